@@ -1,0 +1,582 @@
+//! The options: one table that flags, environment, file and help all read.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::config::{Config, Reject};
+use crate::log::LogFormat;
+use crate::net::ListenUrl;
+
+/// Everything the command line, the environment and the file can say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where to listen. Default `http://localhost:8080`.
+    pub listen: Vec<ListenUrl>,
+    /// How often the time is broadcast; `None` is never. Default 15 s (article).
+    pub broadcast_every: Option<Duration>,
+    /// What the server is told.
+    pub config: Config,
+    /// How much is logged. Default info.
+    pub log_level: LevelFilter,
+    /// How log lines look. Default text.
+    pub log_format: LogFormat,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let localhost = ListenUrl::Http { host: "localhost".to_owned(), port: 8080 };
+        Self {
+            listen: vec![localhost],
+            broadcast_every: Some(Duration::from_secs(15)),
+            config: Config::default(),
+            log_level: LevelFilter::Info,
+            log_format: LogFormat::default(),
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the server.
+    Serve(Box<Options>),
+    /// Say that the configuration is good.
+    CheckConfig,
+    /// Print the effective configuration, as a file `--config` reads.
+    PrintConfig(Box<Options>),
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// One line of the option table.
+pub struct OptionSpec {
+    /// The name: `--NAME`, `FALCONET_NAME`, or `NAME = value`.
+    pub name: &'static str,
+    /// What stands for the value in the help.
+    pub value: &'static str,
+    /// What it does, in a few words.
+    pub help: &'static str,
+    set: fn(&mut Options, &str) -> Result<(), String>,
+    show: fn(&Options) -> String,
+}
+
+/// Every option that has a value and a place in the configuration.
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "listen",
+        value: "URL",
+        help: "where to listen: http://HOST:PORT or unix:PATH; may be repeated",
+        set: |options, text| {
+            options.listen.push(text.parse().map_err(|error| format!("{error}"))?);
+            Ok(())
+        },
+        show: |options| {
+            options.listen.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(" ")
+        },
+    },
+    OptionSpec {
+        name: "broadcast-every",
+        value: "TIME",
+        help: "how often the server time is sent to everybody; 0 = never",
+        set: |options, text| set_time(&mut options.broadcast_every, text),
+        show: |options| show_time(options.broadcast_every),
+    },
+    OptionSpec {
+        name: "ping-every",
+        value: "TIME",
+        help: "how long a client may be silent before it is pinged; 0 = for ever",
+        set: |options, text| set_time(&mut options.config.timeouts.ping_every, text),
+        show: |options| show_time(options.config.timeouts.ping_every),
+    },
+    OptionSpec {
+        name: "idle-timeout",
+        value: "TIME",
+        help: "how long a client may be silent before it is dropped; 0 = for ever",
+        set: |options, text| set_time(&mut options.config.timeouts.idle, text),
+        show: |options| show_time(options.config.timeouts.idle),
+    },
+    OptionSpec {
+        name: "head-timeout",
+        value: "TIME",
+        help: "how long a peer may take over its request head; 0 = for ever",
+        set: |options, text| set_time(&mut options.config.timeouts.head, text),
+        show: |options| show_time(options.config.timeouts.head),
+    },
+    OptionSpec {
+        name: "write-timeout",
+        value: "TIME",
+        help: "how long one write may be blocked by a peer that does not read; 0 = for ever",
+        set: |options, text| set_time(&mut options.config.timeouts.write, text),
+        show: |options| show_time(options.config.timeouts.write),
+    },
+    OptionSpec {
+        name: "close-timeout",
+        value: "TIME",
+        help: "how long the server waits for its clients when it stops",
+        set: |options, text| {
+            options.config.timeouts.drain = parse_time(text)?;
+            Ok(())
+        },
+        show: |options| show_time(Some(options.config.timeouts.drain)),
+    },
+    OptionSpec {
+        name: "max-message",
+        value: "SIZE",
+        help: "the largest message accepted",
+        set: |options, text| {
+            options.config.limits.message_bytes = parse_size(text, 1..=1 << 30)?;
+            Ok(())
+        },
+        show: |options| show_size(options.config.limits.message_bytes),
+    },
+    OptionSpec {
+        name: "max-head",
+        value: "SIZE",
+        help: "the largest request head accepted",
+        set: |options, text| {
+            options.config.limits.head_bytes = parse_size(text, 256..=1 << 20)?;
+            Ok(())
+        },
+        show: |options| show_size(options.config.limits.head_bytes),
+    },
+    OptionSpec {
+        name: "max-connections",
+        value: "COUNT",
+        help: "how many connections may be open, if the limit of open files allows it",
+        set: |options, text| {
+            let count = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
+            options.config.limits.connections =
+                count.ok_or("expected a number from 1 to 1000000")?;
+            Ok(())
+        },
+        show: |options| options.config.limits.connections.to_string(),
+    },
+    OptionSpec {
+        name: "reject",
+        value: "HOW",
+        help: "what a refused request gets: respond (a short answer) or drop (nothing)",
+        set: |options, text| set_choice(&mut options.config.reject, REJECTS, text),
+        show: |options| show_choice(&options.config.reject, REJECTS),
+    },
+    OptionSpec {
+        name: "log-level",
+        value: "LEVEL",
+        help: "off, error, warn, info, debug or trace",
+        set: |options, text| set_choice(&mut options.log_level, LOG_LEVELS, text),
+        show: |options| show_choice(&options.log_level, LOG_LEVELS),
+    },
+    OptionSpec {
+        name: "log-format",
+        value: "FORMAT",
+        help: "text, logfmt or json",
+        set: |options, text| set_choice(&mut options.log_format, LOG_FORMATS, text),
+        show: |options| show_choice(&options.log_format, LOG_FORMATS),
+    },
+];
+
+/// Reads the command line (without the program's name), the environment and the file they name. Flags
+/// beat the environment, which beats the file.
+///
+/// # Errors
+/// [`OptionsError`], which names the option, its value and what would be right.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, OptionsError> {
+    let flags = Flags::parse(arguments)?;
+    if let Some(command) = flags.information {
+        return Ok(command);
+    }
+    let mut options = Options::default();
+    let file = flags.config.or_else(|| environment("FALCONET_CONFIG"));
+    if let Some(path) = file {
+        apply(&mut options, read_file(Path::new(&path))?)?;
+    }
+    apply(&mut options, read_environment(environment)?)?;
+    apply(&mut options, flags.settings)?;
+    check(&options)?;
+    let options = Box::new(options);
+    Ok(match flags.action {
+        Action::Serve => Command::Serve(options),
+        Action::CheckConfig => Command::CheckConfig,
+        Action::PrintConfig => Command::PrintConfig(options),
+    })
+}
+
+/// The help, with every option and its default.
+pub fn help() -> String {
+    let defaults = Options::default();
+    let mut text = String::from(HELP_HEAD);
+    for option in OPTIONS {
+        let flag = format!("--{} {}", option.name, option.value);
+        let default = (option.show)(&defaults);
+        text += &format!("  {flag:<24} {}\n{:27}[default: {default}]\n", option.help, "");
+    }
+    text + HELP_TAIL
+}
+
+/// The configuration as a file `--config` reads.
+pub fn print_config(options: &Options) -> String {
+    let line = |option: &OptionSpec| match option.name {
+        "listen" => options.listen.iter().map(|url| format!("listen = {url}\n")).collect(),
+        name => format!("{name} = {}\n", (option.show)(options)),
+    };
+    OPTIONS.iter().map(line).collect()
+}
+
+/// A value for an option, and where it came from.
+struct Setting {
+    option: &'static OptionSpec,
+    value: String,
+    origin: Origin,
+}
+
+/// Where a value came from; the message names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Origin {
+    Flag,
+    Environment,
+    File { path: String, line: usize },
+}
+
+enum Action {
+    Serve,
+    CheckConfig,
+    PrintConfig,
+}
+
+struct Flags {
+    information: Option<Command>,
+    action: Action,
+    config: Option<OsString>,
+    settings: Vec<Setting>,
+}
+
+impl Flags {
+    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, OptionsError> {
+        use lexopt::Arg::{Long, Short};
+        let mut parser = lexopt::Parser::from_args(arguments);
+        let mut flags =
+            Self { information: None, action: Action::Serve, config: None, settings: Vec::new() };
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Short('h') | Long("help") => flags.information = Some(Command::Help),
+                Short('V') | Long("version") => flags.information = Some(Command::Version),
+                Long("check-config") => flags.action = Action::CheckConfig,
+                Long("print-config") => flags.action = Action::PrintConfig,
+                Long("config") => flags.config = Some(parser.value()?),
+                Long(name) => {
+                    let Some(option) = find(name) else { return Err(argument.unexpected().into()) };
+                    let value = parser.value()?.to_string_lossy().into_owned();
+                    flags.settings.push(Setting { option, value, origin: Origin::Flag });
+                }
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        Ok(flags)
+    }
+}
+
+fn find(name: &str) -> Option<&'static OptionSpec> {
+    OPTIONS.iter().find(|option| option.name == name)
+}
+
+fn read_environment(
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<Setting>, OptionsError> {
+    let mut settings = Vec::new();
+    for option in OPTIONS {
+        let name = format!("FALCONET_{}", option.name.to_ascii_uppercase().replace('-', "_"));
+        let Some(value) = environment(&name) else { continue };
+        let value = value.to_string_lossy().into_owned();
+        // Only `listen` takes several, and no URL has a space.
+        let several = value.split_whitespace().filter(|_| option.name == "listen");
+        let values: Vec<String> = several.map(str::to_owned).collect();
+        let values = if values.is_empty() { vec![value] } else { values };
+        let setting = |value| Setting { option, value, origin: Origin::Environment };
+        settings.extend(values.into_iter().map(setting));
+    }
+    Ok(settings)
+}
+
+fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| OptionsError::Config(format!("can't read the file {name}: {error}")))?;
+    let mut settings = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let wrong = |what: String| OptionsError::Config(format!("{name}:{}: {what}", index + 1));
+        let Some((key, value)) = line.split_once('=') else {
+            return Err(wrong(format!("`{}`: expected `key = value`", line.escape_debug())));
+        };
+        let (key, value) = (key.trim(), value.trim().to_owned());
+        let option = find(key)
+            .ok_or_else(|| wrong(format!("no option is called `{}`", key.escape_debug())))?;
+        let origin = Origin::File { path: name.clone(), line: index + 1 };
+        settings.push(Setting { option, value, origin });
+    }
+    Ok(settings)
+}
+
+/// Sets what one source says. Its listen URLs replace those of lesser sources.
+fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(), OptionsError> {
+    if settings.iter().any(|setting| setting.option.name == "listen") {
+        options.listen.clear();
+    }
+    for Setting { option, value, origin } in settings {
+        (option.set)(options, &value).map_err(|expected| {
+            let (name, value) = (option.name, value.escape_debug());
+            match origin {
+                Origin::Flag => OptionsError::Usage(format!("--{name} `{value}`: {expected}")),
+                Origin::Environment => {
+                    let name = name.to_ascii_uppercase().replace('-', "_");
+                    OptionsError::Config(format!("FALCONET_{name} `{value}`: {expected}"))
+                }
+                Origin::File { path, line } => {
+                    OptionsError::Config(format!("{path}:{line}: {name} `{value}`: {expected}"))
+                }
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// What no option can know alone.
+fn check(options: &Options) -> Result<(), OptionsError> {
+    let timeouts = &options.config.timeouts;
+    if let (Some(ping), Some(idle)) = (timeouts.ping_every, timeouts.idle)
+        && idle <= ping
+    {
+        return Err(OptionsError::Config(format!(
+            "idle-timeout `{}`: expected more than ping-every `{}`, or clients are dropped before \
+             they are asked for a sign of life",
+            show_time(Some(idle)),
+            show_time(Some(ping)),
+        )));
+    }
+    Ok(())
+}
+
+fn set_time(target: &mut Option<Duration>, text: &str) -> Result<(), String> {
+    *target = Some(parse_time(text)?).filter(|time| !time.is_zero());
+    Ok(())
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a time such as 250ms, 25s, 2m or 1h, or 0 for off".to_owned();
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| expected())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(expected()),
+    };
+    let milliseconds = number.checked_mul(milliseconds).filter(|time| *time <= LONGEST_TIME_MS);
+    milliseconds.map(Duration::from_millis).ok_or_else(|| "expected 1000h at most".to_owned())
+}
+
+fn show_time(time: Option<Duration>) -> String {
+    match time.unwrap_or_default().as_millis() {
+        0 => "0".to_owned(),
+        time if time % 3_600_000 == 0 => format!("{}h", time / 3_600_000),
+        time if time % 60_000 == 0 => format!("{}m", time / 60_000),
+        time if time % 1_000 == 0 => format!("{}s", time / 1_000),
+        time => format!("{time}ms"),
+    }
+}
+
+fn parse_size(text: &str, range: std::ops::RangeInclusive<usize>) -> Result<usize, String> {
+    let (number, shift) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
+        _ => (text, 0),
+    };
+    let number: usize = number
+        .parse()
+        .map_err(|_| "expected a size in bytes, such as 65536, 64k or 1m".to_owned())?;
+    let (least, most) = (show_size(*range.start()), show_size(*range.end()));
+    number
+        .checked_mul(1 << shift)
+        .filter(|size| range.contains(size))
+        .ok_or_else(|| format!("expected from {least} to {most}"))
+}
+
+fn show_size(size: usize) -> String {
+    match size {
+        size if size > 0 && size % (1 << 20) == 0 => format!("{}m", size >> 20),
+        size if size > 0 && size % (1 << 10) == 0 => format!("{}k", size >> 10),
+        size => size.to_string(),
+    }
+}
+
+fn set_choice<T: Copy>(target: &mut T, choices: &[(&str, T)], text: &str) -> Result<(), String> {
+    let chosen = choices.iter().find(|(name, _)| *name == text);
+    let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    *target = chosen.ok_or_else(|| format!("expected one of {}", names()))?.1;
+    Ok(())
+}
+
+fn show_choice<T: PartialEq>(value: &T, choices: &[(&str, T)]) -> String {
+    let name = choices.iter().find(|(_, choice)| choice == value).map(|(name, _)| *name);
+    name.unwrap_or_default().to_owned()
+}
+
+/// Why the options can't be used; `Display` is a line for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OptionsError {
+    /// The command line is wrong: exit code 2.
+    Usage(String),
+    /// The environment, the file, or how values go together is wrong: exit code 78 (sysexits.h).
+    Config(String),
+}
+
+impl OptionsError {
+    /// What the process exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Config(_) => 78,
+        }
+    }
+}
+
+impl From<lexopt::Error> for OptionsError {
+    fn from(error: lexopt::Error) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl fmt::Display for OptionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Config(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for OptionsError {}
+
+const REJECTS: &[(&str, Reject)] = &[("respond", Reject::Respond), ("drop", Reject::Drop)];
+const LOG_FORMATS: &[(&str, LogFormat)] =
+    &[("text", LogFormat::Text), ("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
+const LOG_LEVELS: &[(&str, LevelFilter)] = &[
+    ("off", LevelFilter::Off),
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+];
+const LONGEST_TIME_MS: u64 = 1000 * 3_600_000;
+const HELP_HEAD: &str = "\
+falconet: a WebSocket server for small hosts
+
+Usage: falconet [OPTION...]
+
+Serves a page, an echo WebSocket at the same URL, and the time to everybody.
+
+Options, from a flag, else FALCONET_NAME in the environment, else the file:
+";
+const HELP_TAIL: &str = "
+  --config FILE            read `name = value` lines from FILE (# begins a comment)
+  --check-config           say whether the configuration is good, and exit
+  --print-config           print the effective configuration, and exit
+  -h, --help               print this, and exit
+  -V, --version            print the version, and exit
+
+Times are like 250ms, 25s, 2m, 1h; 0 is off. Sizes are bytes, or like 64k, 1m.
+Exit codes: 0 stopped, 1 failed, 2 wrong usage, 78 bad configuration.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_flags(flags: &[&str]) -> Result<Command, OptionsError> {
+        parse(flags.iter().map(OsString::from), |_| None)
+    }
+
+    #[test]
+    fn what_is_printed_is_read_back_the_same() {
+        let mut options = Options::default();
+        options.listen.push("unix:/tmp/x".parse().unwrap());
+        options.broadcast_every = None;
+        options.config.limits.message_bytes = 70_000;
+        options.log_level = LevelFilter::Debug;
+        let path = std::env::temp_dir().join(format!("falconet-cli-{}", std::process::id()));
+        std::fs::write(&path, print_config(&options)).unwrap();
+        let file = path.clone().into_os_string();
+        let read = parse([], |name| (name == "FALCONET_CONFIG").then(|| file.clone()));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read, Ok(Command::Serve(Box::new(options))));
+    }
+
+    #[test]
+    fn times_and_sizes_are_read_and_written() {
+        for (text, written) in [
+            ("0", "0"),
+            ("0s", "0"),
+            ("250ms", "250ms"),
+            ("90s", "90s"),
+            ("120s", "2m"),
+            ("1h", "1h"),
+        ] {
+            assert_eq!(show_time(Some(parse_time(text).unwrap())), written, "{text}");
+        }
+        for text in
+            ["", "5", "s", "-1s", "1.5s", "5 s", "1d", "99999999999h", "18446744073709551616s"]
+        {
+            assert!(parse_time(text).unwrap_err().starts_with("expected"), "{text}");
+        }
+        for (text, written) in [("64k", "64k"), ("65536", "64k"), ("1M", "1m"), ("1000", "1000")] {
+            assert_eq!(show_size(parse_size(text, 1..=1 << 30).unwrap()), written, "{text}");
+        }
+        for text in ["", "k", "-1", "1g", "2048m", "0", "99999999999999999999"] {
+            assert!(parse_size(text, 1..=1 << 30).unwrap_err().starts_with("expected"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_names_the_option_the_value_and_what_would_be_right() {
+        for (flags, parts) in [
+            (["--ping-every", "5"], ["--ping-every", "`5`", "25s"]),
+            (["--max-head", "1k7"], ["--max-head", "`1k7`", "64k"]),
+            (["--reject", "maybe"], ["--reject", "`maybe`", "respond, drop"]),
+            (["--listen", "ftp://x"], ["--listen", "ftp://x", "http://HOST:PORT"]),
+            (["--max-connections", "0"], ["--max-connections", "`0`", "1 to 1000000"]),
+            (["--log-level", "loud"], ["--log-level", "`loud`", "error, warn"]),
+        ] {
+            let error = parse_flags(&flags).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let text = error.to_string();
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_option_is_in_the_help_with_its_default() {
+        let help = help();
+        for option in OPTIONS {
+            assert!(help.contains(&format!("--{} {}", option.name, option.value)));
+        }
+        assert!(
+            help.contains("[default: http://localhost:8080]") && help.contains("[default: 2500ms]")
+        );
+    }
+}

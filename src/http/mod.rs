@@ -1,0 +1,9 @@
+//! Requests and responses as bytes: no I/O, no clock.
+
+pub(crate) mod head;
+pub(crate) mod response;
+pub(crate) mod route;
+
+pub use head::{HeadError, RequestHead};
+pub use response::Response;
+pub use route::Asset;

@@ -1,0 +1,188 @@
+//! What stands at which path, and what a request may do there.
+
+use super::head::RequestHead;
+use super::response::Response;
+
+/// A file embedded in the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asset {
+    /// The media type, as the Content-Type header says it.
+    pub content_type: &'static str,
+    /// The bytes.
+    pub body: &'static [u8],
+}
+
+impl Asset {
+    fn response(&self) -> Response {
+        Response::new(200, self.content_type, self.body)
+            .with_header("Cache-Control", "no-cache")
+            .with_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+    }
+}
+
+/// The table of paths. `E` is what serves WebSocket sessions.
+#[derive(Debug)]
+pub(crate) struct Routes<E> {
+    places: Vec<Place<E>>,
+}
+
+/// What stands at one path: a page, an endpoint, or both.
+#[derive(Debug)]
+struct Place<E> {
+    path: String,
+    asset: Option<Asset>,
+    endpoint: Option<E>,
+}
+
+/// What a request leads to.
+#[derive(Debug)]
+pub(crate) enum Destination<'r, E> {
+    /// An embedded file.
+    Asset(Response),
+    /// A WebSocket endpoint.
+    Endpoint(&'r E),
+}
+
+impl<E> Default for Routes<E> {
+    fn default() -> Self {
+        Self { places: Vec::new() }
+    }
+}
+
+impl<E> Routes<E> {
+    pub(crate) fn add_asset(&mut self, path: String, asset: Asset) {
+        self.place(path).asset = Some(asset);
+    }
+
+    pub(crate) fn add_endpoint(&mut self, path: String, endpoint: E) {
+        self.place(path).endpoint = Some(endpoint);
+    }
+
+    /// Finds what a request asks for.
+    ///
+    /// # Errors
+    /// [`RouteError`], whose response says what would be right.
+    pub(crate) fn find(&self, head: &RequestHead<'_>) -> Result<Destination<'_, E>, RouteError> {
+        let place = self.places.iter().find(|place| place.path == head.path());
+        let place = place.ok_or(RouteError::NotFound)?;
+        let readable = place.asset.is_some();
+        if head.method() != "GET" && !(head.method() == "HEAD" && readable) {
+            return Err(RouteError::MethodNotAllowed { head_too: readable });
+        }
+        match (&place.endpoint, &place.asset) {
+            (Some(endpoint), _) if head.wants_websocket() => Ok(Destination::Endpoint(endpoint)),
+            (_, Some(asset)) if accepts(head, asset.content_type) => {
+                Ok(Destination::Asset(asset.response()))
+            }
+            (_, Some(_)) => Err(RouteError::NotFound),
+            (_, None) => Err(RouteError::UpgradeRequired),
+        }
+    }
+
+    fn place(&mut self, path: String) -> &mut Place<E> {
+        let index = self.places.iter().position(|place| place.path == path).unwrap_or_else(|| {
+            self.places.push(Place { path, asset: None, endpoint: None });
+            self.places.len() - 1
+        });
+        &mut self.places[index]
+    }
+}
+
+/// Why a request leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RouteError {
+    /// Nothing stands at the path, or nothing the client accepts (article: 404).
+    NotFound,
+    /// The path is not for this method.
+    MethodNotAllowed { head_too: bool },
+    /// Only a WebSocket endpoint stands there (RFC 9110 §15.5.22).
+    UpgradeRequired,
+}
+
+impl RouteError {
+    pub(crate) fn response(self) -> Response {
+        match self {
+            Self::NotFound => Response::text(404, "nothing here that you accept\n"),
+            Self::MethodNotAllowed { head_too } => {
+                let allow = if head_too { "GET, HEAD" } else { "GET" };
+                Response::text(405, "method not allowed here\n").with_header("Allow", allow)
+            }
+            Self::UpgradeRequired => Response::text(426, "this is a WebSocket endpoint\n")
+                .with_header("Upgrade", "websocket"),
+        }
+    }
+}
+
+/// Whether the Accept headers let `content_type` through: the most specific range that matches
+/// decides, and q=0 refuses (RFC 9110 §12.5.1). No Accept header accepts all.
+fn accepts(head: &RequestHead<'_>, content_type: &str) -> bool {
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let main_type = media_type.split('/').next().unwrap_or_default();
+    let mut said_anything = false;
+    let mut best = (0, false);
+    for range in head.values("accept").flat_map(|value| value.split(|byte| *byte == b',')) {
+        let range = String::from_utf8_lossy(range);
+        let mut parts = range.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        if name.is_empty() {
+            continue;
+        }
+        said_anything = true;
+        let specificity = match name.split_once('/') {
+            Some(("*", "*")) => 1,
+            Some((main, "*")) if main.eq_ignore_ascii_case(main_type) => 2,
+            Some(_) if name.eq_ignore_ascii_case(media_type) => 3,
+            _ => continue,
+        };
+        let quality = parts
+            .filter_map(|parameter| parameter.split_once('='))
+            .find(|(key, _)| key.trim().eq_ignore_ascii_case("q"))
+            .map_or(1.0, |(_, value)| value.trim().parse().unwrap_or(0.0));
+        // Of equally specific ranges the friendlier one counts.
+        best = best.max((specificity, quality > 0.0));
+    }
+    best.1 || !said_anything
+}
+
+/// Everything from here, nothing from elsewhere, no inline script.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::http::head;
+
+    fn accepts_html(accept: &str) -> bool {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{accept}\r\n");
+        accepts(
+            &head::parse(bytes.as_bytes(), &Limits::default()).unwrap(),
+            "text/html; charset=utf-8",
+        )
+    }
+
+    #[test]
+    fn the_most_specific_range_decides() {
+        for (accept, expected) in [
+            ("", true),
+            ("Accept:\r\n", true),
+            ("Accept: text/html\r\n", true),
+            ("Accept: TEXT/HTML;level=1\r\n", true),
+            ("Accept: text/*\r\n", true),
+            ("Accept: */*\r\n", true),
+            ("Accept: image/png, */*;q=0.1\r\n", true),
+            ("Accept: image/png\r\nAccept: text/html;q=0.001\r\n", true),
+            ("Accept: application/json\r\n", false),
+            ("Accept: text/html;q=0\r\n", false),
+            ("Accept: text/html; Q=0.000, */*\r\n", false),
+            ("Accept: text/*;q=0, */*;q=1\r\n", false),
+            ("Accept: text/*;q=0, text/html\r\n", true),
+            ("Accept: image/*\r\n", false),
+            ("Accept: text/html;q=many\r\n", false),
+        ] {
+            assert_eq!(accepts_html(accept), expected, "{accept:?}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! falconet: a WebSocket server for small hosts.
+//!
+//! One thread, one epoll, about a megabyte of memory. The binary serves a page, an echo and a
+//! timestamp; with this library you put your own [`Endpoint`]s at paths and your own [`Service`]s
+//! beside them. [`Server`] shows the smallest program.
+//!
+//! # Invariants
+//!
+//! 1. The hub awaits only its inbox.
+//! 2. Every queue and log is bounded.
+//! 3. Every await on a peer has a deadline.
+//! 4. `http`, `hub`, `ws::handshake` and `ws::frame` do no I/O, read no clock and spawn nothing.
+//! 5. No room imports a later room; `tests/tidy.rs` knows their order.
+//! 6. Only `server.rs` spawns; only `main.rs`, `cli.rs` and the client print.
+//! 7. No byte from the network can panic the process, and a panic in one client's task leaves the
+//!    others whole.
+//! 8. A cargo feature changes nothing until it is configured.
+//! 9. A live session is always being read, except while it does not take what it is sent.
+//! 10. There is no `unsafe`.
+
+#![forbid(unsafe_code)]
+
+mod access;
+pub mod cli;
+
+pub mod config;
+mod connection;
+mod endpoints;
+mod http;
+mod hub;
+
+pub mod log;
+pub mod net;
+mod server;
+mod services;
+mod ws;
+
+pub use access::{Action, AllowAll, Authorize, Denied};
+pub use config::Config;
+pub use endpoints::{Echo, Endpoint};
+pub use http::{Asset, HeadError, RequestHead, Response};
+pub use hub::{Census, ClientId, HubGone, HubHandle};
+pub use server::{Server, ServerBuilder, StartError, Stopper};
+pub use services::{LocalClock, Service, Stop, Timestamp};
+pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd};

@@ -1,0 +1,301 @@
+//! The logger: lines to stderr that never stop the server.
+//!
+//! One write a line, and only when it will not block; what can't be written is counted. Bytes of peers
+//! are escaped, and no kind of line comes more than ten times a second.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use log::kv::{self, VisitSource};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::services::LocalClock;
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people: time, level, message, fields.
+    #[default]
+    Text,
+    /// `key=value` pairs.
+    Logfmt,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Has everything falconet logs, and every panic, written to stderr.
+///
+/// Under systemd (`JOURNAL_STREAM` is set) lines in text have no time, which the journal knows, but a
+/// priority in front (sd-daemon(3)).
+///
+/// # Panics
+/// If the process has a logger already.
+pub fn install(level: LevelFilter, format: LogFormat) {
+    let logger = StderrLogger {
+        format,
+        journal: std::env::var_os("JOURNAL_STREAM").is_some(),
+        clock: LocalClock::new(),
+        state: Mutex::default(),
+    };
+    log::set_boxed_logger(Box::new(logger)).expect("install is called once, first in main");
+    log::set_max_level(level);
+    let panics = std::sync::atomic::AtomicU64::new(1);
+    std::panic::set_hook(Box::new(move |panic| {
+        let count = panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        log::error!(target: "falconet::panic", count; "{panic}");
+    }));
+}
+
+struct StderrLogger {
+    format: LogFormat,
+    journal: bool,
+    clock: LocalClock,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    classes: HashMap<(String, Level), Class>,
+    lines_lost: u64,
+}
+
+/// What was let through of one kind of line, and what was not.
+struct Class {
+    second: Instant,
+    lines: u32,
+    suppressed: u64,
+}
+
+impl Log for StderrLogger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        // The libraries beneath would log every frame.
+        metadata.target().starts_with("falconet")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // A panic while it was held spoils no count.
+        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(suppressed) = state.admit(record, Instant::now()) else { return };
+        let fields = Fields::of(record, suppressed, std::mem::take(&mut state.lines_lost));
+        let line = self.line(record.level(), &fields);
+        if !write_line(rustix::stdio::stderr(), line.as_bytes()) {
+            state.lines_lost += 1 + fields.lines_lost;
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl State {
+    /// Lets a line through, with how many of its kind were suppressed before it; or counts it.
+    fn admit(&mut self, record: &Record<'_>, now: Instant) -> Option<u64> {
+        let class = (record.target().to_owned(), record.level());
+        let class =
+            self.classes.entry(class).or_insert(Class { second: now, lines: 0, suppressed: 0 });
+        if now.saturating_duration_since(class.second) >= Duration::from_secs(1) {
+            (class.second, class.lines) = (now, 0);
+        }
+        if class.lines == LINES_PER_SECOND {
+            class.suppressed += 1;
+            return None;
+        }
+        class.lines += 1;
+        Some(std::mem::take(&mut class.suppressed))
+    }
+}
+
+/// A line's content, before it is formatted.
+struct Fields {
+    message: String,
+    pairs: Vec<(String, String)>,
+    lines_lost: u64,
+}
+
+impl Fields {
+    fn of(record: &Record<'_>, suppressed: u64, lines_lost: u64) -> Self {
+        let mut pairs = Pairs(Vec::new());
+        // Collecting into a Vec can't fail.
+        let _ = record.key_values().visit(&mut pairs);
+        for (key, count) in [("suppressed", suppressed), ("lines_lost", lines_lost)] {
+            if count > 0 {
+                pairs.0.push((key.to_owned(), count.to_string()));
+            }
+        }
+        Self { message: shorten(record.args().to_string()), pairs: pairs.0, lines_lost }
+    }
+}
+
+struct Pairs(Vec<(String, String)>);
+
+impl<'kvs> VisitSource<'kvs> for Pairs {
+    fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
+        self.0.push((key.to_string(), shorten(value.to_string())));
+        Ok(())
+    }
+}
+
+impl StderrLogger {
+    fn line(&self, level: Level, fields: &Fields) -> String {
+        let mut line = String::with_capacity(128);
+        let time = self.clock.now();
+        let level_name = level.as_str().to_ascii_lowercase();
+        // Writing to a String can't fail.
+        let _ = match self.format {
+            LogFormat::Text if self.journal => write!(line, "<{}>", priority(level)),
+            LogFormat::Text => write!(line, "{time:.3} {level_name:5} "),
+            LogFormat::Logfmt => write!(line, "time={time:.3} level={level_name} message="),
+            LogFormat::Json => {
+                write!(line, r#"{{"time":"{time:.3}","level":"{level_name}","message":"#)
+            }
+        };
+        match self.format {
+            LogFormat::Text => push_escaped(&mut line, &fields.message),
+            LogFormat::Logfmt => push_quoted(&mut line, &fields.message),
+            LogFormat::Json => push_json(&mut line, &fields.message),
+        }
+        for (key, value) in &fields.pairs {
+            if self.format == LogFormat::Json {
+                let _ = write!(line, r#","{key}":"#);
+                push_json(&mut line, value);
+            } else {
+                let _ = write!(line, " {key}=");
+                push_quoted(&mut line, value);
+            }
+        }
+        line.push_str(if self.format == LogFormat::Json { "}\n" } else { "\n" });
+        line
+    }
+}
+
+/// syslog(3)'s numbers.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+fn shorten(mut text: String) -> String {
+    if text.len() > MAX_VALUE_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_VALUE_BYTES));
+        text.push_str("...");
+    }
+    text
+}
+
+fn push_escaped(line: &mut String, text: &str) {
+    for character in text.chars() {
+        match character {
+            '\\' => line.push_str("\\\\"),
+            ' '..='~' => line.push(character),
+            _ => line.extend(character.escape_default()),
+        }
+    }
+}
+
+/// In quotes where it would not read as one word.
+fn push_quoted(line: &mut String, text: &str) {
+    if !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"=\\".contains(&byte))
+    {
+        line.push_str(text);
+        return;
+    }
+    line.push('"');
+    for part in text.split_inclusive('"') {
+        push_escaped(line, part.strip_suffix('"').unwrap_or(part));
+        line.push_str(if part.ends_with('"') { "\\\"" } else { "" });
+    }
+    line.push('"');
+}
+
+fn push_json(line: &mut String, text: &str) {
+    line.push('"');
+    for unit in text.encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(byte @ (b'"' | b'\\')) => line.extend(['\\', char::from(byte)]),
+            Ok(byte @ b' '..=b'~') => line.push(char::from(byte)),
+            // RFC 8259 §7.
+            _ => drop(write!(line, "\\u{unit:04x}")),
+        }
+    }
+    line.push('"');
+}
+
+/// Writes a line if that can be done without waiting; says whether it was.
+fn write_line(stderr: BorrowedFd<'_>, line: &[u8]) -> bool {
+    let mut writable = [PollFd::new(&stderr, PollFlags::OUT)];
+    let ready = poll(&mut writable, Some(&Timespec::default())).is_ok_and(|count| count == 1)
+        && writable[0].revents().contains(PollFlags::OUT);
+    // A pipe that polls writable has room for a page, and takes a line this short whole (pipe(7)).
+    ready && rustix::io::write(stderr, &line[..line.len().min(MAX_LINE_BYTES)]).is_ok()
+}
+
+/// How many lines of one target and level a second may have; the rest is counted.
+const LINES_PER_SECOND: u32 = 10;
+const MAX_VALUE_BYTES: usize = 256;
+const MAX_LINE_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(format: LogFormat, message: &str, pairs: &[(&str, &str)]) -> String {
+        let pairs = pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let fields = Fields { message: shorten(message.into()), pairs, lines_lost: 0 };
+        let clock = LocalClock::new();
+        let logger = StderrLogger { format, journal: true, clock, state: Mutex::default() };
+        logger.line(Level::Warn, &fields)
+    }
+
+    #[test]
+    fn bytes_of_peers_are_escaped_in_every_format() {
+        let evil = "a\"b\\c\n\x1b[31m\u{e9}\u{1f600}";
+        let text = line(LogFormat::Text, evil, &[("path", evil)]);
+        assert_eq!(
+            text,
+            "<4>a\"b\\\\c\\n\\u{1b}[31m\\u{e9}\\u{1f600} \
+             path=\"a\\\"b\\\\c\\n\\u{1b}[31m\\u{e9}\\u{1f600}\"\n"
+        );
+        let json = line(LogFormat::Json, evil, &[]);
+        assert!(json.ends_with(
+            r#""message":"a\"b\\c\u000a\u001b[31m\u00e9\ud83d\ude00"}
+"#
+        ));
+        assert!(
+            line(LogFormat::Logfmt, "two words", &[("k", "")])
+                .ends_with("message=\"two words\" k=\"\"\n")
+        );
+    }
+
+    #[test]
+    fn long_values_are_cut() {
+        let text = line(LogFormat::Text, &"x".repeat(1000), &[]);
+        assert_eq!(text.len(), "<4>".len() + MAX_VALUE_BYTES + "...\n".len());
+    }
+
+    #[test]
+    fn no_kind_of_line_comes_more_than_ten_times_a_second() {
+        let mut state = State::default();
+        let start = Instant::now();
+        let noise = Record::builder().target("noise").level(Level::Info).build();
+        let other = Record::builder().target("other").level(Level::Info).build();
+        for _ in 0..LINES_PER_SECOND {
+            assert_eq!(state.admit(&noise, start), Some(0));
+        }
+        for _ in 0..7 {
+            assert_eq!(state.admit(&noise, start), None);
+        }
+        assert_eq!(state.admit(&other, start), Some(0));
+        assert_eq!(state.admit(&noise, start + Duration::from_secs(1)), Some(7));
+    }
+}

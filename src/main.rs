@@ -1,0 +1,99 @@
+//! The program: which endpoint stands at which path, which services run.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use falconet::cli::{self, Command, Options};
+use falconet::{Asset, Echo, Server, StartError, Stopper, Timestamp};
+use nix::sys::signal::{SigSet, Signal};
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
+        Ok(Command::Serve(options)) => serve(*options),
+        Ok(Command::CheckConfig) => say("the configuration is good\n"),
+        Ok(Command::PrintConfig(options)) => say(&cli::print_config(&options)),
+        Ok(Command::Help) => say(&cli::help()),
+        Ok(Command::Version) => say(concat!("falconet ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(error) => fail(&error, error.exit_code()),
+    }
+}
+
+fn serve(options: Options) -> ExitCode {
+    falconet::log::install(options.log_level, options.log_format);
+    let server = match compose(options) {
+        Ok(server) => server,
+        Err(error) => return fail(&error, RUNTIME_FAILURE),
+    };
+    if let Err(error) = stop_on_signals(server.stopper()) {
+        return fail(&format!("can't handle signals: {error}"), RUNTIME_FAILURE);
+    }
+    for url in server.urls() {
+        log::info!("listening on {url}/ (open it in a browser; Ctrl+C stops)");
+    }
+    match server.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("stopped: {error}"), RUNTIME_FAILURE),
+    }
+}
+
+/// The table of contents.
+fn compose(options: Options) -> Result<Server, StartError> {
+    let mut server = Server::builder()
+        .config(options.config)
+        .endpoint("/", Echo)
+        .asset("/", INDEX)
+        .asset("/app.js", SCRIPT)
+        .asset("/style.css", STYLE)
+        .asset("/icon.svg", ICON);
+    if let Some(every) = options.broadcast_every {
+        server = server.service(Timestamp::new(every));
+    }
+    server.bind(&options.listen)
+}
+
+/// The first SIGINT, SIGTERM or SIGHUP drains the server; the second ends the process.
+fn stop_on_signals(stopper: Stopper) -> Result<(), ctrlc::Error> {
+    if is_hangup_ignored() {
+        // nohup ignored it for us, and the handler would undo that; a blocked signal never comes.
+        let mut hangup = SigSet::empty();
+        hangup.add(Signal::SIGHUP);
+        // It fails only for a signal that does not exist.
+        let _ = hangup.thread_block();
+    }
+    let signals = AtomicU32::new(0);
+    ctrlc::set_handler(move || match signals.fetch_add(1, Ordering::Relaxed) {
+        0 => stopper.stop(),
+        _ => std::process::exit(RUNTIME_FAILURE.into()),
+    })
+}
+
+/// Whether this process was started with SIGHUP ignored (proc_pid_status(5)).
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & (1 << (Signal::SIGHUP as u32 - 1)) != 0)
+}
+
+/// Prints what was asked for; nobody reading it is no failure.
+fn say(text: &str) -> ExitCode {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "falconet: {error}");
+    code.into()
+}
+
+const INDEX: Asset =
+    Asset { content_type: "text/html; charset=utf-8", body: include_bytes!("../www/index.html") };
+const SCRIPT: Asset =
+    Asset { content_type: "text/javascript; charset=utf-8", body: include_bytes!("../www/app.js") };
+const STYLE: Asset =
+    Asset { content_type: "text/css; charset=utf-8", body: include_bytes!("../www/style.css") };
+const ICON: Asset =
+    Asset { content_type: "image/svg+xml", body: include_bytes!("../www/icon.svg") };
+const RUNTIME_FAILURE: u8 = 1;

@@ -1,0 +1,199 @@
+//! Where to listen, and who is there.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where a server listens: `http://HOST:PORT` or `unix:PATH`.
+///
+/// The host `localhost` means both loopback addresses; any other name is resolved when the server
+/// starts. Port 0 is a free port of the kernel's choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenUrl {
+    /// A TCP port of a host.
+    Http {
+        /// A name, an IPv4 address, or an IPv6 address without its brackets.
+        host: String,
+        /// The port; 80 where the URL has none.
+        port: u16,
+    },
+    /// A Unix socket in the file system.
+    Unix(PathBuf),
+}
+
+impl ListenUrl {
+    /// The socket addresses this stands for.
+    ///
+    /// # Errors
+    /// What the resolver says of the host name.
+    pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::Unix(_) => Ok(Vec::new()),
+            Self::Http { host, port } if host.eq_ignore_ascii_case("localhost") => {
+                let loopbacks = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+                Ok(loopbacks.map(|address| SocketAddr::new(address, *port)).to_vec())
+            }
+            Self::Http { host, port } => Ok((host.as_str(), *port).to_socket_addrs()?.collect()),
+        }
+    }
+
+    /// The same with the port that was bound.
+    pub(super) fn with_port(&self, bound: u16) -> Self {
+        match self {
+            Self::Http { host, .. } => Self::Http { host: host.clone(), port: bound },
+            Self::Unix(path) => Self::Unix(path.clone()),
+        }
+    }
+}
+
+impl FromStr for ListenUrl {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let bad = |expected| AddressError { url: text.to_owned(), expected };
+        if let Some(path) = text.strip_prefix("unix:") {
+            if path.is_empty() {
+                return Err(bad("a path after `unix:`"));
+            }
+            return Ok(Self::Unix(path.into()));
+        }
+        let Some(authority) = text.strip_prefix("http://") else {
+            return Err(bad("http://HOST:PORT or unix:PATH"));
+        };
+        let authority = authority.strip_suffix('/').unwrap_or(authority);
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => {
+                (host, port.parse().map_err(|_| bad("a port from 0 to 65535"))?)
+            }
+            _ => (authority, 80),
+        };
+        let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(bare) if bare.parse::<Ipv6Addr>().is_ok() => bare,
+            Some(_) => return Err(bad("an IPv6 address in the brackets")),
+            None if host.is_empty() => return Err(bad("a host name or address after http://")),
+            None if host.contains([':', '/', '@', '?', '#']) => {
+                return Err(bad("http://HOST:PORT without path or user, IPv6 in brackets"));
+            }
+            None => host,
+        };
+        Ok(Self::Http { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for ListenUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { host, port } if host.contains(':') => write!(f, "http://[{host}]:{port}"),
+            Self::Http { host, port } => write!(f, "http://{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Says which text is no listen URL and what one looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressError {
+    url: String,
+    expected: &'static str,
+}
+
+impl fmt::Display for AddressError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is no listen URL: expected {}", self.url.escape_default(), self.expected)
+    }
+}
+
+impl std::error::Error for AddressError {}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP peer.
+    Ip(SocketAddr),
+    /// Somebody on this host, over a Unix socket.
+    Unix,
+}
+
+impl Peer {
+    /// The address that counts against the limit of connections per address; none for peers on this
+    /// host, which are exempt.
+    pub fn limited_address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => {
+                Some(address.ip().to_canonical()).filter(|address| !address.is_loopback())
+            }
+            Self::Unix => None,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_urls_are_read_and_written() {
+        for (text, written) in [
+            ("http://localhost:8080", "http://localhost:8080"),
+            ("http://localhost:8080/", "http://localhost:8080"),
+            ("http://0.0.0.0:0", "http://0.0.0.0:0"),
+            ("http://pi", "http://pi:80"),
+            ("http://[::1]:9", "http://[::1]:9"),
+            ("http://[::1]", "http://[::1]:80"),
+            ("unix:/run/falconet.sock", "unix:/run/falconet.sock"),
+        ] {
+            assert_eq!(text.parse::<ListenUrl>().unwrap().to_string(), written);
+        }
+    }
+
+    #[test]
+    fn what_is_no_listen_url_is_refused_with_what_would_be_right() {
+        for text in [
+            "",
+            "8080",
+            "localhost:8080",
+            "https://localhost:1",
+            "http://",
+            "http://:80",
+            "http://a:b",
+            "http://a:65536",
+            "http://a:1/x",
+            "http://u@a:1",
+            "http://::1:80",
+            "http://[x]:80",
+            "unix:",
+            "ws://localhost:1",
+        ] {
+            let error = text.parse::<ListenUrl>().unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains("expected"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn localhost_is_both_loopbacks() {
+        let url: ListenUrl = "http://localhost:7".parse().unwrap();
+        let addresses = url.resolve().unwrap();
+        assert_eq!(addresses, ["127.0.0.1:7".parse().unwrap(), "[::1]:7".parse().unwrap()]);
+    }
+
+    #[test]
+    fn only_other_hosts_count_against_the_limit_per_address() {
+        let limited = |text: &str| Peer::Ip(text.parse().unwrap()).limited_address();
+        assert_eq!(limited("127.0.0.1:5"), None);
+        assert_eq!(limited("[::1]:5"), None);
+        assert_eq!(limited("[::ffff:127.0.0.1]:5"), None);
+        assert_eq!(limited("192.0.2.1:5"), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(Peer::Unix.limited_address(), None);
+    }
+}

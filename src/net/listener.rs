@@ -1,0 +1,242 @@
+//! Bound sockets and the peers they bring.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::fs;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, sockopt};
+
+use super::address::{ListenUrl, Peer};
+use super::reactor::{Direction, Reactor, Registration, Timer};
+use super::transport::{Transport, open_stream};
+
+/// A bound socket. Dropping it closes it, and removes a Unix socket's file.
+pub struct Listener {
+    source: Registration,
+    fd: OwnedFd,
+    unix_path: Option<PathBuf>,
+    spare: RefCell<Option<OwnedFd>>,
+}
+
+impl Listener {
+    /// Binds every address `url` stands for: two for `localhost`, one for most others. Returns them
+    /// with the URL as bound, whose port is never 0. A stale Unix socket file is removed first.
+    ///
+    /// # Errors
+    /// [`BindError`], when any of them can't be bound; but a loopback address this host does not have
+    /// is left out while another is there.
+    pub fn bind(
+        reactor: &Rc<Reactor>,
+        url: &ListenUrl,
+    ) -> Result<(Vec<Self>, ListenUrl), BindError> {
+        let bind_error = |source| BindError { url: url.clone(), source };
+        if let ListenUrl::Unix(path) = url {
+            let listener = Self::bind_unix(reactor, path).map_err(bind_error)?;
+            return Ok((vec![listener], url.clone()));
+        }
+        let addresses = url.resolve().map_err(bind_error)?;
+        let mut attempts_left = FREE_PORT_ATTEMPTS;
+        loop {
+            attempts_left -= 1;
+            match Self::bind_all(reactor, &addresses) {
+                Ok((listeners, port)) => return Ok((listeners, url.with_port(port))),
+                // The port the kernel chose for the first address was taken on the second.
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrInUse
+                        && addresses.len() > 1
+                        && addresses[0].port() == 0
+                        && attempts_left > 0 => {}
+                Err(error) => return Err(bind_error(error)),
+            }
+        }
+    }
+
+    /// Binds all addresses to one port.
+    fn bind_all(reactor: &Rc<Reactor>, addresses: &[SocketAddr]) -> io::Result<(Vec<Self>, u16)> {
+        let mut listeners = Vec::with_capacity(addresses.len());
+        let mut port = None;
+        let mut missing = None;
+        for address in addresses {
+            let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
+            match Self::bind_tcp(reactor, address) {
+                Ok((listener, bound)) => {
+                    port = Some(bound);
+                    listeners.push(listener);
+                }
+                Err(error) if is_missing(&error) => missing = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let port = port.ok_or_else(|| {
+            missing.unwrap_or_else(|| io::Error::other("the name has no address"))
+        })?;
+        Ok((listeners, port))
+    }
+
+    fn bind_tcp(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<(Self, u16)> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let fd = open_stream(family)?;
+        sockopt::set_socket_reuseaddr(&fd, true)?;
+        // Accepted sockets inherit all of these.
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        sockopt::set_tcp_user_timeout(&fd, USER_TIMEOUT.as_millis() as u32)?;
+        set_buffers(&fd)?;
+        rustix::net::bind(&fd, &address)?;
+        rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
+        let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
+        Ok((Self::new(reactor, fd, None)?, bound.port()))
+    }
+
+    fn bind_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
+        remove_stale(path)?;
+        let fd = open_stream(AddressFamily::UNIX)?;
+        set_buffers(&fd)?;
+        rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
+        rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
+        Self::new(reactor, fd, Some(path.to_owned()))
+    }
+
+    fn new(reactor: &Rc<Reactor>, fd: OwnedFd, unix_path: Option<PathBuf>) -> io::Result<Self> {
+        let source = reactor.register(fd.as_fd())?;
+        Ok(Self { source, fd, unix_path, spare: RefCell::new(Some(open_spare()?)) })
+    }
+
+    /// Waits for the next peer. What goes wrong with one peer is not the listener's matter; when
+    /// descriptors run out, peers are turned away without a spin, and the log says so.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: a peer is taken only when it is returned.
+    pub async fn accept(&self) -> (Transport, Peer) {
+        let mut backoff = SHORTEST_BACKOFF;
+        loop {
+            poll_fn(|cx| self.source.poll_ready(Direction::Read, cx)).await;
+            match self.try_accept() {
+                Ok(accepted) => return accepted,
+                Err(Errno::WOULDBLOCK) => self.source.blocked(Direction::Read),
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.turn_one_away();
+                    log::warn!("out of file descriptors: turning connections away");
+                    Timer::new(self.source.reactor()).sleep(Some(backoff)).await;
+                    backoff = (backoff * 2).min(LONGEST_BACKOFF);
+                }
+                // The peer left before it was accepted, or its network broke.
+                Err(error) => log::debug!("accept failed: {error}"),
+            }
+        }
+    }
+
+    fn try_accept(&self) -> Result<(Transport, Peer), Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (fd, address) = rustix::net::acceptfrom_with(&self.fd, flags)?;
+        let peer = peer_of(address);
+        let transport = Transport::new(self.source.reactor(), fd)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+        Ok((transport, peer))
+    }
+
+    /// Gives up the spare descriptor for a moment, so that one waiting peer sees its connection
+    /// closed instead of hanging.
+    fn turn_one_away(&self) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.take().is_some() {
+            drop(rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC));
+        }
+        *spare = open_spare().ok();
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = &self.unix_path {
+            // Somebody may have removed it already.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A listen URL that can't be bound, and why.
+#[derive(Debug)]
+pub struct BindError {
+    url: ListenUrl,
+    source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => {
+                write!(f, "can't listen on {}: the address is in use by another program", self.url)
+            }
+            _ => write!(f, "can't listen on {}: {}", self.url, self.source),
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+fn peer_of(address: Option<SocketAddrAny>) -> Peer {
+    match address.map(SocketAddr::try_from) {
+        Some(Ok(address)) => Peer::Ip(address),
+        _ => Peer::Unix,
+    }
+}
+
+/// Whether this host lacks the address, as one without IPv6 lacks `::1`.
+fn is_missing(error: &io::Error) -> bool {
+    let missing = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
+    Errno::from_io_error(error).is_some_and(|error| missing.contains(&error))
+}
+
+/// The kernel's default lets it buffer 4 MB for each peer that does not read.
+fn set_buffers(fd: &OwnedFd) -> io::Result<()> {
+    sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_BYTES)?;
+    sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER_BYTES)?;
+    Ok(())
+}
+
+/// Removes a socket file that nobody listens on; refuses a live one and anything that is no socket.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(io::Error::other("the file exists and is no socket"));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}
+
+fn open_spare() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// How many connections the kernel may finish before we accept them; std's 128 loses bursts.
+const BACKLOG_CONNECTIONS: i32 = 1024;
+/// Backstop for a pulled plug with data in flight; the sweep is the authority.
+const USER_TIMEOUT: Duration = Duration::from_secs(20);
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(10);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
+/// How often a free port is sought that two addresses can share.
+const FREE_PORT_ATTEMPTS: u32 = 16;

@@ -1,0 +1,11 @@
+//! Sockets, readiness and deadlines: the only room that knows of epoll.
+
+mod address;
+mod listener;
+mod reactor;
+mod transport;
+
+pub use address::{AddressError, ListenUrl, Peer};
+pub use listener::{BindError, Listener};
+pub use reactor::{Reactor, Sleep, Timer};
+pub use transport::Transport;

@@ -1,0 +1,388 @@
+//! One thread, one epoll.
+//!
+//! Each socket is registered once, edge-triggered; a [`Source`] keeps what is known of its readiness
+//! and who waits for it. Deadlines lie in one ordered list, whose first entry is epoll's timeout.
+//! A waker may be called from any thread: while the loop sleeps, that writes an eventfd.
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+compile_error!("falconet stands on epoll and eventfd: build it for Linux");
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use slab::Slab;
+use smol::{LocalExecutor, Task};
+
+/// The event loop of one thread.
+pub struct Reactor {
+    epoll: OwnedFd,
+    sources: RefCell<Slab<Source>>,
+    generations: Cell<u32>,
+    deadlines: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    sleeps: Cell<u64>,
+    now: Cell<Instant>,
+    interrupt: Arc<Interrupt>,
+}
+
+/// What is known of one registered socket.
+struct Source {
+    generation: u32,
+    hung_up: bool,
+    read: Readiness,
+    write: Readiness,
+}
+
+/// Whether an attempt is worth a system call, and who waits until it is.
+#[derive(Default)]
+struct Readiness {
+    ready: bool,
+    waiting: Option<Waker>,
+}
+
+/// Which half of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Read,
+    Write,
+}
+
+impl Reactor {
+    /// Opens the epoll instance and the eventfd.
+    ///
+    /// # Errors
+    /// What the kernel says when it has no descriptor to give.
+    pub fn new() -> io::Result<Rc<Self>> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // Edge-triggered, every write to the eventfd is an event of its own: it is never read.
+        let interest = EventFlags::IN | EventFlags::ET;
+        epoll::add(&epoll, &eventfd, EventData::new_u64(INTERRUPT), interest)?;
+        Ok(Rc::new(Self {
+            epoll,
+            sources: RefCell::default(),
+            generations: Cell::new(0),
+            deadlines: RefCell::default(),
+            sleeps: Cell::new(0),
+            now: Cell::new(Instant::now()),
+            interrupt: Arc::new(Interrupt { asleep: AtomicBool::new(false), eventfd }),
+        }))
+    }
+
+    /// Runs the executor's tasks and the sockets' events until `main` has finished.
+    ///
+    /// Events are looked at at least every 64 tasks, however many tasks keep waking themselves.
+    ///
+    /// # Errors
+    /// What `epoll_wait` fails with; an interrupted wait is not an error.
+    ///
+    /// # Panics
+    /// If `main` panicked, with its panic.
+    pub fn run<T>(&self, executor: &LocalExecutor<'_>, main: Task<T>) -> io::Result<T> {
+        let mut events = Vec::with_capacity(EVENTS_PER_WAIT);
+        loop {
+            let idle = !(0..TASKS_PER_TURN).all(|_| executor.try_tick());
+            if main.is_finished() {
+                return Ok(futures_lite::future::block_on(main));
+            }
+            if idle {
+                self.sleep(executor, &mut events)?;
+            } else {
+                self.wait(Some(Duration::ZERO), &mut events)?;
+            }
+            self.now.set(Instant::now());
+            for event in events.drain(..) {
+                self.raise(event.data.u64(), event.flags);
+            }
+            self.wake_expired();
+        }
+    }
+
+    /// The time of the newest batch of events: monotonic, and as old as the tasks run since.
+    pub fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// Registers `fd` for edge-triggered readiness in both directions.
+    pub(super) fn register(self: &Rc<Self>, fd: impl AsFd) -> io::Result<Registration> {
+        let generation = self.generations.get().wrapping_add(1);
+        self.generations.set(generation);
+        let key = self.sources.borrow_mut().insert(Source {
+            generation,
+            hung_up: false,
+            read: Readiness::default(),
+            // A fresh socket can nearly always be written; if not, the attempt says so.
+            write: Readiness { ready: true, waiting: None },
+        });
+        let registration = Registration { reactor: self.clone(), key };
+        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let data = EventData::new_u64((u64::from(generation) << 32) | key as u64);
+        epoll::add(&self.epoll, fd, data, interest)?;
+        Ok(registration)
+    }
+
+    /// Sleeps until an event, the first deadline or a waker called from another thread.
+    fn sleep(
+        &self,
+        executor: &LocalExecutor<'_>,
+        events: &mut Vec<epoll::Event>,
+    ) -> io::Result<()> {
+        // From here on a waker writes the eventfd; a task woken before is found by the tick, which
+        // otherwise leaves our waker with the executor for as long as it lives.
+        self.interrupt.asleep.store(true, Ordering::SeqCst);
+        let waker = Waker::from(self.interrupt.clone());
+        let mut tick = pin!(executor.tick());
+        let found = tick.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        let timeout = if found { Some(Duration::ZERO) } else { self.until_first_deadline() };
+        let waited = self.wait(timeout, events);
+        self.interrupt.asleep.store(false, Ordering::SeqCst);
+        waited
+    }
+
+    fn until_first_deadline(&self) -> Option<Duration> {
+        let deadlines = self.deadlines.borrow();
+        let ((first, _), _) = deadlines.first_key_value()?;
+        Some(first.saturating_duration_since(Instant::now()).min(LONGEST_WAIT))
+    }
+
+    fn wait(&self, timeout: Option<Duration>, events: &mut Vec<epoll::Event>) -> io::Result<()> {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        let buffer = rustix::buffer::spare_capacity(events);
+        match epoll::wait(&self.epoll, buffer, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Notes the readiness an event tells of and wakes who waited for it.
+    fn raise(&self, data: u64, flags: EventFlags) {
+        let (generation, key) = ((data >> 32) as u32, data as u32 as usize);
+        let mut sources = self.sources.borrow_mut();
+        // An event of a source dropped earlier in this batch finds its key empty or reused.
+        let Some(source) = sources.get_mut(key).filter(|s| s.generation == generation) else {
+            return;
+        };
+        let broken = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
+        source.hung_up |= broken;
+        let raise = |half: &mut Readiness, ready: bool| {
+            half.ready |= ready;
+            if ready { half.waiting.take() } else { None }
+        };
+        let reader = raise(&mut source.read, broken || flags.contains(EventFlags::IN));
+        let writer = raise(&mut source.write, broken || flags.contains(EventFlags::OUT));
+        drop(sources);
+        for waker in [reader, writer].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+
+    fn wake_expired(&self) {
+        let later = (self.now.get(), u64::MAX);
+        let mut deadlines = self.deadlines.borrow_mut();
+        while deadlines.first_key_value().is_some_and(|(key, _)| *key <= later) {
+            let expired = deadlines.pop_first();
+            drop(deadlines);
+            if let Some((_, waker)) = expired {
+                waker.wake();
+            }
+            deadlines = self.deadlines.borrow_mut();
+        }
+    }
+}
+
+/// A socket's place in the reactor; dropping it ends the place. The kernel forgets the socket itself
+/// when its last descriptor is closed.
+pub(super) struct Registration {
+    reactor: Rc<Reactor>,
+    key: usize,
+}
+
+impl Registration {
+    /// Is ready when an attempt in `direction` is worth a system call.
+    pub(super) fn poll_ready(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
+        self.with(direction, |_, half| {
+            if half.ready {
+                return (Poll::Ready(()), None);
+            }
+            match &half.waiting {
+                Some(waiting) if waiting.will_wake(cx.waker()) => (Poll::Pending, None),
+                _ => (Poll::Pending, half.waiting.replace(cx.waker().clone())),
+            }
+        })
+    }
+
+    /// Notes that an attempt would have blocked.
+    pub(super) fn blocked(&self, direction: Direction) {
+        self.with(direction, |_, half| {
+            half.ready = false;
+            ((), None)
+        });
+    }
+
+    /// Notes that an attempt moved less than it could have: the next one would block, unless the peer
+    /// has hung up; then the end is still to be read and no further edge tells of it.
+    pub(super) fn fell_short(&self, direction: Direction) {
+        self.with(direction, |hung_up, half| {
+            half.ready = hung_up;
+            ((), None)
+        });
+    }
+
+    /// The reactor this is a place of.
+    pub(super) fn reactor(&self) -> &Rc<Reactor> {
+        &self.reactor
+    }
+
+    /// Looks at one half, and drops a displaced waker only after the slab is free again.
+    fn with<R>(
+        &self,
+        direction: Direction,
+        look: impl FnOnce(bool, &mut Readiness) -> (R, Option<Waker>),
+    ) -> R {
+        let mut sources = self.reactor.sources.borrow_mut();
+        let source = &mut sources[self.key];
+        let half = match direction {
+            Direction::Read => &mut source.read,
+            Direction::Write => &mut source.write,
+        };
+        let (result, displaced) = look(source.hung_up, half);
+        drop(sources);
+        drop(displaced);
+        result
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut sources = self.reactor.sources.borrow_mut();
+        let source = sources.remove(self.key);
+        if sources.is_empty() {
+            // Give the memory of a crowd back when the last of it has left.
+            *sources = Slab::new();
+        }
+        drop(sources);
+        drop(source);
+    }
+}
+
+/// Gives deadlines on the monotonic clock.
+#[derive(Clone)]
+pub struct Timer {
+    reactor: Rc<Reactor>,
+}
+
+impl Timer {
+    /// A timer on `reactor`'s list of deadlines.
+    pub fn new(reactor: &Rc<Reactor>) -> Self {
+        Self { reactor: reactor.clone() }
+    }
+
+    /// The time of the newest batch of events.
+    pub fn now(&self) -> Instant {
+        self.reactor.now()
+    }
+
+    /// Completes once `deadline` has passed.
+    pub fn sleep_until(&self, deadline: Instant) -> Sleep {
+        let id = self.reactor.sleeps.get();
+        self.reactor.sleeps.set(id + 1);
+        Sleep { reactor: self.reactor.clone(), key: (deadline, id), listed: false }
+    }
+
+    /// Completes once `duration` has passed from now; a `duration` of `None` never passes.
+    pub fn sleep(&self, duration: Option<Duration>) -> Sleep {
+        let never = Instant::now() + NEVER;
+        let deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
+        self.sleep_until(deadline.unwrap_or(never))
+    }
+
+    /// Runs `future`, or gives it up when `deadline` comes first.
+    ///
+    /// # Cancel safety
+    /// As cancel safe as `future`.
+    pub async fn until<T>(&self, deadline: Sleep, future: impl Future<Output = T>) -> Option<T> {
+        let (mut deadline, mut future) = (pin!(deadline), pin!(future));
+        poll_fn(|cx| {
+            // The future first: data that came with the deadline counts.
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            deadline.as_mut().poll(cx).map(|()| None)
+        })
+        .await
+    }
+}
+
+/// Completes at its deadline; dropped earlier, it leaves nothing behind.
+#[must_use = "a sleep does nothing unless awaited"]
+pub struct Sleep {
+    reactor: Rc<Reactor>,
+    key: (Instant, u64),
+    listed: bool,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.reactor.now() >= self.key.0 {
+            return Poll::Ready(());
+        }
+        self.listed = true;
+        let displaced = self.reactor.deadlines.borrow_mut().insert(self.key, cx.waker().clone());
+        drop(displaced);
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if self.listed {
+            let waker = self.reactor.deadlines.borrow_mut().remove(&self.key);
+            drop(waker);
+        }
+    }
+}
+
+/// Wakes the loop from another thread.
+struct Interrupt {
+    asleep: AtomicBool,
+    eventfd: OwnedFd,
+}
+
+impl Wake for Interrupt {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            // It can fail only when 2^64 wake-ups are waiting already.
+            let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// How many tasks may run before events are looked at again.
+const TASKS_PER_TURN: usize = 64;
+/// How many events one `epoll_wait` may return: 12 bytes each.
+const EVENTS_PER_WAIT: usize = 256;
+/// epoll takes milliseconds in 31 bits; a longer sleep is waited for in parts.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// A deadline nobody lives to see.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// The eventfd's event; no source has generation and key of all ones.
+const INTERRUPT: u64 = u64::MAX;

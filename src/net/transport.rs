@@ -1,0 +1,191 @@
+//! The byte stream of one connection.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use futures_lite::{AsyncRead, AsyncWrite};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
+
+use super::reactor::{Direction, Reactor, Registration, Timer};
+
+/// A connected stream socket, TCP or Unix, that waits on the [`Reactor`].
+pub struct Transport {
+    source: Registration,
+    fd: OwnedFd,
+}
+
+impl Transport {
+    /// Takes over a connected, non-blocking stream socket.
+    ///
+    /// # Errors
+    /// What the kernel says when it will not watch the socket.
+    pub fn new(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { source: reactor.register(fd.as_fd())?, fd })
+    }
+
+    /// Connects to a TCP address.
+    ///
+    /// # Errors
+    /// What the connection attempt fails with.
+    ///
+    /// # Cancel safety
+    /// Dropped early, the attempt is given up.
+    pub async fn connect_tcp(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let fd = open_stream(family)?;
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        Self::finish_connect(reactor, rustix::net::connect(&fd, &address), fd).await
+    }
+
+    /// Connects to a Unix socket.
+    ///
+    /// # Errors
+    /// What the connection attempt fails with.
+    ///
+    /// # Cancel safety
+    /// Dropped early, the attempt is given up.
+    pub async fn connect_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
+        let fd = open_stream(AddressFamily::UNIX)?;
+        let address = SocketAddrUnix::new(path)?;
+        Self::finish_connect(reactor, rustix::net::connect(&fd, &address), fd).await
+    }
+
+    async fn finish_connect(
+        reactor: &Rc<Reactor>,
+        started: Result<(), Errno>,
+        fd: OwnedFd,
+    ) -> io::Result<Self> {
+        if let Err(error) = started
+            && error != Errno::INPROGRESS
+        {
+            return Err(error.into());
+        }
+        let transport = Self::new(reactor, fd)?;
+        transport.source.blocked(Direction::Write);
+        poll_fn(|cx| transport.source.poll_ready(Direction::Write, cx)).await;
+        sockopt::socket_error(&transport.fd)??;
+        Ok(transport)
+    }
+
+    /// Reads into `buffer`; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// What the socket fails with; it is over then.
+    pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let room = buffer.len();
+        self.poll_io(Direction::Read, room, cx, || {
+            rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count)
+        })
+    }
+
+    /// Writes some bytes of `slices`, in one system call.
+    ///
+    /// # Errors
+    /// What the socket fails with; it is over then.
+    pub fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let total = slices.iter().map(|slice| slice.len()).sum();
+        self.poll_io(Direction::Write, total, cx, || match slices {
+            [slice] => rustix::net::send(&self.fd, slice, SendFlags::NOSIGNAL),
+            slices => rustix::io::writev(&self.fd, slices),
+        })
+    }
+
+    /// Tells the peer that nothing more will come.
+    pub fn shut_down(&self) {
+        // It can fail only when the connection is over already.
+        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+    }
+
+    /// Reads and forgets what the peer still sends, to its end or `limit` bytes: a socket closed with
+    /// unread input resets the connection, and the peer may lose what it was sent last.
+    ///
+    /// # Cancel safety
+    /// Dropped early, what was read is forgotten, which is what this is for.
+    pub async fn discard(&self, limit: usize) {
+        let mut left = limit;
+        let mut scratch = [0; 512];
+        while left > 0 {
+            match poll_fn(|cx| self.poll_recv(cx, &mut scratch)).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => left = left.saturating_sub(count),
+            }
+        }
+    }
+
+    /// The deadlines of the reactor this waits on.
+    pub fn timer(&self) -> Timer {
+        Timer::new(self.source.reactor())
+    }
+
+    /// Tries `attempt` when the socket is ready, and keeps the readiness true to what it met.
+    fn poll_io(
+        &self,
+        direction: Direction,
+        wanted: usize,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut() -> Result<usize, Errno>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.source.poll_ready(direction, cx));
+            match attempt() {
+                Err(Errno::WOULDBLOCK) => self.source.blocked(direction),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+                Ok(count) => {
+                    if count < wanted {
+                        self.source.fell_short(direction);
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+            }
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_recv(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shut_down();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Opens a non-blocking stream socket that no child process inherits.
+pub(super) fn open_stream(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+}

@@ -1,0 +1,388 @@
+//! Binds, accepts, and ends: the one room that spawns tasks.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use async_channel::{Receiver, Sender};
+use futures_lite::future;
+use rustix::process::{Resource, getrlimit};
+use slab::Slab;
+use smol::{LocalExecutor, Task};
+
+use crate::access::{AllowAll, Authorize};
+use crate::config::Config;
+use crate::connection::{self, Context, Correlations};
+use crate::endpoints::{AnyEndpoint, Endpoint};
+use crate::http::route::Routes;
+use crate::http::{Asset, Response};
+use crate::hub::{self, Bell, HubHandle};
+use crate::net::{BindError, ListenUrl, Listener, Peer, Reactor, Timer, Transport};
+use crate::services::{AnyService, Service, Stop, Sweep};
+use crate::ws::CloseReason;
+
+/// Composes a [`Server`].
+pub struct ServerBuilder {
+    config: Config,
+    routes: Routes<Rc<dyn AnyEndpoint>>,
+    services: Vec<Box<dyn AnyService>>,
+    authorizer: Box<dyn Authorize>,
+}
+
+impl ServerBuilder {
+    /// Sets limits, timeouts and policies.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Puts a WebSocket endpoint at `path`, in place of one that stood there.
+    pub fn endpoint(mut self, path: impl Into<String>, endpoint: impl Endpoint + 'static) -> Self {
+        self.routes.add_endpoint(path.into(), Rc::new(endpoint));
+        self
+    }
+
+    /// Puts an embedded file at `path`, beside an endpoint if one stands there.
+    pub fn asset(mut self, path: impl Into<String>, asset: Asset) -> Self {
+        self.routes.add_asset(path.into(), asset);
+        self
+    }
+
+    /// Adds a service that runs beside the connections.
+    pub fn service(mut self, service: impl Service + 'static) -> Self {
+        self.services.push(Box::new(service));
+        self
+    }
+
+    /// Has every request pass `authorizer`; without one, everybody may do everything.
+    pub fn authorize(mut self, authorizer: impl Authorize + 'static) -> Self {
+        self.authorizer = Box::new(authorizer);
+        self
+    }
+
+    /// Binds the listen URLs; peers may connect from now on, and are served by [`Server::run`].
+    ///
+    /// # Errors
+    /// [`StartError`], when a URL can't be bound or the kernel has no epoll to give.
+    pub fn bind<'u>(
+        self,
+        urls: impl IntoIterator<Item = &'u ListenUrl>,
+    ) -> Result<Server, StartError> {
+        let reactor = Reactor::new().map_err(StartError::Reactor)?;
+        let (mut listeners, mut bound) = (Vec::new(), Vec::new());
+        for url in urls {
+            let (sockets, url) = Listener::bind(&reactor, url).map_err(StartError::Bind)?;
+            listeners.extend(sockets);
+            bound.push(url);
+        }
+        let (stop, stop_requested) = async_channel::bounded(1);
+        Ok(Server {
+            parts: self,
+            reactor,
+            listeners,
+            urls: bound,
+            stop: Stopper { stop },
+            stop_requested,
+        })
+    }
+}
+
+/// A WebSocket server, bound and ready to run.
+///
+/// ```
+/// use falconet::{CloseReason, Endpoint, Server, Session, SessionEnd};
+///
+/// struct Shout;
+///
+/// impl Endpoint for Shout {
+///     async fn serve(&self, mut session: Session) -> SessionEnd {
+///         while let Some(message) = session.next().await {
+///             let text = message.as_text().unwrap_or("BYTES").to_uppercase();
+///             session.send(text).await;
+///         }
+///         session.close(CloseReason::NORMAL).await
+///     }
+/// }
+///
+/// let url = "http://127.0.0.1:0".parse()?;
+/// let server = Server::builder().endpoint("/shout", Shout).bind([&url])?;
+/// server.stopper().stop(); // elsewhere: when all is done
+/// server.run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Server {
+    parts: ServerBuilder,
+    reactor: Rc<Reactor>,
+    listeners: Vec<Listener>,
+    urls: Vec<ListenUrl>,
+    stop: Stopper,
+    stop_requested: Receiver<()>,
+}
+
+impl Server {
+    /// Begins to compose a server.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder {
+            config: Config::default(),
+            routes: Routes::default(),
+            services: Vec::new(),
+            authorizer: Box::new(AllowAll),
+        }
+    }
+
+    /// Where the server listens: the URLs it was bound to, with the ports they got.
+    pub fn urls(&self) -> &[ListenUrl] {
+        &self.urls
+    }
+
+    /// What stops the server, from any thread.
+    pub fn stopper(&self) -> Stopper {
+        self.stop.clone()
+    }
+
+    /// Serves until stopped, then drains: closes the listeners, tells every client with 1001, and
+    /// waits for them at most [`Timeouts::drain`](crate::config::Timeouts::drain).
+    ///
+    /// # Errors
+    /// What `epoll_wait` fails with.
+    pub fn run(self) -> io::Result<()> {
+        let executor = Rc::new(LocalExecutor::new());
+        let reactor = self.reactor.clone();
+        let main = executor.spawn(self.supervise(executor.clone()));
+        reactor.run(&executor, main)
+    }
+
+    /// Starts everything, waits for the request to stop, ends everything.
+    async fn supervise(self, executor: Rc<LocalExecutor<'static>>) {
+        let timer = Timer::new(&self.reactor);
+        let (stopping, stop_requested) = async_channel::bounded::<Infallible>(1);
+        let stop = Stop::new(timer.clone(), stop_requested);
+        let ServerBuilder { config, routes, services, authorizer } = self.parts;
+        let config = Rc::new(config);
+
+        let (hub, state, inbox) = hub::open(config.timeouts.clone());
+        let hub_task = executor.spawn(hub::run(state, inbox));
+        let sweep: Box<dyn AnyService> = Box::new(Sweep);
+        let services: Vec<Task<()>> = services
+            .into_iter()
+            .chain([sweep])
+            .map(|service| executor.spawn(service.run_boxed(hub.clone(), stop.clone())))
+            .collect();
+
+        let connections = Rc::new(Connections::new(config.limits.connections));
+        let correlations = Correlations::new();
+        let context =
+            Rc::new(Context { config, routes, authorizer, hub: hub.clone(), stop, correlations });
+        let acceptors: Vec<Task<()>> = self
+            .listeners
+            .into_iter()
+            .map(|listener| {
+                let (connections, context) = (connections.clone(), context.clone());
+                executor.spawn(accept(listener, connections, context, executor.clone()))
+            })
+            .collect();
+
+        let _ = self.stop_requested.recv().await;
+        log::info!("stopping: {} connections to close", connections.count());
+        cancel(acceptors).await;
+        drop(stopping);
+        drain(&hub, &connections, &timer, &context.config).await;
+        cancel(services).await;
+        hub_task.cancel().await;
+    }
+}
+
+/// Accepts peers and starts a task for each.
+async fn accept(
+    listener: Listener,
+    connections: Rc<Connections>,
+    context: Rc<Context>,
+    executor: Rc<LocalExecutor<'static>>,
+) {
+    for accepted in 1_u64.. {
+        let (transport, peer) = listener.accept().await;
+        match connections.admit(peer) {
+            Some(place) => connections.start(place, transport, peer, &context, &executor),
+            None => turn_away(&transport, peer).await,
+        }
+        if accepted % ACCEPTS_PER_TURN == 0 {
+            future::yield_now().await;
+        }
+    }
+}
+
+/// Tells one peer too many so, if that takes no waiting.
+async fn turn_away(transport: &Transport, peer: Peer) {
+    log::warn!(target: "falconet::limit", address:% = peer; "too many connections: turned away");
+    let response = Response::text(503, "too many connections\n").encode(true);
+    let sending = future::poll_fn(|cx| transport.poll_send(cx, &[IoSlice::new(&response)]));
+    future::poll_once(sending).await;
+    transport.shut_down();
+}
+
+/// Has every session closed and waits for them; what is left at the deadline is aborted.
+async fn drain(hub: &HubHandle, connections: &Connections, timer: &Timer, config: &Config) {
+    let deadline = timer.sleep(Some(config.timeouts.drain));
+    let closing = async {
+        let _ = hub.drain(CloseReason::STOPPING).await;
+        connections.until_none().await;
+    };
+    if timer.until(deadline, closing).await.is_none() {
+        log::info!("aborting {} connections", connections.count());
+        let left = connections.tasks.take().into_iter().map(|(_, task)| task);
+        cancel(left.collect()).await;
+    }
+}
+
+async fn cancel(tasks: Vec<Task<()>>) {
+    for task in tasks {
+        task.cancel().await;
+    }
+}
+
+/// The tasks of all connections, and how many each address has.
+struct Connections {
+    tasks: RefCell<Slab<Task<()>>>,
+    by_address: RefCell<HashMap<IpAddr, usize>>,
+    limit: usize,
+    none_left: Bell,
+}
+
+impl Connections {
+    /// Room for `limit` connections, or as many as there can be open files.
+    fn new(limit: usize) -> Self {
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        let possible = files.saturating_sub(FILES_FOR_OTHERS).max(1);
+        if possible < limit {
+            log::info!("room for {possible} connections: the limit of open files is {files}");
+        }
+        Self {
+            tasks: RefCell::default(),
+            by_address: RefCell::default(),
+            limit: limit.min(possible),
+            none_left: Bell::default(),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.tasks.borrow().len()
+    }
+
+    /// A place for one more connection of `peer`, if the limits allow it.
+    fn admit(self: &Rc<Self>, peer: Peer) -> Option<Place> {
+        if self.count() >= self.limit {
+            return None;
+        }
+        let address = peer.limited_address();
+        if let Some(address) = address {
+            let mut by_address = self.by_address.borrow_mut();
+            let share = (self.limit / ADDRESS_SHARE).max(1);
+            let count = by_address.entry(address).or_default();
+            if *count >= share {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(Place { connections: self.clone(), address, key: usize::MAX })
+    }
+
+    fn start(
+        &self,
+        mut place: Place,
+        transport: Transport,
+        peer: Peer,
+        context: &Rc<Context>,
+        executor: &LocalExecutor<'static>,
+    ) {
+        let mut tasks = self.tasks.borrow_mut();
+        let entry = tasks.vacant_entry();
+        place.key = entry.key();
+        let serving = connection::serve(transport, peer, context.clone());
+        entry.insert(executor.spawn(async move {
+            // Held until the end, however it comes: by return, panic or cancellation.
+            let _place = place;
+            serving.await;
+        }));
+    }
+
+    async fn until_none(&self) {
+        while self.count() > 0 {
+            self.none_left.ringing().await;
+        }
+    }
+}
+
+/// A connection's place among the others; dropping it frees the place.
+struct Place {
+    connections: Rc<Connections>,
+    address: Option<IpAddr>,
+    key: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(address) = self.address {
+            let mut by_address = self.connections.by_address.borrow_mut();
+            if let Some(count) = by_address.get_mut(&address) {
+                *count -= 1;
+                if *count == 0 {
+                    by_address.remove(&address);
+                }
+            }
+        }
+        let mut tasks = self.connections.tasks.borrow_mut();
+        let task = tasks.try_remove(self.key);
+        if tasks.is_empty() {
+            // Give the memory of a crowd back when the last of it has left.
+            *tasks = Slab::new();
+            self.connections.none_left.ring();
+        }
+        drop(tasks);
+        drop(task);
+    }
+}
+
+/// Stops a server, from any thread.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    stop: Sender<()>,
+}
+
+impl Stopper {
+    /// Requests the stop; a second request changes nothing.
+    pub fn stop(&self) {
+        let _ = self.stop.try_send(());
+    }
+}
+
+/// Why a server can't start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A listen URL can't be bound.
+    Bind(BindError),
+    /// There is no epoll or eventfd to be had.
+    Reactor(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => error.fmt(f),
+            Self::Reactor(error) => write!(f, "can't watch sockets: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// How many peers one listener takes before other tasks run.
+const ACCEPTS_PER_TURN: u64 = 16;
+/// One address may hold this fraction of all connections.
+const ADDRESS_SHARE: usize = 8;
+/// Descriptors kept for everything that is no connection.
+const FILES_FOR_OTHERS: usize = 32;

@@ -1,0 +1,86 @@
+//! What runs beside the connections.
+
+mod sweep;
+mod timestamp;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Instant;
+
+use async_channel::Receiver;
+use futures_lite::FutureExt;
+
+use crate::hub::HubHandle;
+use crate::net::Timer;
+
+pub(crate) use sweep::Sweep;
+pub use timestamp::{LocalClock, Timestamp};
+
+/// Runs beside the connections from the server's start to its stop, and talks to them over the hub
+/// (article: a hosted service).
+///
+/// A service that panics or returns ends; the server goes on.
+#[allow(async_fn_in_trait, reason = "everything runs on one thread; no future needs to be Send")]
+pub trait Service {
+    /// Runs until its work is done or `stop` is requested. What still runs after the drain is dropped.
+    async fn run(self: Box<Self>, hub: HubHandle, stop: Stop);
+}
+
+/// [`Service`], boxed, so that services of all types can stand in one list.
+pub(crate) trait AnyService {
+    fn run_boxed(self: Box<Self>, hub: HubHandle, stop: Stop) -> Pin<Box<dyn Future<Output = ()>>>;
+}
+
+impl<S: Service + 'static> AnyService for S {
+    fn run_boxed(self: Box<Self>, hub: HubHandle, stop: Stop) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(self.run(hub, stop))
+    }
+}
+
+/// Tells when the server stops, and the time until then.
+#[derive(Clone)]
+pub struct Stop {
+    timer: Timer,
+    /// Nothing is ever sent; its closing is the request.
+    requested: Receiver<Infallible>,
+}
+
+impl Stop {
+    pub(crate) fn new(timer: Timer, requested: Receiver<Infallible>) -> Self {
+        Self { timer, requested }
+    }
+
+    /// Completes once the server stops.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn requested(&self) {
+        let _ = self.requested.recv().await;
+    }
+
+    /// Runs `future`, or gives it up when the server stops.
+    ///
+    /// # Cancel safety
+    /// As cancel safe as `future`.
+    pub async fn unless_requested<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let requested = async {
+            self.requested().await;
+            None
+        };
+        requested.or(async { Some(future.await) }).await
+    }
+
+    /// Sleeps until `deadline`; says false if the server stops before.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub async fn sleep_until(&self, deadline: Instant) -> bool {
+        self.unless_requested(self.timer.sleep_until(deadline)).await.is_some()
+    }
+
+    /// The server's timer.
+    pub fn timer(&self) -> &Timer {
+        &self.timer
+    }
+}

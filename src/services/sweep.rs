@@ -1,0 +1,44 @@
+//! Looks at every client's deadlines, when one is due.
+
+use std::future::pending;
+
+use futures_lite::FutureExt;
+
+use crate::hub::HubHandle;
+
+use super::{Service, Stop};
+
+/// The keepalive sweep: one for all deadlines of all clients. With nobody connected it sleeps.
+pub(crate) struct Sweep;
+
+impl Service for Sweep {
+    async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
+        while stop.unless_requested(next_due(&hub, &stop)).await.is_some() {
+            // Read afresh: the batch of events that woke us may be old by now.
+            if hub.sweep(std::time::Instant::now()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for the alarm, however often it is set anew meanwhile.
+async fn next_due(hub: &HubHandle, stop: &Stop) {
+    let alarm = hub.alarm();
+    loop {
+        let due = async {
+            match alarm.due() {
+                Some(due) => stop.timer().sleep_until(due).await,
+                None => pending().await,
+            }
+            true
+        };
+        let reset = async {
+            alarm.bell.ringing().await;
+            false
+        };
+        if due.or(reset).await {
+            return;
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The time, to everybody, at regular intervals (article).
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use futures_lite::FutureExt;
+use tz::{DateTime, TimeZone};
+
+use crate::hub::{HubGone, HubHandle};
+
+use super::{Service, Stop};
+
+/// Broadcasts `Server time: …` on a fixed grid that begins with the server. While nobody is connected
+/// it does not even wake up.
+pub struct Timestamp {
+    every: Duration,
+    clock: LocalClock,
+}
+
+impl Timestamp {
+    /// Broadcasts every `every`; the article's servers do it every 15 s.
+    pub fn new(every: Duration) -> Self {
+        // A grid of zero width would never come to its next line.
+        Self { every: every.max(Duration::from_millis(1)), clock: LocalClock::new() }
+    }
+
+    async fn broadcast_on_grid(&self, hub: &HubHandle, stop: &Stop) -> Result<(), HubGone> {
+        let start = Instant::now();
+        loop {
+            hub.until_occupied().await?;
+            let next = next_on_grid(start, self.every, Instant::now());
+            let due = async {
+                stop.timer().sleep_until(next).await;
+                Ok(true)
+            };
+            let vacant = async { hub.until_vacant().await.map(|()| false) };
+            if due.or(vacant).await? {
+                hub.broadcast(format!("Server time: {}", self.clock.now())).await?;
+            }
+        }
+    }
+}
+
+impl Service for Timestamp {
+    async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
+        let _ = stop.unless_requested(self.broadcast_on_grid(&hub, &stop)).await;
+    }
+}
+
+/// The first line of the grid after `now`.
+fn next_on_grid(start: Instant, every: Duration, now: Instant) -> Instant {
+    let passed = now.saturating_duration_since(start).as_nanos() / every.as_nanos();
+    let steps = u32::try_from(passed + 1).unwrap_or(u32::MAX);
+    start + every.saturating_mul(steps)
+}
+
+/// Tells the local time, in the zone `TZ` or `/etc/localtime` named when it was made.
+pub struct LocalClock {
+    zone: TimeZone,
+}
+
+impl LocalClock {
+    /// Reads the zone; UTC where there is none.
+    pub fn new() -> Self {
+        Self { zone: TimeZone::local().unwrap_or_else(|_| TimeZone::utc()) }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> LocalTime {
+        let now = DateTime::now(self.zone.as_ref());
+        // A zone without rules for the far future, which is where a broken clock may be.
+        LocalTime(now.or_else(|_| DateTime::now(TimeZone::utc().as_ref())).ok())
+    }
+}
+
+impl Default for LocalClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A local time. Displayed as .NET's round-trip format "o" does, `2019-08-18T07:34:21.1234567-04:00`,
+/// or with as many decimals as a precision asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalTime(Option<DateTime>);
+
+impl fmt::Display for LocalTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(time) = &self.0 else { return f.write_str("unknown") };
+        let decimals = f.precision().unwrap_or(7).clamp(1, 9);
+        let fraction = time.nanoseconds() / 10_u32.pow(9 - decimals as u32);
+        let offset = time.local_time_type().ut_offset();
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{fraction:0decimals$}{}{:02}:{:02}",
+            time.year(),
+            time.month(),
+            time.month_day(),
+            time.hour(),
+            time.minute(),
+            time.second(),
+            if offset < 0 { '-' } else { '+' },
+            offset.abs() / 3600,
+            offset.abs() / 60 % 60,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(seconds: i64, nanoseconds: u32, offset: i32) -> LocalTime {
+        let zone = TimeZone::fixed(offset).unwrap();
+        LocalTime(Some(DateTime::from_timespec(seconds, nanoseconds, zone.as_ref()).unwrap()))
+    }
+
+    #[test]
+    fn the_time_is_written_as_dot_net_writes_it() {
+        let time = local(1_566_128_061, 123_456_789, -4 * 3600);
+        assert_eq!(time.to_string(), "2019-08-18T07:34:21.1234567-04:00");
+        let time = local(1_566_128_061, 5, 5 * 3600 + 45 * 60);
+        assert_eq!(time.to_string(), "2019-08-18T17:19:21.0000000+05:45");
+        assert_eq!(format!("{:.3}", local(0, 7_999_999, 0)), "1970-01-01T00:00:00.007+00:00");
+    }
+
+    #[test]
+    fn the_grid_does_not_drift() {
+        let start = Instant::now();
+        let every = Duration::from_secs(15);
+        for (passed, next) in [(0, 15), (1, 15), (14_999, 15), (15_000, 30), (44_000, 45)] {
+            let now = start + Duration::from_millis(passed);
+            assert_eq!(next_on_grid(start, every, now), start + Duration::from_secs(next));
+        }
+    }
+}

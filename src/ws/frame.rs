@@ -1,0 +1,211 @@
+//! Messages, and frames encoded once for everybody.
+
+use std::fmt;
+use std::ops::Deref;
+use std::rc::Rc;
+
+pub use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use async_tungstenite::tungstenite::{Bytes, Utf8Bytes};
+
+/// A whole data message; fragments never show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// UTF-8 text.
+    Text(Utf8Bytes),
+    /// Any bytes.
+    Binary(Bytes),
+}
+
+impl Message {
+    /// The payload's bytes.
+    pub fn payload(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// The text, if it is a text message.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Binary(_) => None,
+        }
+    }
+
+    /// The header of the one frame this is sent in.
+    pub(super) fn header(&self) -> FrameHeader {
+        let opcode = match self {
+            Self::Text(_) => TEXT,
+            Self::Binary(_) => BINARY,
+        };
+        FrameHeader::new(opcode, self.payload().len())
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Binary(bytes.into())
+    }
+}
+
+/// A server's frame, encoded: the same bytes for every client, since only clients mask. Cloning it
+/// copies nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Frame {
+    bytes: Rc<[u8]>,
+}
+
+impl Frame {
+    /// Encodes a whole message in one frame.
+    pub fn message(message: &Message) -> Self {
+        Self::encode(message.header(), message.payload())
+    }
+
+    /// Encodes a Ping without payload.
+    pub fn ping() -> Self {
+        Self::encode(FrameHeader::new(PING, 0), &[])
+    }
+
+    /// Encodes a Close; its text is cut to the 123 bytes a control frame has room for.
+    pub fn close(reason: &CloseReason) -> Self {
+        let text = &reason.text[..reason.text.floor_char_boundary(MAX_CLOSE_TEXT_BYTES)];
+        let code = u16::from(reason.code).to_be_bytes();
+        let payload = [&code, text.as_bytes()].concat();
+        Self::encode(FrameHeader::new(CLOSE, payload.len()), &payload)
+    }
+
+    fn encode(header: FrameHeader, payload: &[u8]) -> Self {
+        Self { bytes: [&*header, payload].concat().into() }
+    }
+}
+
+impl Deref for Frame {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({} bytes)", self.bytes.len())
+    }
+}
+
+/// The header of an unmasked, final frame (RFC 6455 §5.2): 2, 4 or 10 bytes.
+pub(super) struct FrameHeader {
+    bytes: [u8; 10],
+    length: usize,
+}
+
+impl FrameHeader {
+    fn new(opcode: u8, payload_bytes: usize) -> Self {
+        let mut bytes = [0; 10];
+        bytes[0] = FINAL | opcode;
+        let length = match payload_bytes {
+            0..=125 => {
+                bytes[1] = payload_bytes as u8;
+                2
+            }
+            126..=0xffff => {
+                bytes[1] = 126;
+                bytes[2..4].copy_from_slice(&(payload_bytes as u16).to_be_bytes());
+                4
+            }
+            _ => {
+                bytes[1] = 127;
+                bytes[2..].copy_from_slice(&(payload_bytes as u64).to_be_bytes());
+                10
+            }
+        };
+        Self { bytes, length }
+    }
+}
+
+impl Deref for FrameHeader {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// Why a session is closed: what the Close frame says (RFC 6455 §7.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloseReason {
+    /// The status code.
+    pub code: CloseCode,
+    /// A few words for people; at most 123 bytes are sent.
+    pub text: &'static str,
+}
+
+impl CloseReason {
+    /// A reason of `code` and `text`.
+    pub const fn new(code: CloseCode, text: &'static str) -> Self {
+        Self { code, text }
+    }
+
+    /// 1000: all is said.
+    pub const NORMAL: Self = Self::new(CloseCode::Normal, "");
+    /// 1001: the server stops.
+    pub const STOPPING: Self = Self::new(CloseCode::Away, "server stopping");
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", u16::from(self.code))?;
+        if self.text.is_empty() { Ok(()) } else { write!(f, " {}", self.text) }
+    }
+}
+
+const FINAL: u8 = 0x80;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const MAX_CLOSE_TEXT_BYTES: usize = 123;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_take_the_shortest_form() {
+        for (payload, header) in [
+            (0, vec![0x82, 0]),
+            (125, vec![0x82, 125]),
+            (126, vec![0x82, 126, 0, 126]),
+            (65535, vec![0x82, 126, 0xff, 0xff]),
+            (65536, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let frame = Frame::message(&vec![7; payload].into());
+            assert_eq!(frame[..header.len()], header);
+            assert_eq!(frame.len(), header.len() + payload);
+        }
+    }
+
+    #[test]
+    fn a_close_text_is_cut_at_a_character() {
+        let reason = CloseReason::new(
+            CloseCode::Policy,
+            "ääääääääääääääääääääääääääääääääääääääääääääääääääääääääääääääää",
+        );
+        let frame = Frame::close(&reason);
+        assert_eq!(frame[..4], [0x88, 124, 0x03, 0xf0]);
+        assert!(std::str::from_utf8(&frame[4..]).is_ok());
+    }
+}

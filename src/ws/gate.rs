@@ -1,0 +1,295 @@
+//! What stands between the socket and the protocol library.
+//!
+//! tungstenite's `read` loops over fragments and swallows as many as come; its `write` buffers what a
+//! peer does not read. The gate meters the first and takes over the second: it follows the frames that
+//! pass, bounds what may come between two whole messages and in one turn, and keeps the unsent rest of
+//! whole frames, so that a frame of ours can always follow one of the library's.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use futures_lite::{AsyncRead, AsyncWrite};
+
+use crate::config::Config;
+use crate::hub::Client;
+use crate::net::Transport;
+
+use super::frame::{CloseCode, CloseReason};
+
+/// The byte stream tungstenite reads and writes.
+pub(super) struct Gate {
+    transport: Transport,
+    client: Rc<Client>,
+    config: Rc<Config>,
+    meter: Meter,
+    violation: Option<CloseReason>,
+    turn_bytes_left: usize,
+    unsent: Vec<u8>,
+}
+
+impl Gate {
+    pub(super) fn new(transport: Transport, client: Rc<Client>, config: Rc<Config>) -> Self {
+        let now = transport.timer().now();
+        let meter = Meter::new(config.limits.message_bytes, now);
+        Self {
+            transport,
+            client,
+            config,
+            meter,
+            violation: None,
+            turn_bytes_left: TURN_BYTES,
+            unsent: Vec::new(),
+        }
+    }
+
+    /// What the peer did that a limit of ours forbids.
+    pub(super) fn violation(&self) -> Option<CloseReason> {
+        self.violation
+    }
+
+    /// The socket beneath.
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// Meters bytes that came with the request head, before the gate stood.
+    pub(super) fn admit(&mut self, bytes: &[u8]) {
+        let now = self.transport.timer().now();
+        self.client.seen(now);
+        let completed = match self.meter.feed(bytes, now) {
+            Ok(completed) => completed,
+            Err(violation) => {
+                // Raised by the next read: what came before it is still good.
+                self.violation = Some(violation);
+                return;
+            }
+        };
+        let started = match self.client.message_started() {
+            _ if !self.meter.is_mid_message() => None,
+            Some(started) if !completed => Some(started),
+            _ => Some(now),
+        };
+        self.client.set_message_started(started, &self.config.timeouts);
+    }
+
+    /// Is ready once everything accepted so far is with the kernel.
+    pub(super) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.unsent.is_empty() {
+            let sent = ready!(self.transport.poll_send(cx, &[IoSlice::new(&self.unsent)]))?;
+            self.unsent.drain(..sent);
+        }
+        self.unsent = Vec::new();
+        self.client.set_write_blocked(None, &self.config.timeouts);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until everything accepted so far is with the kernel.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: the rest is kept.
+    pub(super) async fn drained(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_drained(cx)).await
+    }
+
+    /// Accepts one whole frame, given in two parts; what the kernel does not take is kept, and goes
+    /// first. Must be drained before, so that no more than a frame is ever kept.
+    pub(super) fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        tail: &[u8],
+    ) -> io::Result<()> {
+        let slices = [IoSlice::new(head), IoSlice::new(tail)];
+        let slices = if tail.is_empty() { &slices[..1] } else { &slices[..] };
+        let sent = match self.transport.poll_send(cx, slices) {
+            Poll::Ready(result) => result?,
+            Poll::Pending => 0,
+        };
+        if sent < head.len() + tail.len() {
+            self.unsent.extend_from_slice(&head[sent.min(head.len())..]);
+            self.unsent.extend_from_slice(&tail[sent.saturating_sub(head.len())..]);
+            let now = self.transport.timer().now();
+            self.client.set_write_blocked(Some(now), &self.config.timeouts);
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Gate {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(violation) = self.violation {
+            return Poll::Ready(Err(io::Error::other(violation.text)));
+        }
+        if self.turn_bytes_left == 0 {
+            self.turn_bytes_left = TURN_BYTES;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match self.transport.poll_recv(cx, buffer) {
+            Poll::Pending => {
+                self.turn_bytes_left = TURN_BYTES;
+                Poll::Pending
+            }
+            Poll::Ready(Ok(count)) => {
+                self.turn_bytes_left = self.turn_bytes_left.saturating_sub(count);
+                self.admit(&buffer[..count]);
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+impl AsyncWrite for Gate {
+    /// Takes all or nothing: tungstenite hands over whole frames, and they stay whole.
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_drained(cx))?;
+        self.send(cx, bytes, &[])?;
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// What is accepted is as good as sent: [`Gate::poll_drained`] sees to it.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport.shut_down();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Follows the frames in a stream of bytes, whatever pieces it comes in (RFC 6455 §5.2), and says
+/// when there is too much of what tungstenite takes without end.
+struct Meter {
+    header: [u8; MAX_HEADER_BYTES],
+    header_bytes: usize,
+    payload_left: u64,
+    /// Whether the frame at hand is a control frame, and whether it is a message's last.
+    control: bool,
+    last: bool,
+    /// Whether a fragment has come whose message is not complete.
+    message_open: bool,
+    /// Bytes since the last whole message.
+    spent: usize,
+    allowance: usize,
+    control_frames_left: f32,
+    control_refilled: Instant,
+}
+
+impl Meter {
+    fn new(message_bytes: usize, now: Instant) -> Self {
+        Self {
+            header: [0; MAX_HEADER_BYTES],
+            header_bytes: 0,
+            payload_left: 0,
+            control: false,
+            last: false,
+            message_open: false,
+            spent: 0,
+            allowance: message_bytes.saturating_add(HEADERS_PER_MESSAGE * MAX_HEADER_BYTES),
+            control_frames_left: CONTROL_BURST_FRAMES,
+            control_refilled: now,
+        }
+    }
+
+    /// Follows `bytes`; says whether a message became whole in them.
+    fn feed(&mut self, mut bytes: &[u8], now: Instant) -> Result<bool, CloseReason> {
+        let mut completed = false;
+        while let [first, rest @ ..] = bytes {
+            if self.payload_left > 0 {
+                let count = self.payload_left.min(bytes.len() as u64);
+                self.payload_left -= count;
+                self.spend(count as usize)?;
+                bytes = &bytes[count as usize..];
+            } else {
+                self.header[self.header_bytes] = *first;
+                self.header_bytes += 1;
+                bytes = rest;
+                if self.header_bytes < self.header_length() {
+                    continue;
+                }
+                self.begin_frame(now)?;
+            }
+            if self.payload_left == 0 && !self.control {
+                self.message_open = !self.last;
+                completed |= self.last;
+                self.spent = if self.last { 0 } else { self.spent };
+            }
+        }
+        Ok(completed)
+    }
+
+    /// Whether the next byte belongs to a frame or message already begun.
+    fn is_mid_message(&self) -> bool {
+        self.header_bytes > 0 || self.payload_left > 0 || self.message_open
+    }
+
+    /// How long the header at hand is, as far as its bytes tell.
+    fn header_length(&self) -> usize {
+        if self.header_bytes < 2 {
+            return 2;
+        }
+        let length = match self.header[1] & 0x7f {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        if self.header[1] & 0x80 == 0 { length } else { length + 4 }
+    }
+
+    fn begin_frame(&mut self, now: Instant) -> Result<(), CloseReason> {
+        let header = &self.header;
+        self.payload_left = match header[1] & 0x7f {
+            126 => u64::from(u16::from_be_bytes([header[2], header[3]])),
+            127 => header[2..10].iter().fold(0, |length, byte| (length << 8) | u64::from(*byte)),
+            length => u64::from(length),
+        };
+        self.last = header[0] & 0x80 != 0;
+        self.control = header[0] & 0x08 != 0;
+        let length = std::mem::take(&mut self.header_bytes);
+        if self.control { self.count_control(now) } else { self.spend(length) }
+    }
+
+    /// Control frames may stand between the fragments of a message and do not use up its allowance.
+    fn spend(&mut self, count: usize) -> Result<(), CloseReason> {
+        if !self.control {
+            self.spent += count;
+        }
+        if self.spent > self.allowance { Err(TOO_MANY_FRAGMENTS) } else { Ok(()) }
+    }
+
+    fn count_control(&mut self, now: Instant) -> Result<(), CloseReason> {
+        let passed = now.saturating_duration_since(self.control_refilled).as_secs_f32();
+        self.control_refilled = now;
+        let left = self.control_frames_left + passed * CONTROL_FRAMES_PER_SECOND;
+        self.control_frames_left = left.min(CONTROL_BURST_FRAMES) - 1.0;
+        if self.control_frames_left < 0.0 { Err(TOO_MANY_CONTROL_FRAMES) } else { Ok(()) }
+    }
+}
+
+/// How much may be read before other tasks run; one read may go beyond it by a frame.
+const TURN_BYTES: usize = 4096;
+const MAX_HEADER_BYTES: usize = 14;
+/// How many frame headers a message may have beside its payload.
+const HEADERS_PER_MESSAGE: usize = 1024;
+const CONTROL_FRAMES_PER_SECOND: f32 = 10.0;
+const CONTROL_BURST_FRAMES: f32 = 20.0;
+const TOO_MANY_FRAGMENTS: CloseReason = CloseReason::new(CloseCode::Policy, "too many fragments");
+const TOO_MANY_CONTROL_FRAMES: CloseReason =
+    CloseReason::new(CloseCode::Policy, "too many control frames");

@@ -1,0 +1,113 @@
+//! The opening handshake (RFC 6455 §4.2).
+
+use std::fmt;
+
+use base64ct::{Base64, Encoding};
+
+use crate::http::{RequestHead, Response};
+
+/// The response that accepts a request to speak WebSocket.
+///
+/// # Errors
+/// [`HandshakeError`], for the first thing that is wrong.
+pub(crate) fn accept(head: &RequestHead<'_>) -> Result<String, HandshakeError> {
+    if head.method() != "GET" {
+        return Err(HandshakeError::NotGet);
+    }
+    if !head.is_http_1_1() {
+        return Err(HandshakeError::OldHttp);
+    }
+    if !head.has_token("connection", "upgrade") {
+        return Err(HandshakeError::NoUpgradeToken);
+    }
+    if head.single("sec-websocket-version") != Some(b"13") {
+        return Err(HandshakeError::WrongVersion);
+    }
+    let key = head.single("sec-websocket-key").filter(|key| is_key(key));
+    let key = key.ok_or(HandshakeError::BadKey)?;
+    Ok(format!(
+        "HTTP/1.1 101 Switching Protocols\r\n\
+         Upgrade: websocket\r\n\
+         Connection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {}\r\n\r\n",
+        accept_value(key)
+    ))
+}
+
+/// What proves that the server understood `key`: both ends compute it.
+pub fn accept_value(key: &[u8]) -> String {
+    let mut hash = sha1_smol::Sha1::new();
+    hash.update(key);
+    hash.update(GUID);
+    Base64::encode_string(&hash.digest().bytes())
+}
+
+/// Whether `key` is 16 bytes in base64.
+fn is_key(key: &[u8]) -> bool {
+    let mut decoded = [0; 16];
+    Base64::decode(key, &mut decoded).is_ok_and(|bytes| bytes.len() == 16)
+}
+
+/// Why a request to speak WebSocket is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeError {
+    /// The method is not GET.
+    NotGet,
+    /// The request is not HTTP/1.1.
+    OldHttp,
+    /// No Connection header has the token `upgrade`.
+    NoUpgradeToken,
+    /// Not exactly one Sec-WebSocket-Version, or one that is not 13.
+    WrongVersion,
+    /// Not exactly one Sec-WebSocket-Key, or one that is not 16 bytes in base64.
+    BadKey,
+}
+
+impl HandshakeError {
+    /// What the peer gets.
+    pub(crate) fn response(self) -> Response {
+        let text = format!("{self}\n");
+        match self {
+            Self::NotGet => Response::text(405, text).with_header("Allow", "GET"),
+            Self::WrongVersion => Response::text(426, text)
+                .with_header("Upgrade", "websocket")
+                .with_header("Sec-WebSocket-Version", "13"),
+            Self::OldHttp | Self::NoUpgradeToken | Self::BadKey => Response::text(400, text),
+        }
+    }
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotGet => "a WebSocket handshake is a GET",
+            Self::OldHttp => "a WebSocket handshake needs HTTP/1.1",
+            Self::NoUpgradeToken => "the Connection header lacks the token upgrade",
+            Self::WrongVersion => "Sec-WebSocket-Version must be 13",
+            Self::BadKey => "Sec-WebSocket-Key must be 16 bytes in base64, once",
+        })
+    }
+}
+
+impl std::error::Error for HandshakeError {}
+
+/// RFC 6455 §1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accept_value_is_that_of_the_rfc() {
+        assert_eq!(accept_value(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn a_key_is_sixteen_bytes() {
+        assert!(is_key(b"dGhlIHNhbXBsZSBub25jZQ=="));
+        for key in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZQ==", "!GhlIHNhbXBsZSBub25jZQ=="] {
+            assert!(!is_key(key.as_bytes()), "{key}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! WebSocket (RFC 6455): the handshake, frames, the gate under the protocol library, the session.
+
+mod frame;
+mod gate;
+pub(crate) mod handshake;
+mod session;
+
+pub use frame::{CloseCode, CloseReason, Frame, Message};
+pub use session::{Session, SessionEnd};

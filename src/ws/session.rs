@@ -1,0 +1,358 @@
+//! A connection after the upgrade, as an endpoint sees it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use async_tungstenite::tungstenite::{self, Error};
+use futures_lite::{Stream, StreamExt};
+
+use crate::config::Config;
+use crate::hub::{ClientId, Delivery, HubHandle, Membership, Subscription};
+use crate::net::{Peer, Timer, Transport};
+
+use super::frame::{CloseCode, CloseReason, Frame, Message};
+use super::gate::Gate;
+
+/// One WebSocket client, from its handshake to its end.
+///
+/// While [`next`](Self::next) waits for the client's message it also sends what the hub has for it,
+/// answers pings, and notices when the session must end: an endpoint should be waiting there whenever
+/// it has nothing else to do.
+pub struct Session {
+    socket: WebSocketStream<Gate>,
+    subscription: Subscription,
+    hub: HubHandle,
+    config: Rc<Config>,
+    peer: Peer,
+    messages_this_turn: u32,
+    end: Option<SessionEnd>,
+    _membership: Membership,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The client sent a Close with this code; 1005 stands for none. It was answered in kind
+    /// (RFC 6455 §5.5.1).
+    ClosedByPeer(CloseCode),
+    /// We sent a Close: the endpoint was done, the client broke a rule or limit, or the server stops.
+    Evicted(CloseReason),
+    /// The connection broke without a Close.
+    TransportLost,
+}
+
+impl fmt::Display for SessionEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClosedByPeer(code) => write!(f, "closed by the peer with {}", u16::from(*code)),
+            Self::Evicted(reason) => write!(f, "closed by us with {reason}"),
+            Self::TransportLost => f.write_str("lost"),
+        }
+    }
+}
+
+/// What ends a session, and what it takes to end it well.
+enum Ending {
+    ClosedByPeer(CloseCode),
+    /// We wish to end it, and the client may answer.
+    Evicted(CloseReason),
+    /// The client broke a rule: it is told, and not listened to any more.
+    Refused(CloseReason),
+    /// The client broke a limit or is dead: nobody waits for it.
+    GivenUp(CloseReason),
+    Lost,
+}
+
+/// What the wait for a message may end with.
+enum Event {
+    Message(Message),
+    Over(Ending),
+}
+
+impl Session {
+    /// Begins a session on an upgraded connection, whose peer may have sent `early` bytes already.
+    pub(crate) async fn begin(
+        transport: Transport,
+        early: Vec<u8>,
+        peer: Peer,
+        hub: HubHandle,
+        config: Rc<Config>,
+    ) -> Result<Self, crate::hub::HubGone> {
+        let (subscription, membership) = hub.join(transport.timer().now()).await?;
+        let limit = Some(config.limits.message_bytes);
+        let socket_config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(CONTROL_BUFFER_BYTES)
+            .max_message_size(limit)
+            .max_frame_size(limit);
+        let mut gate = Gate::new(transport, subscription.client.clone(), config.clone());
+        gate.admit(&early);
+        let socket =
+            WebSocketStream::from_partially_read(gate, early, Role::Server, Some(socket_config))
+                .await;
+        Ok(Self {
+            socket,
+            subscription,
+            hub,
+            config,
+            peer,
+            messages_this_turn: 0,
+            end: None,
+            _membership: membership,
+        })
+    }
+
+    /// The client's next message; `None` once the session has ended.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost: a message is taken only when it is returned.
+    pub async fn next(&mut self) -> Option<Message> {
+        if self.end.is_some() {
+            return None;
+        }
+        match poll_fn(|cx| self.poll_event(cx)).await {
+            Event::Message(message) => Some(message),
+            Event::Over(ending) => {
+                Box::pin(self.finish(ending)).await;
+                None
+            }
+        }
+    }
+
+    /// Sends a message; says false if the session is over. Waits while the message before it is with
+    /// a client that does not read, at most [`Timeouts::write`](crate::config::Timeouts::write).
+    ///
+    /// # Cancel safety
+    /// Dropped early, the message is not sent; the session stays whole.
+    pub async fn send(&mut self, message: impl Into<Message>) -> bool {
+        let message = message.into();
+        let header = message.header();
+        if self.end.is_some() {
+            return false;
+        }
+        let sent = poll_fn(|cx| {
+            let client = &self.subscription.client;
+            client.bell.listen(cx);
+            if client.eviction().is_some() {
+                // The next wait for a message finds it too, and does what it takes.
+                return Poll::Ready(Ok(false));
+            }
+            let gate = self.socket.get_mut();
+            ready!(gate.poll_drained(cx))?;
+            gate.send(cx, &header, message.payload())?;
+            Poll::Ready(std::io::Result::Ok(true))
+        })
+        .await;
+        sent.unwrap_or_else(|_| {
+            self.end = Some(SessionEnd::TransportLost);
+            false
+        })
+    }
+
+    /// Ends the session for `reason` and waits for the client's answer, at most
+    /// [`Timeouts::close_handshake`](crate::config::Timeouts::close_handshake). A session that has
+    /// ended already says how.
+    pub async fn close(mut self, reason: CloseReason) -> SessionEnd {
+        if self.end.is_none() {
+            let ending = match self.subscription.client.eviction() {
+                Some(eviction) => eviction.into(),
+                None => Ending::Evicted(reason),
+            };
+            Box::pin(self.finish(ending)).await;
+        }
+        self.end.unwrap_or(SessionEnd::TransportLost)
+    }
+
+    /// The client's id with the hub.
+    pub fn id(&self) -> ClientId {
+        self.subscription.client.id
+    }
+
+    /// Who the client is on the network.
+    pub fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// The hub the client is in.
+    pub fn hub(&self) -> &HubHandle {
+        &self.hub
+    }
+
+    /// The server's timer.
+    pub fn timer(&self) -> Timer {
+        self.gate().transport().timer()
+    }
+
+    fn gate(&self) -> &Gate {
+        self.socket.get_ref()
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let client = self.subscription.client.clone();
+        client.bell.listen(cx);
+        if let Some(eviction) = client.eviction() {
+            return Poll::Ready(Event::Over(eviction.into()));
+        }
+        if ready!(self.poll_deliver(cx)).is_err() {
+            return Poll::Ready(Event::Over(Ending::Lost));
+        }
+        if self.messages_this_turn == MESSAGES_PER_TURN {
+            self.messages_this_turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.poll_message(cx)
+    }
+
+    /// Sends what the hub has for this client, as fast as the client reads.
+    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        loop {
+            ready!(self.socket.get_mut().poll_drained(cx))?;
+            if !self.subscription.client.bell.is_rung() {
+                return Poll::Ready(Ok(()));
+            }
+            match self.subscription.next() {
+                Some(Delivery::Frame(frame)) => self.socket.get_mut().send(cx, &frame, &[])?,
+                Some(Delivery::Lagged(frames)) => {
+                    log::debug!(client:% = self.id(), frames; "client reads too slowly: skipped");
+                }
+                None => self.subscription.client.bell.hush(),
+            }
+        }
+    }
+
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            let Poll::Ready(received) = Pin::new(&mut self.socket).poll_next(cx) else {
+                self.messages_this_turn = 0;
+                return Poll::Pending;
+            };
+            let message = match received {
+                Some(Ok(tungstenite::Message::Text(text))) => Message::Text(text),
+                Some(Ok(tungstenite::Message::Binary(bytes))) => Message::Binary(bytes),
+                Some(Ok(tungstenite::Message::Close(frame))) => {
+                    let code = frame.map_or(CloseCode::Status, |frame| frame.code);
+                    return Poll::Ready(Event::Over(Ending::ClosedByPeer(code)));
+                }
+                // Pings are answered by the next read; the gate counts them.
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => return Poll::Ready(Event::Over(self.ending(&error))),
+                None => return Poll::Ready(Event::Over(Ending::Lost)),
+            };
+            self.messages_this_turn += 1;
+            return Poll::Ready(Event::Message(message));
+        }
+    }
+
+    /// What an error of the protocol library means (RFC 6455 §7.4.1).
+    fn ending(&self, error: &Error) -> Ending {
+        use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+        let refused = |code, text| Ending::Refused(CloseReason::new(code, text));
+        match (error, self.gate().violation()) {
+            (_, Some(violation)) => Ending::GivenUp(violation),
+            // The end of the stream without a Close is an ordinary disconnect.
+            (Error::Protocol(ResetWithoutClosingHandshake), _) => Ending::Lost,
+            (Error::Protocol(_), _) => refused(CloseCode::Protocol, "protocol error"),
+            (Error::Utf8(_), _) => refused(CloseCode::Invalid, "text is not UTF-8"),
+            (Error::Capacity(_), _) => refused(CloseCode::Size, "message too big"),
+            _ => Ending::Lost,
+        }
+    }
+
+    /// Does what it takes to end well, within its deadlines.
+    async fn finish(&mut self, ending: Ending) {
+        // First, so that a finish dropped early has still ended the session.
+        self.end = Some(ending.as_end());
+        let timer = self.timer();
+        let deadline = timer.sleep(Some(self.config.timeouts.close_handshake));
+        match ending {
+            Ending::Lost => return,
+            Ending::ClosedByPeer(_) => {
+                timer.until(deadline, self.answer_close()).await;
+            }
+            Ending::Evicted(reason) => {
+                timer.until(deadline, self.close_and_wait(reason)).await;
+            }
+            Ending::Refused(reason) => {
+                timer.until(deadline, self.send_close(reason)).await;
+            }
+            Ending::GivenUp(reason) => {
+                // Once, if it can be written at once.
+                let mut send_close = Box::pin(self.send_close(reason));
+                futures_lite::future::poll_once(&mut send_close).await;
+            }
+        }
+        let transport = self.gate().transport();
+        transport.shut_down();
+        if !matches!(ending, Ending::GivenUp(_)) {
+            let deadline = timer.sleep(Some(self.config.timeouts.linger));
+            timer.until(deadline, transport.discard(LINGER_BYTES)).await;
+        }
+    }
+
+    /// tungstenite has the answer ready; its next read writes it.
+    async fn answer_close(&mut self) {
+        let _ = self.socket.next().await;
+        let _ = self.socket.get_mut().drained().await;
+    }
+
+    /// Sends a Close and reads on until the client's own has come.
+    async fn close_and_wait(&mut self, reason: CloseReason) {
+        let frame = CloseFrame { code: reason.code, reason: reason.text.into() };
+        if self.socket.get_mut().drained().await.is_ok()
+            && self.socket.close(Some(frame)).await.is_ok()
+            && self.socket.get_mut().drained().await.is_ok()
+        {
+            while let Some(Ok(_)) = self.socket.next().await {}
+        }
+    }
+
+    async fn send_close(&mut self, reason: CloseReason) {
+        let gate = self.socket.get_mut();
+        let frame = Frame::close(&reason);
+        let sent = poll_fn(|cx| {
+            ready!(gate.poll_drained(cx))?;
+            Poll::Ready(gate.send(cx, &frame, &[]))
+        });
+        if sent.await.is_ok() {
+            let _ = gate.drained().await;
+        }
+    }
+}
+
+impl Ending {
+    fn as_end(&self) -> SessionEnd {
+        match *self {
+            Self::ClosedByPeer(code) => SessionEnd::ClosedByPeer(code),
+            Self::Evicted(reason) | Self::Refused(reason) | Self::GivenUp(reason) => {
+                SessionEnd::Evicted(reason)
+            }
+            Self::Lost => SessionEnd::TransportLost,
+        }
+    }
+}
+
+impl From<crate::hub::Eviction> for Ending {
+    fn from(eviction: crate::hub::Eviction) -> Self {
+        match eviction.answering {
+            true => Self::Evicted(eviction.reason),
+            false => Self::GivenUp(eviction.reason),
+        }
+    }
+}
+
+/// The library's read buffer: it is there as long as the client, so no larger than common messages
+/// need; a larger frame has its own space while it is read.
+const READ_BUFFER_BYTES: usize = 1024;
+/// The library writes only pongs and Closes, of 127 bytes at most.
+const CONTROL_BUFFER_BYTES: usize = 1024;
+/// How many messages may be taken before other tasks run.
+const MESSAGES_PER_TURN: u32 = 16;
+/// How much is read on after our last words.
+const LINGER_BYTES: usize = 64 * 1024;

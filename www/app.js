@@ -1,0 +1,389 @@
+const ROW_LIMIT = 200;
+const SHOWN_CHARACTERS = 4096;
+const SHOWN_BYTES = 256;
+const PENDING_LIMIT = 256;
+const ANNOUNCED_ROWS_LIMIT = 20;
+
+const BACKOFF_BASE_MS = 500;
+const BACKOFF_CAP_MS = 30_000;
+const STABLE_AFTER_MS = 5_000;
+const DIAL_TIMEOUT_MS = 10_000;
+
+const NORMAL_CLOSURE = 1000;
+const POLICY_VIOLATION = 1008;
+const CLOSE_MEANINGS = {
+  [NORMAL_CLOSURE]: 'a normal end',
+  1001: 'the server is going away',
+  1002: 'the protocol was violated',
+  1003: 'the server does not take this type of data',
+  1005: 'no code was given',
+  1006: 'no connection, or it broke without a goodbye',
+  1007: 'a message was not what its type promised',
+  [POLICY_VIOLATION]: 'the server’s policy forbids this',
+  1009: 'a message was larger than the server takes',
+  1011: 'the server met an error of its own',
+  1012: 'the server is restarting',
+  1013: 'the server is busy',
+};
+
+/**
+ * Decides when to dial, close, wait and retry; nothing else touches a WebSocket.
+ *
+ *   closed → connecting → open → closing → closed    at the user's wish
+ *   connecting or open → waiting → connecting        after a loss
+ *
+ * A state owns at most one timer; entering the next state cancels it.
+ */
+function connectionTo(address, observer) {
+  let state = 'closed';
+  let socket;
+  let timer;
+  let failures = 0;
+
+  function enter(next, delay, expire) {
+    clearTimeout(timer);
+    if (expire) timer = setTimeout(expire, delay);
+    state = next;
+    observer.changed(state, delay);
+  }
+
+  function dial() {
+    const dialled = new WebSocket(address);
+    const on = (type, react) => dialled.addEventListener(type, (event) => {
+      // A socket already replaced may still report its end.
+      if (dialled === socket) react(event);
+    });
+    on('open', opened);
+    on('message', ({ data }) => observer.received(data));
+    on('error', failed);
+    on('close', closed);
+    dialled.binaryType = 'arraybuffer';
+    socket = dialled;
+    enter('connecting', DIAL_TIMEOUT_MS, () => dialled.close());
+  }
+
+  function opened() {
+    enter('open', STABLE_AFTER_MS, () => { failures = 0; });
+    observer.opened();
+  }
+
+  function failed() {
+    if (state !== 'closing') observer.failed(state);
+  }
+
+  function closed({ code, reason }) {
+    const byUser = state === 'closing';
+    const retries = !byUser && code !== NORMAL_CLOSURE && code !== POLICY_VIOLATION;
+    observer.closed({ code, reason, byUser, retries });
+    if (retries) enter('waiting', backoff(), dial);
+    else enter('closed');
+  }
+
+  // Full jitter: the clients of a restarted server must not return all at once.
+  function backoff() {
+    const ceiling = Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** failures);
+    failures += 1;
+    return Math.random() * ceiling;
+  }
+
+  return {
+    connect() {
+      if (state === 'connecting' || state === 'open') return;
+      failures = 0;
+      dial();
+    },
+    disconnect() {
+      if (state === 'waiting') enter('closed');
+      if (state !== 'connecting' && state !== 'open') return;
+      enter('closing');
+      socket.close(NORMAL_CLOSURE);
+    },
+    wake() {
+      if (state === 'waiting') dial();
+    },
+    send(data) {
+      // A socket that began to close has not said so yet, but drops what it is given.
+      const sendable = state === 'open' && socket.readyState === WebSocket.OPEN;
+      if (sendable) socket.send(data);
+      return sendable;
+    },
+  };
+}
+
+/** The newest rows; what a flood pushes out between two frames never reaches the DOM. */
+function logIn(scroller, rows, note) {
+  let queue = [];
+  let dropped = 0;
+  let pinned = true;
+  const paintSoon = oncePerFrame(paint);
+
+  function paint() {
+    // No screen reader keeps up with a flood.
+    scroller.ariaBusy = queue.length > ANNOUNCED_ROWS_LIMIT;
+    rows.append(...queue.map(rowFor));
+    queue = [];
+    while (rows.childElementCount > ROW_LIMIT) {
+      rows.firstElementChild.remove();
+      dropped += 1;
+    }
+    note.textContent = `newest ${ROW_LIMIT} kept, ${count(dropped, 'older row')} dropped`;
+    followNewest();
+  }
+
+  function followNewest() {
+    if (pinned) scroller.scrollTop = scroller.scrollHeight;
+  }
+
+  scroller.addEventListener('scroll', () => {
+    pinned = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 8;
+  });
+  new ResizeObserver(followNewest).observe(scroller);
+
+  return {
+    add(entry) {
+      queue.push({ at: new Date(), ...entry });
+      if (queue.length > ROW_LIMIT) {
+        queue.shift();
+        dropped += 1;
+      }
+      paintSoon();
+    },
+    clear() {
+      queue = [];
+      dropped = 0;
+      rows.replaceChildren();
+      paint();
+    },
+  };
+}
+
+/** Messages sent and not yet echoed, oldest first. */
+function pendingEchoes() {
+  let sent = [];
+  return {
+    add(data) {
+      sent.push({ key: contentKey(data), at: performance.now() });
+      if (sent.length > PENDING_LIMIT) sent.shift();
+    },
+    /** The round trip in ms, or undefined if this answers nothing. */
+    settle(data) {
+      if (sent.length === 0) return undefined;
+      const key = contentKey(data);
+      const index = sent.findIndex((candidate) => candidate.key === key);
+      return index < 0 ? undefined : performance.now() - sent.splice(index, 1)[0].at;
+    },
+    clear() {
+      sent = [];
+    },
+  };
+}
+
+// The Encoding Standard's latin1 gives each of the 256 bytes a character of its own.
+const bytewise = new TextDecoder('latin1');
+
+function contentKey(data) {
+  return typeof data === 'string' ? `text ${data}` : `binary ${bytewise.decode(data)}`;
+}
+
+function oncePerFrame(draw) {
+  let frame = 0;
+  return () => {
+    frame ||= requestAnimationFrame(() => {
+      frame = 0;
+      draw();
+    });
+  };
+}
+
+/** Either the data, or what is wrong with which character. */
+function parseHex(text) {
+  const stray = /[^\da-f\s]/iu.exec(text);
+  if (stray) return hexProblem(stray[0], stray.index, 'is not a hex digit (0–9, a–f)');
+  const odd = /(?<!\S)(?:\S\S)*\S(?!\S)/.exec(text);
+  if (odd) {
+    const at = odd.index + odd[0].length - 1;
+    return hexProblem(text[at], at, 'is half a byte; write two digits for each');
+  }
+  return { data: Uint8Array.from(text.match(/\S\S/g) ?? [], (pair) => parseInt(pair, 16)) };
+}
+
+function hexProblem(character, at, complaint) {
+  return { at, problem: `‘${character}’ at character ${at + 1} ${complaint}.` };
+}
+
+function hexDump(bytes) {
+  const width = matchMedia('(max-width: 40rem)').matches ? 8 : 16;
+  const hex = (number, digits) => number.toString(16).padStart(digits, '0');
+  let dump = '';
+  for (let offset = 0; offset < bytes.length; offset += width) {
+    const line = [...bytes.subarray(offset, offset + width)];
+    const pairs = line.map((byte) => hex(byte, 2)).join(' ').padEnd(width * 3);
+    const ascii = String.fromCharCode(...line).replace(/[^ -~]/g, '.');
+    dump += `${hex(offset, 4)}  ${pairs} ${ascii}\n`;
+  }
+  return dump;
+}
+
+const numbers = new Intl.NumberFormat('en');
+const clock = new Intl.DateTimeFormat('en-GB', { timeStyle: 'medium' });
+
+function timeOf(date) {
+  return `${clock.format(date)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
+}
+
+function milliseconds(duration) {
+  return `${duration.toFixed(1)} ms`;
+}
+
+function count(amount, noun) {
+  return `${numbers.format(amount)} ${noun}${amount === 1 ? '' : 's'}`;
+}
+
+function payloadText(data, size) {
+  const isText = typeof data === 'string';
+  const part = data.slice(0, isText ? SHOWN_CHARACTERS : SHOWN_BYTES);
+  const rest = part.length < data.length ? `\n… ${count(size, 'byte')} in all` : '';
+  return (isText ? part : hexDump(part).trimEnd()) + rest || '(empty)';
+}
+
+function closeText({ code, reason, byUser, retries }) {
+  const meaning = CLOSE_MEANINGS[code] ?? 'a code of the server’s own';
+  const said = reason && `\nThe server says: ${reason}`;
+  const onPurpose = byUser ? 'You disconnected.' : 'The server meant it: no automatic reconnect.';
+  return `${code}: ${meaning}. ${retries ? 'Will reconnect.' : onPurpose}${said}`;
+}
+
+function rowFor({ kind, at, text, data, size, facts = [] }) {
+  const row = document.createElement('li');
+  const type = typeof data === 'string' ? 'text' : 'binary';
+  const details = text === undefined ? [...facts, type, count(size, 'byte')] : facts;
+  row.className = [kind, facts[0]].join(' ');
+  row.append(
+    element('time', timeOf(at)),
+    element('b', kind),
+    element('small', details.join(' · ')),
+    element('pre', text ?? payloadText(data, size)),
+  );
+  return row;
+}
+
+function element(tag, text) {
+  const node = document.createElement(tag);
+  node.textContent = text;
+  return node;
+}
+
+const byId = (id) => document.getElementById(id);
+const address = socketAddress();
+const message = byId('message');
+const log = logIn(byId('log'), byId('rows'), byId('log-note'));
+const pending = pendingEchoes();
+const totals = { sent: { messages: 0, bytes: 0 }, received: { messages: 0, bytes: 0 } };
+let lastRoundTrip;
+let stateWords;
+let countdown;
+
+const connection = connectionTo(address, {
+  changed: showState,
+  opened() {
+    pending.clear();
+    complain('');
+    log.add({ kind: 'opened', text: `Connected to ${address}` });
+  },
+  received(payload) {
+    const data = typeof payload === 'string' ? payload : new Uint8Array(payload);
+    const roundTrip = pending.settle(data);
+    lastRoundTrip = roundTrip ?? lastRoundTrip;
+    record('received', data, roundTrip === undefined ? ['broadcast'] : ['echo', milliseconds(roundTrip)]);
+  },
+  failed(state) {
+    log.add({ kind: 'error', text: state === 'open' ? 'The connection broke.' : `Cannot connect to ${address}` });
+  },
+  closed(end) {
+    log.add({ kind: 'closed', text: closeText(end) });
+  },
+});
+
+const showTotalsSoon = oncePerFrame(() => {
+  for (const [id, { messages, bytes }] of Object.entries(totals)) {
+    byId(id).textContent = `${count(messages, 'message')}, ${count(bytes, 'byte')}`;
+  }
+  if (lastRoundTrip !== undefined) byId('round-trip').textContent = milliseconds(lastRoundTrip);
+});
+
+function socketAddress() {
+  const url = new URL(location);
+  url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+  url.hash = '';
+  return url.href;
+}
+
+function record(kind, data, facts) {
+  const size = typeof data === 'string' ? new TextEncoder().encode(data).length : data.length;
+  totals[kind].messages += 1;
+  totals[kind].bytes += size;
+  log.add({ kind, data, size, facts });
+  showTotalsSoon();
+}
+
+function showState(state, delay) {
+  stateWords = state === 'waiting' ? 'waiting to reconnect' : state;
+  byId('state').textContent = stateWords;
+  document.body.dataset.state = state;
+  // `disabled` would take the focus from the button just pressed.
+  byId('connect').ariaDisabled = state === 'connecting' || state === 'open';
+  byId('disconnect').ariaDisabled = state === 'closed' || state === 'closing';
+  clearInterval(countdown);
+  byId('countdown').textContent = '';
+  if (state === 'waiting') countDown(performance.now() + delay);
+}
+
+function countDown(end) {
+  const show = () => {
+    const seconds = Math.ceil((end - performance.now()) / 1000);
+    byId('countdown').textContent = `in ${Math.max(0, seconds)} s`;
+  };
+  countdown = setInterval(show, 250);
+  show();
+}
+
+function complain(problem) {
+  byId('problem').textContent = problem;
+  message.ariaInvalid = problem !== '';
+}
+
+function submit(event) {
+  event.preventDefault();
+  const { data, problem, at } = byId('hex').checked ? parseHex(message.value) : { data: message.value };
+  if (problem) {
+    complain(problem);
+    message.setSelectionRange(at, at + 1);
+  } else if (connection.send(data)) {
+    pending.add(data);
+    record('sent', data);
+    complain('');
+    message.value = '';
+  } else {
+    complain(`Not sent: the connection is ${stateWords}. Your text stays here.`);
+  }
+}
+
+function submitOnEnter(event) {
+  // While a character is being composed, Enter only ends the composition.
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  byId('composer').requestSubmit();
+}
+
+byId('address').textContent = address;
+byId('composer').addEventListener('submit', submit);
+byId('connect').addEventListener('click', connection.connect);
+byId('disconnect').addEventListener('click', connection.disconnect);
+byId('clear').addEventListener('click', log.clear);
+message.addEventListener('keydown', submitOnEnter);
+message.addEventListener('input', () => complain(''));
+window.addEventListener('online', connection.wake);
+document.addEventListener('visibilitychange', () => {
+  if (document.visibilityState === 'visible') connection.wake();
+});
+connection.connect();
