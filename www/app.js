@@ -15,13 +15,13 @@ const CLOSE_MEANINGS = {
   [NORMAL_CLOSURE]: 'a normal end',
   1001: 'the server is going away',
   1002: 'the protocol was violated',
-  1003: 'the server does not take this type of data',
+  1003: 'the server does not take such data',
   1005: 'no code was given',
-  1006: 'no connection, or it broke without a goodbye',
-  1007: 'a message was not what its type promised',
+  1006: 'no connection, or one that broke',
+  1007: 'a message did not fit its type',
   [POLICY_VIOLATION]: 'the server’s policy forbids this',
-  1009: 'a message was larger than the server takes',
-  1011: 'the server met an error of its own',
+  1009: 'a message was too big for the server',
+  1011: 'the server failed',
   1012: 'the server is restarting',
   1013: 'the server is busy',
 };
@@ -224,11 +224,8 @@ function hexDump(bytes) {
   return dump;
 }
 
-const numbers = new Intl.NumberFormat('en');
-const clock = new Intl.DateTimeFormat('en-GB', { timeStyle: 'medium' });
-
 function timeOf(date) {
-  return `${clock.format(date)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
+  return `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
 }
 
 function milliseconds(duration) {
@@ -236,7 +233,7 @@ function milliseconds(duration) {
 }
 
 function count(amount, noun) {
-  return `${numbers.format(amount)} ${noun}${amount === 1 ? '' : 's'}`;
+  return `${amount.toLocaleString('en')} ${noun}${amount === 1 ? '' : 's'}`;
 }
 
 function payloadText(data, size) {
@@ -253,16 +250,17 @@ function closeText({ code, reason, byUser, retries }) {
   return `${code}: ${meaning}. ${retries ? 'Will reconnect.' : onPurpose}${said}`;
 }
 
-function rowFor({ kind, at, text, data, size, facts = [] }) {
+function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
   const row = document.createElement('li');
-  const type = typeof data === 'string' ? 'text' : 'binary';
-  const details = text === undefined ? [...facts, type, count(size, 'byte')] : facts;
-  row.className = [kind, facts[0]].join(' ');
+  const isMessage = text === undefined;
+  const type = isMessage ? (typeof data === 'string' ? 'text' : 'binary') : '';
+  const facts = [source, roundTrip && milliseconds(roundTrip), type, isMessage && count(size, 'byte')];
+  row.className = `${kind} ${type} ${source}`;
   row.append(
     element('time', timeOf(at)),
     element('b', kind),
-    element('small', details.join(' · ')),
     element('pre', text ?? payloadText(data, size)),
+    element('small', facts.filter(Boolean).join(' · ')),
   );
   return row;
 }
@@ -294,7 +292,7 @@ const connection = connectionTo(address, {
     const data = typeof payload === 'string' ? payload : new Uint8Array(payload);
     const roundTrip = pending.settle(data);
     lastRoundTrip = roundTrip ?? lastRoundTrip;
-    record('received', data, roundTrip === undefined ? ['broadcast'] : ['echo', milliseconds(roundTrip)]);
+    record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? 'broadcast' : 'echo' });
   },
   failed(state) {
     log.add({ kind: 'error', text: state === 'open' ? 'The connection broke.' : `Cannot connect to ${address}` });
@@ -318,11 +316,12 @@ function socketAddress() {
   return url.href;
 }
 
-function record(kind, data, facts) {
+function record(entry) {
+  const { kind, data } = entry;
   const size = typeof data === 'string' ? new TextEncoder().encode(data).length : data.length;
   totals[kind].messages += 1;
   totals[kind].bytes += size;
-  log.add({ kind, data, size, facts });
+  log.add({ ...entry, size });
   showTotalsSoon();
 }
 
@@ -360,7 +359,7 @@ function submit(event) {
     message.setSelectionRange(at, at + 1);
   } else if (connection.send(data)) {
     pending.add(data);
-    record('sent', data);
+    record({ kind: 'sent', data });
     complain('');
     message.value = '';
   } else {

@@ -1,0 +1,4 @@
+//! Tests of the running program, over sockets. One crate, a file per capability.
+
+mod conformance;
+mod rig;

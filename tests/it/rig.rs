@@ -1,0 +1,384 @@
+//! What the tests stand on: the program in a process of its own, clients that speak frame by frame,
+//! and canaries that must lose nothing. Every wait has a deadline.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long anything may take that should take no time.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The program, running.
+pub struct Falconet {
+    child: Child,
+    log: Receiver<String>,
+    seen: Mutex<Vec<String>>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Falconet {
+    /// Starts the program on a free port of 127.0.0.1 with more `flags`, and waits until it listens.
+    pub fn start(flags: &[&str]) -> Self {
+        let listen = ["--listen", "http://127.0.0.1:0"];
+        Self::start_with(Self::command().args(listen).args(flags))
+    }
+
+    /// The program's command line, with an environment that says nothing.
+    pub fn command() -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_falconet"));
+        command.env_clear();
+        command
+    }
+
+    /// Starts `command` and waits until it listens.
+    pub fn start_with(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
+        let (lines, log) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if lines.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut falconet = Self { child, log, seen: Mutex::default(), addresses: Vec::new() };
+        let line = falconet.wait_for_line("listening on ");
+        if let Some(rest) = line.split("listening on http://").nth(1) {
+            let authority = rest.split('/').next().unwrap_or_default();
+            falconet.addresses =
+                authority.replace("localhost", "127.0.0.1").parse().into_iter().collect();
+        }
+        falconet
+    }
+
+    /// The first TCP address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until a log line has `part` in it, and returns the line. Lines before it are kept for
+    /// [`Self::log_so_far`], but not found again by this.
+    pub fn wait_for_line(&self, part: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.log.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.lock().unwrap().push(line.clone());
+                    if line.contains(part) {
+                        return line;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    panic!("no log line has {part:?}; there were {:#?}", self.seen.lock().unwrap())
+                }
+            }
+        }
+    }
+
+    /// Every log line so far.
+    pub fn log_so_far(&self) -> Vec<String> {
+        let mut seen = self.seen.lock().unwrap();
+        seen.extend(self.log.try_iter());
+        seen.clone()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a child has a pid");
+        kill_process(pid, signal).expect("the child is ours");
+    }
+
+    /// Waits for the process to end, at most `limit`.
+    pub fn wait_for_exit(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "still running after {limit:?}");
+            // waitpid has no deadline; this is the wait.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Resident memory that is this process's own, in KiB.
+    pub fn private_kib(&self) -> u64 {
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap();
+        let field = |name: &str| -> u64 {
+            let line = rollup.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+        };
+        field("Private_Clean:") + field("Private_Dirty:")
+    }
+
+    /// How many descriptors the process has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// How long the process has been running on a processor.
+    pub fn cpu_time(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let nanoseconds = tasks.flatten().filter_map(|task| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanoseconds.sum())
+    }
+}
+
+impl Drop for Falconet {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until `condition` holds, at most [`PATIENCE`]; for what sends no event.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub const CONTINUATION: u8 = 0x0;
+pub const TEXT: u8 = 0x1;
+pub const BINARY: u8 = 0x2;
+pub const CLOSE: u8 = 0x8;
+pub const PING: u8 = 0x9;
+pub const PONG: u8 = 0xA;
+
+/// A request head that asks for a WebSocket at `path`.
+pub fn handshake(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+/// Opens a TCP connection whose reads and writes have a deadline.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the server accepts");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// Sends `request` and returns all that is answered, to the end of the stream.
+pub fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
+    let mut stream = connect(address);
+    // The server may refuse before it has read all.
+    let _ = stream.write_all(request.as_ref());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8(answer).expect("answers are UTF-8")
+}
+
+/// Reads from a stream up to and with the empty line of a response head.
+pub fn read_response_head(stream: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut byte) {
+            Ok(1) => head.push(byte[0]),
+            other => panic!("{other:?} after {:?}", String::from_utf8_lossy(&head)),
+        }
+    }
+    String::from_utf8(head).expect("heads are ASCII")
+}
+
+/// One frame as received.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Received {
+    pub fin: bool,
+    pub opcode: u8,
+    pub payload: Vec<u8>,
+}
+
+impl Received {
+    /// The text of a text frame.
+    pub fn text(&self) -> &str {
+        assert_eq!(self.opcode, TEXT, "{self:?}");
+        std::str::from_utf8(&self.payload).expect("text frames are UTF-8")
+    }
+
+    /// The code of a Close frame; 1005 for none.
+    pub fn close_code(&self) -> u16 {
+        assert_eq!(self.opcode, CLOSE, "{self:?}");
+        match self.payload[..] {
+            [high, low, ..] => u16::from_be_bytes([high, low]),
+            _ => 1005,
+        }
+    }
+}
+
+/// Encodes a masked frame, as clients send them.
+pub fn masked(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![if fin { 0x80 } else { 0 } | opcode];
+    match payload.len() {
+        length @ 0..=125 => bytes.push(0x80 | length as u8),
+        length @ 126..=0xffff => {
+            bytes.push(0x80 | 126);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            bytes.push(0x80 | 127);
+            bytes.extend((length as u64).to_be_bytes());
+        }
+    }
+    let mask = [0x37, 0xfa, 0x21, 0x3d];
+    bytes.extend(mask);
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    bytes
+}
+
+/// A WebSocket client that sends and reads frame by frame, right or wrong.
+pub struct Client {
+    pub stream: TcpStream,
+}
+
+impl Client {
+    /// Connects to `/`.
+    pub fn connect(address: SocketAddr) -> Self {
+        Self::connect_to(address, "/")
+    }
+
+    /// Connects to `path`.
+    pub fn connect_to(address: SocketAddr, path: &str) -> Self {
+        let mut stream = connect(address);
+        stream.write_all(handshake(path).as_bytes()).unwrap();
+        let head = read_response_head(&mut stream);
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        Self { stream }
+    }
+
+    /// Sends one masked frame.
+    pub fn send(&mut self, fin: bool, opcode: u8, payload: impl AsRef<[u8]>) {
+        self.stream.write_all(&masked(fin, opcode, payload.as_ref())).unwrap();
+    }
+
+    /// Sends bytes as they are; says whether the server still took them.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Reads one frame.
+    pub fn read(&mut self) -> Received {
+        self.try_read().expect("a frame")
+    }
+
+    /// Reads one frame, or says how the stream ended.
+    pub fn try_read(&mut self) -> io::Result<Received> {
+        let mut header = [0; 2];
+        self.stream.read_exact(&mut header)?;
+        assert_eq!(header[1] & 0x80, 0, "servers do not mask");
+        let length = match header[1] {
+            126 => {
+                let mut length = [0; 2];
+                self.stream.read_exact(&mut length)?;
+                u16::from_be_bytes(length).into()
+            }
+            127 => {
+                let mut length = [0; 8];
+                self.stream.read_exact(&mut length)?;
+                u64::from_be_bytes(length)
+            }
+            length => length.into(),
+        };
+        let mut payload = vec![0; length as usize];
+        self.stream.read_exact(&mut payload)?;
+        Ok(Received { fin: header[0] & 0x80 != 0, opcode: header[0] & 0x0f, payload })
+    }
+
+    /// Sends a text message and checks that it comes back; skips broadcasts.
+    pub fn echo(&mut self, text: &str) {
+        self.send(true, TEXT, text);
+        loop {
+            let frame = self.read();
+            if frame.opcode == TEXT && frame.payload.starts_with(b"Server time: ") {
+                continue;
+            }
+            assert_eq!(frame.text(), text);
+            return;
+        }
+    }
+
+    /// Reads to the end of the stream; returns the code of the Close frame before it, if one came.
+    pub fn read_to_close(&mut self) -> Option<u16> {
+        let mut code = None;
+        while let Ok(frame) = self.try_read() {
+            if frame.opcode == CLOSE {
+                code = Some(frame.close_code());
+            }
+        }
+        code
+    }
+}
+
+/// Two healthy clients that echo all the time, each in a thread of its own.
+pub struct Canaries {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Vec<Duration>>>,
+}
+
+impl Canaries {
+    pub fn start(address: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads = (0..2)
+            .map(|canary| {
+                let stop = stop.clone();
+                let mut client = Client::connect(address);
+                std::thread::spawn(move || {
+                    let mut times = Vec::new();
+                    while !stop.load(Ordering::Relaxed) {
+                        let sent = Instant::now();
+                        client.echo(&format!("canary {canary} message {}", times.len()));
+                        times.push(sent.elapsed());
+                        // A steady trickle rather than a flood of its own.
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                    client.send(true, CLOSE, 1000_u16.to_be_bytes());
+                    assert_eq!(client.read_to_close(), Some(1000));
+                    times
+                })
+            })
+            .collect();
+        Self { stop, threads }
+    }
+
+    /// Stops them and returns their round-trip times, shortest first. Fails if one lost anything.
+    pub fn finish(self) -> Vec<Duration> {
+        self.stop.store(true, Ordering::Relaxed);
+        let times = self.threads.into_iter().map(|thread| thread.join().expect("canary is well"));
+        let mut times: Vec<Duration> = times.flatten().collect();
+        times.sort_unstable();
+        times
+    }
+}
+
+/// The time that 99 of 100 stay below.
+pub fn p99(sorted: &[Duration]) -> Duration {
+    sorted[sorted.len() * 99 / 100]
+}
