@@ -9,17 +9,16 @@ const BACKOFF_CAP_MS = 30_000;
 const STABLE_AFTER_MS = 5_000;
 const DIAL_TIMEOUT_MS = 10_000;
 
-const NORMAL_CLOSURE = 1000;
-const POLICY_VIOLATION = 1008;
+const FINAL_CODES = [1000, 1008];
 const CLOSE_MEANINGS = {
-  [NORMAL_CLOSURE]: 'a normal end',
+  1000: 'a normal end',
   1001: 'the server is going away',
   1002: 'the protocol was violated',
   1003: 'the server does not take such data',
   1005: 'no code was given',
   1006: 'no connection, or one that broke',
   1007: 'a message did not fit its type',
-  [POLICY_VIOLATION]: 'the server’s policy forbids this',
+  1008: 'the server’s policy forbids this',
   1009: 'a message was too big for the server',
   1011: 'the server failed',
   1012: 'the server is restarting',
@@ -27,7 +26,7 @@ const CLOSE_MEANINGS = {
 };
 
 /**
- * Decides when to dial, close, wait and retry; nothing else touches a WebSocket.
+ * Decides when to dial, close and retry; nothing else touches a WebSocket.
  *
  *   closed → connecting → open → closing → closed    at the user's wish
  *   connecting or open → waiting → connecting        after a loss
@@ -55,7 +54,7 @@ function connectionTo(address, observer) {
     });
     on('open', opened);
     on('message', ({ data }) => observer.received(data));
-    on('error', failed);
+    on('error', () => { if (state !== 'closing') observer.failed(); });
     on('close', closed);
     dialled.binaryType = 'arraybuffer';
     socket = dialled;
@@ -67,13 +66,9 @@ function connectionTo(address, observer) {
     observer.opened();
   }
 
-  function failed() {
-    if (state !== 'closing') observer.failed(state);
-  }
-
   function closed({ code, reason }) {
     const byUser = state === 'closing';
-    const retries = !byUser && code !== NORMAL_CLOSURE && code !== POLICY_VIOLATION;
+    const retries = !byUser && !FINAL_CODES.includes(code);
     observer.closed({ code, reason, byUser, retries });
     if (retries) enter('waiting', backoff(), dial);
     else enter('closed');
@@ -96,7 +91,7 @@ function connectionTo(address, observer) {
       if (state === 'waiting') enter('closed');
       if (state !== 'connecting' && state !== 'open') return;
       enter('closing');
-      socket.close(NORMAL_CLOSURE);
+      socket.close(1000);
     },
     wake() {
       if (state === 'waiting') dial();
@@ -126,7 +121,7 @@ function logIn(scroller, rows, note) {
       rows.firstElementChild.remove();
       dropped += 1;
     }
-    note.textContent = `newest ${ROW_LIMIT} kept, ${count(dropped, 'older row')} dropped`;
+    note.textContent = `newest ${ROW_LIMIT} rows kept, ${dropped.toLocaleString('en')} dropped`;
     followNewest();
   }
 
@@ -148,41 +143,7 @@ function logIn(scroller, rows, note) {
       }
       paintSoon();
     },
-    clear() {
-      queue = [];
-      dropped = 0;
-      rows.replaceChildren();
-      paint();
-    },
   };
-}
-
-/** Messages sent and not yet echoed, oldest first. */
-function pendingEchoes() {
-  let sent = [];
-  return {
-    add(data) {
-      sent.push({ key: contentKey(data), at: performance.now() });
-      if (sent.length > PENDING_LIMIT) sent.shift();
-    },
-    /** The round trip in ms, or undefined if this answers nothing. */
-    settle(data) {
-      if (sent.length === 0) return undefined;
-      const key = contentKey(data);
-      const index = sent.findIndex((candidate) => candidate.key === key);
-      return index < 0 ? undefined : performance.now() - sent.splice(index, 1)[0].at;
-    },
-    clear() {
-      sent = [];
-    },
-  };
-}
-
-// The Encoding Standard's latin1 gives each of the 256 bytes a character of its own.
-const bytewise = new TextDecoder('latin1');
-
-function contentKey(data) {
-  return typeof data === 'string' ? `text ${data}` : `binary ${bytewise.decode(data)}`;
 }
 
 function oncePerFrame(draw) {
@@ -198,21 +159,16 @@ function oncePerFrame(draw) {
 /** Either the data, or what is wrong with which character. */
 function parseHex(text) {
   const stray = /[^\da-f\s]/iu.exec(text);
-  if (stray) return hexProblem(stray[0], stray.index, 'is not a hex digit (0–9, a–f)');
-  const odd = /(?<!\S)(?:\S\S)*\S(?!\S)/.exec(text);
-  if (odd) {
-    const at = odd.index + odd[0].length - 1;
-    return hexProblem(text[at], at, 'is half a byte; write two digits for each');
-  }
-  return { data: Uint8Array.from(text.match(/\S\S/g) ?? [], (pair) => parseInt(pair, 16)) };
-}
-
-function hexProblem(character, at, complaint) {
-  return { at, problem: `‘${character}’ at character ${at + 1} ${complaint}.` };
+  // The last digit of a run of odd length.
+  const half = /\S(?!\S)(?<=(?<!\S)(?:\S\S)*\S)/.exec(text);
+  const wrong = stray ?? half;
+  if (!wrong) return { data: Uint8Array.from(text.match(/\S\S/g) ?? [], (pair) => parseInt(pair, 16)) };
+  const complaint = stray ? 'is not a hex digit (0–9, a–f)' : 'is half a byte; write two digits for each';
+  return { at: wrong.index, problem: `‘${wrong[0]}’ at character ${wrong.index + 1} ${complaint}.` };
 }
 
 function hexDump(bytes) {
-  const width = matchMedia('(max-width: 40rem)').matches ? 8 : 16;
+  const width = matchMedia('(max-width: 50rem)').matches ? 8 : 16;
   const hex = (number, digits) => number.toString(16).padStart(digits, '0');
   let dump = '';
   for (let offset = 0; offset < bytes.length; offset += width) {
@@ -224,23 +180,22 @@ function hexDump(bytes) {
   return dump;
 }
 
-function timeOf(date) {
+const isText = (data) => typeof data === 'string';
+
+function localTime(date) {
   return `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
 }
 
-function milliseconds(duration) {
-  return `${duration.toFixed(1)} ms`;
-}
+const milliseconds = (duration) => `${duration.toFixed(1)} ms`;
 
 function count(amount, noun) {
   return `${amount.toLocaleString('en')} ${noun}${amount === 1 ? '' : 's'}`;
 }
 
 function payloadText(data, size) {
-  const isText = typeof data === 'string';
-  const part = data.slice(0, isText ? SHOWN_CHARACTERS : SHOWN_BYTES);
+  const part = data.slice(0, isText(data) ? SHOWN_CHARACTERS : SHOWN_BYTES);
   const rest = part.length < data.length ? `\n… ${count(size, 'byte')} in all` : '';
-  return (isText ? part : hexDump(part).trimEnd()) + rest || '(empty)';
+  return (isText(data) ? part : hexDump(part).trimEnd()) + rest || '(empty)';
 }
 
 function closeText({ code, reason, byUser, retries }) {
@@ -251,13 +206,13 @@ function closeText({ code, reason, byUser, retries }) {
 }
 
 function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
-  const row = document.createElement('li');
+  const row = element('li', '');
   const isMessage = text === undefined;
-  const type = isMessage ? (typeof data === 'string' ? 'text' : 'binary') : '';
-  const facts = [source, roundTrip && milliseconds(roundTrip), type, isMessage && count(size, 'byte')];
+  const type = isMessage ? (isText(data) ? 'text' : 'binary') : '';
+  const facts = [source, roundTrip >= 0 && milliseconds(roundTrip), type, isMessage && count(size, 'byte')];
   row.className = `${kind} ${type} ${source}`;
   row.append(
-    element('time', timeOf(at)),
+    element('time', localTime(at)),
     element('b', kind),
     element('pre', text ?? payloadText(data, size)),
     element('small', facts.filter(Boolean).join(' · ')),
@@ -265,37 +220,32 @@ function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
   return row;
 }
 
-function element(tag, text) {
-  const node = document.createElement(tag);
-  node.textContent = text;
-  return node;
-}
+const element = (tag, textContent) => Object.assign(document.createElement(tag), { textContent });
 
 const byId = (id) => document.getElementById(id);
 const address = socketAddress();
 const message = byId('message');
 const log = logIn(byId('log'), byId('rows'), byId('log-note'));
-const pending = pendingEchoes();
 const totals = { sent: { messages: 0, bytes: 0 }, received: { messages: 0, bytes: 0 } };
+let pending = [];
 let lastRoundTrip;
-let stateWords;
 let countdown;
 
 const connection = connectionTo(address, {
   changed: showState,
   opened() {
-    pending.clear();
+    pending = [];
     complain('');
     log.add({ kind: 'opened', text: `Connected to ${address}` });
   },
   received(payload) {
-    const data = typeof payload === 'string' ? payload : new Uint8Array(payload);
-    const roundTrip = pending.settle(data);
+    const data = isText(payload) ? payload : new Uint8Array(payload);
+    const roundTrip = settle(data);
     lastRoundTrip = roundTrip ?? lastRoundTrip;
     record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? 'broadcast' : 'echo' });
   },
-  failed(state) {
-    log.add({ kind: 'error', text: state === 'open' ? 'The connection broke.' : `Cannot connect to ${address}` });
+  failed() {
+    log.add({ kind: 'error', text: `The connection to ${address} failed` });
   },
   closed(end) {
     log.add({ kind: 'closed', text: closeText(end) });
@@ -304,7 +254,7 @@ const connection = connectionTo(address, {
 
 const showTotalsSoon = oncePerFrame(() => {
   for (const [id, { messages, bytes }] of Object.entries(totals)) {
-    byId(id).textContent = `${count(messages, 'message')}, ${count(bytes, 'byte')}`;
+    byId(id).textContent = `${messages.toLocaleString('en')} · ${count(bytes, 'byte')}`;
   }
   if (lastRoundTrip !== undefined) byId('round-trip').textContent = milliseconds(lastRoundTrip);
 });
@@ -316,9 +266,24 @@ function socketAddress() {
   return url.href;
 }
 
+function expectEcho(data) {
+  pending.push({ key: contentKey(data), at: performance.now() });
+  if (pending.length > PENDING_LIMIT) pending.shift();
+}
+
+const contentKey = (data) => `${typeof data} ${data}`;
+
+/** The round trip in ms, or undefined if no message waits for this echo. */
+function settle(data) {
+  if (pending.length === 0) return undefined;
+  const key = contentKey(data);
+  const index = pending.findIndex((sent) => sent.key === key);
+  return index < 0 ? undefined : performance.now() - pending.splice(index, 1)[0].at;
+}
+
 function record(entry) {
   const { kind, data } = entry;
-  const size = typeof data === 'string' ? new TextEncoder().encode(data).length : data.length;
+  const size = isText(data) ? new TextEncoder().encode(data).length : data.length;
   totals[kind].messages += 1;
   totals[kind].bytes += size;
   log.add({ ...entry, size });
@@ -326,24 +291,22 @@ function record(entry) {
 }
 
 function showState(state, delay) {
-  stateWords = state === 'waiting' ? 'waiting to reconnect' : state;
-  byId('state').textContent = stateWords;
-  document.body.dataset.state = state;
+  byId('state').textContent = state === 'waiting' ? 'waiting to reconnect' : state;
+  byId('state').className = state;
   // `disabled` would take the focus from the button just pressed.
   byId('connect').ariaDisabled = state === 'connecting' || state === 'open';
   byId('disconnect').ariaDisabled = state === 'closed' || state === 'closing';
   clearInterval(countdown);
   byId('countdown').textContent = '';
-  if (state === 'waiting') countDown(performance.now() + delay);
+  if (state !== 'waiting') return;
+  const end = performance.now() + delay;
+  countdown = setInterval(showCountdown, 250, end);
+  showCountdown(end);
 }
 
-function countDown(end) {
-  const show = () => {
-    const seconds = Math.ceil((end - performance.now()) / 1000);
-    byId('countdown').textContent = `in ${Math.max(0, seconds)} s`;
-  };
-  countdown = setInterval(show, 250);
-  show();
+function showCountdown(end) {
+  const seconds = Math.ceil((end - performance.now()) / 1000);
+  byId('countdown').textContent = `in ${Math.max(0, seconds)} s`;
 }
 
 function complain(problem) {
@@ -358,12 +321,12 @@ function submit(event) {
     complain(problem);
     message.setSelectionRange(at, at + 1);
   } else if (connection.send(data)) {
-    pending.add(data);
+    expectEcho(data);
     record({ kind: 'sent', data });
     complain('');
     message.value = '';
   } else {
-    complain(`Not sent: the connection is ${stateWords}. Your text stays here.`);
+    complain(`Not sent: the connection is ${byId('state').textContent}. Your text stays here.`);
   }
 }
 
@@ -378,7 +341,6 @@ byId('address').textContent = address;
 byId('composer').addEventListener('submit', submit);
 byId('connect').addEventListener('click', connection.connect);
 byId('disconnect').addEventListener('click', connection.disconnect);
-byId('clear').addEventListener('click', log.clear);
 message.addEventListener('keydown', submitOnEnter);
 message.addEventListener('input', () => complain(''));
 window.addEventListener('online', connection.wake);

@@ -10,7 +10,7 @@ use super::response::Response;
 
 /// Finds the end of a head in bytes that arrive piece by piece, looking at each byte once.
 #[derive(Debug, Default)]
-pub struct HeadScan {
+pub(crate) struct HeadScan {
     scanned: usize,
     line_start: usize,
     begin: usize,
@@ -25,7 +25,7 @@ impl HeadScan {
     /// # Errors
     /// [`HeadError::BareLineFeed`], [`HeadError::EmptyLines`] and [`HeadError::TooLong`], as soon as
     /// they are certain.
-    pub fn find(
+    pub(crate) fn find(
         &mut self,
         bytes: &[u8],
         limits: &Limits,
@@ -68,7 +68,7 @@ pub struct RequestHead<'a> {
 ///
 /// # Errors
 /// [`HeadError`], whose [`response`](HeadError::response) is what the peer gets.
-pub fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<'a>, HeadError> {
+pub(crate) fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<'a>, HeadError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {

@@ -134,14 +134,20 @@ fn accepts(head: &RequestHead<'_>, content_type: &str) -> bool {
             Some(_) if name.eq_ignore_ascii_case(media_type) => 3,
             _ => continue,
         };
-        let quality = parts
+        let welcome = parts
             .filter_map(|parameter| parameter.split_once('='))
             .find(|(key, _)| key.trim().eq_ignore_ascii_case("q"))
-            .map_or(1.0, |(_, value)| value.trim().parse().unwrap_or(0.0));
+            .is_none_or(|(_, quality)| is_positive(quality.trim()));
         // Of equally specific ranges the friendlier one counts.
-        best = best.max((specificity, quality > 0.0));
+        best = best.max((specificity, welcome));
     }
     best.1 || !said_anything
+}
+
+/// Whether a quality value such as `0.5` is above 0 (RFC 9110 §12.4.2).
+fn is_positive(quality: &str) -> bool {
+    quality.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && quality.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
 }
 
 /// Everything from here, nothing from elsewhere, no inline script.

@@ -73,11 +73,6 @@ impl Client {
         self.watch(since, timeouts.write);
     }
 
-    /// Whether a write is blocked.
-    pub(crate) fn is_write_blocked(&self) -> bool {
-        self.write_blocked_since.get().is_some()
-    }
-
     /// Notes since when a message is unfinished, if one is.
     pub(crate) fn set_message_started(&self, since: Option<Instant>, timeouts: &Timeouts) {
         if self.message_started.replace(since).is_none() {

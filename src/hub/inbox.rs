@@ -57,7 +57,7 @@ pub(crate) async fn run(mut hub: Hub, commands: Receiver<Command>) {
             Command::Evict(id, reason, answer) => drop(answer.try_send(hub.evict(id, reason))),
             Command::Sweep(now, answer) => {
                 hub.sweep(now);
-                drop(answer.try_send(()));
+                _ = answer.try_send(());
             }
             Command::Drain(reason) => hub.drain(reason),
             Command::Census(answer) => drop(answer.try_send(hub.census())),
@@ -67,7 +67,7 @@ pub(crate) async fn run(mut hub: Hub, commands: Receiver<Command>) {
         waiting.retain(|(wanted, answer)| {
             let met = *wanted == occupied;
             if met {
-                drop(answer.try_send(()));
+                _ = answer.try_send(());
             }
             !met && !answer.is_closed()
         });

@@ -23,7 +23,7 @@ use log::Log;
 pub(crate) use log::{Delivery, Subscription};
 
 /// Everybody connected, and the log of what is broadcast.
-pub struct Hub {
+pub(crate) struct Hub {
     clients: Slab<Rc<Client>>,
     joins: u64,
     log: Log,

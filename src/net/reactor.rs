@@ -386,3 +386,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The eventfd's event; no source has generation and key of all ones.
 const INTERRUPT: u64 = u64::MAX;
+
+#[cfg(test)]
+mod tests;

@@ -64,23 +64,23 @@ impl From<Vec<u8>> for Message {
 /// A server's frame, encoded: the same bytes for every client, since only clients mask. Cloning it
 /// copies nothing.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Frame {
+pub(crate) struct Frame {
     bytes: Rc<[u8]>,
 }
 
 impl Frame {
     /// Encodes a whole message in one frame.
-    pub fn message(message: &Message) -> Self {
+    pub(crate) fn message(message: &Message) -> Self {
         Self::encode(message.header(), message.payload())
     }
 
     /// Encodes a Ping without payload.
-    pub fn ping() -> Self {
+    pub(crate) fn ping() -> Self {
         Self::encode(FrameHeader::new(PING, 0), &[])
     }
 
     /// Encodes a Close; its text is cut to the 123 bytes a control frame has room for.
-    pub fn close(reason: &CloseReason) -> Self {
+    pub(crate) fn close(reason: &CloseReason) -> Self {
         let text = &reason.text[..reason.text.floor_char_boundary(MAX_CLOSE_TEXT_BYTES)];
         let code = u16::from(reason.code).to_be_bytes();
         let payload = [&code, text.as_bytes()].concat();

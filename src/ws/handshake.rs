@@ -35,7 +35,7 @@ pub(crate) fn accept(head: &RequestHead<'_>) -> Result<String, HandshakeError> {
 }
 
 /// What proves that the server understood `key`: both ends compute it.
-pub fn accept_value(key: &[u8]) -> String {
+fn accept_value(key: &[u8]) -> String {
     let mut hash = sha1_smol::Sha1::new();
     hash.update(key);
     hash.update(GUID);
@@ -50,7 +50,7 @@ fn is_key(key: &[u8]) -> bool {
 
 /// Why a request to speak WebSocket is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HandshakeError {
+pub(crate) enum HandshakeError {
     /// The method is not GET.
     NotGet,
     /// The request is not HTTP/1.1.

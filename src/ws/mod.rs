@@ -5,5 +5,6 @@ mod gate;
 pub(crate) mod handshake;
 mod session;
 
-pub use frame::{CloseCode, CloseReason, Frame, Message};
+pub(crate) use frame::Frame;
+pub use frame::{CloseCode, CloseReason, Message};
 pub use session::{Session, SessionEnd};

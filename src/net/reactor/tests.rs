@@ -1,0 +1,285 @@
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+
+use futures_lite::future;
+use rustix::net::sockopt;
+
+use super::*;
+use crate::net::Transport;
+
+/// Runs a task to its end on a reactor of its own.
+fn run<T: 'static>(task: impl AsyncFnOnce(Rc<Reactor>) -> T + 'static) -> T {
+    let reactor = Reactor::new().unwrap();
+    let executor = LocalExecutor::new();
+    let main = executor.spawn({
+        let reactor = reactor.clone();
+        async move {
+            let timer = Timer::new(&reactor);
+            let limit = timer.sleep(Some(Duration::from_secs(10)));
+            timer.until(limit, task(reactor)).await.expect("the test ends in time")
+        }
+    });
+    reactor.run(&executor, main).unwrap()
+}
+
+/// A transport and the other end of its stream, which blocks.
+fn pair(reactor: &Rc<Reactor>) -> (Transport, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (Transport::new(reactor, ours.into()).unwrap(), theirs)
+}
+
+async fn recv(transport: &Transport, buffer: &mut [u8]) -> io::Result<usize> {
+    poll_fn(|cx| transport.poll_recv(cx, buffer)).await
+}
+
+async fn send(transport: &Transport, bytes: &[u8]) -> io::Result<usize> {
+    poll_fn(|cx| transport.poll_send(cx, &[io::IoSlice::new(bytes)])).await
+}
+
+/// Fills the socket's buffer; returns how many bytes it took.
+async fn fill(transport: &Transport) -> usize {
+    let mut total = 0;
+    while let Some(sent) = future::poll_once(send(transport, &[7; 1000])).await {
+        total += sent.unwrap();
+    }
+    total
+}
+
+#[test]
+fn a_short_read_is_followed_by_the_next_edge() {
+    run(async |reactor| {
+        let (transport, mut peer) = pair(&reactor);
+        let mut buffer = [0; 10];
+        for text in [&b"one"[..], b"two", b"three"] {
+            peer.write_all(text).unwrap();
+            let count = recv(&transport, &mut buffer).await.unwrap();
+            assert_eq!(&buffer[..count], text);
+        }
+    });
+}
+
+#[test]
+fn after_a_short_read_no_system_call_is_tried() {
+    run(async |reactor| {
+        let (transport, mut peer) = pair(&reactor);
+        peer.write_all(b"abc").unwrap();
+        assert_eq!(recv(&transport, &mut [0; 10]).await.unwrap(), 3);
+        // Were one tried now, it would find this; the edge that tells of it has not been fetched.
+        peer.write_all(b"d").unwrap();
+        assert!(future::poll_once(recv(&transport, &mut [0; 10])).await.is_none());
+        assert_eq!(recv(&transport, &mut [0; 10]).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_read_that_would_block_waits_for_the_next_edge() {
+    run(async |reactor| {
+        let (transport, mut peer) = pair(&reactor);
+        peer.write_all(b"ab").unwrap();
+        // Full reads keep the flag; the third one meets EAGAIN and drops it.
+        assert_eq!(recv(&transport, &mut [0; 1]).await.unwrap(), 1);
+        assert_eq!(recv(&transport, &mut [0; 1]).await.unwrap(), 1);
+        assert!(future::poll_once(recv(&transport, &mut [0; 1])).await.is_none());
+        peer.write_all(b"c").unwrap();
+        assert_eq!(recv(&transport, &mut [0; 1]).await.unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_partial_write_goes_on_when_there_is_room() {
+    run(async |reactor| {
+        let (transport, mut peer) = pair(&reactor);
+        sockopt::set_socket_send_buffer_size(&peer, 4096).unwrap();
+        let message: Vec<u8> = (0..500_000).map(|index| (index % 251) as u8).collect();
+        let expected = message.clone();
+        let reader = std::thread::spawn(move || {
+            let mut received = vec![0; expected.len()];
+            peer.read_exact(&mut received).unwrap();
+            assert!(received == expected);
+        });
+        let mut left = &message[..];
+        let mut sends = 0;
+        while !left.is_empty() {
+            let sent = send(&transport, left).await.unwrap();
+            left = &left[sent..];
+            sends += 1;
+        }
+        assert!(sends > 1, "the message was too small to be cut");
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn the_end_is_read_after_the_last_bytes() {
+    run(async |reactor| {
+        let (transport, mut peer) = pair(&reactor);
+        peer.write_all(b"last words").unwrap();
+        drop(peer);
+        assert_eq!(recv(&transport, &mut [0; 100]).await.unwrap(), 10);
+        assert_eq!(recv(&transport, &mut [0; 100]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn half_a_hang_up_is_read_while_the_other_half_goes_on() {
+    run(async |reactor| {
+        let (transport, mut peer) = pair(&reactor);
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(recv(&transport, &mut [0; 9]).await.unwrap(), 0);
+        assert_eq!(send(&transport, b"still here").await.unwrap(), 10);
+        let mut read = [0; 10];
+        peer.read_exact(&mut read).unwrap();
+    });
+}
+
+#[test]
+fn a_hang_up_wakes_a_blocked_writer() {
+    run(async |reactor| {
+        let (transport, peer) = pair(&reactor);
+        fill(&transport).await;
+        let hang_up = std::thread::spawn(move || drop(peer));
+        assert_eq!(send(&transport, b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        hang_up.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reset_wakes_reader_and_writer() {
+    run(async |reactor| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let transport = Transport::connect_tcp(&reactor, address).await.unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        fill(&transport).await;
+        sockopt::set_socket_linger(&peer, Some(Duration::ZERO)).unwrap();
+        let reset = std::thread::spawn(move || drop(peer));
+        let (read, written) =
+            future::zip(recv(&transport, &mut [0; 9]), send(&transport, b"x")).await;
+        // One of them is told of the reset, the other that all is over.
+        assert!(read.is_err() || read.unwrap() == 0);
+        assert!(written.is_err());
+        reset.join().unwrap();
+    });
+}
+
+#[test]
+fn a_refused_connection_is_an_error() {
+    run(async |reactor| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let refused = Transport::connect_tcp(&reactor, address).await.err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    });
+}
+
+#[test]
+fn an_event_of_a_dropped_source_does_not_reach_the_next_at_its_key_and_descriptor() {
+    run(async |reactor| {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let fd = one.as_fd().try_clone_to_owned().unwrap();
+        let first = reactor.register(&fd).unwrap();
+        let generation = reactor.sources.borrow()[first.key].generation;
+        let event = (u64::from(generation) << 32) | first.key as u64;
+        let key = first.key;
+        // What a task woken by the first event of a batch may do before the second is looked at.
+        drop((first, fd));
+        let (next, _other) = UnixStream::pair().unwrap();
+        let second = reactor.register(&next).unwrap();
+        assert_eq!(second.key, key, "the slab reuses the key");
+        reactor.raise(event, EventFlags::IN | EventFlags::HUP);
+        let ready = future::poll_once(poll_fn(|cx| second.poll_ready(Direction::Read, cx))).await;
+        assert_eq!(ready, None, "the stale event raised a flag");
+        assert!(!reactor.sources.borrow()[key].hung_up);
+    });
+}
+
+#[test]
+fn deadlines_pass_in_order_and_equal_ones_all() {
+    let order = run(async |reactor| {
+        let timer = Timer::new(&reactor);
+        let start = Instant::now();
+        let passed = RefCell::new(Vec::new());
+        let sleep = async |name, milliseconds| {
+            timer.sleep_until(start + Duration::from_millis(milliseconds)).await;
+            passed.borrow_mut().push(name);
+        };
+        let late = future::zip(sleep("late", 30), sleep("later", 40));
+        let equal = future::zip(sleep("equal", 20), sleep("equal", 20));
+        future::zip(late, future::zip(equal, sleep("early", 10))).await;
+        assert!(start.elapsed() >= Duration::from_millis(40));
+        passed.into_inner()
+    });
+    assert_eq!(order, ["early", "equal", "equal", "late", "later"]);
+}
+
+#[test]
+fn a_cancelled_deadline_leaves_nothing_behind() {
+    run(async |reactor| {
+        let before = reactor.deadlines.borrow().len();
+        let timer = Timer::new(&reactor);
+        let mut sleep = timer.sleep(Some(Duration::from_secs(5)));
+        assert!(future::poll_once(&mut sleep).await.is_none());
+        assert_eq!(reactor.deadlines.borrow().len(), before + 1);
+        drop(sleep);
+        assert_eq!(reactor.deadlines.borrow().len(), before);
+    });
+}
+
+#[test]
+fn a_far_deadline_does_not_overflow() {
+    run(async |reactor| {
+        let timer = Timer::new(&reactor);
+        for never in [None, Some(Duration::MAX), Some(Duration::from_secs(u32::MAX.into()))] {
+            let mut sleep = timer.sleep(never);
+            assert!(future::poll_once(&mut sleep).await.is_none());
+            assert!(reactor.until_first_deadline().unwrap() <= LONGEST_WAIT);
+        }
+    });
+}
+
+#[test]
+fn a_waker_called_from_another_thread_ends_the_sleep() {
+    run(async |_| {
+        for _ in 0..100 {
+            let (sender, receiver) = async_channel::bounded(1);
+            let thread = std::thread::spawn(move || sender.try_send(7).unwrap());
+            assert_eq!(receiver.recv().await, Ok(7));
+            thread.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn events_are_looked_at_while_tasks_keep_waking_themselves() {
+    let reactor = Reactor::new().unwrap();
+    let executor = LocalExecutor::new();
+    let polls = Rc::new(Cell::new(0_usize));
+    for _ in 0..1000 {
+        let polls = polls.clone();
+        let busy = executor.spawn(async move {
+            loop {
+                polls.set(polls.get() + 1);
+                future::yield_now().await;
+            }
+        });
+        busy.detach();
+    }
+    let (transport, mut peer) = pair(&reactor);
+    let main = executor.spawn(async move {
+        let mut waits = Vec::new();
+        for _ in 0..20 {
+            peer.write_all(b"x").unwrap();
+            let before = polls.get();
+            recv(&transport, &mut [0; 10]).await.unwrap();
+            waits.push(polls.get() - before);
+        }
+        waits
+    });
+    let waits = reactor.run(&executor, main).unwrap();
+    // 64 tasks until the event is fetched, then the queue of a thousand in front of the reader.
+    assert!(waits.iter().all(|wait| *wait <= TASKS_PER_TURN + 1000), "{waits:?}");
+}
