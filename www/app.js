@@ -2,7 +2,7 @@ const ROW_LIMIT = 200;
 const SHOWN_CHARACTERS = 4096;
 const SHOWN_BYTES = 256;
 const PENDING_LIMIT = 256;
-const ANNOUNCED_ROWS_LIMIT = 20;
+const ANNOUNCED_ROWS = 20;
 
 const BACKOFF_BASE_MS = 500;
 const BACKOFF_CAP_MS = 30_000;
@@ -97,7 +97,7 @@ function connectionTo(address, observer) {
       if (state === 'waiting') dial();
     },
     send(data) {
-      // A socket that began to close has not said so yet, but drops what it is given.
+      // A closing socket drops data before its close event comes.
       const sendable = state === 'open' && socket.readyState === WebSocket.OPEN;
       if (sendable) socket.send(data);
       return sendable;
@@ -114,14 +114,14 @@ function logIn(scroller, rows, note) {
 
   function paint() {
     // No screen reader keeps up with a flood.
-    scroller.ariaBusy = queue.length > ANNOUNCED_ROWS_LIMIT;
+    scroller.ariaBusy = queue.length > ANNOUNCED_ROWS;
     rows.append(...queue.map(rowFor));
     queue = [];
     while (rows.childElementCount > ROW_LIMIT) {
       rows.firstElementChild.remove();
       dropped += 1;
     }
-    note.textContent = `newest ${ROW_LIMIT} rows kept, ${dropped.toLocaleString('en')} dropped`;
+    note.textContent = `newest ${ROW_LIMIT} rows kept, ${grouped(dropped)} dropped`;
     followNewest();
   }
 
@@ -156,7 +156,7 @@ function oncePerFrame(draw) {
   };
 }
 
-/** Either the data, or what is wrong with which character. */
+/** The data, or what is wrong with which character. */
 function parseHex(text) {
   const stray = /[^\da-f\s]/iu.exec(text);
   // The last digit of a run of odd length.
@@ -188,8 +188,10 @@ function localTime(date) {
 
 const milliseconds = (duration) => `${duration.toFixed(1)} ms`;
 
+const grouped = (number) => number.toLocaleString('en');
+
 function count(amount, noun) {
-  return `${amount.toLocaleString('en')} ${noun}${amount === 1 ? '' : 's'}`;
+  return `${grouped(amount)} ${noun}${amount === 1 ? '' : 's'}`;
 }
 
 function payloadText(data, size) {
@@ -199,7 +201,7 @@ function payloadText(data, size) {
 }
 
 function closeText({ code, reason, byUser, retries }) {
-  const meaning = CLOSE_MEANINGS[code] ?? 'a code of the server’s own';
+  const meaning = CLOSE_MEANINGS[code] ?? 'a code unknown to this page';
   const said = reason && `\nThe server says: ${reason}`;
   const onPurpose = byUser ? 'You disconnected.' : 'The server meant it: no automatic reconnect.';
   return `${code}: ${meaning}. ${retries ? 'Will reconnect.' : onPurpose}${said}`;
@@ -228,7 +230,7 @@ const message = byId('message');
 const log = logIn(byId('log'), byId('rows'), byId('log-note'));
 const totals = { sent: { messages: 0, bytes: 0 }, received: { messages: 0, bytes: 0 } };
 let pending = [];
-let lastRoundTrip;
+let lastRoundTrip = '–';
 let countdown;
 
 const connection = connectionTo(address, {
@@ -241,7 +243,7 @@ const connection = connectionTo(address, {
   received(payload) {
     const data = isText(payload) ? payload : new Uint8Array(payload);
     const roundTrip = settle(data);
-    lastRoundTrip = roundTrip ?? lastRoundTrip;
+    if (roundTrip !== undefined) lastRoundTrip = milliseconds(roundTrip);
     record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? 'broadcast' : 'echo' });
   },
   failed() {
@@ -254,9 +256,9 @@ const connection = connectionTo(address, {
 
 const showTotalsSoon = oncePerFrame(() => {
   for (const [id, { messages, bytes }] of Object.entries(totals)) {
-    byId(id).textContent = `${messages.toLocaleString('en')} · ${count(bytes, 'byte')}`;
+    byId(id).textContent = `${grouped(messages)} · ${count(bytes, 'byte')}`;
   }
-  if (lastRoundTrip !== undefined) byId('round-trip').textContent = milliseconds(lastRoundTrip);
+  byId('round-trip').textContent = lastRoundTrip;
 });
 
 function socketAddress() {
@@ -273,7 +275,7 @@ function expectEcho(data) {
 
 const contentKey = (data) => `${typeof data} ${data}`;
 
-/** The round trip in ms, or undefined if no message waits for this echo. */
+/** The round trip in ms; undefined for what is no echo. */
 function settle(data) {
   if (pending.length === 0) return undefined;
   const key = contentKey(data);
@@ -293,7 +295,7 @@ function record(entry) {
 function showState(state, delay) {
   byId('state').textContent = state === 'waiting' ? 'waiting to reconnect' : state;
   byId('state').className = state;
-  // `disabled` would take the focus from the button just pressed.
+  // `disabled` would lose the focus.
   byId('connect').ariaDisabled = state === 'connecting' || state === 'open';
   byId('disconnect').ariaDisabled = state === 'closed' || state === 'closing';
   clearInterval(countdown);
@@ -331,7 +333,7 @@ function submit(event) {
 }
 
 function submitOnEnter(event) {
-  // While a character is being composed, Enter only ends the composition.
+  // Enter also ends an IME composition.
   if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
   event.preventDefault();
   byId('composer').requestSubmit();

@@ -357,4 +357,39 @@ mod tests {
         }
         assert_eq!(scan.find(bytes, &limits), Ok(Some(0..27)));
     }
+
+    #[test]
+    fn a_head_in_two_pieces_gets_the_verdict_of_the_whole() {
+        let filler = "x".repeat(9000);
+        for bytes in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\nGET /pipelined",
+            "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
+            "\0\x01\x02\r\n\r\n",
+            &format!("GET / HTTP/1.1\r\nX: {filler}\r\n\r\n"),
+            &format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &filler[..3000]),
+        ] {
+            let (bytes, limits) = (bytes.as_bytes(), Limits::default());
+            let whole = read(bytes);
+            for cut in 0..bytes.len() {
+                let mut scan = HeadScan::default();
+                let first = scan.find(&bytes[..cut], &limits);
+                let found = match first {
+                    Ok(None) => scan.find(bytes, &limits),
+                    decided => decided,
+                };
+                let verdict = match found {
+                    Ok(Some(range)) => parse(&bytes[range], &limits).map(|h| Some(h.path().into())),
+                    Ok(None) => Ok(None),
+                    Err(error) => Err(error),
+                };
+                assert_eq!(verdict, whole, "cut at {cut}");
+            }
+        }
+    }
 }

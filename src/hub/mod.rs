@@ -166,3 +166,6 @@ impl Hub {
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How late a sweep must be to tell that the whole process stood still, as after SIGSTOP.
 const LATE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

@@ -293,3 +293,121 @@ const CONTROL_BURST_FRAMES: f32 = 20.0;
 const TOO_MANY_FRAGMENTS: CloseReason = CloseReason::new(CloseCode::Policy, "too many fragments");
 const TOO_MANY_CONTROL_FRAMES: CloseReason =
     CloseReason::new(CloseCode::Policy, "too many control frames");
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const LIMIT: usize = 1000;
+
+    fn frame(first: u8, payload: usize) -> Vec<u8> {
+        let mut bytes = vec![first];
+        match payload {
+            0..=125 => bytes.push(0x80 | payload as u8),
+            126..=0xffff => {
+                bytes.push(0x80 | 126);
+                bytes.extend((payload as u16).to_be_bytes());
+            }
+            _ => {
+                bytes.push(0x80 | 127);
+                bytes.extend((payload as u64).to_be_bytes());
+            }
+        }
+        bytes.extend([1, 2, 3, 4]);
+        bytes.resize(bytes.len() + payload, 0xff);
+        bytes
+    }
+
+    const TEXT: u8 = 0x81;
+    const OPEN_TEXT: u8 = 0x01;
+    const OPEN_MORE: u8 = 0x00;
+    const LAST: u8 = 0x80;
+    const PING: u8 = 0x89;
+
+    #[test]
+    fn the_meter_follows_frames_in_whatever_pieces_they_come() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..200 {
+            // What came, and how many messages became whole by it.
+            let mut stream = Vec::new();
+            let mut ends = Vec::new();
+            let mut open = false;
+            for _ in 0..random.usize(1..12) {
+                let size = *random.choice(&[0, 1, 125, 126, 127, 400]).unwrap();
+                let first = match (random.u8(0..4), open) {
+                    (0, _) => PING,
+                    (1, false) => OPEN_TEXT,
+                    (_, false) => TEXT,
+                    (1, true) => OPEN_MORE,
+                    (_, true) => LAST,
+                };
+                stream.extend(frame(first, if first == PING { size.min(125) } else { size }));
+                if first != PING {
+                    open = first == OPEN_TEXT || first == OPEN_MORE;
+                    ends.extend((!open).then_some(stream.len()));
+                }
+            }
+            let now = Instant::now();
+            let mut meter = Meter::new(100_000, now);
+            let mut fed = 0;
+            while fed < stream.len() {
+                let end = (fed + random.usize(1..200)).min(stream.len());
+                let completed = meter.feed(&stream[fed..end], now).unwrap();
+                assert_eq!(completed, ends.iter().any(|at| fed < *at && *at <= end));
+                fed = end;
+            }
+            assert_eq!(meter.is_mid_message(), open);
+        }
+    }
+
+    #[test]
+    fn empty_fragments_use_up_the_allowance_of_a_message() {
+        let now = Instant::now();
+        let mut meter = Meter::new(LIMIT, now);
+        meter.feed(&frame(OPEN_TEXT, 0), now).unwrap();
+        let allowed = (LIMIT + HEADERS_PER_MESSAGE * MAX_HEADER_BYTES) / frame(OPEN_MORE, 0).len();
+        for _ in 1..allowed {
+            meter.feed(&frame(OPEN_MORE, 0), now).unwrap();
+        }
+        assert_eq!(meter.feed(&frame(OPEN_MORE, 0), now), Err(TOO_MANY_FRAGMENTS));
+    }
+
+    #[test]
+    fn a_whole_message_renews_the_allowance() {
+        let now = Instant::now();
+        let mut meter = Meter::new(LIMIT, now);
+        for _ in 0..1000 {
+            meter.feed(&frame(OPEN_TEXT, LIMIT), now).unwrap();
+            meter.feed(&frame(LAST, 0), now).unwrap();
+        }
+    }
+
+    #[test]
+    fn control_frames_may_burst_and_then_come_ten_a_second() {
+        let start = Instant::now();
+        let mut meter = Meter::new(LIMIT, start);
+        for _ in 0..20 {
+            meter.feed(&frame(PING, 5), start).unwrap();
+        }
+        assert_eq!(meter.feed(&frame(PING, 5), start), Err(TOO_MANY_CONTROL_FRAMES));
+        let mut meter = Meter::new(LIMIT, start);
+        for second in 0..100 {
+            for _ in 0..10 {
+                meter.feed(&frame(PING, 5), start + Duration::from_secs(second)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn pings_of_a_day_use_up_nothing() {
+        let start = Instant::now();
+        let mut meter = Meter::new(LIMIT, start);
+        for minute in 0..24 * 60 {
+            let now = start + Duration::from_secs(60 * minute);
+            assert_eq!(meter.feed(&frame(PING, 125), now), Ok(false));
+            assert!(!meter.is_mid_message());
+        }
+    }
+}
