@@ -66,6 +66,13 @@ pub struct OptionSpec {
     show: fn(&Options) -> String,
 }
 
+impl OptionSpec {
+    /// The default, as one would write it.
+    pub fn default(&self) -> String {
+        (self.show)(&Options::default())
+    }
+}
+
 /// Every option that has a value and a place in the configuration.
 pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
@@ -211,11 +218,10 @@ pub fn parse(
 
 /// The help, with every option and its default.
 pub fn help() -> String {
-    let defaults = Options::default();
     let mut text = String::from(HELP_HEAD);
     for option in OPTIONS {
         let flag = format!("--{} {}", option.name, option.value);
-        let default = (option.show)(&defaults);
+        let default = option.default();
         text += &format!("  {flag:<24} {}\n{:27}[default: {default}]\n", option.help, "");
     }
     text + HELP_TAIL

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::config::Timeouts;
-use crate::ws::{CloseCode, CloseReason, Frame};
+use crate::ws::frame::{CloseCode, CloseReason, Frame};
 
 /// Names one client for as long as the server runs. Slots are reused, generations are not, so the id
 /// of a client that left never means a newer one.

@@ -8,7 +8,7 @@ use async_channel::{Receiver, Sender};
 use futures_lite::future;
 
 use crate::config::Timeouts;
-use crate::ws::{CloseReason, Frame, Message};
+use crate::ws::frame::{CloseReason, Frame, Message};
 
 use super::client::{Alarm, ClientId};
 use super::log::Subscription;

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::ws::Frame;
+use crate::ws::frame::Frame;
 
 use super::client::Client;
 

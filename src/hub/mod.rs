@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::config::Timeouts;
-use crate::ws::{CloseReason, Frame};
+use crate::ws::frame::{CloseReason, Frame};
 
 pub use client::ClientId;
 pub(crate) use client::{Alarm, Bell, Client, Eviction};

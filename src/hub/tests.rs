@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use crate::ws::{CloseCode, Message};
+use crate::ws::frame::{CloseCode, Message};
 
 use super::*;
 

@@ -1,10 +1,9 @@
 //! WebSocket (RFC 6455): the handshake, frames, the gate under the protocol library, the session.
 
-mod frame;
+pub(crate) mod frame;
 mod gate;
 pub(crate) mod handshake;
 mod session;
 
-pub(crate) use frame::Frame;
 pub use frame::{CloseCode, CloseReason, Message};
 pub use session::{Session, SessionEnd};

@@ -1,0 +1,186 @@
+//! `cargo bench --bench footprint`: how little falconet takes, beside the figures of the article.
+//!
+//! It builds the release binary and watches one server through `/proc`: at its start, with nobody
+//! connected, and with clients that say nothing. Enforced: size, memory, threads, wake-ups with
+//! nobody connected, and that no client is lost. Times are printed, never enforced.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
+
+use std::io::{self, Error, ErrorKind};
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use rig::clients;
+use rig::report::{Budgets, Table, conclude, percentile, thousands};
+use rig::server::{Program, Server};
+
+mod rig {
+    pub(crate) mod clients;
+    pub(crate) mod process;
+    pub(crate) mod report;
+    pub(crate) mod server;
+}
+
+fn main() -> ExitCode {
+    conclude("footprint", measure())
+}
+
+fn measure() -> io::Result<Budgets> {
+    // Without broadcasts, so that a client that says nothing is idle.
+    let falconet = Program::falconet(&["--broadcast-every", "0"])?;
+    let counts = clients::affordable(&IDLE_CLIENTS)?;
+    let mut sheet = Sheet::new();
+
+    let binary_bytes = fs::metadata(&falconet.path)?.len() as usize;
+    sheet.row("files that need .NET installed", "–", ["190 KB", "295 KB"]);
+    sheet.limited_row("files, self-contained, bytes", binary_bytes, 900_000, ["59 MB", "75 MB"]);
+    sheet.row("from exec to listening, ms", format!("{:.1}", start_ms(&falconet)?), UNKNOWN);
+    let server = falconet.start()?;
+    sheet.rows_without_clients(&server)?;
+    sheet.rows_with_clients(&server, counts)?;
+
+    println!("falconet: this run; resident counts the pages of libc, private does not.");
+    println!("HttpListener, Kestrel: what the article says of its samples (.NET Core 3.0, 2019).");
+    Ok(sheet.budgets)
+}
+
+/// The table of this bench, and the budgets in it.
+struct Sheet {
+    table: Table,
+    budgets: Budgets,
+}
+
+impl Sheet {
+    fn new() -> Self {
+        let columns = [
+            ("footprint", 44),
+            ("falconet", 10),
+            ("limit", 10),
+            ("HttpListener", 12),
+            ("Kestrel", 12),
+        ];
+        Self { table: Table::new(&columns), budgets: Budgets::default() }
+    }
+
+    /// Prints what is only to be known. `article`: HttpListener's figure and Kestrel's.
+    fn row(&self, what: &str, measured: impl ToString, article: [&str; 2]) {
+        self.table.row([what, &measured.to_string(), "", article[0], article[1]]);
+    }
+
+    /// Prints what may be `limit` at most, and holds the bench to it.
+    fn limited_row(&mut self, what: &str, measured: usize, limit: usize, article: [&str; 2]) {
+        self.budgets.at_most(what, measured, limit);
+        let (measured, limit) = (thousands(measured), thousands(limit));
+        self.table.row([what, &measured, &limit, article[0], article[1]]);
+    }
+
+    fn rows_without_clients(&mut self, server: &Server) -> io::Result<()> {
+        thread::sleep(SETTLING);
+        let Memory { resident_kib, private_kib } = Memory::of(server)?;
+        let article = ["about 5 MB", "about 11 MB"];
+        self.limited_row("memory at start, resident KiB", resident_kib, 2400, article);
+        self.limited_row("memory at start, private KiB", private_kib, 700, UNKNOWN);
+        let threads = server.per_thread("status")?.len();
+        self.limited_row("threads", threads, 2, UNKNOWN);
+        let (wakeups, _) = idle(server)?;
+        self.limited_row("wake-ups in 10 s, nobody connected", wakeups, 0, UNKNOWN);
+        Ok(())
+    }
+
+    /// Connects ever more clients, up to each of `counts`, and leaves them idle.
+    fn rows_with_clients(&mut self, server: &Server, counts: Vec<usize>) -> io::Result<()> {
+        let alone = Memory::of(server)?;
+        let mut clients = Vec::new();
+        for count in counts {
+            clients.extend(clients::connect(server, count - clients.len())?);
+            thread::sleep(SETTLING);
+            let private_kib = Memory::of(server)?.private_kib;
+            let per_client = private_kib.saturating_sub(alone.private_kib) * 1024 / count;
+            let connected = thousands(count);
+            let what = format!("memory, {connected} idle clients, private KiB");
+            self.row(&what, thousands(private_kib), UNKNOWN);
+            let what = format!("memory per client of {connected}, private bytes");
+            self.limited_row(&what, per_client, 4096, UNKNOWN);
+        }
+        let connected = thousands(clients.len());
+        let (wakeups, cpu_time) = idle(server)?;
+        self.row(&format!("wake-ups in 10 s, {connected} idle clients"), wakeups, UNKNOWN);
+        let cpu_ms = format!("{:.2}", cpu_time.as_secs_f64() * 1e3);
+        self.row(&format!("CPU time in 10 s, {connected} idle clients, ms"), cpu_ms, UNKNOWN);
+        let lost = clients.iter().filter(|client| is_lost(client)).count();
+        self.limited_row("clients lost", lost, 0, UNKNOWN);
+        Ok(())
+    }
+}
+
+/// What a process has in memory, in KiB.
+struct Memory {
+    /// All of its pages (RSS), shared ones too.
+    resident_kib: usize,
+    /// The pages nobody shares: what would be free if it ended.
+    private_kib: usize,
+}
+
+impl Memory {
+    fn of(server: &Server) -> io::Result<Self> {
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", server.id()))?;
+        let private_kib = field(&rollup, "Private_Clean:")? + field(&rollup, "Private_Dirty:")?;
+        Ok(Self { resident_kib: field(&rollup, "Rss:")?, private_kib })
+    }
+}
+
+/// The number after `name` in a file of `/proc` that has a name and a value on each line.
+fn field(text: &str, name: &str) -> io::Result<usize> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+        .ok_or_else(|| Error::other(format!("no {name} in /proc")))
+}
+
+/// How long the server takes from exec to listening, in ms: the median of a few starts.
+fn start_ms(program: &Program) -> io::Result<f64> {
+    let mut starts = [0.0; STARTS];
+    for start in &mut starts {
+        let begun = Instant::now();
+        program.start()?;
+        *start = begun.elapsed().as_secs_f64() * 1e3;
+    }
+    Ok(percentile(&mut starts, 50))
+}
+
+/// Leaves the server alone for 10 s. Returns how often a thread of it went back to sleep meanwhile,
+/// and the processor time this took.
+fn idle(server: &Server) -> io::Result<(usize, Duration)> {
+    let (sleeps, cpu_time) = (sleeps(server)?, server.cpu_time()?);
+    thread::sleep(IDLE);
+    Ok((self::sleeps(server)? - sleeps, server.cpu_time()? - cpu_time))
+}
+
+/// How often the threads of a server have gone to sleep of their own accord since they started.
+fn sleeps(server: &Server) -> io::Result<usize> {
+    let statuses = server.per_thread("status")?;
+    statuses.iter().map(|status| field(status, "voluntary_ctxt_switches:")).sum()
+}
+
+/// Whether the server has closed or reset this connection.
+fn is_lost(client: &TcpStream) -> bool {
+    match client.peek(&mut [0]) {
+        Ok(seen) => seen == 0,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    }
+}
+
+/// What the article does not say.
+const UNKNOWN: [&str; 2] = ["", ""];
+
+/// How many clients are connected, one after the other.
+const IDLE_CLIENTS: [usize; 2] = [1000, 5000];
+
+/// How often the server is started to time it. Odd, so that the median is a start.
+const STARTS: usize = 9;
+
+/// How long the server is left alone.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How long after a change the server is measured.
+const SETTLING: Duration = Duration::from_millis(500);

@@ -1,0 +1,137 @@
+//! What the source promises about itself.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use falconet::cli::OPTIONS;
+
+/// The rooms of the library, in their order: a room imports only from those above it.
+const ROOMS: &[&str] = &[
+    "config",
+    "net",
+    "http",
+    "ws/frame",
+    "hub",
+    "ws",
+    "access",
+    "endpoints",
+    "services",
+    "connection",
+    "server",
+    "log",
+    "cli",
+];
+
+/// Who may print.
+const PRINTERS: &[&str] = &["src/main.rs", "src/cli.rs", "src/bin/"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file under `folder`, by its path from the root, with its text.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    let mut folders: Vec<PathBuf> = vec![root().join(folder)];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+                files.push((name, fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    assert!(files.len() > 1, "no sources in {folder}");
+    files
+}
+
+/// The place in the order of what `path` names, such as `ws/frame` or `net/reactor`.
+fn room(path: &str) -> Option<usize> {
+    let within = |room: &str| path == room || path.starts_with(&format!("{room}/"));
+    // The most specific name counts: `ws/frame` is not `ws`.
+    let best = ROOMS.iter().filter(|room| within(room)).max_by_key(|room| room.len())?;
+    ROOMS.iter().position(|room| room == best)
+}
+
+/// The paths behind `crate::` in `text`, with slashes, without what is in braces.
+fn imports(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split("crate::").skip(1).map(|rest| {
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
+        rest[..end.unwrap_or(rest.len())].trim_end_matches(':').replace("::", "/")
+    })
+}
+
+#[test]
+fn no_room_imports_a_later_room() {
+    let mut checked = 0;
+    for (file, text) in sources("src") {
+        let path = file.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+        let Some(importer) = room(path) else { continue };
+        for import in imports(&text) {
+            let Some(imported) = room(&import) else { continue };
+            checked += 1;
+            assert!(imported <= importer, "{file} imports {import}, which is a later room");
+        }
+    }
+    assert!(checked > 30, "the imports were not found");
+}
+
+#[test]
+fn every_room_exists() {
+    for room in ROOMS {
+        let path = root().join("src").join(room);
+        assert!(path.is_dir() || path.with_extension("rs").is_file(), "{room}");
+    }
+}
+
+#[test]
+fn only_the_server_spawns() {
+    for (file, text) in sources("src") {
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let may =
+            file == "src/server.rs" || file.starts_with("src/bin/") || file.ends_with("tests.rs");
+        assert!(may || !code.contains(".spawn("), "{file} spawns");
+    }
+}
+
+#[test]
+fn only_the_programs_print() {
+    for (file, text) in sources("src") {
+        let may = PRINTERS.iter().any(|printer| file.starts_with(printer));
+        let prints = ["println!", "print!(", "std::io::stdout", "std::io::stderr"];
+        assert!(may || !prints.iter().any(|print| text.contains(print)), "{file} prints");
+    }
+}
+
+#[test]
+fn every_file_says_what_it_is() {
+    for (file, text) in sources("src") {
+        assert!(text.starts_with("//! ") || file.ends_with("tests.rs"), "{file} has no first line");
+    }
+}
+
+#[test]
+fn the_table_of_options_in_the_readme_is_that_of_the_program() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for option in OPTIONS {
+        let row = format!(
+            "| `--{} {}` | `{}` | {} |",
+            option.name,
+            option.value,
+            option.default(),
+            option.help
+        );
+        assert!(readme.contains(&row), "README.md lacks\n{row}");
+    }
+}
+
+#[test]
+fn tests_are_never_ignored() {
+    let attributes = [concat!("#[", "ignore"), concat!("should", "_panic")];
+    for (file, text) in sources("src").into_iter().chain(sources("tests")) {
+        assert!(!attributes.iter().any(|attribute| text.contains(attribute)), "{file}");
+    }
+}
