@@ -45,36 +45,41 @@ struct Request {
 
 /// Serves a connection from its first byte to its last.
 pub(crate) async fn serve(transport: Transport, peer: Peer, context: Rc<Context>) {
-    // Boxed, so that what it takes to hear a request is gone when the session begins.
-    match Box::pin(hear(&transport, peer, &context)).await {
-        Verdict::Drop => {}
+    // Boxed, so that all it takes to come to a session is gone when the session begins.
+    let Some((session, endpoint)) = Box::pin(open(transport, peer, context)).await else { return };
+    let client = session.id();
+    let end = endpoint.serve_boxed(session).await;
+    log::debug!(target: "falconet::client", client:%, address:% = peer; "connection ended: {end}");
+}
+
+/// Hears the request; answers it, or begins the session it asks for.
+async fn open(
+    transport: Transport,
+    peer: Peer,
+    context: Rc<Context>,
+) -> Option<(Session, Rc<dyn AnyEndpoint>)> {
+    let config = &context.config;
+    match hear(&transport, peer, &context).await {
+        Verdict::Drop => None,
         Verdict::Answer { response, body } => {
-            let bytes = response.encode(body);
-            Box::pin(answer(&transport, &bytes, &context.config)).await;
+            answer(&transport, &response.encode(body), config).await;
+            None
         }
         Verdict::Upgrade { handshake, early, endpoint, request } => {
-            if !Box::pin(write_all(&transport, handshake.as_bytes(), &context.config)).await {
-                return;
+            if !write_all(&transport, handshake.as_bytes(), config).await {
+                return None;
             }
-            let (hub, config) = (context.hub.clone(), context.config.clone());
-            let beginning = Box::pin(Session::begin(transport, early, peer, hub, config));
-            let Ok(session) = beginning.await else { return };
+            let (hub, config) = (context.hub.clone(), config.clone());
+            let session = Session::begin(transport, early, peer, hub, config).await.ok()?;
             log::info!(
                 target: "falconet::client",
                 client:% = session.id(), address:% = peer, path = &*request.path,
                 correlation = &*request.correlation;
                 "new connection"
             );
-            drop((handshake, request, context));
-            converse(session, endpoint).await;
+            Some((session, endpoint))
         }
     }
-}
-
-async fn converse(session: Session, endpoint: Rc<dyn AnyEndpoint>) {
-    let (client, peer) = (session.id(), session.peer());
-    let end = endpoint.serve_boxed(session).await;
-    log::debug!(target: "falconet::client", client:%, address:% = peer; "connection ended: {end}");
 }
 
 /// Reads a request head within its deadline and judges it.

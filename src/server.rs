@@ -302,11 +302,11 @@ impl Connections {
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
         place.key = entry.key();
-        let serving = connection::serve(transport, peer, context.clone());
+        let serving = Box::pin(connection::serve(transport, peer, context.clone()));
         entry.insert(executor.spawn(async move {
-            // Held until the end, however it comes: by return, panic or cancellation.
-            let _place = place;
             serving.await;
+            // Until here, however the end comes: by return, panic or cancellation.
+            drop(place);
         }));
     }
 

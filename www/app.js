@@ -110,6 +110,7 @@ function logIn(scroller, rows, note) {
   let queue = [];
   let dropped = 0;
   let pinned = true;
+  let lastTop = 0;
   const paintSoon = oncePerFrame(paint);
 
   function paint() {
@@ -121,7 +122,7 @@ function logIn(scroller, rows, note) {
       rows.firstElementChild.remove();
       dropped += 1;
     }
-    note.textContent = `newest ${ROW_LIMIT} rows kept, ${grouped(dropped)} dropped`;
+    note.textContent = `newest ${ROW_LIMIT} kept, ${grouped(dropped)} dropped`;
     followNewest();
   }
 
@@ -130,7 +131,11 @@ function logIn(scroller, rows, note) {
   }
 
   scroller.addEventListener('scroll', () => {
-    pinned = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 8;
+    const { scrollTop, scrollHeight, clientHeight } = scroller;
+    const atEnd = scrollHeight - scrollTop - clientHeight < 8;
+    // A log that shrinks leaves its end too, but only a reader scrolls up.
+    pinned = atEnd || (pinned && scrollTop >= lastTop);
+    lastTop = scrollTop;
   });
   new ResizeObserver(followNewest).observe(scroller);
 
@@ -169,40 +174,36 @@ function parseHex(text) {
 
 function hexDump(bytes) {
   const width = matchMedia('(max-width: 50rem)').matches ? 8 : 16;
-  const hex = (number, digits) => number.toString(16).padStart(digits, '0');
+  const hex = (number) => number.toString(16).padStart(2, '0');
   let dump = '';
   for (let offset = 0; offset < bytes.length; offset += width) {
     const line = [...bytes.subarray(offset, offset + width)];
-    const pairs = line.map((byte) => hex(byte, 2)).join(' ').padEnd(width * 3);
+    const pairs = line.map(hex).join(' ').padEnd(width * 3);
     const ascii = String.fromCharCode(...line).replace(/[^ -~]/g, '.');
-    dump += `${hex(offset, 4)}  ${pairs} ${ascii}\n`;
+    dump += `${hex(offset)}  ${pairs} ${ascii}\n`;
   }
   return dump;
 }
 
 const isText = (data) => typeof data === 'string';
 
-function localTime(date) {
-  return `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
-}
+const localTime = (date) => `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
 
 const milliseconds = (duration) => `${duration.toFixed(1)} ms`;
 
 const grouped = (number) => number.toLocaleString('en');
 
-function count(amount, noun) {
-  return `${grouped(amount)} ${noun}${amount === 1 ? '' : 's'}`;
-}
+const inBytes = (size) => `${grouped(size)} byte${size === 1 ? '' : 's'}`;
 
 function payloadText(data, size) {
   const part = data.slice(0, isText(data) ? SHOWN_CHARACTERS : SHOWN_BYTES);
-  const rest = part.length < data.length ? `\n… ${count(size, 'byte')} in all` : '';
+  const rest = part.length < data.length ? `\n… ${inBytes(size)} in all` : '';
   return (isText(data) ? part : hexDump(part).trimEnd()) + rest || '(empty)';
 }
 
 function closeText({ code, reason, byUser, retries }) {
   const meaning = CLOSE_MEANINGS[code] ?? 'a code unknown to this page';
-  const said = reason && `\nThe server says: ${reason}`;
+  const said = reason && `\nReason: ${reason}`;
   const onPurpose = byUser ? 'You disconnected.' : 'The server meant it: no automatic reconnect.';
   return `${code}: ${meaning}. ${retries ? 'Will reconnect.' : onPurpose}${said}`;
 }
@@ -211,7 +212,7 @@ function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
   const row = element('li', '');
   const isMessage = text === undefined;
   const type = isMessage ? (isText(data) ? 'text' : 'binary') : '';
-  const facts = [source, roundTrip >= 0 && milliseconds(roundTrip), type, isMessage && count(size, 'byte')];
+  const facts = [source, roundTrip >= 0 && milliseconds(roundTrip), type, isMessage && inBytes(size)];
   row.className = `${kind} ${type} ${source}`;
   row.append(
     element('time', localTime(at)),
@@ -225,7 +226,8 @@ function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
 const element = (tag, textContent) => Object.assign(document.createElement(tag), { textContent });
 
 const byId = (id) => document.getElementById(id);
-const address = socketAddress();
+// http becomes ws, https becomes wss.
+const address = location.origin.replace('http', 'ws') + location.pathname + location.search;
 const message = byId('message');
 const log = logIn(byId('log'), byId('rows'), byId('log-note'));
 const totals = { sent: { messages: 0, bytes: 0 }, received: { messages: 0, bytes: 0 } };
@@ -247,7 +249,7 @@ const connection = connectionTo(address, {
     record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? 'broadcast' : 'echo' });
   },
   failed() {
-    log.add({ kind: 'error', text: `The connection to ${address} failed` });
+    log.add({ kind: 'error', text: 'The connection failed' });
   },
   closed(end) {
     log.add({ kind: 'closed', text: closeText(end) });
@@ -256,17 +258,10 @@ const connection = connectionTo(address, {
 
 const showTotalsSoon = oncePerFrame(() => {
   for (const [id, { messages, bytes }] of Object.entries(totals)) {
-    byId(id).textContent = `${grouped(messages)} · ${count(bytes, 'byte')}`;
+    byId(id).textContent = `${grouped(messages)} · ${inBytes(bytes)}`;
   }
   byId('round-trip').textContent = lastRoundTrip;
 });
-
-function socketAddress() {
-  const url = new URL(location);
-  url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
-  url.hash = '';
-  return url.href;
-}
 
 function expectEcho(data) {
   pending.push({ key: contentKey(data), at: performance.now() });
@@ -328,7 +323,7 @@ function submit(event) {
     complain('');
     message.value = '';
   } else {
-    complain(`Not sent: the connection is ${byId('state').textContent}. Your text stays here.`);
+    complain(`Not sent: the connection is ${byId('state').textContent}. Your text is kept.`);
   }
 }
 

@@ -76,6 +76,11 @@ impl Transport {
         Ok(transport)
     }
 
+    /// Is ready when a read is worth a system call.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_ready(Direction::Read, cx)
+    }
+
     /// Reads into `buffer`; 0 is the end of the stream.
     ///
     /// # Errors

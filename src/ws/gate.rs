@@ -28,6 +28,9 @@ pub(super) struct Gate {
     meter: Meter,
     violation: Option<CloseReason>,
     turn_bytes_left: usize,
+    /// What was read of a large frame and not yet handed on, from `ahead_taken` on.
+    ahead: Vec<u8>,
+    ahead_taken: usize,
     unsent: Vec<u8>,
 }
 
@@ -42,6 +45,8 @@ impl Gate {
             meter,
             violation: None,
             turn_bytes_left: TURN_BYTES,
+            ahead: Vec::new(),
+            ahead_taken: 0,
             unsent: Vec::new(),
         }
     }
@@ -54,6 +59,36 @@ impl Gate {
     /// The socket beneath.
     pub(super) fn transport(&self) -> &Transport {
         &self.transport
+    }
+
+    /// Reads into `buffer`; but the rest of a frame that is larger than it, ahead in one call. The
+    /// library would take it in pieces as small as its buffer.
+    fn poll_fetch(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let rest = self.meter.payload_left.min(AHEAD_BYTES) as usize;
+        if rest <= buffer.len() {
+            let count = ready!(self.transport.poll_recv(cx, buffer))?;
+            self.admit(&buffer[..count]);
+            return Poll::Ready(Ok(count));
+        }
+        ready!(self.transport.poll_readable(cx));
+        // A byte more than the frame has: when that is all there is, the read falls short and tells.
+        let mut ahead = vec![0; rest + 1];
+        let count = ready!(self.transport.poll_recv(cx, &mut ahead))?;
+        ahead.truncate(count);
+        self.admit(&ahead);
+        self.ahead = ahead;
+        Poll::Ready(Ok(count))
+    }
+
+    fn take_ahead(&mut self, buffer: &mut [u8]) -> usize {
+        let left = &self.ahead[self.ahead_taken..];
+        let count = left.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&left[..count]);
+        self.ahead_taken += count;
+        if self.ahead_taken == self.ahead.len() {
+            (self.ahead, self.ahead_taken) = (Vec::new(), 0);
+        }
+        count
     }
 
     /// Meters bytes that came with the request head, before the gate stood.
@@ -106,8 +141,11 @@ impl Gate {
         head: &[u8],
         tail: &[u8],
     ) -> io::Result<()> {
+        let mut small = [0; SMALL_FRAME_BYTES];
         let slices = [IoSlice::new(head), IoSlice::new(tail)];
-        let slices = if tail.is_empty() { &slices[..1] } else { &slices[..] };
+        let whole = [IoSlice::new(join(&mut small, head, tail))];
+        // One slice is cheaper for the kernel than two, and a few bytes are quickly copied.
+        let slices = if whole[0].is_empty() { &slices[..] } else { &whole[..] };
         let sent = match self.transport.poll_send(cx, slices) {
             Poll::Ready(result) => result?,
             Poll::Pending => 0,
@@ -128,26 +166,25 @@ impl AsyncRead for Gate {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if let Some(violation) = self.violation {
-            return Poll::Ready(Err(io::Error::other(violation.text)));
-        }
-        if self.turn_bytes_left == 0 {
-            self.turn_bytes_left = TURN_BYTES;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        match self.transport.poll_recv(cx, buffer) {
-            Poll::Pending => {
+        if self.ahead.is_empty() {
+            if let Some(violation) = self.violation {
+                return Poll::Ready(Err(io::Error::other(violation.text)));
+            }
+            if self.turn_bytes_left == 0 {
                 self.turn_bytes_left = TURN_BYTES;
-                Poll::Pending
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
-            Poll::Ready(Ok(count)) => {
-                self.turn_bytes_left = self.turn_bytes_left.saturating_sub(count);
-                self.admit(&buffer[..count]);
-                Poll::Ready(Ok(count))
+            let Poll::Ready(count) = self.poll_fetch(cx, buffer)? else {
+                self.turn_bytes_left = TURN_BYTES;
+                return Poll::Pending;
+            };
+            self.turn_bytes_left = self.turn_bytes_left.saturating_sub(count);
+            if self.ahead.is_empty() {
+                return Poll::Ready(Ok(count));
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         }
+        Poll::Ready(Ok(self.take_ahead(buffer)))
     }
 }
 
@@ -283,6 +320,22 @@ impl Meter {
     }
 }
 
+/// Joins two slices in `space`, or in neither of them nothing, if they are too long for it.
+fn join<'s>(space: &'s mut [u8], head: &'s [u8], tail: &[u8]) -> &'s [u8] {
+    let length = head.len() + tail.len();
+    if tail.is_empty() {
+        return head;
+    }
+    let Some(joined) = space.get_mut(..length) else { return &[] };
+    joined[..head.len()].copy_from_slice(head);
+    joined[head.len()..].copy_from_slice(tail);
+    joined
+}
+
+/// Frames up to this size are sent from one piece.
+const SMALL_FRAME_BYTES: usize = 256;
+/// How much of a large frame is read ahead at most.
+const AHEAD_BYTES: u64 = 64 * 1024;
 /// How much may be read before other tasks run; one read may go beyond it by a frame.
 const TURN_BYTES: usize = 4096;
 const MAX_HEADER_BYTES: usize = 14;

@@ -12,7 +12,9 @@ use async_tungstenite::tungstenite::{self, Error};
 use futures_lite::{Stream, StreamExt};
 
 use crate::config::Config;
-use crate::hub::{ClientId, Delivery, HubHandle, Membership, Subscription};
+use crate::hub::{
+    Client, ClientId, Delivery, Eviction, HubGone, HubHandle, Membership, Subscription,
+};
 use crate::net::{Peer, Timer, Transport};
 
 use super::frame::{CloseCode, CloseReason, Frame, Message};
@@ -24,6 +26,11 @@ use super::gate::Gate;
 /// answers pings, and notices when the session must end: an endpoint should be waiting there whenever
 /// it has nothing else to do.
 pub struct Session {
+    // Boxed: a session is moved into futures, which keep room for each of its places.
+    state: Box<State>,
+}
+
+struct State {
     socket: WebSocketStream<Gate>,
     subscription: Subscription,
     hub: HubHandle,
@@ -82,7 +89,7 @@ impl Session {
         peer: Peer,
         hub: HubHandle,
         config: Rc<Config>,
-    ) -> Result<Self, crate::hub::HubGone> {
+    ) -> Result<Self, HubGone> {
         let (subscription, membership) = hub.join(transport.timer().now()).await?;
         let limit = Some(config.limits.message_bytes);
         let socket_config = WebSocketConfig::default()
@@ -96,7 +103,7 @@ impl Session {
         let socket =
             WebSocketStream::from_partially_read(gate, early, Role::Server, Some(socket_config))
                 .await;
-        Ok(Self {
+        let state = State {
             socket,
             subscription,
             hub,
@@ -105,7 +112,8 @@ impl Session {
             messages_this_turn: 0,
             end: None,
             _membership: membership,
-        })
+        };
+        Ok(Self { state: Box::new(state) })
     }
 
     /// The client's next message; `None` once the session has ended.
@@ -113,13 +121,13 @@ impl Session {
     /// # Cancel safety
     /// Nothing is lost: a message is taken only when it is returned.
     pub async fn next(&mut self) -> Option<Message> {
-        if self.end.is_some() {
+        if self.state.end.is_some() {
             return None;
         }
-        match poll_fn(|cx| self.poll_event(cx)).await {
+        match poll_fn(|cx| self.state.poll_event(cx)).await {
             Event::Message(message) => Some(message),
             Event::Over(ending) => {
-                Box::pin(self.finish(ending)).await;
+                Box::pin(self.state.finish(ending)).await;
                 None
             }
         }
@@ -133,24 +141,25 @@ impl Session {
     pub async fn send(&mut self, message: impl Into<Message>) -> bool {
         let message = message.into();
         let header = message.header();
-        if self.end.is_some() {
+        let state = &mut *self.state;
+        if state.end.is_some() {
             return false;
         }
         let sent = poll_fn(|cx| {
-            let client = &self.subscription.client;
+            let client = &state.subscription.client;
             client.bell.listen(cx);
             if client.eviction().is_some() {
                 // The next wait for a message finds it too, and does what it takes.
                 return Poll::Ready(Ok(false));
             }
-            let gate = self.socket.get_mut();
+            let gate = state.socket.get_mut();
             ready!(gate.poll_drained(cx))?;
             gate.send(cx, &header, message.payload())?;
             Poll::Ready(std::io::Result::Ok(true))
         })
         .await;
         sent.unwrap_or_else(|_| {
-            self.end = Some(SessionEnd::TransportLost);
+            state.end = Some(SessionEnd::TransportLost);
             false
         })
     }
@@ -159,33 +168,43 @@ impl Session {
     /// [`Timeouts::close_handshake`](crate::config::Timeouts::close_handshake). A session that has
     /// ended already says how.
     pub async fn close(mut self, reason: CloseReason) -> SessionEnd {
-        if self.end.is_none() {
-            let ending = match self.subscription.client.eviction() {
+        if self.state.end.is_none() {
+            let ending = match self.state.client().eviction() {
                 Some(eviction) => eviction.into(),
                 None => Ending::Evicted(reason),
             };
-            Box::pin(self.finish(ending)).await;
+            Box::pin(self.state.finish(ending)).await;
         }
-        self.end.unwrap_or(SessionEnd::TransportLost)
+        self.state.end.unwrap_or(SessionEnd::TransportLost)
     }
 
     /// The client's id with the hub.
     pub fn id(&self) -> ClientId {
-        self.subscription.client.id
+        self.state.client().id
     }
 
     /// Who the client is on the network.
     pub fn peer(&self) -> Peer {
-        self.peer
+        self.state.peer
     }
 
     /// The hub the client is in.
     pub fn hub(&self) -> &HubHandle {
-        &self.hub
+        &self.state.hub
     }
 
     /// The server's timer.
     pub fn timer(&self) -> Timer {
+        self.state.timer()
+    }
+}
+
+impl State {
+    fn client(&self) -> &Client {
+        &self.subscription.client
+    }
+
+    fn timer(&self) -> Timer {
         self.gate().transport().timer()
     }
 
@@ -194,9 +213,8 @@ impl Session {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        let client = self.subscription.client.clone();
-        client.bell.listen(cx);
-        if let Some(eviction) = client.eviction() {
+        self.client().bell.listen(cx);
+        if let Some(eviction) = self.client().eviction() {
             return Poll::Ready(Event::Over(eviction.into()));
         }
         if ready!(self.poll_deliver(cx)).is_err() {
@@ -214,15 +232,15 @@ impl Session {
     fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         loop {
             ready!(self.socket.get_mut().poll_drained(cx))?;
-            if !self.subscription.client.bell.is_rung() {
+            if !self.client().bell.is_rung() {
                 return Poll::Ready(Ok(()));
             }
             match self.subscription.next() {
                 Some(Delivery::Frame(frame)) => self.socket.get_mut().send(cx, &frame, &[])?,
                 Some(Delivery::Lagged(frames)) => {
-                    log::debug!(client:% = self.id(), frames; "client reads too slowly: skipped");
+                    log::debug!(client:% = self.client().id, frames; "client reads too slowly: skipped");
                 }
-                None => self.subscription.client.bell.hush(),
+                None => self.client().bell.hush(),
             }
         }
     }
@@ -338,8 +356,8 @@ impl Ending {
     }
 }
 
-impl From<crate::hub::Eviction> for Ending {
-    fn from(eviction: crate::hub::Eviction) -> Self {
+impl From<Eviction> for Ending {
+    fn from(eviction: Eviction) -> Self {
         match eviction.answering {
             true => Self::Evicted(eviction.reason),
             false => Self::GivenUp(eviction.reason),
