@@ -845,7 +845,6 @@ fn c31_the_page_trusts_no_text_and_finds_its_server() {
     for (part, there) in [
         ("new WebSocket(", true),
         ("location", true),
-        ("'wss:'", true),
         ("textContent", true),
         ("Math.random()", true),
         ("innerHTML", false),
