@@ -74,7 +74,7 @@ impl Script {
         let mut rest = payload;
         loop {
             // No Pong is due to a Ping behind the byte that broke the limit.
-            if *pings > 0 && rng.u8(..3) == 0 && payload.len() - rest.len() <= LIMIT {
+            if *pings > 0 && rng.bool() && payload.len() - rest.len() <= LIMIT {
                 *pings -= 1;
                 let size = [0, 1, 4, 125][rng.usize(..4)];
                 let ping = random_bytes(rng, size);
@@ -84,7 +84,7 @@ impl Script {
             let size = match rest.len() {
                 // The server reads on for 64 KiB after the fragment that broke the limit; beyond that
                 // it resets the connection, and what this client has not read yet is lost.
-                0..=LIMIT if rng.bool() => rest.len(),
+                0..=LIMIT if rng.u8(..4) == 0 => rest.len(),
                 0..=LIMIT => rng.usize(..=rest.len()),
                 _ => rng.usize(10_000..=LIMIT),
             };

@@ -335,7 +335,9 @@ impl Client {
     /// Sends a text message and checks that it comes back; skips broadcasts.
     pub fn echo(&mut self, text: &str) {
         self.send(true, TEXT, text);
+        let deadline = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < deadline, "nothing but broadcasts");
             let frame = self.read();
             if frame.opcode == TEXT && frame.payload.starts_with(b"Server time: ") {
                 continue;
@@ -348,7 +350,9 @@ impl Client {
     /// Reads to the end of the stream; returns the code of the Close frame before it, if one came.
     pub fn read_to_close(&mut self) -> Option<u16> {
         let mut code = None;
+        let deadline = Instant::now() + PATIENCE;
         while let Ok(frame) = self.try_read() {
+            assert!(Instant::now() < deadline, "the stream does not end");
             if frame.opcode == CLOSE {
                 code = Some(frame.close_code());
             }
