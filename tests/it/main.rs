@@ -1,4 +1,17 @@
 //! Tests of the running program, over sockets. One crate, a file per capability.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "all of this crate is tests, not only the functions marked so"
+)]
+
 mod conformance;
+mod embedded;
+mod floods;
+mod guarantees;
+mod pulled_plug;
 mod rig;
