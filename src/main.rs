@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use falconet::cli::{self, Command, Options};
+use falconet::net::ListenUrl;
 use falconet::{Asset, Echo, Server, StartError, Stopper, Timestamp};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -28,7 +29,12 @@ fn serve(options: Options) -> ExitCode {
         return fail(&format!("can't handle signals: {error}"), RUNTIME_FAILURE);
     }
     for url in server.urls() {
-        log::info!("listening on {url}/ (open it in a browser; Ctrl+C stops)");
+        match url {
+            ListenUrl::Http { .. } => {
+                log::info!("listening on {url}/ (open it in a browser; Ctrl+C stops)");
+            }
+            ListenUrl::Unix(_) => log::info!("listening on {url} (Ctrl+C stops)"),
+        }
     }
     match server.run() {
         Ok(()) => ExitCode::SUCCESS,

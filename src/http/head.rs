@@ -3,6 +3,7 @@
 //! httparse reads more than RFC 9112 allows; what it lets pass and we refuse is in [`parse`].
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use crate::config::Limits;
 
@@ -181,14 +182,7 @@ impl<'a> RequestHead<'a> {
 
     fn check_host(&self) -> Result<(), HeadError> {
         match self.host() {
-            Some(host)
-                if host.iter().all(|byte| {
-                    byte.is_ascii_graphic()
-                        && !matches!(byte, b'@' | b'/' | b',' | b'?' | b'#' | b'\\')
-                }) =>
-            {
-                Ok(())
-            }
+            Some(host) if is_host(host) => Ok(()),
             _ => Err(HeadError::BadHost),
         }
     }
@@ -215,6 +209,27 @@ impl<'a> RequestHead<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Whether `host` is a name or an address, and perhaps a port (RFC 9110 §7.2, RFC 3986 §3.2.2). No
+/// comma, though a name may have one: it is a list of hosts, joined on the way.
+fn is_host(host: &[u8]) -> bool {
+    let name_end = match host {
+        [b'[', ..] => host.iter().position(|byte| *byte == b']').map_or(0, |end| end + 1),
+        _ => host.iter().position(|byte| *byte == b':').unwrap_or(host.len()),
+    };
+    let (name, port) = host.split_at(name_end);
+    let named = match name {
+        [b'[', address @ .., b']'] => {
+            str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
+        }
+        name => name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b)),
+    };
+    let ported = match port {
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        port => port.is_empty(),
+    };
+    !name.is_empty() && named && ported
 }
 
 /// Splits `http://authority/path` into authority and the rest; `None` for any other form.

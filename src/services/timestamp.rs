@@ -62,7 +62,11 @@ pub struct LocalClock {
 impl LocalClock {
     /// Reads the zone; UTC where there is none.
     pub fn new() -> Self {
-        Self { zone: TimeZone::local().unwrap_or_else(|_| TimeZone::utc()) }
+        let zone = match std::env::var("TZ") {
+            Ok(zone) => TimeZone::from_posix_tz(&zone),
+            Err(_) => TimeZone::local(),
+        };
+        Self { zone: zone.unwrap_or_else(|_| TimeZone::utc()) }
     }
 
     /// The time now.

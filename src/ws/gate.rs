@@ -227,6 +227,9 @@ struct Meter {
     /// Bytes since the last whole message.
     spent: usize,
     allowance: usize,
+    /// Payload since the last whole message, as far as frame headers have announced it.
+    announced: u64,
+    message_limit: u64,
     control_frames_left: f32,
     control_refilled: Instant,
     /// Frames begun since somebody last looked.
@@ -244,6 +247,8 @@ impl Meter {
             message_open: false,
             spent: 0,
             allowance: message_bytes.saturating_add(HEADERS_PER_MESSAGE * MAX_HEADER_BYTES),
+            announced: 0,
+            message_limit: message_bytes as u64,
             control_frames_left: CONTROL_BURST_FRAMES,
             control_refilled: now,
             frames: 0,
@@ -271,7 +276,9 @@ impl Meter {
             if self.payload_left == 0 && !self.control {
                 self.message_open = !self.last;
                 completed |= self.last;
-                self.spent = if self.last { 0 } else { self.spent };
+                if self.last {
+                    (self.spent, self.announced) = (0, 0);
+                }
             }
         }
         Ok(completed)
@@ -306,7 +313,12 @@ impl Meter {
         self.last = header[0] & 0x80 != 0;
         self.control = header[0] & 0x08 != 0;
         let length = std::mem::take(&mut self.header_bytes);
-        if self.control { self.count_control(now) } else { self.spend(length) }
+        if self.control {
+            return self.count_control(now);
+        }
+        // Known before the payload has come, and not to be taken for a flood of fragments.
+        self.announced = self.announced.saturating_add(self.payload_left);
+        if self.announced > self.message_limit { Err(TOO_BIG) } else { self.spend(length) }
     }
 
     /// Control frames may stand between the fragments of a message and do not use up its allowance.
@@ -352,6 +364,7 @@ const MAX_HEADER_BYTES: usize = 14;
 const HEADERS_PER_MESSAGE: usize = 1024;
 const CONTROL_FRAMES_PER_SECOND: f32 = 10.0;
 const CONTROL_BURST_FRAMES: f32 = 20.0;
+const TOO_BIG: CloseReason = CloseReason::new(CloseCode::Size, "message too big");
 const TOO_MANY_FRAGMENTS: CloseReason = CloseReason::new(CloseCode::Policy, "too many fragments");
 const TOO_MANY_CONTROL_FRAMES: CloseReason =
     CloseReason::new(CloseCode::Policy, "too many control frames");

@@ -276,6 +276,8 @@ impl State {
         use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
         let refused = |code, text| Ending::Refused(CloseReason::new(code, text));
         match (error, self.gate().violation()) {
+            // Too big a message is a mistake, too many frames are a flood.
+            (_, Some(violation)) if violation.code == CloseCode::Size => Ending::Refused(violation),
             (_, Some(violation)) => Ending::GivenUp(violation),
             // The end of the stream without a Close is an ordinary disconnect.
             (Error::Protocol(ResetWithoutClosingHandshake), _) => Ending::Lost,

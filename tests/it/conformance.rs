@@ -1,12 +1,1013 @@
-//! The rows of the conformance table, each by its name.
+//! The rows of the conformance table, each by its name. C32, the console client, and C34, the
+//! footprint, have files of their own.
+
+use std::io::{ErrorKind, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::net::sockopt;
+use rustix::process::Signal;
+use tungstenite::protocol::CloseFrame;
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::{Message, WebSocket};
 
 use crate::rig::*;
 
 #[test]
-fn c12_an_echo_goes_to_its_sender() {
+fn c01_localhost_is_both_loopbacks_on_one_port() {
+    let falconet =
+        Falconet::start_with(Falconet::command().args(["--listen", "http://localhost:0"]));
+    let port = falconet.address().port();
+    assert_page(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    // A machine without IPv6 has one loopback.
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok() {
+        assert_page(SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+    }
+}
+
+#[test]
+fn c01_the_default_is_localhost_8080() {
+    assert!(default_config().contains("listen = http://localhost:8080\n"));
+}
+
+#[test]
+fn c02_the_start_up_line_says_where_and_how_to_stop() {
+    // In the journal a line has no time, so all of it is known.
+    let falconet = Falconet::start_with(
+        Falconet::command().env("JOURNAL_STREAM", "8:1").args(["--listen", "http://127.0.0.1:0"]),
+    );
+    let url = format!("http://{}/", falconet.address());
+    let line = format!("<6>listening on {url} (open it in a browser; Ctrl+C stops)");
+    assert_eq!(falconet.log_so_far(), [line]);
+}
+
+#[test]
+fn c02_there_is_one_line_per_listen_url() {
+    let path = std::env::temp_dir().join(format!("falconet-c02-{}", std::process::id()));
+    let unix = format!("unix:{}", path.display());
+    let urls = ["http://localhost:0", "http://127.0.0.1:0", &unix];
+    let mut command = Falconet::command();
+    command.args(urls.iter().flat_map(|url| ["--listen", *url]));
+    let falconet = Falconet::start_with(&mut command);
+    let unix_line = falconet.wait_for_line("listening on unix:");
+    let lines = falconet.log_so_far();
+    assert_eq!(lines.iter().filter(|line| line.contains("listening on ")).count(), 3, "{lines:#?}");
+    // A browser can't open it.
+    assert!(unix_line.ends_with(&format!("listening on {unix} (Ctrl+C stops)")), "{unix_line}");
+}
+
+#[test]
+fn c03_page_and_echo_stand_at_one_url() {
+    let falconet = Falconet::start(&[]);
+    assert_page(falconet.address());
+    Client::connect_to(falconet.address(), "/").echo("beside the page");
+}
+
+#[test]
+fn c04_the_page_is_for_whoever_accepts_html() {
+    let falconet = Falconet::start(&[]);
+    for (accept, status) in [
+        ("text/html", 200),
+        ("TEXT/HTML", 200),
+        ("text/html;level=1", 200),
+        ("text/*", 200),
+        ("*/*", 200),
+        // What Firefox and Chrome send.
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", 200),
+        ("image/png, text/html;q=0.001", 200),
+        ("application/json", 404),
+        ("image/*", 404),
+        ("text/html;q=0", 404),
+        ("text/html;q=0, */*", 404),
+        ("text/plain, */*;q=0", 404),
+    ] {
+        let answer = get(&falconet, "/", &format!("Accept: {accept}\r\n"));
+        assert_eq!(status_of(&answer), status, "Accept: {accept}");
+    }
+}
+
+#[test]
+fn c04_the_page_has_its_type_and_length() {
+    let falconet = Falconet::start(&[]);
+    let page = get(&falconet, "/", "Accept: text/html\r\n");
+    assert_eq!(header_of(&page, "Content-Type"), Some("text/html; charset=utf-8"));
+    assert_eq!(header_of(&page, "Content-Length"), Some(&*body_of(&page).len().to_string()));
+    assert!(body_of(&page).starts_with("<!doctype html>"));
+}
+
+#[test]
+fn c04_head_gets_the_same_head_and_no_body() {
+    let falconet = Falconet::start(&[]);
+    for path in ["/", "/app.js", "/nothing-here"] {
+        let full = get(&falconet, path, "");
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let head = exchange(falconet.address(), request);
+        assert_eq!(head, full.strip_suffix(body_of(&full)).unwrap());
+    }
+}
+
+#[test]
+fn c05_any_other_plain_request_is_404_with_a_short_text() {
+    let falconet = Falconet::start(&[]);
+    for (path, headers) in [("/nothing-here", ""), ("/", "Accept: image/png\r\n")] {
+        let answer = get(&falconet, path, headers);
+        assert_eq!(status_of(&answer), 404);
+        assert_eq!(header_of(&answer, "Content-Type"), Some("text/plain; charset=utf-8"));
+        assert!((1..100).contains(&body_of(&answer).len()), "{answer}");
+    }
+}
+
+#[test]
+fn c05_a_404_is_logged() {
+    let falconet = Falconet::start(&[]);
+    get(&falconet, "/nothing-here?secret", "");
+    let line = falconet.wait_for_line("status=404");
+    assert!(line.contains(" method=GET path=/nothing-here "), "{line}");
+}
+
+#[test]
+fn c06_no_accept_header_accepts_all() {
+    let falconet = Falconet::start(&[]);
+    assert_eq!(status_of(&get(&falconet, "/", "")), 200);
+    // The article's accept loop would be dead by now.
+    assert_eq!(status_of(&get(&falconet, "/", "")), 200);
+}
+
+#[test]
+fn c07_an_upgrade_may_spread_its_tokens() {
+    let falconet = Falconet::start(&[]);
+    for headers in [
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n",
+        "connection: keep-alive, UPGRADE\r\nupgrade: WebSocket\r\n",
+        "Connection: keep-alive\r\nConnection: ,upgrade ,\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n",
+    ] {
+        let mut stream = connect(falconet.address());
+        stream.write_all(upgrade(headers, "13", KEY).as_bytes()).unwrap();
+        let head = read_response_head(&mut stream);
+        assert_eq!(status_of(&head), 101, "{headers}");
+        // RFC 6455 §1.3 has this pair.
+        let accept = header_of(&head, "Sec-WebSocket-Accept");
+        assert_eq!(accept, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        Client { stream }.echo("upgraded");
+    }
+}
+
+#[test]
+fn c07_a_wrong_version_is_426_and_says_the_right_one() {
+    let falconet = Falconet::start(&[]);
+    for version in ["8", "14", "13, 8", "thirteen"] {
+        let answer = exchange(falconet.address(), upgrade(UPGRADE, version, KEY));
+        assert_eq!(status_of(&answer), 426, "{version}");
+        assert_eq!(header_of(&answer, "Sec-WebSocket-Version"), Some("13"));
+    }
+}
+
+#[test]
+fn c07_a_bad_key_is_400() {
+    let falconet = Falconet::start(&[]);
+    for key in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZQ==", "not base64 not base64 =="] {
+        let answer = exchange(falconet.address(), upgrade(UPGRADE, "13", key));
+        assert_eq!(status_of(&answer), 400, "{key}");
+    }
+}
+
+#[test]
+fn c08_nothing_is_negotiated_though_offered() {
+    let falconet = Falconet::start(&[]);
+    let offers = "Sec-WebSocket-Protocol: chat, superchat\r\n\
+        Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+    let mut stream = connect(falconet.address());
+    stream.write_all(upgrade(&format!("{UPGRADE}{offers}"), "13", KEY).as_bytes()).unwrap();
+    let head = read_response_head(&mut stream);
+    assert_eq!(status_of(&head), 101);
+    assert_eq!(header_of(&head, "Sec-WebSocket-Protocol"), None);
+    assert_eq!(header_of(&head, "Sec-WebSocket-Extensions"), None);
+    Client { stream }.echo("plain");
+}
+
+#[test]
+fn c09_a_failed_upgrade_ends_only_its_connection() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let canaries = Canaries::start(falconet.address());
+    for _ in 0..5 {
+        assert_eq!(status_of(&exchange(falconet.address(), upgrade(UPGRADE, "13", "bad"))), 400);
+        assert_eq!(exchange(falconet.address(), "GET / HTTP/1.1\nHost: a\n\n"), "");
+        let half = upgrade(UPGRADE, "13", KEY);
+        connect(falconet.address()).write_all(&half.as_bytes()[..half.len() / 2]).unwrap();
+        let reset = connect(falconet.address());
+        (&reset).write_all(half.as_bytes()).unwrap();
+        sockopt::set_socket_linger(&reset, Some(Duration::ZERO)).unwrap();
+    }
+    assert!(!canaries.finish().is_empty());
+    Client::connect(falconet.address()).echo("still here");
+}
+
+#[test]
+fn c11_a_connection_is_logged_in_one_line() {
+    let falconet = Falconet::start(&[]);
+    let client = Client::connect_to(falconet.address(), "/?token=secret");
+    let address = client.stream.local_addr().unwrap();
+    let line = falconet.wait_for_line("new connection");
+    let fields = format!(" new connection client=1 address={address} path=/ correlation=");
+    assert!(line.contains(&fields), "{line}");
+    Client::connect(falconet.address());
+    assert!(falconet.wait_for_line("new connection").contains(" client=2 "));
+}
+
+#[test]
+fn c11_a_harmless_request_id_is_the_correlation_id() {
+    let falconet = Falconet::start(&[]);
+    let longest = "x".repeat(64);
+    for (request_id, taken) in [
+        ("abc-1.2_3", true),
+        (&longest, true),
+        (&format!("{longest}x"), false),
+        ("two words", false),
+        ("quo\"te", false),
+        ("", false),
+    ] {
+        let headers = format!("{UPGRADE}X-Request-Id: {request_id}\r\n");
+        let mut stream = connect(falconet.address());
+        stream.write_all(upgrade(&headers, "13", KEY).as_bytes()).unwrap();
+        let line = falconet.wait_for_line("new connection");
+        let correlation = line.split(" correlation=").nth(1).unwrap();
+        if taken {
+            assert_eq!(correlation, request_id);
+        } else {
+            let (run, number) = correlation.split_once('-').unwrap();
+            assert!(run.len() == 8 && u32::from_str_radix(run, 16).is_ok(), "{line}");
+            assert!(number.parse::<u64>().is_ok(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn c12_an_echo_goes_only_to_its_sender() {
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let (mut one, mut other) =
         (Client::connect(falconet.address()), Client::connect(falconet.address()));
     one.echo("mine");
+    // Nothing comes before the answer to this.
+    other.send(true, PING, "other");
+    assert_eq!(other.read().opcode, PONG);
     other.echo("and only mine");
 }
+
+#[test]
+fn c12_a_real_client_gets_its_echo() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut client = real_client(&falconet);
+    for text in ["hello", "grüße ☂", ""] {
+        client.send(Message::text(text)).unwrap();
+        assert_eq!(client.read().unwrap(), Message::text(text));
+    }
+}
+
+#[test]
+fn c14_an_echo_keeps_the_type() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut client = Client::connect(falconet.address());
+    // Also bytes that are not UTF-8, and a text that could be binary.
+    for (opcode, payload) in [(TEXT, &b"text"[..]), (BINARY, b"\xff\x00\xc3"), (BINARY, b"text")] {
+        client.send(true, opcode, payload);
+        assert_eq!(client.read(), Received { fin: true, opcode, payload: payload.into() });
+    }
+    let mut client = real_client(&falconet);
+    for message in [Message::text("text"), Message::binary(vec![0xff, 0x00, 0xc3])] {
+        client.send(message.clone()).unwrap();
+        assert_eq!(client.read().unwrap(), message);
+    }
+}
+
+#[test]
+fn c15_a_message_comes_back_whole_up_to_the_limit() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut raw = Client::connect(falconet.address());
+    let mut real = real_client(&falconet);
+    for size in [1, 125, 126, 4095, 4096, 4097, 65535, 65536] {
+        let payload: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
+        real.send(Message::binary(payload.clone())).unwrap();
+        assert_eq!(real.read().unwrap(), Message::binary(payload.clone()), "{size}");
+        // In one frame and in three.
+        raw.send(true, BINARY, &payload);
+        raw.send(false, BINARY, &payload[..size / 3]);
+        raw.send(false, CONTINUATION, &payload[size / 3..size / 2]);
+        raw.send(true, CONTINUATION, &payload[size / 2..]);
+        let whole = Received { fin: true, opcode: BINARY, payload };
+        assert!(raw.read() == whole && raw.read() == whole, "{size}");
+    }
+}
+
+#[test]
+fn c15_a_message_beyond_the_limit_is_1009() {
+    let falconet = Falconet::start(&[]);
+    let small = Falconet::start(&["--max-message", "1k"]);
+    for (falconet, limit) in [(&falconet, 64 * 1024), (&small, 1024)] {
+        for sizes in [
+            &[limit + 1][..],
+            &[limit, 1],
+            &[1, limit],
+            &[limit * 2 / 3, limit * 2 / 3],
+            &[limit * 2],
+            &[limit / 2, limit * 2],
+        ] {
+            let mut client = Client::connect(falconet.address());
+            for (index, size) in sizes.iter().enumerate() {
+                let opcode = if index == 0 { BINARY } else { CONTINUATION };
+                // The server need not take all of it.
+                client.send_raw(&masked(index + 1 == sizes.len(), opcode, &vec![7; *size]));
+            }
+            assert_eq!(client.read_to_close(), Some(1009), "{sizes:?} with limit {limit}");
+        }
+    }
+}
+
+#[test]
+fn c16_an_empty_message_is_echoed() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut client = Client::connect(falconet.address());
+    for opcode in [TEXT, BINARY] {
+        let empty = Received { fin: true, opcode, payload: Vec::new() };
+        client.send(true, opcode, "");
+        assert_eq!(client.read(), empty);
+        client.send(false, opcode, "");
+        client.send(true, CONTINUATION, "");
+        assert_eq!(client.read(), empty);
+    }
+}
+
+#[test]
+fn c17_nothing_is_delayed() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut client = Client::connect(falconet.address());
+    let start = Instant::now();
+    for number in 0..100 {
+        client.echo(&format!("message {number}"));
+    }
+    // At the article's pace this takes 25 s.
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn c17_an_unread_echo_stops_us_reading_that_client() {
+    let falconet = Falconet::start(&["--broadcast-every", "0", "--write-timeout", "0"]);
+    let mut client = Client::connect(falconet.address());
+    client.echo("warm");
+    let canaries = Canaries::start(falconet.address());
+    let memory_before = falconet.private_kib();
+    let mut flood = Flood::start(&client.stream);
+    assert!(flood.push(&client.stream) == Stuck::Blocked);
+    let grown = falconet.private_kib().saturating_sub(memory_before);
+    assert!(grown < 1024, "{grown} KiB for a client that does not read");
+    assert!(!canaries.finish().is_empty());
+
+    // Nothing is lost once it reads again.
+    let mut writer = client.stream.try_clone().unwrap();
+    let rest = flood.rest.clone();
+    let finish = std::thread::spawn(move || writer.write_all(&rest).unwrap());
+    for number in 0..flood.messages {
+        let echo = client.read();
+        assert_eq!(echo.payload, Flood::payload(number), "echo {number}");
+    }
+    finish.join().unwrap();
+    client.echo("all there");
+}
+
+#[test]
+fn c19_the_broadcast_is_local_time_in_round_trip_format() {
+    let zones = [
+        ("XXX4", Some("-04:00")),
+        ("<+0545>-5:45", Some("+05:45")),
+        ("UTC0", Some("+00:00")),
+        // Where the machine knows the zone; winter or summer.
+        ("America/New_York", None),
+    ];
+    for (zone, offset) in zones {
+        if offset.is_none() && !std::path::Path::new("/usr/share/zoneinfo").join(zone).exists() {
+            continue;
+        }
+        let falconet = Falconet::start_with(Falconet::command().env("TZ", zone).args([
+            "--listen",
+            "http://127.0.0.1:0",
+            "--broadcast-every",
+            "50ms",
+        ]));
+        let frame = Client::connect(falconet.address()).read();
+        let text = frame.text();
+        let time = text.strip_prefix("Server time: ").unwrap_or_else(|| panic!("{text}"));
+        let given = &time[time.len() - 6..];
+        assert!(
+            offset.map_or(["-04:00", "-05:00"].contains(&given), |o| o == given),
+            "{zone}: {text}"
+        );
+        let told = Duration::from_nanos(unix_nanoseconds(time));
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(now.abs_diff(told) < Duration::from_secs(60), "{zone}: {text}");
+    }
+}
+
+#[test]
+fn c20_the_broadcast_keeps_to_its_grid() {
+    const EVERY: u64 = 200_000_000;
+    let falconet = Falconet::start(&["--broadcast-every", "200ms"]);
+    let mut client = Client::connect(falconet.address());
+    let mut times = |count| -> Vec<u64> { (0..count).map(|_| next_time(&mut client)).collect() };
+    let before = times(4);
+    // Held up for a tick and a half, a clock that adds its period to the time it woke is half a
+    // period off from then on.
+    falconet.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_nanos(EVERY * 3 / 2));
+    falconet.signal(Signal::CONT);
+    // The first is late, and any may be on a busy machine; one of the others is on time.
+    let after = &times(5)[1..];
+    let off_grid = |from: u64, to: u64| {
+        let phase = (to - from) % EVERY;
+        phase.min(EVERY - phase)
+    };
+    let pairs = before.iter().flat_map(|from| after.iter().map(|to| off_grid(*from, *to)));
+    assert!(pairs.min().unwrap() < EVERY / 10, "{before:?}, then {after:?}");
+}
+
+#[test]
+fn c20_everybody_gets_the_next_broadcast() {
+    let falconet = Falconet::start(&["--broadcast-every", "300ms"]);
+    let (mut one, mut other) =
+        (Client::connect(falconet.address()), Client::connect(falconet.address()));
+    // A client may have come just before a broadcast and the other just after.
+    let (mut first, mut second) = (one.read(), other.read());
+    while first.text() < second.text() {
+        first = one.read();
+    }
+    while second.text() < first.text() {
+        second = other.read();
+    }
+    assert_eq!(first, second);
+    assert_eq!(one.read(), other.read());
+}
+
+#[test]
+fn c20_nobody_connected_means_no_wake_up() {
+    let idle = Falconet::start(&["--broadcast-every", "50ms", "--log-level", "debug"]);
+    // It has been busy before.
+    next_time(&mut Client::connect(idle.address()));
+    idle.wait_for_line("connection ended");
+    // Another server's broadcasts are the clock.
+    let clock = Falconet::start(&["--broadcast-every", "50ms"]);
+    let mut ticks = Client::connect(clock.address());
+    let mut counts = vec![context_switches(&idle)];
+    wait_until("it rests for six ticks", || {
+        next_time(&mut ticks);
+        counts.push(context_switches(&idle));
+        counts.windows(7).any(|ticks| ticks.iter().all(|count| *count == ticks[0]))
+    });
+    // One that wakes at each tick has no such rest; this one had at most one last thing to do.
+    assert!(counts.len() <= 9, "{counts:?}");
+}
+
+#[test]
+fn c21_a_silent_client_is_pinged_and_swept() {
+    let falconet = Falconet::start(&[
+        "--broadcast-every",
+        "0",
+        "--ping-every",
+        "200ms",
+        "--idle-timeout",
+        "900ms",
+        "--log-level",
+        "debug",
+    ]);
+    let start = Instant::now();
+    let mut client = Client::connect(falconet.address());
+    let ping = client.read();
+    assert_eq!(ping.opcode, PING);
+    assert!(start.elapsed() >= Duration::from_millis(200));
+    assert_eq!(client.read_to_close(), Some(1008));
+    assert!(start.elapsed() >= Duration::from_millis(900));
+    falconet.wait_for_line("idle timeout client=1 ");
+}
+
+#[test]
+fn c21_a_client_that_answers_pings_stays() {
+    let falconet = Falconet::start(&[
+        "--broadcast-every",
+        "0",
+        "--ping-every",
+        "200ms",
+        "--idle-timeout",
+        "2s",
+    ]);
+    let mut client = Client::connect(falconet.address());
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(2500) {
+        let ping = client.read();
+        assert_eq!(ping.opcode, PING);
+        client.send(true, PONG, ping.payload);
+    }
+    client.echo("alive");
+}
+
+#[test]
+fn c21_any_byte_is_a_sign_of_life() {
+    let falconet = Falconet::start(&[
+        "--broadcast-every",
+        "250ms",
+        "--ping-every",
+        "0",
+        "--idle-timeout",
+        "1500ms",
+    ]);
+    let mut client = Client::connect(falconet.address());
+    let frame = masked(true, BINARY, b"byte by byte");
+    let start = Instant::now();
+    let mut sent = 0;
+    while start.elapsed() < Duration::from_millis(2500) {
+        assert!(client.read().text().starts_with("Server time: "));
+        assert!(client.send_raw(&frame[sent..=sent]));
+        sent += 1;
+    }
+    assert!(client.send_raw(&frame[sent..]));
+    while client.read() != (Received { fin: true, opcode: BINARY, payload: b"byte by byte".into() })
+    {
+    }
+}
+
+#[test]
+fn c22_a_ping_is_answered_with_its_payload() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut raw = Client::connect(falconet.address());
+    let mut real = real_client(&falconet);
+    for payload in [&b""[..], b"p", b"\xff\x00", &[b'x'; 125]] {
+        raw.send(true, PING, payload);
+        assert_eq!(raw.read(), Received { fin: true, opcode: PONG, payload: payload.into() });
+        real.send(Message::Ping(payload.to_vec().into())).unwrap();
+        assert_eq!(real.read().unwrap(), Message::Pong(payload.to_vec().into()));
+    }
+    // Also between the fragments of a message.
+    raw.send(false, TEXT, "one ");
+    raw.send(true, PING, "now");
+    assert_eq!(raw.read(), Received { fin: true, opcode: PONG, payload: b"now".into() });
+    raw.send(true, CONTINUATION, "message");
+    assert_eq!(raw.read().text(), "one message");
+}
+
+#[test]
+fn c23_a_close_is_answered_in_kind() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let code = |code: u16| code.to_be_bytes().to_vec();
+    let with_reason = |reason: &[u8]| [&code(1000)[..], reason].concat();
+    let rows: [(&str, Vec<u8>, u16); 23] = [
+        ("no code", vec![], 1005),
+        ("1000", code(1000), 1000),
+        ("1000 and a reason", with_reason("grüße".as_bytes()), 1000),
+        ("1000 and the longest reason", with_reason(&[b'x'; 123]), 1000),
+        ("1001", code(1001), 1001),
+        ("1003", code(1003), 1003),
+        ("1011", code(1011), 1011),
+        ("3000", code(3000), 3000),
+        ("3999", code(3999), 3999),
+        ("4000", code(4000), 4000),
+        ("4999", code(4999), 4999),
+        ("0", code(0), 1002),
+        ("999", code(999), 1002),
+        ("1004", code(1004), 1002),
+        ("1005 on the wire", code(1005), 1002),
+        ("1006 on the wire", code(1006), 1002),
+        ("1015 on the wire", code(1015), 1002),
+        ("1016", code(1016), 1002),
+        ("2999", code(2999), 1002),
+        ("5000", code(5000), 1002),
+        ("65535", code(65535), 1002),
+        ("half a code", vec![3], 1002),
+        ("a reason that is not UTF-8", with_reason(b"\xc3\x28"), 1007),
+    ];
+    for (name, payload, answer) in rows {
+        let mut client = Client::connect(falconet.address());
+        client.send(true, CLOSE, payload);
+        assert_eq!(client.read_to_close(), Some(answer), "{name}");
+    }
+}
+
+#[test]
+fn c23_a_real_client_closes_cleanly() {
+    let falconet = Falconet::start(&["--log-level", "debug"]);
+    for code in [CloseCode::Normal, CloseCode::Iana(3000), CloseCode::Library(4999)] {
+        let mut client = real_client(&falconet);
+        let frame = CloseFrame { code, reason: "done".into() };
+        client.close(Some(frame.clone())).unwrap();
+        assert_eq!(client.read().unwrap(), Message::Close(Some(frame)));
+        let end = client.read().unwrap_err();
+        assert!(matches!(end, tungstenite::Error::ConnectionClosed), "{end}");
+        drop(client);
+        falconet.wait_for_line(&format!("closed by the peer with {code}"));
+    }
+}
+
+#[test]
+fn c24_an_abrupt_disconnect_is_one_debug_line_and_releases_everything() {
+    let falconet = Falconet::start(&["--broadcast-every", "0", "--log-level", "debug"]);
+    let files_before = falconet.open_files();
+    for (number, (name, reset, unfinished)) in [
+        ("end of stream", false, &b""[..]),
+        ("reset", true, b""),
+        ("end of stream within a frame", false, b"\x81\x85\x00\x00"),
+        ("reset within a message", true, b"\x01\x81\x00\x00\x00\x00x"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut client = Client::connect(falconet.address());
+        client.echo("here");
+        assert!(client.send_raw(unfinished));
+        if reset {
+            sockopt::set_socket_linger(&client.stream, Some(Duration::ZERO)).unwrap();
+        }
+        drop(client);
+        let id = number + 1;
+        let line = falconet.wait_for_line("connection ended");
+        assert!(
+            line.contains(" debug ") && line.contains(&format!(": lost client={id} ")),
+            "{name}: {line}"
+        );
+        wait_until("its descriptor is released", || falconet.open_files() == files_before);
+        let lines = falconet.log_so_far();
+        let about_it = lines.iter().filter(|line| line.contains(&format!("client={id} ")));
+        // It came, and it went.
+        assert_eq!(about_it.count(), 2, "{name}: {lines:#?}");
+    }
+}
+
+#[test]
+fn c25_a_violation_is_answered_with_its_code() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let (one, half_umlaut) = (masked(true, TEXT, b"x"), masked(false, TEXT, b"\xc3"));
+    let with_first = |first: u8| [&[first], &one[1..]].concat();
+    let mut rows = vec![
+        ("rsv1", with_first(0xc1), 1002),
+        ("rsv2", with_first(0xa1), 1002),
+        ("rsv3", with_first(0x91), 1002),
+        ("rsv1 of a ping", with_first(0xc9), 1002),
+        ("a fragmented ping", with_first(0x09), 1002),
+        ("a fragmented pong", with_first(0x0a), 1002),
+        ("a fragmented close", masked(false, CLOSE, &[3, 232]), 1002),
+        ("a ping of 126 bytes", masked(true, PING, &[0; 126]), 1002),
+        ("a pong of 126 bytes", masked(true, PONG, &[0; 126]), 1002),
+        ("a close of 126 bytes", masked(true, CLOSE, &[3; 126]), 1002),
+        ("an unmasked text", b"\x81\x01x".to_vec(), 1002),
+        ("an unmasked empty ping", b"\x89\x00".to_vec(), 1002),
+        ("an unmasked close", b"\x88\x02\x03\xe8".to_vec(), 1002),
+        ("a lone continuation", masked(true, CONTINUATION, b"x"), 1002),
+        ("a lone first continuation", masked(false, CONTINUATION, b"x"), 1002),
+        ("a text within a message", [masked(false, TEXT, b"x"), one.clone()].concat(), 1002),
+        ("a fragment within a message", masked(false, BINARY, b"x").repeat(2), 1002),
+        ("a continuation after the last", [one, masked(true, CONTINUATION, b"x")].concat(), 1002),
+        ("a text that is not UTF-8", masked(true, TEXT, b"\xff"), 1007),
+        ("an overlong text", masked(true, TEXT, b"\xc0\xaf"), 1007),
+        ("a surrogate in a text", masked(true, TEXT, b"\xed\xa0\x80"), 1007),
+        ("beyond Unicode in a text", masked(true, TEXT, b"\xf4\x90\x80\x80"), 1007),
+        ("a text that ends within a character", masked(true, TEXT, b"x\xe2\x82"), 1007),
+        ("a bad first fragment", masked(false, TEXT, b"\xff"), 1007),
+        (
+            "a character broken across fragments",
+            [half_umlaut.clone(), masked(true, CONTINUATION, b"x")].concat(),
+            1007,
+        ),
+        (
+            "a message that ends within one",
+            [half_umlaut, masked(true, CONTINUATION, b"")].concat(),
+            1007,
+        ),
+        ("a frame beyond the limit", masked(true, BINARY, &[0; 65537]), 1009),
+    ];
+    for opcode in [3, 4, 5, 6, 7, 0xb, 0xc, 0xd, 0xe, 0xf] {
+        rows.push(("an unknown opcode", masked(true, opcode, b""), 1002));
+    }
+    for (name, bytes, code) in rows {
+        let mut client = Client::connect(falconet.address());
+        client.send_raw(&bytes);
+        assert_eq!(client.read_to_close(), Some(code), "{name}");
+    }
+}
+
+#[test]
+fn c25_a_character_may_be_split_across_fragments() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut client = Client::connect(falconet.address());
+    let text = "é☂\u{1f600}";
+    for (index, byte) in text.bytes().enumerate() {
+        client.send(false, if index == 0 { TEXT } else { CONTINUATION }, [byte]);
+    }
+    client.send(true, CONTINUATION, "");
+    assert_eq!(client.read().text(), text);
+}
+
+#[test]
+fn c26_a_client_that_stops_reading_is_released_within_the_write_timeout() {
+    let falconet = Falconet::start(&[
+        "--broadcast-every",
+        "100ms",
+        "--write-timeout",
+        "400ms",
+        "--log-level",
+        "debug",
+    ]);
+    let files_before = falconet.open_files();
+    let canaries = Canaries::start(falconet.address());
+    let client = Client::connect(falconet.address());
+    let start = Instant::now();
+    Flood::start(&client.stream).push(&client.stream);
+    let line = falconet.wait_for_line("connection ended");
+    assert!(line.contains("closed by us with 1008 not reading client=3 "), "{line}");
+    assert!(start.elapsed() >= Duration::from_millis(400));
+    assert!(!canaries.finish().is_empty());
+    wait_until("its descriptor is released", || falconet.open_files() == files_before);
+}
+
+#[test]
+fn c27_a_signal_stops_with_exit_code_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut falconet = Falconet::start(&[]);
+        let mut client = Client::connect(falconet.address());
+        falconet.signal(signal);
+        assert_eq!(client.read().close_code(), 1001, "{signal:?}");
+        client.send(true, CLOSE, 1001_u16.to_be_bytes());
+        drop(client);
+        assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0), "{signal:?}");
+    }
+}
+
+#[test]
+fn c27_a_second_signal_exits_at_once() {
+    let mut falconet = Falconet::start(&["--close-timeout", "1h"]);
+    // It will not answer the Close.
+    let mut client = Client::connect(falconet.address());
+    falconet.signal(Signal::TERM);
+    assert_eq!(client.read().opcode, CLOSE);
+    falconet.signal(Signal::INT);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(1));
+}
+
+#[test]
+fn c28_everybody_is_told_at_once() {
+    let mut falconet = Falconet::start(&["--close-timeout", "1h"]);
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(falconet.address())).collect();
+    falconet.signal(Signal::TERM);
+    // All have their Close before any has answered.
+    for client in &mut clients {
+        assert_eq!(client.read().close_code(), 1001);
+    }
+    for client in &mut clients {
+        client.send(true, CLOSE, 1001_u16.to_be_bytes());
+    }
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    for client in &mut clients {
+        assert!(client.try_read().is_err(), "nothing follows a Close");
+    }
+}
+
+#[test]
+fn c28_what_is_left_after_the_close_timeout_is_aborted() {
+    let mut falconet = Falconet::start(&["--close-timeout", "300ms"]);
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(falconet.address())).collect();
+    let start = Instant::now();
+    falconet.signal(Signal::TERM);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    // One after another, as in the article, they take eight times as long.
+    assert!(start.elapsed() < Duration::from_millis(8 * 300), "{:?}", start.elapsed());
+    falconet.wait_for_line("aborting 8 connections");
+    for client in &mut clients {
+        assert_eq!(client.read_to_close(), Some(1001));
+    }
+}
+
+#[test]
+fn c29_stopping_closes_the_listener_and_answers_a_head_half_read_with_503() {
+    let falconet = Falconet::start(&["--close-timeout", "1h"]);
+    let mut half = connect(falconet.address());
+    half.write_all(b"GET / HTTP/1.1\r\nHost: loc").unwrap();
+    // It came later and is served, so the other is accepted; it holds the drain open.
+    let mut client = Client::connect(falconet.address());
+    client.echo("here");
+    falconet.signal(Signal::TERM);
+    assert_eq!(status_of(&read_response_head(&mut half)), 503);
+    wait_until("connections are refused", || {
+        let refused = TcpStream::connect(falconet.address());
+        refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+}
+
+#[test]
+fn c31_the_page_needs_nothing_from_elsewhere() {
+    let falconet = Falconet::start(&[]);
+    let page = get(&falconet, "/", "");
+    let policy = header_of(&page, "Content-Security-Policy").expect("a policy");
+    assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self'"));
+    assert!(policy.contains("connect-src 'self'") && !policy.contains("unsafe"), "{policy}");
+
+    let (mut assets, mut scripts) = (Vec::new(), 0);
+    for tag in body_of(&page).split('<').skip(1) {
+        let (tag, content) = tag.split_once('>').expect("tags end");
+        let name = tag.split_whitespace().next().unwrap();
+        assert_ne!(name, "style", "no inline style");
+        if name == "script" {
+            scripts += 1;
+            assert!(attribute(tag, "src").is_some() && content.trim().is_empty(), "<{tag}>");
+        }
+        for (key, _) in attributes(tag) {
+            assert!(key != "style" && !key.starts_with("on"), "<{tag}>");
+        }
+        assets.extend(["src", "href"].iter().filter_map(|key| attribute(tag, key)));
+    }
+    assert!(scripts > 0, "the page has a script");
+    for path in assets {
+        assert!(path.starts_with('/') && !path.starts_with("//"), "{path} is elsewhere");
+        let asset = get(&falconet, path, "");
+        assert_eq!(status_of(&asset), 200, "{path}");
+        for (name, value) in
+            [("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]
+        {
+            assert_eq!(header_of(&asset, name), Some(value), "{path}");
+        }
+        let body = body_of(&asset).replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
+        for foreign in ["http://", "https://", "ws://", "wss://", "url(//", "@import"] {
+            assert!(!body.contains(foreign), "{path} has {foreign}");
+        }
+    }
+}
+
+#[test]
+fn c31_the_page_trusts_no_text_and_finds_its_server() {
+    let falconet = Falconet::start(&[]);
+    let page = get(&falconet, "/", "");
+    let scripts = body_of(&page).split("<script").skip(1).filter_map(|tag| attribute(tag, "src"));
+    let script: String =
+        scripts.map(|path| body_of(&get(&falconet, path, "")).to_owned()).collect();
+    for (part, there) in [
+        ("new WebSocket(", true),
+        ("location", true),
+        ("textContent", true),
+        ("Math.random()", true),
+        ("innerHTML", false),
+        ("outerHTML", false),
+        ("insertAdjacentHTML", false),
+        ("document.write", false),
+        ("eval(", false),
+        ("localhost", false),
+    ] {
+        assert_eq!(script.contains(part), there, "{part}");
+    }
+}
+
+#[test]
+fn c33_the_defaults_are_the_articles_where_it_has_any() {
+    let config = default_config();
+    for line in [
+        "broadcast-every = 15s",
+        "close-timeout = 2500ms",
+        "write-timeout = 10s",
+        "ping-every = 30s",
+        "idle-timeout = 75s",
+        "head-timeout = 5s",
+        "max-message = 64k",
+        "max-head = 8k",
+        "max-connections = 10000",
+    ] {
+        assert!(config.lines().any(|there| there == line), "{line} is not in\n{config}");
+    }
+}
+
+/// A client that did not write this server.
+fn real_client(falconet: &Falconet) -> WebSocket<TcpStream> {
+    tungstenite::client("ws://localhost/", connect(falconet.address())).expect("a handshake").0
+}
+
+fn get(falconet: &Falconet, path: &str, headers: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+    exchange(falconet.address(), request)
+}
+
+fn assert_page(address: SocketAddr) {
+    let answer = exchange(address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(status_of(&answer), 200, "{address}");
+}
+
+fn upgrade(headers: &str, version: &str, key: &str) -> String {
+    format!(
+        "GET / HTTP/1.1\r\nHost: localhost\r\n{headers}\
+         Sec-WebSocket-Version: {version}\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    )
+}
+
+fn default_config() -> String {
+    let output = Falconet::command().arg("--print-config").output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// How often the process gave up a processor or lost it: once a wake-up at least.
+fn context_switches(falconet: &Falconet) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", falconet.pid())).unwrap();
+    let statuses = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("status")));
+    let count = |status: String| -> u64 {
+        let lines = status.lines().filter(|line| line.contains("ctxt_switches"));
+        lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+    };
+    statuses.map(|status| count(status.unwrap())).sum()
+}
+
+/// Waits for a broadcast; returns the time it tells, in nanoseconds since 1970.
+fn next_time(client: &mut Client) -> u64 {
+    let frame = client.read();
+    unix_nanoseconds(frame.text().strip_prefix("Server time: ").unwrap())
+}
+
+/// Reads `2019-08-18T07:34:21.1234567-04:00`, exactly that form.
+fn unix_nanoseconds(text: &str) -> u64 {
+    let form = "dddd-dd-ddTdd:dd:dd.ddddddd+dd:dd";
+    let fits = |(byte, form): (u8, u8)| match form {
+        b'd' => byte.is_ascii_digit(),
+        b'+' => byte == b'+' || byte == b'-',
+        _ => byte == form,
+    };
+    assert!(text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits), "{text}");
+    let number = |range: std::ops::Range<usize>| text[range].parse::<i64>().unwrap();
+    let (year, month, day) = (number(0..4), number(5..7), number(8..10));
+    // Days since 0000-03-01, so that a leap day is a year's last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    let sign = if &text[27..28] == "-" { -1 } else { 1 };
+    let offset = sign * (number(28..30) * 3600 + number(31..33) * 60);
+    let clock = number(11..13) * 3600 + number(14..16) * 60 + number(17..19);
+    let seconds = (days - 719_468) * 86_400 + clock - offset;
+    (seconds * 1_000_000_000 + number(20..27) * 100) as u64
+}
+
+/// Messages sent without reading what comes back, until the server takes no more.
+struct Flood {
+    messages: u8,
+    /// What the last message still lacks.
+    rest: Vec<u8>,
+}
+
+/// Why a flood ended.
+#[derive(PartialEq, Eq)]
+enum Stuck {
+    Blocked,
+    Closed,
+}
+
+impl Flood {
+    /// Prepares `stream`: the less the kernel holds, the sooner the server feels it.
+    fn start(stream: &TcpStream) -> Self {
+        sockopt::set_socket_recv_buffer_size(stream, 32 * 1024).unwrap();
+        sockopt::set_socket_send_buffer_size(stream, 32 * 1024).unwrap();
+        Self { messages: 0, rest: Vec::new() }
+    }
+
+    fn payload(number: u8) -> Vec<u8> {
+        vec![number; 60_000]
+    }
+
+    /// Sends until nothing has gone out for a while.
+    fn push(&mut self, mut stream: &TcpStream) -> Stuck {
+        stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        let end = loop {
+            if self.rest.is_empty() {
+                assert!(self.messages < u8::MAX, "the server takes everything");
+                self.rest = masked(true, BINARY, &Self::payload(self.messages));
+                self.messages += 1;
+            }
+            match stream.write(&self.rest) {
+                Ok(count) => drop(self.rest.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break Stuck::Blocked,
+                Err(_) => break Stuck::Closed,
+            }
+        };
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        end
+    }
+}
+
+/// The attributes of a tag, with their values.
+fn attributes(tag: &str) -> Vec<(&str, &str)> {
+    let mut found = Vec::new();
+    let mut rest = tag.split_once(char::is_whitespace).map_or("", |(_, rest)| rest).trim();
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(rest.len());
+        let (key, after) = rest.split_at(end);
+        let (value, after) = match after.strip_prefix("=\"") {
+            Some(after) => after.split_once('"').expect("quotes close"),
+            None => ("", after),
+        };
+        found.push((key, value));
+        rest = after.trim_start();
+    }
+    found
+}
+
+fn attribute<'t>(tag: &'t str, name: &str) -> Option<&'t str> {
+    let tag = tag.split('>').next().unwrap_or_default();
+    attributes(tag).into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";

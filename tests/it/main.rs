@@ -9,9 +9,12 @@
     reason = "all of this crate is tests, not only the functions marked so"
 )]
 
+mod cli;
 mod conformance;
 mod embedded;
 mod floods;
 mod guarantees;
+mod handshake;
+mod properties;
 mod pulled_plug;
 mod rig;

@@ -254,6 +254,26 @@ pub fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
     String::from_utf8(answer).expect("answers are UTF-8")
 }
 
+/// The status code of a response.
+pub fn status_of(response: &str) -> u16 {
+    let code = response.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    code.unwrap_or_else(|| panic!("no response: {response:?}"))
+}
+
+/// The value of the header `name` in a response.
+pub fn header_of<'r>(response: &'r str, name: &str) -> Option<&'r str> {
+    let head = response.split("\r\n\r\n").next().unwrap_or_default();
+    head.lines().skip(1).find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        key.eq_ignore_ascii_case(name).then(|| value.trim())
+    })
+}
+
+/// What follows the head of a response.
+pub fn body_of(response: &str) -> &str {
+    response.split_once("\r\n\r\n").expect("a head ends with an empty line").1
+}
+
 /// Reads from a stream up to and with the empty line of a response head.
 pub fn read_response_head(stream: &mut impl Read) -> String {
     let mut head = Vec::new();

@@ -1,0 +1,535 @@
+//! Options, their sources, exit codes, listen URLs, signals and log formats.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use crate::rig::*;
+
+#[test]
+fn flags_beat_the_environment_which_beats_the_file() {
+    let folder = Folder::new("sources");
+    let file =
+        folder.write("falconet.conf", "ping-every = 11s\nidle-timeout = 11m\nmax-head = 11k\n");
+    let config = printed(
+        Falconet::command()
+            .env("FALCONET_IDLE_TIMEOUT", "22m")
+            .env("FALCONET_MAX_HEAD", "22k")
+            .args(["--print-config", "--config", &file, "--max-head", "33k"]),
+    );
+    for line in ["ping-every = 11s", "idle-timeout = 22m", "max-head = 33k", "write-timeout = 10s"]
+    {
+        assert!(config.lines().any(|there| there == line), "{line} is not in\n{config}");
+    }
+}
+
+#[test]
+fn listen_urls_of_one_source_replace_those_of_a_lesser_one() {
+    let folder = Folder::new("listen");
+    let file = folder.write("falconet.conf", "listen = http://a:1\nlisten = http://b:2\n");
+    for (environment, flags, urls) in [
+        (None, &[][..], &["http://a:1", "http://b:2"][..]),
+        (Some("http://c:3 unix:/d"), &[], &["http://c:3", "unix:/d"]),
+        (
+            Some("http://c:3"),
+            &["--listen=http://e:5", "--listen=http://f:6"],
+            &["http://e:5", "http://f:6"],
+        ),
+    ] {
+        let mut command = Falconet::command();
+        command
+            .env("FALCONET_CONFIG", &file)
+            .envs(environment.map(|urls| ("FALCONET_LISTEN", urls)));
+        let config = printed(command.arg("--print-config").args(flags));
+        let listen = config.lines().filter_map(|line| line.strip_prefix("listen = "));
+        assert_eq!(listen.collect::<Vec<_>>(), urls);
+    }
+}
+
+#[test]
+fn what_print_config_prints_is_read_back_the_same() {
+    let folder = Folder::new("round-trip");
+    let flags = [
+        "--listen=http://[::1]:81",
+        "--listen=unix:/tmp/x y",
+        "--broadcast-every=0",
+        "--ping-every=1500ms",
+        "--idle-timeout=2h",
+        "--head-timeout=90s",
+        "--write-timeout=0",
+        "--close-timeout=1ms",
+        "--max-message=70000",
+        "--max-head=256",
+        "--max-connections=1",
+        "--reject=drop",
+        "--log-level=off",
+        "--log-format=json",
+    ];
+    let config = printed(Falconet::command().arg("--print-config").args(flags));
+    for flag in flags {
+        let line = flag.trim_start_matches("--").replacen('=', " = ", 1);
+        assert!(config.lines().any(|there| there == line), "{line} is not in\n{config}");
+    }
+    let file = folder.write("printed.conf", &config);
+    assert_eq!(printed(Falconet::command().args(["--print-config", "--config", &file])), config);
+    assert_eq!(config.lines().count(), flags.len(), "every option is printed");
+}
+
+#[test]
+fn a_bad_option_is_named_with_its_value_and_what_would_be_right() {
+    let rows: [(&[&str], &[&str]); 12] = [
+        (&["--ping-every", "5"], &["--ping-every", "`5`", "250ms"]),
+        (&["--idle-timeout", "soon"], &["--idle-timeout", "`soon`", "25s"]),
+        (&["--broadcast-every", "-1s"], &["--broadcast-every", "`-1s`", "25s"]),
+        (&["--max-message", "1t"], &["--max-message", "`1t`", "64k"]),
+        (&["--max-message", "2g"], &["--max-message", "`2g`", "64k"]),
+        (&["--max-connections", "many"], &["--max-connections", "`many`", "1 to 1000000"]),
+        (&["--reject", "maybe"], &["--reject", "`maybe`", "respond, drop"]),
+        (&["--log-level", "loud"], &["--log-level", "`loud`", "info, debug"]),
+        (&["--log-format", "xml"], &["--log-format", "`xml`", "text, logfmt, json"]),
+        (&["--listen", "ftp://a"], &["--listen", "`ftp://a`", "http://HOST:PORT or unix:PATH"]),
+        (&["--listen", "http://a:99999"], &["--listen", "`http://a:99999`", "0 to 65535"]),
+        (&["--listen", ""], &["--listen", "``", "http://HOST:PORT or unix:PATH"]),
+    ];
+    for (flags, parts) in rows {
+        assert_refused(Falconet::command().args(flags), 2, parts);
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2() {
+    let rows: [(&[&str], &str); 6] = [
+        (&["--ping-evry", "5s"], "--ping-evry"),
+        (&["-x"], "-x"),
+        (&["serve"], "serve"),
+        (&["--ping-every"], "--ping-every"),
+        (&["--config"], "--config"),
+        (&["--check-config=yes"], "--check-config"),
+    ];
+    for (flags, part) in rows {
+        assert_refused(Falconet::command().args(flags), 2, &[part]);
+    }
+}
+
+#[test]
+fn a_bad_environment_is_exit_code_78() {
+    for (name, value, right) in [
+        ("FALCONET_PING_EVERY", "5", "25s"),
+        ("FALCONET_LISTEN", "http://a:1 ftp://b", "http://HOST:PORT"),
+        ("FALCONET_LOG_LEVEL", "", "warn"),
+        ("FALCONET_CONFIG", "/nowhere/falconet.conf", "/nowhere/falconet.conf"),
+    ] {
+        let part = if name == "FALCONET_CONFIG" { "can't read" } else { name };
+        assert_refused(Falconet::command().env(name, value), 78, &[part, right]);
+    }
+}
+
+#[test]
+fn a_bad_file_is_exit_code_78_and_its_line_is_named() {
+    let folder = Folder::new("bad-file");
+    for (text, parts) in [
+        ("# fine\n\nping-every = 5", &[":3: ", "ping-every", "`5`", "25s"][..]),
+        ("max-message = ten # bytes", &[":1: ", "max-message", "`ten # bytes`", "64k"]),
+        ("ping-evry = 5s", &[":1: ", "`ping-evry`"]),
+        ("ping-every: 5s", &[":1: ", "`ping-every: 5s`", "`key = value`"]),
+        ("config = other", &[":1: ", "`config`"]),
+    ] {
+        let file = folder.write("bad.conf", text);
+        let parts = [&[&*file], parts].concat();
+        assert_refused(Falconet::command().args(["--config", &file]), 78, &parts);
+        assert_refused(Falconet::command().args(["--check-config", "--config", &file]), 78, &parts);
+    }
+}
+
+#[test]
+fn values_that_do_not_go_together_are_exit_code_78() {
+    let flags = ["--ping-every", "30s", "--idle-timeout", "30s"];
+    assert_refused(
+        Falconet::command().args(flags),
+        78,
+        &["idle-timeout `30s`", "ping-every `30s`"],
+    );
+}
+
+#[test]
+fn check_config_says_that_a_good_one_is_good() {
+    let folder = Folder::new("check");
+    let file = folder.write("good.conf", "# all good\r\n  broadcast-every=5s\n\nreject = drop \n");
+    let said = printed(Falconet::command().args(["--check-config", "--config", &file]));
+    assert_eq!(said, "the configuration is good\n");
+}
+
+#[test]
+fn help_and_version_are_told_whatever_else_is_asked() {
+    for flags in [&["-V"][..], &["--version"], &["--print-config", "-V"]] {
+        let version = printed(Falconet::command().env("FALCONET_LISTEN", "bad").args(flags));
+        assert_eq!(version, concat!("falconet ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
+    let help = printed(Falconet::command().arg("-h"));
+    assert_eq!(help, printed(Falconet::command().arg("--help")));
+    for option in printed(Falconet::command().arg("--print-config")).lines() {
+        let (name, value) = option.split_once(" = ").unwrap();
+        assert!(help.contains(&format!("--{name} ")), "{name}");
+        assert!(help.contains(&format!("[default: {value}]")), "{option}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_one_line_and_exit_code_1() {
+    let falconet = Falconet::start(&[]);
+    let url = format!("http://{}", falconet.address());
+    let parts = &["falconet: ", &url, "in use"][..];
+    assert_refused(Falconet::command().args(["--listen", &url]), 1, parts);
+}
+
+#[test]
+fn a_unix_socket_speaks_http_and_websocket() {
+    let folder = Folder::new("unix");
+    let (_falconet, path) = start_on_unix(&folder);
+    let mut stream = connect_unix(&path);
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(status_of(&answer), 200);
+    assert_unix_echo(&path);
+}
+
+#[test]
+fn a_unix_socket_file_is_removed_at_the_stop() {
+    let folder = Folder::new("unix-stop");
+    let (mut falconet, path) = start_on_unix(&folder);
+    falconet.signal(Signal::TERM);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_stale_unix_socket_file_is_replaced() {
+    let folder = Folder::new("unix-stale");
+    // std leaves the file behind.
+    drop(UnixListener::bind(folder.path.join("socket")).unwrap());
+    let (mut falconet, path) = start_on_unix(&folder);
+    assert_unix_echo(&path);
+    // So does a server that is killed.
+    falconet.signal(Signal::KILL);
+    falconet.wait_for_exit(PATIENCE);
+    assert!(path.exists());
+    let (_falconet, path) = start_on_unix(&folder);
+    assert_unix_echo(&path);
+}
+
+#[test]
+fn a_live_unix_socket_is_refused() {
+    let folder = Folder::new("unix-live");
+    let (_falconet, path) = start_on_unix(&folder);
+    let url = format!("unix:{}", path.display());
+    assert_refused(Falconet::command().args(["--listen", &url]), 1, &[&url, "in use"]);
+    assert_unix_echo(&path);
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_refused_and_kept() {
+    let folder = Folder::new("unix-file");
+    let path = folder.write("precious", "data");
+    let url = format!("unix:{path}");
+    assert_refused(Falconet::command().args(["--listen", &url]), 1, &[&url, "no socket"]);
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "data");
+}
+
+#[test]
+fn a_listen_url_that_cannot_be_is_one_line_and_exit_code_1() {
+    let long = format!("unix:/tmp/{}", "x".repeat(200));
+    for url in ["unix:/nowhere/socket", &long, "http://256.0.0.1:80", "http://192.0.2.1:0"] {
+        assert_refused(Falconet::command().args(["--listen", url]), 1, &["falconet: ", url]);
+    }
+}
+
+#[test]
+fn a_hangup_drains() {
+    let mut falconet = Falconet::start(&[]);
+    let mut client = Client::connect(falconet.address());
+    falconet.signal(Signal::HUP);
+    assert_eq!(client.read().close_code(), 1001);
+    client.send(true, CLOSE, 1001_u16.to_be_bytes());
+    drop(client);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn a_hangup_ignored_at_the_start_stays_ignored() {
+    let mut command = Command::new("sh");
+    command.env_clear().args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    command.args([env!("CARGO_BIN_EXE_falconet"), "--listen", "http://127.0.0.1:0"]);
+    let mut falconet = Falconet::start_with(&mut command);
+    let mut client = Client::connect(falconet.address());
+    falconet.signal(Signal::HUP);
+    client.echo("still here");
+    // Were the hangup the first signal, this would be the second, and its exit code 1.
+    falconet.signal(Signal::TERM);
+    assert_eq!(client.read().close_code(), 1001);
+    client.send(true, CLOSE, 1001_u16.to_be_bytes());
+    drop(client);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn text_lines_have_time_level_message_and_fields() {
+    let line = logged_request("text", &[]);
+    let (time, rest) = line.split_once(' ').unwrap();
+    assert!(time.len() == 29 && time.ends_with("+00:00"), "{line}");
+    assert!(rest.starts_with("info  answered address=127.0.0.1:"), "{line}");
+    assert!(rest.contains(r#" path="/\"\\=\"" "#) && rest.ends_with(" status=404"), "{line}");
+}
+
+#[test]
+fn logfmt_lines_parse() {
+    let line = logged_request("logfmt", &[]);
+    let pairs = parse_logfmt(&line);
+    assert_fields(|key| pairs.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone()));
+}
+
+#[test]
+fn json_lines_parse() {
+    let line = logged_request("json", &[]);
+    let pairs = parse_json(&line);
+    assert_fields(|key| pairs.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone()));
+}
+
+#[test]
+fn in_the_journal_text_has_a_priority_and_no_time() {
+    let line = logged_request("text", &[("JOURNAL_STREAM", "8:12345")]);
+    assert!(line.starts_with("<6>answered address=127.0.0.1:"), "{line}");
+}
+
+#[test]
+fn no_byte_of_a_peer_reaches_the_log_raw() {
+    for format in ["text", "logfmt", "json"] {
+        let falconet = Falconet::start(&["--log-format", format, "--log-level", "trace"]);
+        for head in [
+            "GET /\x1b[31m HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\x1b[31m\r\n\r\n",
+            "GET /\u{9b}31m HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: \u{9b}31m\r\n\r\n",
+            "GET /nothing HTTP/1.1\r\nHost: a\r\nX-Request-Id: \u{9b}31m\r\n\r\n",
+            "GET /nothing HTTP/1.1\r\nHost: a\r\nX-Request-Id: a\tb\r\n\r\n",
+            "\x1b]0;title\x07 / HTTP/1.1\r\n\r\n",
+        ] {
+            exchange(falconet.address(), head);
+        }
+        get_odd_path(&falconet);
+        falconet.wait_for_line("correlation-of-the-last");
+        for line in falconet.log_so_far() {
+            assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn the_log_level_decides_what_is_logged() {
+    // What each level adds, by a word of it.
+    for (level, connection, ending) in [
+        ("debug", true, true),
+        ("info", true, false),
+        ("warn", false, false),
+        ("off", false, false),
+    ] {
+        let folder = Folder::new(&format!("level-{level}"));
+        let path = folder.path.join("socket");
+        let url = format!("unix:{}", path.display());
+        let mut child = Falconet::command()
+            .args(["--listen", &url, "--log-level", level])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Without a log there is no line to wait for.
+        wait_until("it listens", || UnixStream::connect(&path).is_ok());
+        assert_unix_echo(&path);
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM)
+            .unwrap();
+        let mut log = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        assert_eq!(log.contains("new connection"), connection, "{level}:\n{log}");
+        assert_eq!(log.contains("connection ended"), ending, "{level}:\n{log}");
+        assert_eq!(log.is_empty(), !connection, "{level}:\n{log}");
+    }
+}
+
+/// Runs a command that ends by itself; returns its exit code, stdout and stderr.
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() < deadline => std::thread::yield_now(),
+            None => {
+                child.kill().unwrap();
+                panic!("{command:?} does not end");
+            }
+        }
+    };
+    // Neither is longer than a pipe holds.
+    let (mut stdout, mut stderr) = (String::new(), String::new());
+    child.stdout.unwrap().read_to_string(&mut stdout).unwrap();
+    child.stderr.unwrap().read_to_string(&mut stderr).unwrap();
+    (status.code(), stdout, stderr)
+}
+
+/// What a command that succeeds prints.
+fn printed(command: &mut Command) -> String {
+    let (code, stdout, stderr) = run(command);
+    assert_eq!((code, &*stderr), (Some(0), ""), "{command:?}");
+    stdout
+}
+
+/// Checks that a command fails with `code` and one line on stderr that has all `parts`.
+fn assert_refused(command: &mut Command, code: i32, parts: &[&str]) {
+    let (got, stdout, stderr) = run(command);
+    assert_eq!((got, &*stdout), (Some(code), ""), "{command:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{command:?}: {stderr}");
+    assert!(stderr.starts_with("falconet: "), "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{part} is not in {stderr}");
+    }
+}
+
+/// A folder of one test's own, removed when it ends.
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("falconet-{name}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self { path }
+    }
+
+    /// Writes a file and returns its path.
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.into_os_string().into_string().unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+fn start_on_unix(folder: &Folder) -> (Falconet, PathBuf) {
+    let path = folder.path.join("socket");
+    let url = format!("unix:{}", path.display());
+    (Falconet::start_with(Falconet::command().args(["--listen", &url])), path)
+}
+
+fn connect_unix(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn assert_unix_echo(path: &Path) {
+    let mut stream = connect_unix(path);
+    stream.write_all(handshake("/").as_bytes()).unwrap();
+    assert_eq!(status_of(&read_response_head(&mut stream)), 101);
+    stream.write_all(&masked(true, TEXT, b"hello")).unwrap();
+    let mut echo = [0; 7];
+    stream.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"\x81\x05hello");
+}
+
+/// Asks for a path of quotes, a backslash and an equals sign.
+fn get_odd_path(falconet: &Falconet) {
+    let head = "GET /\"\\=\" HTTP/1.1\r\nHost: a\r\nX-Request-Id: correlation-of-the-last\r\n\r\n";
+    assert_eq!(status_of(&exchange(falconet.address(), head)), 404);
+}
+
+/// The log line of [`get_odd_path`].
+fn logged_request(format: &str, environment: &[(&str, &str)]) -> String {
+    let mut command = Falconet::command();
+    command.env("TZ", "UTC0").envs(environment.iter().copied());
+    let falconet = Falconet::start_with(command.args([
+        "--listen",
+        "http://127.0.0.1:0",
+        "--log-format",
+        format,
+    ]));
+    get_odd_path(&falconet);
+    falconet.wait_for_line("correlation-of-the-last")
+}
+
+fn assert_fields(field: impl Fn(&str) -> Option<String>) {
+    for (key, value) in [
+        ("level", "info"),
+        ("message", "answered"),
+        ("method", "GET"),
+        ("path", r#"/"\=""#),
+        ("correlation", "correlation-of-the-last"),
+        ("status", "404"),
+    ] {
+        assert_eq!(field(key).as_deref(), Some(value), "{key}");
+    }
+    assert!(field("time").unwrap().contains('T') && field("address").unwrap().starts_with("127."));
+}
+
+/// Reads `key=value key="quoted \" value"`, and nothing else.
+fn parse_logfmt(line: &str) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    let mut rest = line;
+    while !rest.is_empty() {
+        let (key, after) = rest.split_once('=').expect("a key");
+        assert!(key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "{key}");
+        let (value, after) = match after.strip_prefix('"') {
+            Some(quoted) => parse_string(quoted),
+            None => {
+                let end = after.find(' ').unwrap_or(after.len());
+                assert!(!after[..end].contains(['"', '=']), "{after}");
+                (after[..end].to_owned(), &after[end..])
+            }
+        };
+        pairs.push((key.to_owned(), value));
+        rest = if after.is_empty() { after } else { after.strip_prefix(' ').expect("a space") };
+    }
+    pairs
+}
+
+/// Reads a flat object of strings, and nothing else.
+fn parse_json(line: &str) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    let mut rest = line.strip_prefix('{').expect("an object");
+    loop {
+        let (key, after) = parse_string(rest.strip_prefix('"').expect("a key"));
+        let (value, after) = parse_string(after.strip_prefix(":\"").expect("a value"));
+        pairs.push((key, value));
+        match after.strip_prefix(',') {
+            Some(more) => rest = more,
+            None => {
+                assert_eq!(after, "}");
+                return pairs;
+            }
+        }
+    }
+}
+
+/// Reads to the closing quote; returns the text and what follows.
+fn parse_string(quoted: &str) -> (String, &str) {
+    let mut text = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((index, character)) = characters.next() {
+        match character {
+            '"' => return (text, &quoted[index + 1..]),
+            '\\' => text.push(characters.next().expect("an escape").1),
+            _ => text.push(character),
+        }
+    }
+    panic!("no closing quote: {quoted}")
+}

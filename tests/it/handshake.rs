@@ -1,0 +1,394 @@
+//! The table of request heads, each with the one right verdict.
+
+use std::io::{Read, Write};
+
+use crate::rig::*;
+
+use Verdict::{Dropped, Status, Upgraded};
+
+/// What a head gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// 101.
+    Upgraded,
+    /// Another response.
+    Status(u16),
+    /// The end of the stream, without a byte.
+    Dropped,
+}
+
+#[test]
+fn every_head_gets_its_verdict() {
+    let falconet = Falconet::start(QUIET);
+    assert_verdicts(|head| judge(&falconet, [head], || {}), |verdict| verdict);
+}
+
+#[test]
+fn a_head_in_two_pieces_gets_the_same_verdict() {
+    let falconet = Falconet::start(QUIET);
+    let mut barrier = Client::connect(falconet.address());
+    for (numerator, denominator) in [(0, 1), (1, 3), (1, 2), (2, 3), (1, 1)] {
+        let mut in_two = |head: &[u8]| {
+            // Never before the first byte or behind the last.
+            let (one, other) = head.split_at(1 + (head.len() - 2) * numerator / denominator);
+            judge(&falconet, [one, other], || read_by_now(&mut barrier))
+        };
+        assert_verdicts(&mut in_two, |verdict| verdict);
+    }
+}
+
+#[test]
+fn a_head_byte_by_byte_gets_the_same_verdict() {
+    let falconet = Falconet::start(QUIET);
+    let mut barrier = Client::connect(falconet.address());
+    let byte_by_byte = |head: &[u8]| {
+        // The long ones in no more pieces than the others.
+        let pieces = head.chunks(head.len().div_ceil(300));
+        judge(&falconet, pieces, || read_by_now(&mut barrier))
+    };
+    assert_verdicts(byte_by_byte, |verdict| verdict);
+}
+
+#[test]
+fn reject_drop_silences_what_is_refused_and_nothing_else() {
+    let falconet = Falconet::start(&[QUIET, &["--reject", "drop"]].concat());
+    let silenced = |verdict| match verdict {
+        Status(400..) => Dropped,
+        other => other,
+    };
+    assert_verdicts(|head| judge(&falconet, [head], || {}), silenced);
+}
+
+#[test]
+fn the_table_has_sixty_heads() {
+    assert!(table().len() >= 60, "{}", table().len());
+}
+
+/// Checks every head of the table, and names those that get the wrong verdict.
+fn assert_verdicts(mut judge: impl FnMut(&[u8]) -> Verdict, expected: impl Fn(Verdict) -> Verdict) {
+    let verdicts =
+        table().into_iter().map(|(name, head, right)| (name, judge(&head), expected(right)));
+    let wrong: Vec<_> = verdicts.filter(|(_, got, right)| got != right).collect();
+    assert!(wrong.is_empty(), "name, got, right: {wrong:#?}");
+}
+
+/// Sends a head in pieces, with `pause` between them, and sees what comes of it.
+fn judge<'p>(
+    falconet: &Falconet,
+    pieces: impl IntoIterator<Item = &'p [u8]>,
+    mut pause: impl FnMut(),
+) -> Verdict {
+    let mut stream = connect(falconet.address());
+    for (index, piece) in pieces.into_iter().enumerate() {
+        if index > 0 {
+            pause();
+        }
+        // It may have been refused already.
+        if stream.write_all(piece).and_then(|()| stream.flush()).is_err() {
+            break;
+        }
+    }
+    let mut byte = [0];
+    match stream.read(&mut byte) {
+        Ok(1) => {}
+        Ok(_) => return Dropped,
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Dropped,
+        Err(error) => panic!("neither an answer nor an end: {error}"),
+    }
+    let answer = format!("{}{}", char::from(byte[0]), read_response_head(&mut stream));
+    match status_of(&answer) {
+        101 => {
+            Client { stream }.echo("upgraded");
+            Upgraded
+        }
+        status => {
+            assert_eq!(header_of(&answer, "Connection"), Some("close"), "{answer}");
+            let mut body = String::new();
+            stream.read_to_string(&mut body).expect("a body, then the end");
+            let length = header_of(&answer, "Content-Length").expect("a length");
+            // None to HEAD.
+            assert!(body.is_empty() || length == body.len().to_string(), "{answer}");
+            Status(status)
+        }
+    }
+}
+
+/// Returns once the server has read what was sent before: its one thread answers in turn. Twice,
+/// since a new connection must be accepted first.
+fn read_by_now(barrier: &mut Client) {
+    barrier.echo("1");
+    barrier.echo("2");
+}
+
+/// Every head, with a name and its verdict.
+fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
+    let get = |lines: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").into_bytes();
+    let line = |request_line: &str| format!("{request_line}\r\nHost: a\r\n\r\n").into_bytes();
+    let host = |host_lines: &str| format!("GET / HTTP/1.1\r\n{host_lines}\r\n").into_bytes();
+    let target = |bytes: &[u8]| [b"GET ", bytes, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+    let raw = |bytes: &[u8]| bytes.to_vec();
+    let upgrade = |request_line: &str, lines: &[&str]| {
+        format!("{request_line}\r\n{}\r\n\r\n", lines.join("\r\n")).into_bytes()
+    };
+    let asks = |lines: &[&str]| upgrade("GET / HTTP/1.1", lines);
+    let filled_to = |bytes: usize| {
+        let head = get("X-Filler: \r\n");
+        get(&format!("X-Filler: {}\r\n", "x".repeat(bytes - head.len())))
+    };
+    let headers = |count: usize| get(&"X-One-Of: many\r\n".repeat(count - 1));
+    let target_of = |bytes: usize| target(format!("/{}", "x".repeat(bytes - 1)).as_bytes());
+    const CONNECTION: &str = "Connection: Upgrade";
+    const UPGRADE: &str = "Upgrade: websocket";
+    const VERSION: &str = "Sec-WebSocket-Version: 13";
+    const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    const HOST: &str = "Host: a";
+    vec![
+        // A good request, in all its forms.
+        ("a page", get(""), Status(200)),
+        ("nothing there", line("GET /nothing HTTP/1.1"), Status(404)),
+        ("a query", line("GET /?a=b&c HTTP/1.1"), Status(200)),
+        ("absolute form", line("GET http://a/ HTTP/1.1"), Status(200)),
+        ("absolute form in capitals", line("GET HTTP://A/ HTTP/1.1"), Status(200)),
+        ("absolute form without a path", line("GET http://a HTTP/1.1"), Status(200)),
+        ("HTTP/1.0", line("GET / HTTP/1.0"), Status(200)),
+        ("one empty line before", [raw(b"\r\n"), get("")].concat(), Status(200)),
+        ("no space after a colon", get("X-Tight:x\r\n"), Status(200)),
+        ("an empty value", get("X-Empty:\r\n"), Status(200)),
+        (
+            "bytes beyond ASCII where nobody acts on them",
+            host("Host: a\r\nX-N: \u{e9}\r\n"),
+            Status(200),
+        ),
+        ("a tab in a value", get("X-Tab: a\tb\r\n"), Status(200)),
+        ("a GET with an empty body", get("Content-Length: 0\r\n"), Status(200)),
+        ("8 KiB", filled_to(8192), Status(200)),
+        ("a target of 2 KiB", target_of(2048), Status(404)),
+        ("64 headers", headers(64), Status(200)),
+        // A good upgrade, in all its forms.
+        ("an upgrade", asks(&[HOST, CONNECTION, UPGRADE, VERSION, KEY]), Upgraded),
+        ("in another order", asks(&[KEY, VERSION, UPGRADE, CONNECTION, HOST]), Upgraded),
+        (
+            "in another case",
+            asks(&["hOST: a", "CONNECTION: uPGRADE", "upgrade: WebSocket", VERSION, KEY]),
+            Upgraded,
+        ),
+        (
+            "in a list",
+            asks(&[HOST, "Connection: keep-alive, Upgrade", UPGRADE, VERSION, KEY]),
+            Upgraded,
+        ),
+        (
+            "in a list of two lines",
+            asks(&[HOST, "Connection: keep-alive", CONNECTION, UPGRADE, VERSION, KEY]),
+            Upgraded,
+        ),
+        (
+            "one of two protocols",
+            asks(&[HOST, CONNECTION, "Upgrade: h2c, websocket", VERSION, KEY]),
+            Upgraded,
+        ),
+        (
+            "with white space about values",
+            asks(&[HOST, "Connection:\t Upgrade \t", UPGRADE, "Sec-WebSocket-Version:13", KEY]),
+            Upgraded,
+        ),
+        (
+            "with a query and an origin",
+            upgrade(
+                "GET /?a HTTP/1.1",
+                &[HOST, "Origin: http://b", CONNECTION, UPGRADE, VERSION, KEY],
+            ),
+            Upgraded,
+        ),
+        (
+            "in absolute form",
+            upgrade("GET http://a/ HTTP/1.1", &[HOST, CONNECTION, UPGRADE, VERSION, KEY]),
+            Upgraded,
+        ),
+        // An upgrade that is none.
+        ("no Connection", asks(&[HOST, UPGRADE, VERSION, KEY]), Status(400)),
+        (
+            "no token upgrade",
+            asks(&[HOST, "Connection: upgraded", UPGRADE, VERSION, KEY]),
+            Status(400),
+        ),
+        // What does not ask for WebSocket gets the page.
+        ("no Upgrade", asks(&[HOST, CONNECTION, VERSION, KEY]), Status(200)),
+        ("another protocol", asks(&[HOST, CONNECTION, "Upgrade: h2c", VERSION, KEY]), Status(200)),
+        (
+            "a protocol that only begins so",
+            asks(&[HOST, CONNECTION, "Upgrade: websockets", VERSION, KEY]),
+            Status(200),
+        ),
+        (
+            "nobody there to talk to",
+            upgrade("GET /nothing HTTP/1.1", &[HOST, CONNECTION, UPGRADE, VERSION, KEY]),
+            Status(404),
+        ),
+        (
+            "HTTP/1.0 upgrade",
+            upgrade("GET / HTTP/1.0", &[HOST, CONNECTION, UPGRADE, VERSION, KEY]),
+            Status(400),
+        ),
+        (
+            "POST upgrade",
+            upgrade("POST / HTTP/1.1", &[HOST, CONNECTION, UPGRADE, VERSION, KEY]),
+            Status(405),
+        ),
+        (
+            "HEAD upgrade",
+            upgrade("HEAD / HTTP/1.1", &[HOST, CONNECTION, UPGRADE, VERSION, KEY]),
+            Status(405),
+        ),
+        ("no version", asks(&[HOST, CONNECTION, UPGRADE, KEY]), Status(426)),
+        (
+            "version 12",
+            asks(&[HOST, CONNECTION, UPGRADE, "Sec-WebSocket-Version: 12", KEY]),
+            Status(426),
+        ),
+        (
+            "version 013",
+            asks(&[HOST, CONNECTION, UPGRADE, "Sec-WebSocket-Version: 013", KEY]),
+            Status(426),
+        ),
+        (
+            "a list of versions",
+            asks(&[HOST, CONNECTION, UPGRADE, "Sec-WebSocket-Version: 8, 13", KEY]),
+            Status(426),
+        ),
+        ("two versions", asks(&[HOST, CONNECTION, UPGRADE, VERSION, VERSION, KEY]), Status(426)),
+        ("no key", asks(&[HOST, CONNECTION, UPGRADE, VERSION]), Status(400)),
+        ("two keys", asks(&[HOST, CONNECTION, UPGRADE, VERSION, KEY, KEY]), Status(400)),
+        (
+            "an empty key",
+            asks(&[HOST, CONNECTION, UPGRADE, VERSION, "Sec-WebSocket-Key:"]),
+            Status(400),
+        ),
+        (
+            "a key of 15 bytes",
+            asks(&[HOST, CONNECTION, UPGRADE, VERSION, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAA"]),
+            Status(400),
+        ),
+        (
+            "a key of 17 bytes",
+            asks(&[
+                HOST,
+                CONNECTION,
+                UPGRADE,
+                VERSION,
+                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAAA=",
+            ]),
+            Status(400),
+        ),
+        (
+            "a key without padding",
+            asks(&[
+                HOST,
+                CONNECTION,
+                UPGRADE,
+                VERSION,
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ",
+            ]),
+            Status(400),
+        ),
+        (
+            "a key that is no base64",
+            asks(&[
+                HOST,
+                CONNECTION,
+                UPGRADE,
+                VERSION,
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j!!==",
+            ]),
+            Status(400),
+        ),
+        (
+            "an upgrade with a body",
+            asks(&[HOST, CONNECTION, UPGRADE, VERSION, KEY, "Content-Length: 1"]),
+            Status(400),
+        ),
+        ("an upgrade without a host", asks(&[CONNECTION, UPGRADE, VERSION, KEY]), Status(400)),
+        // Lines and bytes that are no HTTP.
+        ("bare line feeds", raw(b"GET / HTTP/1.1\nHost: a\n\n"), Dropped),
+        ("one bare line feed", raw(b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n"), Dropped),
+        ("a bare line feed at the end", raw(b"GET / HTTP/1.1\r\nHost: a\r\n\n"), Dropped),
+        ("a bare line feed before", [raw(b"\n"), get("")].concat(), Dropped),
+        ("two empty lines before", [raw(b"\r\n\r\n"), get("")].concat(), Dropped),
+        ("a bare carriage return", get("X: a\rb\r\n"), Dropped),
+        ("a bare carriage return before", [raw(b"\r"), get("")].concat(), Dropped),
+        ("a null in a value", get("X: a\0b\r\n"), Dropped),
+        ("an escape in the target", target(b"/\x1b[31m"), Dropped),
+        ("a folded line", get("X: a\r\n b\r\n"), Dropped),
+        ("a space before the first header", raw(b"GET / HTTP/1.1\r\n Host: a\r\n\r\n"), Dropped),
+        ("a space before a colon", get("X : a\r\n"), Dropped),
+        ("no colon", get("X\r\n"), Dropped),
+        ("no header name", get(": a\r\n"), Dropped),
+        ("a header name beyond ASCII", get("X\u{e9}: a\r\n"), Dropped),
+        ("no version of HTTP", line("GET /"), Dropped),
+        ("HTTP/2", line("GET / HTTP/2.0"), Dropped),
+        ("HTTP/1.2", line("GET / HTTP/1.2"), Dropped),
+        ("HTTP in lower case", line("GET / http/1.1"), Dropped),
+        ("the preface of HTTP/2", raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), Dropped),
+        ("two spaces", line("GET  / HTTP/1.1"), Dropped),
+        ("a space in the target", line("GET /a b HTTP/1.1"), Dropped),
+        ("a space after the version", line("GET / HTTP/1.1 "), Dropped),
+        ("no method", line(" / HTTP/1.1"), Dropped),
+        ("a method that is no token", line("G(T / HTTP/1.1"), Dropped),
+        ("a greeting of another protocol", raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), Dropped),
+        ("a target of broken UTF-8", target(b"/\xff"), Dropped),
+        // HTTP that is refused.
+        ("a target beyond ASCII", target("/\u{e9}".as_bytes()), Status(400)),
+        ("a fragment in the target", target(b"/#top"), Status(400)),
+        ("a target without a slash", target(b"index.html"), Status(400)),
+        ("the asterisk form", line("OPTIONS * HTTP/1.1"), Status(400)),
+        ("the authority form", line("CONNECT a:80 HTTP/1.1"), Status(400)),
+        ("absolute form of another host", line("GET http://b/ HTTP/1.1"), Status(400)),
+        ("absolute form of another scheme", line("GET https://a/ HTTP/1.1"), Status(400)),
+        ("absolute form without a host", upgrade("GET http:/// HTTP/1.1", &["Host:"]), Status(400)),
+        ("a target beyond 2 KiB", target_of(2049), Status(414)),
+        ("beyond 8 KiB", filled_to(8193), Status(431)),
+        ("far beyond 8 KiB", filled_to(60_000), Status(431)),
+        ("65 headers", headers(65), Status(431)),
+        ("no host", host(""), Status(400)),
+        ("no host, HTTP/1.0", raw(b"GET / HTTP/1.0\r\n\r\n"), Status(400)),
+        ("two hosts", host("Host: a\r\nHost: a\r\n"), Status(400)),
+        ("an empty host", host("Host:\r\n"), Status(400)),
+        ("a host with a user", host("Host: u@a\r\n"), Status(400)),
+        ("a host with a path", host("Host: a/b\r\n"), Status(400)),
+        ("a list of hosts", host("Host: a,b\r\n"), Status(400)),
+        ("a host with a space", host("Host: a b\r\n"), Status(400)),
+        ("a host beyond ASCII", host("Host: \u{e9}\r\n"), Status(400)),
+        ("a host with a tag", host("Host: <a>\r\n"), Status(400)),
+        ("a port that is no number", host("Host: a:b\r\n"), Status(400)),
+        ("two ports", host("Host: a:1:2\r\n"), Status(400)),
+        ("a port alone", host("Host: :80\r\n"), Status(400)),
+        ("an open bracket", host("Host: [::1\r\n"), Status(400)),
+        ("a bracket in a name", host("Host: a]\r\n"), Status(400)),
+        ("a host with a port", host("Host: a.example:8080\r\n"), Status(200)),
+        ("an IPv6 host with a port", host("Host: [::1]:8080\r\n"), Status(200)),
+        ("chunks", get("Transfer-Encoding: chunked\r\n"), Status(501)),
+        (
+            "chunks and a length",
+            get("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"),
+            Status(501),
+        ),
+        ("a GET with a body", get("Content-Length: 3\r\n"), Status(400)),
+        ("two lengths", get("Content-Length: 0\r\nContent-Length: 0\r\n"), Status(400)),
+        ("a list of lengths", get("Content-Length: 0, 0\r\n"), Status(400)),
+        ("a signed length", get("Content-Length: +0\r\n"), Status(400)),
+        ("a negative length", get("Content-Length: -1\r\n"), Status(400)),
+        ("a length in hex", get("Content-Length: 0x0\r\n"), Status(400)),
+        ("an empty length", get("Content-Length:\r\n"), Status(400)),
+        ("a length of 20 digits", get("Content-Length: 00000000000000000000\r\n"), Status(400)),
+        ("Accept beyond ASCII", get("Accept: \u{e9}\r\n"), Status(400)),
+        ("Connection beyond ASCII", get("Connection: \u{e9}\r\n"), Status(400)),
+        // Methods.
+        ("a POST", line("POST / HTTP/1.1"), Status(405)),
+        ("a POST elsewhere", line("POST /nothing HTTP/1.1"), Status(404)),
+        ("a method unheard of", line("BREW / HTTP/1.1"), Status(405)),
+        ("a method in lower case", line("get / HTTP/1.1"), Status(405)),
+    ]
+}
+
+/// The barrier's echoes must not be mixed with broadcasts.
+const QUIET: &[&str] = &["--broadcast-every", "0"];
