@@ -116,17 +116,21 @@ enum NoHead {
 
 async fn read_head(transport: &Transport, config: &Config) -> Result<Heard, NoHead> {
     let mut bytes = Vec::new();
+    let mut filled = 0;
     let mut scan = HeadScan::default();
     loop {
-        let filled = bytes.len();
-        // As large as it was, but never beyond the limit: what follows the head is not ours to read.
-        let room = filled.max(FIRST_READ_BYTES).min(config.limits.head_bytes - filled);
-        bytes.resize(filled + room, 0);
+        if filled == bytes.len() {
+            // Twice as large, but never beyond the limit: what follows the head is not ours to read.
+            let size = (2 * filled).max(FIRST_READ_BYTES);
+            bytes.resize(size.min(config.limits.head_bytes), 0);
+        }
         let read = poll_fn(|cx| transport.poll_recv(cx, &mut bytes[filled..])).await;
-        let count = read.ok().filter(|count| *count > 0).ok_or(NoHead::Lost)?;
-        bytes.truncate(filled + count);
-        match scan.find(&bytes, &config.limits) {
-            Ok(Some(head)) => return Ok(Heard { bytes, head }),
+        filled += read.ok().filter(|count| *count > 0).ok_or(NoHead::Lost)?;
+        match scan.find(&bytes[..filled], &config.limits) {
+            Ok(Some(head)) => {
+                bytes.truncate(filled);
+                return Ok(Heard { bytes, head });
+            }
             Ok(None) => {}
             Err(error) => return Err(NoHead::Refused(error)),
         }

@@ -6,10 +6,11 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use async_channel::{Receiver, Sender};
-use futures_lite::future;
+use futures_lite::{FutureExt, future};
 use rustix::process::{Resource, getrlimit};
 use slab::Slab;
 use smol::{LocalExecutor, Task};
@@ -167,10 +168,14 @@ impl Server {
         let (hub, state, inbox) = hub::open(config.timeouts.clone());
         let hub_task = executor.spawn(hub::run(state, inbox));
         let sweep: Box<dyn AnyService> = Box::new(Sweep);
-        let services: Vec<Task<()>> = services
+        let mut services: Vec<Task<()>> = services
             .into_iter()
             .chain([sweep])
-            .map(|service| executor.spawn(service.run_boxed(hub.clone(), stop.clone())))
+            .map(|service| {
+                let running = AssertUnwindSafe(service.run_boxed(hub.clone(), stop.clone()));
+                // A panic, which the hook has logged, must not reach who waits for the service's end.
+                executor.spawn(async { drop(running.catch_unwind().await) })
+            })
             .collect();
 
         let connections = Rc::new(Connections::new(config.limits.connections));
@@ -190,7 +195,7 @@ impl Server {
         log::info!("stopping: {} connections to close", connections.count());
         cancel(acceptors).await;
         drop(stopping);
-        drain(&hub, &connections, &timer, &context.config).await;
+        drain(&hub, &connections, &mut services, &timer, &context.config).await;
         cancel(services).await;
         hub_task.cancel().await;
     }
@@ -224,14 +229,24 @@ async fn turn_away(transport: &Transport, peer: Peer) {
     transport.shut_down();
 }
 
-/// Has every session closed and waits for them; what is left at the deadline is aborted.
-async fn drain(hub: &HubHandle, connections: &Connections, timer: &Timer, config: &Config) {
+/// Has every session closed, and waits for them and for the services; connections left at the deadline
+/// are aborted.
+async fn drain(
+    hub: &HubHandle,
+    connections: &Connections,
+    services: &mut [Task<()>],
+    timer: &Timer,
+    config: &Config,
+) {
     let deadline = timer.sleep(Some(config.timeouts.drain));
     let closing = async {
         let _ = hub.drain(CloseReason::STOPPING).await;
         connections.until_none().await;
+        for service in services {
+            service.await;
+        }
     };
-    if timer.until(deadline, closing).await.is_none() {
+    if timer.until(deadline, closing).await.is_none() && connections.count() > 0 {
         log::info!("aborting {} connections", connections.count());
         let left = connections.tasks.take().into_iter().map(|(_, task)| task);
         cancel(left.collect()).await;

@@ -189,7 +189,7 @@ const isText = (data) => typeof data === 'string';
 
 const localTime = (date) => `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
 
-const milliseconds = (duration) => `${duration.toFixed(1)} ms`;
+const inMs = (duration) => `${duration.toFixed(1)} ms`;
 
 const grouped = (number) => number.toLocaleString('en');
 
@@ -212,7 +212,7 @@ function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
   const row = element('li', '');
   const isMessage = text === undefined;
   const type = isMessage ? (isText(data) ? 'text' : 'binary') : '';
-  const facts = [source, roundTrip >= 0 && milliseconds(roundTrip), type, isMessage && inBytes(size)];
+  const facts = [source, roundTrip >= 0 && inMs(roundTrip), type, isMessage && inBytes(size)];
   row.className = `${kind} ${type} ${source}`;
   row.append(
     element('time', localTime(at)),
@@ -245,7 +245,7 @@ const connection = connectionTo(address, {
   received(payload) {
     const data = isText(payload) ? payload : new Uint8Array(payload);
     const roundTrip = settle(data);
-    if (roundTrip !== undefined) lastRoundTrip = milliseconds(roundTrip);
+    if (roundTrip !== undefined) lastRoundTrip = inMs(roundTrip);
     record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? 'broadcast' : 'echo' });
   },
   failed() {

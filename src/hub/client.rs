@@ -135,7 +135,7 @@ impl Client {
             Some(CloseReason::new(CloseCode::Policy, "not reading"))
         } else if passed(self.message_started.get(), timeouts.message) {
             Some(CloseReason::new(CloseCode::Policy, "message unfinished"))
-        } else if passed(Some(self.last_seen.get()), timeouts.idle) {
+        } else if passed(Some(self.last_seen.get()), timeouts.idle) && self.was_asked(timeouts) {
             Some(CloseReason::new(CloseCode::Policy, "idle timeout"))
         } else {
             None
@@ -167,6 +167,13 @@ impl Client {
         for since in [&self.write_blocked_since, &self.message_started] {
             since.set(since.get().map(|_| now));
         }
+    }
+
+    /// Whether it has had a Ping to answer since it was last seen; without pings silence is enough.
+    /// Sweeps are some time apart: the one that finds the idle timeout over may be the first since the
+    /// Ping was due.
+    fn was_asked(&self, timeouts: &Timeouts) -> bool {
+        timeouts.ping_every.is_none() || self.last_ping.get() > self.last_seen.get()
     }
 
     fn ping_due(&self, timeouts: &Timeouts) -> Option<Instant> {

@@ -179,7 +179,9 @@ impl AsyncRead for Gate {
                 self.turn_bytes_left = TURN_BYTES;
                 return Poll::Pending;
             };
-            self.turn_bytes_left = self.turn_bytes_left.saturating_sub(count);
+            let frames = std::mem::take(&mut self.meter.frames);
+            let cost = count + frames * FRAME_COST_BYTES;
+            self.turn_bytes_left = self.turn_bytes_left.saturating_sub(cost);
             if self.ahead.is_empty() {
                 return Poll::Ready(Ok(count));
             }
@@ -230,6 +232,8 @@ struct Meter {
     message_limit: u64,
     control_frames_left: f32,
     control_refilled: Instant,
+    /// Frames begun since somebody last looked.
+    frames: usize,
 }
 
 impl Meter {
@@ -247,6 +251,7 @@ impl Meter {
             message_limit: message_bytes as u64,
             control_frames_left: CONTROL_BURST_FRAMES,
             control_refilled: now,
+            frames: 0,
         }
     }
 
@@ -298,6 +303,7 @@ impl Meter {
     }
 
     fn begin_frame(&mut self, now: Instant) -> Result<(), CloseReason> {
+        self.frames += 1;
         let header = &self.header;
         self.payload_left = match header[1] & 0x7f {
             126 => u64::from(u16::from_be_bytes([header[2], header[3]])),
@@ -350,6 +356,9 @@ const SMALL_FRAME_BYTES: usize = 256;
 const AHEAD_BYTES: u64 = 64 * 1024;
 /// How much may be read before other tasks run; one read may go beyond it by a frame.
 const TURN_BYTES: usize = 4096;
+/// What a frame counts for in a turn beside its bytes: an empty one takes tungstenite as long as many
+/// bytes do, and it takes all of a read in one go. So a read full of them ends the turn.
+const FRAME_COST_BYTES: usize = 64;
 const MAX_HEADER_BYTES: usize = 14;
 /// How many frame headers a message may have beside its payload.
 const HEADERS_PER_MESSAGE: usize = 1024;

@@ -4,16 +4,19 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
 
 /// How long anything may take that should take no time.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A steady trickle rather than a flood of its own.
+pub const CANARY_PAUSE: Duration = Duration::from_millis(1);
 
 /// The program, running.
 pub struct Falconet {
@@ -61,6 +64,29 @@ impl Falconet {
             falconet.addresses =
                 authority.replace("localhost", "127.0.0.1").parse().into_iter().collect();
         }
+        falconet
+    }
+
+    /// Starts the program on a free port of 127.0.0.1 with more `flags` and with `stderr`, which nobody
+    /// reads for us: where it listens is found in /proc.
+    pub fn start_unheard(flags: &[&str], stderr: Stdio) -> Self {
+        let child = Self::command()
+            .args(["--listen", "http://127.0.0.1:0"])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("the program starts");
+        let mut falconet =
+            Self { child, log: channel().1, seen: Mutex::default(), addresses: Vec::new() };
+        wait_until("the program listens", || {
+            falconet.addresses.extend(
+                listening_port(falconet.child.id())
+                    .map(|port| SocketAddr::from(([127, 0, 0, 1], port))),
+            );
+            !falconet.addresses.is_empty()
+        });
         falconet
     }
 
@@ -119,14 +145,12 @@ impl Falconet {
         }
     }
 
-    /// Resident memory that is this process's own, in KiB.
+    /// Resident memory that is this process's own and of no file, in KiB: pages of the program's file
+    /// are its own, too, but only while no other test runs the program.
     pub fn private_kib(&self) -> u64 {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap();
-        let field = |name: &str| -> u64 {
-            let line = rollup.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.trim().trim_end_matches(" kB").trim().parse().unwrap()
-        };
-        field("Private_Clean:") + field("Private_Dirty:")
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse().unwrap()
     }
 
     /// How many descriptors the process has open.
@@ -143,6 +167,25 @@ impl Falconet {
         });
         Duration::from_nanos(nanoseconds.sum())
     }
+
+    /// The descriptor the process would get next: the lowest it has not.
+    pub fn next_file(&self) -> u64 {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().flatten();
+        let open: Vec<u64> =
+            files.filter_map(|file| file.file_name().to_str()?.parse().ok()).collect();
+        (0..).find(|file| !open.contains(file)).unwrap()
+    }
+
+    /// How often any of its threads has left a processor, of itself or not: one that sleeps does not.
+    pub fn context_switches(&self) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let switches = tasks.flatten().map(|task| {
+            let status = std::fs::read_to_string(task.path().join("status")).unwrap();
+            let counts = status.lines().filter(|line| line.contains("ctxt_switches"));
+            counts.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+        });
+        switches.map(|count: u64| count).sum()
+    }
 }
 
 impl Drop for Falconet {
@@ -151,6 +194,21 @@ impl Drop for Falconet {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The port of the TCP socket over IPv4 that a process listens on (proc_pid_net(5)).
+fn listening_port(pid: u32) -> Option<u16> {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let links: Vec<String> = files
+        .filter_map(|file| Some(std::fs::read_link(file.path()).ok()?.to_str()?.to_owned()))
+        .collect();
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
+    table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, _, "0A", _, _, _, _, _, inode, ..] = fields[..] else { return None };
+        links.contains(&format!("socket:[{inode}]")).then_some(())?;
+        u16::from_str_radix(local.split_once(':')?.1, 16).ok()
+    })
 }
 
 /// Waits until `condition` holds, at most [`PATIENCE`]; for what sends no event.
@@ -332,7 +390,7 @@ impl Client {
         Ok(Received { fin: header[0] & 0x80 != 0, opcode: header[0] & 0x0f, payload })
     }
 
-    /// Sends a text message and checks that it comes back; skips broadcasts.
+    /// Sends a text message and checks that it comes back; skips broadcasts, answers pings.
     pub fn echo(&mut self, text: &str) {
         self.send(true, TEXT, text);
         let deadline = Instant::now() + PATIENCE;
@@ -340,6 +398,10 @@ impl Client {
             assert!(Instant::now() < deadline, "nothing but broadcasts");
             let frame = self.read();
             if frame.opcode == TEXT && frame.payload.starts_with(b"Server time: ") {
+                continue;
+            }
+            if frame.opcode == PING {
+                self.send(true, PONG, frame.payload);
                 continue;
             }
             assert_eq!(frame.text(), text);
@@ -361,6 +423,52 @@ impl Client {
     }
 }
 
+/// A healthy client that says nothing of itself but answers pings, in a thread of its own.
+pub struct Quiet {
+    stream: TcpStream,
+    pongs: Arc<AtomicUsize>,
+    thread: JoinHandle<Option<u16>>,
+}
+
+impl Quiet {
+    pub fn start(mut client: Client) -> Self {
+        let stream = client.stream.try_clone().unwrap();
+        let pongs = Arc::new(AtomicUsize::new(0));
+        let count = pongs.clone();
+        let thread = std::thread::spawn(move || {
+            loop {
+                match client.try_read() {
+                    Ok(ping) if ping.opcode == PING => {
+                        client.send(true, PONG, ping.payload);
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(close) if close.opcode == CLOSE => return Some(close.close_code()),
+                    Ok(_) => {}
+                    Err(_) => return None,
+                }
+            }
+        });
+        Self { stream, pongs, thread }
+    }
+
+    /// How many pings it has answered.
+    pub fn pongs(&self) -> usize {
+        self.pongs.load(Ordering::Relaxed)
+    }
+
+    /// Leaves with a Close and says what came back; `None` if it was lost before.
+    pub fn finish(self) -> Option<u16> {
+        let _ = (&self.stream).write_all(&masked(true, CLOSE, &1000_u16.to_be_bytes()));
+        self.thread.join().expect("no client panics")
+    }
+
+    /// Leaves without a word.
+    pub fn vanish(self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        let _ = self.thread.join();
+    }
+}
+
 /// Two healthy clients that echo all the time, each in a thread of its own.
 pub struct Canaries {
     stop: Arc<AtomicBool>,
@@ -368,7 +476,33 @@ pub struct Canaries {
 }
 
 impl Canaries {
+    /// Canaries of a server anywhere, with a millisecond between their messages.
     pub fn start(address: SocketAddr) -> Self {
+        Self::sing(address, CANARY_PAUSE, || Duration::ZERO)
+    }
+
+    /// Canaries with `pause` between their messages, whose times are those the server answers for: less
+    /// what it and the canary stood in the queue for a processor that was with others. A flooder on
+    /// this machine takes processors as one elsewhere would not.
+    pub fn start_every(pause: Duration, falconet: &Falconet) -> Self {
+        let pid = falconet.pid();
+        let queued = move || {
+            let paths =
+                [format!("/proc/{pid}/schedstat"), "/proc/thread-self/schedstat".to_owned()];
+            let nanoseconds = paths.into_iter().filter_map(|path| {
+                let text = std::fs::read_to_string(path).ok()?;
+                text.split_whitespace().nth(1)?.parse::<u64>().ok()
+            });
+            Duration::from_nanos(nanoseconds.sum())
+        };
+        Self::sing(falconet.address(), pause, queued)
+    }
+
+    fn sing(
+        address: SocketAddr,
+        pause: Duration,
+        queued: impl Fn() -> Duration + Send + Copy + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..2)
             .map(|canary| {
@@ -377,11 +511,11 @@ impl Canaries {
                 std::thread::spawn(move || {
                     let mut times = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
-                        let sent = Instant::now();
+                        let (sent, queued_before) = (Instant::now(), queued());
                         client.echo(&format!("canary {canary} message {}", times.len()));
-                        times.push(sent.elapsed());
-                        // A steady trickle rather than a flood of its own.
-                        std::thread::sleep(Duration::from_millis(1));
+                        let elapsed = sent.elapsed();
+                        times.push(elapsed.saturating_sub(queued() - queued_before));
+                        std::thread::sleep(pause);
                     }
                     client.send(true, CLOSE, 1000_u16.to_be_bytes());
                     assert_eq!(client.read_to_close(), Some(1000));
@@ -402,7 +536,35 @@ impl Canaries {
     }
 }
 
+impl Canaries {
+    /// Stops them. Fails if one lost anything or they were held up.
+    pub fn assert_well(self) {
+        let times = self.finish();
+        println!("canaries: p99 {:?} of {}", p99(&times), times.len());
+        assert!(p99(&times) < Duration::from_millis(50), "{:?}", p99(&times));
+    }
+}
+
 /// The time that 99 of 100 stay below.
 pub fn p99(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() * 99 / 100]
+}
+
+/// How many of the `wanted` sockets a test may have at both ends: all, on most machines. Raises the
+/// limit of open files as far as it goes.
+pub fn affordable(wanted: usize) -> usize {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(Resource::Nofile, raised).expect("a limit may rise to its maximum");
+    let most = limit.maximum.map_or(usize::MAX, |maximum| maximum as usize / 8);
+    if most < wanted {
+        eprintln!("only {most} connections instead of {wanted}: the limit of open files is low");
+    }
+    wanted.min(most)
+}
+
+/// The turn of a test that measures times or keeps the machine busy: one at a time.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

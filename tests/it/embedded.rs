@@ -1,0 +1,276 @@
+//! What the library promises to who composes a server of their own.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use falconet::{
+    Action, Asset, ClientId, CloseReason, Config, Denied, Echo, HubHandle, RequestHead, Server,
+    ServerBuilder, Service, Session, SessionEnd, Stop, Stopper,
+};
+
+use crate::rig::*;
+
+/// A server in a thread of this process.
+struct Embedded {
+    address: std::net::SocketAddr,
+    stopper: Stopper,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Embedded {
+    /// Runs what `compose` makes, on a free port.
+    fn start(compose: impl FnOnce(ServerBuilder) -> ServerBuilder + Send + 'static) -> Self {
+        let (started, starting) = channel();
+        let thread = std::thread::spawn(move || {
+            let url = "http://127.0.0.1:0".parse().unwrap();
+            let server = compose(Server::builder()).bind([&url]).unwrap();
+            started.send((server.urls()[0].to_string(), server.stopper())).unwrap();
+            server.run()
+        });
+        let (url, stopper) = starting.recv_timeout(PATIENCE).unwrap();
+        let address = url.trim_start_matches("http://").parse().unwrap();
+        Self { address, stopper, thread: Some(thread) }
+    }
+
+    /// Stops the server and waits for its end.
+    fn stop(mut self) -> std::thread::Result<std::io::Result<()>> {
+        self.stopper.stop();
+        let thread = self.thread.take().unwrap();
+        wait_until("the server has ended", || thread.is_finished());
+        thread.join()
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.stopper.stop();
+    }
+}
+
+/// Panics in its first message.
+async fn panic_when_spoken_to(mut session: Session) -> SessionEnd {
+    session.next().await;
+    // A panic like any other, but the hook prints nothing into the tests' output.
+    std::panic::resume_unwind(Box::new("an endpoint of a test"))
+}
+
+/// Answers every message with how many clients the hub knows.
+async fn count(mut session: Session) -> SessionEnd {
+    while session.next().await.is_some() {
+        let census = session.hub().census().await.unwrap();
+        session.send(format!("{}", census.clients)).await;
+    }
+    session.close(CloseReason::NORMAL).await
+}
+
+#[test]
+fn a_panic_in_one_clients_task_leaves_the_other_99_whole() {
+    let server = Embedded::start(|server| {
+        let mut config = Config::default();
+        // No place to spare: who panicked must give its own back.
+        config.limits.connections = 2 + 1 + 99 + 1;
+        server
+            .config(config)
+            .endpoint("/", Echo)
+            .endpoint("/panic", panic_when_spoken_to)
+            .endpoint("/count", count)
+    });
+    let canaries = Canaries::start(server.address);
+    let mut counter = Client::connect_to(server.address, "/count");
+    let mut others: Vec<Client> = (0..99).map(|_| Client::connect(server.address)).collect();
+    for round in 0..20 {
+        let mut victim = Client::connect_to(server.address, "/panic");
+        victim.send(true, TEXT, "now");
+        assert_eq!(victim.read_to_close(), None, "its connection is gone");
+        for (index, other) in others.iter_mut().enumerate() {
+            other.echo(&format!("round {round} of client {index}"));
+        }
+        counter.send(true, TEXT, "how many?");
+        assert_eq!(counter.read().text(), "102");
+    }
+    canaries.finish();
+    drop(others);
+    drop(counter);
+    server.stop().expect("no panic comes out").unwrap();
+}
+
+#[test]
+fn a_stale_client_id_reaches_nobody() {
+    let server = Embedded::start(|server| {
+        let known: Rc<RefCell<Vec<ClientId>>> = Rc::default();
+        server.endpoint("/", async move |mut session: Session| {
+            while let Some(message) = session.next().await {
+                let (verb, index) = message.as_text().unwrap().split_once(' ').unwrap();
+                let id = known.borrow().get(index.parse::<usize>().unwrap()).copied();
+                let answer = match (verb, id) {
+                    ("remember", _) => {
+                        known.borrow_mut().push(session.id());
+                        // The one place that shows the slot.
+                        format!("{:?}", session.id())
+                    }
+                    ("tell", Some(id)) => {
+                        format!("{}", session.hub().send_to(id, "mail").await.unwrap())
+                    }
+                    ("evict", Some(id)) => {
+                        let reason = CloseReason::NORMAL;
+                        format!("{}", session.hub().evict(id, reason).await.unwrap())
+                    }
+                    _ => format!("{}", session.hub().census().await.unwrap().clients),
+                };
+                session.send(answer).await;
+            }
+            session.close(CloseReason::NORMAL).await
+        })
+    });
+    let ask = |client: &mut Client, question: &str| {
+        client.send(true, TEXT, question);
+        client.read().text().to_owned()
+    };
+    let slot = |id: &str| id.split(", generation").next().unwrap().to_owned();
+    let mut asker = Client::connect(server.address);
+    let mut old = Client::connect(server.address);
+    let old_id = ask(&mut old, "remember 0");
+    assert_eq!(ask(&mut asker, "tell 0"), "true");
+    assert_eq!(old.read().text(), "mail");
+    drop(old);
+    wait_until("the old client has left", || ask(&mut asker, "count 9") == "1");
+
+    let mut new = Client::connect(server.address);
+    let new_id = ask(&mut new, "remember 1");
+    assert_eq!(slot(&old_id), slot(&new_id), "the slot is reused, or this proves nothing");
+    assert_ne!(old_id, new_id);
+    assert_eq!(ask(&mut asker, "tell 0"), "false");
+    assert_eq!(ask(&mut asker, "evict 0"), "false");
+    assert_eq!(ask(&mut new, "count 9"), "2", "no mail and no Close comes before the answer");
+    assert_eq!(ask(&mut asker, "tell 1"), "true");
+    assert_eq!(new.read().text(), "mail");
+}
+
+#[test]
+fn an_authorizer_decides_over_pages_and_sessions() {
+    let server = Embedded::start(|server| {
+        server.endpoint("/", Echo).asset("/", PAGE).asset("/private", PAGE).authorize(
+            |head: &RequestHead<'_>, action: Action<'_>| match (
+                head.single("authorization"),
+                action,
+            ) {
+                (None, _) => Err(Denied::Unauthenticated("Bearer")),
+                (Some(b"Bearer guest"), Action::Read("/private")) => Err(Denied::Forbidden),
+                (Some(b"Bearer guest"), Action::Connect(_)) => Err(Denied::Forbidden),
+                (Some(_), _) => Ok(()),
+            },
+        )
+    });
+    let get = |path: &str, more: &str| {
+        exchange(server.address, format!("GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n"))
+    };
+    let upgrade = |more: &str| {
+        let request = handshake("/").replacen("\r\n\r\n", &format!("\r\n{more}\r\n"), 1);
+        let mut stream = connect(server.address);
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        read_response_head(&mut stream)
+    };
+    let (guest, friend) = ("Authorization: Bearer guest\r\n", "Authorization: Bearer friend\r\n");
+    let unknown = get("/", "");
+    assert!(unknown.starts_with("HTTP/1.1 401 "), "{unknown}");
+    assert!(unknown.contains("\r\nWWW-Authenticate: Bearer\r\n"), "{unknown}");
+    assert!(get("/nowhere", "").starts_with("HTTP/1.1 401 "), "nothing is looked up before");
+    assert!(get("/", guest).starts_with("HTTP/1.1 200 "));
+    assert!(get("/private", guest).starts_with("HTTP/1.1 403 "));
+    assert!(get("/private", friend).starts_with("HTTP/1.1 200 "));
+    assert!(upgrade("").starts_with("HTTP/1.1 401 "));
+    assert!(upgrade(guest).starts_with("HTTP/1.1 403 "));
+    assert!(upgrade(friend).starts_with("HTTP/1.1 101 "));
+}
+
+#[test]
+fn an_endpoint_at_another_path_works_beside_the_page() {
+    let server = Embedded::start(|server| {
+        server.asset("/", PAGE).endpoint("/shout", async |mut session: Session| {
+            while let Some(message) = session.next().await {
+                session.send(message.as_text().unwrap_or("BYTES").to_uppercase()).await;
+            }
+            session.close(CloseReason::NORMAL).await
+        })
+    });
+    let mut client = Client::connect_to(server.address, "/shout");
+    client.send(true, TEXT, "falcon");
+    assert_eq!(client.read().text(), "FALCON");
+    let page = exchange(server.address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(page.starts_with("HTTP/1.1 200 ") && page.ends_with("a page"), "{page}");
+    client.send(true, BINARY, "falcon");
+    assert_eq!(client.read().text(), "BYTES");
+}
+
+/// Says what becomes of it.
+struct Diary(Sender<&'static str>);
+
+impl Service for Diary {
+    async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
+        self.0.send("started").unwrap();
+        stop.requested().await;
+        self.0.send("asked to stop").unwrap();
+        // What a service has to put away may take a while; the drain has 2.5 s.
+        stop.timer().sleep(Some(Duration::from_millis(100))).await;
+        hub.census().await.unwrap();
+        self.0.send("done").unwrap();
+    }
+}
+
+#[test]
+fn a_service_is_asked_to_stop_and_awaited() {
+    let (diary, entries) = channel();
+    let server = Embedded::start(|server| server.service(Diary(diary)));
+    assert_eq!(entries.recv_timeout(PATIENCE), Ok("started"));
+    server.stop().unwrap().unwrap();
+    assert_eq!(entries.try_iter().collect::<Vec<_>>(), ["asked to stop", "done"]);
+}
+
+/// Does not stop when it is asked.
+struct Stubborn;
+
+impl Service for Stubborn {
+    async fn run(self: Box<Self>, _: HubHandle, _: Stop) {
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_service_that_does_not_stop_is_dropped_after_the_drain() {
+    let server = Embedded::start(|server| {
+        let mut config = Config::default();
+        config.timeouts.drain = Duration::from_millis(300);
+        server.config(config).service(Stubborn)
+    });
+    let start = std::time::Instant::now();
+    server.stop().unwrap().unwrap();
+    assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
+}
+
+/// Ends in a panic.
+struct Broken;
+
+impl Service for Broken {
+    async fn run(self: Box<Self>, hub: HubHandle, _: Stop) {
+        hub.until_occupied().await.unwrap();
+        std::panic::resume_unwind(Box::new("a service of a test"))
+    }
+}
+
+#[test]
+fn a_panic_in_a_service_ends_neither_the_server_nor_its_stop() {
+    let (diary, entries) = channel();
+    let server =
+        Embedded::start(|server| server.endpoint("/", Echo).service(Broken).service(Diary(diary)));
+    let mut client = Client::connect(server.address);
+    client.echo("before and after");
+    Client::connect(server.address).echo("it goes on");
+    drop(client);
+    server.stop().expect("no panic comes out").unwrap();
+    assert_eq!(entries.try_iter().last(), Some("done"));
+}
+
+const PAGE: Asset = Asset { content_type: "text/plain", body: b"a page" };

@@ -1,0 +1,313 @@
+//! What greedy and slow peers may do to everybody else: nothing.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
+
+use crate::rig::*;
+
+#[test]
+fn slow_heads_are_dropped_in_time_and_hold_nobody_up() {
+    let _turn = alone();
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
+    let address = falconet.address();
+    let count = affordable(300);
+    let slow = std::thread::spawn(move || trickle_heads(address, count));
+
+    let mut handshakes = Vec::new();
+    while !slow.is_finished() {
+        let start = Instant::now();
+        drop(Client::connect(address));
+        handshakes.push(start.elapsed());
+        // A steady trickle of newcomers.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    handshakes.sort_unstable();
+    let (median, p95) = (handshakes[handshakes.len() / 2], handshakes[handshakes.len() * 95 / 100]);
+    println!("{} handshakes: median {median:?}, p95 {p95:?}", handshakes.len());
+    assert!(median < Duration::from_millis(50), "{median:?}");
+    assert!(p95 < Duration::from_millis(250), "{p95:?}");
+
+    let dropped_after = slow.join().unwrap();
+    let (first, last) = (dropped_after[0], dropped_after[count - 1]);
+    println!("{count} slow heads dropped after {first:?} to {last:?}");
+    let head_timeout = Duration::from_secs(5);
+    assert!(first > head_timeout - Duration::from_millis(50), "{first:?}");
+    assert!(last < head_timeout + Duration::from_millis(1500), "{last:?}");
+    canaries.assert_well();
+}
+
+/// Connects `count` peers that send a byte of their head each second; says after what times the
+/// server dropped them, the shortest first.
+fn trickle_heads(address: SocketAddr, count: usize) -> Vec<Duration> {
+    let head = handshake("/");
+    let mut peers: Vec<(TcpStream, Instant)> =
+        (0..count).map(|_| (connect(address), Instant::now())).collect();
+    let mut dropped_after = Vec::new();
+    for byte in head.as_bytes()[..20].chunks(1) {
+        // The second between two bytes, which ends early when nobody is left.
+        let next = Instant::now() + Duration::from_secs(1);
+        for (stream, _) in &mut peers {
+            // It may just have been dropped.
+            let _ = stream.write(byte);
+        }
+        while !peers.is_empty() && Instant::now() < next {
+            let ended = wait_for_ends(peers.iter().map(|(stream, _)| stream), next);
+            let mut ended = ended.into_iter();
+            peers.retain(|(stream, connected)| {
+                let ended = ended.next() == Some(true);
+                if ended {
+                    dropped_after.push(connected.elapsed());
+                    // It ended without an answer.
+                    assert!(!matches!((&*stream).read(&mut [0]), Ok(1..)));
+                }
+                !ended
+            });
+        }
+    }
+    assert_eq!(peers.len(), 0, "nobody is forgotten");
+    dropped_after.sort_unstable();
+    dropped_after
+}
+
+/// Waits until some streams can be read or have ended, or for `deadline`; says which.
+fn wait_for_ends<'s>(streams: impl Iterator<Item = &'s TcpStream>, deadline: Instant) -> Vec<bool> {
+    let mut fds: Vec<PollFd<'_>> =
+        streams.map(|stream| PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN)).collect();
+    let left = deadline.saturating_duration_since(Instant::now());
+    poll(&mut fds, Some(&Timespec::try_from(left).unwrap())).unwrap();
+    fds.iter().map(|fd| !fd.revents().is_empty()).collect()
+}
+
+#[test]
+fn a_head_is_refused_by_its_8193rd_byte_and_not_before() {
+    let falconet = Falconet::start(&[]);
+    let canaries = Canaries::start(falconet.address());
+    let filled = |length: usize| {
+        let head = handshake("/");
+        let rest = length - head.len() - "Filler: \r\n".len();
+        head.replacen("\r\n\r\n", &format!("\r\nFiller: {}\r\n\r\n", "x".repeat(rest)), 1)
+    };
+    let mut whole = connect(falconet.address());
+    whole.write_all(filled(8192).as_bytes()).unwrap();
+    assert!(read_response_head(&mut whole).starts_with("HTTP/1.1 101 "));
+
+    // Exactly one byte too many, and no end of the head: the refusal waits for nothing more.
+    let answer = exchange(falconet.address(), &filled(9000)[..8193]);
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+
+    let falconet = Falconet::start(&["--reject", "drop"]);
+    assert_eq!(exchange(falconet.address(), &filled(9000)[..8193]), "");
+    canaries.finish();
+}
+
+#[test]
+fn a_head_in_small_pieces_costs_no_quadratic_work() {
+    let _turn = alone();
+    let falconet = Falconet::start(&["--max-head", "256k", "--head-timeout", "0"]);
+    let canaries = Canaries::start_every(Duration::from_millis(100), &falconet);
+    // The server answers after it has read what came before, so no two pieces are read in one.
+    let mut pace = Client::connect(falconet.address());
+    let mut peers: Vec<TcpStream> = (0..8).map(|_| connect(falconet.address())).collect();
+    for peer in &mut peers {
+        peer.write_all(b"GET / HTTP/1.1\r\nFiller: ").unwrap();
+    }
+    let mut quarters = Vec::new();
+    for _ in 0..4 {
+        let before = falconet.cpu_time();
+        for _ in 0..PIECES_PER_QUARTER {
+            for peer in &mut peers {
+                peer.write_all(&[b'x'; HEAD_PIECE_BYTES]).unwrap();
+            }
+            pace.echo("read all that?");
+        }
+        quarters.push(falconet.cpu_time() - before);
+    }
+    println!("processor time for each quarter of 8 heads of 250 KiB: {quarters:?}");
+    // To look at all again at each piece would cost the last quarter seven times the first.
+    assert!(quarters.iter().all(|quarter| *quarter < quarters[0] * 2), "{quarters:?}");
+    canaries.finish();
+}
+
+/// Four quarters of these are a little less than the 256 KiB a head may have there.
+const HEAD_PIECE_BYTES: usize = 256;
+const PIECES_PER_QUARTER: usize = 250;
+
+#[test]
+fn announced_lengths_beyond_the_limit_are_refused_at_once_and_cost_no_memory() {
+    let _turn = alone();
+    let falconet = Falconet::start(&[]);
+    let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
+    Client::connect(falconet.address()).echo("warm");
+    let before = falconet.private_kib();
+    let mut times = Vec::new();
+    let mut open = Vec::new();
+    for length in [65_537_u64, 1 << 31, 1 << 63, u64::MAX] {
+        for opcode in [TEXT, BINARY] {
+            let mut client = Client::connect(falconet.address());
+            let mut header = vec![0x80 | opcode, 0x80 | 127];
+            header.extend(length.to_be_bytes());
+            header.extend([1, 2, 3, 4]);
+            let start = Instant::now();
+            client.send_raw(&header);
+            assert_eq!(client.read().close_code(), 1009, "{length}");
+            times.push(start.elapsed());
+            open.push(client);
+        }
+    }
+    let after = falconet.private_kib();
+    times.sort_unstable();
+    println!("1009 after {times:?}; {before} KiB before, {after} KiB after");
+    assert!(times[times.len() / 2] < Duration::from_millis(100), "{times:?}");
+    assert!(after < before + 1024, "{before} KiB before, {after} KiB after");
+    for client in &mut open {
+        assert_eq!(client.read_to_close(), None, "nothing follows the Close");
+    }
+    canaries.assert_well();
+}
+
+#[test]
+fn a_fragment_flood_is_ended_and_holds_nobody_up() {
+    for flooders in [1, 4] {
+        let bytes = masked(false, CONTINUATION, b"").repeat(10_000);
+        let start = masked(false, TEXT, b"");
+        let flood = Flood { start, bytes, flooders, reads: true, ends: true };
+        flood.run("fragments");
+    }
+}
+
+#[test]
+fn a_ping_flood_is_ended_and_holds_nobody_up() {
+    for flooders in [1, 4] {
+        let bytes = masked(true, PING, &[b'p'; 125]).repeat(1000);
+        let flood = Flood { start: Vec::new(), bytes, flooders, reads: true, ends: true };
+        flood.run("pings");
+    }
+}
+
+#[test]
+fn pings_of_a_peer_that_never_reads_are_ended_and_cost_no_memory() {
+    for flooders in [1, 4] {
+        let bytes = masked(true, PING, &[b'p'; 125]).repeat(1000);
+        let flood = Flood { start: Vec::new(), bytes, flooders, reads: false, ends: true };
+        flood.run("pings, pongs unread");
+    }
+}
+
+#[test]
+fn a_flood_of_tiny_messages_holds_nobody_up() {
+    for flooders in [1, 4] {
+        let bytes = masked(true, BINARY, b"t").repeat(10_000);
+        let flood = Flood { start: Vec::new(), bytes, flooders, reads: true, ends: false };
+        flood.run("tiny messages");
+    }
+}
+
+#[test]
+fn a_flood_of_tiny_messages_whose_echo_is_unread_is_held_back() {
+    for flooders in [1, 4] {
+        let bytes = masked(true, BINARY, b"t").repeat(10_000);
+        let flood = Flood { start: Vec::new(), bytes, flooders, reads: false, ends: false };
+        flood.run("tiny messages, echo unread");
+    }
+}
+
+/// A flood of the same bytes again and again, from some clients at once. One that is thrown out comes
+/// back at once, so that the flood lasts.
+struct Flood {
+    start: Vec<u8>,
+    bytes: Vec<u8>,
+    flooders: usize,
+    /// Whether the flooder reads what it is sent.
+    reads: bool,
+    /// Whether the server must throw the flooder out; if not, it must bear it.
+    ends: bool,
+}
+
+impl Flood {
+    fn run(&self, what: &str) {
+        let _turn = alone();
+        let falconet = Falconet::start(&["--broadcast-every", "0"]);
+        let address = falconet.address();
+        let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
+        Client::connect(address).echo("warm");
+        let before = falconet.private_kib();
+
+        let until = Instant::now() + FLOOD;
+        let (mut ended, mut taken, mut most) = (0, 0, before);
+        std::thread::scope(|scope| {
+            let floods: Vec<_> =
+                (0..self.flooders).map(|_| scope.spawn(|| self.flood(address, until))).collect();
+            while floods.iter().any(|flood| !flood.is_finished()) {
+                most = most.max(falconet.private_kib());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            for flood in floods {
+                let (times, bytes) = flood.join().unwrap();
+                assert_eq!(times > 0, self.ends, "thrown out {times} times");
+                (ended, taken) = (ended + times, taken + bytes);
+            }
+        });
+        let times = canaries.finish();
+        println!(
+            "{} flooding with {what}: {taken} bytes taken, {ended} times thrown out, canaries' p99 \
+             {:?} of {}, {before} KiB before, {most} KiB at most",
+            self.flooders,
+            p99(&times),
+            times.len(),
+        );
+        assert!(p99(&times) < Duration::from_millis(50), "{:?}", p99(&times));
+        assert!(times.len() > 100, "canaries sang {} times", times.len());
+        assert!(most < before + FLOOD_KIB, "{before} KiB before, {most} KiB at most");
+        assert!(!falconet.log_so_far().iter().any(|line| line.contains("panic")));
+    }
+
+    /// Floods until `until`; says how often it was thrown out, and how many bytes were taken from it.
+    fn flood(&self, address: SocketAddr, until: Instant) -> (usize, usize) {
+        let (mut ended, mut taken) = (0, 0);
+        while Instant::now() < until {
+            let mut client = Client::connect(address);
+            // What its own kernel would take from it is no load on the server, only on this machine.
+            sockopt::set_socket_send_buffer_size(&client.stream, 64 * 1024).unwrap();
+            // Long enough to be stuck in for a while, short enough to end on time.
+            client.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+            let reader = self.reads.then(|| discard(&client.stream));
+            let mut alive = client.send_raw(&self.start);
+            while alive && Instant::now() < until {
+                // After a partial write the flood must go on in the middle.
+                let mut unsent = &self.bytes[..];
+                while alive && !unsent.is_empty() && Instant::now() < until {
+                    match client.stream.write(unsent) {
+                        Ok(count) => (taken, unsent) = (taken + count, &unsent[count..]),
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                        Err(_) => alive = false,
+                    }
+                }
+            }
+            ended += usize::from(!alive);
+            let _ = client.stream.shutdown(Shutdown::Both);
+            reader.map(JoinHandle::join);
+        }
+        (ended, taken)
+    }
+}
+
+/// Reads and forgets all that comes, on a thread that ends with the stream.
+fn discard(stream: &TcpStream) -> JoinHandle<()> {
+    let mut stream = stream.try_clone().unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 65536];
+        while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
+    })
+}
+
+/// How long a flood lasts: a few hundred messages of the canaries.
+const FLOOD: Duration = Duration::from_millis(1500);
+/// How much more memory the server may take for four flooders.
+const FLOOD_KIB: u64 = 512;
