@@ -510,7 +510,8 @@ impl Canaries {
                 let mut client = Client::connect(address);
                 std::thread::spawn(move || {
                     let mut times = Vec::new();
-                    while !stop.load(Ordering::Relaxed) {
+                    // At least once, however late it comes to run.
+                    while times.is_empty() || !stop.load(Ordering::Relaxed) {
                         let (sent, queued_before) = (Instant::now(), queued());
                         client.echo(&format!("canary {canary} message {}", times.len()));
                         let elapsed = sent.elapsed();
