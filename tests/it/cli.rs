@@ -3,8 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
@@ -340,19 +339,17 @@ fn the_log_level_decides_what_is_logged() {
         let folder = Folder::new(&format!("level-{level}"));
         let path = folder.path.join("socket");
         let url = format!("unix:{}", path.display());
-        let mut child = Falconet::command()
-            .args(["--listen", &url, "--log-level", level])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Falconet::command();
+        command.args(["--listen", &url, "--log-level", level]).stderr(Stdio::piped());
+        let mut program = Killed(command.spawn().unwrap());
         // Without a log there is no line to wait for.
         wait_until("it listens", || UnixStream::connect(&path).is_ok());
         assert_unix_echo(&path);
-        rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM)
-            .unwrap();
+        let pid = rustix::process::Pid::from_child(&program.0);
+        rustix::process::kill_process(pid, Signal::TERM).unwrap();
+        assert_eq!(wait(&mut program.0), Some(0));
         let mut log = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(0));
+        program.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         assert_eq!(log.contains("new connection"), connection, "{level}:\n{log}");
         assert_eq!(log.contains("connection ended"), ending, "{level}:\n{log}");
         assert_eq!(log.is_empty(), !connection, "{level}:\n{log}");
@@ -361,24 +358,35 @@ fn the_log_level_decides_what_is_logged() {
 
 /// Runs a command that ends by itself; returns its exit code, stdout and stderr.
 fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    let status = loop {
-        match child.try_wait().unwrap() {
-            Some(status) => break status,
-            None if Instant::now() < deadline => std::thread::yield_now(),
-            None => {
-                child.kill().unwrap();
-                panic!("{command:?} does not end");
-            }
-        }
-    };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut program = Killed(command.spawn().unwrap());
+    let code = wait(&mut program.0);
     // Neither is longer than a pipe holds.
     let (mut stdout, mut stderr) = (String::new(), String::new());
-    child.stdout.unwrap().read_to_string(&mut stdout).unwrap();
-    child.stderr.unwrap().read_to_string(&mut stderr).unwrap();
-    (status.code(), stdout, stderr)
+    program.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    program.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    (code, stdout, stderr)
+}
+
+/// Waits for the end of a program; returns its exit code.
+fn wait(child: &mut Child) -> Option<i32> {
+    let mut status = None;
+    wait_until("the program ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.and_then(|status| status.code())
+}
+
+/// A program that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// What a command that succeeds prints.

@@ -983,6 +983,7 @@ impl Flood {
             match stream.write(&self.rest) {
                 Ok(count) => drop(self.rest.drain(..count)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break Stuck::Blocked,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => break Stuck::Closed,
             }
         };

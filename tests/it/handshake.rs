@@ -1,5 +1,6 @@
 //! The table of request heads, each with the one right verdict.
 
+use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
 use std::io::{Read, Write};
 
 use crate::rig::*;
@@ -89,10 +90,9 @@ fn judge<'p>(
         }
     }
     let mut byte = [0];
-    match stream.read(&mut byte) {
-        Ok(1) => {}
-        Ok(_) => return Dropped,
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Dropped,
+    match stream.read_exact(&mut byte) {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), UnexpectedEof | ConnectionReset) => return Dropped,
         Err(error) => panic!("neither an answer nor an end: {error}"),
     }
     let answer = format!("{}{}", char::from(byte[0]), read_response_head(&mut stream));

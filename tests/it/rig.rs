@@ -281,6 +281,8 @@ pub fn read_response_head(stream: &mut impl Read) -> String {
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read(&mut byte) {
             Ok(1) => head.push(byte[0]),
+            // A read with a timeout is not taken up again when the process was stopped (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => panic!("{other:?} after {:?}", String::from_utf8_lossy(&head)),
         }
     }
