@@ -1,5 +1,7 @@
 //! What the source promises about itself.
 
+#![allow(clippy::unwrap_used, reason = "all of this crate is tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
