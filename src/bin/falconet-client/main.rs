@@ -20,7 +20,8 @@
 //! is; otherwise R decides.) It is not after our own Close, nor when the server has declined for good,
 //! with 404 for example. Lines are read only when they can be sent, so only what was under way when a
 //! connection broke can be lost: what the server had not read, and its answers. A client whose stdout is
-//! not read does not read the server, which may then give it up.
+//! not read does not read the server, which may then give it up. Messages are at most 16 MiB; a longer
+//! line ends the program.
 //!
 //! SIGINT, SIGTERM and SIGHUP close with 1000, a second one exits at once; the terminal is given back
 //! either way.
