@@ -268,7 +268,7 @@ impl FakeServer {
 /// Closes a connection as a server does that has a code and a reason for it.
 fn close(mut socket: WebSocket<TcpStream>, code: CloseCode, reason: &str) {
     socket.close(Some(CloseFrame { code, reason: reason.to_owned().into() })).unwrap();
-    while socket.read().is_ok() {}
+    assert_eq!(read_to_close(&mut socket), Some(code.into()), "it is answered in kind");
 }
 
 /// Reads to the client's Close and answers it; returns its code.
