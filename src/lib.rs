@@ -42,4 +42,4 @@ pub use http::{Asset, HeadError, RequestHead, Response};
 pub use hub::{Census, ClientId, HubGone, HubHandle};
 pub use server::{Server, ServerBuilder, StartError, Stopper};
 pub use services::{LocalClock, Service, Stop, Timestamp};
-pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd};
+pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd, accept_value};
