@@ -33,6 +33,7 @@ pub mod log;
 pub mod net;
 mod server;
 mod services;
+pub mod signals;
 mod ws;
 
 pub use access::{Action, AllowAll, Authorize, Denied};

@@ -11,6 +11,7 @@ use falconet::cli::OPTIONS;
 const ROOMS: &[&str] = &[
     "config",
     "net",
+    "signals",
     "http",
     "ws/frame",
     "hub",

@@ -30,11 +30,10 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_channel::Receiver;
 use falconet::net::Reactor;
-use nix::sys::signal::{SigSet, Signal};
+use falconet::signals::on_stop_signals;
 use smol::LocalExecutor;
 
 use crate::client::Client;
@@ -82,37 +81,20 @@ fn talk(options: Options) -> ExitCode {
 
 /// The first SIGINT, SIGTERM or SIGHUP, received; the second ends the process.
 fn interrupts(raw_mode: Option<&RawMode>) -> Result<Receiver<()>, ctrlc::Error> {
-    if is_hangup_ignored() {
-        // nohup ignored it for us, and the handler would undo that; a blocked signal never comes.
-        let mut hangup = SigSet::empty();
-        hangup.add(Signal::SIGHUP);
-        // It fails only for a signal that does not exist.
-        let _ = hangup.thread_block();
-    }
     let (interrupt, interrupts) = async_channel::bounded(1);
     let terminal = raw_mode.map(RawMode::terminal);
-    let signals = AtomicU32::new(0);
-    ctrlc::set_handler(move || match signals.fetch_add(1, Ordering::Relaxed) {
-        0 => {
+    on_stop_signals(move |before| {
+        if before == 0 {
             // There is room for the one there is.
             let _ = interrupt.try_send(());
+            return;
         }
-        _ => {
-            if let Some(terminal) = &terminal {
-                terminal.restore();
-            }
-            std::process::exit(FAILURE.into());
+        if let Some(terminal) = &terminal {
+            terminal.restore();
         }
+        std::process::exit(FAILURE.into());
     })?;
     Ok(interrupts)
-}
-
-/// Whether this process was started with SIGHUP ignored (proc_pid_status(5)).
-fn is_hangup_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    ignored.is_some_and(|mask| mask & (1 << (Signal::SIGHUP as u32 - 1)) != 0)
 }
 
 /// Prints what was asked for; nobody reading it is no failure.
