@@ -17,8 +17,11 @@ fn run<T: 'static>(task: impl AsyncFnOnce(Rc<Reactor>) -> T + 'static) -> T {
         let reactor = reactor.clone();
         async move {
             let timer = Timer::new(&reactor);
-            let limit = timer.sleep(Some(Duration::from_secs(10)));
-            timer.until(limit, task(reactor)).await.expect("the test ends in time")
+            let (begun, limit) = (Instant::now(), Duration::from_secs(5));
+            let ended = timer.until(timer.sleep(Some(limit)), task(reactor)).await;
+            // Polled once more at the deadline, a task that was never woken may end all the same.
+            assert!(begun.elapsed() < limit, "the test hung");
+            ended.expect("before the deadline")
         }
     });
     reactor.run(&executor, main).unwrap()
