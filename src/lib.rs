@@ -44,3 +44,8 @@ pub use hub::{Census, ClientId, HubGone, HubHandle};
 pub use server::{Server, ServerBuilder, StartError, Stopper};
 pub use services::{LocalClock, Service, Stop, Timestamp};
 pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd, accept_value};
+
+/// Compiles the examples in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
