@@ -378,7 +378,11 @@ fn set_time(target: &mut Option<Duration>, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
+/// Reads a time such as `250ms`, `25s`, `2m`, `1h` or `0`.
+///
+/// # Errors
+/// What would be right.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
     let expected = || "expected a time such as 250ms, 25s, 2m or 1h, or 0 for off".to_owned();
     if text == "0" {
         return Ok(Duration::ZERO);

@@ -116,21 +116,17 @@ enum NoHead {
 
 async fn read_head(transport: &Transport, config: &Config) -> Result<Heard, NoHead> {
     let mut bytes = Vec::new();
-    let mut filled = 0;
     let mut scan = HeadScan::default();
     loop {
-        if filled == bytes.len() {
+        if bytes.len() == bytes.capacity() {
             // Twice as large, but never beyond the limit: what follows the head is not ours to read.
-            let size = (2 * filled).max(FIRST_READ_BYTES);
-            bytes.resize(size.min(config.limits.head_bytes), 0);
+            let size = (2 * bytes.len()).max(FIRST_READ_BYTES).min(config.limits.head_bytes);
+            bytes.reserve_exact(size - bytes.len());
         }
-        let read = poll_fn(|cx| transport.poll_recv(cx, &mut bytes[filled..])).await;
-        filled += read.ok().filter(|count| *count > 0).ok_or(NoHead::Lost)?;
-        match scan.find(&bytes[..filled], &config.limits) {
-            Ok(Some(head)) => {
-                bytes.truncate(filled);
-                return Ok(Heard { bytes, head });
-            }
+        let read = poll_fn(|cx| transport.poll_recv_more(cx, &mut bytes)).await;
+        read.ok().filter(|count| *count > 0).ok_or(NoHead::Lost)?;
+        match scan.find(&bytes, &config.limits) {
+            Ok(Some(head)) => return Ok(Heard { bytes, head }),
             Ok(None) => {}
             Err(error) => return Err(NoHead::Refused(error)),
         }

@@ -33,6 +33,7 @@ pub mod log;
 pub mod net;
 mod server;
 mod services;
+pub mod signals;
 mod ws;
 
 pub use access::{Action, AllowAll, Authorize, Denied};
@@ -42,4 +43,9 @@ pub use http::{Asset, HeadError, RequestHead, Response};
 pub use hub::{Census, ClientId, HubGone, HubHandle};
 pub use server::{Server, ServerBuilder, StartError, Stopper};
 pub use services::{LocalClock, Service, Stop, Timestamp};
-pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd};
+pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd, accept_value};
+
+/// Compiles the examples in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,12 +1,11 @@
 //! The program: which endpoint stands at which path, which services run.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use falconet::cli::{self, Command, Options};
 use falconet::net::ListenUrl;
-use falconet::{Asset, Echo, Server, StartError, Stopper, Timestamp};
-use nix::sys::signal::{SigSet, Signal};
+use falconet::signals::on_stop_signals;
+use falconet::{Asset, Echo, Server, StartError, Timestamp};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -25,7 +24,13 @@ fn serve(options: Options) -> ExitCode {
         Ok(server) => server,
         Err(error) => return fail(&error, RUNTIME_FAILURE),
     };
-    if let Err(error) = stop_on_signals(server.stopper()) {
+    let stopper = server.stopper();
+    // The first signal drains the server; the second ends the process.
+    let handled = on_stop_signals(move |before| match before {
+        0 => stopper.stop(),
+        _ => std::process::exit(RUNTIME_FAILURE.into()),
+    });
+    if let Err(error) = handled {
         return fail(&format!("can't handle signals: {error}"), RUNTIME_FAILURE);
     }
     for url in server.urls() {
@@ -55,30 +60,6 @@ fn compose(options: Options) -> Result<Server, StartError> {
         server = server.service(Timestamp::new(every));
     }
     server.bind(&options.listen)
-}
-
-/// The first SIGINT, SIGTERM or SIGHUP drains the server; the second ends the process.
-fn stop_on_signals(stopper: Stopper) -> Result<(), ctrlc::Error> {
-    if is_hangup_ignored() {
-        // nohup ignored it for us, and the handler would undo that; a blocked signal never comes.
-        let mut hangup = SigSet::empty();
-        hangup.add(Signal::SIGHUP);
-        // It fails only for a signal that does not exist.
-        let _ = hangup.thread_block();
-    }
-    let signals = AtomicU32::new(0);
-    ctrlc::set_handler(move || match signals.fetch_add(1, Ordering::Relaxed) {
-        0 => stopper.stop(),
-        _ => std::process::exit(RUNTIME_FAILURE.into()),
-    })
-}
-
-/// Whether this process was started with SIGHUP ignored (proc_pid_status(5)).
-fn is_hangup_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    ignored.is_some_and(|mask| mask & (1 << (Signal::SIGHUP as u32 - 1)) != 0)
 }
 
 /// Prints what was asked for; nobody reading it is no failure.

@@ -95,22 +95,17 @@ impl ServerBuilder {
 /// A WebSocket server, bound and ready to run.
 ///
 /// ```
-/// use falconet::{CloseReason, Endpoint, Server, Session, SessionEnd};
-///
-/// struct Shout;
-///
-/// impl Endpoint for Shout {
-///     async fn serve(&self, mut session: Session) -> SessionEnd {
-///         while let Some(message) = session.next().await {
-///             let text = message.as_text().unwrap_or("BYTES").to_uppercase();
-///             session.send(text).await;
-///         }
-///         session.close(CloseReason::NORMAL).await
-///     }
-/// }
+/// use falconet::{CloseReason, Server, Session};
 ///
 /// let url = "http://127.0.0.1:0".parse()?;
-/// let server = Server::builder().endpoint("/shout", Shout).bind([&url])?;
+/// let server = Server::builder()
+///     .endpoint("/shout", async |mut session: Session| {
+///         while let Some(message) = session.next().await {
+///             session.send(message.as_text().unwrap_or("BYTES").to_uppercase()).await;
+///         }
+///         session.close(CloseReason::NORMAL).await
+///     })
+///     .bind([&url])?;
 /// server.stopper().stop(); // elsewhere: when all is done
 /// server.run()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())

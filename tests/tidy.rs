@@ -1,5 +1,7 @@
 //! What the source promises about itself.
 
+#![allow(clippy::unwrap_used, reason = "all of this crate is tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,7 @@ use falconet::cli::OPTIONS;
 const ROOMS: &[&str] = &[
     "config",
     "net",
+    "signals",
     "http",
     "ws/frame",
     "hub",

@@ -14,19 +14,24 @@ pub use echo::Echo;
 /// An endpoint runs on the server's one thread: it must not block, and what it awaits must not be
 /// something only another runtime can wake for. A panic ends its own session and no other.
 ///
-/// A closure is an endpoint too:
+/// A closure is an endpoint too, as [`Server`](crate::Server) shows.
 ///
 /// ```
-/// use falconet::{CloseReason, Server, Session};
+/// use falconet::{CloseReason, Endpoint, Server, Session, SessionEnd};
 ///
-/// let server = Server::builder().endpoint("/count", async |mut session: Session| {
-///     let mut count = 0;
-///     while session.next().await.is_some() {
-///         count += 1;
-///         session.send(format!("{count} so far")).await;
+/// struct Count;
+///
+/// impl Endpoint for Count {
+///     async fn serve(&self, mut session: Session) -> SessionEnd {
+///         for count in 1.. {
+///             let Some(_) = session.next().await else { break };
+///             session.send(format!("{count} so far")).await;
+///         }
+///         session.close(CloseReason::NORMAL).await
 ///     }
-///     session.close(CloseReason::NORMAL).await
-/// });
+/// }
+///
+/// let server = Server::builder().endpoint("/count", Count);
 /// # drop(server);
 /// ```
 #[allow(async_fn_in_trait, reason = "everything runs on one thread; no future needs to be Send")]

@@ -345,6 +345,14 @@ mod tests {
     }
 
     #[test]
+    fn a_line_ends_with_carriage_return_and_line_feed() {
+        for bytes in ["GET / HTTP/1.1\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\n\r\n", "\nGET"]
+        {
+            assert_eq!(read(bytes.as_bytes()), Err(HeadError::BareLineFeed), "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn an_absolute_target_counts_only_for_its_host() {
         assert_eq!(read(b"GET http://a/x?y HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Some("/x".into())));
         assert_eq!(read(b"GET http://a?y HTTP/1.1\r\nHost: a\r\n\r\n"), Err(HeadError::BadTarget));

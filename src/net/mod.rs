@@ -4,8 +4,10 @@ mod address;
 mod listener;
 mod reactor;
 mod transport;
+mod watched;
 
 pub use address::{AddressError, ListenUrl, Peer};
 pub use listener::{BindError, Listener};
 pub use reactor::{Reactor, Sleep, Timer};
 pub use transport::Transport;
+pub use watched::Watched;

@@ -131,6 +131,12 @@ impl Reactor {
         Ok(registration)
     }
 
+    /// Makes the kernel forget `fd`, which outlives its place here.
+    pub(super) fn forget(&self, fd: impl AsFd) {
+        // It can fail only when it was never registered.
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
     /// Sleeps until an event, the first deadline or a waker called from another thread.
     fn sleep(
         &self,

@@ -76,11 +76,6 @@ impl Transport {
         Ok(transport)
     }
 
-    /// Is ready when a read is worth a system call.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.source.poll_ready(Direction::Read, cx)
-    }
-
     /// Reads into `buffer`; 0 is the end of the stream.
     ///
     /// # Errors
@@ -89,6 +84,22 @@ impl Transport {
         let room = buffer.len();
         self.poll_io(Direction::Read, room, cx, || {
             rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count)
+        })
+    }
+
+    /// Reads into what `buffer` has room for beyond its length; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// What the socket fails with; it is over then.
+    pub fn poll_recv_more(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
+        let room = buffer.capacity() - buffer.len();
+        self.poll_io(Direction::Read, room, cx, || {
+            let space = rustix::buffer::spare_capacity(buffer);
+            rustix::net::recv(&self.fd, space, RecvFlags::empty()).map(|(count, _)| count)
         })
     }
 

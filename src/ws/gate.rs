@@ -70,11 +70,9 @@ impl Gate {
             self.admit(&buffer[..count]);
             return Poll::Ready(Ok(count));
         }
-        ready!(self.transport.poll_readable(cx));
         // A byte more than the frame has: when that is all there is, the read falls short and tells.
-        let mut ahead = vec![0; rest + 1];
-        let count = ready!(self.transport.poll_recv(cx, &mut ahead))?;
-        ahead.truncate(count);
+        let mut ahead = Vec::with_capacity(rest + 1);
+        let count = ready!(self.transport.poll_recv_more(cx, &mut ahead))?;
         self.admit(&ahead);
         self.ahead = ahead;
         Poll::Ready(Ok(count))

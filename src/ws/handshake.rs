@@ -34,8 +34,13 @@ pub(crate) fn accept(head: &RequestHead<'_>) -> Result<String, HandshakeError> {
     ))
 }
 
-/// What proves that the server understood `key`: both ends compute it.
-fn accept_value(key: &[u8]) -> String {
+/// What proves that the server understood the `Sec-WebSocket-Key`: both ends compute it.
+///
+/// ```
+/// let accept = falconet::accept_value(b"dGhlIHNhbXBsZSBub25jZQ==");
+/// assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+/// ```
+pub fn accept_value(key: &[u8]) -> String {
     let mut hash = sha1_smol::Sha1::new();
     hash.update(key);
     hash.update(GUID);

@@ -6,4 +6,5 @@ pub(crate) mod handshake;
 mod session;
 
 pub use frame::{CloseCode, CloseReason, Message};
+pub use handshake::accept_value;
 pub use session::{Session, SessionEnd};

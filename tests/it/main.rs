@@ -10,6 +10,7 @@
 )]
 
 mod cli;
+mod client;
 mod conformance;
 mod embedded;
 mod floods;

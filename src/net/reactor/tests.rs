@@ -17,8 +17,11 @@ fn run<T: 'static>(task: impl AsyncFnOnce(Rc<Reactor>) -> T + 'static) -> T {
         let reactor = reactor.clone();
         async move {
             let timer = Timer::new(&reactor);
-            let limit = timer.sleep(Some(Duration::from_secs(10)));
-            timer.until(limit, task(reactor)).await.expect("the test ends in time")
+            let (begun, limit) = (Instant::now(), Duration::from_secs(5));
+            let ended = timer.until(timer.sleep(Some(limit)), task(reactor)).await;
+            // Polled once more at the deadline, a task that was never woken may end all the same.
+            assert!(begun.elapsed() < limit, "the test hung");
+            ended.expect("before the deadline")
         }
     });
     reactor.run(&executor, main).unwrap()
@@ -82,9 +85,12 @@ fn a_read_that_would_block_waits_for_the_next_edge() {
         // Full reads keep the flag; the third one meets EAGAIN and drops it.
         assert_eq!(recv(&transport, &mut [0; 1]).await.unwrap(), 1);
         assert_eq!(recv(&transport, &mut [0; 1]).await.unwrap(), 1);
-        assert!(future::poll_once(recv(&transport, &mut [0; 1])).await.is_none());
-        peer.write_all(b"c").unwrap();
-        assert_eq!(recv(&transport, &mut [0; 1]).await.unwrap(), 1);
+        let mut buffer = [0; 1];
+        let (read, ()) = future::zip(recv(&transport, &mut buffer), async {
+            peer.write_all(b"c").unwrap();
+        })
+        .await;
+        assert_eq!(read.unwrap(), 1);
     });
 }
 
@@ -281,5 +287,5 @@ fn events_are_looked_at_while_tasks_keep_waking_themselves() {
     });
     let waits = reactor.run(&executor, main).unwrap();
     // 64 tasks until the event is fetched, then the queue of a thousand in front of the reader.
-    assert!(waits.iter().all(|wait| *wait <= TASKS_PER_TURN + 1000), "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= 64 + 1000), "{waits:?}");
 }

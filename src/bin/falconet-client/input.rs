@@ -1,0 +1,324 @@
+//! What is typed, or comes through a pipe, as messages.
+
+use std::io::{self, Stdin};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_tungstenite::tungstenite::protocol::Message;
+use falconet::net::{Reactor, Sleep, Timer, Watched};
+
+use crate::connection::MAX_MESSAGE_BYTES;
+
+/// Stdin, read as keys or as lines.
+pub(crate) struct Input {
+    /// Stdin, unless it is always ready, as files are.
+    watched: Option<Watched<Stdin>>,
+    chunk: Vec<u8>,
+    decoder: Decoder,
+    timer: Timer,
+    lone_escape: Option<Sleep>,
+    has_ended: bool,
+}
+
+enum Decoder {
+    Keys(Keys),
+    Lines(Lines),
+}
+
+/// What came from stdin.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Typed {
+    /// A line, a keystroke, or what was pasted at once.
+    Message(Message),
+    /// The key ESC.
+    Escape,
+    /// A key that is no character, such as an arrow.
+    Other,
+    /// Nothing more will come.
+    End,
+    /// Nothing more can be read, for this reason.
+    Failed(String),
+}
+
+impl Input {
+    /// Reads stdin as keys if it `is_terminal`, else as lines.
+    pub(crate) fn new(reactor: &Rc<Reactor>, is_terminal: bool) -> Self {
+        Self {
+            watched: Watched::new(reactor, io::stdin()).ok(),
+            chunk: vec![0; CHUNK_BYTES],
+            decoder: match is_terminal {
+                true => Decoder::Keys(Keys::default()),
+                false => Decoder::Lines(Lines::default()),
+            },
+            timer: Timer::new(reactor),
+            lone_escape: None,
+            has_ended: false,
+        }
+    }
+
+    /// Whether a person types.
+    pub(crate) fn is_terminal(&self) -> bool {
+        matches!(self.decoder, Decoder::Keys(_))
+    }
+
+    /// What comes next; after the end, the end again.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Typed> {
+        loop {
+            let next = match &mut self.decoder {
+                Decoder::Keys(keys) => keys.next(),
+                Decoder::Lines(lines) => lines.next(self.has_ended),
+            };
+            if let Some(typed) = next {
+                self.has_ended |= matches!(typed, Typed::Failed(_));
+                return Poll::Ready(typed);
+            }
+            if self.has_ended {
+                return Poll::Ready(Typed::End);
+            }
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(0)) => self.has_ended = true,
+                Poll::Ready(Ok(count)) => {
+                    self.lone_escape = None;
+                    match &mut self.decoder {
+                        Decoder::Keys(keys) => keys.feed(&self.chunk[..count]),
+                        Decoder::Lines(lines) => lines.feed(&self.chunk[..count]),
+                    }
+                }
+                // A terminal that has gone away.
+                Poll::Ready(Err(error)) if self.is_terminal() => {
+                    let _ = error;
+                    self.has_ended = true;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.has_ended = true;
+                    return Poll::Ready(Typed::Failed(format!("can't read stdin: {error}")));
+                }
+                Poll::Pending => return self.poll_lone_escape(cx),
+            }
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            if let Some(watched) = &self.watched {
+                ready!(watched.poll_readable(cx))?;
+            }
+            match rustix::io::read(io::stdin(), &mut self.chunk[..]) {
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                result => return Poll::Ready(result.map_err(io::Error::from)),
+            }
+        }
+    }
+
+    /// An ESC that nothing follows is the key.
+    fn poll_lone_escape(&mut self, cx: &mut Context<'_>) -> Poll<Typed> {
+        let Decoder::Keys(keys) = &mut self.decoder else { return Poll::Pending };
+        if !keys.is_mid_sequence() {
+            return Poll::Pending;
+        }
+        let timer = &self.timer;
+        let sleep = self.lone_escape.get_or_insert_with(|| timer.sleep(Some(ESCAPE_TIMEOUT)));
+        ready!(Pin::new(sleep).poll(cx));
+        self.lone_escape = None;
+        Poll::Ready(keys.give_up_sequence())
+    }
+}
+
+/// Makes messages of lines.
+#[derive(Default)]
+struct Lines {
+    buffer: Vec<u8>,
+    start: usize,
+    scanned: usize,
+}
+
+impl Lines {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.start);
+        self.scanned -= self.start;
+        self.start = 0;
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next line; the last one may lack its newline.
+    fn next(&mut self, has_ended: bool) -> Option<Typed> {
+        let newline = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n');
+        self.scanned = newline.map_or(self.buffer.len(), |at| self.scanned + at);
+        let line = &self.buffer[self.start..self.scanned];
+        if line.len() > MAX_MESSAGE_BYTES {
+            *self = Self::default();
+            return Some(Typed::Failed("a line is longer than 16 MiB".to_owned()));
+        }
+        if newline.is_none() && (!has_ended || line.is_empty()) {
+            return None;
+        }
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let message = match std::str::from_utf8(line) {
+            Ok(text) => Message::text(text),
+            Err(_) => Message::binary(line.to_vec()),
+        };
+        self.scanned += usize::from(newline.is_some());
+        self.start = self.scanned;
+        Some(Typed::Message(message))
+    }
+}
+
+/// Makes messages of what a terminal sends.
+#[derive(Default)]
+struct Keys {
+    pending: Vec<u8>,
+}
+
+impl Keys {
+    fn feed(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+    }
+
+    /// The characters up to the next ESC, or that key, or the key it begins.
+    fn next(&mut self) -> Option<Typed> {
+        if self.pending.first() == Some(&ESCAPE) {
+            let (length, typed) = escape_sequence(&self.pending)?;
+            self.pending.drain(..length);
+            return Some(typed);
+        }
+        let until_escape = self.pending.iter().position(|byte| *byte == ESCAPE);
+        let mut characters = &self.pending[..until_escape.unwrap_or(self.pending.len())];
+        if until_escape.is_none() {
+            // The rest of a character may come with the next read.
+            characters = &characters[..characters.len() - cut_character(characters)];
+        }
+        if characters.is_empty() {
+            return None;
+        }
+        let text = String::from_utf8_lossy(characters).into_owned();
+        self.pending.drain(..characters.len());
+        Some(Typed::Message(Message::text(text)))
+    }
+
+    /// Whether an ESC waits for what may follow.
+    fn is_mid_sequence(&self) -> bool {
+        self.pending.first() == Some(&ESCAPE)
+    }
+
+    /// Nothing followed: an ESC alone is the key, and a sequence cut short is some other.
+    fn give_up_sequence(&mut self) -> Typed {
+        match std::mem::take(&mut self.pending).len() {
+            1 => Typed::Escape,
+            _ => Typed::Other,
+        }
+    }
+}
+
+/// The length of the key that begins with ESC and what it is, if it is whole: ESC [ parameters final
+/// (ECMA-48 §5.4), ESC O and one byte, or ESC and one character for Alt. A second ESC makes the first
+/// one a key.
+fn escape_sequence(bytes: &[u8]) -> Option<(usize, Typed)> {
+    let length = match bytes.get(1)? {
+        &ESCAPE => return Some((1, Typed::Escape)),
+        b'[' => {
+            let parameters = bytes[2..].iter().take_while(|byte| matches!(byte, 0x20..=0x3f));
+            3 + parameters.count()
+        }
+        b'O' => 3,
+        0x80.. => bytes.len() - cut_character(&bytes[1..]),
+        _ => 2,
+    };
+    (length > 1 && length <= bytes.len()).then_some((length, Typed::Other))
+}
+
+/// How many bytes at the end begin a character whose rest is missing.
+fn cut_character(bytes: &[u8]) -> usize {
+    let last = bytes.utf8_chunks().last();
+    let cut = last.map_or(&[][..], |chunk| chunk.invalid());
+    match std::str::from_utf8(cut) {
+        Err(error) if error.error_len().is_none() => cut.len(),
+        _ => 0,
+    }
+}
+
+const ESCAPE: u8 = 0x1b;
+/// How long after an ESC the rest of a sequence may come: a person does not type so fast.
+const ESCAPE_TIMEOUT: Duration = Duration::from_millis(50);
+const CHUNK_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(chunks: &[&[u8]]) -> Vec<Typed> {
+        let mut keys = Keys::default();
+        let mut typed = Vec::new();
+        for chunk in chunks {
+            keys.feed(chunk);
+            while let Some(next) = keys.next() {
+                typed.push(next);
+            }
+        }
+        if keys.is_mid_sequence() {
+            typed.push(keys.give_up_sequence());
+        }
+        typed
+    }
+
+    fn text(text: &str) -> Typed {
+        Typed::Message(Message::text(text))
+    }
+
+    #[test]
+    fn c32_a_keystroke_is_a_whole_character() {
+        assert_eq!(keys(&[b"a", b"b"]), [text("a"), text("b")]);
+        assert_eq!(keys(&["ö".as_bytes(), "🦅".as_bytes()]), [text("ö"), text("🦅")]);
+        let eagle = "🦅".as_bytes();
+        let pieces: Vec<&[u8]> = eagle.chunks(1).collect();
+        assert_eq!(keys(&pieces), [text("🦅")]);
+        assert_eq!(keys(&[b"x\xf0\x9f", b"\xa6\x85y"]), [text("x"), text("🦅y")]);
+        assert_eq!(keys(&[b"pasted at once"]), [text("pasted at once")]);
+        assert_eq!(keys(&[b"\xff\xfea"]), [text("\u{fffd}\u{fffd}a")]);
+    }
+
+    #[test]
+    fn c32_an_escape_sequence_is_not_the_key_esc() {
+        assert_eq!(keys(&[b"\x1b"]), [Typed::Escape]);
+        assert_eq!(keys(&[b"a\x1b"]), [text("a"), Typed::Escape]);
+        assert_eq!(keys(&[b"\x1b\x1b"]), [Typed::Escape, Typed::Escape]);
+        for sequence in
+            [&b"\x1b[A"[..], b"\x1bOP", b"\x1b[15~", b"\x1b[1;5C", b"\x1bx", b"\x1b\xc3\xb6"]
+        {
+            assert_eq!(keys(&[sequence, b"z"]), [Typed::Other, text("z")], "{sequence:?}");
+            let pieces: Vec<&[u8]> = sequence.chunks(1).collect();
+            assert_eq!(keys(&pieces), [Typed::Other], "{sequence:?} in pieces");
+        }
+        assert_eq!(keys(&[b"\x1b["]), [Typed::Other]);
+    }
+
+    #[test]
+    fn lines_are_messages_whatever_pieces_they_come_in() {
+        let input = b"one\r\n\ntwo \xc3\xb6\n\xff\xfe\r\nlast";
+        let binary = Typed::Message(Message::binary(b"\xff\xfe".to_vec()));
+        let expected = [text("one"), text(""), text("two ö"), binary, text("last")];
+        for size in 1..input.len() {
+            let mut lines = Lines::default();
+            let mut typed = Vec::new();
+            for chunk in input.chunks(size) {
+                lines.feed(chunk);
+                typed.extend(std::iter::from_fn(|| lines.next(false)));
+            }
+            typed.extend(std::iter::from_fn(|| lines.next(true)));
+            assert_eq!(typed, expected, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_line_beyond_the_limit_is_an_error() {
+        let mut lines = Lines::default();
+        lines.feed(&vec![b'x'; MAX_MESSAGE_BYTES]);
+        assert_eq!(lines.next(false), None);
+        lines.feed(b"\n");
+        assert!(matches!(lines.next(false), Some(Typed::Message(_))));
+        lines.feed(&vec![b'x'; MAX_MESSAGE_BYTES + 1]);
+        assert!(matches!(lines.next(false), Some(Typed::Failed(_))));
+        assert_eq!(lines.next(true), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! A console client for WebSocket servers (the article's, and more).
+//!
+//! ```text
+//! falconet-client [OPTION...] [URL]          URL: ws://HOST[:PORT][/PATH] or unix:PATH
+//! printf 'a\nb\n' | falconet-client          prints a and b, and exits with 0
+//! ```
+//!
+//! In a terminal each keystroke is sent as a text message: a whole character, or all that is pasted at
+//! once. Arrows and other keys that are no character are not sent. ESC closes with 1000 and waits up to
+//! 10 s for the server's Close; then R reconnects and any other key exits. One character received is
+//! printed where the cursor is, anything longer on its own line. On a terminal control characters are
+//! escaped and binary is hex.
+//!
+//! When stdin is no terminal, each line is a message (a binary one if it is not UTF-8), and each message
+//! received is a line on stdout, as it came. At the end of the input everything has been sent; the client
+//! closes with 1000 and prints what comes until the server has answered.
+//!
+//! A connection that was lost, refused or closed with another code than 1000 is followed by another,
+//! after a random time below a ceiling that doubles from 0.5 s to 30 s. (In a terminal only a lost one
+//! is; otherwise R decides.) It is not after our own Close, nor when the server has declined for good,
+//! with 404 for example. Lines are read only when they can be sent, so only what was under way when a
+//! connection broke can be lost: what the server had not read, and its answers. A client whose stdout is
+//! not read does not read the server, which may then give it up. Messages are at most 16 MiB; a longer
+//! line ends the program.
+//!
+//! SIGINT, SIGTERM and SIGHUP close with 1000, a second one exits at once; the terminal is given back
+//! either way.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use async_channel::Receiver;
+use falconet::net::Reactor;
+use falconet::signals::on_stop_signals;
+use smol::LocalExecutor;
+
+use crate::client::Client;
+use crate::options::{Command, HELP, Options};
+use crate::terminal::RawMode;
+
+mod backoff;
+mod client;
+mod connection;
+mod handshake;
+mod input;
+mod options;
+mod screen;
+mod terminal;
+
+fn main() -> ExitCode {
+    match options::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Talk(options)) => talk(options),
+        Ok(Command::Help) => say(HELP),
+        Ok(Command::Version) => say(concat!("falconet-client ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(error) => fail(&error, WRONG_USAGE),
+    }
+}
+
+fn talk(options: Options) -> ExitCode {
+    let raw_mode = match RawMode::enter(std::io::stdin()) {
+        Ok(raw_mode) => raw_mode,
+        Err(error) => return fail(&format!("can't read the terminal: {error}"), FAILURE),
+    };
+    let interrupts = match interrupts(raw_mode.as_ref()) {
+        Ok(interrupts) => interrupts,
+        Err(error) => return fail(&format!("can't handle signals: {error}"), FAILURE),
+    };
+    let ended = Reactor::new().and_then(|reactor| {
+        let executor = LocalExecutor::new();
+        let client = Client::new(options, reactor.clone(), raw_mode.is_some(), interrupts);
+        reactor.run(&executor, executor.spawn(client.run()))
+    });
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => FAILURE.into(),
+        Err(error) => fail(&format!("can't wait for events: {error}"), FAILURE),
+    }
+}
+
+/// The first SIGINT, SIGTERM or SIGHUP, received; the second ends the process.
+fn interrupts(raw_mode: Option<&RawMode>) -> Result<Receiver<()>, ctrlc::Error> {
+    let (interrupt, interrupts) = async_channel::bounded(1);
+    let terminal = raw_mode.map(RawMode::terminal);
+    on_stop_signals(move |before| {
+        if before == 0 {
+            // There is room for the one there is.
+            let _ = interrupt.try_send(());
+            return;
+        }
+        if let Some(terminal) = &terminal {
+            terminal.restore();
+        }
+        std::process::exit(FAILURE.into());
+    })?;
+    Ok(interrupts)
+}
+
+/// Prints what was asked for; nobody reading it is no failure.
+fn say(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "falconet-client: {error}");
+    code.into()
+}
+
+const FAILURE: u8 = 1;
+const WRONG_USAGE: u8 = 2;

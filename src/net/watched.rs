@@ -1,0 +1,135 @@
+//! Descriptors that others share, so that they must stay as they are.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::reactor::{Direction, Reactor, Registration};
+
+/// A descriptor that waits on the [`Reactor`] and is *not* made non-blocking: a terminal or a pipe is
+/// shared with other processes, and `O_NONBLOCK` would be theirs too.
+///
+/// Ready means that one `read`, or one `write` of at most 4096 bytes, does not block: a pipe has a
+/// page free when it can be written. epoll knows no edges of a read that took only a part, so each
+/// answer is asked of `poll`.
+pub struct Watched<F: AsFd> {
+    source: Registration,
+    fd: F,
+}
+
+impl<F: AsFd> Watched<F> {
+    /// Watches `fd`.
+    ///
+    /// # Errors
+    /// What the kernel says when it can't watch it: `EPERM` for a regular file or `/dev/null`, which
+    /// are always ready.
+    pub fn new(reactor: &Rc<Reactor>, fd: F) -> io::Result<Self> {
+        Ok(Self { source: reactor.register(fd.as_fd())?, fd })
+    }
+
+    /// Is ready when a read would not block.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_for(Direction::Read, PollFlags::IN, cx)
+    }
+
+    /// Is ready when a write of at most 4096 bytes would not block.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_for(Direction::Write, PollFlags::OUT, cx)
+    }
+
+    fn poll_for(
+        &self,
+        direction: Direction,
+        wanted: PollFlags,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.source.poll_ready(direction, cx));
+            let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+            match poll(&mut [PollFd::new(&self.fd, wanted)], Some(&at_once)) {
+                Ok(0) => self.source.blocked(direction),
+                // Ready, hung up or broken: the attempt says which.
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+}
+
+impl<F: AsFd> Drop for Watched<F> {
+    fn drop(&mut self) {
+        // Others hold the same open file, so closing ours would not make the kernel forget it.
+        self.source.reactor().forget(self.fd.as_fd());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::{Read, Write};
+    use std::time::Duration;
+
+    use smol::LocalExecutor;
+
+    use super::*;
+    use crate::net::Timer;
+
+    #[test]
+    fn a_pipe_is_readable_as_long_as_something_is_in_it() {
+        let reactor = Reactor::new().unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let watched = Watched::new(&reactor, reader.try_clone().unwrap()).unwrap();
+        let timer = Timer::new(&reactor);
+        let executor = LocalExecutor::new();
+        let main = executor.spawn(async move {
+            let mut reader = reader;
+            let is_readable = async || {
+                let soon = timer.sleep(Some(Duration::from_millis(30)));
+                timer.until(soon, poll_fn(|cx| watched.poll_readable(cx))).await.is_some()
+            };
+            assert!(!is_readable().await);
+            writer.write_all(b"ab").unwrap();
+            for _ in 0..2 {
+                assert!(is_readable().await);
+                reader.read_exact(&mut [0]).unwrap();
+            }
+            assert!(!is_readable().await);
+            drop(writer);
+            assert!(is_readable().await, "its end is to be read");
+        });
+        reactor.run(&executor, main).unwrap();
+    }
+
+    #[test]
+    fn a_full_pipe_is_not_writable_and_the_descriptor_can_be_watched_again() {
+        let reactor = Reactor::new().unwrap();
+        let (mut reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(&[0; 65536]).unwrap();
+        let timer = Timer::new(&reactor);
+        let executor = LocalExecutor::new();
+        let again = reactor.clone();
+        let main = executor.spawn(async move {
+            for full in [true, false] {
+                let watched = Watched::new(&again, &writer).unwrap();
+                let soon = timer.sleep(Some(Duration::from_millis(30)));
+                let writable = poll_fn(|cx| watched.poll_writable(cx));
+                assert_eq!(timer.until(soon, writable).await.is_none(), full);
+                reader.read_exact(&mut [0; 4096]).unwrap();
+            }
+        });
+        reactor.run(&executor, main).unwrap();
+    }
+
+    #[test]
+    fn a_regular_file_is_refused() {
+        let reactor = Reactor::new().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let refused = Watched::new(&reactor, file).err().unwrap();
+        assert_eq!(refused.raw_os_error(), Some(Errno::PERM.raw_os_error()));
+    }
+}

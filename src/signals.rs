@@ -1,0 +1,32 @@
+//! The signals that ask a program to end.
+
+use nix::sys::signal::{SigSet, Signal};
+
+/// Calls `heed` for every SIGINT, SIGTERM and SIGHUP, with how many came before it. It runs on a thread
+/// of its own and must not block. A SIGHUP that was ignored when the program started stays ignored, as
+/// nohup(1) wishes. To be called once, before other threads are started.
+///
+/// # Errors
+/// When there is a handler already, or no thread to be had.
+pub fn on_stop_signals(mut heed: impl FnMut(u32) + Send + 'static) -> Result<(), ctrlc::Error> {
+    if is_hangup_ignored() {
+        // The handler would undo that; a blocked signal never comes.
+        let mut hangup = SigSet::empty();
+        hangup.add(Signal::SIGHUP);
+        // It fails only for a signal that does not exist.
+        let _ = hangup.thread_block();
+    }
+    let mut before = 0;
+    ctrlc::set_handler(move || {
+        heed(before);
+        before += 1;
+    })
+}
+
+/// Whether this process was started with SIGHUP ignored (proc_pid_status(5)).
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & (1 << (Signal::SIGHUP as u32 - 1)) != 0)
+}
