@@ -48,12 +48,15 @@ fn c02_there_is_one_line_per_listen_url() {
     let urls = ["http://localhost:0", "http://127.0.0.1:0", &unix];
     let mut command = Falconet::command();
     command.args(urls.iter().flat_map(|url| ["--listen", *url]));
-    let falconet = Falconet::start_with(&mut command);
+    let mut falconet = Falconet::start_with(&mut command);
     let unix_line = falconet.wait_for_line("listening on unix:");
     let lines = falconet.log_so_far();
     assert_eq!(lines.iter().filter(|line| line.contains("listening on ")).count(), 3, "{lines:#?}");
     // A browser can't open it.
     assert!(unix_line.ends_with(&format!("listening on {unix} (Ctrl+C stops)")), "{unix_line}");
+    // Killed, it would leave the socket's file behind.
+    falconet.signal(Signal::TERM);
+    falconet.wait_for_exit(PATIENCE);
 }
 
 #[test]
