@@ -327,7 +327,7 @@ impl State {
 
     /// Sends a Close and reads on until the client's own has come.
     async fn close_and_wait(&mut self, reason: CloseReason) {
-        let frame = CloseFrame { code: reason.code, reason: reason.text.into() };
+        let frame = CloseFrame { code: reason.code, reason: reason.sent_text().into() };
         if self.socket.get_mut().drained().await.is_ok()
             && self.socket.close(Some(frame)).await.is_ok()
             && self.socket.get_mut().drained().await.is_ok()

@@ -274,3 +274,21 @@ fn a_panic_in_a_service_ends_neither_the_server_nor_its_stop() {
 }
 
 const PAGE: Asset = Asset { content_type: "text/plain", body: b"a page" };
+
+#[test]
+fn a_close_text_is_cut_to_what_a_control_frame_holds() {
+    const LONG: &str = match std::str::from_utf8(&[b'x'; 2000]) {
+        Ok(text) => text,
+        Err(_) => "",
+    };
+    let server = Embedded::start(|server| {
+        server.endpoint("/", async |session: Session| {
+            session.close(CloseReason::new(falconet::CloseCode::Normal, LONG)).await
+        })
+    });
+    let mut client = Client::connect(server.address);
+    let close = client.read();
+    assert_eq!(close.close_code(), 1000);
+    assert_eq!(close.payload.len(), 125);
+    server.stop().unwrap().unwrap();
+}
