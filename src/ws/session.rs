@@ -17,7 +17,7 @@ use crate::hub::{
 };
 use crate::net::{Peer, Timer, Transport};
 
-use super::frame::{CloseCode, CloseReason, Frame, Message};
+use super::frame::{CloseCode, CloseReason, Frame, MAX_CONTROL_BYTES, Message};
 use super::gate::Gate;
 
 /// One WebSocket client, from its handshake to its end.
@@ -91,13 +91,14 @@ impl Session {
         config: Rc<Config>,
     ) -> Result<Self, HubGone> {
         let (subscription, membership) = hub.join(transport.timer().now()).await?;
-        let limit = Some(config.limits.message_bytes);
+        let message_bytes = config.limits.message_bytes;
         let socket_config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
             .max_write_buffer_size(CONTROL_BUFFER_BYTES)
-            .max_message_size(limit)
-            .max_frame_size(limit);
+            .max_message_size(Some(message_bytes))
+            // Control frames have a limit of their own, and the gate one for each message's frames.
+            .max_frame_size(Some(message_bytes.max(MAX_CONTROL_BYTES)));
         let mut gate = Gate::new(transport, subscription.client.clone(), config.clone());
         gate.admit(&early);
         let socket =
