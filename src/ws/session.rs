@@ -221,15 +221,23 @@ impl State {
         if let Some(eviction) = self.client().eviction() {
             return Poll::Ready(Event::Over(eviction.into()));
         }
-        if ready!(self.poll_deliver(cx)).is_err() {
+        // Nothing is read while the client does not take what it is sent.
+        if ready!(self.socket.get_mut().poll_drained(cx)).is_err() {
             return Poll::Ready(Event::Over(Ending::Lost));
         }
-        if self.messages_this_turn == MESSAGES_PER_TURN {
-            self.messages_this_turn = 0;
+        // Heard before it is told more: who reads slower than is broadcast always has more to take.
+        if self.messages_this_turn < MESSAGES_PER_TURN {
+            if let Poll::Ready(event) = self.poll_message(cx) {
+                return Poll::Ready(event);
+            }
+        } else {
             cx.waker().wake_by_ref();
-            return Poll::Pending;
         }
-        self.poll_message(cx)
+        self.messages_this_turn = 0;
+        match ready!(self.poll_deliver(cx)) {
+            Ok(()) => Poll::Pending,
+            Err(_) => Poll::Ready(Event::Over(Ending::Lost)),
+        }
     }
 
     /// Sends what the hub has for this client, as fast as the client reads.
@@ -251,11 +259,7 @@ impl State {
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
-            let Poll::Ready(received) = Pin::new(&mut self.socket).poll_next(cx) else {
-                self.messages_this_turn = 0;
-                return Poll::Pending;
-            };
-            let message = match received {
+            let message = match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
                 Some(Ok(tungstenite::Message::Text(text))) => Message::Text(text),
                 Some(Ok(tungstenite::Message::Binary(bytes))) => Message::Binary(bytes),
                 Some(Ok(tungstenite::Message::Close(frame))) => {
