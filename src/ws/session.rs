@@ -120,7 +120,8 @@ impl Session {
     /// The client's next message; `None` once the session has ended.
     ///
     /// # Cancel safety
-    /// Nothing is lost: a message is taken only when it is returned.
+    /// No message is lost: one is taken only when it is returned. But this also ends a session that
+    /// must end; dropped meanwhile, it waits no longer for the client's answer to our Close.
     pub async fn next(&mut self) -> Option<Message> {
         if self.state.end.is_some() {
             return None;
