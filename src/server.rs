@@ -16,7 +16,7 @@ use slab::Slab;
 use smol::{LocalExecutor, Task};
 
 use crate::access::{AllowAll, Authorize};
-use crate::config::Config;
+use crate::config::{Config, Reject};
 use crate::connection::{self, Context, Correlations};
 use crate::endpoints::{AnyEndpoint, Endpoint};
 use crate::http::route::Routes;
@@ -207,7 +207,7 @@ async fn accept(
         let (transport, peer) = listener.accept().await;
         match connections.admit(peer) {
             Some(place) => connections.start(place, transport, peer, &context, &executor),
-            None => turn_away(&transport, peer).await,
+            None => turn_away(&transport, peer, context.config.reject).await,
         }
         if accepted % ACCEPTS_PER_TURN == 0 {
             future::yield_now().await;
@@ -215,9 +215,12 @@ async fn accept(
     }
 }
 
-/// Tells one peer too many so, if that takes no waiting.
-async fn turn_away(transport: &Transport, peer: Peer) {
+/// Tells one peer too many so, if it is to be told and that takes no waiting.
+async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
     log::warn!(target: "falconet::limit", address:% = peer; "too many connections: turned away");
+    if reject == Reject::Drop {
+        return;
+    }
     let response = Response::text(503, "too many connections\n").encode(true);
     let sending = future::poll_fn(|cx| transport.poll_send(cx, &[IoSlice::new(&response)]));
     future::poll_once(sending).await;

@@ -128,6 +128,9 @@ impl HubHandle {
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// Dropped early, nothing has changed.
     pub async fn census(&self) -> Result<Census, HubGone> {
         self.ask(Command::Census).await
     }
@@ -136,6 +139,9 @@ impl HubHandle {
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// Dropped early, nothing has changed.
     pub async fn until_occupied(&self) -> Result<(), HubGone> {
         self.ask(|answer| Command::AwaitOccupancy(true, answer)).await
     }
@@ -144,6 +150,9 @@ impl HubHandle {
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// Dropped early, nothing has changed.
     pub async fn until_vacant(&self) -> Result<(), HubGone> {
         self.ask(|answer| Command::AwaitOccupancy(false, answer)).await
     }

@@ -7,8 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,11 +20,12 @@ use super::address::{ListenUrl, Peer};
 use super::reactor::{Direction, Reactor, Registration, Timer};
 use super::transport::{Transport, open_stream};
 
-/// A bound socket. Dropping it closes it, and removes a Unix socket's file.
+/// A bound socket. Dropping it closes it, and removes a Unix socket's file if it is still its own.
 pub struct Listener {
     source: Registration,
+    // Before the descriptor, which keeps another file from getting this one's inode.
+    _file: Option<SocketFile>,
     fd: OwnedFd,
-    unix_path: Option<PathBuf>,
     spare: RefCell<Option<OwnedFd>>,
 }
 
@@ -103,13 +103,14 @@ impl Listener {
         let fd = open_stream(AddressFamily::UNIX)?;
         set_buffers(&fd)?;
         rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
+        let file = SocketFile { path: path.to_owned(), inode: inode_of(path)? };
         rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
-        Self::new(reactor, fd, Some(path.to_owned()))
+        Self::new(reactor, fd, Some(file))
     }
 
-    fn new(reactor: &Rc<Reactor>, fd: OwnedFd, unix_path: Option<PathBuf>) -> io::Result<Self> {
+    fn new(reactor: &Rc<Reactor>, fd: OwnedFd, file: Option<SocketFile>) -> io::Result<Self> {
         let source = reactor.register(fd.as_fd())?;
-        Ok(Self { source, fd, unix_path, spare: RefCell::new(Some(open_spare()?)) })
+        Ok(Self { source, _file: file, fd, spare: RefCell::new(Some(open_spare()?)) })
     }
 
     /// Waits for the next peer. What goes wrong with one peer is not the listener's matter; when
@@ -156,11 +157,17 @@ impl Listener {
     }
 }
 
-impl Drop for Listener {
+/// The file a Unix socket is bound to; dropping it removes the file.
+struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Some(path) = &self.unix_path {
-            // Somebody may have removed it already.
-            let _ = fs::remove_file(path);
+        // Somebody may have removed it already, and a server that takes over have put its own there.
+        if inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -219,11 +226,18 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
+    // Non-blocking: a live server may have more peers waiting than it has room for.
+    match rustix::net::connect(open_stream(AddressFamily::UNIX)?, &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(Errno::AGAIN) => Err(io::ErrorKind::AddrInUse.into()),
+        Err(Errno::CONNREFUSED) => fs::remove_file(path),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// What tells one file from another that came to stand in its place.
+fn inode_of(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 fn open_spare() -> io::Result<OwnedFd> {

@@ -275,9 +275,9 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut sources = self.reactor.sources.borrow_mut();
         let source = sources.remove(self.key);
-        if sources.is_empty() {
-            // Give the memory of a crowd back when the last of it has left.
-            *sources = Slab::new();
+        if sources.len() <= FEW_SOURCES {
+            // Gives the memory of a crowd back when hardly more than the listeners are left.
+            sources.shrink_to_fit();
         }
         drop(sources);
         drop(source);
@@ -384,6 +384,8 @@ impl Wake for Interrupt {
 
 /// How many tasks may run before events are looked at again.
 const TASKS_PER_TURN: usize = 64;
+/// With no more sources than this, it takes no time to look for memory to give back.
+const FEW_SOURCES: usize = 4;
 /// How many events one `epoll_wait` may return: 12 bytes each.
 const EVENTS_PER_WAIT: usize = 256;
 /// epoll takes milliseconds in 31 bits; a longer sleep is waited for in parts.

@@ -28,9 +28,9 @@ impl Timestamp {
         let start = Instant::now();
         loop {
             hub.until_occupied().await?;
-            let next = next_on_grid(start, self.every, Instant::now());
+            let wait = until_next_on_grid(self.every, start.elapsed());
             let due = async {
-                stop.timer().sleep_until(next).await;
+                stop.timer().sleep(Some(wait)).await;
                 Ok(true)
             };
             let vacant = async { hub.until_vacant().await.map(|()| false) };
@@ -47,11 +47,11 @@ impl Service for Timestamp {
     }
 }
 
-/// The first line of the grid after `now`.
-fn next_on_grid(start: Instant, every: Duration, now: Instant) -> Instant {
-    let passed = now.saturating_duration_since(start).as_nanos() / every.as_nanos();
-    let steps = u32::try_from(passed + 1).unwrap_or(u32::MAX);
-    start + every.saturating_mul(steps)
+/// How long it is to the next line of the grid, when `passed` since its first.
+fn until_next_on_grid(every: Duration, passed: Duration) -> Duration {
+    let beyond = passed.as_nanos() % every.as_nanos();
+    // 584 years of nanoseconds fit.
+    every - Duration::from_nanos(beyond as u64)
 }
 
 /// Tells the local time, in the zone `TZ` or `/etc/localtime` named when it was made.
@@ -130,11 +130,18 @@ mod tests {
 
     #[test]
     fn the_grid_does_not_drift() {
-        let start = Instant::now();
         let every = Duration::from_secs(15);
         for (passed, next) in [(0, 15), (1, 15), (14_999, 15), (15_000, 30), (44_000, 45)] {
-            let now = start + Duration::from_millis(passed);
-            assert_eq!(next_on_grid(start, every, now), start + Duration::from_secs(next));
+            let passed = Duration::from_millis(passed);
+            assert_eq!(passed + until_next_on_grid(every, passed), Duration::from_secs(next));
         }
+    }
+
+    #[test]
+    fn the_grid_has_no_end() {
+        let (every, years) = (Duration::from_millis(1), Duration::from_secs(10 * 365 * 86_400));
+        assert_eq!(until_next_on_grid(every, years), every);
+        assert_eq!(until_next_on_grid(every, years + every / 4), every * 3 / 4);
+        assert_eq!(until_next_on_grid(Duration::MAX, years), Duration::MAX - years);
     }
 }

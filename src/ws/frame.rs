@@ -79,11 +79,10 @@ impl Frame {
         Self::encode(FrameHeader::new(PING, 0), &[])
     }
 
-    /// Encodes a Close; its text is cut to the 123 bytes a control frame has room for.
+    /// Encodes a Close.
     pub(crate) fn close(reason: &CloseReason) -> Self {
-        let text = &reason.text[..reason.text.floor_char_boundary(MAX_CLOSE_TEXT_BYTES)];
         let code = u16::from(reason.code).to_be_bytes();
-        let payload = [&code, text.as_bytes()].concat();
+        let payload = [&code, reason.sent_text().as_bytes()].concat();
         Self::encode(FrameHeader::new(CLOSE, payload.len()), &payload)
     }
 
@@ -163,6 +162,11 @@ impl CloseReason {
     pub const NORMAL: Self = Self::new(CloseCode::Normal, "");
     /// 1001: the server stops.
     pub const STOPPING: Self = Self::new(CloseCode::Away, "server stopping");
+
+    /// The text, cut to what a control frame has room for beside the code.
+    pub(super) fn sent_text(&self) -> &'static str {
+        &self.text[..self.text.floor_char_boundary(MAX_CONTROL_BYTES - 2)]
+    }
 }
 
 impl fmt::Display for CloseReason {
@@ -177,7 +181,8 @@ const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
-const MAX_CLOSE_TEXT_BYTES: usize = 123;
+/// The longest payload of a control frame (RFC 6455 §5.5).
+pub(super) const MAX_CONTROL_BYTES: usize = 125;
 
 #[cfg(test)]
 mod tests {

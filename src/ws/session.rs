@@ -17,7 +17,7 @@ use crate::hub::{
 };
 use crate::net::{Peer, Timer, Transport};
 
-use super::frame::{CloseCode, CloseReason, Frame, Message};
+use super::frame::{CloseCode, CloseReason, Frame, MAX_CONTROL_BYTES, Message};
 use super::gate::Gate;
 
 /// One WebSocket client, from its handshake to its end.
@@ -91,13 +91,14 @@ impl Session {
         config: Rc<Config>,
     ) -> Result<Self, HubGone> {
         let (subscription, membership) = hub.join(transport.timer().now()).await?;
-        let limit = Some(config.limits.message_bytes);
+        let message_bytes = config.limits.message_bytes;
         let socket_config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
             .max_write_buffer_size(CONTROL_BUFFER_BYTES)
-            .max_message_size(limit)
-            .max_frame_size(limit);
+            .max_message_size(Some(message_bytes))
+            // Control frames have a limit of their own, and the gate one for each message's frames.
+            .max_frame_size(Some(message_bytes.max(MAX_CONTROL_BYTES)));
         let mut gate = Gate::new(transport, subscription.client.clone(), config.clone());
         gate.admit(&early);
         let socket =
@@ -119,7 +120,8 @@ impl Session {
     /// The client's next message; `None` once the session has ended.
     ///
     /// # Cancel safety
-    /// Nothing is lost: a message is taken only when it is returned.
+    /// No message is lost: one is taken only when it is returned. But this also ends a session that
+    /// must end; dropped meanwhile, it waits no longer for the client's answer to our Close.
     pub async fn next(&mut self) -> Option<Message> {
         if self.state.end.is_some() {
             return None;
@@ -220,15 +222,23 @@ impl State {
         if let Some(eviction) = self.client().eviction() {
             return Poll::Ready(Event::Over(eviction.into()));
         }
-        if ready!(self.poll_deliver(cx)).is_err() {
+        // Nothing is read while the client does not take what it is sent.
+        if ready!(self.socket.get_mut().poll_drained(cx)).is_err() {
             return Poll::Ready(Event::Over(Ending::Lost));
         }
-        if self.messages_this_turn == MESSAGES_PER_TURN {
-            self.messages_this_turn = 0;
+        // Heard before it is told more: who reads slower than is broadcast always has more to take.
+        if self.messages_this_turn < MESSAGES_PER_TURN {
+            if let Poll::Ready(event) = self.poll_message(cx) {
+                return Poll::Ready(event);
+            }
+        } else {
             cx.waker().wake_by_ref();
-            return Poll::Pending;
         }
-        self.poll_message(cx)
+        self.messages_this_turn = 0;
+        match ready!(self.poll_deliver(cx)) {
+            Ok(()) => Poll::Pending,
+            Err(_) => Poll::Ready(Event::Over(Ending::Lost)),
+        }
     }
 
     /// Sends what the hub has for this client, as fast as the client reads.
@@ -250,11 +260,7 @@ impl State {
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
-            let Poll::Ready(received) = Pin::new(&mut self.socket).poll_next(cx) else {
-                self.messages_this_turn = 0;
-                return Poll::Pending;
-            };
-            let message = match received {
+            let message = match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
                 Some(Ok(tungstenite::Message::Text(text))) => Message::Text(text),
                 Some(Ok(tungstenite::Message::Binary(bytes))) => Message::Binary(bytes),
                 Some(Ok(tungstenite::Message::Close(frame))) => {
@@ -327,7 +333,7 @@ impl State {
 
     /// Sends a Close and reads on until the client's own has come.
     async fn close_and_wait(&mut self, reason: CloseReason) {
-        let frame = CloseFrame { code: reason.code, reason: reason.text.into() };
+        let frame = CloseFrame { code: reason.code, reason: reason.sent_text().into() };
         if self.socket.get_mut().drained().await.is_ok()
             && self.socket.close(Some(frame)).await.is_ok()
             && self.socket.get_mut().drained().await.is_ok()

@@ -231,6 +231,30 @@ fn a_live_unix_socket_is_refused() {
 }
 
 #[test]
+fn a_live_unix_socket_that_is_too_busy_to_answer_is_refused() {
+    let folder = Folder::new("unix-busy");
+    let path = folder.path.join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    // As small as can be, and full.
+    rustix::net::listen(&listener, 0).unwrap();
+    let _waiting = UnixStream::connect(&path).unwrap();
+    let url = format!("unix:{}", path.display());
+    assert_refused(Falconet::command().args(["--listen", &url]), 1, &[&url, "in use"]);
+    assert!(path.exists());
+}
+
+#[test]
+fn a_unix_socket_file_of_a_successor_is_kept() {
+    let folder = Folder::new("unix-successor");
+    let (mut falconet, path) = start_on_unix(&folder);
+    std::fs::remove_file(&path).unwrap();
+    let (_successor, _) = start_on_unix(&folder);
+    falconet.signal(Signal::TERM);
+    assert!(falconet.wait_for_exit(PATIENCE).success());
+    assert_unix_echo(&path);
+}
+
+#[test]
 fn a_file_that_is_no_socket_is_refused_and_kept() {
     let folder = Folder::new("unix-file");
     let path = folder.write("precious", "data");

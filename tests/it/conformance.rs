@@ -553,6 +553,22 @@ fn c22_a_ping_is_answered_with_its_payload() {
 }
 
 #[test]
+fn c22_control_frames_may_be_longer_than_messages() {
+    let falconet = Falconet::start(&["--max-message", "1"]);
+    let mut client = Client::connect(falconet.address());
+    client.echo("x");
+    client.send(true, PING, [7; 125]);
+    let pong = client.read();
+    assert_eq!((pong.opcode, pong.payload), (PONG, vec![7; 125]));
+    client.send(true, CLOSE, 1000_u16.to_be_bytes());
+    assert_eq!(client.read_to_close(), Some(1000));
+
+    let mut client = Client::connect(falconet.address());
+    client.send(true, TEXT, "xy");
+    assert_eq!(client.read_to_close(), Some(1009));
+}
+
+#[test]
 fn c23_a_close_is_answered_in_kind() {
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let code = |code: u16| code.to_be_bytes().to_vec();

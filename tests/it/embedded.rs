@@ -274,3 +274,53 @@ fn a_panic_in_a_service_ends_neither_the_server_nor_its_stop() {
 }
 
 const PAGE: Asset = Asset { content_type: "text/plain", body: b"a page" };
+
+/// Broadcasts without end, faster than a slow client reads.
+struct Firehose;
+
+impl Service for Firehose {
+    async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
+        let timer = stop.timer().clone();
+        while stop.sleep_until(timer.now() + Duration::from_millis(1)).await {
+            if hub.broadcast(vec![7; 8 * 1024]).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_slower_than_the_broadcasts_is_heard_all_the_same() {
+    let server = Embedded::start(|server| server.endpoint("/", Echo).service(Firehose));
+    let mut client = Client::connect(server.address);
+    // Or the kernel holds megabytes for it, which it reads first.
+    rustix::net::sockopt::set_socket_recv_buffer_size(&client.stream, 16 * 1024).unwrap();
+    // Until the server finds it behind; nothing outside shows when.
+    std::thread::sleep(Duration::from_millis(500));
+    client.send(true, TEXT, "hello");
+    let begun = std::time::Instant::now();
+    while client.read().opcode != TEXT {
+        assert!(begun.elapsed() < PATIENCE, "still no echo");
+        // A fifth of what is broadcast, and steadily.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    server.stop().unwrap().unwrap();
+}
+
+#[test]
+fn a_close_text_is_cut_to_what_a_control_frame_holds() {
+    const LONG: &str = match std::str::from_utf8(&[b'x'; 2000]) {
+        Ok(text) => text,
+        Err(_) => "",
+    };
+    let server = Embedded::start(|server| {
+        server.endpoint("/", async |session: Session| {
+            session.close(CloseReason::new(falconet::CloseCode::Normal, LONG)).await
+        })
+    });
+    let mut client = Client::connect(server.address);
+    let close = client.read();
+    assert_eq!(close.close_code(), 1000);
+    assert_eq!(close.payload.len(), 125);
+    server.stop().unwrap().unwrap();
+}

@@ -165,6 +165,16 @@ fn a_flood_of_connections_beyond_the_limit_harms_nobody_inside() {
 }
 
 #[test]
+fn one_connection_too_many_is_told_so_unless_refusals_are_silent() {
+    for (reject, answer) in [("respond", "HTTP/1.1 503 Service Unavailable"), ("drop", "")] {
+        let falconet = Falconet::start(&["--max-connections", "1", "--reject", reject]);
+        let _inside = Client::connect(falconet.address());
+        // Says nothing, so that no reset overtakes the answer.
+        assert_eq!(exchange(falconet.address(), "").lines().next().unwrap_or_default(), answer);
+    }
+}
+
+#[test]
 fn out_of_descriptors_the_server_rests_and_recovers_within_a_second() {
     let _turn = alone();
     let falconet = Falconet::start(&["--broadcast-every", "0"]);

@@ -289,3 +289,15 @@ fn events_are_looked_at_while_tasks_keep_waking_themselves() {
     // 64 tasks until the event is fetched, then the queue of a thousand in front of the reader.
     assert!(waits.iter().all(|wait| *wait <= 64 + 1000), "{waits:?}");
 }
+
+#[test]
+fn the_memory_of_a_crowd_is_given_back_while_a_listener_stays() {
+    run(async |reactor| {
+        let (listener, _other_end) = pair(&reactor);
+        let crowd: Vec<_> = (0..200).map(|_| pair(&reactor)).collect();
+        assert!(reactor.sources.borrow().capacity() > 200);
+        drop(crowd);
+        assert!(reactor.sources.borrow().capacity() <= FEW_SOURCES);
+        drop(listener);
+    });
+}
