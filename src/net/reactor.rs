@@ -7,7 +7,7 @@
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 compile_error!("falconet stands on epoll and eventfd: build it for Linux");
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -33,6 +33,7 @@ pub struct Reactor {
     sleeps: Cell<u64>,
     now: Cell<Instant>,
     interrupt: Arc<Interrupt>,
+    received: RefCell<Box<[u8]>>,
 }
 
 /// What is known of one registered socket.
@@ -76,6 +77,7 @@ impl Reactor {
             sleeps: Cell::new(0),
             now: Cell::new(Instant::now()),
             interrupt: Arc::new(Interrupt { asleep: AtomicBool::new(false), eventfd }),
+            received: RefCell::new(vec![0; RECEIVE_BYTES].into()),
         }))
     }
 
@@ -111,6 +113,12 @@ impl Reactor {
     /// The time of the newest batch of events: monotonic, and as old as the tasks run since.
     pub fn now(&self) -> Instant {
         self.now.get()
+    }
+
+    /// The buffer all sockets are read into, one at a time: what is for one of them must be taken out
+    /// before the next is read.
+    pub(super) fn received(&self) -> RefMut<'_, Box<[u8]>> {
+        self.received.borrow_mut()
     }
 
     /// Registers `fd` for edge-triggered readiness in both directions.
@@ -386,6 +394,8 @@ impl Wake for Interrupt {
 const TASKS_PER_TURN: usize = 64;
 /// With no more sources than this, it takes no time to look for memory to give back.
 const FEW_SOURCES: usize = 4;
+/// How much one read may bring: a message of 16 KiB, and more than one socket mostly has.
+const RECEIVE_BYTES: usize = 32 * 1024;
 /// How many events one `epoll_wait` may return: 12 bytes each.
 const EVENTS_PER_WAIT: usize = 256;
 /// epoll takes milliseconds in 31 bits; a longer sleep is waited for in parts.

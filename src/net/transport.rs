@@ -87,6 +87,21 @@ impl Transport {
         })
     }
 
+    /// Reads into a buffer shared by all transports, and has `take` take out what came; nothing is the
+    /// end of the stream.
+    ///
+    /// # Errors
+    /// What the socket fails with; it is over then.
+    pub fn poll_recv_with<R>(
+        &self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Poll<io::Result<R>> {
+        let mut received = self.source.reactor().received();
+        let count = ready!(self.poll_recv(cx, &mut received))?;
+        Poll::Ready(Ok(take(&received[..count])))
+    }
+
     /// Reads into what `buffer` has room for beyond its length; 0 is the end of the stream.
     ///
     /// # Errors

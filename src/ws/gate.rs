@@ -28,7 +28,7 @@ pub(super) struct Gate {
     meter: Meter,
     violation: Option<CloseReason>,
     turn_bytes_left: usize,
-    /// What was read of a large frame and not yet handed on, from `ahead_taken` on.
+    /// What was read and is not yet handed on, from `ahead_taken` on.
     ahead: Vec<u8>,
     ahead_taken: usize,
     unsent: Vec<u8>,
@@ -61,21 +61,16 @@ impl Gate {
         &self.transport
     }
 
-    /// Reads into `buffer`; but the rest of a frame that is larger than it, ahead in one call. The
-    /// library would take it in pieces as small as its buffer.
-    fn poll_fetch(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let rest = self.meter.payload_left.min(AHEAD_BYTES) as usize;
-        if rest <= buffer.len() {
-            let count = ready!(self.transport.poll_recv(cx, buffer))?;
-            self.admit(&buffer[..count]);
-            return Poll::Ready(Ok(count));
-        }
-        // A byte more than the frame has: when that is all there is, the read falls short and tells.
-        let mut ahead = Vec::with_capacity(rest + 1);
-        let count = ready!(self.transport.poll_recv_more(cx, &mut ahead))?;
-        self.admit(&ahead);
-        self.ahead = ahead;
-        Poll::Ready(Ok(count))
+    /// Reads all that is there in one call, hands on what `buffer` has room for, and keeps the rest:
+    /// the library would take a large frame in pieces as small as its buffer.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let ahead = &mut self.ahead;
+        self.transport.poll_recv_with(cx, |received| {
+            let count = received.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&received[..count]);
+            ahead.extend_from_slice(&received[count..]);
+            count
+        })
     }
 
     fn take_ahead(&mut self, buffer: &mut [u8]) -> usize {
@@ -89,7 +84,7 @@ impl Gate {
         count
     }
 
-    /// Meters bytes that came with the request head, before the gate stood.
+    /// Meters bytes on their way to the library.
     pub(super) fn admit(&mut self, bytes: &[u8]) {
         let now = self.transport.timer().now();
         self.client.seen(now);
@@ -164,27 +159,26 @@ impl AsyncRead for Gate {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if self.ahead.is_empty() {
-            if let Some(violation) = self.violation {
-                return Poll::Ready(Err(io::Error::other(violation.text)));
-            }
-            if self.turn_bytes_left == 0 {
-                self.turn_bytes_left = TURN_BYTES;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            let Poll::Ready(count) = self.poll_fetch(cx, buffer)? else {
-                self.turn_bytes_left = TURN_BYTES;
-                return Poll::Pending;
-            };
-            let frames = std::mem::take(&mut self.meter.frames);
-            let cost = count + frames * FRAME_COST_BYTES;
-            self.turn_bytes_left = self.turn_bytes_left.saturating_sub(cost);
-            if self.ahead.is_empty() {
-                return Poll::Ready(Ok(count));
-            }
+        if let Some(violation) = self.violation {
+            return Poll::Ready(Err(io::Error::other(violation.text)));
         }
-        Poll::Ready(Ok(self.take_ahead(buffer)))
+        if self.turn_bytes_left == 0 && self.meter.payload_left == 0 {
+            self.turn_bytes_left = TURN_BYTES;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let count = if !self.ahead.is_empty() {
+            self.take_ahead(buffer)
+        } else if let Poll::Ready(count) = self.poll_receive(cx, buffer)? {
+            count
+        } else {
+            self.turn_bytes_left = TURN_BYTES;
+            return Poll::Pending;
+        };
+        self.admit(&buffer[..count]);
+        let cost = count + std::mem::take(&mut self.meter.frames) * FRAME_COST_BYTES;
+        self.turn_bytes_left = self.turn_bytes_left.saturating_sub(cost);
+        Poll::Ready(Ok(count))
     }
 }
 
@@ -350,12 +344,10 @@ fn join<'s>(space: &'s mut [u8], head: &'s [u8], tail: &[u8]) -> &'s [u8] {
 
 /// Frames up to this size are sent from one piece.
 const SMALL_FRAME_BYTES: usize = 256;
-/// How much of a large frame is read ahead at most.
-const AHEAD_BYTES: u64 = 64 * 1024;
-/// How much may be read before other tasks run; one read may go beyond it by a frame.
+/// How much may be handed on before other tasks run, and then the rest of the frame at hand.
 const TURN_BYTES: usize = 4096;
 /// What a frame counts for in a turn beside its bytes: an empty one takes tungstenite as long as many
-/// bytes do, and it takes all of a read in one go. So a read full of them ends the turn.
+/// bytes do, and it takes all of a read in one go. So a buffer full of them ends the turn.
 const FRAME_COST_BYTES: usize = 64;
 const MAX_HEADER_BYTES: usize = 14;
 /// How many frame headers a message may have beside its payload.

@@ -378,7 +378,7 @@ impl From<Eviction> for Ending {
 
 /// The library's read buffer: it is there as long as the client, so no larger than common messages
 /// need; a larger frame has its own space while it is read.
-const READ_BUFFER_BYTES: usize = 1024;
+const READ_BUFFER_BYTES: usize = 256;
 /// The library writes only pongs and Closes, of 127 bytes at most.
 const CONTROL_BUFFER_BYTES: usize = 1024;
 /// How many messages may be taken before other tasks run.
