@@ -377,7 +377,7 @@ impl From<Eviction> for Ending {
 }
 
 /// The library's read buffer: it is there as long as the client, so no larger than common messages
-/// need; a larger frame has its own space while it is read.
+/// need. A larger frame makes it grow, and the library keeps what it grew to.
 const READ_BUFFER_BYTES: usize = 1024;
 /// The library writes only pongs and Closes, of 127 bytes at most.
 const CONTROL_BUFFER_BYTES: usize = 1024;
