@@ -510,7 +510,7 @@ const HELP_TAIL: &str = "
   -h, --help               print this, and exit
   -V, --version            print the version, and exit
 
-Times are like 250ms, 25s, 2m, 1h; 0 is off. Sizes are bytes, or like 64k, 1m.
+Times are like 250ms, 25s, 2m, 1h; 0 is off (for --close-timeout: do not wait). Sizes are bytes, or like 64k, 1m.
 Exit codes: 0 stopped, 1 failed, 2 wrong usage, 78 bad configuration.
 ";
 

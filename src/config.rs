@@ -23,7 +23,8 @@ pub struct Timeouts {
     pub ping_every: Option<Duration>,
     /// How long a client may be silent before it is dropped. Default 75 s: two pings and a half.
     pub idle: Option<Duration>,
-    /// How long one write may stay blocked by a peer that does not read. Default 10 s.
+    /// How long the rest of one frame may wait for a peer to make room, however steadily it reads.
+    /// Default 10 s; then the client is given up with 1008.
     pub write: Option<Duration>,
     /// How long a message may stay unfinished after its first byte. Default 30 s.
     pub message: Option<Duration>,

@@ -141,17 +141,17 @@ fn judge(mut heard: Heard, peer: Peer, context: &Context) -> Verdict {
     };
     let request = Request { path: head.path().into(), correlation: context.correlations.of(&head) };
     let body = head.method() != "HEAD";
-    let log_answer = |response: &Response| {
+    let log_answer = |response: &Response, verb: &str| {
         log::info!(
             target: "falconet::request",
             address:% = peer, method = head.method(), path = &*request.path,
             correlation = &*request.correlation, status = response.status();
-            "answered"
+            "{verb}"
         );
     };
     match find(&head, context) {
         Ok(Found::Page(response)) => {
-            log_answer(&response);
+            log_answer(&response, "answered");
             Verdict::Answer { response, body }
         }
         Ok(Found::Endpoint { handshake, endpoint }) => {
@@ -159,7 +159,8 @@ fn judge(mut heard: Heard, peer: Peer, context: &Context) -> Verdict {
             Verdict::Upgrade { handshake, early, endpoint, request }
         }
         Err(response) => {
-            log_answer(&response);
+            let silent = context.config.reject == Reject::Drop;
+            log_answer(&response, if silent { "dropped" } else { "answered" });
             refuse(response, body, context)
         }
     }
@@ -204,9 +205,7 @@ fn refuse(response: Response, body: bool, context: &Context) -> Verdict {
 /// Sends a response and sees it off: the peer reads it before the connection ends.
 async fn answer(transport: &Transport, response: &[u8], config: &Config) {
     if write_all(transport, response, config).await {
-        transport.shut_down();
-        let deadline = transport.timer().sleep(Some(config.timeouts.linger));
-        transport.timer().until(deadline, transport.discard(LINGER_BYTES)).await;
+        transport.see_off(config.timeouts.linger).await;
     }
 }
 
@@ -255,5 +254,3 @@ impl Correlations {
 
 /// Browsers' heads are about this long.
 const FIRST_READ_BYTES: usize = 1024;
-/// How much is read on after a response.
-const LINGER_BYTES: usize = 64 * 1024;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::os::fd::BorrowedFd;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::kv::{self, VisitSource};
@@ -27,7 +27,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Has everything falconet logs, and every panic, written to stderr.
+/// Has everything falconet logs, and every panic, written to stderr. What others log is not: the
+/// libraries beneath tell of every frame.
 ///
 /// Under systemd (`JOURNAL_STREAM` is set) lines in text have no time, which the journal knows, but a
 /// priority in front (sd-daemon(3)).
@@ -72,7 +73,6 @@ struct Class {
 
 impl Log for StderrLogger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The libraries beneath would log every frame.
         metadata.target().starts_with("falconet")
     }
 
@@ -80,17 +80,25 @@ impl Log for StderrLogger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // A panic while it was held spoils no count.
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Not held while values are formatted: they may log, or panic, which is logged.
+        let mut state = self.state();
         let Some(suppressed) = state.admit(record, Instant::now()) else { return };
-        let fields = Fields::of(record, suppressed, std::mem::take(&mut state.lines_lost));
-        let line = self.line(record.level(), &fields);
+        let lines_lost = std::mem::take(&mut state.lines_lost);
+        drop(state);
+        let line = self.line(record.level(), &Fields::of(record, suppressed, lines_lost));
         if !write_line(rustix::stdio::stderr(), line.as_bytes()) {
-            state.lines_lost += 1 + fields.lines_lost;
+            self.state().lines_lost += 1 + lines_lost;
         }
     }
 
     fn flush(&self) {}
+}
+
+impl StderrLogger {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held spoils no count.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl State {
@@ -115,7 +123,6 @@ impl State {
 struct Fields {
     message: String,
     pairs: Vec<(String, String)>,
-    lines_lost: u64,
 }
 
 impl Fields {
@@ -128,7 +135,7 @@ impl Fields {
                 pairs.0.push((key.to_owned(), count.to_string()));
             }
         }
-        Self { message: shorten(record.args().to_string()), pairs: pairs.0, lines_lost }
+        Self { message: shorten(record.args().to_string()), pairs: pairs.0 }
     }
 }
 
@@ -251,7 +258,7 @@ mod tests {
 
     fn line(format: LogFormat, message: &str, pairs: &[(&str, &str)]) -> String {
         let pairs = pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        let fields = Fields { message: shorten(message.into()), pairs, lines_lost: 0 };
+        let fields = Fields { message: shorten(message.into()), pairs };
         let clock = LocalClock::new();
         let logger = StderrLogger { format, journal: true, clock, state: Mutex::default() };
         logger.line(Level::Warn, &fields)

@@ -67,10 +67,18 @@ impl Client {
         self.last_seen.set(now);
     }
 
-    /// Notes since when a write is blocked, if one is.
-    pub(crate) fn set_write_blocked(&self, since: Option<Instant>, timeouts: &Timeouts) {
-        self.write_blocked_since.set(since);
-        self.watch(since, timeouts.write);
+    /// Notes that a write is blocked.
+    pub(crate) fn write_blocked(&self, now: Instant, timeouts: &Timeouts) {
+        self.write_blocked_since.set(Some(now));
+        self.watch(Some(now), timeouts.write);
+    }
+
+    /// Notes that no write is blocked any more. Nothing was read meanwhile, so an unfinished message
+    /// has its time again.
+    pub(crate) fn write_unblocked(&self, now: Instant, timeouts: &Timeouts) {
+        self.write_blocked_since.set(None);
+        self.message_started.set(self.message_started.get().map(|_| now));
+        self.watch(self.message_started.get(), timeouts.message);
     }
 
     /// Notes since when a message is unfinished, if one is.
@@ -133,7 +141,7 @@ impl Client {
             |since: Option<Instant>, limit| deadline(since, limit).is_some_and(|at| at <= now);
         if passed(self.write_blocked_since.get(), timeouts.write) {
             Some(CloseReason::new(CloseCode::Policy, "not reading"))
-        } else if passed(self.message_started.get(), timeouts.message) {
+        } else if passed(self.message_being_read(), timeouts.message) {
             Some(CloseReason::new(CloseCode::Policy, "message unfinished"))
         } else if passed(Some(self.last_seen.get()), timeouts.idle) && self.was_asked(timeouts) {
             Some(CloseReason::new(CloseCode::Policy, "idle timeout"))
@@ -156,7 +164,7 @@ impl Client {
             self.ping_due(timeouts),
             deadline(Some(self.last_seen.get()), timeouts.idle),
             deadline(self.write_blocked_since.get(), timeouts.write),
-            deadline(self.message_started.get(), timeouts.message),
+            deadline(self.message_being_read(), timeouts.message),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -167,6 +175,11 @@ impl Client {
         for since in [&self.write_blocked_since, &self.message_started] {
             since.set(since.get().map(|_| now));
         }
+    }
+
+    /// Since when a message is unfinished that we would read.
+    fn message_being_read(&self) -> Option<Instant> {
+        self.message_started.get().filter(|_| self.write_blocked_since.get().is_none())
     }
 
     /// Whether it has had a Ping to answer since it was last seen; without pings silence is enough.

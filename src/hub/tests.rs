@@ -134,7 +134,7 @@ fn a_blocked_write_and_an_unfinished_message_have_their_own_deadlines() {
     let start = Instant::now();
     let blocked = hub.join(start);
     let unfinished = hub.join(start);
-    blocked.client.set_write_blocked(Some(start), &timeouts);
+    blocked.client.write_blocked(start, &timeouts);
     unfinished.client.set_message_started(Some(start), &timeouts);
     assert_eq!(hub.alarm.due(), Some(at(10)(start)), "the alarm is brought forward");
     for second in 1..=30 {
@@ -149,11 +149,30 @@ fn a_blocked_write_and_an_unfinished_message_have_their_own_deadlines() {
 }
 
 #[test]
+fn a_message_is_not_unfinished_while_we_do_not_read_it() {
+    let timeouts = Timeouts { write: None, ..Timeouts::default() };
+    let mut hub = Hub::new(timeouts.clone(), Rc::new(Alarm::default()));
+    let start = Instant::now();
+    let client = hub.join(start);
+    client.client.set_message_started(Some(start), &timeouts);
+    client.client.write_blocked(start, &timeouts);
+    for second in 1..=100 {
+        let now = at(second)(start);
+        client.client.seen(now);
+        if second == 50 {
+            client.client.write_unblocked(now, &timeouts);
+        }
+        hub.sweep(now);
+        assert_eq!(client.client.eviction().is_some(), second >= 80, "{second}");
+    }
+}
+
+#[test]
 fn a_sweep_long_overdue_blames_nobody() {
     let mut hub = hub();
     let start = Instant::now();
     let client = hub.join(start);
-    client.client.set_write_blocked(Some(start), &Timeouts::default());
+    client.client.write_blocked(start, &Timeouts::default());
     hub.sweep(at(1)(start));
     // SIGSTOP for ten minutes.
     hub.sweep(at(600)(start));

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::io::Errno;
@@ -140,20 +141,26 @@ impl Transport {
         let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
     }
 
-    /// Reads and forgets what the peer still sends, to its end or `limit` bytes: a socket closed with
-    /// unread input resets the connection, and the peer may lose what it was sent last.
+    /// Tells the peer that nothing more will come, and reads and forgets what it still sends, for
+    /// `linger` and 64 KiB at most: a socket closed with unread input resets the connection, and the
+    /// peer may lose what it was sent last.
     ///
     /// # Cancel safety
-    /// Dropped early, what was read is forgotten, which is what this is for.
-    pub async fn discard(&self, limit: usize) {
-        let mut left = limit;
-        let mut scratch = [0; 512];
-        while left > 0 {
-            match poll_fn(|cx| self.poll_recv(cx, &mut scratch)).await {
-                Ok(0) | Err(_) => return,
-                Ok(count) => left = left.saturating_sub(count),
+    /// Dropped early, it lingers no longer.
+    pub async fn see_off(&self, linger: Duration) {
+        self.shut_down();
+        let mut left = LINGER_BYTES;
+        let reading = poll_fn(|cx| {
+            while left > 0 {
+                match ready!(self.poll_recv_with(cx, <[u8]>::len)) {
+                    Ok(0) | Err(_) => break,
+                    Ok(count) => left = left.saturating_sub(count),
+                }
             }
-        }
+            Poll::Ready(())
+        });
+        let timer = self.timer();
+        timer.until(timer.sleep(Some(linger)), reading).await;
     }
 
     /// The deadlines of the reactor this waits on.
@@ -220,3 +227,6 @@ pub(super) fn open_stream(family: AddressFamily) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
 }
+
+/// How much of what the peer still sends is read after our last words.
+const LINGER_BYTES: usize = 64 * 1024;

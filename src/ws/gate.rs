@@ -114,7 +114,8 @@ impl Gate {
             self.unsent.drain(..sent);
         }
         self.unsent = Vec::new();
-        self.client.set_write_blocked(None, &self.config.timeouts);
+        let now = self.transport.timer().now();
+        self.client.write_unblocked(now, &self.config.timeouts);
         Poll::Ready(Ok(()))
     }
 
@@ -147,7 +148,7 @@ impl Gate {
             self.unsent.extend_from_slice(&head[sent.min(head.len())..]);
             self.unsent.extend_from_slice(&tail[sent.saturating_sub(head.len())..]);
             let now = self.transport.timer().now();
-            self.client.set_write_blocked(Some(now), &self.config.timeouts);
+            self.client.write_blocked(now, &self.config.timeouts);
         }
         Ok(())
     }

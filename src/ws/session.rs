@@ -317,11 +317,9 @@ impl State {
                 future::poll_once(&mut send_close).await;
             }
         }
-        let transport = self.gate().transport();
-        transport.shut_down();
-        if !matches!(ending, Ending::GivenUp(_)) {
-            let deadline = timer.sleep(Some(self.config.timeouts.linger));
-            timer.until(deadline, transport.discard(LINGER_BYTES)).await;
+        match ending {
+            Ending::GivenUp(_) => self.gate().transport().shut_down(),
+            _ => self.gate().transport().see_off(self.config.timeouts.linger).await,
         }
     }
 
@@ -377,11 +375,9 @@ impl From<Eviction> for Ending {
 }
 
 /// The library's read buffer: it is there as long as the client, so no larger than common messages
-/// need; a larger frame has its own space while it is read.
+/// need. A larger frame makes it grow, and the library keeps what it grew to.
 const READ_BUFFER_BYTES: usize = 256;
 /// The library writes only pongs and Closes, of 127 bytes at most.
 const CONTROL_BUFFER_BYTES: usize = 1024;
 /// How many messages may be taken before other tasks run.
 const MESSAGES_PER_TURN: u32 = 16;
-/// How much is read on after our last words.
-const LINGER_BYTES: usize = 64 * 1024;
