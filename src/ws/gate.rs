@@ -251,15 +251,17 @@ impl Meter {
     /// Follows `bytes`; says whether a message became whole in them.
     fn feed(&mut self, mut bytes: &[u8], now: Instant) -> Result<bool, CloseReason> {
         let mut completed = false;
-        while let [first, rest @ ..] = bytes {
+        while !bytes.is_empty() {
             if self.payload_left > 0 {
                 let count = self.payload_left.min(bytes.len() as u64);
                 self.payload_left -= count;
                 self.spend(count as usize)?;
                 bytes = &bytes[count as usize..];
             } else {
-                self.header[self.header_bytes] = *first;
-                self.header_bytes += 1;
+                let missing = self.header_length() - self.header_bytes;
+                let (header, rest) = bytes.split_at(missing.min(bytes.len()));
+                self.header[self.header_bytes..][..header.len()].copy_from_slice(header);
+                self.header_bytes += header.len();
                 bytes = rest;
                 if self.header_bytes < self.header_length() {
                     continue;
