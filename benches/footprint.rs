@@ -201,7 +201,7 @@ const UNKNOWN: [&str; 2] = ["", ""];
 const IDLE_CLIENTS: [usize; 2] = [1000, 5000];
 
 /// How often the server is started to measure that. Odd, so that the median is a start.
-const STARTS: usize = 25;
+const STARTS: usize = 49;
 
 /// 2.4 MB and 0.7 MB, of 1,024 KiB each.
 const RESIDENT_LIMIT_KIB: usize = 2457;

@@ -33,7 +33,7 @@ pub struct Reactor {
     sleeps: Cell<u64>,
     now: Cell<Instant>,
     interrupt: Arc<Interrupt>,
-    received: RefCell<Box<[u8]>>,
+    received: RefCell<Vec<u8>>,
 }
 
 /// What is known of one registered socket.
@@ -77,7 +77,7 @@ impl Reactor {
             sleeps: Cell::new(0),
             now: Cell::new(Instant::now()),
             interrupt: Arc::new(Interrupt { asleep: AtomicBool::new(false), eventfd }),
-            received: RefCell::new(vec![0; RECEIVE_BYTES].into()),
+            received: RefCell::new(Vec::with_capacity(RECEIVE_BYTES)),
         }))
     }
 
@@ -115,10 +115,12 @@ impl Reactor {
         self.now.get()
     }
 
-    /// The buffer all sockets are read into, one at a time: what is for one of them must be taken out
-    /// before the next is read.
-    pub(super) fn received(&self) -> RefMut<'_, Box<[u8]>> {
-        self.received.borrow_mut()
+    /// The buffer all sockets are read into, one at a time, empty: what is for one of them must be taken
+    /// out before the next is read.
+    pub(super) fn received(&self) -> RefMut<'_, Vec<u8>> {
+        let mut received = self.received.borrow_mut();
+        received.clear();
+        received
     }
 
     /// Registers `fd` for edge-triggered readiness in both directions.

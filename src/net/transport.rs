@@ -99,8 +99,8 @@ impl Transport {
         take: impl FnOnce(&[u8]) -> R,
     ) -> Poll<io::Result<R>> {
         let mut received = self.source.reactor().received();
-        let count = ready!(self.poll_recv(cx, &mut received))?;
-        Poll::Ready(Ok(take(&received[..count])))
+        ready!(self.poll_recv_more(cx, &mut received))?;
+        Poll::Ready(Ok(take(&received)))
     }
 
     /// Reads into what `buffer` has room for beyond its length; 0 is the end of the stream.
