@@ -201,7 +201,7 @@ const UNKNOWN: [&str; 2] = ["", ""];
 const IDLE_CLIENTS: [usize; 2] = [1000, 5000];
 
 /// How often the server is started to measure that. Odd, so that the median is a start.
-const STARTS: usize = 49;
+const STARTS: usize = 199;
 
 /// 2.4 MB and 0.7 MB, of 1,024 KiB each.
 const RESIDENT_LIMIT_KIB: usize = 2457;
@@ -211,7 +211,7 @@ const PRIVATE_LIMIT_KIB: usize = 716;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// How long after its start a server is measured that nobody has connected to.
-const START_SETTLING: Duration = Duration::from_millis(100);
+const START_SETTLING: Duration = Duration::from_millis(20);
 
 /// How long after a change the server is measured.
 const SETTLING: Duration = Duration::from_millis(500);
