@@ -132,6 +132,17 @@ fn the_table_of_options_in_the_readme_is_that_of_the_program() {
 }
 
 #[test]
+fn c34_the_bench_and_the_readme_show_the_articles_figures_beside_ours() {
+    let figures = ["190 KB", "59 MB", "about 5 MB", "295 KB", "75 MB", "about 11 MB"];
+    for file in ["benches/footprint.rs", "README.md"] {
+        let text = fs::read_to_string(root().join(file)).unwrap();
+        for figure in figures {
+            assert!(text.contains(figure), "{file} lacks {figure}");
+        }
+    }
+}
+
+#[test]
 fn tests_are_never_ignored() {
     let attributes = [concat!("#[", "ignore"), concat!("should", "_panic")];
     for (file, text) in sources("src").into_iter().chain(sources("tests")) {
