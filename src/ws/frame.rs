@@ -8,6 +8,9 @@ pub use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 /// A whole data message; fragments never show.
+///
+/// A received payload shares its connection's read buffer, and keeping it keeps all of that: copy what
+/// you keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// UTF-8 text.
