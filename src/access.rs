@@ -10,6 +10,10 @@ pub enum Action<'a> {
     Read(&'a str),
     /// Open a WebSocket session at a path.
     Connect(&'a str),
+    /// Hear what is published to a topic, or read what it retains.
+    Subscribe(&'a str),
+    /// Publish to a topic, or clear it.
+    Publish(&'a str),
 }
 
 /// Decides on every request, before anything is looked up for it.

@@ -9,6 +9,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How much a peer may send, and how many peers there may be.
     pub limits: Limits,
+    /// What topics keep, and for whom.
+    pub topics: Topics,
     /// What a well-formed request that is refused gets. Default [`Reject::Respond`].
     pub reject: Reject,
 }
@@ -19,6 +21,9 @@ pub struct Timeouts {
     /// How long a peer may take over its request head, counted from the accept. Default 5 s; then
     /// the connection is dropped.
     pub head: Option<Duration>,
+    /// How long a connection may rest between two requests. Default 75 s; `None` is one request a
+    /// connection.
+    pub keep_alive: Option<Duration>,
     /// How long a client may be silent before it is sent a Ping. Default 30 s.
     pub ping_every: Option<Duration>,
     /// How long a client may be silent before it is dropped. Default 75 s: two pings and a half.
@@ -26,7 +31,7 @@ pub struct Timeouts {
     /// How long the rest of one frame may wait for a peer to make room, however steadily it reads.
     /// Default 10 s; then the client is given up with 1008.
     pub write: Option<Duration>,
-    /// How long a message may stay unfinished after its first byte. Default 30 s.
+    /// How long a message or a request's body may stay unfinished. Default 30 s.
     pub message: Option<Duration>,
     /// How long a peer may take to answer our Close. Default 2 s.
     pub close_handshake: Duration,
@@ -42,6 +47,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             head: Some(Duration::from_secs(5)),
+            keep_alive: Some(Duration::from_secs(75)),
             ping_every: Some(Duration::from_secs(30)),
             idle: Some(Duration::from_secs(75)),
             write: Some(Duration::from_secs(10)),
@@ -57,7 +63,7 @@ impl Default for Timeouts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The largest message accepted, in bytes of payload. Default 64 KiB; beyond it the session is
-    /// closed with 1009.
+    /// closed with 1009, a request answered with 413.
     pub message_bytes: usize,
     /// The largest request head accepted, in bytes. Default 8 KiB; beyond it the answer is 431.
     pub head_bytes: usize,
@@ -66,6 +72,8 @@ pub struct Limits {
     /// How many connections may be open at once. Default 10,000; never more than the limit of open
     /// files less 32. One address that is not this host may hold an eighth of them.
     pub connections: usize,
+    /// How many requests one connection may bring; the answer to the last one says so. Default 1,000.
+    pub requests: usize,
 }
 
 impl Default for Limits {
@@ -75,8 +83,57 @@ impl Default for Limits {
             head_bytes: 8 * 1024,
             target_bytes: 2 * 1024,
             connections: 10_000,
+            requests: 1_000,
         }
     }
+}
+
+/// What topics keep: the newest messages of each, for those who come later and those who read slowly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    /// How many topics there may be. Default 1,024; one more is refused with 503. Each costs about
+    /// 300 bytes beside its messages.
+    pub count: usize,
+    /// How many messages a topic retains for who comes later. Default 1: the state of things, as a
+    /// sensor's last value. With 0 nothing is retained.
+    pub retain_messages: usize,
+    /// How many bytes the retained messages of a topic may have together. Default 64 KiB; the newest is
+    /// retained whatever its size.
+    pub retain_bytes: usize,
+    /// How many messages a subscriber may be behind. Default 64: a burst, not a history.
+    pub log_messages: usize,
+    /// How many bytes a subscriber may be behind. Default 256 KiB: four of the largest messages.
+    pub log_bytes: usize,
+    /// How many bytes the messages of all topics may have together. Default 8 MiB, a small part of a
+    /// small host; beyond it the topic that holds most loses its oldest.
+    pub total_bytes: usize,
+    /// What happens to a subscriber whose next message is no longer kept. Default
+    /// [`SlowConsumer::Skip`].
+    pub slow_consumer: SlowConsumer,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            count: 1024,
+            retain_messages: 1,
+            retain_bytes: 64 * 1024,
+            log_messages: 64,
+            log_bytes: 256 * 1024,
+            total_bytes: 8 * 1024 * 1024,
+            slow_consumer: SlowConsumer::default(),
+        }
+    }
+}
+
+/// What happens to a subscriber that reads more slowly than is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowConsumer {
+    /// It goes on with the oldest message kept, and what it lost is counted.
+    #[default]
+    Skip,
+    /// It is closed with 1008.
+    Close,
 }
 
 /// What a well-formed request that is refused gets. Bytes that are no request never get an answer.

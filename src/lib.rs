@@ -40,7 +40,10 @@ pub use access::{Action, AllowAll, Authorize, Denied};
 pub use config::Config;
 pub use endpoints::{Echo, Endpoint};
 pub use http::{Asset, HeadError, RequestHead, Response};
-pub use hub::{Census, ClientId, HubGone, HubHandle};
+pub use hub::{
+    Census, ClientId, CorrelationId, HubGone, HubHandle, PublishError, Published, TooManyTopics,
+    TopicCensus, TopicName, TopicNameError,
+};
 pub use server::{Server, ServerBuilder, StartError, Stopper};
 pub use services::{LocalClock, Service, Stop, Timestamp};
 pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd, accept_value};

@@ -55,7 +55,8 @@ fn compose(options: Options) -> Result<Server, StartError> {
         .asset("/", INDEX)
         .asset("/app.js", SCRIPT)
         .asset("/style.css", STYLE)
-        .asset("/icon.svg", ICON);
+        .asset("/icon.svg", ICON)
+        .topics();
     if let Some(every) = options.broadcast_every {
         server = server.service(Timestamp::new(every));
     }

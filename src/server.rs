@@ -18,7 +18,9 @@ use smol::{LocalExecutor, Task};
 use crate::access::{AllowAll, Authorize};
 use crate::config::{Config, Reject};
 use crate::connection::{self, Context, Correlations};
+use crate::endpoints::events::Encoder;
 use crate::endpoints::{AnyEndpoint, Endpoint};
+use crate::http::response::Envelope;
 use crate::http::route::Routes;
 use crate::http::{Asset, Response};
 use crate::hub::{self, Bell, HubHandle};
@@ -50,6 +52,13 @@ impl ServerBuilder {
     /// Puts an embedded file at `path`, beside an endpoint if one stands there.
     pub fn asset(mut self, path: impl Into<String>, asset: Asset) -> Self {
         self.routes.add_asset(path.into(), asset);
+        self
+    }
+
+    /// Lets everybody publish and subscribe at every path below `/topics/`, whose rest is the topic's
+    /// name, and read the list of topics there.
+    pub fn topics(mut self) -> Self {
+        self.routes.add_topics();
         self
     }
 
@@ -160,8 +169,8 @@ impl Server {
         let ServerBuilder { config, routes, services, authorizer } = self.parts;
         let config = Rc::new(config);
 
-        let (hub, state, inbox) = hub::open(config.timeouts.clone());
-        let hub_task = executor.spawn(hub::run(state, inbox));
+        let (hub, hub_task) = hub::open(config.timeouts.clone(), config.topics.clone());
+        let hub_task = executor.spawn(hub_task.run());
         let sweep: Box<dyn AnyService> = Box::new(Sweep);
         let mut services: Vec<Task<()>> = services
             .into_iter()
@@ -174,9 +183,15 @@ impl Server {
             .collect();
 
         let connections = Rc::new(Connections::new(config.limits.connections));
-        let correlations = Correlations::new();
-        let context =
-            Rc::new(Context { config, routes, authorizer, hub: hub.clone(), stop, correlations });
+        let context = Rc::new(Context {
+            config,
+            routes,
+            authorizer,
+            hub: hub.clone(),
+            stop,
+            correlations: Correlations::new(),
+            encoder: Encoder::default(),
+        });
         let acceptors: Vec<Task<()>> = self
             .listeners
             .into_iter()
@@ -221,7 +236,7 @@ async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
     if reject == Reject::Drop {
         return;
     }
-    let response = Response::text(503, "too many connections\n").encode(true);
+    let response = Response::text(503, "too many connections\n").encode(&Envelope::LAST);
     let sending = future::poll_fn(|cx| transport.poll_send(cx, &[IoSlice::new(&response)]));
     future::poll_once(sending).await;
     transport.shut_down();

@@ -1,6 +1,8 @@
 //! What stands at a path.
 
 mod echo;
+pub(crate) mod events;
+pub(crate) mod topic;
 
 use std::future::Future;
 use std::pin::Pin;

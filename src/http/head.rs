@@ -145,6 +145,24 @@ impl<'a> RequestHead<'a> {
         self.has_token("upgrade", "websocket")
     }
 
+    /// The value of `name` in the query, `?a=1&name=value`. Not decoded: what we ask for needs no
+    /// escapes.
+    pub fn query_value(&self, name: &str) -> Option<&'a str> {
+        let pairs = self.query()?.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// How long the body is; `None` where no length is given.
+    pub fn content_length(&self) -> Option<u64> {
+        // At most 19 digits, which fit; the parser saw to that.
+        str::from_utf8(self.single("content-length")?).ok()?.parse().ok()
+    }
+
+    /// Whether the connection may bring another request after this one (RFC 9112 §9.3).
+    pub(crate) fn keeps_alive(&self) -> bool {
+        self.is_http_1_1() && !self.has_token("connection", "close")
+    }
+
     fn headers(&self) -> &[httparse::Header<'a>] {
         &self.headers[..self.header_count]
     }
@@ -319,7 +337,11 @@ const HEADERS_ACTED_ON: &[&str] = &[
     "authorization",
     "connection",
     "content-length",
+    "content-type",
+    "expect",
     "host",
+    "if-none-match",
+    "last-event-id",
     "origin",
     "sec-websocket-key",
     "sec-websocket-version",

@@ -1,5 +1,6 @@
 //! Requests and responses as bytes: no I/O, no clock.
 
+pub(crate) mod date;
 pub(crate) mod head;
 pub(crate) mod response;
 pub(crate) mod route;

@@ -8,7 +8,37 @@ use std::fmt::Write;
 pub struct Response {
     status: u16,
     headers: Vec<(&'static str, Cow<'static, str>)>,
-    body: Cow<'static, [u8]>,
+    body: Body,
+}
+
+/// What follows a response's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Body {
+    /// These bytes.
+    Whole(Cow<'static, [u8]>),
+    /// So many bytes, which come from elsewhere.
+    Streamed(u64),
+    /// What comes until the connection ends.
+    Endless,
+    /// Nothing, by the status code (RFC 9110 §6.4.1).
+    Nothing,
+}
+
+/// What the exchange adds to a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Envelope {
+    /// Whether the body is sent: it is not in the answer to HEAD, which has all headers of the answer to
+    /// GET.
+    pub(crate) body: bool,
+    /// Whether the connection ends after this.
+    pub(crate) close: bool,
+    /// The id that ties the log lines of the request together.
+    pub(crate) request_id: Option<String>,
+}
+
+impl Envelope {
+    /// Around the answer to what is no request: the last on its connection.
+    pub(crate) const LAST: Self = Self { body: true, close: true, request_id: None };
 }
 
 impl Response {
@@ -18,13 +48,31 @@ impl Response {
         content_type: &'static str,
         body: impl Into<Cow<'static, [u8]>>,
     ) -> Self {
-        let headers = vec![("Content-Type", content_type.into())];
-        Self { status, headers, body: body.into() }
+        Self::with_body(status, Body::Whole(body.into())).with_header("Content-Type", content_type)
     }
 
     /// A response with a short plain text.
     pub fn text(status: u16, text: impl Into<String>) -> Self {
-        Self::new(status, "text/plain; charset=utf-8", text.into().into_bytes())
+        Self::new(status, PLAIN_TEXT, text.into().into_bytes())
+    }
+
+    /// A response of a status that has no body: 204 or 304.
+    pub(crate) fn without_body(status: u16) -> Self {
+        Self::with_body(status, Body::Nothing)
+    }
+
+    /// The head of a response whose body, of `length` bytes, is sent after it.
+    pub(crate) fn streamed(content_type: &'static str, length: u64) -> Self {
+        Self::with_body(200, Body::Streamed(length)).with_header("Content-Type", content_type)
+    }
+
+    /// The head of a response whose body ends with the connection.
+    pub(crate) fn endless(content_type: &'static str) -> Self {
+        Self::with_body(200, Body::Endless).with_header("Content-Type", content_type)
+    }
+
+    fn with_body(status: u16, body: Body) -> Self {
+        Self { status, headers: Vec::new(), body }
     }
 
     /// The same with one more header. `value` must be visible ASCII and spaces.
@@ -38,18 +86,37 @@ impl Response {
         self.status
     }
 
-    /// The bytes to send. The connection closes after it; without `body` it is the answer to HEAD,
-    /// which has all headers of the answer to GET.
-    pub(crate) fn encode(&self, body: bool) -> Vec<u8> {
+    /// How long the body is that is sent after it.
+    pub(crate) fn streamed_bytes(&self) -> Option<u64> {
+        match self.body {
+            Body::Streamed(length) => Some(length),
+            _ => None,
+        }
+    }
+
+    /// The bytes to send.
+    pub(crate) fn encode(&self, envelope: &Envelope) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         for (name, value) in &self.headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }
-        let length = self.body.len();
-        let _ = write!(head, "Content-Length: {length}\r\n{FIXED_HEADERS}\r\n");
+        match &self.body {
+            Body::Whole(body) => _ = write!(head, "Content-Length: {}\r\n", body.len()),
+            Body::Streamed(length) => _ = write!(head, "Content-Length: {length}\r\n"),
+            Body::Endless | Body::Nothing => {}
+        }
+        if let Some(id) = &envelope.request_id {
+            let _ = write!(head, "X-Request-Id: {id}\r\n");
+        }
+        if envelope.close || self.body == Body::Endless {
+            head += "Connection: close\r\n";
+        }
+        head += FIXED_HEADERS;
         let mut bytes = head.into_bytes();
-        if body {
-            bytes.extend_from_slice(&self.body);
+        if let Body::Whole(body) = &self.body
+            && envelope.body
+        {
+            bytes.extend_from_slice(body);
         }
         bytes
     }
@@ -58,15 +125,23 @@ impl Response {
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        202 => "Accepted",
+        204 => "No Content",
+        304 => "Not Modified",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        411 => "Length Required",
+        413 => "Content Too Large",
         414 => "URI Too Long",
+        417 => "Expectation Failed",
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
         501 => "Not Implemented",
         503 => "Service Unavailable",
         // The reason is for people and may be empty (RFC 9112 §4).
@@ -74,10 +149,11 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-/// One request a connection; nothing is sniffed, nothing refers.
-const FIXED_HEADERS: &str = "Connection: close\r\n\
-    X-Content-Type-Options: nosniff\r\n\
-    Referrer-Policy: no-referrer\r\n";
+/// The media type of a text for people.
+pub(crate) const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+/// Nothing is sniffed, nothing refers.
+const FIXED_HEADERS: &str = "X-Content-Type-Options: nosniff\r\n\
+    Referrer-Policy: no-referrer\r\n\r\n";
 
 #[cfg(test)]
 mod tests {
@@ -86,9 +162,13 @@ mod tests {
     #[test]
     fn the_answer_to_head_has_the_length_but_not_the_body() {
         let response = Response::text(404, "not found\n");
-        let full = String::from_utf8(response.encode(true)).unwrap();
-        let head = String::from_utf8(response.encode(false)).unwrap();
+        let encode = |body| {
+            let envelope = Envelope { body, close: false, request_id: Some("id-1".to_owned()) };
+            String::from_utf8(response.encode(&envelope)).unwrap()
+        };
+        let (full, head) = (encode(true), encode(false));
         assert_eq!(full.strip_prefix(&head), Some("not found\n"));
         assert!(head.contains("\r\nContent-Length: 10\r\n"));
+        assert!(head.contains("\r\nX-Request-Id: id-1\r\n") && !head.contains("Connection:"));
     }
 }

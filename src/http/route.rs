@@ -1,5 +1,7 @@
 //! What stands at which path, and what a request may do there.
 
+use std::fs::File;
+
 use super::head::RequestHead;
 use super::response::Response;
 
@@ -24,6 +26,7 @@ impl Asset {
 #[derive(Debug)]
 pub(crate) struct Routes<E> {
     places: Vec<Place<E>>,
+    has_topics: bool,
 }
 
 /// What stands at one path: a page, an endpoint, or both.
@@ -39,13 +42,15 @@ struct Place<E> {
 pub(crate) enum Destination<'r, E> {
     /// An embedded file.
     Asset(Response),
+    /// A file of the directory that is served, if it is to be sent.
+    File(Response, Option<File>),
     /// A WebSocket endpoint.
     Endpoint(&'r E),
 }
 
 impl<E> Default for Routes<E> {
     fn default() -> Self {
-        Self { places: Vec::new() }
+        Self { places: Vec::new(), has_topics: false }
     }
 }
 
@@ -58,7 +63,17 @@ impl<E> Routes<E> {
         self.place(path).endpoint = Some(endpoint);
     }
 
-    /// Finds what a request asks for.
+    /// Lets topics stand at every path below `/topics/`.
+    pub(crate) fn add_topics(&mut self) {
+        self.has_topics = true;
+    }
+
+    /// The part of a path behind `/topics/`, if topics stand there.
+    pub(crate) fn topic<'p>(&self, path: &'p str) -> Option<&'p str> {
+        path.strip_prefix(TOPICS).filter(|_| self.has_topics)
+    }
+
+    /// Finds what a request asks for that is no topic.
     ///
     /// # Errors
     /// [`RouteError`], whose response says what would be right.
@@ -116,22 +131,30 @@ impl RouteError {
 /// Whether the Accept headers let `content_type` through: the most specific range that matches
 /// decides, and q=0 refuses (RFC 9110 §12.5.1). No Accept header accepts all.
 fn accepts(head: &RequestHead<'_>, content_type: &str) -> bool {
+    let (specificity, welcome) = preference(head, content_type);
+    let said_nothing =
+        || head.values("accept").flatten().all(|byte| b", \t".contains(byte));
+    welcome || (specificity == 0 && said_nothing())
+}
+
+/// Whether the Accept headers name `media_type` itself, and do not refuse it.
+pub(crate) fn asks_for(head: &RequestHead<'_>, media_type: &str) -> bool {
+    preference(head, media_type) == (EXACT, true)
+}
+
+/// How specific the range is that decides on `content_type`, 0 for none, and whether it is welcome.
+fn preference(head: &RequestHead<'_>, content_type: &str) -> (u8, bool) {
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     let main_type = media_type.split('/').next().unwrap_or_default();
-    let mut said_anything = false;
     let mut best = (0, false);
     for range in head.values("accept").flat_map(|value| value.split(|byte| *byte == b',')) {
         let range = String::from_utf8_lossy(range);
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();
-        if name.is_empty() {
-            continue;
-        }
-        said_anything = true;
         let specificity = match name.split_once('/') {
             Some(("*", "*")) => 1,
             Some((main, "*")) if main.eq_ignore_ascii_case(main_type) => 2,
-            Some(_) if name.eq_ignore_ascii_case(media_type) => 3,
+            Some(_) if name.eq_ignore_ascii_case(media_type) => EXACT,
             _ => continue,
         };
         let welcome = parts
@@ -141,7 +164,7 @@ fn accepts(head: &RequestHead<'_>, content_type: &str) -> bool {
         // Of equally specific ranges the friendlier one counts.
         best = best.max((specificity, welcome));
     }
-    best.1 || !said_anything
+    best
 }
 
 /// Whether a quality value such as `0.5` is above 0 (RFC 9110 §12.4.2).
@@ -150,6 +173,10 @@ fn is_positive(quality: &str) -> bool {
         && quality.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
 }
 
+/// Where topics stand.
+const TOPICS: &str = "/topics/";
+/// The specificity of a range that is a media type.
+const EXACT: u8 = 3;
 /// Everything from here, nothing from elsewhere, no inline script.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \

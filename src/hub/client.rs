@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use crate::config::Timeouts;
 use crate::ws::frame::{CloseCode, CloseReason, Frame};
 
+use super::topic::TopicName;
+
 /// Names one client for as long as the server runs. Slots are reused, generations are not, so the id
 /// of a client that left never means a newer one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,9 +28,37 @@ impl fmt::Display for ClientId {
     }
 }
 
+/// Ties together the connections of one person or program: all that came with the same id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorrelationId(Rc<str>);
+
+impl CorrelationId {
+    /// Reads an id: 1 to 64 of `A–Z a–z 0–9 . _ -`, which can stand in headers and log lines.
+    pub fn new(id: &str) -> Option<Self> {
+        let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        let fits = (1..=MAX_CORRELATION_BYTES).contains(&id.len());
+        (fits && id.bytes().all(harmless)).then(|| Self(id.into()))
+    }
+
+    /// The id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CorrelationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// One client: what is for it alone, and when it last gave signs of life.
 pub(crate) struct Client {
     pub(crate) id: ClientId,
+    pub(crate) correlation: CorrelationId,
+    /// The topic it is subscribed to, and where it stands among the subscribers.
+    pub(super) topic: Option<TopicName>,
+    pub(super) place: Cell<u32>,
     pub(crate) bell: Bell,
     mailbox: RefCell<VecDeque<Frame>>,
     eviction: Cell<Option<Eviction>>,
@@ -48,9 +78,18 @@ pub(crate) struct Eviction {
 }
 
 impl Client {
-    pub(super) fn new(id: ClientId, now: Instant, alarm: Rc<Alarm>) -> Self {
+    pub(super) fn new(
+        id: ClientId,
+        correlation: CorrelationId,
+        topic: Option<TopicName>,
+        now: Instant,
+        alarm: Rc<Alarm>,
+    ) -> Self {
         Self {
             id,
+            correlation,
+            topic,
+            place: Cell::new(0),
             bell: Bell::default(),
             mailbox: RefCell::default(),
             eviction: Cell::new(None),
@@ -290,3 +329,4 @@ impl Alarm {
 
 /// How many frames may wait for one client alone; one more is refused to its sender.
 const MAILBOX_FRAMES: usize = 16;
+const MAX_CORRELATION_BYTES: usize = 64;

@@ -2,17 +2,18 @@
 
 use std::fmt;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use async_channel::{Receiver, Sender};
 use futures_lite::future;
 
-use crate::config::Timeouts;
+use crate::config::{Timeouts, Topics};
 use crate::ws::frame::{CloseReason, Frame, Message};
 
-use super::client::{Alarm, ClientId};
-use super::log::Subscription;
-use super::{Census, Hub};
+use super::client::{Alarm, ClientId, CorrelationId};
+use super::log::{Publication, Start, Subscription};
+use super::topic::{TopicCensus, TopicName};
+use super::{Census, Hub, Published, TooManyTopics};
 
 /// The way to the hub: the only means to change who is connected and what they are told.
 ///
@@ -24,48 +25,109 @@ pub struct HubHandle {
 }
 
 /// What the hub can be told and asked. `Sender`s are where the answer goes.
-pub(crate) enum Command {
-    Join(Instant, Sender<Subscription>),
+enum Command {
+    Join(Joining, Sender<Result<Subscription, TooManyTopics>>),
     Leave(ClientId),
-    Broadcast(Frame),
+    Publish(TopicName, Publication, Option<Sender<Result<Published, TooManyTopics>>>),
+    Last(TopicName, Sender<Option<(u64, Publication)>>),
+    Clear(TopicName, Sender<()>),
+    Topics(Sender<Vec<TopicCensus>>),
     SendTo(ClientId, Frame, Sender<bool>),
     Evict(ClientId, CloseReason, Sender<bool>),
+    SendToAll(CorrelationId, Frame, Sender<usize>),
+    EvictAll(CorrelationId, CloseReason, Sender<usize>),
     Sweep(Instant, Sender<()>),
     Drain(CloseReason),
     Census(Sender<Census>),
-    AwaitOccupancy(bool, Sender<()>),
+    AwaitAudience(TopicName, bool, Sender<()>),
+}
+
+/// Who joins, when and to hear what.
+struct Joining {
+    correlation: CorrelationId,
+    topic: Option<(TopicName, Start)>,
+    now: Instant,
 }
 
 /// Opens a hub's inbox; [`run`] serves it.
-pub(crate) fn open(timeouts: Timeouts) -> (HubHandle, Hub, Receiver<Command>) {
+pub(crate) fn open(timeouts: Timeouts, limits: Topics) -> (HubHandle, HubTask) {
     let (inbox, commands) = async_channel::bounded(INBOX_COMMANDS);
     let alarm = Rc::new(Alarm::default());
-    let hub = Hub::new(timeouts, alarm.clone());
-    (HubHandle { inbox, alarm }, hub, commands)
+    // Whoever is behind no further than this has lost nothing.
+    let publishes_per_turn = (limits.log_messages / 2).clamp(1, PUBLISHES_PER_TURN);
+    let hub = Hub::new(timeouts, limits, alarm.clone());
+    let task = HubTask { hub, commands, waiting: Vec::new(), publishes_per_turn };
+    (HubHandle { inbox, alarm }, task)
 }
 
-/// The hub task: applies commands one after another until no handle is left.
-pub(crate) async fn run(mut hub: Hub, commands: Receiver<Command>) {
-    let mut waiting: Vec<(bool, Sender<()>)> = Vec::new();
-    while let Ok(command) = commands.recv().await {
+/// The hub and its inbox.
+pub(crate) struct HubTask {
+    hub: Hub,
+    commands: Receiver<Command>,
+    /// Who waits for a topic to have subscribers, or to have none.
+    waiting: Vec<(TopicName, bool, Sender<()>)>,
+    publishes_per_turn: usize,
+}
+
+impl HubTask {
+    /// Applies commands one after another until no handle is left.
+    pub(crate) async fn run(mut self) {
+        let mut published = 0;
+        while let Ok(command) = self.commands.recv().await {
+            published += usize::from(matches!(command, Command::Publish(..)));
+            self.apply(command).await;
+            self.tell_waiting();
+            if published == self.publishes_per_turn {
+                // The subscribers read before the log has moved on under them.
+                published = 0;
+                future::yield_now().await;
+            }
+        }
+    }
+
+    async fn apply(&mut self, command: Command) {
+        let hub = &mut self.hub;
         // Whoever asked and went away misses nothing: failures to answer are ignored.
         match command {
-            Command::Join(now, answer) => drop(answer.try_send(hub.join(now))),
+            Command::Join(Joining { correlation, topic, now }, answer) => {
+                _ = answer.try_send(hub.join(correlation, topic, now).inspect_err(warn));
+            }
             Command::Leave(id) => hub.leave(id),
-            Command::Broadcast(frame) => broadcast(&mut hub, frame).await,
-            Command::SendTo(id, frame, answer) => drop(answer.try_send(hub.send_to(id, frame))),
-            Command::Evict(id, reason, answer) => drop(answer.try_send(hub.evict(id, reason))),
+            Command::Publish(name, publication, answer) => {
+                let published = publish(hub, &name, publication).await.inspect_err(warn);
+                _ = answer.map(|answer| answer.try_send(published));
+            }
+            Command::Last(name, answer) => _ = answer.try_send(hub.last(&name)),
+            Command::Clear(name, answer) => {
+                hub.clear(&name);
+                _ = answer.try_send(());
+            }
+            Command::Topics(answer) => _ = answer.try_send(hub.topics()),
+            Command::SendTo(id, frame, answer) => _ = answer.try_send(hub.send_to(id, frame)),
+            Command::Evict(id, reason, answer) => _ = answer.try_send(hub.evict(id, reason)),
+            Command::SendToAll(id, frame, answer) => {
+                let sent = |client: &ClientId| hub.send_to(*client, frame.clone());
+                _ = answer.try_send(hub.correlated(&id).into_iter().filter(sent).count());
+            }
+            Command::EvictAll(id, reason, answer) => {
+                let evicted = |client: &ClientId| hub.evict(*client, reason);
+                _ = answer.try_send(hub.correlated(&id).into_iter().filter(evicted).count());
+            }
             Command::Sweep(now, answer) => {
                 hub.sweep(now);
                 _ = answer.try_send(());
             }
             Command::Drain(reason) => hub.drain(reason),
-            Command::Census(answer) => drop(answer.try_send(hub.census())),
-            Command::AwaitOccupancy(occupied, answer) => waiting.push((occupied, answer)),
+            Command::Census(answer) => _ = answer.try_send(hub.census()),
+            Command::AwaitAudience(name, wanted, answer) => {
+                self.waiting.push((name, wanted, answer));
+            }
         }
-        let occupied = hub.census().clients > 0;
-        waiting.retain(|(wanted, answer)| {
-            let met = *wanted == occupied;
+    }
+
+    fn tell_waiting(&mut self) {
+        self.waiting.retain(|(name, wanted, answer)| {
+            let met = *wanted == (self.hub.subscribers(name) > 0);
             if met {
                 _ = answer.try_send(());
             }
@@ -74,18 +136,58 @@ pub(crate) async fn run(mut hub: Hub, commands: Receiver<Command>) {
     }
 }
 
-/// Publishes to everybody, and lets others run after every so many bells.
-async fn broadcast(hub: &mut Hub, frame: Frame) {
-    hub.broadcast(frame);
+/// Publishes to a topic's subscribers, and lets others run after every so many bells.
+async fn publish(
+    hub: &mut Hub,
+    name: &TopicName,
+    publication: Publication,
+) -> Result<Published, TooManyTopics> {
+    let published = hub.publish(name, publication)?;
     let mut from = 0;
-    while let Some(next) = hub.ring(from, BELLS_PER_TURN) {
+    while let Some(next) = hub.ring(name, from, BELLS_PER_TURN) {
         from = next;
         future::yield_now().await;
     }
+    Ok(published)
+}
+
+/// A message that is published now.
+fn publication(frame: Frame, media_type: Option<&'static str>) -> Publication {
+    Publication { frame, media_type, published: SystemTime::now() }
+}
+
+fn warn(error: &TooManyTopics) {
+    log::warn!(target: "falconet::limit", "topic refused: {error}");
 }
 
 impl HubHandle {
-    /// Sends a message to everybody connected; it is encoded once.
+    /// Publishes a message to a topic, which need not exist before; it is encoded once.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    ///
+    /// # Cancel safety
+    /// Dropped early, the message may be published all the same.
+    pub async fn publish(
+        &self,
+        topic: &TopicName,
+        message: impl Into<Message>,
+    ) -> Result<Published, PublishError> {
+        self.publish_frame(topic, Frame::message(&message.into()), None).await
+    }
+
+    /// The same, of an encoded message, whose payload's media type may be known.
+    pub(crate) async fn publish_frame(
+        &self,
+        topic: &TopicName,
+        frame: Frame,
+        media_type: Option<&'static str>,
+    ) -> Result<Published, PublishError> {
+        let (name, publication) = (topic.clone(), publication(frame, media_type));
+        Ok(self.ask(|answer| Command::Publish(name, publication, Some(answer))).await??)
+    }
+
+    /// Publishes a message to the topic `broadcast`, which the clients of every endpoint hear.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
@@ -93,7 +195,8 @@ impl HubHandle {
     /// # Cancel safety
     /// Dropped early, nothing is sent.
     pub async fn broadcast(&self, message: impl Into<Message>) -> Result<(), HubGone> {
-        self.tell(Command::Broadcast(Frame::message(&message.into()))).await
+        let publication = publication(Frame::message(&message.into()), None);
+        self.tell(Command::Publish(TopicName::broadcast(), publication, None)).await
     }
 
     /// Sends a message to one client. Says false if the client is gone, or does not read and has 16
@@ -124,6 +227,70 @@ impl HubHandle {
         self.ask(|answer| Command::Evict(id, reason, answer)).await
     }
 
+    /// Sends a message to every client that came with a correlation id. Says how many it is sent to.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// Dropped early, the message may be sent all the same.
+    pub async fn send_to_all(
+        &self,
+        id: &CorrelationId,
+        message: impl Into<Message>,
+    ) -> Result<usize, HubGone> {
+        let (id, frame) = (id.clone(), Frame::message(&message.into()));
+        self.ask(|answer| Command::SendToAll(id, frame, answer)).await
+    }
+
+    /// Closes the sessions of every client that came with a correlation id. Says how many.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// Dropped early, the clients may be evicted all the same.
+    pub async fn evict_all(
+        &self,
+        id: &CorrelationId,
+        reason: CloseReason,
+    ) -> Result<usize, HubGone> {
+        let id = id.clone();
+        self.ask(|answer| Command::EvictAll(id, reason, answer)).await
+    }
+
+    /// Every topic, in the order of their names.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// Dropped early, nothing has changed.
+    pub async fn topics(&self) -> Result<Vec<TopicCensus>, HubGone> {
+        self.ask(Command::Topics).await
+    }
+
+    /// Forgets what a topic retains.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// Dropped early, it may be forgotten all the same.
+    pub async fn clear(&self, topic: &TopicName) -> Result<(), HubGone> {
+        let name = topic.clone();
+        self.ask(|answer| Command::Clear(name, answer)).await
+    }
+
+    /// The last message of a topic and its number, if it is retained.
+    pub(crate) async fn last(
+        &self,
+        topic: &TopicName,
+    ) -> Result<Option<(u64, Publication)>, HubGone> {
+        let name = topic.clone();
+        self.ask(|answer| Command::Last(name, answer)).await
+    }
+
     /// Counts the clients.
     ///
     /// # Errors
@@ -135,26 +302,26 @@ impl HubHandle {
         self.ask(Command::Census).await
     }
 
-    /// Waits until somebody is connected.
+    /// Waits until a topic has a subscriber.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
     ///
     /// # Cancel safety
     /// Dropped early, nothing has changed.
-    pub async fn until_occupied(&self) -> Result<(), HubGone> {
-        self.ask(|answer| Command::AwaitOccupancy(true, answer)).await
+    pub async fn until_subscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
+        self.ask(|answer| Command::AwaitAudience(topic.clone(), true, answer)).await
     }
 
-    /// Waits until nobody is connected.
+    /// Waits until a topic has no subscriber.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
     ///
     /// # Cancel safety
     /// Dropped early, nothing has changed.
-    pub async fn until_vacant(&self) -> Result<(), HubGone> {
-        self.ask(|answer| Command::AwaitOccupancy(false, answer)).await
+    pub async fn until_unsubscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
+        self.ask(|answer| Command::AwaitAudience(topic.clone(), false, answer)).await
     }
 
     /// When the next sweep is due.
@@ -162,8 +329,15 @@ impl HubHandle {
         &self.alarm
     }
 
-    pub(crate) async fn join(&self, now: Instant) -> Result<(Subscription, Membership), HubGone> {
-        let subscription = self.ask(|answer| Command::Join(now, answer)).await?;
+    /// Takes a client in; it is a member until its [`Membership`] is dropped.
+    pub(crate) async fn join(
+        &self,
+        correlation: CorrelationId,
+        topic: Option<(TopicName, Start)>,
+        now: Instant,
+    ) -> Result<(Subscription, Membership), PublishError> {
+        let joining = Joining { correlation, topic, now };
+        let subscription = self.ask(|answer| Command::Join(joining, answer)).await??;
         let membership = Membership { hub: self.clone(), id: subscription.client.id };
         Ok((subscription, membership))
     }
@@ -214,7 +388,41 @@ impl fmt::Display for HubGone {
 
 impl std::error::Error for HubGone {}
 
+/// Why nothing can be published to a topic, or heard of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishError {
+    /// The server has ended.
+    HubGone,
+    /// The topic does not exist, and there is no room for one more.
+    TooManyTopics(TooManyTopics),
+}
+
+impl From<HubGone> for PublishError {
+    fn from(_: HubGone) -> Self {
+        Self::HubGone
+    }
+}
+
+impl From<TooManyTopics> for PublishError {
+    fn from(error: TooManyTopics) -> Self {
+        Self::TooManyTopics(error)
+    }
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HubGone => HubGone.fmt(f),
+            Self::TooManyTopics(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}
+
 /// How many commands may wait; then their senders wait.
 const INBOX_COMMANDS: usize = 256;
+/// How many messages are published before their subscribers run.
+const PUBLISHES_PER_TURN: usize = 16;
 /// How many clients are woken before others run.
 const BELLS_PER_TURN: usize = 256;

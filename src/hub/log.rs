@@ -1,4 +1,4 @@
-//! A bounded log of frames, and cursors into it.
+//! A bounded log of messages, and cursors into it.
 //!
 //! Nothing is queued for a client: a session sends from its cursor to the end. Whose cursor falls off
 //! the log's beginning has lagged.
@@ -6,87 +6,211 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::time::SystemTime;
 
+use crate::config::Topics;
 use crate::ws::frame::Frame;
 
 use super::client::Client;
 
-/// The newest frames, numbered in the order they came.
+/// One message of a topic, encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Publication {
+    pub(crate) frame: Frame,
+    /// What the publisher says the payload is; `None` leaves it to text or binary.
+    pub(crate) media_type: Option<&'static str>,
+    pub(crate) published: SystemTime,
+}
+
+impl Publication {
+    /// What it takes to keep it.
+    pub(super) fn cost(&self) -> usize {
+        self.frame.len() + size_of::<Self>()
+    }
+}
+
+/// The newest messages of a topic, numbered from 1 in the order they came.
 #[derive(Default)]
 pub(super) struct Log {
     entries: Rc<RefCell<Entries>>,
 }
 
-#[derive(Default)]
 struct Entries {
-    frames: VecDeque<Frame>,
-    /// The number of the oldest frame kept.
-    first: u64,
+    kept: VecDeque<Publication>,
+    /// The number of the next message.
+    next: u64,
+    /// Messages before this number are not for who comes later.
+    retained_from: u64,
     bytes: usize,
 }
 
+impl Default for Entries {
+    fn default() -> Self {
+        Self { kept: VecDeque::new(), next: 1, retained_from: 1, bytes: 0 }
+    }
+}
+
 impl Log {
-    /// Appends a frame; the oldest fall off to keep to the log's capacity.
-    pub(super) fn append(&self, frame: Frame) {
+    /// Appends a message; the oldest that neither a slow subscriber nor a late one may ask for fall off.
+    /// Returns its number.
+    pub(super) fn append(&self, publication: Publication, limits: &Topics) -> u64 {
         let mut entries = self.entries.borrow_mut();
-        entries.bytes += frame.len();
-        entries.frames.push_back(frame);
-        while entries.frames.len() > 1
-            && (entries.frames.len() > LOG_FRAMES || entries.bytes > LOG_BYTES)
-        {
-            entries.bytes -= entries.frames.pop_front().map_or(0, |frame| frame.len());
-            entries.first += 1;
+        entries.bytes += publication.cost();
+        entries.kept.push_back(publication);
+        entries.next += 1;
+        while entries.kept.len() > 1 && !entries.fits(limits) {
+            entries.drop_oldest();
         }
+        entries.next - 1
+    }
+
+    /// Drops the oldest message.
+    pub(super) fn drop_oldest(&self) {
+        self.entries.borrow_mut().drop_oldest();
+    }
+
+    /// Lets who comes later find nothing of what there is.
+    pub(super) fn clear(&self) {
+        let mut entries = self.entries.borrow_mut();
+        entries.retained_from = entries.next;
+    }
+
+    /// How many messages are kept.
+    pub(super) fn len(&self) -> usize {
+        self.entries.borrow().kept.len()
+    }
+
+    /// What the kept messages cost.
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.borrow().bytes
+    }
+
+    /// The number of the last message; 0 before the first.
+    pub(super) fn last(&self) -> u64 {
+        self.entries.borrow().next - 1
+    }
+
+    /// How many messages are retained for who comes later: the newest, within both limits.
+    pub(super) fn retained(&self, limits: &Topics) -> usize {
+        self.entries.borrow().retained(limits)
+    }
+
+    /// The last message and its number, if it is retained.
+    pub(super) fn retained_last(&self, limits: &Topics) -> Option<(u64, Publication)> {
+        let entries = self.entries.borrow();
+        let last = entries.kept.back().filter(|_| entries.retained(limits) > 0)?;
+        Some((entries.next - 1, last.clone()))
     }
 }
 
 impl Entries {
-    fn end(&self) -> u64 {
-        self.first + self.frames.len() as u64
+    /// The number of the oldest message kept.
+    fn first(&self) -> u64 {
+        self.next - self.kept.len() as u64
+    }
+
+    /// Whether all that is kept may be kept: for those who read slowly, or for who comes later.
+    fn fits(&self, limits: &Topics) -> bool {
+        let within = |messages, bytes| self.kept.len() <= messages && self.bytes <= bytes;
+        within(limits.log_messages, limits.log_bytes)
+            || within(limits.retain_messages, limits.retain_bytes)
+    }
+
+    fn drop_oldest(&mut self) {
+        self.bytes -= self.kept.pop_front().map_or(0, |oldest| oldest.cost());
+        if self.kept.is_empty() {
+            self.kept = VecDeque::new();
+        }
+    }
+
+    fn retained(&self, limits: &Topics) -> usize {
+        let uncleared = (self.next - self.retained_from.max(self.first())) as usize;
+        let mut bytes = 0;
+        let newest = self.kept.iter().rev().take(limits.retain_messages.min(uncleared));
+        let fitting = newest.enumerate().take_while(|(index, publication)| {
+            bytes += publication.cost();
+            *index == 0 || bytes <= limits.retain_bytes
+        });
+        fitting.count()
+    }
+
+    /// Where a cursor begins.
+    fn start(&self, start: Start, limits: &Topics) -> u64 {
+        let end = self.next;
+        match start {
+            Start::Live => end,
+            Start::Last(count) => end - self.retained(limits).min(count) as u64,
+            // A number from before a restart: all there is came later.
+            Start::After(sequence) if sequence >= end => self.first().max(self.retained_from),
+            Start::After(sequence) => (sequence + 1).max(self.retained_from),
+        }
     }
 }
 
-/// What a session has of the hub: its record, and a cursor in the log.
+/// Where in a topic's log a subscriber begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// With what is published from now on.
+    Live,
+    /// With up to so many of the retained messages.
+    Last(usize),
+    /// With the message after that number.
+    After(u64),
+}
+
+/// What a session has of the hub: its record, and a cursor in a topic's log.
 pub(crate) struct Subscription {
     pub(crate) client: Rc<Client>,
+    topic: Option<Cursor>,
+}
+
+struct Cursor {
     entries: Rc<RefCell<Entries>>,
-    cursor: u64,
+    next: u64,
 }
 
 /// The next thing to send.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// A frame.
-    Frame(Frame),
-    /// That many frames fell off the log before they were sent; the next is the oldest kept.
+    /// A frame for this client alone.
+    Mail(Frame),
+    /// A message of the topic, and its number.
+    Published(u64, Frame),
+    /// That many messages fell off the log before they were sent; the next is the oldest kept.
     Lagged(u64),
 }
 
 impl Subscription {
-    /// A cursor at the end of `log`.
-    pub(super) fn new(log: &Log, client: Rc<Client>) -> Self {
-        let cursor = log.entries.borrow().end();
-        Self { client, entries: log.entries.clone(), cursor }
+    /// A subscription of `client` to nothing: it gets its mail.
+    pub(super) fn to_nothing(client: Rc<Client>) -> Self {
+        Self { client, topic: None }
+    }
+
+    /// A cursor in `log`.
+    pub(super) fn new(log: &Log, client: Rc<Client>, start: Start, limits: &Topics) -> Self {
+        let next = log.entries.borrow().start(start, limits);
+        let cursor = Cursor { entries: log.entries.clone(), next };
+        if start != Start::Live {
+            client.bell.ring();
+        }
+        Self { client, topic: Some(cursor) }
     }
 
     /// Takes what is next for this client: its mail first, then the log.
     pub(crate) fn next(&mut self) -> Option<Delivery> {
         if let Some(frame) = self.client.take_mail() {
-            return Some(Delivery::Frame(frame));
+            return Some(Delivery::Mail(frame));
         }
-        let entries = self.entries.borrow();
-        if self.cursor < entries.first {
-            let lost = entries.first - self.cursor;
-            self.cursor = entries.first;
+        let cursor = self.topic.as_mut()?;
+        let entries = cursor.entries.borrow();
+        let first = entries.first();
+        if cursor.next < first {
+            let lost = first - cursor.next;
+            cursor.next = first;
             return Some(Delivery::Lagged(lost));
         }
-        let frame = entries.frames.get((self.cursor - entries.first) as usize)?;
-        self.cursor += 1;
-        Some(Delivery::Frame(frame.clone()))
+        let publication = entries.kept.get((cursor.next - first) as usize)?;
+        cursor.next += 1;
+        Some(Delivery::Published(cursor.next - 1, publication.frame.clone()))
     }
 }
-
-/// How many frames the log keeps for those who read slowly: a burst, not a history.
-const LOG_FRAMES: usize = 64;
-/// How many bytes they may have together; the newest frame is kept whatever its size.
-const LOG_BYTES: usize = 256 * 1024;

@@ -6,28 +6,35 @@
 mod client;
 mod inbox;
 mod log;
+mod topic;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::config::Timeouts;
+use crate::config::{Timeouts, Topics};
 use crate::ws::frame::{CloseReason, Frame};
 
-pub use client::ClientId;
 pub(crate) use client::{Alarm, Bell, Client, Eviction};
-pub use inbox::{HubGone, HubHandle};
-pub(crate) use inbox::{Membership, open, run};
-use log::Log;
-pub(crate) use log::{Delivery, Subscription};
+pub use client::{ClientId, CorrelationId};
+pub use inbox::{HubGone, HubHandle, PublishError};
+pub(crate) use inbox::{Membership, open};
+pub(crate) use log::{Delivery, Publication, Start, Subscription};
+use topic::Topic;
+pub use topic::{TopicCensus, TopicName, TopicNameError};
 
-/// Everybody connected, and the log of what is broadcast.
+/// Everybody connected, and the topics.
 pub(crate) struct Hub {
     clients: Slab<Rc<Client>>,
     joins: u64,
-    log: Log,
+    topics: BTreeMap<TopicName, Topic>,
+    /// What the messages of all topics cost.
+    bytes: usize,
     timeouts: Timeouts,
+    limits: Topics,
     alarm: Rc<Alarm>,
     draining: Option<CloseReason>,
 }
@@ -41,26 +48,62 @@ pub struct Census {
     pub joins: u64,
 }
 
+/// What became of a published message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its number in the topic, counted from 1.
+    pub sequence: u64,
+    /// How many clients are subscribed.
+    pub subscribers: usize,
+}
+
+/// There is no room for one more topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyTopics {
+    /// How many there may be.
+    pub limit: usize,
+}
+
+impl fmt::Display for TooManyTopics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there are {} topics already, the limit", self.limit)
+    }
+}
+
 impl Hub {
-    /// An empty hub. Its alarm tells when the next sweep is due.
-    pub(crate) fn new(timeouts: Timeouts, alarm: Rc<Alarm>) -> Self {
+    /// A hub with nobody in it and the topic `broadcast`. Its alarm tells when the next sweep is due.
+    pub(crate) fn new(timeouts: Timeouts, limits: Topics, alarm: Rc<Alarm>) -> Self {
         Self {
             clients: Slab::new(),
             joins: 0,
-            log: Log::default(),
+            topics: BTreeMap::from([(TopicName::broadcast(), Topic::default())]),
+            bytes: 0,
             timeouts,
+            limits,
             alarm,
             draining: None,
         }
     }
 
-    /// Takes a new client in; it gets what is broadcast from now on. While draining it is evicted at
-    /// once.
-    pub(crate) fn join(&mut self, now: Instant) -> Subscription {
+    /// Takes a new client in, subscribed to a topic or to nothing. While draining it is evicted at once.
+    ///
+    /// # Errors
+    /// [`TooManyTopics`], if there is no room for one that does not exist yet.
+    pub(crate) fn join(
+        &mut self,
+        correlation: CorrelationId,
+        topic: Option<(TopicName, Start)>,
+        now: Instant,
+    ) -> Result<Subscription, TooManyTopics> {
+        let (topic, start) = topic.unzip();
+        if let Some(name) = &topic {
+            self.topic(name)?;
+        }
         self.joins += 1;
         let entry = self.clients.vacant_entry();
-        let id = ClientId { slot: entry.key() as u32, generation: self.joins };
-        let client = Rc::new(Client::new(id, now, self.alarm.clone()));
+        let slot = entry.key() as u32;
+        let id = ClientId { slot, generation: self.joins };
+        let client = Rc::new(Client::new(id, correlation, topic, now, self.alarm.clone()));
         if let Some(reason) = self.draining {
             client.evict(reason);
         }
@@ -68,33 +111,84 @@ impl Hub {
         if let Some(due) = client.due(&self.timeouts) {
             self.alarm.set_at_latest(due);
         }
-        Subscription::new(&self.log, client)
+        let topic = client.topic.as_ref().and_then(|name| self.topics.get_mut(name));
+        Ok(match (topic, start) {
+            (Some(topic), Some(start)) => {
+                client.place.set(topic.subscribers.len() as u32);
+                topic.subscribers.push(slot);
+                Subscription::new(&topic.log, client, start, &self.limits)
+            }
+            _ => Subscription::to_nothing(client),
+        })
     }
 
     /// Forgets a client; a stale id is nobody's.
     pub(crate) fn leave(&mut self, id: ClientId) {
         if self.client(id).is_some() {
-            self.clients.remove(id.slot as usize);
+            let client = self.clients.remove(id.slot as usize);
+            self.unsubscribe(&client);
         }
         self.rest_if_empty();
     }
 
-    /// Appends a frame to the log everybody reads. Who reads it must be told with [`Self::ring`].
-    pub(crate) fn broadcast(&mut self, frame: Frame) {
-        if !self.clients.is_empty() {
-            self.log.append(frame);
+    /// Appends a message to a topic's log. Who reads it must be told with [`Self::ring`].
+    ///
+    /// # Errors
+    /// [`TooManyTopics`], if there is no room for one that does not exist yet.
+    pub(crate) fn publish(
+        &mut self,
+        name: &TopicName,
+        publication: Publication,
+    ) -> Result<Published, TooManyTopics> {
+        let limits = self.limits.clone();
+        let topic = self.topic(name)?;
+        let before = topic.log.bytes();
+        let sequence = topic.log.append(publication, &limits);
+        let subscribers = topic.subscribers.len();
+        let after = topic.log.bytes();
+        self.bytes = self.bytes - before + after;
+        self.keep_to_total(name);
+        self.vanish_if_empty(name);
+        Ok(Published { sequence, subscribers })
+    }
+
+    /// Rings up to `count` subscribers of a topic from place `from` on; returns where to go on, if there
+    /// are more.
+    pub(crate) fn ring(&self, name: &TopicName, from: usize, count: usize) -> Option<usize> {
+        let subscribers = &self.topics.get(name)?.subscribers;
+        let end = from.saturating_add(count).min(subscribers.len());
+        for slot in &subscribers[from..end] {
+            self.clients[*slot as usize].bell.ring();
+        }
+        (end < subscribers.len()).then_some(end)
+    }
+
+    /// The last message of a topic and its number, if it is retained.
+    pub(crate) fn last(&self, name: &TopicName) -> Option<(u64, Publication)> {
+        self.topics.get(name)?.log.retained_last(&self.limits)
+    }
+
+    /// Forgets what a topic retains.
+    pub(crate) fn clear(&mut self, name: &TopicName) {
+        if let Some(topic) = self.topics.get(name) {
+            topic.log.clear();
+            self.vanish_if_empty(name);
         }
     }
 
-    /// Rings up to `count` clients from slot `from` on; returns where to go on, if there is more.
-    pub(crate) fn ring(&self, from: usize, count: usize) -> Option<usize> {
-        let end = from.saturating_add(count);
-        for slot in from..end.min(self.clients.capacity()) {
-            if let Some(client) = self.clients.get(slot) {
-                client.bell.ring();
-            }
-        }
-        (end < self.clients.capacity()).then_some(end)
+    /// Every topic, in the order of their names.
+    pub(crate) fn topics(&self) -> Vec<TopicCensus> {
+        let census = |(name, topic): (&TopicName, &Topic)| TopicCensus {
+            name: name.clone(),
+            subscribers: topic.subscribers.len(),
+            sequence: topic.log.last(),
+        };
+        self.topics.iter().map(census).collect()
+    }
+
+    /// How many clients are subscribed to a topic.
+    pub(crate) fn subscribers(&self, name: &TopicName) -> usize {
+        self.topics.get(name).map_or(0, |topic| topic.subscribers.len())
     }
 
     /// Puts a frame into one client's mailbox; false if the client is gone or its mailbox full.
@@ -107,6 +201,12 @@ impl Hub {
         self.client(id).map(|client| client.evict(reason)).is_some()
     }
 
+    /// The clients that came with a correlation id.
+    pub(crate) fn correlated(&self, id: &CorrelationId) -> Vec<ClientId> {
+        let theirs = self.clients.iter().filter(|(_, client)| client.correlation == *id);
+        theirs.map(|(_, client)| client.id).collect()
+    }
+
     /// Looks at the deadlines of every client: pings the silent, evicts the dead, forgets who left
     /// without a word. Sets the alarm for the next sweep.
     ///
@@ -115,8 +215,10 @@ impl Hub {
     pub(crate) fn sweep(&mut self, now: Instant) {
         let overdue = self.alarm.due().map(|due| now.saturating_duration_since(due));
         let stood_still = overdue.is_some_and(|overdue| overdue > LATE);
-        self.clients.retain(|_, client| Rc::strong_count(client) > 1);
-        self.rest_if_empty();
+        let left = self.clients.iter().filter(|(_, client)| Rc::strong_count(client) == 1);
+        for id in left.map(|(_, client)| client.id).collect::<Vec<_>>() {
+            self.leave(id);
+        }
         let mut next = None;
         for (_, client) in &self.clients {
             if stood_still {
@@ -147,6 +249,57 @@ impl Hub {
     /// Counts.
     pub(crate) fn census(&self) -> Census {
         Census { clients: self.clients.len(), joins: self.joins }
+    }
+
+    /// Finds a topic or makes it.
+    fn topic(&mut self, name: &TopicName) -> Result<&mut Topic, TooManyTopics> {
+        let limit = self.limits.count;
+        if self.topics.len() >= limit && !self.topics.contains_key(name) {
+            return Err(TooManyTopics { limit });
+        }
+        Ok(self.topics.entry(name.clone()).or_default())
+    }
+
+    fn unsubscribe(&mut self, client: &Client) {
+        let Some(name) = &client.topic else { return };
+        let Some(topic) = self.topics.get_mut(name) else { return };
+        let place = client.place.get() as usize;
+        topic.subscribers.swap_remove(place);
+        if let Some(moved) = topic.subscribers.get(place) {
+            self.clients[*moved as usize].place.set(place as u32);
+        }
+        if topic.subscribers.is_empty() {
+            topic.subscribers = Vec::new();
+        }
+        self.vanish_if_empty(name);
+    }
+
+    /// Keeps all logs together to their limit: what holds most loses its oldest. `newest` was just
+    /// published to, and keeps that.
+    fn keep_to_total(&mut self, newest: &TopicName) {
+        while self.bytes > self.limits.total_bytes {
+            let spare = |(name, topic): &(&TopicName, &Topic)| {
+                topic.log.len() > usize::from(*name == newest)
+            };
+            let largest = self.topics.iter().filter(spare).max_by_key(|(_, t)| t.log.bytes());
+            let Some((name, topic)) = largest else { return };
+            let (name, before) = (name.clone(), topic.log.bytes());
+            topic.log.drop_oldest();
+            self.bytes -= before - topic.log.bytes();
+            self.vanish_if_empty(&name);
+        }
+    }
+
+    /// Forgets a topic that nobody hears and that has nothing for who comes later.
+    fn vanish_if_empty(&mut self, name: &TopicName) {
+        let is_empty =
+            |topic: &Topic| topic.subscribers.is_empty() && topic.log.retained(&self.limits) == 0;
+        if !name.is_broadcast()
+            && self.topics.get(name).is_some_and(is_empty)
+            && let Some(topic) = self.topics.remove(name)
+        {
+            self.bytes -= topic.log.bytes();
+        }
     }
 
     /// With nobody there, gives the memory of a crowd back, and nothing is due.

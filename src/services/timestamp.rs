@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use futures_lite::FutureExt;
 use tz::{DateTime, TimeZone};
 
-use crate::hub::{HubGone, HubHandle};
+use crate::hub::{HubGone, HubHandle, TopicName};
 
 use super::{Service, Stop};
 
-/// Broadcasts `Server time: …` on a fixed grid that begins with the server. While nobody is connected
-/// it does not even wake up.
+/// Publishes `Server time: …` to the topic `broadcast`, on a fixed grid that begins with the server.
+/// While nobody is subscribed it does not even wake up.
 pub struct Timestamp {
     every: Duration,
     clock: LocalClock,
@@ -25,15 +25,15 @@ impl Timestamp {
     }
 
     async fn broadcast_on_grid(&self, hub: &HubHandle, stop: &Stop) -> Result<(), HubGone> {
-        let start = Instant::now();
+        let (start, topic) = (Instant::now(), TopicName::broadcast());
         loop {
-            hub.until_occupied().await?;
+            hub.until_subscribed(&topic).await?;
             let wait = until_next_on_grid(self.every, start.elapsed());
             let due = async {
                 stop.timer().sleep(Some(wait)).await;
                 Ok(true)
             };
-            let vacant = async { hub.until_vacant().await.map(|()| false) };
+            let vacant = async { hub.until_unsubscribed(&topic).await.map(|()| false) };
             if due.or(vacant).await? {
                 hub.broadcast(format!("Server time: {}", self.clock.now())).await?;
             }

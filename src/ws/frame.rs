@@ -77,6 +77,12 @@ impl Frame {
         Self::encode(message.header(), message.payload())
     }
 
+    /// Encodes a text message, whose payload must be UTF-8, or a binary one.
+    pub(crate) fn data(is_text: bool, payload: &[u8]) -> Self {
+        let opcode = if is_text { TEXT } else { BINARY };
+        Self::encode(FrameHeader::new(opcode, payload.len()), payload)
+    }
+
     /// Encodes a Ping without payload.
     pub(crate) fn ping() -> Self {
         Self::encode(FrameHeader::new(PING, 0), &[])
@@ -87,6 +93,26 @@ impl Frame {
         let code = u16::from(reason.code).to_be_bytes();
         let payload = [&code, reason.sent_text().as_bytes()].concat();
         Self::encode(FrameHeader::new(CLOSE, payload.len()), &payload)
+    }
+
+    /// The payload of a message.
+    pub(crate) fn payload(&self) -> &[u8] {
+        let start = match self.bytes.get(1) {
+            Some(126) => 4,
+            Some(127) => 10,
+            _ => 2,
+        };
+        &self.bytes[start..]
+    }
+
+    /// Whether it is a text message.
+    pub(crate) fn is_text(&self) -> bool {
+        self.bytes.first() == Some(&(FINAL | TEXT))
+    }
+
+    /// Whether it is a Ping.
+    pub(crate) fn is_ping(&self) -> bool {
+        self.bytes.first() == Some(&(FINAL | PING))
     }
 
     fn encode(header: FrameHeader, payload: &[u8]) -> Self {
@@ -163,6 +189,8 @@ impl CloseReason {
 
     /// 1000: all is said.
     pub const NORMAL: Self = Self::new(CloseCode::Normal, "");
+    /// 1008: the client reads more slowly than is published, and messages for it were lost.
+    pub const SLOW_CONSUMER: Self = Self::new(CloseCode::Policy, "slow consumer");
     /// 1001: the server stops.
     pub const STOPPING: Self = Self::new(CloseCode::Away, "server stopping");
 

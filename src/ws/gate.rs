@@ -1,53 +1,44 @@
 //! What stands between the socket and the protocol library.
 //!
 //! tungstenite's `read` loops over fragments and swallows as many as come; its `write` buffers what a
-//! peer does not read. The gate meters the first and takes over the second: it follows the frames that
-//! pass, bounds what may come between two whole messages and in one turn, and keeps the unsent rest of
-//! whole frames, so that a frame of ours can always follow one of the library's.
+//! peer does not read. The gate meters the first: it follows the frames that pass, and bounds what may
+//! come between two whole messages and in one turn. The second it leaves to the [`Outlet`], which keeps
+//! frames whole, so that one of ours can always follow one of the library's.
 
-use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use futures_lite::{AsyncRead, AsyncWrite};
 
-use crate::config::Config;
-use crate::hub::Client;
 use crate::net::Transport;
 
 use super::frame::{CloseCode, CloseReason};
+use super::outlet::Outlet;
 
 /// The byte stream tungstenite reads and writes.
 pub(super) struct Gate {
-    transport: Transport,
-    client: Rc<Client>,
-    config: Rc<Config>,
+    outlet: Outlet,
     meter: Meter,
     violation: Option<CloseReason>,
     turn_bytes_left: usize,
     /// What was read and is not yet handed on, from `ahead_taken` on.
     ahead: Vec<u8>,
     ahead_taken: usize,
-    unsent: Vec<u8>,
 }
 
 impl Gate {
-    pub(super) fn new(transport: Transport, client: Rc<Client>, config: Rc<Config>) -> Self {
-        let now = transport.timer().now();
-        let meter = Meter::new(config.limits.message_bytes, now);
+    pub(super) fn new(outlet: Outlet) -> Self {
+        let now = outlet.transport().timer().now();
+        let meter = Meter::new(outlet.config().limits.message_bytes, now);
         Self {
-            transport,
-            client,
-            config,
+            outlet,
             meter,
             violation: None,
             turn_bytes_left: TURN_BYTES,
             ahead: Vec::new(),
             ahead_taken: 0,
-            unsent: Vec::new(),
         }
     }
 
@@ -56,16 +47,21 @@ impl Gate {
         self.violation
     }
 
+    /// The way out, for frames of ours.
+    pub(super) fn outlet(&mut self) -> &mut Outlet {
+        &mut self.outlet
+    }
+
     /// The socket beneath.
     pub(super) fn transport(&self) -> &Transport {
-        &self.transport
+        self.outlet.transport()
     }
 
     /// Reads all that is there in one call, hands on what `buffer` has room for, and keeps the rest:
     /// the library would take a large frame in pieces as small as its buffer.
     fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let ahead = &mut self.ahead;
-        self.transport.poll_recv_with(cx, |received| {
+        self.outlet.transport().poll_recv_with(cx, |received| {
             let count = received.len().min(buffer.len());
             buffer[..count].copy_from_slice(&received[..count]);
             ahead.extend_from_slice(&received[count..]);
@@ -86,8 +82,8 @@ impl Gate {
 
     /// Meters bytes on their way to the library.
     pub(super) fn admit(&mut self, bytes: &[u8]) {
-        let now = self.transport.timer().now();
-        self.client.seen(now);
+        let now = self.transport().timer().now();
+        self.outlet.client().seen(now);
         let completed = match self.meter.feed(bytes, now) {
             Ok(completed) => completed,
             Err(violation) => {
@@ -96,61 +92,12 @@ impl Gate {
                 return;
             }
         };
-        let started = match self.client.message_started() {
+        let started = match self.outlet.client().message_started() {
             _ if !self.meter.is_mid_message() => None,
             Some(started) if !completed => Some(started),
             _ => Some(now),
         };
-        self.client.set_message_started(started, &self.config.timeouts);
-    }
-
-    /// Is ready once everything accepted so far is with the kernel.
-    pub(super) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unsent.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        while !self.unsent.is_empty() {
-            let sent = ready!(self.transport.poll_send(cx, &[IoSlice::new(&self.unsent)]))?;
-            self.unsent.drain(..sent);
-        }
-        self.unsent = Vec::new();
-        let now = self.transport.timer().now();
-        self.client.write_unblocked(now, &self.config.timeouts);
-        Poll::Ready(Ok(()))
-    }
-
-    /// Waits until everything accepted so far is with the kernel.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost: the rest is kept.
-    pub(super) async fn drained(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_drained(cx)).await
-    }
-
-    /// Accepts one whole frame, given in two parts; what the kernel does not take is kept, and goes
-    /// first. Must be drained before, so that no more than a frame is ever kept.
-    pub(super) fn send(
-        &mut self,
-        cx: &mut Context<'_>,
-        head: &[u8],
-        tail: &[u8],
-    ) -> io::Result<()> {
-        let mut small = [0; SMALL_FRAME_BYTES];
-        let slices = [IoSlice::new(head), IoSlice::new(tail)];
-        let whole = [IoSlice::new(join(&mut small, head, tail))];
-        // One slice is cheaper for the kernel than two, and a few bytes are quickly copied.
-        let slices = if whole[0].is_empty() { &slices[..] } else { &whole[..] };
-        let sent = match self.transport.poll_send(cx, slices) {
-            Poll::Ready(result) => result?,
-            Poll::Pending => 0,
-        };
-        if sent < head.len() + tail.len() {
-            self.unsent.extend_from_slice(&head[sent.min(head.len())..]);
-            self.unsent.extend_from_slice(&tail[sent.saturating_sub(head.len())..]);
-            let now = self.transport.timer().now();
-            self.client.write_blocked(now, &self.config.timeouts);
-        }
-        Ok(())
+        self.outlet.client().set_message_started(started, &self.outlet.config().timeouts);
     }
 }
 
@@ -190,18 +137,18 @@ impl AsyncWrite for Gate {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_drained(cx))?;
-        self.send(cx, bytes, &[])?;
+        ready!(self.outlet.poll_drained(cx))?;
+        self.outlet.send(cx, bytes, &[])?;
         Poll::Ready(Ok(bytes.len()))
     }
 
-    /// What is accepted is as good as sent: [`Gate::poll_drained`] sees to it.
+    /// What is accepted is as good as sent: [`Outlet::poll_drained`] sees to it.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.transport.shut_down();
+        self.transport().shut_down();
         Poll::Ready(Ok(()))
     }
 }
@@ -333,20 +280,6 @@ impl Meter {
     }
 }
 
-/// Joins two slices in `space`, or in neither of them nothing, if they are too long for it.
-fn join<'s>(space: &'s mut [u8], head: &'s [u8], tail: &[u8]) -> &'s [u8] {
-    let length = head.len() + tail.len();
-    if tail.is_empty() {
-        return head;
-    }
-    let Some(joined) = space.get_mut(..length) else { return &[] };
-    joined[..head.len()].copy_from_slice(head);
-    joined[head.len()..].copy_from_slice(tail);
-    joined
-}
-
-/// Frames up to this size are sent from one piece.
-const SMALL_FRAME_BYTES: usize = 256;
 /// How much may be handed on before other tasks run, and then the rest of the frame at hand.
 const TURN_BYTES: usize = 4096;
 /// What a frame counts for in a turn beside its bytes: an empty one takes tungstenite as long as many

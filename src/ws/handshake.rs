@@ -6,7 +6,7 @@ use base64ct::{Base64, Encoding};
 
 use crate::http::{RequestHead, Response};
 
-/// The response that accepts a request to speak WebSocket.
+/// What accepts a request to speak WebSocket: the value of Sec-WebSocket-Accept.
 ///
 /// # Errors
 /// [`HandshakeError`], for the first thing that is wrong.
@@ -25,13 +25,19 @@ pub(crate) fn accept(head: &RequestHead<'_>) -> Result<String, HandshakeError> {
     }
     let key = head.single("sec-websocket-key").filter(|key| is_key(key));
     let key = key.ok_or(HandshakeError::BadKey)?;
-    Ok(format!(
+    Ok(accept_value(key))
+}
+
+/// The response that accepts, and tells the ids by which the log knows the client and its request.
+pub(crate) fn response(accept: &str, client_id: &str, request_id: &str) -> String {
+    format!(
         "HTTP/1.1 101 Switching Protocols\r\n\
          Upgrade: websocket\r\n\
          Connection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {}\r\n\r\n",
-        accept_value(key)
-    ))
+         Sec-WebSocket-Accept: {accept}\r\n\
+         X-Client-Id: {client_id}\r\n\
+         X-Request-Id: {request_id}\r\n\r\n"
+    )
 }
 
 /// What proves that the server understood the `Sec-WebSocket-Key`: both ends compute it.

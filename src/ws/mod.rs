@@ -3,8 +3,10 @@
 pub(crate) mod frame;
 mod gate;
 pub(crate) mod handshake;
+mod outlet;
 mod session;
 
 pub use frame::{CloseCode, CloseReason, Message};
 pub use handshake::accept_value;
+pub(crate) use outlet::Outlet;
 pub use session::{Session, SessionEnd};

@@ -11,14 +11,15 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use async_tungstenite::tungstenite::{self, Error};
 use futures_lite::{Stream, StreamExt, future};
 
-use crate::config::Config;
+use crate::config::{Config, SlowConsumer};
 use crate::hub::{
-    Client, ClientId, Delivery, Eviction, HubGone, HubHandle, Membership, Subscription,
+    Client, ClientId, CorrelationId, Delivery, Eviction, HubHandle, Membership, Subscription,
 };
 use crate::net::{Peer, Timer, Transport};
 
 use super::frame::{CloseCode, CloseReason, Frame, MAX_CONTROL_BYTES, Message};
 use super::gate::Gate;
+use super::outlet::Outlet;
 
 /// One WebSocket client, from its handshake to its end.
 ///
@@ -87,10 +88,10 @@ impl Session {
         transport: Transport,
         early: Vec<u8>,
         peer: Peer,
+        (subscription, membership): (Subscription, Membership),
         hub: HubHandle,
         config: Rc<Config>,
-    ) -> Result<Self, HubGone> {
-        let (subscription, membership) = hub.join(transport.timer().now()).await?;
+    ) -> Self {
         let message_bytes = config.limits.message_bytes;
         let socket_config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
@@ -99,7 +100,8 @@ impl Session {
             .max_message_size(Some(message_bytes))
             // Control frames have a limit of their own, and the gate one for each message's frames.
             .max_frame_size(Some(message_bytes.max(MAX_CONTROL_BYTES)));
-        let mut gate = Gate::new(transport, subscription.client.clone(), config.clone());
+        let outlet = Outlet::new(transport, subscription.client.clone(), config.clone());
+        let mut gate = Gate::new(outlet);
         gate.admit(&early);
         let socket =
             WebSocketStream::from_partially_read(gate, early, Role::Server, Some(socket_config))
@@ -114,7 +116,7 @@ impl Session {
             end: None,
             _membership: membership,
         };
-        Ok(Self { state: Box::new(state) })
+        Self { state: Box::new(state) }
     }
 
     /// The client's next message; `None` once the session has ended.
@@ -154,9 +156,9 @@ impl Session {
                 // The next wait for a message finds it too, and does what it takes.
                 return Poll::Ready(Ok(false));
             }
-            let gate = state.socket.get_mut();
-            ready!(gate.poll_drained(cx))?;
-            gate.send(cx, &header, message.payload())?;
+            let outlet = state.outlet();
+            ready!(outlet.poll_drained(cx))?;
+            outlet.send(cx, &header, message.payload())?;
             Poll::Ready(std::io::Result::Ok(true))
         })
         .await;
@@ -183,6 +185,11 @@ impl Session {
     /// The client's id with the hub.
     pub fn id(&self) -> ClientId {
         self.state.client().id
+    }
+
+    /// What ties the client's connections together: the id it came with, or one made for it.
+    pub fn correlation(&self) -> &CorrelationId {
+        &self.state.client().correlation
     }
 
     /// Who the client is on the network.
@@ -214,13 +221,17 @@ impl State {
         self.socket.get_ref()
     }
 
+    fn outlet(&mut self) -> &mut Outlet {
+        self.socket.get_mut().outlet()
+    }
+
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         self.client().bell.listen(cx);
         if let Some(eviction) = self.client().eviction() {
             return Poll::Ready(Event::Over(eviction.into()));
         }
         // Nothing is read while the client does not take what it is sent.
-        if ready!(self.socket.get_mut().poll_drained(cx)).is_err() {
+        if ready!(self.outlet().poll_drained(cx)).is_err() {
             return Poll::Ready(Event::Over(Ending::Lost));
         }
         // Heard before it is told more: who reads slower than is broadcast always has more to take.
@@ -234,21 +245,34 @@ impl State {
         self.messages_this_turn = 0;
         match ready!(self.poll_deliver(cx)) {
             Ok(()) => Poll::Pending,
-            Err(_) => Poll::Ready(Event::Over(Ending::Lost)),
+            Err(ending) => Poll::Ready(Event::Over(ending)),
         }
     }
 
     /// Sends what the hub has for this client, as fast as the client reads.
-    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         loop {
-            ready!(self.socket.get_mut().poll_drained(cx))?;
+            if ready!(self.outlet().poll_drained(cx)).is_err() {
+                return Poll::Ready(Err(Ending::Lost));
+            }
             if !self.client().bell.is_rung() {
                 return Poll::Ready(Ok(()));
             }
             match self.subscription.next() {
-                Some(Delivery::Frame(frame)) => self.socket.get_mut().send(cx, &frame, &[])?,
-                Some(Delivery::Lagged(frames)) => {
-                    log::debug!(client:% = self.client().id, frames; "client reads too slowly: skipped");
+                Some(Delivery::Mail(frame) | Delivery::Published(_, frame)) => {
+                    if self.outlet().send(cx, &frame, &[]).is_err() {
+                        return Poll::Ready(Err(Ending::Lost));
+                    }
+                }
+                Some(Delivery::Lagged(messages)) => {
+                    let (client, correlation) = (self.client().id, &self.client().correlation);
+                    log::debug!(
+                        target: "falconet::client", client:%, correlation:%, messages;
+                        "reads too slowly: messages lost"
+                    );
+                    if self.config.topics.slow_consumer == SlowConsumer::Close {
+                        return Poll::Ready(Err(Ending::Refused(CloseReason::SLOW_CONSUMER)));
+                    }
                 }
                 None => self.client().bell.hush(),
             }
@@ -323,29 +347,31 @@ impl State {
     /// tungstenite has the answer ready; its next read writes it.
     async fn answer_close(&mut self) {
         let _ = self.socket.next().await;
-        let _ = self.socket.get_mut().drained().await;
+        let _ = self.outlet().drained().await;
     }
 
-    /// Sends a Close and reads on until the client's own has come.
+    /// Sends what was published before, then a Close, and reads on until the client's own has come.
     async fn close_and_wait(&mut self, reason: CloseReason) {
+        // The eviction rang too, so what there is gets looked for.
+        let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         let frame = CloseFrame { code: reason.code, reason: reason.sent_text().into() };
-        if self.socket.get_mut().drained().await.is_ok()
+        if self.outlet().drained().await.is_ok()
             && self.socket.close(Some(frame)).await.is_ok()
-            && self.socket.get_mut().drained().await.is_ok()
+            && self.outlet().drained().await.is_ok()
         {
             while let Some(Ok(_)) = self.socket.next().await {}
         }
     }
 
     async fn send_close(&mut self, reason: CloseReason) {
-        let gate = self.socket.get_mut();
+        let outlet = self.outlet();
         let frame = Frame::close(&reason);
         let sent = poll_fn(|cx| {
-            ready!(gate.poll_drained(cx))?;
-            Poll::Ready(gate.send(cx, &frame, &[]))
+            ready!(outlet.poll_drained(cx))?;
+            Poll::Ready(outlet.send(cx, &frame, &[]))
         });
         if sent.await.is_ok() {
-            let _ = gate.drained().await;
+            let _ = outlet.drained().await;
         }
     }
 }

@@ -1,0 +1,325 @@
+//! One accepted stream: requests and their answers, until one of them takes the connection over.
+
+mod reader;
+mod request;
+mod takeover;
+
+use std::fs::File;
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Read};
+use std::ops::Range;
+use std::rc::Rc;
+
+use futures_lite::future;
+
+use crate::access::{Action, Authorize, Denied};
+use crate::config::{Config, Reject};
+use crate::endpoints::AnyEndpoint;
+use crate::endpoints::events::Encoder;
+use crate::endpoints::topic::{Exchange, TopicError, TopicRequest};
+use crate::http::head;
+use crate::http::response::Envelope;
+use crate::http::route::{Destination, RouteError, Routes};
+use crate::http::{HeadError, RequestHead, Response};
+use crate::hub::HubHandle;
+use crate::net::{Peer, Transport};
+use crate::services::Stop;
+use crate::ws::handshake::{self, HandshakeError};
+
+use reader::{NoHead, Reader};
+pub(crate) use request::Correlations;
+use request::Request;
+use takeover::{Name, Opening, Takeover};
+
+/// What every connection shares.
+pub(crate) struct Context {
+    pub(crate) config: Rc<Config>,
+    pub(crate) routes: Routes<Rc<dyn AnyEndpoint>>,
+    pub(crate) authorizer: Box<dyn Authorize>,
+    pub(crate) hub: HubHandle,
+    pub(crate) stop: Stop,
+    pub(crate) correlations: Correlations,
+    pub(crate) encoder: Encoder,
+}
+
+/// What a request leads to.
+enum Plan {
+    /// A response that is known, and the file that is its body, if the response has none.
+    Answer(Response, Option<File>),
+    /// A response that only the hub can give.
+    Ask(Exchange),
+    /// Something other than a response.
+    TakeOver(Opening),
+}
+
+/// Serves a connection from its first byte to its last.
+pub(crate) async fn serve(transport: Transport, peer: Peer, context: Rc<Context>) {
+    // Boxed, so that all it takes to come to a session is gone when the session begins.
+    let Some((name, takeover)) = Box::pin(converse(transport, peer, context)).await else { return };
+    let end = match takeover {
+        Takeover::Endpoint(session, endpoint) => endpoint.serve_boxed(session).await,
+        Takeover::Topic(conversation) => Box::pin(conversation.run()).await,
+        Takeover::Events(stream) => Box::pin(stream.run()).await,
+    };
+    log::debug!(
+        target: "falconet::client",
+        client:% = name.client, address:% = peer, correlation:% = name.correlation;
+        "connection ended: {end}"
+    );
+}
+
+/// Answers requests until one takes the connection over, or all is said.
+async fn converse(
+    transport: Transport,
+    peer: Peer,
+    context: Rc<Context>,
+) -> Option<(Name, Takeover)> {
+    let mut reader = Reader::new(transport);
+    let limits = &context.config.limits;
+    for count in 1..=limits.requests {
+        let head = hear(&mut reader, count == 1, peer, &context).await?;
+        let (mut request, plan) = match head::parse(&reader.bytes()[head.clone()], limits) {
+            Ok(head) => (Request::of(&head, peer, &context.correlations), plan(&head, &context)),
+            Err(error) => {
+                refuse_head(&reader, &error, peer, &context).await;
+                return None;
+            }
+        };
+        request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(response) if context.config.reject == Reject::Respond => {
+                Plan::Answer(response, None)
+            }
+            Err(response) => {
+                request.log(response.status(), "dropped");
+                return None;
+            }
+        };
+        let (response, file) = match plan {
+            Plan::Answer(response, file) => {
+                // A body that nobody reads is not to be taken for the next request.
+                request.close |= request.body_bytes > 0;
+                (response, file)
+            }
+            Plan::Ask(exchange) => {
+                (ask(&mut reader, head.end, exchange, &mut request, &context).await?, None)
+            }
+            Plan::TakeOver(opening) => {
+                return opening.open(reader, head.end, &request, &context).await;
+            }
+        };
+        request.log(response.status(), "answered");
+        if !respond(reader.transport(), &response, file, &request, &context.config).await {
+            return None;
+        }
+        if request.close {
+            break;
+        }
+        reader.consume(head.end + request.body_bytes as usize);
+        // Somebody may have sent many at once.
+        future::yield_now().await;
+    }
+    reader.transport().see_off(context.config.timeouts.linger).await;
+    None
+}
+
+/// Waits for a request head within its deadline; `None` when there is none to come.
+async fn hear(
+    reader: &mut Reader,
+    is_first: bool,
+    peer: Peer,
+    context: &Context,
+) -> Option<Range<usize>> {
+    let timeouts = &context.config.timeouts;
+    let timer = reader.transport().timer();
+    if !is_first {
+        let deadline = timer.sleep(timeouts.keep_alive);
+        let more = context.stop.unless_requested(reader.at_least(1));
+        timer.until(deadline, more).await.flatten().flatten()?;
+    }
+    let deadline = timer.sleep(timeouts.head);
+    let reading = context.stop.unless_requested(reader.head(&context.config.limits));
+    match timer.until(deadline, reading).await {
+        Some(Some(Ok(head))) => return Some(head),
+        Some(Some(Err(NoHead::Refused(error)))) => {
+            refuse_head(reader, &error, peer, context).await;
+        }
+        Some(Some(Err(NoHead::Lost))) => {
+            log::debug!(target: "falconet::request", address:% = peer; "left without a request");
+        }
+        Some(None) => {
+            let response = Response::text(503, "the server is stopping\n");
+            refuse(reader, &response, context).await;
+        }
+        None => {
+            log::info!(target: "falconet::request", address:% = peer; "dropped: no request in time");
+        }
+    }
+    None
+}
+
+/// Decides what a request leads to.
+///
+/// # Errors
+/// The response that refuses it.
+fn plan(head: &RequestHead<'_>, context: &Context) -> Result<Plan, Response> {
+    if let Some(name) = context.routes.topic(head.path()) {
+        return plan_topic(head, name, context);
+    }
+    let action = match head.wants_websocket() {
+        true => Action::Connect(head.path()),
+        false => Action::Read(head.path()),
+    };
+    context.authorizer.authorize(head, action).map_err(Denied::response)?;
+    match context.routes.find(head).map_err(RouteError::response)? {
+        Destination::Asset(response) => Ok(Plan::Answer(response, None)),
+        Destination::File(response, file) => Ok(Plan::Answer(response, file)),
+        Destination::Endpoint(endpoint) => {
+            let accept = handshake::accept(head).map_err(HandshakeError::response)?;
+            Ok(Plan::TakeOver(Opening::of_endpoint(accept, endpoint.clone())))
+        }
+    }
+}
+
+/// Decides what a request for a topic leads to.
+///
+/// # Errors
+/// The response that refuses it.
+fn plan_topic(head: &RequestHead<'_>, name: &str, context: &Context) -> Result<Plan, Response> {
+    let may = |action| context.authorizer.authorize(head, action).map_err(Denied::response);
+    let request = TopicRequest::read(head, name, &context.config.limits);
+    match request.map_err(TopicError::response)? {
+        TopicRequest::Converse { accept, topic, mode, start } => {
+            if mode.hears {
+                may(Action::Subscribe(name))?;
+            } else {
+                may(Action::Publish(name))?;
+            }
+            let may_publish = mode.publishes && may(Action::Publish(name)).is_ok();
+            let start = mode.hears.then_some(start);
+            Ok(Plan::TakeOver(Opening::of_topic(accept, topic, start, may_publish)))
+        }
+        TopicRequest::Listen { topic, start } => {
+            may(Action::Subscribe(name))?;
+            Ok(Plan::TakeOver(Opening::of_events(topic, start)))
+        }
+        TopicRequest::Exchange(exchange) => {
+            may(match exchange {
+                Exchange::List { .. } => Action::Read(head.path()),
+                Exchange::Read { .. } => Action::Subscribe(name),
+                Exchange::Publish { .. } | Exchange::Clear { .. } => Action::Publish(name),
+            })?;
+            Ok(Plan::Ask(exchange))
+        }
+    }
+}
+
+/// Reads the request's body, if there is a use for it, and has the hub do what is asked; `None` when
+/// nobody waits for that.
+async fn ask(
+    reader: &mut Reader,
+    head_end: usize,
+    exchange: Exchange,
+    request: &mut Request,
+    context: &Context,
+) -> Option<Response> {
+    let body_bytes = match exchange {
+        // Within the limit of a message.
+        Exchange::Publish { .. } => request.body_bytes as usize,
+        _ => {
+            request.close |= request.body_bytes > 0;
+            0
+        }
+    };
+    let body = head_end..head_end + body_bytes;
+    if exchange.expects_continue() && reader.bytes().len() < body.end {
+        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+        if !write_all(reader.transport(), go_on, &context.config).await {
+            return None;
+        }
+    }
+    let timer = reader.transport().timer();
+    let deadline = timer.sleep(context.config.timeouts.message);
+    let reading = context.stop.unless_requested(reader.at_least(body.end));
+    let refusal = match timer.until(deadline, reading).await {
+        Some(Some(read)) => {
+            read?;
+            return exchange.perform(&reader.bytes()[body], &context.hub).await.ok();
+        }
+        Some(None) => Response::text(503, "the server is stopping\n"),
+        None => Response::text(408, "the message did not come in time\n"),
+    };
+    request.close = true;
+    Some(refusal)
+}
+
+/// Logs a head that is none, or breaks the rules.
+async fn refuse_head(reader: &Reader, error: &HeadError, peer: Peer, context: &Context) {
+    log::info!(target: "falconet::request", address:% = peer; "refused: {error}");
+    if let Some(response) = error.response() {
+        refuse(reader, &response, context).await;
+    }
+}
+
+/// Says why not, if that is to be said, and goodbye.
+async fn refuse(reader: &Reader, response: &Response, context: &Context) {
+    if context.config.reject == Reject::Drop {
+        return;
+    }
+    let response = response.encode(&Envelope::LAST);
+    if write_all(reader.transport(), &response, &context.config).await {
+        reader.transport().see_off(context.config.timeouts.linger).await;
+    }
+}
+
+/// Sends a response and the file that belongs to it; says whether it could.
+async fn respond(
+    transport: &Transport,
+    response: &Response,
+    file: Option<File>,
+    request: &Request,
+    config: &Config,
+) -> bool {
+    let envelope = request.envelope();
+    let bytes = response.encode(&envelope);
+    write_all(transport, &bytes, config).await
+        && match file.filter(|_| envelope.body).zip(response.streamed_bytes()) {
+            Some((file, length)) => send_file(transport, &file, length, config).await,
+            None => true,
+        }
+}
+
+/// Sends so many bytes of a file, piece by piece; says whether there were so many and it could.
+async fn send_file(transport: &Transport, file: &File, length: u64, config: &Config) -> bool {
+    let mut file = file.take(length);
+    let mut left = length;
+    let mut piece = vec![0; FILE_PIECE_BYTES];
+    while left > 0 {
+        // It waits for the disk, and everybody with it: for one piece, then others run.
+        match file.read(&mut piece) {
+            Ok(count) if count > 0 && write_all(transport, &piece[..count], config).await => {
+                left -= count as u64;
+            }
+            _ => return false,
+        }
+        future::yield_now().await;
+    }
+    true
+}
+
+/// Writes everything within the write deadline; says whether it could.
+async fn write_all(transport: &Transport, mut bytes: &[u8], config: &Config) -> bool {
+    let writing = async {
+        while !bytes.is_empty() {
+            let sent = poll_fn(|cx| transport.poll_send(cx, &[IoSlice::new(bytes)])).await?;
+            bytes = &bytes[sent..];
+        }
+        io::Result::Ok(())
+    };
+    let deadline = transport.timer().sleep(config.timeouts.write);
+    matches!(transport.timer().until(deadline, writing).await, Some(Ok(())))
+}
+
+/// How much of a file is in memory at once.
+const FILE_PIECE_BYTES: usize = 16 * 1024;

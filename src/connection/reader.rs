@@ -1,0 +1,83 @@
+//! Reads requests off a connection, one after another.
+
+use std::future::poll_fn;
+use std::ops::Range;
+
+use crate::config::Limits;
+use crate::http::HeadError;
+use crate::http::head::HeadScan;
+use crate::net::Transport;
+
+/// What a connection has brought and is not yet dealt with.
+pub(super) struct Reader {
+    transport: Transport,
+    bytes: Vec<u8>,
+}
+
+/// Why there is no head to judge.
+pub(super) enum NoHead {
+    /// The bytes are no head, or break a rule.
+    Refused(HeadError),
+    /// The peer has left.
+    Lost,
+}
+
+impl Reader {
+    pub(super) fn new(transport: Transport) -> Self {
+        Self { transport, bytes: Vec::new() }
+    }
+
+    pub(super) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+
+    /// What was read, from the head at hand on.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Waits until a whole head is there; says where.
+    pub(super) async fn head(&mut self, limits: &Limits) -> Result<Range<usize>, NoHead> {
+        let mut scan = HeadScan::default();
+        loop {
+            if let Some(head) = scan.find(&self.bytes, limits).map_err(NoHead::Refused)? {
+                return Ok(head);
+            }
+            self.more().await.ok_or(NoHead::Lost)?;
+        }
+    }
+
+    /// Waits until so many bytes are there; `None` if the peer leaves before.
+    pub(super) async fn at_least(&mut self, count: usize) -> Option<()> {
+        while self.bytes.len() < count {
+            self.more().await?;
+        }
+        Some(())
+    }
+
+    /// Forgets a request that is dealt with. While nothing else has come, no memory is held.
+    pub(super) fn consume(&mut self, count: usize) {
+        self.bytes.drain(..count);
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+    }
+
+    /// Gives up reading: the transport, and what was read beyond the request at hand, of `count` bytes.
+    pub(super) fn into_parts(mut self, count: usize) -> (Transport, Vec<u8>) {
+        let beyond = self.bytes.split_off(count);
+        (self.transport, beyond)
+    }
+
+    /// Reads what is there; `None` if the peer has left.
+    async fn more(&mut self) -> Option<()> {
+        let bytes = &mut self.bytes;
+        let read = poll_fn(|cx| {
+            self.transport.poll_recv_with(cx, |received| {
+                bytes.extend_from_slice(received);
+                received.len()
+            })
+        });
+        read.await.ok().filter(|count| *count > 0).map(drop)
+    }
+}

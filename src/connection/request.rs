@@ -1,0 +1,91 @@
+//! What is remembered of a request while it is answered: its facts for the log, and its ids.
+
+use std::cell::Cell;
+
+use crate::http::RequestHead;
+use crate::http::response::Envelope;
+use crate::hub::CorrelationId;
+use crate::net::Peer;
+
+/// A request, when its head is no longer at hand.
+pub(super) struct Request {
+    pub(super) peer: Peer,
+    method: String,
+    pub(super) path: String,
+    pub(super) id: String,
+    /// The id of whoever sent it, if it says one.
+    pub(super) correlation: Option<CorrelationId>,
+    /// How long its body is.
+    pub(super) body_bytes: u64,
+    /// Whether the connection ends with its answer.
+    pub(super) close: bool,
+}
+
+impl Request {
+    pub(super) fn of(head: &RequestHead<'_>, peer: Peer, correlations: &Correlations) -> Self {
+        let said = head.query_value("client").map(str::as_bytes).or(head.single("x-client-id"));
+        Self {
+            peer,
+            method: head.method().to_owned(),
+            path: head.path().to_owned(),
+            id: correlations.request_id(head),
+            correlation: said.and_then(read_id),
+            body_bytes: head.content_length().unwrap_or(0),
+            close: !head.keeps_alive(),
+        }
+    }
+
+    /// What its answer is sent in.
+    pub(super) fn envelope(&self) -> Envelope {
+        let body = self.method != "HEAD";
+        Envelope { body, close: self.close, request_id: Some(self.id.clone()) }
+    }
+
+    /// Logs what became of it.
+    pub(super) fn log(&self, status: u16, verb: &str) {
+        // Published messages have lines of their own kind: many of them hide no others.
+        let is_read = matches!(&*self.method, "GET" | "HEAD");
+        let target = if is_read { "falconet::request" } else { "falconet::publish" };
+        log::info!(
+            target: target,
+            address:% = self.peer, method = &*self.method, path = &*self.path, request = &*self.id,
+            correlation = self.correlation.as_ref().map_or("-", CorrelationId::as_str), status;
+            "{verb}"
+        );
+    }
+}
+
+/// Makes ids that differ from those of the server's other runs.
+pub(crate) struct Correlations {
+    prefix: u32,
+    made: Cell<u64>,
+}
+
+impl Correlations {
+    pub(crate) fn new() -> Self {
+        let mut prefix = [0; 4];
+        // Without randomness, ids of two runs may be equal; nothing else hangs on them.
+        let _ = rustix::rand::getrandom(&mut prefix, rustix::rand::GetRandomFlags::NONBLOCK);
+        Self { prefix: u32::from_ne_bytes(prefix), made: Cell::new(0) }
+    }
+
+    /// An id for a client that brought none.
+    pub(super) fn client_id(&self) -> CorrelationId {
+        CorrelationId::new(&self.make()).expect("hexadecimal digits and a hyphen are harmless")
+    }
+
+    /// The request's `X-Request-Id`, if it is 1 to 64 harmless bytes, or a fresh id.
+    fn request_id(&self, head: &RequestHead<'_>) -> String {
+        let said = head.single("x-request-id").and_then(read_id);
+        said.map_or_else(|| self.make(), |id| id.as_str().to_owned())
+    }
+
+    fn make(&self) -> String {
+        self.made.set(self.made.get() + 1);
+        format!("{:08x}-{}", self.prefix, self.made.get())
+    }
+}
+
+fn read_id(bytes: &[u8]) -> Option<CorrelationId> {
+    str::from_utf8(bytes).ok().and_then(CorrelationId::new)
+}

@@ -1,0 +1,152 @@
+//! What follows a request that wants more than a response.
+
+use std::rc::Rc;
+
+use crate::endpoints::AnyEndpoint;
+use crate::endpoints::events::{self, EventStream};
+use crate::endpoints::topic::Conversation;
+use crate::http::Response;
+use crate::hub::{ClientId, CorrelationId, Membership, PublishError, Start, Subscription, TopicName};
+use crate::net::Transport;
+use crate::ws::{Session, handshake};
+
+use super::reader::Reader;
+use super::request::Request;
+use super::{Context, refuse, write_all};
+
+/// What a request opens, and what the client will hear.
+pub(super) struct Opening {
+    hears: Option<(TopicName, Start)>,
+    protocol: Protocol,
+}
+
+enum Protocol {
+    /// WebSocket, after a response with the value `accept`.
+    WebSocket { accept: String, partner: Partner },
+    /// Server-sent events.
+    Events,
+}
+
+/// Whom a WebSocket client talks with.
+enum Partner {
+    Endpoint(Rc<dyn AnyEndpoint>),
+    Topic { topic: TopicName, may_publish: bool },
+}
+
+/// What takes a connection over.
+pub(super) enum Takeover {
+    Endpoint(Session, Rc<dyn AnyEndpoint>),
+    Topic(Conversation),
+    Events(EventStream),
+}
+
+/// What the log calls a client, also when it is gone.
+pub(super) struct Name {
+    pub(super) client: ClientId,
+    pub(super) correlation: CorrelationId,
+}
+
+impl Opening {
+    /// Opens a session with an endpoint.
+    pub(super) fn of_endpoint(accept: String, endpoint: Rc<dyn AnyEndpoint>) -> Self {
+        let partner = Partner::Endpoint(endpoint);
+        let hears = Some((TopicName::broadcast(), Start::Live));
+        Self { hears, protocol: Protocol::WebSocket { accept, partner } }
+    }
+
+    /// Opens a session with a topic; without `start` the client hears nothing.
+    pub(super) fn of_topic(
+        accept: String,
+        topic: TopicName,
+        start: Option<Start>,
+        may_publish: bool,
+    ) -> Self {
+        let hears = start.map(|start| (topic.clone(), start));
+        let partner = Partner::Topic { topic, may_publish };
+        Self { hears, protocol: Protocol::WebSocket { accept, partner } }
+    }
+
+    /// Opens a stream of a topic's messages.
+    pub(super) fn of_events(topic: TopicName, start: Start) -> Self {
+        Self { hears: Some((topic, start)), protocol: Protocol::Events }
+    }
+
+    /// Makes a client of whoever sent the request, whose head ends at `head_end`, and says so; `None`
+    /// if that can't be.
+    pub(super) async fn open(
+        self,
+        reader: Reader,
+        head_end: usize,
+        request: &Request,
+        context: &Context,
+    ) -> Option<(Name, Takeover)> {
+        let correlation = request.correlation.clone();
+        let correlation = correlation.unwrap_or_else(|| context.correlations.client_id());
+        let now = reader.transport().timer().now();
+        // First, so that nothing is missed that is published once the client knows it is heard.
+        let joined = match context.hub.join(correlation.clone(), self.hears, now).await {
+            Ok(joined) => joined,
+            Err(PublishError::HubGone) => return None,
+            Err(PublishError::TooManyTopics(error)) => {
+                let response = Response::text(503, format!("{error}\n"));
+                request.log(response.status(), "answered");
+                refuse(&reader, &response, context).await;
+                return None;
+            }
+        };
+        let name = Name { client: joined.0.client.id, correlation };
+        let response = self.protocol.response(&name.correlation, request);
+        if !write_all(reader.transport(), &response, &context.config).await {
+            return None;
+        }
+        log::info!(
+            target: "falconet::client",
+            client:% = name.client, address:% = request.peer, path = &*request.path,
+            correlation:% = name.correlation, request = &*request.id;
+            "new connection"
+        );
+        let (transport, early) = reader.into_parts(head_end);
+        let takeover = self.protocol.begin(transport, early, joined, request, context).await;
+        Some((name, takeover))
+    }
+}
+
+impl Protocol {
+    /// What tells the client that it begins.
+    fn response(&self, correlation: &CorrelationId, request: &Request) -> Vec<u8> {
+        match self {
+            Self::WebSocket { accept, .. } => {
+                handshake::response(accept, correlation.as_str(), &request.id).into_bytes()
+            }
+            Self::Events => events::response(correlation).encode(&request.envelope()),
+        }
+    }
+
+    async fn begin(
+        self,
+        transport: Transport,
+        early: Vec<u8>,
+        joined: (Subscription, Membership),
+        request: &Request,
+        context: &Context,
+    ) -> Takeover {
+        let config = context.config.clone();
+        match self {
+            Self::Events => {
+                let encoder = context.encoder.clone();
+                Takeover::Events(EventStream::new(transport, joined, encoder, config))
+            }
+            Self::WebSocket { partner, .. } => {
+                let hub = context.hub.clone();
+                let session =
+                    Session::begin(transport, early, request.peer, joined, hub, config).await;
+                match partner {
+                    Partner::Endpoint(endpoint) => Takeover::Endpoint(session, endpoint),
+                    Partner::Topic { topic, may_publish } => {
+                        Takeover::Topic(Conversation { session, topic, may_publish })
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A topic as server-sent events: what `curl -N` shows and EventSource understands.
+
+use std::cell::RefCell;
+use std::fmt::Write;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use base64ct::{Base64, Encoding};
+
+use crate::config::{Config, SlowConsumer};
+use crate::http::Response;
+use crate::hub::{CorrelationId, Delivery, Eviction, Membership, Subscription};
+use crate::net::Transport;
+use crate::ws::frame::{CloseReason, Frame};
+use crate::ws::{Outlet, SessionEnd};
+
+use super::topic::EVENT_STREAM;
+
+/// The head of the response that the events follow.
+pub(crate) fn response(correlation: &CorrelationId) -> Response {
+    Response::endless(EVENT_STREAM)
+        .with_header("Cache-Control", "no-cache")
+        .with_header("X-Client-Id", correlation.to_string())
+}
+
+/// A client that listens.
+pub(crate) struct EventStream {
+    outlet: Outlet,
+    subscription: Subscription,
+    encoder: Encoder,
+    ignored_bytes: usize,
+    _membership: Membership,
+}
+
+impl EventStream {
+    /// A stream on a connection whose response head has been sent.
+    pub(crate) fn new(
+        transport: Transport,
+        (subscription, membership): (Subscription, Membership),
+        encoder: Encoder,
+        config: Rc<Config>,
+    ) -> Self {
+        let outlet = Outlet::new(transport, subscription.client.clone(), config);
+        Self { outlet, subscription, encoder, ignored_bytes: 0, _membership: membership }
+    }
+
+    /// Sends what is published until the client leaves or must go.
+    pub(crate) async fn run(mut self) -> SessionEnd {
+        let end = poll_fn(|cx| self.poll_end(cx)).await;
+        if let SessionEnd::Evicted(_) = end {
+            let linger = self.outlet.config().timeouts.linger;
+            self.outlet.transport().see_off(linger).await;
+        }
+        end
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
+        self.subscription.client.bell.listen(cx);
+        let eviction = self.subscription.client.eviction();
+        if let Some(Eviction { reason, answering: false }) = eviction {
+            return Poll::Ready(SessionEnd::Evicted(reason));
+        }
+        if self.poll_gone(cx).is_ready() {
+            return Poll::Ready(SessionEnd::TransportLost);
+        }
+        match (ready!(self.poll_deliver(cx)), eviction) {
+            (Err(end), _) => Poll::Ready(end),
+            // What was published before has been sent.
+            (Ok(()), Some(eviction)) => Poll::Ready(SessionEnd::Evicted(eviction.reason)),
+            (Ok(()), None) => Poll::Pending,
+        }
+    }
+
+    /// Is ready when the client has left. Who listens has nothing to say: some of it is ignored.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.ignored_bytes < MAX_IGNORED_BYTES {
+            match ready!(self.outlet.transport().poll_recv_with(cx, <[u8]>::len)) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => self.ignored_bytes += count,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Sends what the hub has for this client, as fast as the client reads.
+    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SessionEnd>> {
+        let mut sent_anything = false;
+        loop {
+            if ready!(self.outlet.poll_drained(cx)).is_err() {
+                return Poll::Ready(Err(SessionEnd::TransportLost));
+            }
+            let delivery = match self.subscription.client.bell.is_rung() {
+                true => self.subscription.next(),
+                false => break,
+            };
+            let Some(delivery) = delivery else {
+                self.subscription.client.bell.hush();
+                break;
+            };
+            sent_anything = true;
+            let sent = self.encoder.encode(&delivery, |event| self.outlet.send(cx, event, &[]));
+            if sent.is_err() {
+                return Poll::Ready(Err(SessionEnd::TransportLost));
+            }
+            let closes = self.outlet.config().topics.slow_consumer == SlowConsumer::Close;
+            if closes && matches!(delivery, Delivery::Lagged(_)) {
+                return Poll::Ready(Err(SessionEnd::Evicted(CloseReason::SLOW_CONSUMER)));
+            }
+        }
+        if sent_anything {
+            // It says nothing, so what it takes is its sign of life; TCP gives up on who takes nothing.
+            self.subscription.client.seen(self.outlet.transport().timer().now());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Encodes events in one buffer for all streams.
+#[derive(Clone, Default)]
+pub(crate) struct Encoder {
+    buffer: Rc<RefCell<String>>,
+}
+
+impl Encoder {
+    /// Encodes one event, and has `take` take it out.
+    fn encode<R>(&self, delivery: &Delivery, take: impl FnOnce(&[u8]) -> R) -> R {
+        let mut buffer = self.buffer.borrow_mut();
+        buffer.clear();
+        buffer.shrink_to(LASTING_BUFFER_BYTES);
+        // Writing to a string never fails.
+        match delivery {
+            Delivery::Mail(frame) if frame.is_ping() => buffer.push_str(":\n"),
+            Delivery::Mail(frame) => encode_payload(&mut buffer, frame),
+            Delivery::Published(sequence, frame) => {
+                let _ = writeln!(buffer, "id: {sequence}");
+                encode_payload(&mut buffer, frame);
+            }
+            Delivery::Lagged(lost) => _ = write!(buffer, "event: lagged\ndata: {lost}\n"),
+        }
+        buffer.push('\n');
+        take(buffer.as_bytes())
+    }
+}
+
+fn encode_payload(buffer: &mut String, frame: &Frame) {
+    match str::from_utf8(frame.payload()).ok().filter(|_| frame.is_text()) {
+        Some(text) => {
+            let mut rest = text;
+            // All three ends of a line that a reader knows; it will put LF in their place.
+            while let Some(end) = rest.find(['\r', '\n']) {
+                let _ = writeln!(buffer, "data: {}", &rest[..end]);
+                let line_end = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
+                rest = &rest[end + line_end..];
+            }
+            let _ = writeln!(buffer, "data: {rest}");
+        }
+        None => {
+            buffer.push_str("event: binary\ndata: ");
+            encode_base64(buffer, frame.payload());
+            buffer.push('\n');
+        }
+    }
+}
+
+/// In pieces, which need no memory of their own.
+fn encode_base64(buffer: &mut String, bytes: &[u8]) {
+    let mut encoded = [0; 64];
+    for piece in bytes.chunks(48) {
+        let piece = Base64::encode(piece, &mut encoded);
+        buffer.push_str(piece.expect("48 bytes are 64 in base64"));
+    }
+}
+
+/// How much of a client that should only listen is ignored; then it is let go.
+const MAX_IGNORED_BYTES: usize = 64 * 1024;
+/// How large the common buffer may stay.
+const LASTING_BUFFER_BYTES: usize = 4 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(delivery: Delivery) -> String {
+        let owned = |event: &[u8]| String::from_utf8(event.to_vec()).unwrap();
+        Encoder::default().encode(&delivery, owned)
+    }
+
+    fn published(text: bool, payload: &[u8]) -> String {
+        encoded(Delivery::Published(7, Frame::data(text, payload)))
+    }
+
+    #[test]
+    fn events_are_what_event_source_reads() {
+        assert_eq!(published(true, b"21.5"), "id: 7\ndata: 21.5\n\n");
+        assert_eq!(published(true, b""), "id: 7\ndata: \n\n");
+        assert_eq!(published(true, b"a\nb\r\nc\rd"), "id: 7\ndata: a\ndata: b\ndata: c\ndata: d\n\n");
+        assert_eq!(published(true, b"a\n"), "id: 7\ndata: a\ndata: \n\n");
+        assert_eq!(published(true, b"\r\n\r"), "id: 7\ndata: \ndata: \ndata: \n\n");
+        assert_eq!(published(false, &[0, 255]), "id: 7\nevent: binary\ndata: AP8=\n\n");
+        assert_eq!(encoded(Delivery::Lagged(3)), "event: lagged\ndata: 3\n\n");
+        assert_eq!(encoded(Delivery::Mail(Frame::ping())), ":\n\n");
+    }
+
+    #[test]
+    fn base64_in_pieces_is_base64() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        for length in [0, 1, 47, 48, 49, 96, 1000] {
+            let mut buffer = String::new();
+            encode_base64(&mut buffer, &bytes[..length]);
+            assert_eq!(buffer, Base64::encode_string(&bytes[..length]));
+        }
+    }
+}

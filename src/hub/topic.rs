@@ -1,0 +1,105 @@
+//! The name of a topic, and what the hub has of it.
+
+use std::fmt;
+use std::rc::Rc;
+
+use super::log::Log;
+
+/// The name of a topic: 1 to 128 bytes of `A–Z a–z 0–9 . _ -` and `/`, where no segment is empty, `.` or
+/// `..`. Its URL is `/topics/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicName(Rc<str>);
+
+impl TopicName {
+    /// The topic that clients of an endpoint hear: `broadcast`.
+    pub fn broadcast() -> Self {
+        Self(BROADCAST.into())
+    }
+
+    /// Whether it is the topic that always exists.
+    pub(super) fn is_broadcast(&self) -> bool {
+        *self.0 == *BROADCAST
+    }
+
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// [`TopicNameError`], if it is none.
+    pub fn new(name: &str) -> Result<Self, TopicNameError> {
+        let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+        let segments = !name.split('/').any(|segment| matches!(segment, "" | "." | ".."));
+        if segments && name.len() <= MAX_NAME_BYTES && name.bytes().all(harmless) {
+            Ok(Self(name.into()))
+        } else {
+            Err(TopicNameError { name: name.to_owned() })
+        }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text that is no topic's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicNameError {
+    name: String,
+}
+
+impl fmt::Display for TopicNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}` is no topic's name: expected 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 . _ - and /, with \
+             no segment empty, `.` or `..`",
+            self.name.escape_debug()
+        )
+    }
+}
+
+impl std::error::Error for TopicNameError {}
+
+/// One topic: its log, and who is to be told of it.
+#[derive(Default)]
+pub(super) struct Topic {
+    pub(super) log: Log,
+    /// The subscribers' slots, in no order.
+    pub(super) subscribers: Vec<u32>,
+}
+
+/// A topic as others may see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicCensus {
+    /// The name.
+    pub name: TopicName,
+    /// How many clients are subscribed.
+    pub subscribers: usize,
+    /// The sequence number of the last message; 0 before the first.
+    pub sequence: u64,
+}
+
+const BROADCAST: &str = "broadcast";
+const MAX_NAME_BYTES: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_a_path_can_be_trusted_with() {
+        for name in ["a", "garden/temperature", "A-z_0.9", "...", "a/.b", &"x".repeat(128)] {
+            assert_eq!(TopicName::new(name).unwrap().as_str(), name);
+        }
+        let long = "x".repeat(129);
+        for name in ["", "/", "a/", "/a", "a//b", ".", "a/..", "../a", "a b", "a%20", "ä", "a\0", &long] {
+            assert!(TopicName::new(name).unwrap_err().to_string().contains("expected"), "{name}");
+        }
+    }
+}
