@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::Path;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::config::{Config, Reject};
+use crate::config::{Config, Reject, SlowConsumer};
+use crate::hub::TopicName;
 use crate::log::LogFormat;
 use crate::net::ListenUrl;
 
@@ -16,6 +18,14 @@ use crate::net::ListenUrl;
 pub struct Options {
     /// Where to listen. Default `http://localhost:8080`.
     pub listen: Vec<ListenUrl>,
+    /// The topic that the lines of the standard input are published to. Default none.
+    pub stdin: Option<TopicName>,
+    /// What ends a line of it. Default a line feed.
+    pub stdin_separator: u8,
+    /// Whether its end stops the server. Default false.
+    pub exit_on_eof: bool,
+    /// The directory whose files are served. Default none.
+    pub static_files: Option<PathBuf>,
     /// How often the time is broadcast; `None` is never. Default 15 s (article).
     pub broadcast_every: Option<Duration>,
     /// What the server is told.
@@ -31,6 +41,10 @@ impl Default for Options {
         let localhost = ListenUrl::Http { host: "localhost".to_owned(), port: 8080 };
         Self {
             listen: vec![localhost],
+            stdin: None,
+            stdin_separator: b'\n',
+            exit_on_eof: false,
+            static_files: None,
             broadcast_every: Some(Duration::from_secs(15)),
             config: Config::default(),
             log_level: LevelFilter::Info,
@@ -58,7 +72,7 @@ pub enum Command {
 pub struct OptionSpec {
     /// The name: `--NAME`, `FALCONET_NAME`, or `NAME = value`.
     pub name: &'static str,
-    /// What stands for the value in the help.
+    /// What stands for the value in the help; empty for a switch, which is `true` or `false` elsewhere.
     pub value: &'static str,
     /// What it does, in a few words.
     pub help: &'static str,
@@ -67,9 +81,14 @@ pub struct OptionSpec {
 }
 
 impl OptionSpec {
-    /// The default, as one would write it.
+    /// The default, as one would write it; `none` if there is none.
     pub fn default(&self) -> String {
-        (self.show)(&Options::default())
+        Some((self.show)(&Options::default())).filter(|text| !text.is_empty()).unwrap_or("none".into())
+    }
+
+    /// The flag, with what stands for its value.
+    pub fn flag(&self) -> String {
+        format!("--{} {}", self.name, self.value).trim_end().to_owned()
     }
 }
 
@@ -85,6 +104,42 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         show: |options| {
             options.listen.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(" ")
+        },
+    },
+    OptionSpec {
+        name: "stdin",
+        value: "NAME",
+        help: "publish each line of the standard input to this topic",
+        set: |options, text| {
+            options.stdin = Some(TopicName::new(text).map_err(|error| error.to_string())?);
+            Ok(())
+        },
+        show: |options| options.stdin.as_ref().map(TopicName::to_string).unwrap_or_default(),
+    },
+    OptionSpec {
+        name: "stdin-separator",
+        value: "BYTE",
+        help: "what ends a line of the standard input: newline or nul",
+        set: |options, text| set_choice(&mut options.stdin_separator, SEPARATORS, text),
+        show: |options| show_choice(&options.stdin_separator, SEPARATORS),
+    },
+    OptionSpec {
+        name: "exit-on-eof",
+        value: "",
+        help: "stop at the end of the standard input",
+        set: |options, text| set_choice(&mut options.exit_on_eof, SWITCHES, text),
+        show: |options| show_choice(&options.exit_on_eof, SWITCHES),
+    },
+    OptionSpec {
+        name: "static",
+        value: "DIR",
+        help: "serve the files of this directory, before the page",
+        set: |options, text| {
+            options.static_files = Some(text.into());
+            Ok(())
+        },
+        show: |options| {
+            options.static_files.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()
         },
     },
     OptionSpec {
@@ -116,6 +171,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         show: |options| show_time(options.config.timeouts.head),
     },
     OptionSpec {
+        name: "keep-alive",
+        value: "TIME",
+        help: "how long a connection may rest between two requests; 0 = one request each",
+        set: |options, text| set_time(&mut options.config.timeouts.keep_alive, text),
+        show: |options| show_time(options.config.timeouts.keep_alive),
+    },
+    OptionSpec {
         name: "write-timeout",
         value: "TIME",
         help: "how long one write may be blocked by a peer that does not read; 0 = for ever",
@@ -136,33 +198,77 @@ pub const OPTIONS: &[OptionSpec] = &[
         name: "max-message",
         value: "SIZE",
         help: "the largest message accepted",
-        set: |options, text| {
-            options.config.limits.message_bytes = parse_size(text, 1..=1 << 30)?;
-            Ok(())
-        },
+        set: |options, text| set_size(&mut options.config.limits.message_bytes, text, 1..=1 << 30),
         show: |options| show_size(options.config.limits.message_bytes),
     },
     OptionSpec {
         name: "max-head",
         value: "SIZE",
         help: "the largest request head accepted",
-        set: |options, text| {
-            options.config.limits.head_bytes = parse_size(text, 256..=1 << 20)?;
-            Ok(())
-        },
+        set: |options, text| set_size(&mut options.config.limits.head_bytes, text, 256..=1 << 20),
         show: |options| show_size(options.config.limits.head_bytes),
     },
     OptionSpec {
         name: "max-connections",
         value: "COUNT",
         help: "how many connections may be open, if the limit of open files allows it",
-        set: |options, text| {
-            let count = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
-            options.config.limits.connections =
-                count.ok_or("expected a number from 1 to 1000000")?;
-            Ok(())
-        },
+        set: |options, text| set_count(&mut options.config.limits.connections, text, 1..=1_000_000),
         show: |options| options.config.limits.connections.to_string(),
+    },
+    OptionSpec {
+        name: "max-topics",
+        value: "COUNT",
+        help: "how many topics there may be",
+        set: |options, text| set_count(&mut options.config.topics.count, text, 1..=1_000_000),
+        show: |options| options.config.topics.count.to_string(),
+    },
+    OptionSpec {
+        name: "retain",
+        value: "COUNT",
+        help: "how many messages a topic keeps for who comes later",
+        set: |options, text| {
+            set_count(&mut options.config.topics.retain_messages, text, 0..=1_000_000)
+        },
+        show: |options| options.config.topics.retain_messages.to_string(),
+    },
+    OptionSpec {
+        name: "retain-bytes",
+        value: "SIZE",
+        help: "how much they may be together; the newest is kept whatever its size",
+        set: |options, text| set_size(&mut options.config.topics.retain_bytes, text, 1..=1 << 30),
+        show: |options| show_size(options.config.topics.retain_bytes),
+    },
+    OptionSpec {
+        name: "log-messages",
+        value: "COUNT",
+        help: "how many messages a subscriber may be behind",
+        set: |options, text| {
+            set_count(&mut options.config.topics.log_messages, text, 1..=1_000_000)
+        },
+        show: |options| options.config.topics.log_messages.to_string(),
+    },
+    OptionSpec {
+        name: "log-bytes",
+        value: "SIZE",
+        help: "how much a subscriber may be behind",
+        set: |options, text| set_size(&mut options.config.topics.log_bytes, text, 1..=1 << 30),
+        show: |options| show_size(options.config.topics.log_bytes),
+    },
+    OptionSpec {
+        name: "log-total",
+        value: "SIZE",
+        help: "how much the messages of all topics may be together",
+        set: |options, text| set_size(&mut options.config.topics.total_bytes, text, 1..=1 << 30),
+        show: |options| show_size(options.config.topics.total_bytes),
+    },
+    OptionSpec {
+        name: "slow-consumer",
+        value: "HOW",
+        help: "a subscriber that is further behind: skip (it misses messages) or close (with 1008)",
+        set: |options, text| {
+            set_choice(&mut options.config.topics.slow_consumer, SLOW_CONSUMERS, text)
+        },
+        show: |options| show_choice(&options.config.topics.slow_consumer, SLOW_CONSUMERS),
     },
     OptionSpec {
         name: "reject",
@@ -220,8 +326,7 @@ pub fn parse(
 pub fn help() -> String {
     let mut text = String::from(HELP_HEAD);
     for option in OPTIONS {
-        let flag = format!("--{} {}", option.name, option.value);
-        let default = option.default();
+        let (flag, default) = (option.flag(), option.default());
         text += &format!("  {flag:<24} {}\n{:27}[default: {default}]\n", option.help, "");
     }
     text + HELP_TAIL
@@ -231,7 +336,10 @@ pub fn help() -> String {
 pub fn print_config(options: &Options) -> String {
     let line = |option: &OptionSpec| match option.name {
         "listen" => options.listen.iter().map(|url| format!("listen = {url}\n")).collect(),
-        name => format!("{name} = {}\n", (option.show)(options)),
+        name => match (option.show)(options) {
+            unset if unset.is_empty() => String::new(),
+            value => format!("{name} = {value}\n"),
+        },
     };
     OPTIONS.iter().map(line).collect()
 }
@@ -279,7 +387,10 @@ impl Flags {
                 Long("config") => flags.config = Some(parser.value()?),
                 Long(name) => {
                     let Some(option) = find(name) else { return Err(argument.unexpected().into()) };
-                    let value = parser.value()?.to_string_lossy().into_owned();
+                    let value = match option.value {
+                        "" => "true".to_owned(),
+                        _ => parser.value()?.to_string_lossy().into_owned(),
+                    };
                     flags.settings.push(Setting { option, value, origin: Origin::Flag });
                 }
                 other => return Err(other.unexpected().into()),
@@ -370,6 +481,18 @@ fn check(options: &Options) -> Result<(), OptionsError> {
             show_time(Some(ping)),
         )));
     }
+    if options.exit_on_eof && options.stdin.is_none() {
+        let text = "exit-on-eof `true`: expected stdin as well, which says what is read";
+        return Err(OptionsError::Config(text.to_owned()));
+    }
+    if let Some(dir) = &options.static_files
+        && let Err(error) = std::fs::read_dir(dir)
+    {
+        return Err(OptionsError::Config(format!(
+            "static `{}`: expected a directory that can be read: {error}",
+            dir.display()
+        )));
+    }
     Ok(())
 }
 
@@ -411,7 +534,7 @@ fn show_time(time: Option<Duration>) -> String {
     }
 }
 
-fn parse_size(text: &str, range: std::ops::RangeInclusive<usize>) -> Result<usize, String> {
+fn parse_size(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
     let (number, shift) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 10),
         Some(b'm' | b'M') => (&text[..text.len() - 1], 20),
@@ -425,6 +548,18 @@ fn parse_size(text: &str, range: std::ops::RangeInclusive<usize>) -> Result<usiz
         .checked_mul(1 << shift)
         .filter(|size| range.contains(size))
         .ok_or_else(|| format!("expected from {least} to {most}"))
+}
+
+fn set_size(target: &mut usize, text: &str, range: RangeInclusive<usize>) -> Result<(), String> {
+    *target = parse_size(text, range)?;
+    Ok(())
+}
+
+fn set_count(target: &mut usize, text: &str, range: RangeInclusive<usize>) -> Result<(), String> {
+    let (least, most) = (range.start(), range.end());
+    let count = text.parse().ok().filter(|count| range.contains(count));
+    *target = count.ok_or_else(|| format!("expected a number from {least} to {most}"))?;
+    Ok(())
 }
 
 fn show_size(size: usize) -> String {
@@ -482,6 +617,10 @@ impl fmt::Display for OptionsError {
 
 impl std::error::Error for OptionsError {}
 
+const SEPARATORS: &[(&str, u8)] = &[("newline", b'\n'), ("nul", 0)];
+const SWITCHES: &[(&str, bool)] = &[("true", true), ("false", false)];
+const SLOW_CONSUMERS: &[(&str, SlowConsumer)] =
+    &[("skip", SlowConsumer::Skip), ("close", SlowConsumer::Close)];
 const REJECTS: &[(&str, Reject)] = &[("respond", Reject::Respond), ("drop", Reject::Drop)];
 const LOG_FORMATS: &[(&str, LogFormat)] =
     &[("text", LogFormat::Text), ("logfmt", LogFormat::Logfmt), ("json", LogFormat::Json)];
@@ -499,7 +638,10 @@ falconet: a WebSocket server for small hosts
 
 Usage: falconet [OPTION...]
 
-Serves a page, an echo WebSocket at the same URL, and the time to everybody.
+Serves a page, an echo WebSocket at the same URL, the time to everybody, and topics:
+publish to /topics/NAME with POST or WebSocket, subscribe with WebSocket or SSE.
+
+  producer | falconet --stdin NAME     each line to whoever hears /topics/NAME
 
 Options, from a flag, else FALCONET_NAME in the environment, else the file:
 ";

@@ -44,8 +44,8 @@ pub use hub::{
     Census, ClientId, CorrelationId, HubGone, HubHandle, PublishError, Published, TooManyTopics,
     TopicCensus, TopicName, TopicNameError,
 };
-pub use server::{Server, ServerBuilder, StartError, Stopper};
-pub use services::{LocalClock, Service, Stop, Timestamp};
+pub use server::{Server, ServerBuilder, StartError};
+pub use services::{LocalClock, Service, Stdin, Stop, Stopper, Timestamp};
 pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd, accept_value};
 
 /// Compiles the examples in the README.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use falconet::cli::{self, Command, Options};
 use falconet::net::ListenUrl;
 use falconet::signals::on_stop_signals;
-use falconet::{Asset, Echo, Server, StartError, Timestamp};
+use falconet::{Asset, Echo, Server, StartError, Stdin, Timestamp};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -49,6 +49,7 @@ fn serve(options: Options) -> ExitCode {
 
 /// The table of contents.
 fn compose(options: Options) -> Result<Server, StartError> {
+    let max_line = options.config.limits.message_bytes;
     let mut server = Server::builder()
         .config(options.config)
         .endpoint("/", Echo)
@@ -57,6 +58,10 @@ fn compose(options: Options) -> Result<Server, StartError> {
         .asset("/style.css", STYLE)
         .asset("/icon.svg", ICON)
         .topics();
+    if let Some(topic) = options.stdin {
+        let (separator, stops_at_end) = (options.stdin_separator, options.exit_on_eof);
+        server = server.service(Stdin::new(topic, separator, max_line, stops_at_end));
+    }
     if let Some(every) = options.broadcast_every {
         server = server.service(Timestamp::new(every));
     }

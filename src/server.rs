@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
-use async_channel::{Receiver, Sender};
+use async_channel::Receiver;
 use futures_lite::{FutureExt, future};
 use rustix::process::{Resource, getrlimit};
 use slab::Slab;
@@ -25,7 +25,7 @@ use crate::http::route::Routes;
 use crate::http::{Asset, Response};
 use crate::hub::{self, Bell, HubHandle};
 use crate::net::{BindError, ListenUrl, Listener, Peer, Reactor, Timer, Transport};
-use crate::services::{AnyService, Service, Stop, Sweep};
+use crate::services::{AnyService, Service, Stop, Stopper, Sweep};
 use crate::ws::CloseReason;
 
 /// Composes a [`Server`].
@@ -89,13 +89,13 @@ impl ServerBuilder {
             listeners.extend(sockets);
             bound.push(url);
         }
-        let (stop, stop_requested) = async_channel::bounded(1);
+        let (stop, stop_requested) = Stopper::new();
         Ok(Server {
             parts: self,
             reactor,
             listeners,
             urls: bound,
-            stop: Stopper { stop },
+            stop,
             stop_requested,
         })
     }
@@ -165,7 +165,7 @@ impl Server {
     async fn supervise(self, executor: Rc<LocalExecutor<'static>>) {
         let timer = Timer::new(&self.reactor);
         let (stopping, stop_requested) = async_channel::bounded::<Infallible>(1);
-        let stop = Stop::new(timer.clone(), stop_requested);
+        let stop = Stop::new(timer.clone(), stop_requested, self.stop);
         let ServerBuilder { config, routes, services, authorizer } = self.parts;
         let config = Rc::new(config);
 
@@ -372,19 +372,6 @@ impl Drop for Place {
         }
         drop(tasks);
         drop(task);
-    }
-}
-
-/// Stops a server, from any thread.
-#[derive(Clone, Debug)]
-pub struct Stopper {
-    stop: Sender<()>,
-}
-
-impl Stopper {
-    /// Requests the stop; a second request changes nothing.
-    pub fn stop(&self) {
-        let _ = self.stop.try_send(());
     }
 }
 

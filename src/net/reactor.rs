@@ -306,6 +306,11 @@ impl Timer {
         Self { reactor: reactor.clone() }
     }
 
+    /// The reactor whose deadlines these are.
+    pub fn reactor(&self) -> &Rc<Reactor> {
+        &self.reactor
+    }
+
     /// The time of the newest batch of events.
     pub fn now(&self) -> Instant {
         self.reactor.now()

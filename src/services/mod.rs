@@ -1,5 +1,6 @@
 //! What runs beside the connections.
 
+mod stdin;
 mod sweep;
 mod timestamp;
 
@@ -8,12 +9,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Instant;
 
-use async_channel::Receiver;
+use async_channel::{Receiver, Sender};
 use futures_lite::FutureExt;
 
 use crate::hub::HubHandle;
 use crate::net::Timer;
 
+pub use stdin::Stdin;
 pub(crate) use sweep::Sweep;
 pub use timestamp::{LocalClock, Timestamp};
 
@@ -44,11 +46,17 @@ pub struct Stop {
     timer: Timer,
     /// Nothing is ever sent; its closing is the request.
     requested: Receiver<Infallible>,
+    stopper: Stopper,
 }
 
 impl Stop {
-    pub(crate) fn new(timer: Timer, requested: Receiver<Infallible>) -> Self {
-        Self { timer, requested }
+    pub(crate) fn new(timer: Timer, requested: Receiver<Infallible>, stopper: Stopper) -> Self {
+        Self { timer, requested, stopper }
+    }
+
+    /// Requests the stop of the server.
+    pub fn request(&self) {
+        self.stopper.stop();
     }
 
     /// Completes once the server stops.
@@ -82,5 +90,24 @@ impl Stop {
     /// The server's timer.
     pub fn timer(&self) -> &Timer {
         &self.timer
+    }
+}
+
+/// Stops a server, from any thread.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    stop: Sender<()>,
+}
+
+impl Stopper {
+    /// A stopper, and what receives its request.
+    pub(crate) fn new() -> (Self, Receiver<()>) {
+        let (stop, stop_requested) = async_channel::bounded(1);
+        (Self { stop }, stop_requested)
+    }
+
+    /// Requests the stop; a second request changes nothing.
+    pub fn stop(&self) {
+        let _ = self.stop.try_send(());
     }
 }

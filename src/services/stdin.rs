@@ -1,0 +1,205 @@
+//! The standard input, line by line, to a topic.
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+
+use futures_lite::future;
+use rustix::io::Errno;
+
+use crate::hub::{HubHandle, TopicName};
+use crate::net::{Reactor, Watched};
+use crate::ws::frame::Frame;
+
+use super::{Service, Stop};
+
+/// Publishes what a producer writes to our standard input: `producer | falconet --stdin NAME`.
+///
+/// Each line is a message, text if it is UTF-8 and binary otherwise; of a line that ends in CR LF both
+/// are its end. What follows the last line end is a line, too. At the end of the input the server goes
+/// on, or stops if so told. A producer that is faster than the hub waits in its pipe.
+pub struct Stdin {
+    topic: TopicName,
+    separator: u8,
+    max_line: usize,
+    stops_at_end: bool,
+}
+
+impl Stdin {
+    /// Publishes to `topic` lines of at most `max_line` bytes that end with `separator`; longer ones are
+    /// dropped with a warning. With `stops_at_end`, the end of the input stops the server.
+    pub fn new(topic: TopicName, separator: u8, max_line: usize, stops_at_end: bool) -> Self {
+        Self { topic, separator, max_line, stops_at_end }
+    }
+
+    async fn publish_all(&self, hub: &HubHandle, stop: &Stop) -> io::Result<()> {
+        let input = Input::new(stop.timer().reactor())?;
+        let mut lines = Lines::new(self.separator, self.max_line);
+        let mut chunk = [0; CHUNK_BYTES];
+        loop {
+            let count = input.read(&mut chunk).await?;
+            let mut rest = &chunk[..count];
+            while let Some(line) = lines.next(&mut rest) {
+                self.publish(line, hub).await;
+            }
+            if count == 0 {
+                if let Some(line) = lines.last() {
+                    self.publish(line, hub).await;
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    async fn publish(&self, line: Line, hub: &HubHandle) {
+        match line {
+            Line::Whole(line) => {
+                let frame = Frame::data(str::from_utf8(&line).is_ok(), &line);
+                // The hub has logged why, should there be no room for the topic.
+                let _ = hub.publish_frame(&self.topic, frame, None).await;
+            }
+            Line::TooLong => {
+                let limit = self.max_line;
+                log::warn!(target: "falconet::stdin", "dropped a line of more than {limit} bytes");
+            }
+        }
+    }
+}
+
+impl Service for Stdin {
+    async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
+        match stop.unless_requested(self.publish_all(&hub, &stop)).await {
+            Some(Ok(())) => log::info!(target: "falconet::stdin", "end of the standard input"),
+            Some(Err(error)) => {
+                log::error!(target: "falconet::stdin", "can't read the standard input: {error}");
+            }
+            None => return,
+        }
+        if self.stops_at_end {
+            stop.request();
+        }
+    }
+}
+
+/// The standard input.
+struct Input {
+    /// Tells when there is something to read; not of a file, which can always be read.
+    watched: Option<Watched<BorrowedFd<'static>>>,
+}
+
+impl Input {
+    fn new(reactor: &Rc<Reactor>) -> io::Result<Self> {
+        match Watched::new(reactor, rustix::stdio::stdin()) {
+            Ok(watched) => Ok(Self { watched: Some(watched) }),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => {
+                Ok(Self { watched: None })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads what there is; 0 is the end.
+    async fn read(&self, chunk: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match &self.watched {
+                Some(watched) => poll_fn(|cx| watched.poll_readable(cx)).await?,
+                None => future::yield_now().await,
+            }
+            match rustix::io::read(rustix::stdio::stdin(), &mut *chunk) {
+                // Another process that reads it, too, was faster.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                read => return Ok(read?),
+            }
+        }
+    }
+}
+
+/// Puts lines together from whatever pieces they come in.
+struct Lines {
+    separator: u8,
+    max_line: usize,
+    begun: Vec<u8>,
+    is_too_long: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Whole(Vec<u8>),
+    TooLong,
+}
+
+impl Lines {
+    fn new(separator: u8, max_line: usize) -> Self {
+        Self { separator, max_line, begun: Vec::new(), is_too_long: false }
+    }
+
+    /// Takes the next line that ends in `chunk`; without one, keeps what has begun.
+    fn next(&mut self, chunk: &mut &[u8]) -> Option<Line> {
+        let end = chunk.iter().position(|byte| *byte == self.separator);
+        let (piece, rest) = chunk.split_at(end.unwrap_or(chunk.len()));
+        *chunk = rest.get(1..).unwrap_or_default();
+        // One more than the limit may be the CR of its end.
+        self.is_too_long |= self.begun.len() + piece.len() > self.max_line + 1;
+        if self.is_too_long {
+            self.begun = Vec::new();
+        } else {
+            self.begun.extend_from_slice(piece);
+        }
+        end.map(|_| self.finish())
+    }
+
+    /// Takes what has begun and has no end.
+    fn last(&mut self) -> Option<Line> {
+        (self.is_too_long || !self.begun.is_empty()).then(|| self.finish())
+    }
+
+    fn finish(&mut self) -> Line {
+        let mut line = std::mem::take(&mut self.begun);
+        if self.separator == b'\n' && line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        let is_too_long = std::mem::take(&mut self.is_too_long) || line.len() > self.max_line;
+        if is_too_long { Line::TooLong } else { Line::Whole(line) }
+    }
+}
+
+/// How much is read at once.
+const CHUNK_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: usize = 5;
+
+    /// The lines in `input`, fed in pieces of `size`.
+    fn lines(separator: u8, input: &[u8], size: usize) -> Vec<Line> {
+        let mut lines = Lines::new(separator, LIMIT);
+        let mut found = Vec::new();
+        for mut chunk in input.chunks(size) {
+            found.extend(std::iter::from_fn(|| lines.next(&mut chunk)));
+        }
+        found.extend(lines.last());
+        found
+    }
+
+    #[test]
+    fn lines_are_the_same_in_whatever_pieces_they_come() {
+        let whole = |text: &str| Line::Whole(text.into());
+        for (separator, input, expected) in [
+            (b'\n', "", vec![]),
+            (b'\n', "a\nbc\n", vec![whole("a"), whole("bc")]),
+            (b'\n', "a\r\n\nb\r", vec![whole("a"), whole(""), whole("b")]),
+            (b'\n', "a\rb\n", vec![whole("a\rb")]),
+            (b'\n', "12345\r\n123456\n1", vec![whole("12345"), Line::TooLong, whole("1")]),
+            (b'\n', "1234567890\n\nx", vec![Line::TooLong, whole(""), whole("x")]),
+            (b'\n', "a\n1234567890", vec![whole("a"), Line::TooLong]),
+            (0, "a\nb\r\0\0c", vec![whole("a\nb\r"), whole(""), whole("c")]),
+        ] {
+            for size in 1..=input.len().max(1) {
+                assert_eq!(lines(separator, input.as_bytes(), size), expected, "{input:?} by {size}");
+            }
+        }
+    }
+}
