@@ -1,5 +1,7 @@
 //! Requests and responses as bytes: no I/O, no clock.
 
+#[cfg(test)]
+pub(crate) mod date;
 pub(crate) mod head;
 pub(crate) mod response;
 pub(crate) mod route;
