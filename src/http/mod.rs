@@ -1,7 +1,9 @@
-//! Requests and responses as bytes: no I/O, no clock.
+//! Requests and responses as bytes: no I/O, no clock; only `files` opens files.
 
 #[cfg(test)]
 pub(crate) mod date;
+#[cfg(test)]
+pub(crate) mod files;
 pub(crate) mod head;
 pub(crate) mod response;
 pub(crate) mod route;
