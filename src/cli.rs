@@ -83,7 +83,9 @@ pub struct OptionSpec {
 impl OptionSpec {
     /// The default, as one would write it; `none` if there is none.
     pub fn default(&self) -> String {
-        Some((self.show)(&Options::default())).filter(|text| !text.is_empty()).unwrap_or("none".into())
+        Some((self.show)(&Options::default()))
+            .filter(|text| !text.is_empty())
+            .unwrap_or("none".into())
     }
 
     /// The flag, with what stands for its value.

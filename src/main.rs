@@ -58,6 +58,9 @@ fn compose(options: Options) -> Result<Server, StartError> {
         .asset("/style.css", STYLE)
         .asset("/icon.svg", ICON)
         .topics();
+    if let Some(directory) = options.static_files {
+        server = server.files(directory);
+    }
     if let Some(topic) = options.stdin {
         let (separator, stops_at_end) = (options.stdin_separator, options.exit_on_eof);
         server = server.service(Stdin::new(topic, separator, max_line, stops_at_end));

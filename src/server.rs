@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use async_channel::Receiver;
@@ -20,6 +21,7 @@ use crate::config::{Config, Reject};
 use crate::connection::{self, Context, Correlations};
 use crate::endpoints::events::Encoder;
 use crate::endpoints::{AnyEndpoint, Endpoint};
+use crate::http::files::Files;
 use crate::http::response::Envelope;
 use crate::http::route::Routes;
 use crate::http::{Asset, Response};
@@ -34,6 +36,7 @@ pub struct ServerBuilder {
     routes: Routes<Rc<dyn AnyEndpoint>>,
     services: Vec<Box<dyn AnyService>>,
     authorizer: Box<dyn Authorize>,
+    files: Option<PathBuf>,
 }
 
 impl ServerBuilder {
@@ -52,6 +55,14 @@ impl ServerBuilder {
     /// Puts an embedded file at `path`, beside an endpoint if one stands there.
     pub fn asset(mut self, path: impl Into<String>, asset: Asset) -> Self {
         self.routes.add_asset(path.into(), asset);
+        self
+    }
+
+    /// Serves the files of a directory, before what is embedded: `DIR/a.css` at `/a.css`, and
+    /// `DIR/index.html` at `/`. Hidden files and links that lead out of it are not served. Reading one
+    /// waits for the disk, and everybody with it.
+    pub fn files(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.files = Some(directory.into());
         self
     }
 
@@ -77,11 +88,17 @@ impl ServerBuilder {
     /// Binds the listen URLs; peers may connect from now on, and are served by [`Server::run`].
     ///
     /// # Errors
-    /// [`StartError`], when a URL can't be bound or the kernel has no epoll to give.
+    /// [`StartError`], when a URL can't be bound, the directory of files can't be opened, or the kernel
+    /// has no epoll to give.
     pub fn bind<'u>(
-        self,
+        mut self,
         urls: impl IntoIterator<Item = &'u ListenUrl>,
     ) -> Result<Server, StartError> {
+        if let Some(directory) = self.files.take() {
+            let files = Files::open(&directory);
+            let failed = |error| StartError::Files { directory, error };
+            self.routes.add_files(files.map_err(failed)?);
+        }
         let reactor = Reactor::new().map_err(StartError::Reactor)?;
         let (mut listeners, mut bound) = (Vec::new(), Vec::new());
         for url in urls {
@@ -90,14 +107,7 @@ impl ServerBuilder {
             bound.push(url);
         }
         let (stop, stop_requested) = Stopper::new();
-        Ok(Server {
-            parts: self,
-            reactor,
-            listeners,
-            urls: bound,
-            stop,
-            stop_requested,
-        })
+        Ok(Server { parts: self, reactor, listeners, urls: bound, stop, stop_requested })
     }
 }
 
@@ -136,6 +146,7 @@ impl Server {
             routes: Routes::default(),
             services: Vec::new(),
             authorizer: Box::new(AllowAll),
+            files: None,
         }
     }
 
@@ -166,7 +177,7 @@ impl Server {
         let timer = Timer::new(&self.reactor);
         let (stopping, stop_requested) = async_channel::bounded::<Infallible>(1);
         let stop = Stop::new(timer.clone(), stop_requested, self.stop);
-        let ServerBuilder { config, routes, services, authorizer } = self.parts;
+        let ServerBuilder { config, routes, services, authorizer, files: _ } = self.parts;
         let config = Rc::new(config);
 
         let (hub, hub_task) = hub::open(config.timeouts.clone(), config.topics.clone());
@@ -380,6 +391,13 @@ impl Drop for Place {
 pub enum StartError {
     /// A listen URL can't be bound.
     Bind(BindError),
+    /// A directory whose files are to be served can't be opened.
+    Files {
+        /// The directory.
+        directory: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
     /// There is no epoll or eventfd to be had.
     Reactor(io::Error),
 }
@@ -388,6 +406,9 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
+            Self::Files { directory, error } => {
+                write!(f, "can't serve the files of `{}`: {error}", directory.display())
+            }
             Self::Reactor(error) => write!(f, "can't watch sockets: {error}"),
         }
     }

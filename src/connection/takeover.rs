@@ -6,7 +6,9 @@ use crate::endpoints::AnyEndpoint;
 use crate::endpoints::events::{self, EventStream};
 use crate::endpoints::topic::Conversation;
 use crate::http::Response;
-use crate::hub::{ClientId, CorrelationId, Membership, PublishError, Start, Subscription, TopicName};
+use crate::hub::{
+    ClientId, CorrelationId, Membership, PublishError, Start, Subscription, TopicName,
+};
 use crate::net::Transport;
 use crate::ws::{Session, handshake};
 

@@ -194,7 +194,10 @@ mod tests {
     fn events_are_what_event_source_reads() {
         assert_eq!(published(true, b"21.5"), "id: 7\ndata: 21.5\n\n");
         assert_eq!(published(true, b""), "id: 7\ndata: \n\n");
-        assert_eq!(published(true, b"a\nb\r\nc\rd"), "id: 7\ndata: a\ndata: b\ndata: c\ndata: d\n\n");
+        assert_eq!(
+            published(true, b"a\nb\r\nc\rd"),
+            "id: 7\ndata: a\ndata: b\ndata: c\ndata: d\n\n"
+        );
         assert_eq!(published(true, b"a\n"), "id: 7\ndata: a\ndata: \n\n");
         assert_eq!(published(true, b"\r\n\r"), "id: 7\ndata: \ndata: \ndata: \n\n");
         assert_eq!(published(false, &[0, 255]), "id: 7\nevent: binary\ndata: AP8=\n\n");

@@ -258,9 +258,7 @@ fn check_body(head: &RequestHead<'_>, limits: &Limits) -> Result<(), TopicError>
 fn read_expectation(head: &RequestHead<'_>) -> Result<bool, TopicError> {
     match head.values("expect").next() {
         None => Ok(false),
-        Some(expected) if expected.eq_ignore_ascii_case(b"100-continue") => {
-            Ok(head.is_http_1_1())
-        }
+        Some(expected) if expected.eq_ignore_ascii_case(b"100-continue") => Ok(head.is_http_1_1()),
         Some(_) => Err(TopicError::Expectation),
     }
 }

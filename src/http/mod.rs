@@ -1,6 +1,7 @@
-//! Requests and responses as bytes: no I/O, no clock.
+//! Requests and responses as bytes: no I/O, no clock; only `files` opens files.
 
 pub(crate) mod date;
+pub(crate) mod files;
 pub(crate) mod head;
 pub(crate) mod response;
 pub(crate) mod route;

@@ -2,6 +2,8 @@
 
 use std::fs::File;
 
+use super::date::http_date;
+use super::files::{FileError, Files, FoundFile};
 use super::head::RequestHead;
 use super::response::Response;
 
@@ -27,6 +29,7 @@ impl Asset {
 pub(crate) struct Routes<E> {
     places: Vec<Place<E>>,
     has_topics: bool,
+    files: Option<Files>,
 }
 
 /// What stands at one path: a page, an endpoint, or both.
@@ -50,7 +53,7 @@ pub(crate) enum Destination<'r, E> {
 
 impl<E> Default for Routes<E> {
     fn default() -> Self {
-        Self { places: Vec::new(), has_topics: false }
+        Self { places: Vec::new(), has_topics: false, files: None }
     }
 }
 
@@ -61,6 +64,11 @@ impl<E> Routes<E> {
 
     pub(crate) fn add_endpoint(&mut self, path: String, endpoint: E) {
         self.place(path).endpoint = Some(endpoint);
+    }
+
+    /// Puts the files of a directory at their paths below `/`, before all else but topics.
+    pub(crate) fn add_files(&mut self, files: Files) {
+        self.files = Some(files);
     }
 
     /// Lets topics stand at every path below `/topics/`.
@@ -78,6 +86,11 @@ impl<E> Routes<E> {
     /// # Errors
     /// [`RouteError`], whose response says what would be right.
     pub(crate) fn find(&self, head: &RequestHead<'_>) -> Result<Destination<'_, E>, RouteError> {
+        if let Some(files) = self.files.as_ref().filter(|_| !head.wants_websocket())
+            && let Some(found) = find_file(files, head)?
+        {
+            return Ok(found);
+        }
         let place = self.places.iter().find(|place| place.path == head.path());
         let place = place.ok_or(RouteError::NotFound)?;
         let readable = place.asset.is_some();
@@ -103,6 +116,49 @@ impl<E> Routes<E> {
     }
 }
 
+/// The file that a request asks for, if there is one.
+fn find_file<'r, E>(
+    files: &Files,
+    head: &RequestHead<'_>,
+) -> Result<Option<Destination<'r, E>>, RouteError> {
+    let path = head.path();
+    let reads = matches!(head.method(), "GET" | "HEAD");
+    match files.find(path) {
+        Ok(_) | Err(FileError::IsDirectory) if !reads => {
+            Err(RouteError::MethodNotAllowed { head_too: true })
+        }
+        Ok(found) => Ok(Some(send_file(found, head))),
+        Err(FileError::IsDirectory) => {
+            let query = head.query().map(|query| format!("?{query}")).unwrap_or_default();
+            let response = Response::text(308, "it is a directory\n")
+                .with_header("Location", format!("{path}/{query}"));
+            Ok(Some(Destination::File(response, None)))
+        }
+        Err(error @ FileError::Failed(_)) => {
+            log::warn!(target: "falconet::files", path; "{error}");
+            Err(RouteError::Broken)
+        }
+        Err(error) => {
+            log::debug!(target: "falconet::files", path; "{error}");
+            Ok(None)
+        }
+    }
+}
+
+/// Sends a file, unless the client has it as it is.
+fn send_file<'r, E>(found: FoundFile, head: &RequestHead<'_>) -> Destination<'r, E> {
+    let modified = http_date(found.modified);
+    // Our own word, not a time to compare: a file put back to an older version has changed, too.
+    let is_known = head.single("if-modified-since") == Some(modified.as_bytes());
+    let (response, file) = match is_known {
+        true => (Response::without_body(304), None),
+        false => (Response::streamed(found.content_type, found.length), Some(found.file)),
+    };
+    let response =
+        response.with_header("Last-Modified", modified).with_header("Cache-Control", "no-cache");
+    Destination::File(response, file)
+}
+
 /// Why a request leads nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RouteError {
@@ -112,6 +168,8 @@ pub(crate) enum RouteError {
     MethodNotAllowed { head_too: bool },
     /// Only a WebSocket endpoint stands there (RFC 9110 §15.5.22).
     UpgradeRequired,
+    /// A file is there, and the trouble with it is ours.
+    Broken,
 }
 
 impl RouteError {
@@ -124,6 +182,7 @@ impl RouteError {
             }
             Self::UpgradeRequired => Response::text(426, "this is a WebSocket endpoint\n")
                 .with_header("Upgrade", "websocket"),
+            Self::Broken => Response::text(500, "the file can't be read now\n"),
         }
     }
 }
@@ -132,8 +191,7 @@ impl RouteError {
 /// decides, and q=0 refuses (RFC 9110 §12.5.1). No Accept header accepts all.
 fn accepts(head: &RequestHead<'_>, content_type: &str) -> bool {
     let (specificity, welcome) = preference(head, content_type);
-    let said_nothing =
-        || head.values("accept").flatten().all(|byte| b", \t".contains(byte));
+    let said_nothing = || head.values("accept").flatten().all(|byte| b", \t".contains(byte));
     welcome || (specificity == 0 && said_nothing())
 }
 

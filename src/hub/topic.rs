@@ -98,7 +98,9 @@ mod tests {
             assert_eq!(TopicName::new(name).unwrap().as_str(), name);
         }
         let long = "x".repeat(129);
-        for name in ["", "/", "a/", "/a", "a//b", ".", "a/..", "../a", "a b", "a%20", "ä", "a\0", &long] {
+        for name in
+            ["", "/", "a/", "/a", "a//b", ".", "a/..", "../a", "a b", "a%20", "ä", "a\0", &long]
+        {
             assert!(TopicName::new(name).unwrap_err().to_string().contains("expected"), "{name}");
         }
     }

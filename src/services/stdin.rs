@@ -198,7 +198,11 @@ mod tests {
             (0, "a\nb\r\0\0c", vec![whole("a\nb\r"), whole(""), whole("c")]),
         ] {
             for size in 1..=input.len().max(1) {
-                assert_eq!(lines(separator, input.as_bytes(), size), expected, "{input:?} by {size}");
+                assert_eq!(
+                    lines(separator, input.as_bytes(), size),
+                    expected,
+                    "{input:?} by {size}"
+                );
             }
         }
     }

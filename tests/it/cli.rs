@@ -421,7 +421,7 @@ fn printed(command: &mut Command) -> String {
 }
 
 /// Checks that a command fails with `code` and one line on stderr that has all `parts`.
-fn assert_refused(command: &mut Command, code: i32, parts: &[&str]) {
+pub fn assert_refused(command: &mut Command, code: i32, parts: &[&str]) {
     let (got, stdout, stderr) = run(command);
     assert_eq!((got, &*stdout), (Some(code), ""), "{command:?}: {stderr}");
     assert_eq!(stderr.lines().count(), 1, "{command:?}: {stderr}");

@@ -13,6 +13,7 @@ mod cli;
 mod client;
 mod conformance;
 mod embedded;
+mod files;
 mod floods;
 mod guarantees;
 mod handshake;

@@ -1,0 +1,449 @@
+//! Files of a directory, served with `--static`: what is there, what is not, and what must never be.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{CWD, Mode};
+use rustix::net::sockopt;
+
+use crate::cli::assert_refused;
+use crate::rig::*;
+
+#[test]
+fn a_file_comes_with_its_type_length_and_time() {
+    let site = Site::new("plain");
+    site.write("sub/data.json", "{\"falcons\": 3}\n");
+    site.date("sub/data.json", 784_111_777);
+    let falconet = site.serve();
+    for target in ["/sub/data.json", "/sub/data.json?v=2", "/%73ub/d%61ta%2Ejson"] {
+        let answer = ask(&falconet, "GET", target, "");
+        assert_eq!(answer.status(), 200, "{target}");
+        assert_eq!(answer.body, b"{\"falcons\": 3}\n");
+        for (name, value) in [
+            ("Content-Type", "application/json"),
+            ("Content-Length", "15"),
+            ("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("X-Content-Type-Options", "nosniff"),
+        ] {
+            assert_eq!(answer.header(name), Some(value), "{target}");
+        }
+    }
+}
+
+#[test]
+fn head_gets_the_same_head_and_no_body() {
+    let site = Site::new("head");
+    site.write("data.json", "{}");
+    site.write("empty.txt", "");
+    site.write("sub/index.html", "sub");
+    let falconet = site.serve();
+    for target in ["/data.json", "/empty.txt", "/sub/", "/sub", "/none"] {
+        let (full, head) = (ask(&falconet, "GET", target, ""), ask(&falconet, "HEAD", target, ""));
+        assert_eq!(head.head, full.head, "{target}");
+        assert_eq!(head.body, b"", "{target}");
+        assert_eq!(full.header("Content-Length"), Some(&*full.body.len().to_string()), "{target}");
+    }
+}
+
+#[test]
+fn a_file_that_is_known_already_is_not_sent() {
+    let site = Site::new("conditional");
+    site.write("data.json", "{}");
+    site.date("data.json", 784_111_777);
+    let falconet = site.serve();
+    for (since, status, body) in [
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 304, ""),
+        ("Sun, 06 Nov 1994 08:49:36 GMT", 200, "{}"),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 200, "{}"),
+        ("yesterday", 200, "{}"),
+        ("", 200, "{}"),
+    ] {
+        let since = format!("If-Modified-Since: {since}\r\n");
+        let answer = ask(&falconet, "GET", "/data.json", &since);
+        assert_eq!((answer.status(), answer.text()), (status, body), "{since}");
+        assert_eq!(ask(&falconet, "HEAD", "/data.json", &since).status(), status, "{since}");
+    }
+    // Once it has changed, it is sent again.
+    let known = ask(&falconet, "GET", "/data.json", "");
+    let since = format!("If-Modified-Since: {}\r\n", known.header("Last-Modified").unwrap());
+    assert_eq!(ask(&falconet, "GET", "/data.json", &since).status(), 304);
+    site.write("data.json", "[]");
+    assert_eq!(ask(&falconet, "GET", "/data.json", &since).text(), "[]");
+}
+
+#[test]
+fn a_large_file_arrives_whole() {
+    let site = Site::new("large");
+    let content = noise(3 << 20);
+    site.write("film.webm", &content);
+    let answer = ask(&site.serve(), "GET", "/film.webm", "");
+    assert_eq!(answer.header("Content-Length"), Some("3145728"));
+    assert!(answer.body == content, "{} bytes arrived, not all as sent", answer.body.len());
+}
+
+#[test]
+fn a_slow_reader_gets_its_file_while_others_are_served() {
+    let site = Site::new("slow");
+    // More than the kernel holds for it at both ends.
+    let content = noise(16 << 20);
+    site.write("film.webm", &content);
+    let falconet = site.serve();
+    let mut client = Client::connect(falconet.address());
+    let (_, mut download) = begin_download(&falconet, "/film.webm");
+    let (mut received, mut piece) = (Vec::new(), vec![0; 256 << 10]);
+    while received.len() < content.len() {
+        let count = download.read(&mut piece).unwrap();
+        assert_ne!(count, 0, "the stream ended after {} bytes", received.len());
+        received.extend_from_slice(&piece[..count]);
+        client.echo("meanwhile");
+    }
+    assert!(received == content, "not as sent");
+}
+
+#[test]
+fn an_index_takes_the_place_of_the_page_and_leaves_the_echo() {
+    let site = Site::new("index");
+    site.write("index.html", "<!doctype html><title>my dashboard</title>");
+    let falconet = site.serve();
+    let answer = ask(&falconet, "GET", "/", "Accept: text/html,*/*;q=0.8\r\n");
+    assert_eq!(answer.text(), "<!doctype html><title>my dashboard</title>");
+    assert_eq!(answer.header("Content-Type"), Some("text/html; charset=utf-8"));
+    Client::connect(falconet.address()).echo("beside the dashboard");
+}
+
+#[test]
+fn without_an_index_the_page_stays() {
+    let site = Site::new("no-index");
+    site.write("data.json", "{}");
+    let falconet = site.serve();
+    let without = Falconet::start(&[]);
+    for target in ["/", "/app.js", "/style.css"] {
+        let answer = ask(&falconet, "GET", target, "");
+        assert_eq!(answer.status(), 200, "{target}");
+        assert_eq!(answer, ask(&without, "GET", target, ""), "{target}");
+    }
+    // One that comes later is seen.
+    site.write("index.html", "mine");
+    assert_eq!(ask(&falconet, "GET", "/", "").text(), "mine");
+}
+
+#[test]
+fn without_the_option_no_file_is_served() {
+    let falconet = Falconet::start(&[]);
+    for target in ["/Cargo.toml", "/src/main.rs", "/etc/passwd", "/index.html"] {
+        assert_eq!(ask(&falconet, "GET", target, "").status(), 404, "{target}");
+    }
+}
+
+#[test]
+fn a_directory_is_its_index_behind_a_slash() {
+    let site = Site::new("folders");
+    site.write("sub/index.html", "sub");
+    site.write("a b/index.html", "spaced");
+    site.write("bare/data.json", "{}");
+    let falconet = site.serve();
+    for (target, content) in [("/sub/", "sub"), ("/a%20b/", "spaced")] {
+        assert_eq!(ask(&falconet, "GET", target, "").text(), content);
+    }
+    for (target, location) in [("/sub", "/sub/"), ("/a%20b", "/a%20b/")] {
+        let answer = ask(&falconet, "GET", target, "");
+        assert_eq!((answer.status(), answer.header("Location")), (308, Some(location)), "{target}");
+    }
+    for target in ["/bare", "/bare/", "/sub//", "//sub", "//localhost/sub"] {
+        assert_eq!(ask(&falconet, "GET", target, "").status(), 404, "{target}");
+    }
+}
+
+#[test]
+fn files_are_only_read() {
+    let site = Site::new("methods");
+    site.write("data.json", "{}");
+    let falconet = site.serve();
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "get"] {
+        let answer = ask(&falconet, method, "/data.json", "Content-Length: 0\r\n");
+        let allow = answer.header("Allow");
+        assert_eq!((answer.status(), allow), (405, Some("GET, HEAD")), "{method}");
+    }
+    assert_eq!(std::fs::read(site.public("data.json")).unwrap(), b"{}");
+}
+
+#[test]
+fn no_target_leads_out_of_the_directory() {
+    let site = Site::new("traversal");
+    site.write("dir/data.json", "{}");
+    site.write(".git/config", SECRET);
+    site.write(".htaccess", SECRET);
+    site.write("dir/.hidden", SECRET);
+    let falconet = site.serve();
+    let targets = include_str!("../traversals.txt").lines().filter(|line| line.starts_with('/'));
+    let mut tried = 0;
+    for target in targets {
+        tried += 1;
+        let answer = ask(&falconet, "GET", target, "");
+        assert!([400, 404].contains(&answer.status()), "{target}: {}", answer.head);
+        assert!(!answer.text().contains(SECRET), "{target}");
+    }
+    assert!(tried > 80, "only {tried} targets in the table");
+}
+
+#[test]
+fn no_bytes_lead_out_of_the_directory() {
+    let site = Site::new("bytes");
+    let falconet = site.serve();
+    let targets: [&[u8]; 10] = [
+        b"/\xc0\xae\xc0\xae/secret",
+        b"/..\xc0\xafsecret",
+        b"/\xef\xbc\x8e\xef\xbc\x8e/secret",
+        b"/../secret\0",
+        b"/..\t/secret",
+        b"/..\x0b/secret",
+        b"../secret",
+        b"secret",
+        b"file:///etc/passwd",
+        b"http://localhost/../secret",
+    ];
+    for target in targets {
+        let end =
+            b" HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: same\r\nConnection: close\r\n\r\n";
+        let answer = exchange(falconet.address(), [b"GET ", target, end].concat());
+        // What is no request gets no answer.
+        let refused = answer.is_empty() || [400, 404].contains(&status_of(&answer));
+        assert!(refused && !answer.contains(SECRET), "{}", String::from_utf8_lossy(target));
+    }
+}
+
+#[test]
+fn what_is_refused_looks_like_what_is_not_there_but_not_in_the_log() {
+    let site = Site::new("refused");
+    site.write(".hidden", SECRET);
+    site.write("sub/data.json", "{}");
+    symlink("../secret", site.public("way-out")).unwrap();
+    symlink(site.path.join("secret"), site.public("absolute")).unwrap();
+    symlink("..", site.public("outside")).unwrap();
+    symlink("loop", site.public("loop")).unwrap();
+    rustix::fs::mkfifoat(CWD, site.public("pipe"), Mode::RUSR | Mode::WUSR).unwrap();
+    let falconet = site.serve_with(&["--log-level", "debug"]);
+    let nothing = ask(&falconet, "GET", "/nothing", "");
+    assert_eq!(nothing.status(), 404);
+    for (target, reason) in [
+        ("/way-out", "a link leads out of the directory"),
+        ("/absolute", "a link leads out of the directory"),
+        ("/outside/secret", "a link leads out of the directory"),
+        ("/loop", "the file is refused: "),
+        ("/pipe", "not a regular file"),
+        ("/.hidden", "a name that begins with a dot"),
+        ("/sub/%00", "a control character"),
+    ] {
+        assert_eq!(ask(&falconet, "GET", target, ""), nothing, "{target}");
+        falconet.wait_for_line(reason);
+    }
+}
+
+#[test]
+fn links_within_the_directory_are_followed() {
+    let site = Site::new("links");
+    site.write("sub/data.json", "{}");
+    symlink("sub", site.public("folder")).unwrap();
+    symlink("../sub/data.json", site.public("sub/again.json")).unwrap();
+    let falconet = site.serve();
+    for target in ["/folder/data.json", "/sub/again.json"] {
+        assert_eq!(ask(&falconet, "GET", target, "").text(), "{}", "{target}");
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_ends_its_connection() {
+    let site = Site::new("shrinks");
+    let size = 64 << 20;
+    let file = site.sparse("film.webm", size);
+    let falconet = site.serve();
+    let (head, mut download) = begin_download(&falconet, "/film.webm");
+    assert_eq!(header_of(&head, "Content-Length"), Some(&*size.to_string()));
+    file.set_len(0).unwrap();
+    let received = drain(&mut download);
+    assert!(received < size, "the file was sent before it shrank");
+    Client::connect(falconet.address()).echo("still here");
+}
+
+#[test]
+fn a_file_that_grows_is_sent_as_long_as_it_was_said_to_be() {
+    let site = Site::new("grows");
+    // No whole number of pieces, however large these are.
+    let size = (16 << 20) + 999;
+    let file = site.sparse("film.webm", size);
+    let falconet = site.serve();
+    let (_, mut download) = begin_download(&falconet, "/film.webm");
+    file.set_len(2 * size).unwrap();
+    assert_eq!(drain(&mut download), size);
+}
+
+#[test]
+fn no_descriptor_is_left_behind() {
+    let site = Site::new("descriptors");
+    site.write("data.json", "{}");
+    site.write("sub/index.html", "sub");
+    symlink("..", site.public("outside")).unwrap();
+    let _film = site.sparse("film.webm", 64 << 20);
+    let falconet = site.serve();
+    let before = falconet.open_files();
+    for target in ["/data.json", "/sub", "/sub/", "/nothing", "/outside/secret", "/sub/none"] {
+        ask(&falconet, "GET", target, "");
+        ask(&falconet, "HEAD", target, "");
+    }
+    // One leaves in the middle.
+    drop(begin_download(&falconet, "/film.webm"));
+    wait_until("all are closed", || falconet.open_files() == before);
+}
+
+#[test]
+fn a_reader_that_stops_is_given_up_within_the_write_timeout() {
+    let site = Site::new("stops");
+    let _film = site.sparse("film.webm", 64 << 20);
+    let falconet = site.serve_with(&["--write-timeout", "1s"]);
+    let before = falconet.open_files();
+    let (_, _download) = begin_download(&falconet, "/film.webm");
+    assert!(falconet.open_files() > before);
+    wait_until("its descriptors are released", || falconet.open_files() == before);
+}
+
+#[test]
+fn a_directory_that_is_none_is_bad_configuration() {
+    let site = Site::new("none");
+    site.write("data.json", "{}");
+    let (nothing, file) = (site.public("nothing"), site.public("data.json"));
+    for (path, reason) in [(nothing, "No such file or directory"), (file, "Not a directory")] {
+        for flags in [&["--listen", "http://127.0.0.1:0"][..], &["--check-config"]] {
+            let (path, mut command) = (path.to_str().unwrap(), Falconet::command());
+            command.args(flags).args(["--static", path]);
+            assert_refused(&mut command, 78, &["static", path, reason]);
+        }
+    }
+}
+
+/// A directory to serve, `public`, beside a secret; gone when dropped.
+struct Site {
+    path: PathBuf,
+}
+
+impl Site {
+    fn new(name: &str) -> Self {
+        let name = format!("falconet-static-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(path.join("public")).unwrap();
+        std::fs::write(path.join("secret"), SECRET).unwrap();
+        Self { path }
+    }
+
+    fn public(&self, name: &str) -> PathBuf {
+        self.path.join("public").join(name)
+    }
+
+    /// Writes a file, and the directories above it.
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.public(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    /// Says when a file was last written to, in seconds since 1970.
+    fn date(&self, name: &str, seconds: u64) {
+        let file = std::fs::File::options().write(true).open(self.public(name)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+    }
+
+    /// Makes a file of zeros that takes no room.
+    fn sparse(&self, name: &str, size: u64) -> std::fs::File {
+        let file = std::fs::File::create(self.public(name)).unwrap();
+        file.set_len(size).unwrap();
+        file
+    }
+
+    fn serve(&self) -> Falconet {
+        self.serve_with(&[])
+    }
+
+    fn serve_with(&self, flags: &[&str]) -> Falconet {
+        let path = self.public("");
+        Falconet::start(&[&["--static", path.to_str().unwrap()], flags].concat())
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A response whose body may be anything.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn status(&self) -> u16 {
+        status_of(&self.head)
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        header_of(&self.head, name)
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is text")
+    }
+}
+
+/// Sends one request and reads the answer to the end of the stream.
+fn ask(falconet: &Falconet, method: &str, target: &str, headers: &str) -> Answer {
+    let mut stream = connect(falconet.address());
+    stream.write_all(request(method, target, headers).as_bytes()).unwrap();
+    let head = read_response_head(&mut stream);
+    let mut body = Vec::new();
+    stream.read_to_end(&mut body).unwrap();
+    Answer { head, body }
+}
+
+fn request(method: &str, target: &str, headers: &str) -> String {
+    format!(
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: same\r\nConnection: close\r\n{headers}\r\n"
+    )
+}
+
+/// Asks for a file and reads no more than the head of the answer; the kernel holds little of the rest.
+fn begin_download(falconet: &Falconet, target: &str) -> (String, TcpStream) {
+    let mut stream = connect(falconet.address());
+    sockopt::set_socket_recv_buffer_size(&stream, 32 << 10).unwrap();
+    stream.write_all(request("GET", target, "").as_bytes()).unwrap();
+    let head = read_response_head(&mut stream);
+    assert_eq!(status_of(&head), 200, "{head}");
+    (head, stream)
+}
+
+/// Reads to the end of a stream, however it comes, and returns how many bytes there were.
+fn drain(stream: &mut TcpStream) -> u64 {
+    let (mut count, mut piece) = (0, vec![0; 64 << 10]);
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => return count,
+            Ok(read) => count += read as u64,
+            Err(error) => {
+                let timed_out = error.kind() == std::io::ErrorKind::WouldBlock;
+                assert!(!timed_out, "no end after {count} bytes");
+                return count;
+            }
+        }
+    }
+}
+
+/// Bytes without a pattern, the same each time.
+fn noise(count: usize) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(count as u64);
+    (0..count).map(|_| random.u8(..)).collect()
+}
+
+const SECRET: &str = "the secret";
