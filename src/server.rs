@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use async_channel::Receiver;
@@ -168,7 +170,7 @@ impl Server {
     pub fn run(self) -> io::Result<()> {
         let executor = Rc::new(LocalExecutor::new());
         let reactor = self.reactor.clone();
-        let main = executor.spawn(self.supervise(executor.clone()));
+        let main = start(&executor, self.supervise(executor.clone()));
         reactor.run(&executor, main)
     }
 
@@ -181,7 +183,7 @@ impl Server {
         let config = Rc::new(config);
 
         let (hub, hub_task) = hub::open(config.timeouts.clone(), config.topics.clone());
-        let hub_task = executor.spawn(hub_task.run());
+        let hub_task = start(&executor, hub_task.run());
         let sweep: Box<dyn AnyService> = Box::new(Sweep);
         let mut services: Vec<Task<()>> = services
             .into_iter()
@@ -189,7 +191,7 @@ impl Server {
             .map(|service| {
                 let running = AssertUnwindSafe(service.run_boxed(hub.clone(), stop.clone()));
                 // A panic, which the hook has logged, must not reach who waits for the service's end.
-                executor.spawn(async { drop(running.catch_unwind().await) })
+                start(&executor, async { drop(running.catch_unwind().await) })
             })
             .collect();
 
@@ -208,7 +210,7 @@ impl Server {
             .into_iter()
             .map(|listener| {
                 let (connections, context) = (connections.clone(), context.clone());
-                executor.spawn(accept(listener, connections, context, executor.clone()))
+                start(&executor, accept(listener, connections, context, executor.clone()))
             })
             .collect();
 
@@ -220,6 +222,12 @@ impl Server {
         cancel(services).await;
         hub_task.cancel().await;
     }
+}
+
+/// Starts a task. Boxed, so that the executor's code is there once for all kinds.
+fn start(executor: &LocalExecutor<'static>, task: impl Future<Output = ()> + 'static) -> Task<()> {
+    let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(task);
+    executor.spawn(task)
 }
 
 /// Accepts peers and starts a task for each.
@@ -341,8 +349,8 @@ impl Connections {
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
         place.key = entry.key();
-        let serving = Box::pin(connection::serve(transport, peer, context.clone()));
-        entry.insert(executor.spawn(async move {
+        let serving = connection::serve(transport, peer, context.clone());
+        entry.insert(start(executor, async move {
             serving.await;
             // Until here, however the end comes: by return, panic or cancellation.
             drop(place);

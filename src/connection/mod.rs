@@ -58,8 +58,7 @@ pub(crate) async fn serve(transport: Transport, peer: Peer, context: Rc<Context>
     let Some((name, takeover)) = Box::pin(converse(transport, peer, context)).await else { return };
     let end = match takeover {
         Takeover::Endpoint(session, endpoint) => endpoint.serve_boxed(session).await,
-        Takeover::Topic(conversation) => Box::pin(conversation.run()).await,
-        Takeover::Events(stream) => Box::pin(stream.run()).await,
+        Takeover::Topic(conversation) => conversation.await,
     };
     log::debug!(
         target: "falconet::client",

@@ -1,16 +1,18 @@
 //! What follows a request that wants more than a response.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::endpoints::AnyEndpoint;
 use crate::endpoints::events::{self, EventStream};
-use crate::endpoints::topic::Conversation;
+use crate::endpoints::topic;
 use crate::http::Response;
 use crate::hub::{
     ClientId, CorrelationId, Membership, PublishError, Start, Subscription, TopicName,
 };
 use crate::net::Transport;
-use crate::ws::{Session, handshake};
+use crate::ws::{Session, SessionEnd, handshake};
 
 use super::reader::Reader;
 use super::request::Request;
@@ -37,9 +39,10 @@ enum Partner {
 
 /// What takes a connection over.
 pub(super) enum Takeover {
+    /// A session with an endpoint.
     Endpoint(Session, Rc<dyn AnyEndpoint>),
-    Topic(Conversation),
-    Events(EventStream),
+    /// What is with a topic.
+    Topic(Pin<Box<dyn Future<Output = SessionEnd>>>),
 }
 
 /// What the log calls a client, also when it is gone.
@@ -136,7 +139,8 @@ impl Protocol {
         match self {
             Self::Events => {
                 let encoder = context.encoder.clone();
-                Takeover::Events(EventStream::new(transport, joined, encoder, config))
+                let stream = EventStream::new(transport, joined, encoder, config);
+                Takeover::Topic(Box::pin(stream.run()))
             }
             Self::WebSocket { partner, .. } => {
                 let hub = context.hub.clone();
@@ -145,7 +149,7 @@ impl Protocol {
                 match partner {
                     Partner::Endpoint(endpoint) => Takeover::Endpoint(session, endpoint),
                     Partner::Topic { topic, may_publish } => {
-                        Takeover::Topic(Conversation { session, topic, may_publish })
+                        Takeover::Topic(Box::pin(topic::converse(session, topic, may_publish)))
                     }
                 }
             }

@@ -132,30 +132,25 @@ impl Exchange {
     }
 }
 
-/// A WebSocket client and a topic: it publishes what it says, and hears what is published.
-pub(crate) struct Conversation {
-    pub(crate) session: Session,
-    pub(crate) topic: TopicName,
-    pub(crate) may_publish: bool,
-}
-
-impl Conversation {
-    /// Publishes until the session ends.
-    pub(crate) async fn run(self) -> SessionEnd {
-        let Self { mut session, topic, may_publish } = self;
-        let reason = loop {
-            let Some(message) = session.next().await else { break CloseReason::NORMAL };
-            if !may_publish {
-                break NO_PUBLISHING;
-            }
-            match session.hub().publish(&topic, message).await {
-                Ok(_) => {}
-                Err(PublishError::HubGone) => break CloseReason::STOPPING,
-                Err(PublishError::TooManyTopics(_)) => break TOO_MANY_TOPICS,
-            }
-        };
-        session.close(reason).await
-    }
+/// Publishes what a client says, while it hears what is published.
+pub(crate) async fn converse(
+    mut session: Session,
+    topic: TopicName,
+    may_publish: bool,
+) -> SessionEnd {
+    let reason = loop {
+        let Some(message) = session.next().await else { break CloseReason::NORMAL };
+        if !may_publish {
+            break NO_PUBLISHING;
+        }
+        // Boxed, so that who only listens holds no room for it.
+        match Box::pin(session.hub().publish(&topic, message)).await {
+            Ok(_) => {}
+            Err(PublishError::HubGone) => break CloseReason::STOPPING,
+            Err(PublishError::TooManyTopics(_)) => break TOO_MANY_TOPICS,
+        }
+    };
+    session.close(reason).await
 }
 
 fn list(topics: &[TopicCensus], as_text: bool) -> Response {

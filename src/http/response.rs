@@ -52,8 +52,12 @@ impl Response {
     }
 
     /// A response with a short plain text.
-    pub fn text(status: u16, text: impl Into<String>) -> Self {
-        Self::new(status, PLAIN_TEXT, text.into().into_bytes())
+    pub fn text(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        let body = match text.into() {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Self::new(status, PLAIN_TEXT, body)
     }
 
     /// A response of a status that has no body: 204 or 304.

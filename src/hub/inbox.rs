@@ -1,6 +1,8 @@
 //! The hub task and the way to it.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
@@ -12,6 +14,7 @@ use crate::ws::frame::{CloseReason, Frame, Message};
 
 use super::client::{Alarm, ClientId, CorrelationId};
 use super::log::{Publication, Start, Subscription};
+use super::reply::{Reply, reply};
 use super::topic::{TopicCensus, TopicName};
 use super::{Census, Hub, Published, TooManyTopics};
 
@@ -24,22 +27,22 @@ pub struct HubHandle {
     alarm: Rc<Alarm>,
 }
 
-/// What the hub can be told and asked. `Sender`s are where the answer goes.
+/// What the hub can be told and asked. A `Reply` is where the answer goes.
 enum Command {
-    Join(Joining, Sender<Result<Subscription, TooManyTopics>>),
+    Join(Joining, Reply<Result<Subscription, TooManyTopics>>),
     Leave(ClientId),
-    Publish(TopicName, Publication, Option<Sender<Result<Published, TooManyTopics>>>),
-    Last(TopicName, Sender<Option<(u64, Publication)>>),
-    Clear(TopicName, Sender<()>),
-    Topics(Sender<Vec<TopicCensus>>),
-    SendTo(ClientId, Frame, Sender<bool>),
-    Evict(ClientId, CloseReason, Sender<bool>),
-    SendToAll(CorrelationId, Frame, Sender<usize>),
-    EvictAll(CorrelationId, CloseReason, Sender<usize>),
-    Sweep(Instant, Sender<()>),
+    Publish(TopicName, Publication, Option<Reply<Result<Published, TooManyTopics>>>),
+    Last(TopicName, Reply<Option<(u64, Publication)>>),
+    Clear(TopicName, Reply<()>),
+    Topics(Reply<Vec<TopicCensus>>),
+    SendTo(ClientId, Frame, Reply<bool>),
+    Evict(ClientId, CloseReason, Reply<bool>),
+    SendToAll(CorrelationId, Frame, Reply<usize>),
+    EvictAll(CorrelationId, CloseReason, Reply<usize>),
+    Sweep(Instant, Reply<()>),
     Drain(CloseReason),
-    Census(Sender<Census>),
-    AwaitAudience(TopicName, bool, Sender<()>),
+    Census(Reply<Census>),
+    AwaitAudience(TopicName, bool, Reply<()>),
 }
 
 /// Who joins, when and to hear what.
@@ -65,7 +68,7 @@ pub(crate) struct HubTask {
     hub: Hub,
     commands: Receiver<Command>,
     /// Who waits for a topic to have subscribers, or to have none.
-    waiting: Vec<(TopicName, bool, Sender<()>)>,
+    waiting: Vec<(TopicName, bool, Reply<()>)>,
     publishes_per_turn: usize,
 }
 
@@ -87,52 +90,47 @@ impl HubTask {
 
     async fn apply(&mut self, command: Command) {
         let hub = &mut self.hub;
-        // Whoever asked and went away misses nothing: failures to answer are ignored.
         match command {
-            Command::Join(Joining { correlation, topic, now }, answer) => {
-                _ = answer.try_send(hub.join(correlation, topic, now).inspect_err(warn));
+            Command::Join(Joining { correlation, topic, now }, reply) => {
+                reply.send(hub.join(correlation, topic, now).inspect_err(warn));
             }
             Command::Leave(id) => hub.leave(id),
-            Command::Publish(name, publication, answer) => {
+            Command::Publish(name, publication, reply) => {
                 let published = publish(hub, &name, publication).await.inspect_err(warn);
-                _ = answer.map(|answer| answer.try_send(published));
+                if let Some(reply) = reply {
+                    reply.send(published);
+                }
             }
-            Command::Last(name, answer) => _ = answer.try_send(hub.last(&name)),
-            Command::Clear(name, answer) => {
-                hub.clear(&name);
-                _ = answer.try_send(());
-            }
-            Command::Topics(answer) => _ = answer.try_send(hub.topics()),
-            Command::SendTo(id, frame, answer) => _ = answer.try_send(hub.send_to(id, frame)),
-            Command::Evict(id, reason, answer) => _ = answer.try_send(hub.evict(id, reason)),
-            Command::SendToAll(id, frame, answer) => {
+            Command::Last(name, reply) => reply.send(hub.last(&name)),
+            Command::Clear(name, reply) => reply.send(hub.clear(&name)),
+            Command::Topics(reply) => reply.send(hub.topics()),
+            Command::SendTo(id, frame, reply) => reply.send(hub.send_to(id, frame)),
+            Command::Evict(id, reason, reply) => reply.send(hub.evict(id, reason)),
+            Command::SendToAll(id, frame, reply) => {
                 let sent = |client: &ClientId| hub.send_to(*client, frame.clone());
-                _ = answer.try_send(hub.correlated(&id).into_iter().filter(sent).count());
+                reply.send(hub.correlated(&id).into_iter().filter(sent).count());
             }
-            Command::EvictAll(id, reason, answer) => {
+            Command::EvictAll(id, reason, reply) => {
                 let evicted = |client: &ClientId| hub.evict(*client, reason);
-                _ = answer.try_send(hub.correlated(&id).into_iter().filter(evicted).count());
+                reply.send(hub.correlated(&id).into_iter().filter(evicted).count());
             }
-            Command::Sweep(now, answer) => {
-                hub.sweep(now);
-                _ = answer.try_send(());
-            }
+            Command::Sweep(now, reply) => reply.send(hub.sweep(now)),
             Command::Drain(reason) => hub.drain(reason),
-            Command::Census(answer) => _ = answer.try_send(hub.census()),
-            Command::AwaitAudience(name, wanted, answer) => {
-                self.waiting.push((name, wanted, answer));
+            Command::Census(reply) => reply.send(hub.census()),
+            Command::AwaitAudience(name, wanted, reply) => {
+                self.waiting.push((name, wanted, reply));
             }
         }
     }
 
     fn tell_waiting(&mut self) {
-        self.waiting.retain(|(name, wanted, answer)| {
-            let met = *wanted == (self.hub.subscribers(name) > 0);
-            if met {
-                _ = answer.try_send(());
-            }
-            !met && !answer.is_closed()
-        });
+        let hub = &self.hub;
+        let is_over = |(name, wanted, reply): &mut (TopicName, bool, Reply<()>)| {
+            *wanted == (hub.subscribers(name) > 0) || reply.is_forgotten()
+        };
+        for (_, _, reply) in self.waiting.extract_if(.., is_over) {
+            reply.send(());
+        }
     }
 }
 
@@ -184,7 +182,7 @@ impl HubHandle {
         media_type: Option<&'static str>,
     ) -> Result<Published, PublishError> {
         let (name, publication) = (topic.clone(), publication(frame, media_type));
-        Ok(self.ask(|answer| Command::Publish(name, publication, Some(answer))).await??)
+        Ok(self.ask(|reply| Command::Publish(name, publication, Some(reply))).await??)
     }
 
     /// Publishes a message to the topic `broadcast`, which the clients of every endpoint hear.
@@ -213,7 +211,7 @@ impl HubHandle {
         message: impl Into<Message>,
     ) -> Result<bool, HubGone> {
         let frame = Frame::message(&message.into());
-        self.ask(|answer| Command::SendTo(id, frame, answer)).await
+        self.ask(|reply| Command::SendTo(id, frame, reply)).await
     }
 
     /// Closes one client's session. Says false if the client is gone.
@@ -224,7 +222,7 @@ impl HubHandle {
     /// # Cancel safety
     /// Dropped early, the client may be evicted all the same.
     pub async fn evict(&self, id: ClientId, reason: CloseReason) -> Result<bool, HubGone> {
-        self.ask(|answer| Command::Evict(id, reason, answer)).await
+        self.ask(|reply| Command::Evict(id, reason, reply)).await
     }
 
     /// Sends a message to every client that came with a correlation id. Says how many it is sent to.
@@ -240,7 +238,7 @@ impl HubHandle {
         message: impl Into<Message>,
     ) -> Result<usize, HubGone> {
         let (id, frame) = (id.clone(), Frame::message(&message.into()));
-        self.ask(|answer| Command::SendToAll(id, frame, answer)).await
+        self.ask(|reply| Command::SendToAll(id, frame, reply)).await
     }
 
     /// Closes the sessions of every client that came with a correlation id. Says how many.
@@ -256,7 +254,7 @@ impl HubHandle {
         reason: CloseReason,
     ) -> Result<usize, HubGone> {
         let id = id.clone();
-        self.ask(|answer| Command::EvictAll(id, reason, answer)).await
+        self.ask(|reply| Command::EvictAll(id, reason, reply)).await
     }
 
     /// Every topic, in the order of their names.
@@ -279,7 +277,7 @@ impl HubHandle {
     /// Dropped early, it may be forgotten all the same.
     pub async fn clear(&self, topic: &TopicName) -> Result<(), HubGone> {
         let name = topic.clone();
-        self.ask(|answer| Command::Clear(name, answer)).await
+        self.ask(|reply| Command::Clear(name, reply)).await
     }
 
     /// The last message of a topic and its number, if it is retained.
@@ -288,7 +286,7 @@ impl HubHandle {
         topic: &TopicName,
     ) -> Result<Option<(u64, Publication)>, HubGone> {
         let name = topic.clone();
-        self.ask(|answer| Command::Last(name, answer)).await
+        self.ask(|reply| Command::Last(name, reply)).await
     }
 
     /// Counts the clients.
@@ -310,7 +308,7 @@ impl HubHandle {
     /// # Cancel safety
     /// Dropped early, nothing has changed.
     pub async fn until_subscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
-        self.ask(|answer| Command::AwaitAudience(topic.clone(), true, answer)).await
+        self.ask(|reply| Command::AwaitAudience(topic.clone(), true, reply)).await
     }
 
     /// Waits until a topic has no subscriber.
@@ -321,7 +319,7 @@ impl HubHandle {
     /// # Cancel safety
     /// Dropped early, nothing has changed.
     pub async fn until_unsubscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
-        self.ask(|answer| Command::AwaitAudience(topic.clone(), false, answer)).await
+        self.ask(|reply| Command::AwaitAudience(topic.clone(), false, reply)).await
     }
 
     /// When the next sweep is due.
@@ -337,27 +335,28 @@ impl HubHandle {
         now: Instant,
     ) -> Result<(Subscription, Membership), PublishError> {
         let joining = Joining { correlation, topic, now };
-        let subscription = self.ask(|answer| Command::Join(joining, answer)).await??;
+        let subscription = self.ask(|reply| Command::Join(joining, reply)).await??;
         let membership = Membership { hub: self.clone(), id: subscription.client.id };
         Ok((subscription, membership))
     }
 
     pub(crate) async fn sweep(&self, now: Instant) -> Result<(), HubGone> {
-        self.ask(|answer| Command::Sweep(now, answer)).await
+        self.ask(|reply| Command::Sweep(now, reply)).await
     }
 
     pub(crate) async fn drain(&self, reason: CloseReason) -> Result<(), HubGone> {
         self.tell(Command::Drain(reason)).await
     }
 
-    async fn tell(&self, command: Command) -> Result<(), HubGone> {
-        self.inbox.send(command).await.map_err(|_| HubGone)
+    /// Boxed, so that its code is there once and not with each kind of question.
+    fn tell(&self, command: Command) -> Pin<Box<dyn Future<Output = Result<(), HubGone>> + '_>> {
+        Box::pin(async move { self.inbox.send(command).await.map_err(|_| HubGone) })
     }
 
-    async fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Command) -> Result<T, HubGone> {
-        let (answer, answered) = async_channel::bounded(1);
-        self.tell(question(answer)).await?;
-        answered.recv().await.map_err(|_| HubGone)
+    async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Command) -> Result<T, HubGone> {
+        let (reply, awaited) = reply();
+        self.tell(question(reply)).await?;
+        awaited.receive().await.ok_or(HubGone)
     }
 }
 

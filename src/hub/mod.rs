@@ -6,6 +6,7 @@
 mod client;
 mod inbox;
 mod log;
+mod reply;
 mod topic;
 
 use std::collections::BTreeMap;
@@ -95,9 +96,11 @@ impl Hub {
         topic: Option<(TopicName, Start)>,
         now: Instant,
     ) -> Result<Subscription, TooManyTopics> {
-        let (topic, start) = topic.unzip();
-        if let Some(name) = &topic {
+        let (mut topic, start) = topic.unzip();
+        if let Some(name) = &mut topic {
             self.topic(name)?;
+            // One name for all who are subscribed.
+            *name = self.topics.get_key_value(name).map_or(name.clone(), |(name, _)| name.clone());
         }
         self.joins += 1;
         let entry = self.clients.vacant_entry();

@@ -5,13 +5,12 @@ mod sweep;
 mod timestamp;
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Instant;
 
 use async_channel::{Receiver, Sender};
-use futures_lite::FutureExt;
-
 use crate::hub::HubHandle;
 use crate::net::Timer;
 
@@ -72,11 +71,14 @@ impl Stop {
     /// # Cancel safety
     /// As cancel safe as `future`.
     pub async fn unless_requested<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let requested = async {
-            self.requested().await;
-            None
-        };
-        requested.or(async { Some(future.await) }).await
+        // Boxed, so that its code is there once and not with each kind of future.
+        let mut requested: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(self.requested());
+        let mut future = pin!(future);
+        poll_fn(|cx| match requested.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => future.as_mut().poll(cx).map(Some),
+        })
+        .await
     }
 
     /// Sleeps until `deadline`; says false if the server stops before.
