@@ -7,15 +7,15 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
 
 use std::io;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 
 use rig::load::Load;
-use rig::process::Process;
 use rig::report::{Budgets, Table, conclude, percentile, thousands};
 use rig::server::{Program, Server};
+use rig::strace::Strace;
 use rig::{clients, peer};
 
 mod rig {
@@ -26,6 +26,7 @@ mod rig {
     pub(crate) mod readiness;
     pub(crate) mod report;
     pub(crate) mod server;
+    pub(crate) mod strace;
 }
 
 fn main() -> ExitCode {
@@ -151,23 +152,9 @@ impl Case {
     /// `None`, and a line that says why, if `strace` cannot.
     fn system_calls(&self, program: &Program) -> io::Result<Option<f64>> {
         let (server, mut load) = self.warmed_up(program)?;
-        let mut command = Command::new("strace");
-        command.args(["-f", "-c", "-U", "calls,name", "-p", &server.id().to_string()]);
-        let attached = Process::start(&mut command)
-            .and_then(|strace| strace.line_with("attached").map(|_| strace));
-        let strace = match attached {
-            Ok(strace) => strace,
-            Err(error) => {
-                println!("not counted, and their limits not checked: {error}");
-                return Ok(None);
-            }
-        };
+        let Some(strace) = Strace::attach(&server) else { return Ok(None) };
         let echoes = load.drive(COUNTING)?.latencies.len();
-        // The end of the server makes strace print its summary, which closes with the total.
-        drop(server);
-        let total = strace.line_with(" total")?;
-        let calls = total.split_whitespace().next().unwrap_or_default().parse::<f64>();
-        Ok(Some(calls.map_err(io::Error::other)? / echoes as f64))
+        Ok(Some(strace.total(server)? / echoes as f64))
     }
 
     /// The row of the table for one server.

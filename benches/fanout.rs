@@ -1,15 +1,16 @@
 //! `cargo bench --bench fanout`: what it costs falconet to send one message to everyone, beside a
-//! minimal tokio-tungstenite server in the same run.
+//! minimal tokio-tungstenite server in the same run, and to take one from a publisher.
 //!
 //! This process holds the clients; each server is a process of its own, started anew for every
 //! round, and the two take turns. Enforced: every client gets every broadcast once, and the same
-//! bytes. Times are printed, never enforced.
+//! bytes, and the system calls that one publish takes for each subscriber. Times are printed, never
+//! enforced.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
 
 use std::io;
 use std::pin::pin;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
 use futures_util::{SinkExt, StreamExt};
@@ -18,8 +19,10 @@ use tokio::time;
 use tokio_tungstenite::tungstenite::Message;
 
 use rig::audience::Audience;
+use rig::publisher::Publisher;
 use rig::report::{Budgets, Table, conclude, percentile, thousands};
-use rig::server::Program;
+use rig::server::{Program, Server};
+use rig::strace::Strace;
 use rig::{clients, peer};
 
 mod rig {
@@ -27,9 +30,11 @@ mod rig {
     pub(crate) mod clients;
     pub(crate) mod peer;
     pub(crate) mod process;
+    pub(crate) mod publisher;
     pub(crate) mod readiness;
     pub(crate) mod report;
     pub(crate) mod server;
+    pub(crate) mod strace;
 }
 
 fn main() -> ExitCode {
@@ -85,8 +90,10 @@ fn measure() -> io::Result<Budgets> {
     let mut budgets = Budgets::default();
 
     println!("fanout: a short text message to everyone every {EVERY:?}, {BROADCASTS} in a round,");
-    println!("{ROUNDS} rounds; spread: from the first client that has it to the last");
-    let counts = clients::affordable(&CLIENTS)?;
+    println!(
+        "{} rounds or fewer; spread: from the first client that has it to the last",
+        CLIENTS[0].1
+    );
     let table = Table::new(&[
         ("clients", 11),
         ("server", 17),
@@ -96,28 +103,100 @@ fn measure() -> io::Result<Budgets> {
         ("CPU ratio (min–max)", 19),
         ("delivered", 17),
     ]);
-    for clients in counts {
-        compare(clients, &falconet, &peer, &table, &mut budgets)?;
+    let wanted = CLIENTS.map(|(clients, _)| clients);
+    for (clients, (_, rounds)) in clients::affordable(&wanted)?.into_iter().zip(CLIENTS) {
+        compare(clients, rounds, &falconet, &peer, &table, &mut budgets)?;
     }
     println!("CPU ratio: falconet's over tokio-tungstenite's");
+    publish(&mut budgets)?;
     Ok(budgets)
+}
+
+/// Measures what it takes falconet to take messages from one publisher, and to pass one on.
+fn publish(budgets: &mut Budgets) -> io::Result<()> {
+    let bytes = TEXT.len();
+    println!("\npublish: {bytes} bytes to a topic by HTTP, over one connection that is kept");
+    let falconet = Program::falconet(&["--broadcast-every", "0"])?;
+    let table = Table::new(&[
+        ("publishes/s", 11),
+        ("p50 µs", 8),
+        ("p99 µs", 8),
+        ("CPU µs per publish", 18),
+        ("system calls", 13),
+    ]);
+    let server = falconet.start()?;
+    let (mut times, cpu) = publish_for(PUBLISHING, &server)?;
+    let calls = count_calls(server, |server| Ok(publish_for(PUBLISHING, server)?.0.len()))?;
+    table.row([
+        thousands((times.len() as f64 / PUBLISHING.as_secs_f64()) as usize),
+        format!("{:.0}", percentile(&mut times, 50)),
+        format!("{:.0}", percentile(&mut times, 99)),
+        format!("{:.1}", cpu.as_secs_f64() * 1e6 / times.len() as f64),
+        calls.map_or("–".to_owned(), |calls| format!("{calls:.2}")),
+    ]);
+
+    let subscribers = clients::affordable(&[SUBSCRIBERS])?[0];
+    let server = falconet.start()?;
+    let mut audience = Audience::connect(&server, subscribers, TOPIC_PATH)?;
+    let calls = count_calls(server, |server| {
+        let mut publisher = Publisher::new(server, TOPIC, TEXT);
+        let mut delivered = 0;
+        for _ in 0..BROADCASTS {
+            publisher.publish()?;
+            delivered += audience.next_broadcast(PATIENCE)?.delivered;
+        }
+        Ok(delivered)
+    })?;
+    if let Some(calls) = calls {
+        let (what, limit) = ("system calls per subscriber", CALLS_PER_SUBSCRIBER);
+        println!("publish to {} idle subscribers:", thousands(subscribers));
+        println!("{calls:.3} {what}, limit {limit:.2}");
+        budgets.at_most(what, calls, limit);
+    }
+    Ok(())
+}
+
+/// Publishes one message after another; returns how many microseconds each took, and the server's
+/// processor time.
+fn publish_for(time: Duration, server: &Server) -> io::Result<(Vec<f64>, Duration)> {
+    let mut publisher = Publisher::new(server, TOPIC, TEXT);
+    let mut times = Vec::new();
+    let (start, cpu_before) = (Instant::now(), server.cpu_time()?);
+    while start.elapsed() < time {
+        let before = Instant::now();
+        publisher.publish()?;
+        times.push(before.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok((times, server.cpu_time()? - cpu_before))
+}
+
+/// Ends the server and returns how many system calls it made for each of what `work` has counted.
+/// `None`, and a line that says why, if that can't be known.
+fn count_calls(
+    server: Server,
+    work: impl FnOnce(&Server) -> io::Result<usize>,
+) -> io::Result<Option<f64>> {
+    let Some(strace) = Strace::attach(&server) else { return Ok(None) };
+    let count = work(&server)?;
+    Ok(Some(strace.total(server)? / count as f64))
 }
 
 /// Measures both servers in alternate rounds and prints a row for each.
 fn compare(
     clients: usize,
+    rounds: usize,
     falconet: &Program,
     peer: &Program,
     table: &Table,
     budgets: &mut Budgets,
 ) -> io::Result<()> {
     let (mut ours, mut theirs) = (Outcome::default(), Outcome::default());
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         round(clients, falconet, &mut ours)?;
         round(clients, peer, &mut theirs)?;
     }
     let ratio = peer::ratio(&ours.cpu_per_delivery, &theirs.cpu_per_delivery);
-    let due = clients * BROADCASTS * ROUNDS;
+    let due = clients * BROADCASTS * rounds;
     for (program, mut outcome, ratio) in [(falconet, ours, &*ratio), (peer, theirs, "")] {
         let undelivered = format!("{} to {clients} clients: not delivered", program.name);
         budgets.at_most(undelivered, due - outcome.delivered, 0);
@@ -137,7 +216,7 @@ fn compare(
 /// Adds to `outcome` one round against a fresh server.
 fn round(clients: usize, program: &Program, outcome: &mut Outcome) -> io::Result<()> {
     let server = program.start()?;
-    let mut audience = Audience::connect(&server, clients)?;
+    let mut audience = Audience::connect(&server, clients, "/")?;
     audience.settle(SILENCE)?;
     let cpu_before = server.cpu_time()?;
     let mut delivered = 0;
@@ -164,8 +243,8 @@ struct Outcome {
     delivered: usize,
 }
 
-/// How many clients listen.
-const CLIENTS: [usize; 2] = [1000, 5000];
+/// How many clients listen, and in how many rounds for each server. Odd, so that the median is a round.
+const CLIENTS: [(usize, usize); 3] = [(1000, 9), (5000, 9), (10_000, 3)];
 
 /// How often a server broadcasts.
 const EVERY: Duration = Duration::from_millis(500);
@@ -176,8 +255,23 @@ const SILENCE: Duration = Duration::from_millis(100);
 /// Broadcasts counted in a round.
 const BROADCASTS: usize = 2;
 
-/// Rounds for each server. Odd, so that the median is a round.
-const ROUNDS: usize = 9;
-
 /// How many messages the peer keeps for a client that is slow to take them.
 const BACKLOG_MESSAGES: usize = 16;
+
+/// Where messages are published to.
+const TOPIC: &str = "bench";
+const TOPIC_PATH: &str = "/topics/bench";
+
+/// What is published: a reading of a sensor.
+const TEXT: &str = r#"{"temperature":21.5,"at":1200}"#;
+
+/// How long a publisher publishes.
+const PUBLISHING: Duration = Duration::from_secs(2);
+
+/// How many subscribers are silent while their system calls are counted, and how many there may be for
+/// each of them and each message, the publisher's own included.
+const SUBSCRIBERS: usize = 5000;
+const CALLS_PER_SUBSCRIBER: f64 = 1.3;
+
+/// How long a message may take to everybody while strace looks on.
+const PATIENCE: Duration = Duration::from_secs(10);

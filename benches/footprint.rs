@@ -124,7 +124,7 @@ impl Sheet {
         let alone = Memory::of(server)?;
         let mut clients = Vec::new();
         for count in counts {
-            clients.extend(clients::connect(server, count - clients.len())?);
+            clients.extend(clients::connect(server, count - clients.len(), "/")?);
             thread::sleep(SETTLING);
             let private_kib = Memory::of(server)?.private_kib;
             let per_client = private_kib.saturating_sub(alone.private_kib) * 1024 / count;

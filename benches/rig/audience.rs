@@ -26,13 +26,13 @@ pub(crate) struct Arrival {
 }
 
 impl Audience {
-    /// Connects `count` clients.
+    /// Connects `count` clients to `path`.
     ///
     /// # Errors
     ///
     /// If one of them cannot connect.
-    pub(crate) fn connect(server: &Server, count: usize) -> io::Result<Self> {
-        let streams = clients::connect(server, count)?;
+    pub(crate) fn connect(server: &Server, count: usize, path: &str) -> io::Result<Self> {
+        let streams = clients::connect(server, count, path)?;
         let readiness = Readiness::of(&streams)?;
         let clients = streams.into_iter().map(|stream| Client { stream, received: Vec::new() });
         Ok(Self { clients: clients.collect(), readiness, heard: Vec::with_capacity(count) })

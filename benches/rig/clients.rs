@@ -29,16 +29,16 @@ pub(crate) fn affordable(wanted: &[usize]) -> io::Result<Vec<usize>> {
     Ok(affordable)
 }
 
-/// Connects `count` WebSocket clients, at most 100 at a time. Their sockets do not block.
+/// Connects `count` WebSocket clients to `path`, at most 100 at a time. Their sockets do not block.
 ///
 /// # Errors
 ///
 /// If a connection or a handshake fails or takes longer than 5 s; the error says whose.
-pub(crate) fn connect(server: &Server, count: usize) -> io::Result<Vec<TcpStream>> {
+pub(crate) fn connect(server: &Server, count: usize, path: &str) -> io::Result<Vec<TcpStream>> {
     let mut clients = Vec::with_capacity(count);
     while clients.len() < count {
         let batch = BATCH_CLIENTS.min(count - clients.len());
-        let batch = connect_batch(server.address, batch).map_err(|error| {
+        let batch = connect_batch(server.address, batch, path).map_err(|error| {
             let (name, connected) = (server.name, clients.len());
             Error::new(error.kind(), format!("{name}, with {connected} clients: {error}"))
         })?;
@@ -47,21 +47,21 @@ pub(crate) fn connect(server: &Server, count: usize) -> io::Result<Vec<TcpStream
     Ok(clients)
 }
 
-fn connect_batch(address: SocketAddr, count: usize) -> io::Result<Vec<TcpStream>> {
+fn connect_batch(address: SocketAddr, count: usize, path: &str) -> io::Result<Vec<TcpStream>> {
     let mut clients = Vec::with_capacity(count);
     for _ in 0..count {
-        clients.push(send_request(address)?);
+        clients.push(send_request(address, path)?);
     }
     clients.iter_mut().try_for_each(read_answer)?;
     Ok(clients)
 }
 
-fn send_request(address: SocketAddr) -> io::Result<TcpStream> {
+fn send_request(address: SocketAddr, path: &str) -> io::Result<TcpStream> {
     let mut client = TcpStream::connect_timeout(&address, PATIENCE)?;
     client.set_nodelay(true)?;
     client.set_read_timeout(Some(PATIENCE))?;
     let request = format!(
-        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
     );
     client.write_all(request.as_bytes())?;

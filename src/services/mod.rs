@@ -10,9 +10,9 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Instant;
 
-use async_channel::{Receiver, Sender};
 use crate::hub::HubHandle;
 use crate::net::Timer;
+use async_channel::{Receiver, Sender};
 
 pub use stdin::Stdin;
 pub(crate) use sweep::Sweep;
