@@ -43,15 +43,21 @@ pub(crate) enum Typed {
 }
 
 impl Input {
-    /// Reads stdin as keys if it `is_terminal`, else as lines.
-    pub(crate) fn new(reactor: &Rc<Reactor>, is_terminal: bool) -> Self {
+    /// Reads stdin, a terminal in raw mode, as keys.
+    pub(crate) fn keys(reactor: &Rc<Reactor>) -> Self {
+        Self::read(reactor, Decoder::Keys(Keys::default()))
+    }
+
+    /// Reads stdin as lines.
+    pub(crate) fn lines(reactor: &Rc<Reactor>) -> Self {
+        Self::read(reactor, Decoder::Lines(Lines::default()))
+    }
+
+    fn read(reactor: &Rc<Reactor>, decoder: Decoder) -> Self {
         Self {
             watched: Watched::new(reactor, io::stdin()).ok(),
             chunk: vec![0; CHUNK_BYTES],
-            decoder: match is_terminal {
-                true => Decoder::Keys(Keys::default()),
-                false => Decoder::Lines(Lines::default()),
-            },
+            decoder,
             timer: Timer::new(reactor),
             lone_escape: None,
             has_ended: false,

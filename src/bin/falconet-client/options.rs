@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use falconet::cli::parse_time;
-use falconet::net::ListenUrl;
 use lexopt::Arg::{Long, Short, Value};
+
+use crate::url::{Url, UrlError};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) struct Options {
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let mut parser = lexopt::Parser::from_args(arguments);
     let mut options = Options {
-        url: Url::from_str(DEFAULT_URL)?,
+        url: DEFAULT_URL.parse()?,
         reconnect: true,
         ping_every: Some(Duration::from_secs(25)),
         idle_timeout: Some(Duration::from_secs(75)),
@@ -82,60 +82,18 @@ fn time(option: &str, value: &OsString) -> Result<Option<Duration>, UsageError> 
     Ok(Some(time).filter(|time| !time.is_zero()))
 }
 
-/// Where a server is, and what to ask it for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Url {
-    text: String,
-    /// The socket to connect to.
-    pub(crate) address: ListenUrl,
-    /// The Host header: as in the URL.
-    pub(crate) host: String,
-    /// The request target: path and query.
-    pub(crate) target: String,
-}
-
-impl FromStr for Url {
-    type Err = UsageError;
-
-    fn from_str(text: &str) -> Result<Self, UsageError> {
-        let bad = |expected: &str| {
-            UsageError(format!("`{}` is no server's URL: expected {expected}", text.escape_debug()))
-        };
-        if text.starts_with("unix:") {
-            let address = text.parse().map_err(|_| bad("a path after `unix:`"))?;
-            let (host, target) = ("localhost".to_owned(), "/".to_owned());
-            return Ok(Self { text: text.to_owned(), address, host, target });
-        }
-        let Some((scheme, rest)) = text.split_once("://") else { return Err(bad(EXPECTED)) };
-        match scheme.to_ascii_lowercase().as_str() {
-            "ws" | "http" => {}
-            "wss" | "https" => return Err(bad("ws://, since TLS is not built in")),
-            _ => return Err(bad(EXPECTED)),
-        }
-        // What goes into the request head must not end a line of it.
-        if !rest.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-            return Err(bad("visible ASCII without `#`; percent-encode the rest"));
-        }
-        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let address = format!("http://{authority}").parse().map_err(|_| bad(EXPECTED))?;
-        let slash = if target.starts_with('/') { "" } else { "/" };
-        let target = format!("{slash}{target}");
-        Ok(Self { text: text.to_owned(), address, host: authority.to_owned(), target })
-    }
-}
-
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
 /// What is wrong with the command line; `Display` is a line for people.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UsageError(String);
 
 impl From<lexopt::Error> for UsageError {
     fn from(error: lexopt::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<UrlError> for UsageError {
+    fn from(error: UrlError) -> Self {
         Self(error.to_string())
     }
 }
@@ -172,7 +130,6 @@ Times are like 250ms, 25s, 2m, 1h.
 Exit codes: 0 the connection ended as wished, 1 it did not, 2 wrong usage.
 ";
 const DEFAULT_URL: &str = "ws://localhost:8080/";
-const EXPECTED: &str = "ws://HOST[:PORT][/PATH] or unix:PATH";
 
 #[cfg(test)]
 mod tests {
@@ -180,41 +137,6 @@ mod tests {
 
     fn parsed(arguments: &[&str]) -> Result<Command, UsageError> {
         parse(arguments.iter().map(OsString::from))
-    }
-
-    #[test]
-    fn a_url_says_where_to_connect_and_what_to_ask_for() {
-        for (text, address, host, target) in [
-            ("ws://localhost:8080/", "http://localhost:8080", "localhost:8080", "/"),
-            ("ws://pi", "http://pi:80", "pi", "/"),
-            ("WS://pi/a/b?c=d", "http://pi:80", "pi", "/a/b?c=d"),
-            ("http://[::1]:9?x", "http://[::1]:9", "[::1]:9", "/?x"),
-            ("unix:/run/falconet.sock", "unix:/run/falconet.sock", "localhost", "/"),
-        ] {
-            let url: Url = text.parse().unwrap();
-            assert_eq!(url.address.to_string(), address);
-            assert_eq!((url.host.as_str(), url.target.as_str()), (host, target));
-        }
-    }
-
-    #[test]
-    fn what_is_no_url_is_refused_with_what_would_be_right() {
-        for (text, expected) in [
-            ("localhost:8080", "ws://HOST"),
-            ("ftp://x", "ws://HOST"),
-            ("ws://", "ws://HOST"),
-            ("ws://user@pi/", "ws://HOST"),
-            ("ws://pi:99999/", "ws://HOST"),
-            ("wss://pi", "not built in"),
-            ("https://pi", "not built in"),
-            ("ws://pi/#top", "without `#`"),
-            ("ws://pi/a b", "visible ASCII"),
-            ("ws://pi/\r\nX-Evil: 1", "visible ASCII"),
-            ("unix:", "a path"),
-        ] {
-            let error = parsed(&[text]).unwrap_err().to_string();
-            assert!(error.contains(expected) && error.contains("expected"), "{text}: {error}");
-        }
     }
 
     #[test]
@@ -229,6 +151,7 @@ mod tests {
             (&["--idle-timeout", "20s"], "more than --ping-every"),
             (&["ws://a", "ws://b"], "unexpected argument"),
             (&["--frobnicate"], "--frobnicate"),
+            (&["localhost"], "`localhost` is no server's URL"),
         ] {
             let error = parsed(arguments).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
