@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use falconet::net::{ListenUrl, Reactor, Timer, Transport};
@@ -16,6 +17,7 @@ pub(crate) struct HttpConnection {
     transport: Transport,
     timer: Timer,
     received: Vec<u8>,
+    is_request_sent: bool,
 }
 
 impl HttpConnection {
@@ -29,7 +31,7 @@ impl HttpConnection {
     pub(crate) async fn open(url: &Url, reactor: &Rc<Reactor>) -> Result<Self, Refusal> {
         let timer = Timer::new(reactor);
         let transport = connect(url, reactor, &timer).await?;
-        Ok(Self { transport, timer, received: Vec::new() })
+        Ok(Self { transport, timer, received: Vec::new(), is_request_sent: false })
     }
 
     /// Sends a request and reads the head of the response, which may come before all is sent.
@@ -43,11 +45,13 @@ impl HttpConnection {
         fields: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Response, RequestError> {
-        let Self { transport, timer, received } = self;
+        let Self { transport, timer, received, is_request_sent } = self;
+        *is_request_sent = false;
         let bytes = [head(method, url, fields).as_bytes(), body].concat();
         let answered = read_response(transport, received);
         let overdue = async {
             send(transport, timer, &bytes).await?;
+            *is_request_sent = true;
             timer.sleep(Some(RESPONSE_TIMEOUT)).await;
             Err(RequestError::Late)
         };
@@ -63,6 +67,14 @@ impl HttpConnection {
         };
         timer.until(timer.sleep(Some(BODY_TIMEOUT)), reading).await;
         received.drain(..wanted.min(received.len())).collect()
+    }
+
+    /// Whether another request may be sent: the last one was, and the server has neither hung up nor
+    /// said anything unasked, as far as is known.
+    pub(crate) async fn is_ready(&mut self) -> bool {
+        let is_silent =
+            poll_fn(|cx| Poll::Ready(self.transport.poll_recv(cx, &mut [0]).is_pending()));
+        self.is_request_sent && self.received.is_empty() && is_silent.await
     }
 
     /// Gives the connection to another protocol, with the bytes that came after the last response.

@@ -132,6 +132,14 @@ impl Input {
     }
 }
 
+/// A message of `bytes`: a binary one if they are not UTF-8.
+pub(crate) fn message(bytes: &[u8]) -> Message {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Message::text(text),
+        Err(_) => Message::binary(bytes.to_vec()),
+    }
+}
+
 /// Makes messages of lines.
 #[derive(Default)]
 struct Lines {
@@ -161,10 +169,7 @@ impl Lines {
             return None;
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let message = match std::str::from_utf8(line) {
-            Ok(text) => Message::text(text),
-            Err(_) => Message::binary(line.to_vec()),
-        };
+        let message = message(line);
         self.scanned += usize::from(newline.is_some());
         self.start = self.scanned;
         Some(Typed::Message(message))

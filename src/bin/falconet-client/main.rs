@@ -3,6 +3,7 @@
 //! ```text
 //! falconet-client [OPTION...] [URL]          URL: ws://HOST[:PORT][/PATH] or unix:PATH
 //! printf 'a\nb\n' | falconet-client          prints a and b, and exits with 0
+//! falconet-client pub NAME [MESSAGE|-]       publishes to a topic
 //! ```
 //!
 //! In a terminal each keystroke is sent as a text message: a whole character, or all that is pasted at
@@ -25,6 +26,10 @@
 //!
 //! SIGINT, SIGTERM and SIGHUP close with 1000, a second one exits at once; the terminal is given back
 //! either way.
+//!
+//! `pub` publishes the message, or each line of stdin, by HTTP requests one after the other over one
+//! connection, and stops at the first that is not accepted. What may have been accepted is not sent
+//! again, with one exception told in `publisher.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -38,7 +43,7 @@ use smol::LocalExecutor;
 use crate::client::Client;
 use crate::input::Input;
 use crate::interrupts::Interrupts;
-use crate::options::{Command, HELP, Options};
+use crate::options::{Command, HELP, Options, Publication};
 use crate::terminal::RawMode;
 
 mod backoff;
@@ -49,14 +54,17 @@ mod http;
 mod input;
 mod interrupts;
 mod options;
+mod publisher;
 mod response;
 mod screen;
 mod terminal;
+mod topic;
 mod url;
 
 fn main() -> ExitCode {
     match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Talk(options)) => talk(options),
+        Ok(Command::Publish(publication)) => publish(publication),
         Ok(Command::Help) => say(HELP),
         Ok(Command::Version) => say(concat!("falconet-client ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => fail(&error, WRONG_USAGE),
@@ -89,6 +97,14 @@ fn converse<F: Future<Output = bool>>(
     match run(|reactor| client(reactor, interrupts)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => FAILURE.into(),
+        Err(error) => fail(&format!("can't wait for events: {error}"), FAILURE),
+    }
+}
+
+fn publish(publication: Publication) -> ExitCode {
+    match run(|reactor| publisher::publish(publication, reactor)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(why)) => fail(&why, FAILURE),
         Err(error) => fail(&format!("can't wait for events: {error}"), FAILURE),
     }
 }

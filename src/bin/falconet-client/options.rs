@@ -1,12 +1,16 @@
 //! What the command line says.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::time::Duration;
 
+use async_tungstenite::tungstenite::protocol::Message;
 use falconet::cli::parse_time;
 use lexopt::Arg::{Long, Short, Value};
+use lexopt::Parser;
 
+use crate::input::message;
+use crate::topic::{TopicError, TopicName};
 use crate::url::{Url, UrlError};
 
 /// What the command line asks for.
@@ -14,13 +18,15 @@ use crate::url::{Url, UrlError};
 pub(crate) enum Command {
     /// Talk to a server.
     Talk(Options),
+    /// Publish to a topic.
+    Publish(Publication),
     /// Print the help.
     Help,
     /// Print the version.
     Version,
 }
 
-/// How to talk to which server.
+/// How to be connected to which server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     /// The server. Default `ws://localhost:8080/`.
@@ -34,28 +40,36 @@ pub(crate) struct Options {
     pub(crate) idle_timeout: Option<Duration>,
 }
 
+/// What to publish.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Publication {
+    /// The topic on its server.
+    pub(crate) url: Url,
+    /// The message; `None` is each line of stdin.
+    pub(crate) message: Option<Message>,
+}
+
 /// Reads the command line, without the program's name.
 ///
 /// # Errors
 /// [`UsageError`], which says what would be right.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
-    let mut parser = lexopt::Parser::from_args(arguments);
-    let mut options = Options {
-        url: DEFAULT_URL.parse()?,
-        reconnect: true,
-        ping_every: Some(Duration::from_secs(25)),
-        idle_timeout: Some(Duration::from_secs(75)),
-    };
+    let mut arguments = arguments.into_iter().peekable();
+    let is_publication = arguments.next_if(|first| first == "pub").is_some();
+    let parser = Parser::from_args(arguments);
+    if is_publication { parse_publication(parser) } else { parse_talk(parser) }
+}
+
+fn parse_talk(mut parser: Parser) -> Result<Command, UsageError> {
+    let mut options = Options::new(DEFAULT_URL.parse()?);
     let mut urls = 0;
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
             Long("no-reconnect") => options.reconnect = false,
-            Long("ping-every") => options.ping_every = time("--ping-every", &parser.value()?)?,
-            Long("idle-timeout") => {
-                options.idle_timeout = time("--idle-timeout", &parser.value()?)?;
-            }
+            Long("ping-every") => options.ping_every = time("--ping-every", &mut parser)?,
+            Long("idle-timeout") => options.idle_timeout = time("--idle-timeout", &mut parser)?,
             Value(url) if urls == 0 => {
                 options.url = url.to_string_lossy().parse()?;
                 urls += 1;
@@ -63,23 +77,64 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             other => return Err(other.unexpected().into()),
         }
     }
-    if let (Some(ping), Some(idle)) = (options.ping_every, options.idle_timeout)
-        && idle <= ping
-    {
-        return Err(UsageError(format!(
-            "--idle-timeout is {idle:?}: expected more than --ping-every, {ping:?}, or the server \
-             is given up before it is asked for a sign of life"
-        )));
-    }
+    options.check_times()?;
     Ok(Command::Talk(options))
 }
 
-fn time(option: &str, value: &OsString) -> Result<Option<Duration>, UsageError> {
+fn parse_publication(mut parser: Parser) -> Result<Command, UsageError> {
+    let mut url = Url::of_server(DEFAULT_SERVER)?;
+    let (mut topic, mut words) = (None, None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("server") => url = Url::of_server(&parser.value()?.to_string_lossy())?,
+            Value(name) if topic.is_none() => topic = Some(topic_name(&name)?),
+            Value(value) if words.is_none() => words = Some(value),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    url.target = topic.ok_or_else(no_topic)?.path();
+    let words = words.filter(|words| words != "-");
+    let message = words.map(|words| message(words.as_encoded_bytes()));
+    Ok(Command::Publish(Publication { url, message }))
+}
+
+impl Options {
+    fn new(url: Url) -> Self {
+        Self {
+            url,
+            reconnect: true,
+            ping_every: Some(Duration::from_secs(25)),
+            idle_timeout: Some(Duration::from_secs(75)),
+        }
+    }
+
+    fn check_times(&self) -> Result<(), UsageError> {
+        match (self.ping_every, self.idle_timeout) {
+            (Some(ping), Some(idle)) if idle <= ping => Err(UsageError(format!(
+                "--idle-timeout is {idle:?}: expected more than --ping-every, {ping:?}, or the \
+                 server is given up before it is asked for a sign of life"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn time(option: &str, parser: &mut Parser) -> Result<Option<Duration>, UsageError> {
+    let value = parser.value()?;
     let text = value.to_string_lossy();
     let time = parse_time(&text).map_err(|expected| {
         UsageError(format!("{option} `{}`: {expected}", text.escape_debug()))
     })?;
     Ok(Some(time).filter(|time| !time.is_zero()))
+}
+
+fn topic_name(name: &OsStr) -> Result<TopicName, TopicError> {
+    name.to_string_lossy().parse()
+}
+
+fn no_topic() -> UsageError {
+    UsageError("expected the NAME of a topic".to_owned())
 }
 
 /// What is wrong with the command line; `Display` is a line for people.
@@ -88,6 +143,12 @@ pub(crate) struct UsageError(String);
 
 impl From<lexopt::Error> for UsageError {
     fn from(error: lexopt::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<TopicError> for UsageError {
+    fn from(error: TopicError) -> Self {
         Self(error.to_string())
     }
 }
@@ -110,12 +171,17 @@ pub(crate) const HELP: &str = "\
 falconet-client: a console client for WebSocket servers
 
 Usage: falconet-client [OPTION...] [URL]
+       falconet-client pub [--server URL] NAME [MESSAGE|-]
 
 URL is ws://HOST[:PORT][/PATH] or unix:PATH [default: ws://localhost:8080/].
 
 In a terminal each keystroke is a message, and so is a paste. ESC closes the
 connection; then R reconnects, and any other key exits. Otherwise each line of
 stdin is a message, and each message received a line of stdout.
+
+pub publishes MESSAGE, or each line of stdin, to the topic NAME of a falconet,
+and prints nothing when that went well. From cron, over a Unix socket:
+  falconet-client pub --server unix:/run/falconet.sock backups \"done\"
 
 Options:
   --no-reconnect           do not reconnect when the connection is lost
@@ -126,10 +192,16 @@ Options:
   -h, --help               print this, and exit
   -V, --version            print the version, and exit
 
+Options of pub:
+  --server URL             http://HOST[:PORT] or unix:PATH
+                           [default: http://localhost:8080]
+
 Times are like 250ms, 25s, 2m, 1h.
-Exit codes: 0 the connection ended as wished, 1 it did not, 2 wrong usage.
+Exit codes: 0 the connection ended as wished, or all was published; 1 it did
+not, or was not; 2 wrong usage.
 ";
 const DEFAULT_URL: &str = "ws://localhost:8080/";
+const DEFAULT_SERVER: &str = "http://localhost:8080";
 
 #[cfg(test)]
 mod tests {
@@ -152,11 +224,32 @@ mod tests {
             (&["ws://a", "ws://b"], "unexpected argument"),
             (&["--frobnicate"], "--frobnicate"),
             (&["localhost"], "`localhost` is no server's URL"),
+            (&["pub"], "the NAME of a topic"),
+            (&["pub", "a/../b"], "`a/../b` is no topic's name"),
+            (&["pub", "--server", "http://pi/x", "a"], "without a path"),
+            (&["pub", "a", "b", "c"], "unexpected argument"),
+            (&["pub", "--sse", "a"], "--sse"),
         ] {
             let error = parsed(arguments).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
         assert_eq!(parsed(&["-h"]), Ok(Command::Help));
+        assert_eq!(parsed(&["pub", "--help"]), Ok(Command::Help));
         assert_eq!(parsed(&["--version"]), Ok(Command::Version));
+    }
+
+    #[test]
+    fn a_publication_is_a_message_or_stdin() {
+        for (arguments, expected) in [
+            (&["pub", "a/b", "done"][..], Some(Message::text("done"))),
+            (&["pub", "a/b", ""], Some(Message::text(""))),
+            (&["pub", "--server=unix:/x", "a/b", "--", "-v"], Some(Message::text("-v"))),
+            (&["pub", "a/b", "-"], None),
+            (&["pub", "a/b"], None),
+        ] {
+            let Ok(Command::Publish(publication)) = parsed(arguments) else { panic!("right") };
+            assert_eq!(publication.url.target, "/topics/a/b");
+            assert_eq!(publication.message, expected, "{arguments:?}");
+        }
     }
 }

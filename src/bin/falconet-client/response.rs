@@ -56,6 +56,12 @@ impl Response {
         parts.any(|part| part.trim().eq_ignore_ascii_case(token))
     }
 
+    /// Whether another request may follow on the same connection, after `body`.
+    pub(crate) fn may_be_followed(&self, body: &[u8]) -> bool {
+        let is_whole = self.body_bytes() == Some(body.len());
+        is_whole && self.version == 1 && !self.has_token("connection", "close")
+    }
+
     /// How long the body is, if the head says so.
     pub(crate) fn body_bytes(&self) -> Option<usize> {
         self.single("content-length").filter(|_| !self.has("transfer-encoding"))?.parse().ok()
@@ -132,6 +138,23 @@ mod tests {
         assert_eq!(response.single("content-length"), Some("3"));
         assert!(response.has_token("connection", "close") && !response.has("upgrade"));
         assert!(Response::parse(b"SSH-2.0-x\r\n").is_err());
+    }
+
+    #[test]
+    fn only_a_body_whose_end_is_known_may_be_followed() {
+        for (head, is_followed) in [
+            ("HTTP/1.1 202 A\r\nContent-Length: 2\r\n", true),
+            ("HTTP/1.1 202 A\r\nContent-Length: 2\r\nConnection: keep-alive\r\n", true),
+            ("HTTP/1.1 202 A\r\nContent-Length: 3\r\n", false),
+            ("HTTP/1.1 202 A\r\nContent-Length: 2\r\nContent-Length: 2\r\n", false),
+            ("HTTP/1.1 202 A\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n", false),
+            ("HTTP/1.1 202 A\r\nContent-Length: 2\r\nConnection: close\r\n", false),
+            ("HTTP/1.0 202 A\r\nContent-Length: 2\r\n", false),
+            ("HTTP/1.1 202 A\r\n", false),
+        ] {
+            let response = parsed(&format!("{head}\r\n"));
+            assert_eq!(response.may_be_followed(b"{}"), is_followed, "{head}");
+        }
     }
 
     #[test]

@@ -45,6 +45,21 @@ impl FromStr for Url {
     }
 }
 
+impl Url {
+    /// Reads the URL of a server as a whole, which has no path.
+    ///
+    /// # Errors
+    /// [`UrlError`], also if it has one.
+    pub(crate) fn of_server(text: &str) -> Result<Self, UrlError> {
+        let url: Self = text.parse()?;
+        if url.target != "/" {
+            let expected = "http://HOST[:PORT] or unix:PATH, without a path after the port";
+            return Err(UrlError { text: text.to_owned(), expected });
+        }
+        Ok(url)
+    }
+}
+
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -105,6 +120,17 @@ mod tests {
         ] {
             let error = text.parse::<Url>().unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("expected"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_servers_url_has_no_path() {
+        for text in ["http://pi:8080", "http://pi/", "ws://[::1]:9", "unix:/run/falconet.sock"] {
+            assert_eq!(Url::of_server(text).unwrap().target, "/", "{text}");
+        }
+        for text in ["http://pi/chat", "ws://pi?x"] {
+            let error = Url::of_server(text).unwrap_err().to_string();
+            assert!(error.contains("without a path"), "{error}");
         }
     }
 }

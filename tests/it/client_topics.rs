@@ -1,0 +1,296 @@
+//! falconet-client pub, against servers that do what a test tells them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use crate::client::*;
+use crate::rig::*;
+
+const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
+/// What `pub` sends, byte by byte.
+fn post(host: &str, topic: &str, kind: &str, body: &str) -> String {
+    format!(
+        "POST /topics/{topic} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\n\
+         Content-Length: {}\r\nUser-Agent: falconet-client/{}\r\n\r\n{body}",
+        body.len(),
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// What a server says that has accepted a message, with more header `fields`.
+fn accepted(fields: &str) -> String {
+    let body = "{\"topic\":\"a\",\"sequence\":7,\"subscribers\":0}";
+    format!("HTTP/1.1 202 Accepted\r\nContent-Length: {}\r\n{fields}\r\n{body}", body.len())
+}
+
+/// Reads a request with its body.
+fn read_request(stream: &mut impl Read) -> Vec<u8> {
+    let head = read_response_head(stream);
+    let length = header_of(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    [head.as_bytes(), &body].concat()
+}
+
+/// Reads the body of a request, and answers it.
+fn take(stream: &mut TcpStream, body: &str, answer: &str) {
+    let request = String::from_utf8(read_request(stream)).unwrap();
+    assert_eq!(body_of(&request), body);
+    stream.write_all(answer.as_bytes()).unwrap();
+}
+
+/// The next connection over a Unix socket.
+fn accept_unix(listener: &UnixListener) -> UnixStream {
+    listener.set_nonblocking(true).unwrap();
+    let mut connected = None;
+    wait_until("a client connects", || {
+        connected = listener.accept().ok();
+        connected.is_some()
+    });
+    let (stream, _) = connected.unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// How many bytes lie unread at the other end of a connection over IPv4 (proc_pid_net(5)).
+fn unread_bytes(stream: &TcpStream) -> u32 {
+    let port = format!(":{:04X}", stream.peer_addr().unwrap().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let unread = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, queue) = fields.get(4).filter(|_| fields[1].ends_with(&port))?.split_once(':')?;
+        u32::from_str_radix(queue, 16).ok()
+    });
+    unread.expect("the other end is on this host")
+}
+
+fn start(subcommand: &str, server: &FakeServer, arguments: &[&str]) -> Piped {
+    let server = format!("http://{}", server.address());
+    Piped::start(&[&[subcommand, "--server", &server], arguments].concat())
+}
+
+fn nobody_else_connects(server: &FakeServer) {
+    assert!(server.listener.accept().is_err(), "there is another connection");
+}
+
+#[test]
+fn a_message_is_published_with_one_post() {
+    for (message, kind) in [("done, käse\n", TEXT_PLAIN), ("", TEXT_PLAIN)] {
+        let server = FakeServer::start();
+        let client = start("pub", &server, &["home/backups", message]);
+        let mut stream = server.accept_raw();
+        let request = String::from_utf8(read_request(&mut stream)).unwrap();
+        let host = server.address().to_string();
+        assert_eq!(request, post(&host, "home/backups", kind, message));
+        stream.write_all(accepted("").as_bytes()).unwrap();
+        assert_eq!(client.finish(), (0, String::new(), String::new()));
+    }
+}
+
+#[test]
+fn lines_are_published_one_after_the_other_over_one_connection() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a", "-"]);
+    client.send(b"one\r\n\n\xff\x00\nlast without newline");
+    let mut stream = server.accept_raw();
+    drop(client.stdin.take());
+    for (kind, body) in [
+        (TEXT_PLAIN, &b"one"[..]),
+        (TEXT_PLAIN, b""),
+        ("application/octet-stream", b"\xff\x00"),
+        (TEXT_PLAIN, b"last without newline"),
+    ] {
+        let request = read_request(&mut stream);
+        let text = String::from_utf8_lossy(&request);
+        assert_eq!(header_of(&text, "content-type"), Some(kind));
+        assert!(request.ends_with(&[b"\r\n\r\n", body].concat()), "{text}");
+        stream.write_all(accepted("").as_bytes()).unwrap();
+    }
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+    nobody_else_connects(&server);
+}
+
+#[test]
+fn publishing_goes_on_over_a_new_connection_where_the_server_ends_one() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a"]);
+    client.send("one\ntwo\n");
+    let mut first = server.accept_raw();
+    take(&mut first, "one", &accepted("Connection: close\r\n"));
+    let mut second = server.accept_raw();
+    take(&mut second, "two", &accepted(""));
+    assert_eq!(first.read(&mut [0]).unwrap(), 0, "the first connection is of no more use");
+    wait_until("the client has read the answer", || unread_bytes(&second) == 0);
+    // It says why it ends an idle connection, unasked.
+    second.write_all(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n").unwrap();
+    drop(second);
+    client.send("three\n");
+    let mut third = server.accept_raw();
+    take(&mut third, "three", &accepted(""));
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+}
+
+#[test]
+fn a_message_is_sent_again_only_if_a_kept_connection_ends_without_an_answer() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a"]);
+    client.send("one\ntwo\n");
+    let mut first = server.accept_raw();
+    take(&mut first, "one", &accepted(""));
+    take(&mut first, "two", "");
+    drop(first);
+    let mut second = server.accept_raw();
+    take(&mut second, "two", "");
+    drop(second);
+    let (code, stdout, stderr) = client.finish();
+    let expected = "falconet-client: line 2: refused: the connection broke before the response: \
+                    the server hung up\n";
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", expected));
+    nobody_else_connects(&server);
+
+    let mut client = start("pub", &server, &["a"]);
+    client.send("one\ntwo\n");
+    let mut stream = server.accept_raw();
+    take(&mut stream, "one", &accepted(""));
+    take(&mut stream, "two", "HTTP/1.1 2");
+    drop(stream);
+    assert_eq!(client.finish().0, 1, "it began to answer: who knows what it did");
+    nobody_else_connects(&server);
+}
+
+#[test]
+fn a_server_that_ends_each_connection_without_a_word_loses_no_message() {
+    let path = socket_path("abrupt");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut client = Piped::start(&["pub", "--server", &format!("unix:{}", path.display()), "a"]);
+    let messages: Vec<String> = (0..100).map(|number| format!("message {number}")).collect();
+    client.send(messages.join("\n"));
+    drop(client.stdin.take());
+    for message in &messages {
+        let mut stream = accept_unix(&listener);
+        let request = String::from_utf8(read_request(&mut stream)).unwrap();
+        assert_eq!(body_of(&request), message);
+        stream.write_all(accepted("").as_bytes()).unwrap();
+    }
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_given_up_and_not_asked_again() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a"]);
+    client.send("one\ntwo\n");
+    let mut stream = server.accept_raw();
+    take(&mut stream, "one", &accepted(""));
+    take(&mut stream, "two", "");
+
+    // Nor is one that does not read.
+    let deaf = FakeServer::start();
+    let mut unheard = start("pub", &deaf, &["a"]);
+    let mut stdin = unheard.stdin.take().unwrap();
+    let line = [b"one\n", &vec![b'x'; 15 << 20][..], b"\n"].concat();
+    let writer = std::thread::spawn(move || stdin.write_all(&line));
+    let mut stream = deaf.accept_raw();
+    take(&mut stream, "one", &accepted(""));
+
+    for (client, server) in [(client, server), (unheard, deaf)] {
+        let (code, _, stderr) = client.finish();
+        let expected = "falconet-client: line 2: refused: no response within 5 s\n";
+        assert_eq!((code, stderr.as_str()), (1, expected));
+        nobody_else_connects(&server);
+    }
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_refusal_is_one_line_and_ends_the_publishing() {
+    let server = FakeServer::start();
+    let client = start("pub", &server, &["a", "hello"]);
+    take(
+        &mut server.accept_raw(),
+        "hello",
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: 23\r\n\r\nnot\x1b[2J you\nsecond line",
+    );
+    let (code, stdout, stderr) = client.finish();
+    let expected = "falconet-client: refused: 403 Forbidden: not\\u{1b}[2J you\n";
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", expected));
+
+    let mut client = start("pub", &server, &["a"]);
+    client.send("one\ntwo\n");
+    take(&mut server.accept_raw(), "one", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let (code, _, stderr) = client.finish();
+    assert_eq!((code, stderr.as_str()), (1, "falconet-client: line 1: refused: 200 OK\n"));
+    nobody_else_connects(&server);
+}
+
+#[test]
+fn a_refusal_is_heard_before_all_is_sent() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a"]);
+    let mut stdin = client.stdin.take().unwrap();
+    let line = [&vec![b'x'; 15 << 20][..], b"\n"].concat();
+    let writer = std::thread::spawn(move || stdin.write_all(&line));
+    let mut stream = server.accept_raw();
+    read_response_head(&mut stream);
+    stream.write_all(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let (code, _, stderr) = client.finish();
+    let expected = "falconet-client: line 1: refused: 413 Payload Too Large\n";
+    assert_eq!((code, stderr.as_str()), (1, expected));
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_connection_with_a_message_half_sent_is_not_used_again() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a"]);
+    let mut stdin = client.stdin.take().unwrap();
+    let lines = [b"one\n", &vec![b'x'; 15 << 20][..], b"\ntwo\n"].concat();
+    let writer = std::thread::spawn(move || stdin.write_all(&lines));
+    let mut first = server.accept_raw();
+    take(&mut first, "one", &accepted(""));
+    read_response_head(&mut first);
+    first.write_all(accepted("").as_bytes()).unwrap();
+    take(&mut server.accept_raw(), "two", &accepted(""));
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_message_is_published_over_a_unix_socket() {
+    let path = socket_path("pub");
+    let server = format!("unix:{}", path.display());
+    let (code, _, stderr) = Piped::start(&["pub", "--server", &server, "a", "hello"]).finish();
+    assert_eq!(code, 1);
+    assert!(stderr.starts_with("falconet-client: refused: unix:"), "{stderr}");
+    assert!(stderr.contains("No such file") && stderr.lines().count() == 1, "{stderr}");
+
+    let listener = UnixListener::bind(&path).unwrap();
+    let client = Piped::start(&["pub", "--server", &server, "a", "hello"]);
+    let mut stream = accept_unix(&listener);
+    let request = String::from_utf8(read_request(&mut stream)).unwrap();
+    assert_eq!(request, post("localhost", "a", TEXT_PLAIN, "hello"));
+    stream.write_all(accepted("").as_bytes()).unwrap();
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_wrong_topic_or_server_exits_with_2() {
+    for (arguments, part) in [
+        (&["pub", "a//b", "x"][..], "`a//b` is no topic's name: expected 1 to 128 bytes"),
+        (&["pub", "--server", "http://localhost/a", "a"], "without a path"),
+        (&["pub"], "the NAME of a topic"),
+    ] {
+        let (code, stdout, stderr) = Piped::start(arguments).finish();
+        assert_eq!((code, stdout.as_str()), (2, ""));
+        assert!(stderr.starts_with("falconet-client: ") && stderr.contains(part), "{stderr}");
+    }
+    let (_, help, _) = Piped::start(&["pub", "-h"]).finish();
+    let example = "falconet-client pub --server unix:/run/falconet.sock backups \"done\"";
+    assert!(help.contains(example), "{help}");
+}
