@@ -1,15 +1,25 @@
-//! falconet-client pub, against servers that do what a test tells them.
+//! falconet-client pub and sub, against servers that do what a test tells them.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use tungstenite::Message;
+use tungstenite::handshake::server::{Request, Response};
+use tungstenite::protocol::WebSocket;
 
 use crate::client::*;
 use crate::rig::*;
 
 const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
+const EVENT_STREAM: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+
 /// What `pub` sends, byte by byte.
 fn post(host: &str, topic: &str, kind: &str, body: &str) -> String {
     format!(
@@ -75,6 +85,27 @@ fn start(subcommand: &str, server: &FakeServer, arguments: &[&str]) -> Piped {
 
 fn nobody_else_connects(server: &FakeServer) {
     assert!(server.listener.accept().is_err(), "there is another connection");
+}
+
+/// The next WebSocket, and what was asked for.
+fn accept_websocket(server: &FakeServer) -> (WebSocket<TcpStream>, String) {
+    let mut target = String::new();
+    #[allow(clippy::result_large_err, reason = "the library's signature")]
+    let note = |request: &Request, response: Response| {
+        target = request.uri().to_string();
+        Ok(response)
+    };
+    let socket = tungstenite::accept_hdr(server.accept_raw(), note).expect("a handshake");
+    (socket, target)
+}
+
+/// The next request for events, answered with `events`.
+fn stream_events(server: &FakeServer, events: &str) -> (TcpStream, String) {
+    let mut stream = server.accept_raw();
+    let head = read_response_head(&mut stream);
+    assert_eq!(header_of(&head, "accept"), Some("text/event-stream"));
+    stream.write_all(format!("{EVENT_STREAM}{events}").as_bytes()).unwrap();
+    (stream, head)
 }
 
 #[test]
@@ -283,6 +314,8 @@ fn a_message_is_published_over_a_unix_socket() {
 fn a_wrong_topic_or_server_exits_with_2() {
     for (arguments, part) in [
         (&["pub", "a//b", "x"][..], "`a//b` is no topic's name: expected 1 to 128 bytes"),
+        (&["sub", "../a"], "`../a` is no topic's name: expected 1 to 128 bytes"),
+        (&["sub", "--sse", "--last", "x", "a"], "--last `x`: expected a count"),
         (&["pub", "--server", "http://localhost/a", "a"], "without a path"),
         (&["pub"], "the NAME of a topic"),
     ] {
@@ -290,7 +323,159 @@ fn a_wrong_topic_or_server_exits_with_2() {
         assert_eq!((code, stdout.as_str()), (2, ""));
         assert!(stderr.starts_with("falconet-client: ") && stderr.contains(part), "{stderr}");
     }
-    let (_, help, _) = Piped::start(&["pub", "-h"]).finish();
+    let (_, help, _) = Piped::start(&["sub", "-h"]).finish();
     let example = "falconet-client pub --server unix:/run/falconet.sock backups \"done\"";
-    assert!(help.contains(example), "{help}");
+    assert!(help.contains(example) && help.contains("falconet-client sub "), "{help}");
+}
+
+#[test]
+fn a_subscriber_prints_messages_and_asks_for_the_last_ones_only_at_first() {
+    let server = FakeServer::start();
+    let mut client = start("sub", &server, &["home/attic", "--last", "3"]);
+    // Neither what comes from stdin nor its end matters.
+    client.send("ignored\n");
+    drop(client.stdin.take());
+    // This is no connection yet.
+    server.answer("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    let (mut socket, target) = accept_websocket(&server);
+    assert_eq!(target, "/topics/home/attic?mode=out&last=3");
+    socket.send(Message::text("one\x1b[1m")).unwrap();
+    socket.send(Message::binary(b"\x00two".to_vec())).unwrap();
+    assert_eq!([client.line(), client.line()], ["one\x1b[1m\n", "\0two\n"]);
+    drop(socket);
+    client.wait_for_news("lost: ");
+    let (mut socket, target) = accept_websocket(&server);
+    assert_eq!(target, "/topics/home/attic?mode=out");
+    client.wait_for_news("reconnected to http://127.0.0.1:");
+    socket.send(Message::text("three")).unwrap();
+    assert_eq!(client.line(), "three\n");
+    client.signal(Signal::INT);
+    assert_eq!(read_to_close(&mut socket), Some(1000));
+    drop(socket);
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+}
+
+#[test]
+fn a_subscriber_that_shall_not_reconnect_does_not() {
+    let server = FakeServer::start();
+    let client = start("sub", &server, &["--no-reconnect", "a"]);
+    drop(accept_websocket(&server));
+    let (code, _, stderr) = client.finish();
+    assert!(code == 1 && stderr.starts_with("lost: "), "{stderr}");
+
+    let client = start("sub", &server, &["--no-reconnect", "--sse", "a"]);
+    drop(stream_events(&server, "data: cut off\n"));
+    let (code, stdout, stderr) = client.finish();
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", "lost: the server hung up\n"));
+}
+
+#[test]
+fn on_a_terminal_a_subscriber_prints_nothing_that_steers_it_and_reads_no_keys() {
+    let server = FakeServer::start();
+    let url = format!("http://{}", server.address());
+    let mut typist = Typist::start(&["sub", "--sse", "--server", &url, "a"]);
+    let (_stream, _) = stream_events(&server, "data: x\n\ndata: \x1b[2J\n\n");
+    typist.wait_for("x\r\n\\u{1b}[2J\r\n");
+    assert_eq!(mode(&typist.tty), typist.found);
+
+    let mut typist = Typist::start(&["sub", "--server", &url, "a"]);
+    let (mut socket, _) = accept_websocket(&server);
+    socket.send(Message::text("\x1b[2J")).unwrap();
+    typist.wait_for("\\u{1b}[2J\r\n");
+    assert_eq!(mode(&typist.tty), typist.found);
+}
+
+#[test]
+fn events_are_printed_and_followed_from_the_last_one_seen() {
+    let server = FakeServer::start();
+    let client = start("sub", &server, &["--sse", "--last", "2", "home/attic"]);
+    let events = ":beat\n\nid: 5\ndata: one\ndata: and\ndata: \n\nevent: binary\nid: 6\n\
+                  data: AP9iaW4=\n\nevent: new\nid: 7\ndata: unknown\n\nid: 8\ndata: cut off\n";
+    let (stream, head) = stream_events(&server, events);
+    assert!(head.starts_with("GET /topics/home/attic?last=2 HTTP/1.1\r\n"), "{head}");
+    assert_eq!(header_of(&head, "last-event-id"), None);
+    assert_eq!([client.line(), client.line(), client.line()], ["one\n", "and\n", "\n"]);
+    assert_eq!(client.line(), "\0\u{fffd}bin\n");
+    drop(stream);
+    client.wait_for_news("lost: the server hung up");
+    // Two more, since one without events changes nothing.
+    for _ in 0..2 {
+        let (_, head) = stream_events(&server, ":beat\n");
+        assert!(head.starts_with("GET /topics/home/attic HTTP/1.1\r\n"), "{head}");
+        assert_eq!(header_of(&head, "last-event-id"), Some("7"));
+        client.wait_for_news("reconnected to http://127.0.0.1:");
+    }
+    let (_stream, _) = stream_events(&server, "event: lagged\ndata: 3\n\nid: 11\ndata: later\n\n");
+    client.wait_for_news("reconnected to http://127.0.0.1:");
+    assert_eq!(client.wait_for_news("lost 3"), "falconet-client: lost 3 messages\n");
+    assert_eq!(client.line(), "later\n");
+    client.signal(Signal::INT);
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+}
+
+#[test]
+fn a_silent_stream_of_events_is_given_up() {
+    let server = FakeServer::start();
+    let arguments = ["--sse", "--idle-timeout", "300ms", "--no-reconnect", "a"];
+    let client = start("sub", &server, &arguments);
+    let (_stream, _) = stream_events(&server, "data: x\n\n");
+    let (code, stdout, stderr) = client.finish();
+    assert_eq!((code, stdout.as_str()), (1, "x\n"));
+    assert_eq!(stderr, "lost: nothing heard from the server for 300ms\n");
+}
+
+#[test]
+fn what_is_no_stream_of_events_is_refused() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
+    for (answer, expected) in [
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nno\n", "refused: 404 Not Found: no"),
+        ("HTTP/1.1 200 OK\r\n\r\n", "refused: the response is not text/event-stream"),
+        (
+            &format!("{ok}Transfer-Encoding: chunked\r\n\r\n"),
+            "refused: the response has a Transfer",
+        ),
+    ] {
+        let server = FakeServer::start();
+        let client = start("sub", &server, &["--sse", "a"]);
+        server.answer(answer);
+        let (code, _, stderr) = client.finish();
+        assert!(code == 1 && stderr.starts_with(expected), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "it is not tried again: {stderr}");
+    }
+    for (events, rule) in [
+        ("id: 4\nevent: binary\ndata: !\n\n", "a binary event is not base64"),
+        ("id: 4\nevent: lagged\ndata: many\n\n", "it does not say how many were lost"),
+    ] {
+        let server = FakeServer::start();
+        let client = start("sub", &server, &["--sse", "a"]);
+        stream_events(&server, events);
+        client.wait_for_news(&format!("lost: the server broke the rules: {rule}"));
+        let (_stream, head) = stream_events(&server, "");
+        assert_eq!(header_of(&head, "last-event-id"), Some("4"), "the wrong event is passed over");
+        client.wait_for_news("reconnected to ");
+        client.signal(Signal::INT);
+        assert_eq!(client.finish().0, 0);
+    }
+}
+
+#[test]
+fn a_stdout_that_fails_ends_a_subscriber_and_one_nobody_reads_is_no_failure() {
+    let server = FakeServer::start();
+    let url = format!("http://{}", server.address());
+    let arguments = ["sub", "--sse", "--server", &url, "a"];
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    for (stdout, expected) in [
+        (Stdio::from(full), (1, "can't write to stdout: No space left on device (os error 28)\n")),
+        (Stdio::from(writer), (0, "")),
+    ] {
+        let mut command = client(&arguments);
+        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+        let child = child.spawn().unwrap();
+        let (_stream, _) = stream_events(&server, "data: x\n\n");
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), stderr.as_str()), (Some(expected.0), expected.1));
+    }
 }

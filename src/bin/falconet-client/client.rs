@@ -110,6 +110,9 @@ impl Client {
             Some(Ok(opened)) => opened,
         };
         self.greet();
+        if let Some(target) = self.options.next_target.take() {
+            self.options.url.target = target;
+        }
         let mut connection = Connection::begin(transport, early, &self.options).await;
         let end = self.converse(&mut connection).await;
         self.has_closed = connection.is_closing();

@@ -11,7 +11,7 @@ use falconet::net::{Reactor, Sleep, Timer, Watched};
 
 use crate::connection::MAX_MESSAGE_BYTES;
 
-/// Stdin, read as keys or as lines.
+/// Stdin, read as keys, as lines, or not at all.
 pub(crate) struct Input {
     /// Stdin, unless it is always ready, as files are.
     watched: Option<Watched<Stdin>>,
@@ -25,6 +25,7 @@ pub(crate) struct Input {
 enum Decoder {
     Keys(Keys),
     Lines(Lines),
+    Nothing,
 }
 
 /// What came from stdin.
@@ -53,14 +54,24 @@ impl Input {
         Self::read(reactor, Decoder::Lines(Lines::default()))
     }
 
+    /// Leaves stdin alone: nothing ever comes, not even an end.
+    pub(crate) fn nothing(reactor: &Rc<Reactor>) -> Self {
+        Self {
+            watched: None,
+            chunk: Vec::new(),
+            decoder: Decoder::Nothing,
+            timer: Timer::new(reactor),
+            lone_escape: None,
+            has_ended: false,
+        }
+    }
+
     fn read(reactor: &Rc<Reactor>, decoder: Decoder) -> Self {
         Self {
             watched: Watched::new(reactor, io::stdin()).ok(),
             chunk: vec![0; CHUNK_BYTES],
             decoder,
-            timer: Timer::new(reactor),
-            lone_escape: None,
-            has_ended: false,
+            ..Self::nothing(reactor)
         }
     }
 
@@ -75,6 +86,7 @@ impl Input {
             let next = match &mut self.decoder {
                 Decoder::Keys(keys) => keys.next(),
                 Decoder::Lines(lines) => lines.next(self.has_ended),
+                Decoder::Nothing => return Poll::Pending,
             };
             if let Some(typed) = next {
                 self.has_ended |= matches!(typed, Typed::Failed(_));
@@ -90,6 +102,7 @@ impl Input {
                     match &mut self.decoder {
                         Decoder::Keys(keys) => keys.feed(&self.chunk[..count]),
                         Decoder::Lines(lines) => lines.feed(&self.chunk[..count]),
+                        Decoder::Nothing => {}
                     }
                 }
                 // A terminal that has gone away.

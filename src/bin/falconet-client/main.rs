@@ -4,6 +4,7 @@
 //! falconet-client [OPTION...] [URL]          URL: ws://HOST[:PORT][/PATH] or unix:PATH
 //! printf 'a\nb\n' | falconet-client          prints a and b, and exits with 0
 //! falconet-client pub NAME [MESSAGE|-]       publishes to a topic
+//! falconet-client sub [--sse] NAME           prints what is published to it
 //! ```
 //!
 //! In a terminal each keystroke is sent as a text message: a whole character, or all that is pasted at
@@ -29,7 +30,8 @@
 //!
 //! `pub` publishes the message, or each line of stdin, by HTTP requests one after the other over one
 //! connection, and stops at the first that is not accepted. What may have been accepted is not sent
-//! again, with one exception told in `publisher.rs`.
+//! again, with one exception told in `publisher.rs`. `sub` never reads stdin. Over a WebSocket what
+//! is published while it is not connected is missed; with `--sse` it asks for it when it is again.
 
 #![forbid(unsafe_code)]
 
@@ -41,6 +43,7 @@ use falconet::net::Reactor;
 use smol::LocalExecutor;
 
 use crate::client::Client;
+use crate::follower::Follower;
 use crate::input::Input;
 use crate::interrupts::Interrupts;
 use crate::options::{Command, HELP, Options, Publication};
@@ -49,6 +52,7 @@ use crate::terminal::RawMode;
 mod backoff;
 mod client;
 mod connection;
+mod follower;
 mod handshake;
 mod http;
 mod input;
@@ -57,6 +61,7 @@ mod options;
 mod publisher;
 mod response;
 mod screen;
+mod sse;
 mod terminal;
 mod topic;
 mod url;
@@ -65,6 +70,13 @@ fn main() -> ExitCode {
     match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Talk(options)) => talk(options),
         Ok(Command::Publish(publication)) => publish(publication),
+        Ok(Command::Subscribe(options)) => converse(None, |reactor, interrupts| {
+            let input = Input::nothing(&reactor);
+            Client::new(options, reactor, input, interrupts).run()
+        }),
+        Ok(Command::Follow(options)) => {
+            converse(None, |reactor, interrupts| Follower::new(options, reactor, interrupts).run())
+        }
         Ok(Command::Help) => say(HELP),
         Ok(Command::Version) => say(concat!("falconet-client ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => fail(&error, WRONG_USAGE),

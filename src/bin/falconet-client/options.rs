@@ -20,6 +20,10 @@ pub(crate) enum Command {
     Talk(Options),
     /// Publish to a topic.
     Publish(Publication),
+    /// Print the messages of a topic, received over a WebSocket.
+    Subscribe(Options),
+    /// Print the messages of a topic, received as server-sent events.
+    Follow(Options),
     /// Print the help.
     Help,
     /// Print the version.
@@ -31,6 +35,8 @@ pub(crate) enum Command {
 pub(crate) struct Options {
     /// The server. Default `ws://localhost:8080/`.
     pub(crate) url: Url,
+    /// What to ask it for after the first connection; `None` is the same again. Default `None`.
+    pub(crate) next_target: Option<String>,
     /// Whether a connection that ended otherwise than wished is followed by another. Default true.
     pub(crate) reconnect: bool,
     /// How often to phone home with a Ping; `None` is never. Default 25 s.
@@ -55,9 +61,13 @@ pub(crate) struct Publication {
 /// [`UsageError`], which says what would be right.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let mut arguments = arguments.into_iter().peekable();
-    let is_publication = arguments.next_if(|first| first == "pub").is_some();
+    let subcommand = arguments.next_if(|first| first == "pub" || first == "sub");
     let parser = Parser::from_args(arguments);
-    if is_publication { parse_publication(parser) } else { parse_talk(parser) }
+    match subcommand {
+        None => parse_talk(parser),
+        Some(name) if name == "pub" => parse_publication(parser),
+        Some(_) => parse_subscription(parser),
+    }
 }
 
 fn parse_talk(mut parser: Parser) -> Result<Command, UsageError> {
@@ -99,10 +109,45 @@ fn parse_publication(mut parser: Parser) -> Result<Command, UsageError> {
     Ok(Command::Publish(Publication { url, message }))
 }
 
+fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
+    let mut options = Options::new(Url::of_server(DEFAULT_SERVER)?);
+    let (mut topic, mut last, mut is_sse) = (None, None, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("server") => options.url = Url::of_server(&parser.value()?.to_string_lossy())?,
+            Long("last") => last = Some(count("--last", &mut parser)?),
+            Long("sse") => is_sse = true,
+            Long("no-reconnect") => options.reconnect = false,
+            Long("ping-every") => options.ping_every = time("--ping-every", &mut parser)?,
+            Long("idle-timeout") => options.idle_timeout = time("--idle-timeout", &mut parser)?,
+            Value(name) if topic.is_none() => topic = Some(topic_name(&name)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let path = topic.ok_or_else(no_topic)?.path();
+    let (target, separator) = match is_sse {
+        true => (path, '?'),
+        false => (path + "?mode=out", '&'),
+    };
+    let first_target = match last {
+        Some(last) => format!("{target}{separator}last={last}"),
+        None => target.clone(),
+    };
+    options.url.target = first_target;
+    options.next_target = Some(target);
+    if is_sse {
+        return Ok(Command::Follow(options));
+    }
+    options.check_times()?;
+    Ok(Command::Subscribe(options))
+}
+
 impl Options {
     fn new(url: Url) -> Self {
         Self {
             url,
+            next_target: None,
             reconnect: true,
             ping_every: Some(Duration::from_secs(25)),
             idle_timeout: Some(Duration::from_secs(75)),
@@ -127,6 +172,14 @@ fn time(option: &str, parser: &mut Parser) -> Result<Option<Duration>, UsageErro
         UsageError(format!("{option} `{}`: {expected}", text.escape_debug()))
     })?;
     Ok(Some(time).filter(|time| !time.is_zero()))
+}
+
+fn count(option: &str, parser: &mut Parser) -> Result<u32, UsageError> {
+    let value = parser.value()?;
+    let text = value.to_string_lossy();
+    text.parse().map_err(|_| {
+        UsageError(format!("{option} `{}`: expected a count, such as 10", text.escape_debug()))
+    })
 }
 
 fn topic_name(name: &OsStr) -> Result<TopicName, TopicError> {
@@ -172,6 +225,7 @@ falconet-client: a console client for WebSocket servers
 
 Usage: falconet-client [OPTION...] [URL]
        falconet-client pub [--server URL] NAME [MESSAGE|-]
+       falconet-client sub [--server URL] [OPTION...] NAME
 
 URL is ws://HOST[:PORT][/PATH] or unix:PATH [default: ws://localhost:8080/].
 
@@ -183,6 +237,10 @@ pub publishes MESSAGE, or each line of stdin, to the topic NAME of a falconet,
 and prints nothing when that went well. From cron, over a Unix socket:
   falconet-client pub --server unix:/run/falconet.sock backups \"done\"
 
+sub prints each message of the topic NAME as a line. For example the last ten
+and all that follow, none lost when the connection is:
+  falconet-client sub --sse --last 10 backups
+
 Options:
   --no-reconnect           do not reconnect when the connection is lost
   --ping-every TIME        how often to send the server a Ping; 0 = never
@@ -192,9 +250,14 @@ Options:
   -h, --help               print this, and exit
   -V, --version            print the version, and exit
 
-Options of pub:
+Options of pub and sub:
   --server URL             http://HOST[:PORT] or unix:PATH
                            [default: http://localhost:8080]
+
+Options of sub, besides those above:
+  --last N                 begin with up to N messages that the server kept
+  --sse                    receive server-sent events, without Pings; after a
+                           lost connection go on where it broke
 
 Times are like 250ms, 25s, 2m, 1h.
 Exit codes: 0 the connection ended as wished, or all was published; 1 it did
@@ -229,12 +292,16 @@ mod tests {
             (&["pub", "--server", "http://pi/x", "a"], "without a path"),
             (&["pub", "a", "b", "c"], "unexpected argument"),
             (&["pub", "--sse", "a"], "--sse"),
+            (&["sub"], "the NAME of a topic"),
+            (&["sub", "a", "b"], "unexpected argument"),
+            (&["sub", "--last", "-1", "a"], "--last `-1`: expected a count"),
+            (&["sub", "--idle-timeout", "20s", "a"], "more than --ping-every"),
         ] {
             let error = parsed(arguments).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
         assert_eq!(parsed(&["-h"]), Ok(Command::Help));
-        assert_eq!(parsed(&["pub", "--help"]), Ok(Command::Help));
+        assert_eq!(parsed(&["sub", "--help"]), Ok(Command::Help));
         assert_eq!(parsed(&["--version"]), Ok(Command::Version));
     }
 
@@ -250,6 +317,26 @@ mod tests {
             let Ok(Command::Publish(publication)) = parsed(arguments) else { panic!("right") };
             assert_eq!(publication.url.target, "/topics/a/b");
             assert_eq!(publication.message, expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_asks_for_the_last_messages_only_at_first() {
+        for (arguments, first, next) in [
+            (&["sub", "a"][..], "/topics/a?mode=out", "/topics/a?mode=out"),
+            (&["sub", "a", "--last", "5"], "/topics/a?mode=out&last=5", "/topics/a?mode=out"),
+            (&["sub", "--sse", "a"], "/topics/a", "/topics/a"),
+            (&["sub", "--sse", "--last=5", "a"], "/topics/a?last=5", "/topics/a"),
+            (&["sub", "--sse", "--idle-timeout=9s", "a"], "/topics/a", "/topics/a"),
+        ] {
+            let is_sse = arguments.contains(&"--sse");
+            let options = match parsed(arguments) {
+                Ok(Command::Subscribe(options)) if !is_sse => options,
+                Ok(Command::Follow(options)) if is_sse => options,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(options.url.target, first);
+            assert_eq!(options.next_target.as_deref(), Some(next));
         }
     }
 }
