@@ -21,19 +21,19 @@ use tungstenite::protocol::{CloseFrame, WebSocket};
 use crate::rig::*;
 
 /// A client in a process of its own, with pipes for its stdin, stdout and stderr.
-struct Piped {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: Receiver<String>,
-    stderr: Receiver<String>,
+pub struct Piped {
+    pub child: Child,
+    pub stdin: Option<ChildStdin>,
+    pub stdout: Receiver<String>,
+    pub stderr: Receiver<String>,
 }
 
 impl Piped {
-    fn start(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         Self::spawn(client(arguments))
     }
 
-    fn spawn(mut command: Command) -> Self {
+    pub fn spawn(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -45,17 +45,17 @@ impl Piped {
         Self { stdin: child.stdin.take(), child, stdout, stderr }
     }
 
-    fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stdin.as_mut().expect("stdin is open").write_all(bytes.as_ref()).unwrap();
     }
 
     /// The next line on stdout.
-    fn line(&self) -> String {
+    pub fn line(&self) -> String {
         self.stdout.recv_timeout(PATIENCE).expect("a line on stdout")
     }
 
     /// Waits for a line on stderr that has `part` in it.
-    fn wait_for_news(&self, part: &str) -> String {
+    pub fn wait_for_news(&self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -67,14 +67,14 @@ impl Piped {
     }
 
     /// Ends its input, and returns its exit code and all that is left on stdout and stderr.
-    fn finish(mut self) -> (i32, String, String) {
+    pub fn finish(mut self) -> (i32, String, String) {
         drop(self.stdin.take());
         let stdout = rest(&self.stdout);
         let stderr = rest(&self.stderr);
         (exit_code(&mut self.child), stdout, stderr)
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         send_signal(&self.child, signal);
     }
 }
@@ -88,17 +88,17 @@ impl Drop for Piped {
 }
 
 /// A client on a pseudo-terminal of its own.
-struct Typist {
-    child: Child,
+pub struct Typist {
+    pub child: Child,
     keyboard: File,
-    tty: OwnedFd,
-    found: String,
+    pub tty: OwnedFd,
+    pub found: String,
     screen: Receiver<String>,
     seen: String,
 }
 
 impl Typist {
-    fn start(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
@@ -123,7 +123,7 @@ impl Typist {
     }
 
     /// Waits until the screen shows `part`, and forgets what is before its end.
-    fn wait_for(&mut self, part: &str) -> String {
+    pub fn wait_for(&mut self, part: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(at) = self.seen.find(part) {
@@ -153,14 +153,14 @@ impl Drop for Typist {
     }
 }
 
-fn client(arguments: &[&str]) -> Command {
+pub fn client(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_falconet-client"));
     command.env_clear().args(arguments);
     command
 }
 
 /// All there is to a terminal's mode.
-fn mode(tty: &OwnedFd) -> String {
+pub fn mode(tty: &OwnedFd) -> String {
     format!("{:?}", tcgetattr(tty).unwrap())
 }
 
@@ -204,7 +204,7 @@ fn rest(stream: &Receiver<String>) -> String {
     }
 }
 
-fn exit_code(child: &mut Child) -> i32 {
+pub fn exit_code(child: &mut Child) -> i32 {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
@@ -216,31 +216,31 @@ fn exit_code(child: &mut Child) -> i32 {
     }
 }
 
-fn send_signal(child: &Child, signal: Signal) {
+pub fn send_signal(child: &Child, signal: Signal) {
     let pid = Pid::from_raw(child.id() as i32).expect("a child has a pid");
     kill_process(pid, signal).expect("the child is ours");
 }
 
 /// A server that does what a test tells it, one connection at a time.
-struct FakeServer {
-    listener: TcpListener,
+pub struct FakeServer {
+    pub listener: TcpListener,
 }
 
 impl FakeServer {
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self { listener: TcpListener::bind("127.0.0.1:0").unwrap() }
     }
 
-    fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.listener.local_addr().unwrap()
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("ws://{}/", self.address())
     }
 
     /// The next connection, with its request head unread.
-    fn accept_raw(&self) -> TcpStream {
+    pub fn accept_raw(&self) -> TcpStream {
         self.listener.set_nonblocking(true).unwrap();
         let mut accepted = None;
         wait_until("a client connects", || {
@@ -260,7 +260,7 @@ impl FakeServer {
     }
 
     /// Answers the next request with `response`.
-    fn answer(&self, response: &str) {
+    pub fn answer(&self, response: &str) {
         let mut stream = self.accept_raw();
         read_response_head(&mut stream);
         stream.write_all(response.as_bytes()).unwrap();
@@ -274,7 +274,7 @@ fn close(mut socket: WebSocket<TcpStream>, code: CloseCode, reason: &str) {
 }
 
 /// Reads to the client's Close and answers it; returns its code.
-fn read_to_close(socket: &mut WebSocket<TcpStream>) -> Option<u16> {
+pub fn read_to_close(socket: &mut WebSocket<TcpStream>) -> Option<u16> {
     let mut code = None;
     loop {
         match socket.read() {
@@ -286,7 +286,7 @@ fn read_to_close(socket: &mut WebSocket<TcpStream>) -> Option<u16> {
 }
 
 /// A Unix socket's path that nobody else has.
-fn socket_path(name: &str) -> PathBuf {
+pub fn socket_path(name: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("falconet-{name}-{}.sock", std::process::id()));
     let _ = std::fs::remove_file(&path);
     path

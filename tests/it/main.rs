@@ -11,6 +11,7 @@
 
 mod cli;
 mod client;
+mod client_topics;
 mod conformance;
 mod embedded;
 mod files;

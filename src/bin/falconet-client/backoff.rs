@@ -20,7 +20,14 @@ impl Backoff {
         self.next_ceiling().mul_f64(u64::from_ne_bytes(random) as f64 / u64::MAX as f64)
     }
 
-    /// Begins anew: the last connection was a good one.
+    /// Begins anew if a connection lasted so long that it was a good one.
+    pub(crate) fn note_connection(&mut self, lasted: Duration) {
+        if lasted >= GOOD_AGE {
+            self.reset();
+        }
+    }
+
+    /// Begins anew.
     pub(crate) fn reset(&mut self) {
         self.attempts = 0;
     }
@@ -36,6 +43,8 @@ impl Backoff {
 const BASE: Duration = Duration::from_millis(500);
 /// No attempt comes later than this.
 const CAP: Duration = Duration::from_secs(30);
+/// A connection that lasted this long was a good one.
+const GOOD_AGE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -48,7 +57,9 @@ mod tests {
         assert_eq!(ceilings, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
         backoff.attempts = u32::MAX;
         assert_eq!(backoff.next_ceiling(), CAP);
-        backoff.reset();
+        backoff.note_connection(GOOD_AGE / 2);
+        assert_eq!(backoff.next_ceiling(), CAP);
+        backoff.note_connection(GOOD_AGE);
         assert_eq!(backoff.next_ceiling(), BASE);
     }
 

@@ -2,20 +2,19 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use async_channel::Receiver;
 use falconet::net::{Reactor, Timer};
-use futures_lite::{Stream, future};
+use futures_lite::future;
 
 use crate::backoff::Backoff;
 use crate::connection::{Connection, End, Happening};
-use crate::handshake::{self, Refusal};
+use crate::handshake;
 use crate::input::{Input, Typed};
+use crate::interrupts::Interrupts;
 use crate::options::Options;
+use crate::response::Refusal;
 use crate::screen::Screen;
 
 /// A client of one server.
@@ -25,7 +24,7 @@ pub(crate) struct Client {
     timer: Timer,
     input: Input,
     screen: Screen,
-    interrupts: Pin<Box<Receiver<()>>>,
+    interrupts: Interrupts,
     backoff: Backoff,
     /// Whether this attempt follows a connection that was lost, or another attempt.
     is_reconnecting: bool,
@@ -63,20 +62,20 @@ enum Next {
 }
 
 impl Client {
-    /// A client that reads keys if stdin `is_terminal`, and that `interrupts` ask to leave.
+    /// A client that sends its `input`, and that `interrupts` ask to leave.
     pub(crate) fn new(
         options: Options,
         reactor: Rc<Reactor>,
-        is_terminal: bool,
-        interrupts: Receiver<()>,
+        input: Input,
+        interrupts: Interrupts,
     ) -> Self {
         Self {
             options,
             timer: Timer::new(&reactor),
-            input: Input::new(&reactor, is_terminal),
-            screen: Screen::new(&reactor, is_terminal),
+            screen: Screen::new(&reactor, input.is_terminal()),
+            input,
             reactor,
-            interrupts: Box::pin(interrupts),
+            interrupts,
             backoff: Backoff::default(),
             is_reconnecting: false,
             has_closed: false,
@@ -104,25 +103,21 @@ impl Client {
 
     /// Connects and talks.
     async fn attempt(&mut self) -> Ending {
-        let opening = async { Some(handshake::open(&self.options.url, &self.reactor).await) };
-        let interrupted = async {
-            let _ = self.interrupts.recv().await;
-            None
-        };
-        let opened = future::or(interrupted, opening).await;
-        let (transport, early) = match opened {
+        let opening = handshake::open(&self.options.url, &self.reactor);
+        let (transport, early) = match self.interrupts.unless(opening).await {
             None => return Ending::Interrupted,
             Some(Err(refusal)) => return Ending::Refused(refusal),
             Some(Ok(opened)) => opened,
         };
         self.greet();
+        if let Some(target) = self.options.next_target.take() {
+            self.options.url.target = target;
+        }
         let mut connection = Connection::begin(transport, early, &self.options).await;
         let end = self.converse(&mut connection).await;
         self.has_closed = connection.is_closing();
         connection.finish(&end).await;
-        if connection.age() >= GOOD_AGE {
-            self.backoff.reset();
-        }
+        self.backoff.note_connection(connection.age());
         self.write_out().await;
         Ending::Over(end)
     }
@@ -180,7 +175,7 @@ impl Client {
     }
 
     fn poll_event(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.interrupts.as_mut().poll_next(cx).is_ready() {
+        if self.interrupts.poll_next(cx).is_ready() {
             return Poll::Ready(Event::Interrupted);
         }
         let is_written = match self.screen.poll_written(cx) {
@@ -210,7 +205,7 @@ impl Client {
     /// Writes what is left to write, unless interrupted.
     async fn write_out(&mut self) {
         let interrupted = async {
-            let _ = self.interrupts.recv().await;
+            self.interrupts.next().await;
             None
         };
         let written = async { Some(self.screen.written().await) };
@@ -265,7 +260,7 @@ impl Client {
         self.backoff.reset();
         self.is_reconnecting = false;
         let interrupted = async {
-            let _ = self.interrupts.recv().await;
+            self.interrupts.next().await;
             Typed::End
         };
         is_yes(&future::or(interrupted, poll_fn(|cx| self.input.poll_next(cx))).await)
@@ -278,10 +273,6 @@ impl Client {
         let delay = self.backoff.next_delay();
         let keys = if self.input.is_terminal() { "; R does now, any other key exits" } else { "" };
         self.screen.say(&format!("reconnecting in {:.1} s{keys}", delay.as_secs_f64()));
-        let interrupted = async {
-            let _ = self.interrupts.recv().await;
-            false
-        };
         let slept = async {
             self.timer.sleep(Some(delay)).await;
             true
@@ -294,7 +285,7 @@ impl Client {
                 false => future::pending().await,
             }
         };
-        future::or(interrupted, future::or(typed, slept)).await
+        self.interrupts.unless(future::or(typed, slept)).await.unwrap_or(false)
     }
 }
 
@@ -308,8 +299,6 @@ fn is_yes(typed: &Typed) -> bool {
     matches!(typed, Typed::Message(message) if matches!(message.to_text(), Ok("r" | "R")))
 }
 
-/// A connection that lasted this long was a good one.
-const GOOD_AGE: Duration = Duration::from_secs(5);
 /// How many events may be dealt with before the sockets are looked at again.
 const EVENTS_PER_TURN: u32 = 16;
 /// How much of what a person types may wait for a server that does not read; more is not sent.

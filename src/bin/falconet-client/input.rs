@@ -11,7 +11,7 @@ use falconet::net::{Reactor, Sleep, Timer, Watched};
 
 use crate::connection::MAX_MESSAGE_BYTES;
 
-/// Stdin, read as keys or as lines.
+/// Stdin, read as keys, as lines, or not at all.
 pub(crate) struct Input {
     /// Stdin, unless it is always ready, as files are.
     watched: Option<Watched<Stdin>>,
@@ -25,6 +25,7 @@ pub(crate) struct Input {
 enum Decoder {
     Keys(Keys),
     Lines(Lines),
+    Nothing,
 }
 
 /// What came from stdin.
@@ -43,18 +44,34 @@ pub(crate) enum Typed {
 }
 
 impl Input {
-    /// Reads stdin as keys if it `is_terminal`, else as lines.
-    pub(crate) fn new(reactor: &Rc<Reactor>, is_terminal: bool) -> Self {
+    /// Reads stdin, a terminal in raw mode, as keys.
+    pub(crate) fn keys(reactor: &Rc<Reactor>) -> Self {
+        Self::read(reactor, Decoder::Keys(Keys::default()))
+    }
+
+    /// Reads stdin as lines.
+    pub(crate) fn lines(reactor: &Rc<Reactor>) -> Self {
+        Self::read(reactor, Decoder::Lines(Lines::default()))
+    }
+
+    /// Leaves stdin alone: nothing ever comes, not even an end.
+    pub(crate) fn nothing(reactor: &Rc<Reactor>) -> Self {
         Self {
-            watched: Watched::new(reactor, io::stdin()).ok(),
-            chunk: vec![0; CHUNK_BYTES],
-            decoder: match is_terminal {
-                true => Decoder::Keys(Keys::default()),
-                false => Decoder::Lines(Lines::default()),
-            },
+            watched: None,
+            chunk: Vec::new(),
+            decoder: Decoder::Nothing,
             timer: Timer::new(reactor),
             lone_escape: None,
             has_ended: false,
+        }
+    }
+
+    fn read(reactor: &Rc<Reactor>, decoder: Decoder) -> Self {
+        Self {
+            watched: Watched::new(reactor, io::stdin()).ok(),
+            chunk: vec![0; CHUNK_BYTES],
+            decoder,
+            ..Self::nothing(reactor)
         }
     }
 
@@ -69,6 +86,7 @@ impl Input {
             let next = match &mut self.decoder {
                 Decoder::Keys(keys) => keys.next(),
                 Decoder::Lines(lines) => lines.next(self.has_ended),
+                Decoder::Nothing => return Poll::Pending,
             };
             if let Some(typed) = next {
                 self.has_ended |= matches!(typed, Typed::Failed(_));
@@ -84,6 +102,7 @@ impl Input {
                     match &mut self.decoder {
                         Decoder::Keys(keys) => keys.feed(&self.chunk[..count]),
                         Decoder::Lines(lines) => lines.feed(&self.chunk[..count]),
+                        Decoder::Nothing => {}
                     }
                 }
                 // A terminal that has gone away.
@@ -126,6 +145,14 @@ impl Input {
     }
 }
 
+/// A message of `bytes`: a binary one if they are not UTF-8.
+pub(crate) fn message(bytes: &[u8]) -> Message {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Message::text(text),
+        Err(_) => Message::binary(bytes.to_vec()),
+    }
+}
+
 /// Makes messages of lines.
 #[derive(Default)]
 struct Lines {
@@ -155,10 +182,7 @@ impl Lines {
             return None;
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let message = match std::str::from_utf8(line) {
-            Ok(text) => Message::text(text),
-            Err(_) => Message::binary(line.to_vec()),
-        };
+        let message = message(line);
         self.scanned += usize::from(newline.is_some());
         self.start = self.scanned;
         Some(Typed::Message(message))

@@ -3,6 +3,8 @@
 //! ```text
 //! falconet-client [OPTION...] [URL]          URL: ws://HOST[:PORT][/PATH] or unix:PATH
 //! printf 'a\nb\n' | falconet-client          prints a and b, and exits with 0
+//! falconet-client pub NAME [MESSAGE|-]       publishes to a topic
+//! falconet-client sub [--sse] NAME           prints what is published to it
 //! ```
 //!
 //! In a terminal each keystroke is sent as a text message: a whole character, or all that is pasted at
@@ -25,33 +27,56 @@
 //!
 //! SIGINT, SIGTERM and SIGHUP close with 1000, a second one exits at once; the terminal is given back
 //! either way.
+//!
+//! `pub` publishes the message, or each line of stdin, by HTTP requests one after the other over one
+//! connection, and stops at the first that is not accepted. What may have been accepted is not sent
+//! again, with one exception told in `publisher.rs`. `sub` never reads stdin. Over a WebSocket what
+//! is published while it is not connected is missed; with `--sse` it asks for it when it is again.
 
 #![forbid(unsafe_code)]
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::rc::Rc;
 
-use async_channel::Receiver;
 use falconet::net::Reactor;
-use falconet::signals::on_stop_signals;
 use smol::LocalExecutor;
 
 use crate::client::Client;
-use crate::options::{Command, HELP, Options};
+use crate::follower::Follower;
+use crate::input::Input;
+use crate::interrupts::Interrupts;
+use crate::options::{Command, HELP, Options, Publication};
 use crate::terminal::RawMode;
 
 mod backoff;
 mod client;
 mod connection;
+mod follower;
 mod handshake;
+mod http;
 mod input;
+mod interrupts;
 mod options;
+mod publisher;
+mod response;
 mod screen;
+mod sse;
 mod terminal;
+mod topic;
+mod url;
 
 fn main() -> ExitCode {
     match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Talk(options)) => talk(options),
+        Ok(Command::Publish(publication)) => publish(publication),
+        Ok(Command::Subscribe(options)) => converse(None, |reactor, interrupts| {
+            let input = Input::nothing(&reactor);
+            Client::new(options, reactor, input, interrupts).run()
+        }),
+        Ok(Command::Follow(options)) => {
+            converse(None, |reactor, interrupts| Follower::new(options, reactor, interrupts).run())
+        }
         Ok(Command::Help) => say(HELP),
         Ok(Command::Version) => say(concat!("falconet-client ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => fail(&error, WRONG_USAGE),
@@ -59,52 +84,58 @@ fn main() -> ExitCode {
 }
 
 fn talk(options: Options) -> ExitCode {
-    let raw_mode = match RawMode::enter(std::io::stdin()) {
+    let raw_mode = match RawMode::enter(io::stdin()) {
         Ok(raw_mode) => raw_mode,
         Err(error) => return fail(&format!("can't read the terminal: {error}"), FAILURE),
     };
-    let interrupts = match interrupts(raw_mode.as_ref()) {
+    converse(raw_mode.as_ref(), |reactor, interrupts| {
+        let input = match raw_mode {
+            Some(_) => Input::keys(&reactor),
+            None => Input::lines(&reactor),
+        };
+        Client::new(options, reactor, input, interrupts).run()
+    })
+}
+
+/// Runs what talks to a server until it or a signal ends it, and says whether it ended as wished.
+fn converse<F: Future<Output = bool>>(
+    raw_mode: Option<&RawMode>,
+    client: impl FnOnce(Rc<Reactor>, Interrupts) -> F,
+) -> ExitCode {
+    let interrupts = match Interrupts::listen(raw_mode, FAILURE) {
         Ok(interrupts) => interrupts,
         Err(error) => return fail(&format!("can't handle signals: {error}"), FAILURE),
     };
-    let ended = Reactor::new().and_then(|reactor| {
-        let executor = LocalExecutor::new();
-        let client = Client::new(options, reactor.clone(), raw_mode.is_some(), interrupts);
-        reactor.run(&executor, executor.spawn(client.run()))
-    });
-    match ended {
+    match run(|reactor| client(reactor, interrupts)) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => FAILURE.into(),
         Err(error) => fail(&format!("can't wait for events: {error}"), FAILURE),
     }
 }
 
-/// The first SIGINT, SIGTERM or SIGHUP, received; the second ends the process.
-fn interrupts(raw_mode: Option<&RawMode>) -> Result<Receiver<()>, ctrlc::Error> {
-    let (interrupt, interrupts) = async_channel::bounded(1);
-    let terminal = raw_mode.map(RawMode::terminal);
-    on_stop_signals(move |before| {
-        if before == 0 {
-            // There is room for the one there is.
-            let _ = interrupt.try_send(());
-            return;
-        }
-        if let Some(terminal) = &terminal {
-            terminal.restore();
-        }
-        std::process::exit(FAILURE.into());
-    })?;
-    Ok(interrupts)
+fn publish(publication: Publication) -> ExitCode {
+    match run(|reactor| publisher::publish(publication, reactor)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(why)) => fail(&why, FAILURE),
+        Err(error) => fail(&format!("can't wait for events: {error}"), FAILURE),
+    }
+}
+
+/// Runs `program` to its end.
+fn run<T, F: Future<Output = T>>(program: impl FnOnce(Rc<Reactor>) -> F) -> io::Result<T> {
+    let reactor = Reactor::new()?;
+    let executor = LocalExecutor::new();
+    reactor.run(&executor, executor.spawn(program(reactor.clone())))
 }
 
 /// Prints what was asked for; nobody reading it is no failure.
 fn say(text: &str) -> ExitCode {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "falconet-client: {error}");
+    let _ = writeln!(io::stderr(), "falconet-client: {error}");
     code.into()
 }
 

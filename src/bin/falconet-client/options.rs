@@ -1,30 +1,42 @@
 //! What the command line says.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
+use async_tungstenite::tungstenite::protocol::Message;
 use falconet::cli::parse_time;
-use falconet::net::ListenUrl;
 use lexopt::Arg::{Long, Short, Value};
+use lexopt::Parser;
+
+use crate::input::message;
+use crate::topic::{TopicError, TopicName};
+use crate::url::{Url, UrlError};
 
 /// What the command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// Talk to a server.
     Talk(Options),
+    /// Publish to a topic.
+    Publish(Publication),
+    /// Print the messages of a topic, received over a WebSocket.
+    Subscribe(Options),
+    /// Print the messages of a topic, received as server-sent events.
+    Follow(Options),
     /// Print the help.
     Help,
     /// Print the version.
     Version,
 }
 
-/// How to talk to which server.
+/// How to be connected to which server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     /// The server. Default `ws://localhost:8080/`.
     pub(crate) url: Url,
+    /// What to ask it for after the first connection; `None` is the same again. Default `None`.
+    pub(crate) next_target: Option<String>,
     /// Whether a connection that ended otherwise than wished is followed by another. Default true.
     pub(crate) reconnect: bool,
     /// How often to phone home with a Ping; `None` is never. Default 25 s.
@@ -34,28 +46,40 @@ pub(crate) struct Options {
     pub(crate) idle_timeout: Option<Duration>,
 }
 
+/// What to publish.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Publication {
+    /// The topic on its server.
+    pub(crate) url: Url,
+    /// The message; `None` is each line of stdin.
+    pub(crate) message: Option<Message>,
+}
+
 /// Reads the command line, without the program's name.
 ///
 /// # Errors
 /// [`UsageError`], which says what would be right.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
-    let mut parser = lexopt::Parser::from_args(arguments);
-    let mut options = Options {
-        url: Url::from_str(DEFAULT_URL)?,
-        reconnect: true,
-        ping_every: Some(Duration::from_secs(25)),
-        idle_timeout: Some(Duration::from_secs(75)),
-    };
+    let mut arguments = arguments.into_iter().peekable();
+    let subcommand = arguments.next_if(|first| first == "pub" || first == "sub");
+    let parser = Parser::from_args(arguments);
+    match subcommand {
+        None => parse_talk(parser),
+        Some(name) if name == "pub" => parse_publication(parser),
+        Some(_) => parse_subscription(parser),
+    }
+}
+
+fn parse_talk(mut parser: Parser) -> Result<Command, UsageError> {
+    let mut options = Options::new(DEFAULT_URL.parse()?);
     let mut urls = 0;
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
             Long("no-reconnect") => options.reconnect = false,
-            Long("ping-every") => options.ping_every = time("--ping-every", &parser.value()?)?,
-            Long("idle-timeout") => {
-                options.idle_timeout = time("--idle-timeout", &parser.value()?)?;
-            }
+            Long("ping-every") => options.ping_every = time("--ping-every", &mut parser)?,
+            Long("idle-timeout") => options.idle_timeout = time("--idle-timeout", &mut parser)?,
             Value(url) if urls == 0 => {
                 options.url = url.to_string_lossy().parse()?;
                 urls += 1;
@@ -63,18 +87,86 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Com
             other => return Err(other.unexpected().into()),
         }
     }
-    if let (Some(ping), Some(idle)) = (options.ping_every, options.idle_timeout)
-        && idle <= ping
-    {
-        return Err(UsageError(format!(
-            "--idle-timeout is {idle:?}: expected more than --ping-every, {ping:?}, or the server \
-             is given up before it is asked for a sign of life"
-        )));
-    }
+    options.check_times()?;
     Ok(Command::Talk(options))
 }
 
-fn time(option: &str, value: &OsString) -> Result<Option<Duration>, UsageError> {
+fn parse_publication(mut parser: Parser) -> Result<Command, UsageError> {
+    let mut url = Url::of_server(DEFAULT_SERVER)?;
+    let (mut topic, mut words) = (None, None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("server") => url = Url::of_server(&parser.value()?.to_string_lossy())?,
+            Value(name) if topic.is_none() => topic = Some(topic_name(&name)?),
+            Value(value) if words.is_none() => words = Some(value),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    url.target = topic.ok_or_else(no_topic)?.path();
+    let words = words.filter(|words| words != "-");
+    let message = words.map(|words| message(words.as_encoded_bytes()));
+    Ok(Command::Publish(Publication { url, message }))
+}
+
+fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
+    let mut options = Options::new(Url::of_server(DEFAULT_SERVER)?);
+    let (mut topic, mut last, mut is_sse) = (None, None, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("server") => options.url = Url::of_server(&parser.value()?.to_string_lossy())?,
+            Long("last") => last = Some(count("--last", &mut parser)?),
+            Long("sse") => is_sse = true,
+            Long("no-reconnect") => options.reconnect = false,
+            Long("ping-every") => options.ping_every = time("--ping-every", &mut parser)?,
+            Long("idle-timeout") => options.idle_timeout = time("--idle-timeout", &mut parser)?,
+            Value(name) if topic.is_none() => topic = Some(topic_name(&name)?),
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let path = topic.ok_or_else(no_topic)?.path();
+    let (target, separator) = match is_sse {
+        true => (path, '?'),
+        false => (path + "?mode=out", '&'),
+    };
+    let first_target = match last {
+        Some(last) => format!("{target}{separator}last={last}"),
+        None => target.clone(),
+    };
+    options.url.target = first_target;
+    options.next_target = Some(target);
+    if is_sse {
+        return Ok(Command::Follow(options));
+    }
+    options.check_times()?;
+    Ok(Command::Subscribe(options))
+}
+
+impl Options {
+    fn new(url: Url) -> Self {
+        Self {
+            url,
+            next_target: None,
+            reconnect: true,
+            ping_every: Some(Duration::from_secs(25)),
+            idle_timeout: Some(Duration::from_secs(75)),
+        }
+    }
+
+    fn check_times(&self) -> Result<(), UsageError> {
+        match (self.ping_every, self.idle_timeout) {
+            (Some(ping), Some(idle)) if idle <= ping => Err(UsageError(format!(
+                "--idle-timeout is {idle:?}: expected more than --ping-every, {ping:?}, or the \
+                 server is given up before it is asked for a sign of life"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn time(option: &str, parser: &mut Parser) -> Result<Option<Duration>, UsageError> {
+    let value = parser.value()?;
     let text = value.to_string_lossy();
     let time = parse_time(&text).map_err(|expected| {
         UsageError(format!("{option} `{}`: {expected}", text.escape_debug()))
@@ -82,52 +174,20 @@ fn time(option: &str, value: &OsString) -> Result<Option<Duration>, UsageError> 
     Ok(Some(time).filter(|time| !time.is_zero()))
 }
 
-/// Where a server is, and what to ask it for.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Url {
-    text: String,
-    /// The socket to connect to.
-    pub(crate) address: ListenUrl,
-    /// The Host header: as in the URL.
-    pub(crate) host: String,
-    /// The request target: path and query.
-    pub(crate) target: String,
+fn count(option: &str, parser: &mut Parser) -> Result<u32, UsageError> {
+    let value = parser.value()?;
+    let text = value.to_string_lossy();
+    text.parse().map_err(|_| {
+        UsageError(format!("{option} `{}`: expected a count, such as 10", text.escape_debug()))
+    })
 }
 
-impl FromStr for Url {
-    type Err = UsageError;
-
-    fn from_str(text: &str) -> Result<Self, UsageError> {
-        let bad = |expected: &str| {
-            UsageError(format!("`{}` is no server's URL: expected {expected}", text.escape_debug()))
-        };
-        if text.starts_with("unix:") {
-            let address = text.parse().map_err(|_| bad("a path after `unix:`"))?;
-            let (host, target) = ("localhost".to_owned(), "/".to_owned());
-            return Ok(Self { text: text.to_owned(), address, host, target });
-        }
-        let Some((scheme, rest)) = text.split_once("://") else { return Err(bad(EXPECTED)) };
-        match scheme.to_ascii_lowercase().as_str() {
-            "ws" | "http" => {}
-            "wss" | "https" => return Err(bad("ws://, since TLS is not built in")),
-            _ => return Err(bad(EXPECTED)),
-        }
-        // What goes into the request head must not end a line of it.
-        if !rest.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-            return Err(bad("visible ASCII without `#`; percent-encode the rest"));
-        }
-        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let address = format!("http://{authority}").parse().map_err(|_| bad(EXPECTED))?;
-        let slash = if target.starts_with('/') { "" } else { "/" };
-        let target = format!("{slash}{target}");
-        Ok(Self { text: text.to_owned(), address, host: authority.to_owned(), target })
-    }
+fn topic_name(name: &OsStr) -> Result<TopicName, TopicError> {
+    name.to_string_lossy().parse()
 }
 
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
+fn no_topic() -> UsageError {
+    UsageError("expected the NAME of a topic".to_owned())
 }
 
 /// What is wrong with the command line; `Display` is a line for people.
@@ -136,6 +196,18 @@ pub(crate) struct UsageError(String);
 
 impl From<lexopt::Error> for UsageError {
     fn from(error: lexopt::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<TopicError> for UsageError {
+    fn from(error: TopicError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<UrlError> for UsageError {
+    fn from(error: UrlError) -> Self {
         Self(error.to_string())
     }
 }
@@ -152,12 +224,22 @@ pub(crate) const HELP: &str = "\
 falconet-client: a console client for WebSocket servers
 
 Usage: falconet-client [OPTION...] [URL]
+       falconet-client pub [--server URL] NAME [MESSAGE|-]
+       falconet-client sub [--server URL] [OPTION...] NAME
 
 URL is ws://HOST[:PORT][/PATH] or unix:PATH [default: ws://localhost:8080/].
 
 In a terminal each keystroke is a message, and so is a paste. ESC closes the
 connection; then R reconnects, and any other key exits. Otherwise each line of
 stdin is a message, and each message received a line of stdout.
+
+pub publishes MESSAGE, or each line of stdin, to the topic NAME of a falconet,
+and prints nothing when that went well. From cron, over a Unix socket:
+  falconet-client pub --server unix:/run/falconet.sock backups \"done\"
+
+sub prints each message of the topic NAME as a line. For example the last ten
+and all that follow, none lost when the connection is:
+  falconet-client sub --sse --last 10 backups
 
 Options:
   --no-reconnect           do not reconnect when the connection is lost
@@ -168,11 +250,21 @@ Options:
   -h, --help               print this, and exit
   -V, --version            print the version, and exit
 
+Options of pub and sub:
+  --server URL             http://HOST[:PORT] or unix:PATH
+                           [default: http://localhost:8080]
+
+Options of sub, besides those above:
+  --last N                 begin with up to N messages that the server kept
+  --sse                    receive server-sent events, without Pings; after a
+                           lost connection go on where it broke
+
 Times are like 250ms, 25s, 2m, 1h.
-Exit codes: 0 the connection ended as wished, 1 it did not, 2 wrong usage.
+Exit codes: 0 the connection ended as wished, or all was published; 1 it did
+not, or was not; 2 wrong usage.
 ";
 const DEFAULT_URL: &str = "ws://localhost:8080/";
-const EXPECTED: &str = "ws://HOST[:PORT][/PATH] or unix:PATH";
+const DEFAULT_SERVER: &str = "http://localhost:8080";
 
 #[cfg(test)]
 mod tests {
@@ -180,41 +272,6 @@ mod tests {
 
     fn parsed(arguments: &[&str]) -> Result<Command, UsageError> {
         parse(arguments.iter().map(OsString::from))
-    }
-
-    #[test]
-    fn a_url_says_where_to_connect_and_what_to_ask_for() {
-        for (text, address, host, target) in [
-            ("ws://localhost:8080/", "http://localhost:8080", "localhost:8080", "/"),
-            ("ws://pi", "http://pi:80", "pi", "/"),
-            ("WS://pi/a/b?c=d", "http://pi:80", "pi", "/a/b?c=d"),
-            ("http://[::1]:9?x", "http://[::1]:9", "[::1]:9", "/?x"),
-            ("unix:/run/falconet.sock", "unix:/run/falconet.sock", "localhost", "/"),
-        ] {
-            let url: Url = text.parse().unwrap();
-            assert_eq!(url.address.to_string(), address);
-            assert_eq!((url.host.as_str(), url.target.as_str()), (host, target));
-        }
-    }
-
-    #[test]
-    fn what_is_no_url_is_refused_with_what_would_be_right() {
-        for (text, expected) in [
-            ("localhost:8080", "ws://HOST"),
-            ("ftp://x", "ws://HOST"),
-            ("ws://", "ws://HOST"),
-            ("ws://user@pi/", "ws://HOST"),
-            ("ws://pi:99999/", "ws://HOST"),
-            ("wss://pi", "not built in"),
-            ("https://pi", "not built in"),
-            ("ws://pi/#top", "without `#`"),
-            ("ws://pi/a b", "visible ASCII"),
-            ("ws://pi/\r\nX-Evil: 1", "visible ASCII"),
-            ("unix:", "a path"),
-        ] {
-            let error = parsed(&[text]).unwrap_err().to_string();
-            assert!(error.contains(expected) && error.contains("expected"), "{text}: {error}");
-        }
     }
 
     #[test]
@@ -229,11 +286,57 @@ mod tests {
             (&["--idle-timeout", "20s"], "more than --ping-every"),
             (&["ws://a", "ws://b"], "unexpected argument"),
             (&["--frobnicate"], "--frobnicate"),
+            (&["localhost"], "`localhost` is no server's URL"),
+            (&["pub"], "the NAME of a topic"),
+            (&["pub", "a/../b"], "`a/../b` is no topic's name"),
+            (&["pub", "--server", "http://pi/x", "a"], "without a path"),
+            (&["pub", "a", "b", "c"], "unexpected argument"),
+            (&["pub", "--sse", "a"], "--sse"),
+            (&["sub"], "the NAME of a topic"),
+            (&["sub", "a", "b"], "unexpected argument"),
+            (&["sub", "--last", "-1", "a"], "--last `-1`: expected a count"),
+            (&["sub", "--idle-timeout", "20s", "a"], "more than --ping-every"),
         ] {
             let error = parsed(arguments).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
         assert_eq!(parsed(&["-h"]), Ok(Command::Help));
+        assert_eq!(parsed(&["sub", "--help"]), Ok(Command::Help));
         assert_eq!(parsed(&["--version"]), Ok(Command::Version));
+    }
+
+    #[test]
+    fn a_publication_is_a_message_or_stdin() {
+        for (arguments, expected) in [
+            (&["pub", "a/b", "done"][..], Some(Message::text("done"))),
+            (&["pub", "a/b", ""], Some(Message::text(""))),
+            (&["pub", "--server=unix:/x", "a/b", "--", "-v"], Some(Message::text("-v"))),
+            (&["pub", "a/b", "-"], None),
+            (&["pub", "a/b"], None),
+        ] {
+            let Ok(Command::Publish(publication)) = parsed(arguments) else { panic!("right") };
+            assert_eq!(publication.url.target, "/topics/a/b");
+            assert_eq!(publication.message, expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn a_subscription_asks_for_the_last_messages_only_at_first() {
+        for (arguments, first, next) in [
+            (&["sub", "a"][..], "/topics/a?mode=out", "/topics/a?mode=out"),
+            (&["sub", "a", "--last", "5"], "/topics/a?mode=out&last=5", "/topics/a?mode=out"),
+            (&["sub", "--sse", "a"], "/topics/a", "/topics/a"),
+            (&["sub", "--sse", "--last=5", "a"], "/topics/a?last=5", "/topics/a"),
+            (&["sub", "--sse", "--idle-timeout=9s", "a"], "/topics/a", "/topics/a"),
+        ] {
+            let is_sse = arguments.contains(&"--sse");
+            let options = match parsed(arguments) {
+                Ok(Command::Subscribe(options)) if !is_sse => options,
+                Ok(Command::Follow(options)) if is_sse => options,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(options.url.target, first);
+            assert_eq!(options.next_target.as_deref(), Some(next));
+        }
     }
 }

@@ -1,0 +1,223 @@
+//! Events from a stream of bytes (WHATWG HTML §9.2.6, text/event-stream).
+
+use std::fmt;
+
+use crate::connection::MAX_MESSAGE_BYTES;
+
+/// What one connection has brought so far. `retry` is ignored like unknown fields: how long to wait is
+/// decided elsewhere.
+#[derive(Default)]
+pub(crate) struct Parser {
+    line: Vec<u8>,
+    is_after_cr: bool,
+    has_begun: bool,
+    name: Vec<u8>,
+    data: Vec<u8>,
+    id: Vec<u8>,
+    last_id: Vec<u8>,
+}
+
+/// An event, whole.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// Its type; empty where none was given.
+    pub(crate) name: String,
+    /// The lines of its data with newlines between.
+    pub(crate) data: String,
+}
+
+impl Parser {
+    /// Begins on a stream that goes on after the event with `last_id`.
+    pub(crate) fn after(last_id: &str) -> Self {
+        let id = last_id.as_bytes().to_vec();
+        Self { last_id: id.clone(), id, ..Self::default() }
+    }
+
+    /// Takes the next event, or what there is of it, from the front of `bytes`.
+    ///
+    /// # Errors
+    /// [`TooLong`], after which nothing more can be told from this stream.
+    pub(crate) fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Event>, TooLong> {
+        loop {
+            if let [first, rest @ ..] = *bytes
+                && std::mem::take(&mut self.is_after_cr)
+                && *first == b'\n'
+            {
+                *bytes = rest;
+            }
+            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let (part, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+            if self.held_bytes() + part.len() > MAX_EVENT_BYTES {
+                return Err(TooLong);
+            }
+            self.line.extend_from_slice(part);
+            let Some((line_end, rest)) = rest.split_first() else {
+                *bytes = rest;
+                return Ok(None);
+            };
+            *bytes = rest;
+            self.is_after_cr = *line_end == b'\r';
+            let line = std::mem::take(&mut self.line);
+            if let Some(event) = self.take_line(&line) {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    /// The id of the last event that was whole, or that of one before it; empty where there was none.
+    pub(crate) fn last_id(&self) -> String {
+        String::from_utf8_lossy(&self.last_id).into_owned()
+    }
+
+    /// An empty line ends an event; any other is a part of one.
+    fn take_line(&mut self, line: &[u8]) -> Option<Event> {
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
+        let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(line);
+        if line.is_empty() {
+            return self.finish_event();
+        }
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let (field, value) = line.split_at(colon);
+        let value = value.strip_prefix(b":").unwrap_or(value);
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match field {
+            b"event" => self.name = value.to_vec(),
+            b"data" => {
+                self.data.extend_from_slice(value);
+                self.data.push(b'\n');
+            }
+            b"id" if !value.contains(&0) => self.id = value.to_vec(),
+            _ => {}
+        }
+        None
+    }
+
+    fn finish_event(&mut self) -> Option<Event> {
+        self.last_id.clone_from(&self.id);
+        let name = std::mem::take(&mut self.name);
+        let mut data = std::mem::take(&mut self.data);
+        // The newline after the last line. Without a line of data it is no event.
+        data.pop()?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Some(Event { name: text(name), data: text(data) })
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.line.len() + self.name.len() + self.data.len() + self.id.len()
+    }
+}
+
+/// An event is larger than the largest message in base64 with the fields around it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooLong;
+
+impl fmt::Display for TooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an event is longer than {MAX_EVENT_BYTES} bytes")
+    }
+}
+
+impl std::error::Error for TooLong {}
+
+const MAX_EVENT_BYTES: usize = MAX_MESSAGE_BYTES / 3 * 4 + (1 << 20);
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The events of `stream` in pieces of `size` bytes, and the last id after them.
+    fn parsed(stream: &[u8], size: usize) -> (Vec<Event>, String) {
+        let mut parser = Parser::default();
+        let mut events = Vec::new();
+        for mut piece in stream.chunks(size) {
+            while let Some(event) = parser.next(&mut piece).unwrap() {
+                events.push(event);
+            }
+            assert!(piece.is_empty());
+        }
+        (events, parser.last_id())
+    }
+
+    /// Checks that `stream` has these events, in whatever pieces it comes.
+    fn check(stream: impl AsRef<[u8]>, expected: &[(&str, &str)], last_id: &str) {
+        let stream = stream.as_ref();
+        let event =
+            |(name, data): &(&str, &str)| Event { name: (*name).into(), data: (*data).into() };
+        let expected: Vec<Event> = expected.iter().map(event).collect();
+        for size in 1..=stream.len() {
+            let (events, id) = parsed(stream, size);
+            let shown = String::from_utf8_lossy(stream);
+            assert_eq!((&events, id.as_str()), (&expected, last_id), "{shown:?} by {size}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_the_same_in_whatever_pieces_and_with_whatever_line_ends() {
+        let stream = "id: 7\ndata: one\ndata: two\n\n:beat\n\nevent: binary\nid: 8\ndata: AP8=\n\n";
+        let expected = [("", "one\ntwo"), ("binary", "AP8=")];
+        check(stream, &expected, "8");
+        check(stream.replace('\n', "\r\n"), &expected, "8");
+        check(stream.replace('\n', "\r"), &expected, "8");
+        check(format!("\u{feff}{stream}"), &expected, "8");
+    }
+
+    #[test]
+    fn fields_are_read_as_the_standard_says() {
+        for (stream, expected, last_id) in [
+            ("data:x\n\n", &[("", "x")][..], ""),
+            ("data:  x\n\n", &[("", " x")], ""),
+            ("data: a: b\n\n", &[("", "a: b")], ""),
+            ("data\n\n", &[("", "")], ""),
+            ("data: \n\n", &[("", "")], ""),
+            ("data\ndata\n\n", &[("", "\n")], ""),
+            ("data: ä\n\n", &[("", "ä")], ""),
+            ("unknown: x\nretry: 1\nDATA: x\n data: x\ndata: y\n\n", &[("", "y")], ""),
+            ("event: a\nevent: b\ndata: x\n\ndata: y\n\n", &[("b", "x"), ("", "y")], ""),
+            ("data: x\n\u{feff}data: y\n\n", &[("", "x")], ""),
+        ] {
+            check(stream, expected, last_id);
+        }
+        check(b"data: \xff\n\n", &[("", "\u{fffd}")], "");
+    }
+
+    #[test]
+    fn only_what_an_empty_line_ended_counts() {
+        check("id: 1\ndata: x\n\nid: 2\ndata: y\n", &[("", "x")], "1");
+        check("id: 1\ndata: x\n\ndata: y\n\n", &[("", "x"), ("", "y")], "1");
+        check("id: 1\ndata: x\n\nid\ndata: y\n\n", &[("", "x"), ("", "y")], "");
+        check("id: 1\n\n", &[], "1");
+        check("id: 1\nid: 2\0\ndata: x\n\n", &[("", "x")], "1");
+        check("event: x\n\ndata: y\n\n", &[("", "y")], "");
+        check("\n\n\n", &[], "");
+    }
+
+    #[test]
+    fn the_last_id_is_kept_until_there_is_another() {
+        let mut parser = Parser::after("41");
+        assert_eq!(parser.last_id(), "41");
+        for (mut stream, last_id) in
+            [(&b":beat\n\ndata: x\n\n"[..], "41"), (b"id: 42\ndata: y\n", "41"), (b"\n", "42")]
+        {
+            while parser.next(&mut stream).unwrap().is_some() {}
+            assert_eq!(parser.last_id(), last_id);
+        }
+    }
+
+    #[test]
+    fn an_event_beyond_the_limit_is_an_error_and_heartbeats_are_none() {
+        let endless = |line: &[u8]| {
+            let mut parser = Parser::default();
+            let mut lines = 0;
+            while parser.next(&mut &line[..]).is_ok() && lines < MAX_EVENT_BYTES / 1024 + 1 {
+                lines += 1;
+            }
+            lines * 1024 < MAX_EVENT_BYTES
+        };
+        let line = |begin: &[u8]| [begin, &vec![b'x'; 1088], b"\n"].concat();
+        assert!(endless(&line(b"data:")));
+        assert!(endless(&[b'x'; 1088]));
+        assert!(!endless(&line(b":")));
+        assert!(!endless(&line(b"unknown:")));
+    }
+}

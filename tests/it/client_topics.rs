@@ -1,0 +1,481 @@
+//! falconet-client pub and sub, against servers that do what a test tells them.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use tungstenite::Message;
+use tungstenite::handshake::server::{Request, Response};
+use tungstenite::protocol::WebSocket;
+
+use crate::client::*;
+use crate::rig::*;
+
+const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
+const EVENT_STREAM: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+
+/// What `pub` sends, byte by byte.
+fn post(host: &str, topic: &str, kind: &str, body: &str) -> String {
+    format!(
+        "POST /topics/{topic} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\n\
+         Content-Length: {}\r\nUser-Agent: falconet-client/{}\r\n\r\n{body}",
+        body.len(),
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// What a server says that has accepted a message, with more header `fields`.
+fn accepted(fields: &str) -> String {
+    let body = "{\"topic\":\"a\",\"sequence\":7,\"subscribers\":0}";
+    format!("HTTP/1.1 202 Accepted\r\nContent-Length: {}\r\n{fields}\r\n{body}", body.len())
+}
+
+/// Reads a request with its body.
+fn read_request(stream: &mut impl Read) -> Vec<u8> {
+    let head = read_response_head(stream);
+    let length = header_of(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    [head.as_bytes(), &body].concat()
+}
+
+/// Reads the body of a request, and answers it.
+fn take(stream: &mut TcpStream, body: &str, answer: &str) {
+    let request = String::from_utf8(read_request(stream)).unwrap();
+    assert_eq!(body_of(&request), body);
+    stream.write_all(answer.as_bytes()).unwrap();
+}
+
+/// The next connection over a Unix socket.
+fn accept_unix(listener: &UnixListener) -> UnixStream {
+    listener.set_nonblocking(true).unwrap();
+    let mut connected = None;
+    wait_until("a client connects", || {
+        connected = listener.accept().ok();
+        connected.is_some()
+    });
+    let (stream, _) = connected.unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// How many bytes lie unread at the other end of a connection over IPv4 (proc_pid_net(5)).
+fn unread_bytes(stream: &TcpStream) -> u32 {
+    let port = format!(":{:04X}", stream.peer_addr().unwrap().port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let unread = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, queue) = fields.get(4).filter(|_| fields[1].ends_with(&port))?.split_once(':')?;
+        u32::from_str_radix(queue, 16).ok()
+    });
+    unread.expect("the other end is on this host")
+}
+
+fn start(subcommand: &str, server: &FakeServer, arguments: &[&str]) -> Piped {
+    let server = format!("http://{}", server.address());
+    Piped::start(&[&[subcommand, "--server", &server], arguments].concat())
+}
+
+fn nobody_else_connects(server: &FakeServer) {
+    assert!(server.listener.accept().is_err(), "there is another connection");
+}
+
+/// The next WebSocket, and what was asked for.
+fn accept_websocket(server: &FakeServer) -> (WebSocket<TcpStream>, String) {
+    let mut target = String::new();
+    #[allow(clippy::result_large_err, reason = "the library's signature")]
+    let note = |request: &Request, response: Response| {
+        target = request.uri().to_string();
+        Ok(response)
+    };
+    let socket = tungstenite::accept_hdr(server.accept_raw(), note).expect("a handshake");
+    (socket, target)
+}
+
+/// The next request for events, answered with `events`.
+fn stream_events(server: &FakeServer, events: &str) -> (TcpStream, String) {
+    let mut stream = server.accept_raw();
+    let head = read_response_head(&mut stream);
+    assert_eq!(header_of(&head, "accept"), Some("text/event-stream"));
+    stream.write_all(format!("{EVENT_STREAM}{events}").as_bytes()).unwrap();
+    (stream, head)
+}
+
+#[test]
+fn a_message_is_published_with_one_post() {
+    for (message, kind) in [("done, käse\n", TEXT_PLAIN), ("", TEXT_PLAIN)] {
+        let server = FakeServer::start();
+        let client = start("pub", &server, &["home/backups", message]);
+        let mut stream = server.accept_raw();
+        let request = String::from_utf8(read_request(&mut stream)).unwrap();
+        let host = server.address().to_string();
+        assert_eq!(request, post(&host, "home/backups", kind, message));
+        stream.write_all(accepted("").as_bytes()).unwrap();
+        assert_eq!(client.finish(), (0, String::new(), String::new()));
+    }
+}
+
+#[test]
+fn lines_are_published_one_after_the_other_over_one_connection() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a", "-"]);
+    client.send(b"one\r\n\n\xff\x00\nlast without newline");
+    let mut stream = server.accept_raw();
+    drop(client.stdin.take());
+    for (kind, body) in [
+        (TEXT_PLAIN, &b"one"[..]),
+        (TEXT_PLAIN, b""),
+        ("application/octet-stream", b"\xff\x00"),
+        (TEXT_PLAIN, b"last without newline"),
+    ] {
+        let request = read_request(&mut stream);
+        let text = String::from_utf8_lossy(&request);
+        assert_eq!(header_of(&text, "content-type"), Some(kind));
+        assert!(request.ends_with(&[b"\r\n\r\n", body].concat()), "{text}");
+        stream.write_all(accepted("").as_bytes()).unwrap();
+    }
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+    nobody_else_connects(&server);
+}
+
+#[test]
+fn publishing_goes_on_over_a_new_connection_where_the_server_ends_one() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a"]);
+    client.send("one\ntwo\n");
+    let mut first = server.accept_raw();
+    take(&mut first, "one", &accepted("Connection: close\r\n"));
+    let mut second = server.accept_raw();
+    take(&mut second, "two", &accepted(""));
+    assert_eq!(first.read(&mut [0]).unwrap(), 0, "the first connection is of no more use");
+    wait_until("the client has read the answer", || unread_bytes(&second) == 0);
+    // It says why it ends an idle connection, unasked.
+    second.write_all(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n").unwrap();
+    drop(second);
+    client.send("three\n");
+    let mut third = server.accept_raw();
+    take(&mut third, "three", &accepted(""));
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+}
+
+#[test]
+fn a_message_is_sent_again_only_if_a_kept_connection_ends_without_an_answer() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a"]);
+    client.send("one\ntwo\n");
+    let mut first = server.accept_raw();
+    take(&mut first, "one", &accepted(""));
+    take(&mut first, "two", "");
+    drop(first);
+    let mut second = server.accept_raw();
+    take(&mut second, "two", "");
+    drop(second);
+    let (code, stdout, stderr) = client.finish();
+    let expected = "falconet-client: line 2: refused: the connection broke before the response: \
+                    the server hung up\n";
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", expected));
+    nobody_else_connects(&server);
+
+    let mut client = start("pub", &server, &["a"]);
+    client.send("one\ntwo\n");
+    let mut stream = server.accept_raw();
+    take(&mut stream, "one", &accepted(""));
+    take(&mut stream, "two", "HTTP/1.1 2");
+    drop(stream);
+    assert_eq!(client.finish().0, 1, "it began to answer: who knows what it did");
+    nobody_else_connects(&server);
+}
+
+#[test]
+fn a_server_that_ends_each_connection_without_a_word_loses_no_message() {
+    let path = socket_path("abrupt");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut client = Piped::start(&["pub", "--server", &format!("unix:{}", path.display()), "a"]);
+    let messages: Vec<String> = (0..100).map(|number| format!("message {number}")).collect();
+    client.send(messages.join("\n"));
+    drop(client.stdin.take());
+    for message in &messages {
+        let mut stream = accept_unix(&listener);
+        let request = String::from_utf8(read_request(&mut stream)).unwrap();
+        assert_eq!(body_of(&request), message);
+        stream.write_all(accepted("").as_bytes()).unwrap();
+    }
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_given_up_and_not_asked_again() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a"]);
+    client.send("one\ntwo\n");
+    let mut stream = server.accept_raw();
+    take(&mut stream, "one", &accepted(""));
+    take(&mut stream, "two", "");
+
+    // Nor is one that does not read.
+    let deaf = FakeServer::start();
+    let mut unheard = start("pub", &deaf, &["a"]);
+    let mut stdin = unheard.stdin.take().unwrap();
+    let line = [b"one\n", &vec![b'x'; 15 << 20][..], b"\n"].concat();
+    let writer = std::thread::spawn(move || stdin.write_all(&line));
+    let mut stream = deaf.accept_raw();
+    take(&mut stream, "one", &accepted(""));
+
+    for (client, server) in [(client, server), (unheard, deaf)] {
+        let (code, _, stderr) = client.finish();
+        let expected = "falconet-client: line 2: refused: no response within 5 s\n";
+        assert_eq!((code, stderr.as_str()), (1, expected));
+        nobody_else_connects(&server);
+    }
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_refusal_is_one_line_and_ends_the_publishing() {
+    let server = FakeServer::start();
+    let client = start("pub", &server, &["a", "hello"]);
+    take(
+        &mut server.accept_raw(),
+        "hello",
+        "HTTP/1.1 403 Forbidden\r\nContent-Length: 23\r\n\r\nnot\x1b[2J you\nsecond line",
+    );
+    let (code, stdout, stderr) = client.finish();
+    let expected = "falconet-client: refused: 403 Forbidden: not\\u{1b}[2J you\n";
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", expected));
+
+    let mut client = start("pub", &server, &["a"]);
+    client.send("one\ntwo\n");
+    take(&mut server.accept_raw(), "one", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let (code, _, stderr) = client.finish();
+    assert_eq!((code, stderr.as_str()), (1, "falconet-client: line 1: refused: 200 OK\n"));
+    nobody_else_connects(&server);
+}
+
+#[test]
+fn a_refusal_is_heard_before_all_is_sent() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a"]);
+    let mut stdin = client.stdin.take().unwrap();
+    let line = [&vec![b'x'; 15 << 20][..], b"\n"].concat();
+    let writer = std::thread::spawn(move || stdin.write_all(&line));
+    let mut stream = server.accept_raw();
+    read_response_head(&mut stream);
+    stream.write_all(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let (code, _, stderr) = client.finish();
+    let expected = "falconet-client: line 1: refused: 413 Payload Too Large\n";
+    assert_eq!((code, stderr.as_str()), (1, expected));
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_connection_with_a_message_half_sent_is_not_used_again() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a"]);
+    let mut stdin = client.stdin.take().unwrap();
+    let lines = [b"one\n", &vec![b'x'; 15 << 20][..], b"\ntwo\n"].concat();
+    let writer = std::thread::spawn(move || stdin.write_all(&lines));
+    let mut first = server.accept_raw();
+    take(&mut first, "one", &accepted(""));
+    read_response_head(&mut first);
+    first.write_all(accepted("").as_bytes()).unwrap();
+    take(&mut server.accept_raw(), "two", &accepted(""));
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_message_is_published_over_a_unix_socket() {
+    let path = socket_path("pub");
+    let server = format!("unix:{}", path.display());
+    let (code, _, stderr) = Piped::start(&["pub", "--server", &server, "a", "hello"]).finish();
+    assert_eq!(code, 1);
+    assert!(stderr.starts_with("falconet-client: refused: unix:"), "{stderr}");
+    assert!(stderr.contains("No such file") && stderr.lines().count() == 1, "{stderr}");
+
+    let listener = UnixListener::bind(&path).unwrap();
+    let client = Piped::start(&["pub", "--server", &server, "a", "hello"]);
+    let mut stream = accept_unix(&listener);
+    let request = String::from_utf8(read_request(&mut stream)).unwrap();
+    assert_eq!(request, post("localhost", "a", TEXT_PLAIN, "hello"));
+    stream.write_all(accepted("").as_bytes()).unwrap();
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_wrong_topic_or_server_exits_with_2() {
+    for (arguments, part) in [
+        (&["pub", "a//b", "x"][..], "`a//b` is no topic's name: expected 1 to 128 bytes"),
+        (&["sub", "../a"], "`../a` is no topic's name: expected 1 to 128 bytes"),
+        (&["sub", "--sse", "--last", "x", "a"], "--last `x`: expected a count"),
+        (&["pub", "--server", "http://localhost/a", "a"], "without a path"),
+        (&["pub"], "the NAME of a topic"),
+    ] {
+        let (code, stdout, stderr) = Piped::start(arguments).finish();
+        assert_eq!((code, stdout.as_str()), (2, ""));
+        assert!(stderr.starts_with("falconet-client: ") && stderr.contains(part), "{stderr}");
+    }
+    let (_, help, _) = Piped::start(&["sub", "-h"]).finish();
+    let example = "falconet-client pub --server unix:/run/falconet.sock backups \"done\"";
+    assert!(help.contains(example) && help.contains("falconet-client sub "), "{help}");
+}
+
+#[test]
+fn a_subscriber_prints_messages_and_asks_for_the_last_ones_only_at_first() {
+    let server = FakeServer::start();
+    let mut client = start("sub", &server, &["home/attic", "--last", "3"]);
+    // Neither what comes from stdin nor its end matters.
+    client.send("ignored\n");
+    drop(client.stdin.take());
+    // This is no connection yet.
+    server.answer("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    let (mut socket, target) = accept_websocket(&server);
+    assert_eq!(target, "/topics/home/attic?mode=out&last=3");
+    socket.send(Message::text("one\x1b[1m")).unwrap();
+    socket.send(Message::binary(b"\x00two".to_vec())).unwrap();
+    assert_eq!([client.line(), client.line()], ["one\x1b[1m\n", "\0two\n"]);
+    drop(socket);
+    client.wait_for_news("lost: ");
+    let (mut socket, target) = accept_websocket(&server);
+    assert_eq!(target, "/topics/home/attic?mode=out");
+    client.wait_for_news("reconnected to http://127.0.0.1:");
+    socket.send(Message::text("three")).unwrap();
+    assert_eq!(client.line(), "three\n");
+    client.signal(Signal::INT);
+    assert_eq!(read_to_close(&mut socket), Some(1000));
+    drop(socket);
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+}
+
+#[test]
+fn a_subscriber_that_shall_not_reconnect_does_not() {
+    let server = FakeServer::start();
+    let client = start("sub", &server, &["--no-reconnect", "a"]);
+    drop(accept_websocket(&server));
+    let (code, _, stderr) = client.finish();
+    assert!(code == 1 && stderr.starts_with("lost: "), "{stderr}");
+
+    let client = start("sub", &server, &["--no-reconnect", "--sse", "a"]);
+    drop(stream_events(&server, "data: cut off\n"));
+    let (code, stdout, stderr) = client.finish();
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", "lost: the server hung up\n"));
+}
+
+#[test]
+fn on_a_terminal_a_subscriber_prints_nothing_that_steers_it_and_reads_no_keys() {
+    let server = FakeServer::start();
+    let url = format!("http://{}", server.address());
+    let mut typist = Typist::start(&["sub", "--sse", "--server", &url, "a"]);
+    let (_stream, _) = stream_events(&server, "data: x\n\ndata: \x1b[2J\n\n");
+    typist.wait_for("x\r\n\\u{1b}[2J\r\n");
+    assert_eq!(mode(&typist.tty), typist.found);
+
+    let mut typist = Typist::start(&["sub", "--server", &url, "a"]);
+    let (mut socket, _) = accept_websocket(&server);
+    socket.send(Message::text("\x1b[2J")).unwrap();
+    typist.wait_for("\\u{1b}[2J\r\n");
+    assert_eq!(mode(&typist.tty), typist.found);
+}
+
+#[test]
+fn events_are_printed_and_followed_from_the_last_one_seen() {
+    let server = FakeServer::start();
+    let client = start("sub", &server, &["--sse", "--last", "2", "home/attic"]);
+    let events = ":beat\n\nid: 5\ndata: one\ndata: and\ndata: \n\nevent: binary\nid: 6\n\
+                  data: AP9iaW4=\n\nevent: new\nid: 7\ndata: unknown\n\nid: 8\ndata: cut off\n";
+    let (stream, head) = stream_events(&server, events);
+    assert!(head.starts_with("GET /topics/home/attic?last=2 HTTP/1.1\r\n"), "{head}");
+    assert_eq!(header_of(&head, "last-event-id"), None);
+    assert_eq!([client.line(), client.line(), client.line()], ["one\n", "and\n", "\n"]);
+    assert_eq!(client.line(), "\0\u{fffd}bin\n");
+    drop(stream);
+    client.wait_for_news("lost: the server hung up");
+    // Two more, since one without events changes nothing.
+    for _ in 0..2 {
+        let (_, head) = stream_events(&server, ":beat\n");
+        assert!(head.starts_with("GET /topics/home/attic HTTP/1.1\r\n"), "{head}");
+        assert_eq!(header_of(&head, "last-event-id"), Some("7"));
+        client.wait_for_news("reconnected to http://127.0.0.1:");
+    }
+    let (_stream, _) = stream_events(&server, "event: lagged\ndata: 3\n\nid: 11\ndata: later\n\n");
+    client.wait_for_news("reconnected to http://127.0.0.1:");
+    assert_eq!(client.wait_for_news("lost 3"), "falconet-client: lost 3 messages\n");
+    assert_eq!(client.line(), "later\n");
+    client.signal(Signal::INT);
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+}
+
+#[test]
+fn a_silent_stream_of_events_is_given_up() {
+    let server = FakeServer::start();
+    let arguments = ["--sse", "--idle-timeout", "300ms", "--no-reconnect", "a"];
+    let client = start("sub", &server, &arguments);
+    let (_stream, _) = stream_events(&server, "data: x\n\n");
+    let (code, stdout, stderr) = client.finish();
+    assert_eq!((code, stdout.as_str()), (1, "x\n"));
+    assert_eq!(stderr, "lost: nothing heard from the server for 300ms\n");
+}
+
+#[test]
+fn what_is_no_stream_of_events_is_refused() {
+    let ok = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
+    for (answer, expected) in [
+        ("HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nno\n", "refused: 404 Not Found: no"),
+        ("HTTP/1.1 200 OK\r\n\r\n", "refused: the response is not text/event-stream"),
+        (
+            &format!("{ok}Transfer-Encoding: chunked\r\n\r\n"),
+            "refused: the response has a Transfer",
+        ),
+    ] {
+        let server = FakeServer::start();
+        let client = start("sub", &server, &["--sse", "a"]);
+        server.answer(answer);
+        let (code, _, stderr) = client.finish();
+        assert!(code == 1 && stderr.starts_with(expected), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "it is not tried again: {stderr}");
+    }
+    for (events, rule) in [
+        ("id: 4\nevent: binary\ndata: !\n\n", "a binary event is not base64"),
+        ("id: 4\nevent: lagged\ndata: many\n\n", "it does not say how many were lost"),
+    ] {
+        let server = FakeServer::start();
+        let client = start("sub", &server, &["--sse", "a"]);
+        stream_events(&server, events);
+        client.wait_for_news(&format!("lost: the server broke the rules: {rule}"));
+        let (_stream, head) = stream_events(&server, "");
+        assert_eq!(header_of(&head, "last-event-id"), Some("4"), "the wrong event is passed over");
+        client.wait_for_news("reconnected to ");
+        client.signal(Signal::INT);
+        assert_eq!(client.finish().0, 0);
+    }
+}
+
+#[test]
+fn a_stdout_that_fails_ends_a_subscriber_and_one_nobody_reads_is_no_failure() {
+    let server = FakeServer::start();
+    let url = format!("http://{}", server.address());
+    let arguments = ["sub", "--sse", "--server", &url, "a"];
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    for (stdout, expected) in [
+        (Stdio::from(full), (1, "can't write to stdout: No space left on device (os error 28)\n")),
+        (Stdio::from(writer), (0, "")),
+    ] {
+        let mut command = client(&arguments);
+        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
+        let child = child.spawn().unwrap();
+        let (_stream, _) = stream_events(&server, "data: x\n\n");
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), stderr.as_str()), (Some(expected.0), expected.1));
+    }
+}
