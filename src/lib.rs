@@ -1,7 +1,7 @@
 //! falconet: a WebSocket server for small hosts.
 //!
-//! One thread, one epoll, about a megabyte of memory. The binary serves a page, an echo and a
-//! timestamp; with this library you put your own [`Endpoint`]s at paths and your own [`Service`]s
+//! One thread, one epoll, about a megabyte of memory. The binary serves a page, an echo, a timestamp
+//! and topics; with this library you put your own [`Endpoint`]s at paths and your own [`Service`]s
 //! beside them. [`Server`] shows the smallest program.
 //!
 //! # Invariants
@@ -9,7 +9,8 @@
 //! 1. The hub awaits only its inbox.
 //! 2. Every queue and log is bounded.
 //! 3. Every await on a peer has a deadline.
-//! 4. `http`, `hub`, `ws::handshake` and `ws::frame` do no I/O, read no clock and spawn nothing.
+//! 4. `http`, the `Hub`, `ws::handshake` and `ws::frame` do no I/O, read no clock and spawn nothing;
+//!    only `http::files` opens files.
 //! 5. No room imports a later room; `tests/tidy.rs` knows their order.
 //! 6. Only `server.rs` spawns; only `main.rs`, `cli.rs` and the client print.
 //! 7. No byte from the network can panic the process, and a panic in one client's task leaves the

@@ -102,7 +102,10 @@ impl HubTask {
                 }
             }
             Command::Last(name, reply) => reply.send(hub.last(&name)),
-            Command::Clear(name, reply) => reply.send(hub.clear(&name)),
+            Command::Clear(name, reply) => {
+                hub.clear(&name);
+                reply.send(());
+            }
             Command::Topics(reply) => reply.send(hub.topics()),
             Command::SendTo(id, frame, reply) => reply.send(hub.send_to(id, frame)),
             Command::Evict(id, reason, reply) => reply.send(hub.evict(id, reason)),
@@ -114,7 +117,10 @@ impl HubTask {
                 let evicted = |client: &ClientId| hub.evict(*client, reason);
                 reply.send(hub.correlated(&id).into_iter().filter(evicted).count());
             }
-            Command::Sweep(now, reply) => reply.send(hub.sweep(now)),
+            Command::Sweep(now, reply) => {
+                hub.sweep(now);
+                reply.send(());
+            }
             Command::Drain(reason) => hub.drain(reason),
             Command::Census(reply) => reply.send(hub.census()),
             Command::AwaitAudience(name, wanted, reply) => {

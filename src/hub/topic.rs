@@ -35,6 +35,11 @@ impl TopicName {
         }
     }
 
+    /// The path of its URL.
+    pub fn path(&self) -> String {
+        format!("/topics/{}", self.0)
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -95,13 +100,18 @@ mod tests {
     #[test]
     fn names_are_what_a_path_can_be_trusted_with() {
         for name in ["a", "garden/temperature", "A-z_0.9", "...", "a/.b", &"x".repeat(128)] {
-            assert_eq!(TopicName::new(name).unwrap().as_str(), name);
+            let topic = TopicName::new(name).unwrap();
+            assert_eq!(topic.as_str(), name);
+            assert_eq!(topic.path(), format!("/topics/{name}"));
         }
         let long = "x".repeat(129);
         for name in
             ["", "/", "a/", "/a", "a//b", ".", "a/..", "../a", "a b", "a%20", "ä", "a\0", &long]
         {
-            assert!(TopicName::new(name).unwrap_err().to_string().contains("expected"), "{name}");
+            let error = TopicName::new(name).unwrap_err().to_string();
+            assert!(error.contains("is no topic's name: expected"), "{error}");
         }
+        let error = TopicName::new("a\x1b[2J").unwrap_err().to_string();
+        assert!(!error.contains('\x1b'), "{error}");
     }
 }

@@ -63,7 +63,6 @@ mod response;
 mod screen;
 mod sse;
 mod terminal;
-mod topic;
 mod url;
 
 fn main() -> ExitCode {

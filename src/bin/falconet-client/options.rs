@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_tungstenite::tungstenite::protocol::Message;
 use falconet::cli::parse_time;
+use falconet::{TopicName, TopicNameError};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 
 use crate::input::message;
-use crate::topic::{TopicError, TopicName};
 use crate::url::{Url, UrlError};
 
 /// What the command line asks for.
@@ -182,8 +182,8 @@ fn count(option: &str, parser: &mut Parser) -> Result<u32, UsageError> {
     })
 }
 
-fn topic_name(name: &OsStr) -> Result<TopicName, TopicError> {
-    name.to_string_lossy().parse()
+fn topic_name(name: &OsStr) -> Result<TopicName, TopicNameError> {
+    TopicName::new(&name.to_string_lossy())
 }
 
 fn no_topic() -> UsageError {
@@ -200,8 +200,8 @@ impl From<lexopt::Error> for UsageError {
     }
 }
 
-impl From<TopicError> for UsageError {
-    fn from(error: TopicError) -> Self {
+impl From<TopicNameError> for UsageError {
+    fn from(error: TopicNameError) -> Self {
         Self(error.to_string())
     }
 }
