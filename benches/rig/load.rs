@@ -38,7 +38,7 @@ impl Load {
         connections: usize,
         payload_bytes: u16,
     ) -> io::Result<Self> {
-        let streams = clients::connect(server, connections)?;
+        let streams = clients::connect(server, connections, "/")?;
         let readiness = Readiness::of(&streams)?;
         let connections = streams
             .into_iter()
