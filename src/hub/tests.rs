@@ -75,7 +75,10 @@ pub(super) fn hear(subscription: &mut Subscription) -> Vec<String> {
         Delivery::Mail(frame) if frame.is_ping() => "ping".to_owned(),
         Delivery::Mail(frame) => format!("mail {}", text(&frame)),
     };
-    std::iter::from_fn(|| subscription.next()).map(in_words).collect()
+    let heard: Vec<_> =
+        std::iter::from_fn(|| subscription.next()).take(1000).map(in_words).collect();
+    assert!(heard.len() < 1000, "no end of it: {:?}", &heard[..9]);
+    heard
 }
 
 /// The names of all topics.
@@ -324,7 +327,7 @@ fn a_topic_that_vanished_makes_room_for_another() {
 fn beyond_the_total_the_topic_that_holds_most_loses_its_oldest() {
     let limits = Topics { total_bytes: 5 * cost("x"), retain_messages: 9, ..Topics::default() };
     let mut hub = hub_with(limits);
-    for topic in ["a", "b", "b", "b", "c"] {
+    for topic in ["a", "broadcast", "broadcast", "broadcast", "c"] {
         publish(&mut hub, topic, "x").unwrap();
     }
     assert_eq!(hub.bytes, 5 * cost("x"), "the total may be reached");
@@ -335,8 +338,21 @@ fn beyond_the_total_the_topic_that_holds_most_loses_its_oldest() {
         replayed
     };
     assert_eq!(replay("a"), ["1 x", "2 y"]);
-    assert_eq!(replay("b"), ["2 x", "3 x"]);
+    assert_eq!(replay("broadcast"), ["2 x", "3 x"]);
     assert_eq!(replay("c"), ["1 x"]);
+}
+
+#[test]
+fn what_a_topic_holds_is_counted_in_bytes() {
+    let large = "x".repeat(3 * cost("x"));
+    let total_bytes = cost(&large) + 2 * cost("x");
+    let mut hub = hub_with(Topics { total_bytes, retain_messages: 9, ..Topics::default() });
+    publish(&mut hub, "a", &large).unwrap();
+    for topic in ["b", "b", "c"] {
+        publish(&mut hub, topic, "x").unwrap();
+    }
+    assert_eq!(topics(&hub), ["b", "broadcast", "c"]);
+    assert_eq!(hub.bytes, 3 * cost("x"));
 }
 
 #[test]
@@ -394,7 +410,7 @@ fn a_message_that_is_forgotten_at_once_takes_nobodys_room() {
 
 #[test]
 fn the_topics_are_told_by_name_with_subscribers_and_last_number() {
-    let mut hub = hub();
+    let mut hub = hub_with(Topics { log_messages: 1, ..Topics::default() });
     let _clients = [subscribe(&mut hub, "z"), subscribe(&mut hub, "a"), subscribe(&mut hub, "z")];
     publish(&mut hub, "m", "x").unwrap();
     publish(&mut hub, "m", "y").unwrap();
@@ -440,9 +456,18 @@ fn a_mailbox_is_bounded_and_says_so() {
     let mut hub = hub();
     let mut client = subscribe(&mut hub, "broadcast");
     let taken = (0..1000).filter(|_| hub.send_to(client.client.id, frame("m"))).count();
-    assert_eq!(taken, hear(&mut client).len());
-    assert!(taken < 100);
+    assert_eq!(taken, 16);
+    assert_eq!(hear(&mut client).len(), 16);
     assert!(hub.send_to(client.client.id, frame("room again")));
+}
+
+#[test]
+fn the_first_reason_to_be_evicted_stands() {
+    let mut hub = hub();
+    let client = join(&mut hub, Instant::now());
+    assert!(hub.evict(client.client.id, REASON));
+    assert!(hub.evict(client.client.id, CloseReason::STOPPING));
+    assert_eq!(client.client.eviction().unwrap().reason, REASON);
 }
 
 #[test]

@@ -357,6 +357,7 @@ impl Walk {
         let bells = self.random.usize(1..4);
         let mut from = 0;
         while let Some(next) = self.hub.ring(&name, from, bells) {
+            assert!(next > from, "{context}");
             from = next;
         }
         assert_eq!(published, self.model.publish(&name, publication), "{context}");
