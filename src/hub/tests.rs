@@ -6,6 +6,7 @@ use super::*;
 
 mod deadlines;
 mod ids;
+mod inbox;
 mod model;
 
 const REASON: CloseReason = CloseReason::new(CloseCode::Policy, "test");
