@@ -140,6 +140,15 @@ impl HubTask {
     }
 }
 
+impl Drop for HubTask {
+    /// Drops what is left in the inbox, which lives as long as any handle: so whoever asked is told that
+    /// the server has ended.
+    fn drop(&mut self) {
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
+    }
+}
+
 /// Publishes to a topic's subscribers, and lets others run after every so many bells.
 async fn publish(
     hub: &mut Hub,

@@ -214,3 +214,6 @@ impl Subscription {
         Some(Delivery::Published(cursor.next - 1, publication.frame.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests;

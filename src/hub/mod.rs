@@ -150,8 +150,9 @@ impl Hub {
         let subscribers = topic.subscribers.len();
         let after = topic.log.bytes();
         self.bytes = self.bytes - before + after;
-        self.keep_to_total(name);
+        // First this: what is forgotten at once takes nobody's room.
         self.vanish_if_empty(name);
+        self.keep_to_total(name);
         Ok(Published { sequence, subscribers })
     }
 

@@ -1,296 +1,485 @@
-use std::collections::HashMap;
+use std::time::SystemTime;
 
 use crate::ws::frame::{CloseCode, Message};
 
 use super::*;
 
+mod deadlines;
+mod ids;
+mod inbox;
+mod model;
+
 const REASON: CloseReason = CloseReason::new(CloseCode::Policy, "test");
 
 fn hub() -> Hub {
-    Hub::new(Timeouts::default(), Rc::new(Alarm::default()))
+    hub_with(Topics::default())
+}
+
+fn hub_with(limits: Topics) -> Hub {
+    Hub::new(Timeouts::default(), limits, Rc::new(Alarm::default()))
+}
+
+fn name(name: &str) -> TopicName {
+    TopicName::new(name).unwrap()
+}
+
+fn correlation(id: &str) -> CorrelationId {
+    CorrelationId::new(id).unwrap()
+}
+
+/// A client that hears what is published to `topic` from now on.
+fn subscribe(hub: &mut Hub, topic: &str) -> Subscription {
+    subscribe_from(hub, topic, Start::Live).unwrap()
+}
+
+fn subscribe_from(hub: &mut Hub, topic: &str, start: Start) -> Result<Subscription, TooManyTopics> {
+    hub.join(correlation("test"), Some((name(topic), start)), Instant::now())
+}
+
+/// A client that hears nothing but its mail.
+fn join(hub: &mut Hub, now: Instant) -> Subscription {
+    hub.join(correlation("test"), None, now).unwrap()
+}
+
+fn leave(hub: &mut Hub, subscription: Subscription) {
+    hub.leave(subscription.client.id);
+}
+
+/// A message of `text`.
+pub(super) fn publication(text: &str) -> Publication {
+    let frame = Frame::message(&Message::from(text));
+    Publication { frame, media_type: None, published: SystemTime::UNIX_EPOCH }
 }
 
 fn frame(text: &str) -> Frame {
-    Frame::message(&Message::from(text))
+    publication(text).frame
 }
 
-/// Everything a subscriber has to send now.
-fn deliveries(subscription: &mut Subscription) -> Vec<Delivery> {
-    std::iter::from_fn(|| subscription.next()).collect()
+/// What it takes to keep a message of `text`.
+fn cost(text: &str) -> usize {
+    publication(text).cost()
 }
 
-fn at(seconds: u64) -> impl Fn(Instant) -> Instant {
-    move |start| start + Duration::from_secs(seconds)
+/// Publishes and rings all subscribers.
+fn publish(hub: &mut Hub, topic: &str, text: &str) -> Result<Published, TooManyTopics> {
+    let published = hub.publish(&name(topic), publication(text))?;
+    assert_eq!(hub.ring(&name(topic), 0, usize::MAX), None);
+    Ok(published)
+}
+
+/// What there is to send now, in words: `2 b` is the message b, the topic's second.
+pub(super) fn hear(subscription: &mut Subscription) -> Vec<String> {
+    let text = |frame: &Frame| String::from_utf8(frame.payload().to_vec()).unwrap();
+    let in_words = |delivery| match delivery {
+        Delivery::Published(sequence, frame) => format!("{sequence} {}", text(&frame)),
+        Delivery::Lagged(lost) => format!("lagged {lost}"),
+        Delivery::Mail(frame) if frame.is_ping() => "ping".to_owned(),
+        Delivery::Mail(frame) => format!("mail {}", text(&frame)),
+    };
+    let heard: Vec<_> =
+        std::iter::from_fn(|| subscription.next()).take(1000).map(in_words).collect();
+    assert!(heard.len() < 1000, "no end of it: {:?}", &heard[..9]);
+    heard
+}
+
+/// The names of all topics.
+fn topics(hub: &Hub) -> Vec<String> {
+    hub.topics().iter().map(|census| census.name.to_string()).collect()
+}
+
+/// The sums and places that must be right whatever happened.
+fn assert_consistent(hub: &Hub, context: &str) {
+    let bytes: usize = hub.topics.values().map(|topic| topic.log.bytes()).sum();
+    assert_eq!(hub.bytes, bytes, "{context}");
+    let mut subscribed = 0;
+    for (name, topic) in &hub.topics {
+        for (place, slot) in topic.subscribers.iter().enumerate() {
+            let client = &hub.clients[*slot as usize];
+            assert_eq!(client.topic.as_ref(), Some(name), "{context}");
+            assert_eq!(client.place.get() as usize, place, "{context}");
+            subscribed += 1;
+        }
+    }
+    let clients = hub.clients.iter().filter(|(_, client)| client.topic.is_some()).count();
+    assert_eq!(subscribed, clients, "{context}");
 }
 
 #[test]
 fn a_client_gets_what_is_broadcast_after_it_joined() {
     let mut hub = hub();
-    let mut early = hub.join(Instant::now());
-    hub.broadcast(frame("one"));
-    let mut late = hub.join(Instant::now());
-    hub.broadcast(frame("two"));
+    let mut early = subscribe(&mut hub, "broadcast");
+    publish(&mut hub, "broadcast", "one").unwrap();
+    let mut late = subscribe(&mut hub, "broadcast");
+    publish(&mut hub, "broadcast", "two").unwrap();
+    assert_eq!(hear(&mut early), ["1 one", "2 two"]);
+    assert_eq!(hear(&mut late), ["2 two"]);
+}
+
+#[test]
+fn who_comes_later_gets_what_is_retained() {
+    let mut hub = hub_with(Topics { retain_messages: 2, ..Topics::default() });
+    for text in ["a", "b", "c"] {
+        publish(&mut hub, "t", text).unwrap();
+    }
+    let mut late = subscribe_from(&mut hub, "t", Start::Last(9)).unwrap();
+    assert_eq!(hear(&mut late), ["2 b", "3 c"]);
+    assert_eq!(hub.last(&name("t")), Some((3, publication("c"))));
+}
+
+#[test]
+fn publishing_says_the_number_and_how_many_are_subscribed() {
+    let mut hub = hub();
+    let _elsewhere = subscribe(&mut hub, "b");
+    assert_eq!(publish(&mut hub, "a", "x"), Ok(Published { sequence: 1, subscribers: 0 }));
+    let _here = [subscribe(&mut hub, "a"), subscribe(&mut hub, "a")];
+    assert_eq!(publish(&mut hub, "a", "x"), Ok(Published { sequence: 2, subscribers: 2 }));
+    assert_eq!((hub.subscribers(&name("a")), hub.subscribers(&name("c"))), (2, 0));
+}
+
+#[test]
+fn each_topic_has_its_own_messages_and_numbers() {
+    let mut hub = hub();
+    let mut a = subscribe(&mut hub, "a");
+    let mut b = subscribe(&mut hub, "b");
+    publish(&mut hub, "a", "x").unwrap();
+    publish(&mut hub, "b", "y").unwrap();
+    assert_eq!(hear(&mut a), ["1 x"]);
+    assert_eq!(hear(&mut b), ["1 y"]);
+}
+
+#[test]
+fn who_is_subscribed_to_nothing_gets_its_mail() {
+    let mut hub = hub();
+    let mut client = join(&mut hub, Instant::now());
+    publish(&mut hub, "broadcast", "x").unwrap();
+    assert!(!client.client.bell.is_rung());
+    assert!(hub.send_to(client.client.id, frame("m")));
+    assert!(client.client.bell.is_rung());
+    assert_eq!(hear(&mut client), ["mail m"]);
+}
+
+#[test]
+fn ringing_wakes_every_subscriber_in_bounded_steps() {
+    let mut hub = hub();
+    let clients: Vec<_> = (0..600).map(|_| subscribe(&mut hub, "t")).collect();
+    hub.publish(&name("t"), publication("x")).unwrap();
+    let rung = || clients.iter().filter(|client| client.client.bell.is_rung()).count();
+    for (from, next, expected) in [(0, Some(256), 256), (256, Some(512), 512), (512, None, 600)] {
+        assert_eq!(hub.ring(&name("t"), from, 256), next);
+        assert_eq!(rung(), expected);
+    }
+    assert_eq!(hub.ring(&name("t"), 0, 600), None, "exactly all of them");
+}
+
+#[test]
+fn ringing_wakes_nobody_elsewhere() {
+    let mut hub = hub();
+    let here = subscribe(&mut hub, "a");
+    let elsewhere = [subscribe(&mut hub, "b"), subscribe(&mut hub, "broadcast")];
+    publish(&mut hub, "a", "x").unwrap();
+    assert!(here.client.bell.is_rung());
+    assert!(!elsewhere.iter().any(|client| client.client.bell.is_rung()));
+}
+
+#[test]
+fn ringing_reaches_who_is_left_in_whatever_order_others_leave() {
+    // Each number is an order: which of those still there leaves next.
+    for order in 0..4 * 3 * 2 {
+        let mut hub = hub();
+        let mut there: Vec<_> = (0..4).map(|_| subscribe(&mut hub, "t")).collect();
+        for leaving in [order % 4, order / 4 % 3, order / 12, 0] {
+            let gone = there.remove(leaving);
+            hub.leave(gone.client.id);
+            publish(&mut hub, "t", "x").unwrap();
+            let context = format!("order {order}, {} left", there.len());
+            assert_consistent(&hub, &context);
+            assert!(!gone.client.bell.is_rung(), "{context}");
+            for client in &mut there {
+                assert!(client.client.bell.is_rung(), "{context}");
+                client.client.bell.hush();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_topic_vanishes_when_nobody_hears_it_and_nothing_is_retained() {
+    let mut hub = hub();
+    let client = subscribe(&mut hub, "t");
+    assert_eq!(topics(&hub), ["broadcast", "t"]);
+    leave(&mut hub, client);
+    assert_eq!(topics(&hub), ["broadcast"]);
+}
+
+#[test]
+fn a_message_nobody_hears_is_forgotten_where_nothing_is_retained() {
+    let mut hub = hub_with(Topics { retain_messages: 0, ..Topics::default() });
+    for _ in 0..2 {
+        assert_eq!(publish(&mut hub, "t", "x"), Ok(Published { sequence: 1, subscribers: 0 }));
+        assert_eq!((topics(&hub).len(), hub.bytes), (1, 0));
+    }
+}
+
+#[test]
+fn a_topic_somebody_hears_stays() {
+    let mut hub = hub_with(Topics { retain_messages: 0, ..Topics::default() });
+    let (one, mut other) = (subscribe(&mut hub, "t"), subscribe(&mut hub, "t"));
+    leave(&mut hub, one);
+    publish(&mut hub, "t", "x").unwrap();
+    hub.clear(&name("t"));
+    assert_eq!(topics(&hub), ["broadcast", "t"]);
+    assert_eq!(hear(&mut other), ["1 x"]);
+}
+
+#[test]
+fn a_topic_with_something_retained_keeps_its_numbers_while_nobody_hears_it() {
+    let mut hub = hub();
+    let client = subscribe(&mut hub, "t");
+    publish(&mut hub, "t", "x").unwrap();
+    leave(&mut hub, client);
+    assert_eq!(publish(&mut hub, "t", "y").unwrap().sequence, 2);
+}
+
+#[test]
+fn a_topic_that_vanished_counts_from_one_again() {
+    let mut hub = hub_with(Topics { retain_messages: 0, ..Topics::default() });
+    let client = subscribe(&mut hub, "t");
+    publish(&mut hub, "t", "x").unwrap();
+    leave(&mut hub, client);
+    let mut next = subscribe_from(&mut hub, "t", Start::After(1)).unwrap();
+    publish(&mut hub, "t", "y").unwrap();
+    assert_eq!(hear(&mut next), ["1 y"]);
+}
+
+#[test]
+fn a_cleared_topic_vanishes_with_its_last_subscriber() {
+    let mut hub = hub();
+    let client = subscribe(&mut hub, "t");
+    publish(&mut hub, "t", "x").unwrap();
+    hub.clear(&name("t"));
+    assert_eq!(topics(&hub), ["broadcast", "t"]);
+    leave(&mut hub, client);
+    assert_eq!((topics(&hub).len(), hub.bytes), (1, 0));
+}
+
+#[test]
+fn a_cleared_topic_that_nobody_hears_vanishes_at_once() {
+    let mut hub = hub();
+    publish(&mut hub, "t", "x").unwrap();
+    hub.clear(&name("t"));
+    assert_eq!((topics(&hub).len(), hub.bytes), (1, 0));
+    hub.clear(&name("t"));
+}
+
+#[test]
+fn a_topic_vanishes_when_its_last_subscriber_is_found_gone() {
+    let mut hub = hub();
+    let client = subscribe(&mut hub, "t");
+    drop(client);
+    assert_eq!(topics(&hub), ["broadcast", "t"]);
+    hub.sweep(Instant::now());
+    assert_eq!(topics(&hub), ["broadcast"]);
+}
+
+#[test]
+fn broadcast_never_vanishes() {
+    let mut hub = hub_with(Topics { retain_messages: 0, ..Topics::default() });
+    let client = subscribe(&mut hub, "broadcast");
+    publish(&mut hub, "broadcast", "x").unwrap();
+    hub.clear(&name("broadcast"));
+    leave(&mut hub, client);
+    assert_eq!(publish(&mut hub, "broadcast", "y").unwrap().sequence, 2);
+    assert_eq!(topics(&hub), ["broadcast"]);
+}
+
+#[test]
+fn one_topic_too_many_is_refused() {
+    let mut hub = hub_with(Topics { count: 2, ..Topics::default() });
+    publish(&mut hub, "a", "x").unwrap();
+    assert_eq!(publish(&mut hub, "b", "x"), Err(TooManyTopics { limit: 2 }));
+    let refused = subscribe_from(&mut hub, "b", Start::Live);
+    assert_eq!(refused.err(), Some(TooManyTopics { limit: 2 }));
+    assert_eq!(hub.census(), Census { clients: 0, joins: 0 });
+    assert_eq!(hub.last(&name("b")), None);
+    assert_consistent(&hub, "refused");
+}
+
+#[test]
+fn with_no_room_for_one_more_those_there_are_go_on() {
+    let mut hub = hub_with(Topics { count: 2, ..Topics::default() });
+    publish(&mut hub, "a", "x").unwrap();
+    for topic in ["a", "broadcast"] {
+        let mut client = subscribe(&mut hub, topic);
+        let sequence = publish(&mut hub, topic, "y").unwrap().sequence;
+        assert_eq!(hear(&mut client), [format!("{sequence} y")]);
+    }
+}
+
+#[test]
+fn a_topic_that_vanished_makes_room_for_another() {
+    let mut hub = hub_with(Topics { count: 2, ..Topics::default() });
+    let client = subscribe(&mut hub, "a");
+    publish(&mut hub, "b", "x").unwrap_err();
+    leave(&mut hub, client);
+    publish(&mut hub, "b", "x").unwrap();
+}
+
+#[test]
+fn beyond_the_total_the_topic_that_holds_most_loses_its_oldest() {
+    let limits = Topics { total_bytes: 5 * cost("x"), retain_messages: 9, ..Topics::default() };
+    let mut hub = hub_with(limits);
+    for topic in ["a", "broadcast", "broadcast", "broadcast", "c"] {
+        publish(&mut hub, topic, "x").unwrap();
+    }
+    assert_eq!(hub.bytes, 5 * cost("x"), "the total may be reached");
+    publish(&mut hub, "a", "y").unwrap();
+    let mut replay = |topic| {
+        let replayed = hear(&mut subscribe_from(&mut hub, topic, Start::Last(9)).unwrap());
+        assert_consistent(&hub, topic);
+        replayed
+    };
+    assert_eq!(replay("a"), ["1 x", "2 y"]);
+    assert_eq!(replay("broadcast"), ["2 x", "3 x"]);
+    assert_eq!(replay("c"), ["1 x"]);
+}
+
+#[test]
+fn what_a_topic_holds_is_counted_in_bytes() {
+    let large = "x".repeat(3 * cost("x"));
+    let total_bytes = cost(&large) + 2 * cost("x");
+    let mut hub = hub_with(Topics { total_bytes, retain_messages: 9, ..Topics::default() });
+    publish(&mut hub, "a", &large).unwrap();
+    for topic in ["b", "b", "c"] {
+        publish(&mut hub, topic, "x").unwrap();
+    }
+    assert_eq!(topics(&hub), ["b", "broadcast", "c"]);
+    assert_eq!(hub.bytes, 3 * cost("x"));
+}
+
+#[test]
+fn a_large_message_takes_the_room_of_as_many_as_it_needs() {
+    let large = "x".repeat(2 * cost("x"));
+    let total_bytes = cost(&large) + cost("x");
+    let mut hub = hub_with(Topics { total_bytes, retain_messages: 9, ..Topics::default() });
+    for topic in ["a", "a", "b"] {
+        publish(&mut hub, topic, "x").unwrap();
+    }
+    publish(&mut hub, "c", &large).unwrap();
+    assert_eq!(topics(&hub).len(), 3, "c, broadcast and one more");
+    assert_eq!(hub.bytes, total_bytes);
+}
+
+#[test]
+fn what_was_just_published_is_not_lost_to_the_total() {
+    let limits = Topics { total_bytes: 3 * cost("x"), retain_messages: 9, ..Topics::default() };
+    let mut hub = hub_with(limits);
+    let large = "x".repeat(1000);
+    let mut slow = subscribe(&mut hub, "a");
+    publish(&mut hub, "b", "x").unwrap();
+    publish(&mut hub, "a", "x").unwrap();
+    publish(&mut hub, "a", &large).unwrap();
+    assert_eq!(topics(&hub), ["a", "broadcast"]);
+    assert_eq!(hear(&mut slow), ["lagged 1".to_owned(), format!("2 {large}")]);
+    assert_eq!(hub.bytes, cost(&large));
+    publish(&mut hub, "b", "y").unwrap();
+    assert_eq!(hub.bytes, cost("y"), "a later one takes its room");
+}
+
+#[test]
+fn a_topic_emptied_for_the_total_vanishes_if_nobody_hears_it() {
+    let mut hub = hub_with(Topics { total_bytes: cost("x"), ..Topics::default() });
+    let mut slow = subscribe(&mut hub, "a");
+    publish(&mut hub, "a", "x").unwrap();
+    publish(&mut hub, "b", "x").unwrap();
+    assert_eq!(topics(&hub), ["a", "b", "broadcast"], "somebody hears a");
+    assert_eq!(hear(&mut slow), ["lagged 1"]);
+    assert_eq!(hub.last(&name("a")), None);
+    publish(&mut hub, "a", "y").unwrap();
+    assert_eq!(topics(&hub), ["a", "broadcast"], "nobody hears b");
+    assert_eq!(hear(&mut slow), ["2 y"]);
+}
+
+#[test]
+fn a_message_that_is_forgotten_at_once_takes_nobodys_room() {
+    let limits = Topics { total_bytes: cost("x"), retain_messages: 0, ..Topics::default() };
+    let mut hub = hub_with(limits);
+    let mut slow = subscribe(&mut hub, "a");
+    publish(&mut hub, "a", "x").unwrap();
+    publish(&mut hub, "b", "y").unwrap();
+    assert_eq!(hear(&mut slow), ["1 x"]);
+}
+
+#[test]
+fn the_topics_are_told_by_name_with_subscribers_and_last_number() {
+    let mut hub = hub_with(Topics { log_messages: 1, ..Topics::default() });
+    let _clients = [subscribe(&mut hub, "z"), subscribe(&mut hub, "a"), subscribe(&mut hub, "z")];
+    publish(&mut hub, "m", "x").unwrap();
+    publish(&mut hub, "m", "y").unwrap();
+    let census =
+        |topic, subscribers, sequence| TopicCensus { name: name(topic), subscribers, sequence };
     assert_eq!(
-        deliveries(&mut early),
-        [Delivery::Frame(frame("one")), Delivery::Frame(frame("two"))]
+        hub.topics(),
+        [census("a", 1, 0), census("broadcast", 0, 0), census("m", 0, 2), census("z", 2, 0)]
     );
-    assert_eq!(deliveries(&mut late), [Delivery::Frame(frame("two"))]);
 }
 
 #[test]
-fn ringing_wakes_every_client_in_bounded_steps() {
+fn clients_are_found_by_their_correlation_id() {
     let mut hub = hub();
-    let clients: Vec<_> = (0..600).map(|_| hub.join(Instant::now())).collect();
-    hub.broadcast(frame("x"));
-    let mut from = 0;
-    let mut steps = 1;
-    while let Some(next) = hub.ring(from, 256) {
-        from = next;
-        steps += 1;
-    }
-    assert!(steps >= 3);
-    assert!(clients.iter().all(|subscription| subscription.client.bell.is_rung()));
-}
-
-#[test]
-fn who_falls_off_the_log_is_told_how_much_was_lost() {
-    let mut hub = hub();
-    let mut slow = hub.join(Instant::now());
-    for number in 0..100 {
-        hub.broadcast(frame(&number.to_string()));
-    }
-    let delivered = deliveries(&mut slow);
-    let Delivery::Lagged(lost) = delivered[0] else { panic!("{:?}", delivered[0]) };
-    assert_eq!(delivered[1], Delivery::Frame(frame(&lost.to_string())));
-    assert_eq!(lost as usize + delivered.len() - 1, 100);
-    assert_eq!(deliveries(&mut slow), []);
-}
-
-#[test]
-fn the_log_is_bounded_in_bytes() {
-    let mut hub = hub();
-    let mut slow = hub.join(Instant::now());
-    for _ in 0..10 {
-        hub.broadcast(frame(&"x".repeat(100_000)));
-    }
-    let kept = deliveries(&mut slow).len() - 1;
-    assert!((1..=2).contains(&kept), "{kept}");
+    let now = Instant::now();
+    let mut joined = |id| hub.join(correlation(id), None, now).unwrap();
+    let (anna, bert, also_anna) = (joined("anna"), joined("bert"), joined("anna"));
+    let ids = [anna.client.id, also_anna.client.id];
+    assert_eq!(hub.correlated(&correlation("anna")), ids);
+    assert_eq!(hub.correlated(&correlation("bert")), [bert.client.id]);
+    leave(&mut hub, anna);
+    assert_eq!(hub.correlated(&correlation("anna")), [ids[1]]);
+    assert_eq!(hub.correlated(&correlation("ann")), []);
 }
 
 #[test]
 fn a_stale_id_does_not_reach_the_next_client_in_its_slot() {
     let mut hub = hub();
-    let gone = hub.join(Instant::now()).client.id;
+    let gone = subscribe(&mut hub, "broadcast").client.id;
     hub.leave(gone);
-    let mut next = hub.join(Instant::now());
+    let mut next = subscribe(&mut hub, "broadcast");
     assert_eq!(next.client.id.slot, gone.slot, "the slab reuses the slot");
     assert!(!hub.send_to(gone, frame("late")));
     assert!(!hub.evict(gone, REASON));
     hub.leave(gone);
     assert_eq!(hub.census().clients, 1);
-    assert_eq!(deliveries(&mut next), []);
+    assert_eq!(hear(&mut next), [""; 0]);
     assert!(next.client.eviction().is_none());
 }
 
 #[test]
 fn a_mailbox_is_bounded_and_says_so() {
     let mut hub = hub();
-    let mut client = hub.join(Instant::now());
+    let mut client = subscribe(&mut hub, "broadcast");
     let taken = (0..1000).filter(|_| hub.send_to(client.client.id, frame("m"))).count();
-    assert_eq!(taken, deliveries(&mut client).len());
-    assert!(taken < 100);
+    assert_eq!(taken, 16);
+    assert_eq!(hear(&mut client).len(), 16);
     assert!(hub.send_to(client.client.id, frame("room again")));
 }
 
 #[test]
-fn the_silent_are_pinged_and_the_dead_are_given_up() {
+fn the_first_reason_to_be_evicted_stands() {
     let mut hub = hub();
-    let start = Instant::now();
-    let mut silent = hub.join(start);
-    let mut alive = hub.join(start);
-    let mut pings = 0;
-    for second in 1..=75 {
-        let now = at(second)(start);
-        alive.client.seen(now);
-        if hub.alarm.due().is_some_and(|due| due <= now) {
-            hub.sweep(now);
-        }
-        pings += deliveries(&mut silent)
-            .iter()
-            .filter(|d| **d == Delivery::Frame(Frame::ping()))
-            .count();
-    }
-    assert_eq!(pings, 2);
-    let eviction = silent.client.eviction().expect("75 s are over");
-    assert!(!eviction.answering);
-    assert!(alive.client.eviction().is_none());
-    assert_eq!(deliveries(&mut alive), []);
-}
-
-#[test]
-fn a_blocked_write_and_an_unfinished_message_have_their_own_deadlines() {
-    let mut hub = hub();
-    let timeouts = Timeouts::default();
-    let start = Instant::now();
-    let blocked = hub.join(start);
-    let unfinished = hub.join(start);
-    blocked.client.write_blocked(start, &timeouts);
-    unfinished.client.set_message_started(Some(start), &timeouts);
-    assert_eq!(hub.alarm.due(), Some(at(10)(start)), "the alarm is brought forward");
-    for second in 1..=30 {
-        let now = at(second)(start);
-        for client in [&blocked, &unfinished] {
-            client.client.seen(now);
-        }
-        hub.sweep(now);
-        assert_eq!(blocked.client.eviction().is_some(), second >= 10, "{second}");
-        assert_eq!(unfinished.client.eviction().is_some(), second >= 30, "{second}");
-    }
-}
-
-#[test]
-fn a_message_is_not_unfinished_while_we_do_not_read_it() {
-    let timeouts = Timeouts { write: None, ..Timeouts::default() };
-    let mut hub = Hub::new(timeouts.clone(), Rc::new(Alarm::default()));
-    let start = Instant::now();
-    let client = hub.join(start);
-    client.client.set_message_started(Some(start), &timeouts);
-    client.client.write_blocked(start, &timeouts);
-    for second in 1..=100 {
-        let now = at(second)(start);
-        client.client.seen(now);
-        if second == 50 {
-            client.client.write_unblocked(now, &timeouts);
-        }
-        hub.sweep(now);
-        assert_eq!(client.client.eviction().is_some(), second >= 80, "{second}");
-    }
-}
-
-#[test]
-fn a_sweep_long_overdue_blames_nobody() {
-    let mut hub = hub();
-    let start = Instant::now();
-    let client = hub.join(start);
-    client.client.write_blocked(start, &Timeouts::default());
-    hub.sweep(at(1)(start));
-    // SIGSTOP for ten minutes.
-    hub.sweep(at(600)(start));
-    assert!(client.client.eviction().is_none());
-    assert!(hub.alarm.due().unwrap() > at(600)(start));
-    hub.sweep(at(613)(start));
-    assert!(client.client.eviction().is_none(), "this one is late too");
-    hub.sweep(at(623)(start));
-    assert!(client.client.eviction().is_some(), "nobody stood still any more");
-}
-
-#[test]
-fn with_nobody_there_nothing_is_due() {
-    let mut hub = hub();
-    assert_eq!(hub.alarm.due(), None);
-    let client = hub.join(Instant::now());
-    assert!(hub.alarm.due().is_some());
-    hub.leave(client.client.id);
-    assert_eq!(hub.alarm.due(), None);
+    let client = join(&mut hub, Instant::now());
+    assert!(hub.evict(client.client.id, REASON));
+    assert!(hub.evict(client.client.id, CloseReason::STOPPING));
+    assert_eq!(client.client.eviction().unwrap().reason, REASON);
 }
 
 #[test]
 fn a_drain_evicts_everybody_and_who_still_joins() {
     let mut hub = hub();
-    let before = hub.join(Instant::now());
+    let before = subscribe(&mut hub, "broadcast");
     hub.drain(REASON);
-    let after = hub.join(Instant::now());
+    let after = subscribe(&mut hub, "broadcast");
     for client in [before, after] {
         let eviction = client.client.eviction().unwrap();
         assert!(eviction.answering);
         assert_eq!(eviction.reason, REASON);
     }
-}
-
-/// What the hub does, done the slow and obvious way: a queue for every client.
-#[derive(Default)]
-struct Model {
-    queues: HashMap<ClientId, Vec<Frame>>,
-    evicted: HashMap<ClientId, CloseReason>,
-}
-
-#[test]
-fn random_commands_do_what_the_naive_model_does() {
-    for seed in 0..200 {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let (mut hub, mut model) = (hub(), Model::default());
-        let mut there: Vec<Subscription> = Vec::new();
-        let mut gone: Vec<ClientId> = Vec::new();
-        let start = Instant::now();
-        for step in 0..300 {
-            let context = format!("seed {seed}, step {step}");
-            match random.u8(0..10) {
-                0 | 1 => {
-                    let client = hub.join(start);
-                    model.queues.insert(client.client.id, Vec::new());
-                    there.push(client);
-                }
-                2 if !there.is_empty() => {
-                    let client = there.swap_remove(random.usize(0..there.len()));
-                    hub.leave(client.client.id);
-                    gone.push(client.client.id);
-                    model.queues.remove(&client.client.id);
-                }
-                3 => {
-                    // A session that vanishes without a word; the sweep finds it.
-                    if let Some(client) = there.pop() {
-                        gone.push(client.client.id);
-                        model.queues.remove(&client.client.id);
-                        drop(client);
-                        hub.sweep(start);
-                    }
-                }
-                4 | 5 => {
-                    let frame = frame(&step.to_string());
-                    hub.broadcast(frame.clone());
-                    model.queues.values_mut().for_each(|queue| queue.push(frame.clone()));
-                }
-                6 if !there.is_empty() => {
-                    // Mail goes before the log, so compare it when nothing else waits.
-                    let client = random.choice(&mut there).unwrap();
-                    let expected = std::mem::take(model.queues.get_mut(&client.client.id).unwrap());
-                    assert_eq!(frames(deliveries(client)), expected, "{context}");
-                    let frame = frame("mail");
-                    assert!(hub.send_to(client.client.id, frame.clone()), "{context}");
-                    assert_eq!(frames(deliveries(client)), [frame], "{context}");
-                }
-                7 if !gone.is_empty() => {
-                    let id = *random.choice(&gone).unwrap();
-                    assert!(
-                        !hub.send_to(id, frame("stale")) && !hub.evict(id, REASON),
-                        "{context}"
-                    );
-                }
-                8 if !there.is_empty() => {
-                    let id = random.choice(&there).unwrap().client.id;
-                    assert!(hub.evict(id, REASON), "{context}");
-                    model.evicted.insert(id, REASON);
-                }
-                _ => {
-                    for client in &mut there {
-                        let queue = model.queues.get_mut(&client.client.id).unwrap();
-                        assert_eq!(frames(deliveries(client)), std::mem::take(queue), "{context}");
-                    }
-                }
-            }
-            assert_eq!(hub.census().clients, model.queues.len(), "{context}");
-            for client in &there {
-                let evicted = client.client.eviction().map(|eviction| eviction.reason);
-                assert_eq!(evicted.as_ref(), model.evicted.get(&client.client.id), "{context}");
-            }
-        }
-    }
-}
-
-fn frames(deliveries: Vec<Delivery>) -> Vec<Frame> {
-    let frame = |delivery| match delivery {
-        Delivery::Frame(frame) => frame,
-        Delivery::Lagged(lost) => panic!("lost {lost}"),
-    };
-    deliveries.into_iter().map(frame).collect()
 }

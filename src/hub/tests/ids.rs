@@ -1,0 +1,75 @@
+//! Ids in use again and again.
+
+use super::*;
+
+/// Takes the mail of everybody there and says who had some.
+fn who_got_mail(there: &[Subscription]) -> Vec<ClientId> {
+    let got = there.iter().filter(|client| client.client.take_mail().is_some());
+    got.map(|client| client.client.id).collect()
+}
+
+fn join_somewhere(hub: &mut Hub, random: &mut fastrand::Rng, now: Instant) -> Subscription {
+    let topic = random.choice([None, Some("broadcast"), Some("a"), Some("b"), Some("c")]).unwrap();
+    let topic = topic.map(|topic| (name(topic), Start::Live));
+    hub.join(correlation("test"), topic, now).unwrap()
+}
+
+#[test]
+fn an_id_reaches_its_client_and_never_another() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut hub = hub_with(Topics { retain_messages: 0, ..Topics::default() });
+    let now = Instant::now();
+    let mut there: Vec<Subscription> = Vec::new();
+    let mut gone: Vec<ClientId> = Vec::new();
+    let (mut filling, mut emptied) = (true, 0);
+    for step in 0..100_000 {
+        let context = format!("step {step}");
+        // The crowd grows and shrinks by turns.
+        filling = there.is_empty() || (filling && there.len() < 40);
+        if there.is_empty() || filling == (random.u8(0..4) > 0) {
+            there.push(join_somewhere(&mut hub, &mut random, now));
+        } else {
+            let client = there.swap_remove(random.usize(0..there.len()));
+            gone.push(client.client.id);
+            leave(&mut hub, client);
+        }
+        emptied += usize::from(there.is_empty());
+
+        if let Some(client) = random.choice(&there) {
+            let id = client.client.id;
+            assert!(hub.send_to(id, frame("m")), "{context}");
+            assert_eq!(who_got_mail(&there), [id], "{context}");
+        }
+        for stale in [gone.last(), random.choice(&gone)].into_iter().flatten() {
+            assert!(!hub.send_to(*stale, frame("m")) && !hub.evict(*stale, REASON), "{context}");
+            hub.leave(*stale);
+        }
+        assert_eq!(who_got_mail(&there), [], "{context}");
+        assert_eq!(hub.census().clients, there.len(), "{context}");
+        assert!(there.iter().all(|client| client.client.eviction().is_none()), "{context}");
+        assert_consistent(&hub, &context);
+        if step % 100 == 0 {
+            assert_ringing_reaches_the_subscribed(&mut hub, &there, &context);
+        }
+    }
+    assert!(emptied > 100, "the crowd left {emptied} times");
+    for client in there {
+        leave(&mut hub, client);
+    }
+    assert_eq!(hub.clients.capacity(), 0);
+    assert_eq!(topics(&hub), ["broadcast"]);
+    let broadcast = &hub.topics[&TopicName::broadcast()];
+    assert_eq!(broadcast.subscribers.capacity(), 0);
+    assert_eq!(hub.bytes, broadcast.log.bytes());
+}
+
+fn assert_ringing_reaches_the_subscribed(hub: &mut Hub, there: &[Subscription], context: &str) {
+    for topic in ["broadcast", "a", "b", "c"] {
+        there.iter().for_each(|client| client.client.bell.hush());
+        publish(hub, topic, context).unwrap();
+        for client in there {
+            let subscribed = client.client.topic == Some(name(topic));
+            assert_eq!(client.client.bell.is_rung(), subscribed, "{context}");
+        }
+    }
+}
