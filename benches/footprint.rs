@@ -34,7 +34,7 @@ fn measure() -> io::Result<Budgets> {
 
     let binary_bytes = fs::metadata(&falconet.path)?.len() as usize;
     sheet.row("files that need .NET installed", "–", ["190 KB", "295 KB"]);
-    sheet.limited_row("files, self-contained, bytes", binary_bytes, 900_000, ["59 MB", "75 MB"]);
+    sheet.limited_row("files, self-contained, bytes", binary_bytes, BINARY_BYTES, ["59 MB", "75 MB"]);
     sheet.rows_at_start(&falconet)?;
     let server = falconet.start()?;
     sheet.rows_without_clients(&server)?;
@@ -203,8 +203,12 @@ const IDLE_CLIENTS: [usize; 2] = [1000, 5000];
 /// How often the server is started to measure that. Odd, so that the median is a start.
 const STARTS: usize = 199;
 
-/// 2.4 MB and 0.7 MB, of 1,024 KiB each.
-const RESIDENT_LIMIT_KIB: usize = 2457;
+/// 900 KB of 1,024 bytes.
+const BINARY_BYTES: usize = 921_600;
+
+/// 2.4 MB for the article's server and 0.15 MB for the code of topics and files; 0.7 MB; of 1,024 KiB
+/// each.
+const RESIDENT_LIMIT_KIB: usize = 2611;
 const PRIVATE_LIMIT_KIB: usize = 716;
 
 /// How long the server is left alone.
