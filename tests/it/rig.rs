@@ -2,7 +2,7 @@
 //! and canaries that must lose nothing. Every wait has a deadline.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -244,14 +244,23 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends `request` and returns all that is answered, to the end of the stream.
+/// Sends `request` and nothing more, and returns all that is answered, to the end of the stream.
 pub fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
     let mut stream = connect(address);
     // The server may refuse before it has read all.
     let _ = stream.write_all(request.as_ref());
+    // A kept connection ends when there is no other request to come.
+    let _ = stream.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8(answer).expect("answers are UTF-8")
+}
+
+/// Returns once the server has read what was sent before: its one thread answers in turn. Twice,
+/// since a new connection must be accepted first.
+pub fn read_by_now(barrier: &mut Client) {
+    barrier.echo("1");
+    barrier.echo("2");
 }
 
 /// The status code of a response.
@@ -466,7 +475,7 @@ impl Quiet {
 
     /// Leaves without a word.
     pub fn vanish(self) {
-        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        let _ = self.stream.shutdown(Shutdown::Both);
         let _ = self.thread.join();
     }
 }
