@@ -16,6 +16,7 @@ mod embedded;
 mod floods;
 mod guarantees;
 mod handshake;
+mod http;
 mod properties;
 mod pulled_plug;
 mod rig;
