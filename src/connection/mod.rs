@@ -98,8 +98,8 @@ async fn converse(
         };
         let (response, file) = match plan {
             Plan::Answer(response, file) => {
-                // A body that nobody reads is not to be taken for the next request.
-                request.close |= request.body_bytes > 0;
+                // A body that nobody reads is not to be taken for the next request, nor what may be one.
+                request.close |= request.body_bytes > 0 || response.status() == 411;
                 (response, file)
             }
             Plan::Ask(exchange) => {
