@@ -150,7 +150,7 @@ async fn hear(
         }
         Some(None) => {
             let response = Response::text(503, "the server is stopping\n");
-            refuse(reader, &response, context).await;
+            refuse(reader, &response, &Envelope::LAST, context).await;
         }
         None => {
             log::info!(target: "falconet::request", address:% = peer; "dropped: no request in time");
@@ -258,16 +258,16 @@ async fn ask(
 async fn refuse_head(reader: &Reader, error: &HeadError, peer: Peer, context: &Context) {
     log::info!(target: "falconet::request", address:% = peer; "refused: {error}");
     if let Some(response) = error.response() {
-        refuse(reader, &response, context).await;
+        refuse(reader, &response, &Envelope::LAST, context).await;
     }
 }
 
 /// Says why not, if that is to be said, and goodbye.
-async fn refuse(reader: &Reader, response: &Response, context: &Context) {
+async fn refuse(reader: &Reader, response: &Response, envelope: &Envelope, context: &Context) {
     if context.config.reject == Reject::Drop {
         return;
     }
-    let response = response.encode(&Envelope::LAST);
+    let response = response.encode(envelope);
     if write_all(reader.transport(), &response, &context.config).await {
         reader.transport().see_off(context.config.timeouts.linger).await;
     }

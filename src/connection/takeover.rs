@@ -6,6 +6,7 @@ use crate::endpoints::AnyEndpoint;
 use crate::endpoints::events::{self, EventStream};
 use crate::endpoints::topic::Conversation;
 use crate::http::Response;
+use crate::http::response::Envelope;
 use crate::hub::{ClientId, CorrelationId, Membership, PublishError, Start, Subscription, TopicName};
 use crate::net::Transport;
 use crate::ws::{Session, handshake};
@@ -90,7 +91,8 @@ impl Opening {
             Err(PublishError::TooManyTopics(error)) => {
                 let response = Response::text(503, format!("{error}\n"));
                 request.log(response.status(), "answered");
-                refuse(&reader, &response, context).await;
+                let envelope = Envelope { close: true, ..request.envelope() };
+                refuse(&reader, &response, &envelope, context).await;
                 return None;
             }
         };
