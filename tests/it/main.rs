@@ -20,3 +20,4 @@ mod http;
 mod properties;
 mod pulled_plug;
 mod rig;
+mod topics;
