@@ -86,16 +86,7 @@ async fn converse(
             }
         };
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
-        let plan = match plan {
-            Ok(plan) => plan,
-            Err(response) if context.config.reject == Reject::Respond => {
-                Plan::Answer(response, None)
-            }
-            Err(response) => {
-                request.log(response.status(), "dropped");
-                return None;
-            }
-        };
+        let plan = plan.unwrap_or_else(|response| Plan::Answer(response, None));
         let (response, file) = match plan {
             Plan::Answer(response, file) => {
                 // A body that nobody reads is not to be taken for the next request, nor what may be one.
@@ -109,6 +100,10 @@ async fn converse(
                 return opening.open(reader, head.end, &request, &context).await;
             }
         };
+        if response.status() >= 400 && context.config.reject == Reject::Drop {
+            request.log(response.status(), "dropped");
+            return None;
+        }
         request.log(response.status(), "answered");
         if !respond(reader.transport(), &response, file, &request, &context.config).await {
             return None;

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::config::Reject;
 use crate::endpoints::AnyEndpoint;
 use crate::endpoints::events::{self, EventStream};
 use crate::endpoints::topic::Conversation;
@@ -90,7 +91,8 @@ impl Opening {
             Err(PublishError::HubGone) => return None,
             Err(PublishError::TooManyTopics(error)) => {
                 let response = Response::text(503, format!("{error}\n"));
-                request.log(response.status(), "answered");
+                let drops = context.config.reject == Reject::Drop;
+                request.log(response.status(), if drops { "dropped" } else { "answered" });
                 let envelope = Envelope { close: true, ..request.envelope() };
                 refuse(&reader, &response, &envelope, context).await;
                 return None;
