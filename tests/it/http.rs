@@ -369,6 +369,11 @@ fn a_kept_connection_can_become_a_session() {
         let kept = ask(falconet.address(), get(path));
         assert_eq!(publishes, kept.text() == "late");
     }
+    // It can become a stream of events, too.
+    let mut http = Http::connect(falconet.address());
+    assert_eq!(http.ask(get("/nothing")).status(), 404);
+    let listen = request("GET", "/topics/a?last=1", "Accept: text/event-stream\r\n", "");
+    assert_eq!(Events::over(http, &listen).read().data, "late");
     // And the whole of it in one write.
     let mut http = Http::connect(falconet.address());
     let upgrade = handshake("/");

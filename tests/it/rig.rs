@@ -383,7 +383,8 @@ pub struct Http {
 
 impl Http {
     pub fn connect(address: SocketAddr) -> Self {
-        Self { reader: BufReader::new(connect(address)) }
+        // One byte: what follows an answer may be for somebody else to read.
+        Self { reader: BufReader::with_capacity(1, connect(address)) }
     }
 
     pub fn stream(&self) -> &TcpStream {
@@ -433,7 +434,7 @@ impl Http {
 
     /// The client that it is after an upgrade.
     pub fn into_client(self) -> Client {
-        assert_eq!(self.reader.buffer(), b"", "nothing came yet");
+        assert_eq!(self.reader.buffer(), b"", "whole answers were read");
         Client { stream: self.reader.into_inner() }
     }
 }
@@ -450,7 +451,7 @@ pub struct Event {
 /// A client that listens to server-sent events.
 pub struct Events {
     pub head: String,
-    http: Http,
+    reader: BufReader<TcpStream>,
 }
 
 impl Events {
@@ -463,14 +464,15 @@ impl Events {
     /// Listens on a connection that is there.
     pub fn over(mut http: Http, request: &[u8]) -> Self {
         http.send(request);
-        let head = read_response_head(&mut http.reader);
+        let mut stream = http.into_client().stream;
+        let head = read_response_head(&mut stream);
         assert_eq!(status_of(&head), 200, "{head}");
         assert_eq!(header_of(&head, "Content-Type"), Some("text/event-stream"), "{head}");
-        Self { head, http }
+        Self { head, reader: BufReader::new(stream) }
     }
 
     pub fn stream(&self) -> &TcpStream {
-        self.http.stream()
+        self.reader.get_ref()
     }
 
     /// Reads one event.
@@ -484,7 +486,7 @@ impl Events {
         let mut lines = 0;
         loop {
             let mut line = String::new();
-            match self.http.reader.read_line(&mut line) {
+            match self.reader.read_line(&mut line) {
                 Ok(0) if lines == 0 => return None,
                 Err(error) if lines == 0 && error.kind() == io::ErrorKind::ConnectionReset => {
                     return None;

@@ -661,8 +661,9 @@ fn overwhelm(address: SocketAddr) {
 
 #[test]
 fn a_slow_client_skips_what_it_lost_and_goes_on() {
-    let falconet =
-        Falconet::start(&[QUIET, &["--log-messages", "8", "--log-level", "debug"]].concat());
+    let falconet = Falconet::start(
+        &[QUIET, &["--log-messages", "8", "--log-bytes", "1m", "--log-level", "debug"]].concat(),
+    );
     let canaries = Canaries::start(falconet.address());
     let mut client = Client::connect_to(falconet.address(), "/topics/a?client=slow-one");
     overwhelm(falconet.address());
@@ -689,7 +690,8 @@ fn a_slow_client_skips_what_it_lost_and_goes_on() {
 
 #[test]
 fn a_slow_listener_skips_and_is_told_what_it_lost() {
-    let falconet = Falconet::start(&[QUIET, &["--log-messages", "8"]].concat());
+    let falconet =
+        Falconet::start(&[QUIET, &["--log-messages", "8", "--log-bytes", "1m"]].concat());
     let canaries = Canaries::start(falconet.address());
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
     overwhelm(falconet.address());
@@ -717,7 +719,7 @@ fn a_slow_listener_skips_and_is_told_what_it_lost() {
 
 #[test]
 fn a_slow_client_is_closed_with_1008_if_so_configured() {
-    let flags = ["--log-messages", "8", "--slow-consumer", "close"];
+    let flags = ["--log-messages", "8", "--log-bytes", "1m", "--slow-consumer", "close"];
     let falconet = Falconet::start(&[QUIET, &flags].concat());
     let canaries = Canaries::start(falconet.address());
     let mut client = Client::connect_to(falconet.address(), "/topics/a");
@@ -740,7 +742,7 @@ fn a_slow_client_is_closed_with_1008_if_so_configured() {
 
 #[test]
 fn a_slow_listener_is_told_what_it_lost_and_ended_if_so_configured() {
-    let flags = ["--log-messages", "8", "--slow-consumer", "close"];
+    let flags = ["--log-messages", "8", "--log-bytes", "1m", "--slow-consumer", "close"];
     let falconet = Falconet::start(&[QUIET, &flags].concat());
     let canaries = Canaries::start(falconet.address());
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
@@ -766,6 +768,35 @@ fn a_slow_listener_is_told_what_it_lost_and_ended_if_so_configured() {
     assert_eq!(late.read(), lagged);
     assert_eq!(late.try_read(), None);
     canaries.finish();
+}
+
+#[test]
+fn a_burst_is_lost_by_nobody_who_reads() {
+    for log_messages in ["64", "2", "1"] {
+        let falconet = Falconet::start(&[QUIET, &["--log-messages", log_messages]].concat());
+        let address = falconet.address();
+        let mut clients = [(); 5].map(|()| Client::connect_to(address, "/topics/a?mode=out"));
+        let mut listeners = [(); 5].map(|()| Events::connect(address, "/topics/a", ""));
+        // Little enough for the kernel to take it all; much more than the log holds.
+        let requests = (0..500).flat_map(|number| post("/topics/a", number.to_string()));
+        let messages =
+            (500..1000).flat_map(|number| masked(true, TEXT, number.to_string().as_bytes()));
+        let mut publisher = Http::connect(address);
+        publisher.send(requests.collect::<Vec<_>>());
+        for _ in 0..500 {
+            assert_eq!(publisher.read(true).status(), 202);
+        }
+        let mut publisher = Client::connect_to(address, "/topics/a?mode=in");
+        assert!(publisher.send_raw(&messages.collect::<Vec<_>>()));
+        for number in 0..1000 {
+            for client in &mut clients {
+                assert_eq!(client.read().text(), number.to_string(), "{log_messages}");
+            }
+            for events in &mut listeners {
+                assert_eq!(events.read().data, number.to_string(), "{log_messages}");
+            }
+        }
+    }
 }
 
 // Who is who.
