@@ -85,20 +85,11 @@ async fn converse(
             }
         };
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
-        let plan = match plan {
-            Ok(plan) => plan,
-            Err(response) if context.config.reject == Reject::Respond => {
-                Plan::Answer(response, None)
-            }
-            Err(response) => {
-                request.log(response.status(), "dropped");
-                return None;
-            }
-        };
+        let plan = plan.unwrap_or_else(|response| Plan::Answer(response, None));
         let (response, file) = match plan {
             Plan::Answer(response, file) => {
-                // A body that nobody reads is not to be taken for the next request.
-                request.close |= request.body_bytes > 0;
+                // A body that nobody reads is not to be taken for the next request, nor what may be one.
+                request.close |= request.body_bytes > 0 || response.status() == 411;
                 (response, file)
             }
             Plan::Ask(exchange) => {
@@ -108,6 +99,10 @@ async fn converse(
                 return opening.open(reader, head.end, &request, &context).await;
             }
         };
+        if response.status() >= 400 && context.config.reject == Reject::Drop {
+            request.log(response.status(), "dropped");
+            return None;
+        }
         request.log(response.status(), "answered");
         if !respond(reader.transport(), &response, file, &request, &context.config).await {
             return None;
@@ -149,7 +144,7 @@ async fn hear(
         }
         Some(None) => {
             let response = Response::text(503, "the server is stopping\n");
-            refuse(reader, &response, context).await;
+            refuse(reader, &response, &Envelope::LAST, context).await;
         }
         None => {
             log::info!(target: "falconet::request", address:% = peer; "dropped: no request in time");
@@ -257,16 +252,16 @@ async fn ask(
 async fn refuse_head(reader: &Reader, error: &HeadError, peer: Peer, context: &Context) {
     log::info!(target: "falconet::request", address:% = peer; "refused: {error}");
     if let Some(response) = error.response() {
-        refuse(reader, &response, context).await;
+        refuse(reader, &response, &Envelope::LAST, context).await;
     }
 }
 
 /// Says why not, if that is to be said, and goodbye.
-async fn refuse(reader: &Reader, response: &Response, context: &Context) {
+async fn refuse(reader: &Reader, response: &Response, envelope: &Envelope, context: &Context) {
     if context.config.reject == Reject::Drop {
         return;
     }
-    let response = response.encode(&Envelope::LAST);
+    let response = response.encode(envelope);
     if write_all(reader.transport(), &response, &context.config).await {
         reader.transport().see_off(context.config.timeouts.linger).await;
     }

@@ -4,10 +4,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
+use crate::config::Reject;
 use crate::endpoints::AnyEndpoint;
 use crate::endpoints::events::{self, EventStream};
 use crate::endpoints::topic;
 use crate::http::Response;
+use crate::http::response::Envelope;
 use crate::hub::{
     ClientId, CorrelationId, Membership, PublishError, Start, Subscription, TopicName,
 };
@@ -94,8 +96,10 @@ impl Opening {
             Err(PublishError::HubGone) => return None,
             Err(PublishError::TooManyTopics(error)) => {
                 let response = Response::text(503, format!("{error}\n"));
-                request.log(response.status(), "answered");
-                refuse(&reader, &response, context).await;
+                let drops = context.config.reject == Reject::Drop;
+                request.log(response.status(), if drops { "dropped" } else { "answered" });
+                let envelope = Envelope { close: true, ..request.envelope() };
+                refuse(&reader, &response, &envelope, context).await;
                 return None;
             }
         };

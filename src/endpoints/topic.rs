@@ -251,10 +251,11 @@ fn check_body(head: &RequestHead<'_>, limits: &Limits) -> Result<(), TopicError>
 
 /// Whether the client waits for a word before it sends the body (RFC 9110 §10.1.1).
 fn read_expectation(head: &RequestHead<'_>) -> Result<bool, TopicError> {
-    match head.values("expect").next() {
-        None => Ok(false),
-        Some(expected) if expected.eq_ignore_ascii_case(b"100-continue") => Ok(head.is_http_1_1()),
-        Some(_) => Err(TopicError::Expectation),
+    let mut expected = head.values("expect").peekable();
+    let waits = expected.peek().is_some() && head.is_http_1_1();
+    match expected.all(|expected| expected.eq_ignore_ascii_case(b"100-continue")) {
+        true => Ok(waits),
+        false => Err(TopicError::Expectation),
     }
 }
 

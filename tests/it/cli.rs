@@ -52,25 +52,39 @@ fn listen_urls_of_one_source_replace_those_of_a_lesser_one() {
 #[test]
 fn what_print_config_prints_is_read_back_the_same() {
     let folder = Folder::new("round-trip");
+    let files = format!("--static={}", folder.path.display());
     let flags = [
         "--listen=http://[::1]:81",
         "--listen=unix:/tmp/x y",
+        "--stdin=garden/temperature",
+        "--stdin-separator=nul",
+        "--exit-on-eof",
+        &files,
         "--broadcast-every=0",
         "--ping-every=1500ms",
         "--idle-timeout=2h",
         "--head-timeout=90s",
+        "--keep-alive=20s",
         "--write-timeout=0",
         "--close-timeout=1ms",
         "--max-message=70000",
         "--max-head=256",
         "--max-connections=1",
+        "--max-topics=7",
+        "--retain=0",
+        "--retain-bytes=1000",
+        "--log-messages=5",
+        "--log-bytes=1m",
+        "--log-total=3k",
+        "--slow-consumer=close",
         "--reject=drop",
         "--log-level=off",
         "--log-format=json",
     ];
     let config = printed(Falconet::command().arg("--print-config").args(flags));
     for flag in flags {
-        let line = flag.trim_start_matches("--").replacen('=', " = ", 1);
+        let (name, value) = flag.split_once('=').unwrap_or((flag, "true"));
+        let line = format!("{} = {value}", name.trim_start_matches("--"));
         assert!(config.lines().any(|there| there == line), "{line} is not in\n{config}");
     }
     let file = folder.write("printed.conf", &config);
@@ -190,7 +204,7 @@ fn a_unix_socket_speaks_http_and_websocket() {
     let folder = Folder::new("unix");
     let (_falconet, path) = start_on_unix(&folder);
     let mut stream = connect_unix(&path);
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert_eq!(status_of(&answer), 200);
@@ -339,12 +353,14 @@ fn no_byte_of_a_peer_reaches_the_log_raw() {
             "GET / HTTP/1.1\r\nHost: \u{9b}31m\r\n\r\n",
             "GET /nothing HTTP/1.1\r\nHost: a\r\nX-Request-Id: \u{9b}31m\r\n\r\n",
             "GET /nothing HTTP/1.1\r\nHost: a\r\nX-Request-Id: a\tb\r\n\r\n",
+            "GET /nothing HTTP/1.1\r\nHost: a\r\nX-Client-Id: \u{9b}31m\r\n\r\n",
+            "PUT /topics/a\u{9b}?client=\u{9b} HTTP/1.1\r\nHost: a\r\n\r\n",
             "\x1b]0;title\x07 / HTTP/1.1\r\n\r\n",
         ] {
             exchange(falconet.address(), head);
         }
         get_odd_path(&falconet);
-        falconet.wait_for_line("correlation-of-the-last");
+        falconet.wait_for_line("request-of-the-last");
         for line in falconet.log_so_far() {
             assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
         }
@@ -481,7 +497,8 @@ fn assert_unix_echo(path: &Path) {
 
 /// Asks for a path of quotes, a backslash and an equals sign.
 fn get_odd_path(falconet: &Falconet) {
-    let head = "GET /\"\\=\" HTTP/1.1\r\nHost: a\r\nX-Request-Id: correlation-of-the-last\r\n\r\n";
+    let head = "GET /\"\\=\" HTTP/1.1\r\nHost: a\r\nX-Request-Id: request-of-the-last\r\n\
+                X-Client-Id: client-of-the-last\r\n\r\n";
     assert_eq!(status_of(&exchange(falconet.address(), head)), 404);
 }
 
@@ -496,7 +513,7 @@ fn logged_request(format: &str, environment: &[(&str, &str)]) -> String {
         format,
     ]));
     get_odd_path(&falconet);
-    falconet.wait_for_line("correlation-of-the-last")
+    falconet.wait_for_line("request-of-the-last")
 }
 
 fn assert_fields(field: impl Fn(&str) -> Option<String>) {
@@ -505,7 +522,8 @@ fn assert_fields(field: impl Fn(&str) -> Option<String>) {
         ("message", "answered"),
         ("method", "GET"),
         ("path", r#"/"\=""#),
-        ("correlation", "correlation-of-the-last"),
+        ("request", "request-of-the-last"),
+        ("correlation", "client-of-the-last"),
         ("status", "404"),
     ] {
         assert_eq!(field(key).as_deref(), Some(value), "{key}");

@@ -102,8 +102,9 @@ fn c04_the_page_has_its_type_and_length() {
 fn c04_head_gets_the_same_head_and_no_body() {
     let falconet = Falconet::start(&[]);
     for path in ["/", "/app.js", "/nothing-here"] {
-        let full = get(&falconet, path, "");
-        let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let id = "X-Request-Id: the-same\r\n";
+        let full = get(&falconet, path, id);
+        let request = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\n{id}\r\n");
         let head = exchange(falconet.address(), request);
         assert_eq!(head, full.strip_suffix(body_of(&full)).unwrap());
     }
@@ -218,28 +219,40 @@ fn c11_a_connection_is_logged_in_one_line() {
 }
 
 #[test]
-fn c11_a_harmless_request_id_is_the_correlation_id() {
-    let falconet = Falconet::start(&[]);
+fn c11_a_harmless_client_id_is_the_correlation_id_and_a_request_id_the_request_id() {
     let longest = "x".repeat(64);
-    for (request_id, taken) in [
+    let rows = [
         ("abc-1.2_3", true),
         (&longest, true),
         (&format!("{longest}x"), false),
         ("two words", false),
         ("quo\"te", false),
         ("", false),
+    ];
+    for (header, key, other_key) in [
+        ("X-Client-Id", " correlation=", " request="),
+        ("X-Request-Id", " request=", " correlation="),
     ] {
-        let headers = format!("{UPGRADE}X-Request-Id: {request_id}\r\n");
-        let mut stream = connect(falconet.address());
-        stream.write_all(upgrade(&headers, "13", KEY).as_bytes()).unwrap();
-        let line = falconet.wait_for_line("new connection");
-        let correlation = line.split(" correlation=").nth(1).unwrap();
-        if taken {
-            assert_eq!(correlation, request_id);
-        } else {
-            let (run, number) = correlation.split_once('-').unwrap();
-            assert!(run.len() == 8 && u32::from_str_radix(run, 16).is_ok(), "{line}");
-            assert!(number.parse::<u64>().is_ok(), "{line}");
+        let falconet = Falconet::start(&[]);
+        for (id, taken) in rows {
+            let headers = format!("{UPGRADE}{header}: {id}\r\n");
+            let mut stream = connect(falconet.address());
+            stream.write_all(upgrade(&headers, "13", KEY).as_bytes()).unwrap();
+            let line = falconet.wait_for_line("new connection");
+            let logged = |key: &str| line.split(key).nth(1).unwrap().split(' ').next().unwrap();
+            let is_made = |id: &str| {
+                let (run, number) = id.split_once('-').unwrap();
+                assert!(run.len() == 8 && u32::from_str_radix(run, 16).is_ok(), "{line}");
+                assert!(number.parse::<u64>().is_ok(), "{line}");
+            };
+            if taken {
+                assert_eq!(logged(key), id);
+            } else {
+                is_made(logged(key));
+            }
+            is_made(logged(other_key));
+            let head = read_response_head(&mut stream);
+            assert_eq!(header_of(&head, header), Some(logged(key)), "the client is told");
         }
     }
 }

@@ -3,52 +3,14 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::mpsc::{Sender, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use falconet::{
-    Action, Asset, ClientId, CloseReason, Config, Denied, Echo, HubHandle, RequestHead, Server,
-    ServerBuilder, Service, Session, SessionEnd, Stop, Stopper, TopicName,
+    Action, Asset, ClientId, CloseReason, Config, Denied, Echo, HubHandle, RequestHead, Service,
+    Session, SessionEnd, Stop, TopicName,
 };
 
 use crate::rig::*;
-
-/// A server in a thread of this process.
-struct Embedded {
-    address: std::net::SocketAddr,
-    stopper: Stopper,
-    thread: Option<JoinHandle<std::io::Result<()>>>,
-}
-
-impl Embedded {
-    /// Runs what `compose` makes, on a free port.
-    fn start(compose: impl FnOnce(ServerBuilder) -> ServerBuilder + Send + 'static) -> Self {
-        let (started, starting) = channel();
-        let thread = std::thread::spawn(move || {
-            let url = "http://127.0.0.1:0".parse().unwrap();
-            let server = compose(Server::builder()).bind([&url]).unwrap();
-            started.send((server.urls()[0].to_string(), server.stopper())).unwrap();
-            server.run()
-        });
-        let (url, stopper) = starting.recv_timeout(PATIENCE).unwrap();
-        let address = url.trim_start_matches("http://").parse().unwrap();
-        Self { address, stopper, thread: Some(thread) }
-    }
-
-    /// Stops the server and waits for its end.
-    fn stop(mut self) -> std::thread::Result<std::io::Result<()>> {
-        self.stopper.stop();
-        let thread = self.thread.take().unwrap();
-        wait_until("the server has ended", || thread.is_finished());
-        thread.join()
-    }
-}
-
-impl Drop for Embedded {
-    fn drop(&mut self) {
-        self.stopper.stop();
-    }
-}
 
 /// Panics in its first message.
 async fn panic_when_spoken_to(mut session: Session) -> SessionEnd {

@@ -102,22 +102,27 @@ fn judge<'p>(
             Upgraded
         }
         status => {
-            assert_eq!(header_of(&answer, "Connection"), Some("close"), "{answer}");
-            let mut body = String::new();
-            stream.read_to_string(&mut body).expect("a body, then the end");
+            let is_kept = header_of(&answer, "Connection").is_none();
+            // What can't be followed any more ends there.
+            assert!(!is_kept || !matches!(status, 414 | 431 | 501), "{answer}");
+            if is_kept {
+                stream.write_all(LAST_REQUEST).expect("the connection is kept");
+            } else {
+                assert_eq!(header_of(&answer, "Connection"), Some("close"), "{answer}");
+            }
+            let mut rest = String::new();
+            stream.read_to_string(&mut rest).expect("a body, then the end");
             let length = header_of(&answer, "Content-Length").expect("a length");
+            let (body, last) = match is_kept {
+                true => rest.split_once("HTTP/1.1 200 ").expect("the last request has its answer"),
+                false => (&*rest, ""),
+            };
             // None to HEAD.
             assert!(body.is_empty() || length == body.len().to_string(), "{answer}");
+            assert_eq!(is_kept, last.contains("Connection: close"), "{last}");
             Status(status)
         }
     }
-}
-
-/// Returns once the server has read what was sent before: its one thread answers in turn. Twice,
-/// since a new connection must be accepted first.
-fn read_by_now(barrier: &mut Client) {
-    barrier.echo("1");
-    barrier.echo("2");
 }
 
 /// Every head, with a name and its verdict.
@@ -390,5 +395,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
     ]
 }
 
+/// Shows that a kept connection goes on exactly behind the answer.
+const LAST_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 /// The barrier's echoes must not be mixed with broadcasts.
 const QUIET: &[&str] = &["--broadcast-every", "0"];

@@ -18,6 +18,8 @@ mod files;
 mod floods;
 mod guarantees;
 mod handshake;
+mod http;
 mod properties;
 mod pulled_plug;
 mod rig;
+mod topics;

@@ -2,7 +2,7 @@
 //! and canaries that must lose nothing. Every wait has a deadline.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use falconet::{Server, ServerBuilder, Stopper};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
 
 /// How long anything may take that should take no time.
@@ -196,6 +197,43 @@ impl Drop for Falconet {
     }
 }
 
+/// A server in a thread of this process.
+pub struct Embedded {
+    pub address: SocketAddr,
+    stopper: Stopper,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Embedded {
+    /// Runs what `compose` makes, on a free port.
+    pub fn start(compose: impl FnOnce(ServerBuilder) -> ServerBuilder + Send + 'static) -> Self {
+        let (started, starting) = channel();
+        let thread = std::thread::spawn(move || {
+            let url = "http://127.0.0.1:0".parse().unwrap();
+            let server = compose(Server::builder()).bind([&url]).unwrap();
+            started.send((server.urls()[0].to_string(), server.stopper())).unwrap();
+            server.run()
+        });
+        let (url, stopper) = starting.recv_timeout(PATIENCE).unwrap();
+        let address = url.trim_start_matches("http://").parse().unwrap();
+        Self { address, stopper, thread: Some(thread) }
+    }
+
+    /// Stops the server and waits for its end.
+    pub fn stop(mut self) -> std::thread::Result<std::io::Result<()>> {
+        self.stopper.stop();
+        let thread = self.thread.take().unwrap();
+        wait_until("the server has ended", || thread.is_finished());
+        thread.join()
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        self.stopper.stop();
+    }
+}
+
 /// The port of the TCP socket over IPv4 that a process listens on (proc_pid_net(5)).
 fn listening_port(pid: u32) -> Option<u16> {
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
@@ -244,14 +282,23 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends `request` and returns all that is answered, to the end of the stream.
+/// Sends `request` and nothing more, and returns all that is answered, to the end of the stream.
 pub fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
     let mut stream = connect(address);
     // The server may refuse before it has read all.
     let _ = stream.write_all(request.as_ref());
+    // A kept connection ends when there is no other request to come.
+    let _ = stream.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     String::from_utf8(answer).expect("answers are UTF-8")
+}
+
+/// Returns once the server has read what was sent before: its one thread answers in turn. Twice,
+/// since a new connection must be accepted first.
+pub fn read_by_now(barrier: &mut Client) {
+    barrier.echo("1");
+    barrier.echo("2");
 }
 
 /// The status code of a response.
@@ -272,6 +319,195 @@ pub fn header_of<'r>(response: &'r str, name: &str) -> Option<&'r str> {
 /// What follows the head of a response.
 pub fn body_of(response: &str) -> &str {
     response.split_once("\r\n\r\n").expect("a head ends with an empty line").1
+}
+
+/// A request with `lines`, each with its end, between Host and the end of the head. It says how long
+/// the body is if there is one, or could be.
+pub fn request(method: &str, path: &str, lines: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    let body = body.as_ref();
+    let length = match method {
+        "POST" | "PUT" => format!("Content-Length: {}\r\n", body.len()),
+        _ if !body.is_empty() => format!("Content-Length: {}\r\n", body.len()),
+        _ => String::new(),
+    };
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{lines}{length}\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+/// A request to read what is at `path`.
+pub fn get(path: &str) -> Vec<u8> {
+    request("GET", path, "", "")
+}
+
+/// A request to publish `body` at `path`.
+pub fn post(path: &str, body: impl AsRef<[u8]>) -> Vec<u8> {
+    request("POST", path, "", body)
+}
+
+/// Makes one request on a connection of its own.
+pub fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
+    Http::connect(address).ask(request)
+}
+
+/// One response.
+#[derive(Debug)]
+pub struct Answer {
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn status(&self) -> u16 {
+        status_of(&self.head)
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header_of(&self.head, name)
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is text")
+    }
+
+    /// Whether it says that the connection ends.
+    pub fn closes(&self) -> bool {
+        self.header("Connection") == Some("close")
+    }
+}
+
+/// An HTTP client that keeps its connection, and trusts lengths.
+pub struct Http {
+    reader: BufReader<TcpStream>,
+}
+
+impl Http {
+    pub fn connect(address: SocketAddr) -> Self {
+        // One byte: what follows an answer may be for somebody else to read.
+        Self { reader: BufReader::with_capacity(1, connect(address)) }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.reader.get_mut().write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends a request and reads its answer.
+    pub fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
+        self.send(&request);
+        self.read(!request.as_ref().starts_with(b"HEAD "))
+    }
+
+    /// Reads one response. There is none to HEAD that has a body.
+    pub fn read(&mut self, has_body: bool) -> Answer {
+        self.try_read(has_body).expect("an answer")
+    }
+
+    /// Reads one response, or says how the stream ended before its first byte.
+    pub fn try_read(&mut self, has_body: bool) -> io::Result<Answer> {
+        if self.reader.fill_buf()?.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let head = read_response_head(&mut self.reader);
+        let status = status_of(&head);
+        let bodiless = !has_body || status < 200 || matches!(status, 204 | 304);
+        let length = header_of(&head, "Content-Length").map(|length| length.parse().unwrap());
+        assert!(!matches!(status, 100..200 | 204) || length.is_none(), "{head}");
+        let mut body = vec![0; length.filter(|_| !bodiless).unwrap_or(0)];
+        assert!(bodiless || length.is_some(), "{head}");
+        self.reader.read_exact(&mut body)?;
+        Ok(Answer { head, body })
+    }
+
+    /// Sees the stream end without another byte.
+    pub fn assert_ended(&mut self) {
+        match self.reader.fill_buf() {
+            Ok([]) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            other => panic!("no end: {:?}", other.map(String::from_utf8_lossy)),
+        }
+    }
+
+    /// The client that it is after an upgrade.
+    pub fn into_client(self) -> Client {
+        assert_eq!(self.reader.buffer(), b"", "whole answers were read");
+        Client { stream: self.reader.into_inner() }
+    }
+}
+
+/// One server-sent event, or a comment.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Event {
+    pub id: Option<u64>,
+    /// The type: `message` if the event says none, `comment` for a comment.
+    pub kind: String,
+    pub data: String,
+}
+
+/// A client that listens to server-sent events.
+pub struct Events {
+    pub head: String,
+    reader: BufReader<TcpStream>,
+}
+
+impl Events {
+    /// Listens at `path`, with more header `lines`.
+    pub fn connect(address: SocketAddr, path: &str, lines: &str) -> Self {
+        let lines = format!("Accept: text/event-stream\r\n{lines}");
+        Self::over(Http::connect(address), &request("GET", path, &lines, ""))
+    }
+
+    /// Listens on a connection that is there.
+    pub fn over(mut http: Http, request: &[u8]) -> Self {
+        http.send(request);
+        let mut stream = http.into_client().stream;
+        let head = read_response_head(&mut stream);
+        assert_eq!(status_of(&head), 200, "{head}");
+        assert_eq!(header_of(&head, "Content-Type"), Some("text/event-stream"), "{head}");
+        Self { head, reader: BufReader::new(stream) }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    /// Reads one event.
+    pub fn read(&mut self) -> Event {
+        self.try_read().expect("an event")
+    }
+
+    /// Reads one event; `None` at the end of the stream, between two events.
+    pub fn try_read(&mut self) -> Option<Event> {
+        let mut event = Event { id: None, kind: "message".to_owned(), data: String::new() };
+        let mut lines = 0;
+        loop {
+            let mut line = String::new();
+            match self.reader.read_line(&mut line) {
+                Ok(0) if lines == 0 => return None,
+                Err(error) if lines == 0 && error.kind() == io::ErrorKind::ConnectionReset => {
+                    return None;
+                }
+                Ok(1..) => {}
+                other => panic!("{other:?} after {event:?}"),
+            }
+            let line = line.strip_suffix('\n').expect("lines end");
+            match line.split_once(": ").unwrap_or((line, "")) {
+                ("", _) => break,
+                (":", _) => event.kind = "comment".to_owned(),
+                ("id", id) => event.id = Some(id.parse().unwrap()),
+                ("event", kind) => event.kind = kind.to_owned(),
+                ("data", data) => event.data = event.data + data + "\n",
+                _ => panic!("no field: {line:?}"),
+            }
+            lines += 1;
+        }
+        event.data.pop();
+        Some(event)
+    }
 }
 
 /// Reads from a stream up to and with the empty line of a response head.
@@ -347,11 +583,17 @@ impl Client {
 
     /// Connects to `path`.
     pub fn connect_to(address: SocketAddr, path: &str) -> Self {
+        Self::connect_saying(address, path, "").0
+    }
+
+    /// Connects to `path` with more header `lines`; returns the head of the answer too.
+    pub fn connect_saying(address: SocketAddr, path: &str, lines: &str) -> (Self, String) {
         let mut stream = connect(address);
-        stream.write_all(handshake(path).as_bytes()).unwrap();
+        let head = handshake(path).replacen("\r\n\r\n", &format!("\r\n{lines}\r\n"), 1);
+        stream.write_all(head.as_bytes()).unwrap();
         let head = read_response_head(&mut stream);
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        Self { stream }
+        (Self { stream }, head)
     }
 
     /// Sends one masked frame.
@@ -466,7 +708,7 @@ impl Quiet {
 
     /// Leaves without a word.
     pub fn vanish(self) {
-        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        let _ = self.stream.shutdown(Shutdown::Both);
         let _ = self.thread.join();
     }
 }

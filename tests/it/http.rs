@@ -1,0 +1,830 @@
+//! Many requests on one connection: in order, within their limits, and never one read as two.
+
+use std::io::Write;
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use falconet::Config;
+use rustix::net::sockopt;
+use rustix::process::Signal;
+
+use crate::rig::*;
+
+#[test]
+fn a_publisher_can_hold_one_connection() {
+    let falconet = Falconet::start(QUIET);
+    let mut publisher = Http::connect(falconet.address());
+    for sequence in 1..=100 {
+        let answer = publisher.ask(post("/topics/a", format!("message {sequence}")));
+        assert_eq!(answer.status(), 202);
+        assert!(!answer.closes(), "{}", answer.head);
+        assert!(answer.text().contains(&format!("\"sequence\":{sequence},")), "{}", answer.text());
+    }
+    assert_eq!(publisher.ask(get("/topics/a")).text(), "message 100");
+}
+
+/// Requests of every kind, each with its method, the id its answer must bear, and its status.
+fn mixed_requests(count: usize) -> Vec<(Vec<u8>, &'static str, String, u16)> {
+    let kinds: [(&str, &str, &str, u16); 11] = [
+        ("GET", "/topics/mixed", "", 404),
+        ("POST", "/topics/mixed", "a payload", 202),
+        ("GET", "/topics/mixed", "", 200),
+        ("HEAD", "/topics/mixed", "", 200),
+        ("GET", "/", "", 200),
+        ("HEAD", "/", "", 200),
+        ("PUT", "/topics/mixed", "", 202),
+        ("GET", "/nothing", "", 404),
+        ("DELETE", "/topics/mixed", "", 204),
+        ("BREW", "/topics/mixed", "", 405),
+        ("HEAD", "/topics/mixed", "", 404),
+    ];
+    let of_number = |number: usize| {
+        let (method, path, body, status) = kinds[number % kinds.len()];
+        let id = format!("number-{number}");
+        let request = request(method, path, &format!("X-Request-Id: {id}\r\n"), body);
+        // RFC 9112 §2.2: one empty line before a request is no request.
+        let before: &[u8] = if number % 3 == 1 { b"\r\n" } else { b"" };
+        ([before, &request].concat(), method, id, status)
+    };
+    (0..count).map(of_number).collect()
+}
+
+fn assert_answers(http: &mut Http, requests: &[(Vec<u8>, &str, String, u16)], context: &str) {
+    for (_, method, id, status) in requests {
+        let answer = http.read(*method != "HEAD");
+        assert_eq!(answer.header("X-Request-Id"), Some(&**id), "{context}");
+        assert_eq!(answer.status(), *status, "{context}, {id}");
+    }
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let falconet = Falconet::start(QUIET);
+    let requests = mixed_requests(550);
+    let mut http = Http::connect(falconet.address());
+    let all: Vec<u8> = requests.iter().flat_map(|(bytes, ..)| bytes.clone()).collect();
+    let mut writer = http.stream().try_clone().unwrap();
+    let writing = std::thread::spawn(move || writer.write_all(&all).unwrap());
+    assert_answers(&mut http, &requests, "in one write");
+    writing.join().unwrap();
+    // Nothing is left over: the next answer is to the next request.
+    assert_eq!(
+        http.ask(get("/topics/")).text(),
+        "[{\"topic\":\"broadcast\",\"sequence\":0,\"subscribers\":0}]\n"
+    );
+}
+
+#[test]
+fn pipelined_requests_are_the_same_wherever_they_are_split() {
+    let falconet = Falconet::start(QUIET);
+    let mut barrier = Client::connect(falconet.address());
+    let requests = mixed_requests(11);
+    let all: Vec<u8> = requests.iter().flat_map(|(bytes, ..)| bytes.clone()).collect();
+    for cut in 1..all.len() {
+        let mut http = Http::connect(falconet.address());
+        http.send(&all[..cut]);
+        read_by_now(&mut barrier);
+        http.send(&all[cut..]);
+        assert_answers(&mut http, &requests, &format!("split at {cut}"));
+    }
+    let mut http = Http::connect(falconet.address());
+    for byte in all.chunks(1) {
+        http.send(byte);
+        barrier.echo("read");
+    }
+    assert_answers(&mut http, &requests, "byte by byte");
+}
+
+#[test]
+fn the_thousandth_answer_is_the_last() {
+    let falconet = Falconet::start(QUIET);
+    let mut http = Http::connect(falconet.address());
+    let mut all = get("/topics/a").repeat(1000);
+    all.extend(post("/topics/beyond", "x"));
+    let mut writer = http.stream().try_clone().unwrap();
+    let writing = std::thread::spawn(move || writer.write_all(&all));
+    for count in 1..=1000 {
+        assert_eq!(http.read(true).closes(), count == 1000, "{count}");
+    }
+    http.assert_ended();
+    let _ = writing.join().unwrap();
+    assert_eq!(ask(falconet.address(), get("/topics/beyond")).status(), 404);
+}
+
+#[test]
+fn a_connection_rests_for_its_time_and_no_longer() {
+    let falconet = Falconet::start(&[QUIET, &["--keep-alive", "400ms"]].concat());
+    let canaries = Canaries::start(falconet.address());
+    let mut http = Http::connect(falconet.address());
+    for _ in 0..4 {
+        http.ask(get("/topics/a"));
+        // What is to pass is time: each request begins it again.
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    http.ask(get("/topics/a"));
+    let begun = Instant::now();
+    http.assert_ended();
+    let rested = begun.elapsed();
+    assert!(
+        rested > Duration::from_millis(350) && rested < Duration::from_millis(1400),
+        "{rested:?}"
+    );
+    canaries.finish();
+}
+
+#[test]
+fn without_keep_alive_a_connection_brings_one_request() {
+    let falconet = Falconet::start(&[QUIET, &["--keep-alive", "0"]].concat());
+    for request in [get("/"), get("/nothing"), post("/topics/a", "x"), get("/topics/")] {
+        let mut http = Http::connect(falconet.address());
+        http.send([request, post("/topics/beyond", "x")].concat());
+        assert!(http.read(true).closes());
+        http.assert_ended();
+    }
+    assert_eq!(ask(falconet.address(), get("/topics/beyond")).status(), 404);
+}
+
+#[test]
+fn http_1_0_gets_one_request() {
+    let falconet = Falconet::start(QUIET);
+    for lines in ["", "Connection: keep-alive\r\n", "Keep-Alive: timeout=5\r\n"] {
+        for request in [get("/"), get("/nothing"), post("/topics/a", "x")] {
+            let request = String::from_utf8(request).unwrap();
+            let request = request.replacen("1.1\r\n", &format!("1.0\r\n{lines}"), 1);
+            let mut http = Http::connect(falconet.address());
+            http.send(request + std::str::from_utf8(&post("/topics/beyond", "x")).unwrap());
+            assert!(http.read(true).closes(), "{lines}");
+            http.assert_ended();
+        }
+    }
+    assert_eq!(ask(falconet.address(), get("/topics/beyond")).status(), 404);
+}
+
+#[test]
+fn connection_close_is_honoured_in_any_form() {
+    let falconet = Falconet::start(QUIET);
+    for (lines, closes) in [
+        ("Connection: close\r\n", true),
+        ("connection:CLOSE\r\n", true),
+        ("CONNECTION: \t Close \t\r\n", true),
+        ("Connection: keep-alive, close\r\n", true),
+        ("Connection: close , x\r\n", true),
+        ("Connection: x\r\nConnection: close\r\n", true),
+        ("Connection: ,,close,\r\n", true),
+        ("Connection: keep-alive\r\n", false),
+        ("Connection: closed\r\n", false),
+        ("Connection: not-close\r\n", false),
+        ("Connection:\r\n", false),
+        ("X-Connection: close\r\n", false),
+    ] {
+        for (method, path) in [("GET", "/"), ("GET", "/nothing"), ("POST", "/topics/a")] {
+            let mut http = Http::connect(falconet.address());
+            assert_eq!(http.ask(request(method, path, lines, "")).closes(), closes, "{lines}");
+            if closes {
+                http.assert_ended();
+            } else {
+                assert_eq!(http.ask(get("/")).status(), 200, "{lines}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_later_head_has_the_time_of_a_first() {
+    let falconet = Falconet::start(&[QUIET, &["--head-timeout", "300ms"]].concat());
+    let mut http = Http::connect(falconet.address());
+    assert_eq!(http.ask(get("/")).status(), 200);
+    let begun = Instant::now();
+    http.send("GET / HTTP/1.1\r\nHost");
+    http.assert_ended();
+    let elapsed = begun.elapsed();
+    assert!(
+        elapsed > Duration::from_millis(250) && elapsed < Duration::from_secs(2),
+        "{elapsed:?}"
+    );
+    falconet.wait_for_line("dropped: no request in time");
+}
+
+#[test]
+fn a_body_has_its_time_however_steadily_it_trickles() {
+    let server = Embedded::start(|server| {
+        let mut config = Config::default();
+        config.timeouts.message = Some(Duration::from_millis(400));
+        server.config(config).topics()
+    });
+    let body = "x".repeat(1000);
+    let request = post("/topics/slow", &body);
+    let mut http = Http::connect(server.address);
+    let begun = Instant::now();
+    let mut writer = http.stream().try_clone().unwrap();
+    let trickling = std::thread::spawn(move || {
+        let (head, body) = request.split_at(request.len() - 1000);
+        let _ = writer.write_all(head);
+        for byte in body.chunks(1) {
+            // What is to pass is time.
+            std::thread::sleep(Duration::from_millis(20));
+            if writer.write_all(byte).is_err() {
+                break;
+            }
+        }
+    });
+    let answer = http.read(true);
+    let elapsed = begun.elapsed();
+    assert_eq!(answer.status(), 408);
+    assert!(answer.closes() && answer.header("X-Request-Id").is_some(), "{}", answer.head);
+    assert!(
+        elapsed > Duration::from_millis(350) && elapsed < Duration::from_secs(2),
+        "{elapsed:?}"
+    );
+    http.assert_ended();
+    drop(http);
+    trickling.join().unwrap();
+    assert_eq!(ask(server.address, get("/topics/slow")).status(), 404);
+    // By default there is time enough.
+    assert_eq!(Config::default().timeouts.message, Some(Duration::from_secs(30)));
+    server.stop().unwrap().unwrap();
+}
+
+#[test]
+fn a_body_cut_short_is_published_nowhere() {
+    let falconet = Falconet::start(QUIET);
+    let request = post("/topics/short", "a body");
+    for cut in 1..request.len() {
+        assert_eq!(exchange(falconet.address(), &request[..cut]), "", "cut at {cut}");
+    }
+    assert_eq!(ask(falconet.address(), get("/topics/short")).status(), 404);
+    assert_eq!(ask(falconet.address(), request).status(), 202);
+}
+
+#[test]
+fn a_body_needs_a_length_within_the_limit() {
+    let falconet = Falconet::start(&[QUIET, &["--max-message", "1000"]].concat());
+    for method in ["POST", "PUT"] {
+        let publish = |bytes: usize| request(method, "/topics/a", "", "x".repeat(bytes));
+        assert_eq!(ask(falconet.address(), publish(0)).status(), 202);
+        assert_eq!(ask(falconet.address(), publish(1000)).status(), 202);
+        let too_large = ask(falconet.address(), publish(1001));
+        assert_eq!(too_large.status(), 413);
+        assert!(too_large.closes(), "{}", too_large.head);
+        assert_eq!(too_large.text(), "message is 1001 bytes, limit 1000\n");
+        // Nothing but the head is waited for.
+        for bytes in ["1001", "9999999999999999999"] {
+            let head = format!(
+                "{method} /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n"
+            );
+            assert_eq!(ask(falconet.address(), head).status(), 413);
+        }
+        let head = format!("{method} /topics/a HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(ask(falconet.address(), head).status(), 411);
+    }
+    let kept = ask(falconet.address(), get("/topics/a"));
+    assert_eq!((kept.header("X-Sequence"), kept.body.len()), (Some("4"), 1000));
+}
+
+#[test]
+fn a_client_that_waits_is_told_to_continue_once() {
+    let falconet = Falconet::start(QUIET);
+    let mut barrier = Client::connect(falconet.address());
+    let mut http = Http::connect(falconet.address());
+    for expect in ["Expect: 100-continue\r\n", "expect:100-Continue\r\n"] {
+        let whole = request("POST", "/topics/a", expect, "a body");
+        let (head, body) = whole.split_at(whole.len() - "a body".len());
+        http.send(head);
+        let go_on = http.read(true);
+        assert_eq!(go_on.head, "HTTP/1.1 100 Continue\r\n\r\n");
+        http.send(&body[..3]);
+        read_by_now(&mut barrier);
+        http.send(&body[3..]);
+        let answer = http.read(true);
+        assert_eq!(answer.status(), 202);
+        assert!(!answer.closes(), "{}", answer.head);
+    }
+    assert_eq!(http.ask(get("/topics/a")).header("X-Sequence"), Some("2"));
+}
+
+#[test]
+fn nobody_is_told_to_continue_who_does_not_wait() {
+    let falconet = Falconet::start(QUIET);
+    let mut http = Http::connect(falconet.address());
+    // The body is there already.
+    let expect = "Expect: 100-continue\r\n";
+    let eager = request("POST", "/topics/a", expect, "a body");
+    assert_eq!(http.ask(&eager).status(), 202);
+    http.send([&eager[..], &eager, &get("/topics/a")].concat());
+    assert_eq!([202, 202, 200].map(|_| http.read(true).status()), [202, 202, 200]);
+    // There is no body.
+    assert_eq!(http.ask(request("POST", "/topics/a", expect, "")).status(), 202);
+    assert_eq!(http.ask(request("GET", "/topics/a", expect, "")).status(), 200);
+    // RFC 9110 §10.1.1: HTTP/1.0 knows no 100.
+    let old = String::from_utf8(eager).unwrap().replace("HTTP/1.1", "HTTP/1.0");
+    let (head, body) = old.split_at(old.len() - "a body".len());
+    let mut http = Http::connect(falconet.address());
+    http.send(head);
+    read_by_now(&mut Client::connect(falconet.address()));
+    http.send(body);
+    assert_eq!(http.read(true).status(), 202);
+    http.assert_ended();
+}
+
+#[test]
+fn a_refused_expectation_gets_its_last_status_at_once() {
+    let falconet = Falconet::start(&[QUIET, &["--max-message", "1000"]].concat());
+    let expect = "Expect: 100-continue\r\n";
+    for (line, lines, status) in [
+        ("POST /topics/a", &format!("{expect}Content-Length: 1001\r\n"), 413),
+        ("POST /topics/a", &expect.to_owned(), 411),
+        ("POST /topics/a//b", &format!("{expect}Content-Length: 5\r\n"), 404),
+        ("POST /nothing", &format!("{expect}Content-Length: 5\r\n"), 404),
+        ("POST /", &format!("{expect}Content-Length: 5\r\n"), 405),
+        ("PATCH /topics/a", &format!("{expect}Content-Length: 5\r\n"), 405),
+        ("POST /topics/", &format!("{expect}Content-Length: 5\r\n"), 405),
+        ("POST /topics/a", &"Expect: 200-ok\r\nContent-Length: 5\r\n".to_owned(), 417),
+        ("PUT /topics/a", &"Expect: \r\nContent-Length: 5\r\n".to_owned(), 417),
+        ("POST /topics/a", &"Expect: 100-continue, x\r\nContent-Length: 5\r\n".to_owned(), 417),
+        ("POST /topics/a", &format!("{expect}Expect: x\r\nContent-Length: 5\r\n"), 417),
+        ("POST /topics/a", &format!("Expect: x\r\n{expect}Content-Length: 5\r\n"), 417),
+    ] {
+        let mut http = Http::connect(falconet.address());
+        let answer = http.ask(format!("{line} HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
+        assert_eq!(answer.status(), status, "{line} {lines}");
+        assert!(answer.closes(), "{line} {lines}: it may send its body all the same");
+        http.assert_ended();
+    }
+    assert_eq!(ask(falconet.address(), get("/topics/a")).status(), 404);
+}
+
+#[test]
+fn a_kept_connection_can_become_a_session() {
+    let falconet = Falconet::start(QUIET);
+    for (path, publishes) in [("/", false), ("/topics/a", true)] {
+        let mut http = Http::connect(falconet.address());
+        assert_eq!(http.ask(post("/topics/b", "before")).status(), 202);
+        assert_eq!(http.ask(get("/")).status(), 200);
+        // With its first message close behind.
+        http.send([handshake(path).as_bytes(), &masked(true, TEXT, b"early")].concat());
+        assert_eq!(http.read(true).status(), 101);
+        let mut client = http.into_client();
+        assert_eq!(client.read().text(), "early");
+        client.echo("late");
+        let kept = ask(falconet.address(), get(path));
+        assert_eq!(publishes, kept.text() == "late");
+    }
+    // It can become a stream of events, too.
+    let mut http = Http::connect(falconet.address());
+    assert_eq!(http.ask(get("/nothing")).status(), 404);
+    let listen = request("GET", "/topics/a?last=1", "Accept: text/event-stream\r\n", "");
+    assert_eq!(Events::over(http, &listen).read().data, "late");
+    // And the whole of it in one write.
+    let mut http = Http::connect(falconet.address());
+    let upgrade = handshake("/");
+    http.send([&post("/topics/b", "1"), &get("/nothing"), upgrade.as_bytes()].concat());
+    assert_eq!([(); 3].map(|()| http.read(true).status()), [202, 404, 101]);
+    http.into_client().echo("upgraded");
+}
+
+#[test]
+fn a_refused_upgrade_keeps_the_connection() {
+    let falconet = Falconet::start(QUIET);
+    let mut http = Http::connect(falconet.address());
+    for (path, status) in [("/nothing", 404), ("/topics/..", 404), ("/topics/a?mode=no", 400)] {
+        let answer = http.ask(handshake(path));
+        assert_eq!((answer.status(), answer.closes()), (status, false), "{path}");
+    }
+    let answer = http.ask(handshake("/").replace("Version: 13", "Version: 12"));
+    assert_eq!((answer.status(), answer.closes()), (426, false));
+    http.send(handshake("/"));
+    assert_eq!(http.read(true).status(), 101);
+    http.into_client().echo("upgraded");
+}
+
+#[test]
+fn what_follows_an_upgrade_is_no_request() {
+    let falconet = Falconet::start(QUIET);
+    for path in ["/", "/topics/a"] {
+        let mut http = Http::connect(falconet.address());
+        // `PO` begins a frame of 79 bytes, against the rules.
+        http.send([handshake(path).as_bytes(), &smuggled(), &smuggled()].concat());
+        assert_eq!(http.read(true).status(), 101);
+        assert_eq!(http.into_client().read_to_close(), Some(1002));
+    }
+    // Nor what follows the request for an endless answer.
+    let mut events = Events::connect(falconet.address(), "/topics/a", "");
+    let mut stream = events.stream();
+    stream.write_all(&smuggled()).unwrap();
+    assert_eq!(ask(falconet.address(), post("/topics/a", "heard")).status(), 202);
+    assert_eq!(events.read().data, "heard");
+    assert_eq!(ask(falconet.address(), get("/topics/smuggled")).status(), 404);
+}
+
+/// A request that nobody may find inside another. It would leave its mark.
+fn smuggled() -> Vec<u8> {
+    post("/topics/smuggled", "evil")
+}
+
+/// Bytes that other servers may read in two ways, with a name, and the statuses of all answers.
+fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
+    let smuggled = smuggled();
+    let length = smuggled.len();
+    let raw = |head: &str, rest: &[u8]| [head.as_bytes(), rest].concat();
+    // A POST with header lines, and the smuggled request where its body may end.
+    let lines = |lines: &str| {
+        let head = format!("POST /topics/a HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n0\r\n\r\n");
+        raw(&head, &smuggled)
+    };
+    // The same with the smuggled request as the whole body, as its length says.
+    let covered = |line: &str, lines: &str| {
+        let head = format!("{line}\r\nHost: a\r\n{lines}Content-Length: {length}\r\n\r\n");
+        raw(&head, &smuggled)
+    };
+    // A good request, then something that is none.
+    let after = |between: &str| {
+        let good = "POST /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok";
+        raw(&format!("{good}{between}"), &smuggled)
+    };
+    let http_1_1 = "POST /topics/a HTTP/1.1";
+    vec![
+        // Transfer-Encoding, in all its disguises.
+        ("chunks", lines("Transfer-Encoding: chunked"), &[501]),
+        ("chunks, then a length", lines("Transfer-Encoding: chunked\r\nContent-Length: 5"), &[501]),
+        ("a length, then chunks", lines("Content-Length: 5\r\nTransfer-Encoding: chunked"), &[501]),
+        (
+            "a length of 0 and chunks",
+            lines("Content-Length: 0\r\nTransfer-Encoding: chunked"),
+            &[501],
+        ),
+        ("chunks in capitals", lines("TRANSFER-ENCODING: CHUNKED"), &[501]),
+        ("chunks without a space", lines("Transfer-Encoding:chunked"), &[501]),
+        ("chunks behind a tab", lines("Transfer-Encoding:\tchunked"), &[501]),
+        ("chunks behind a vertical tab", lines("Transfer-Encoding: \x0bchunked"), &[]),
+        ("a space before the colon", lines("Transfer-Encoding : chunked"), &[]),
+        ("a tab before the colon", lines("Transfer-Encoding\t: chunked"), &[]),
+        ("a space before the name", lines(" Transfer-Encoding: chunked"), &[]),
+        ("chunks in a folded line", lines("X: a\r\n Transfer-Encoding: chunked"), &[]),
+        ("chunks in a line folded by a tab", lines("X: a\r\n\tTransfer-Encoding: chunked"), &[]),
+        ("a folded value", lines("Transfer-Encoding:\r\n chunked"), &[]),
+        ("a coding nobody knows", lines("Transfer-Encoding: xchunked"), &[501]),
+        ("identity", lines("Transfer-Encoding: identity"), &[501]),
+        ("an empty coding", lines("Transfer-Encoding:"), &[501]),
+        ("two codings", lines("Transfer-Encoding: gzip, chunked"), &[501]),
+        ("chunks and identity", lines("Transfer-Encoding: chunked, identity"), &[501]),
+        (
+            "two lines of codings",
+            lines("Transfer-Encoding: x\r\nTransfer-Encoding: chunked"),
+            &[501],
+        ),
+        ("a quoted coding", lines("Transfer-Encoding: \"chunked\""), &[501]),
+        ("a coding with a null", lines("Transfer-Encoding: chunked\0"), &[]),
+        ("a name with a null", lines("Transfer-Encoding\0: chunked"), &[]),
+        ("a name with an underscore", lines("Transfer_Encoding: chunked"), &[411]),
+        (
+            "a GET with chunks",
+            raw(
+                "GET /topics/a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                &smuggled,
+            ),
+            &[501],
+        ),
+        (
+            "HTTP/1.0 with chunks",
+            raw(
+                "POST /topics/a HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                &smuggled,
+            ),
+            &[501],
+        ),
+        // Content-Length, in all its disguises.
+        ("two equal lengths", lines("Content-Length: 5\r\nContent-Length: 5"), &[400]),
+        ("two lengths", covered(http_1_1, "Content-Length: 0\r\n"), &[400]),
+        ("two lengths in other cases", covered(http_1_1, "content-length: 0\r\n"), &[400]),
+        ("a list of lengths", lines("Content-Length: 5, 5"), &[400]),
+        ("a length with a plus", lines("Content-Length: +5"), &[400]),
+        ("a length with a minus", lines("Content-Length: -5"), &[400]),
+        ("a length in hex", lines("Content-Length: 0x5"), &[400]),
+        ("a length with an exponent", lines("Content-Length: 5e0"), &[400]),
+        ("a length with a point", lines("Content-Length: 5.0"), &[400]),
+        ("a length in two words", lines("Content-Length: 5 5"), &[400]),
+        ("a length with a parameter", lines("Content-Length: 5;a"), &[400]),
+        ("a quoted length", lines("Content-Length: \"5\""), &[400]),
+        ("an empty length", lines("Content-Length:"), &[400]),
+        ("a length of 20 digits", lines("Content-Length: 00000000000000000005"), &[400]),
+        ("a length beyond 64 bits", lines("Content-Length: 18446744073709551621"), &[400]),
+        ("a length in other digits", lines("Content-Length: \u{ff15}"), &[400]),
+        ("a length before a space and a colon", lines("Content-Length : 5"), &[]),
+        ("a folded length", lines("Content-Length:\r\n 5"), &[]),
+        ("a length folded in two", lines("Content-Length: 5\r\n 5"), &[]),
+        ("a name with an underscore for a length", lines("Content_Length: 5"), &[411]),
+        ("no length, and chunks", lines("X: a"), &[411]),
+        ("no length", raw("POST /topics/a HTTP/1.1\r\nHost: a\r\n\r\n", &smuggled), &[411]),
+        // A body where none belongs.
+        ("a GET with a body", covered("GET /topics/a HTTP/1.1", ""), &[400]),
+        ("a GET of the page with a body", covered("GET / HTTP/1.1", ""), &[400]),
+        ("a HEAD with a body", covered("HEAD /topics/a HTTP/1.1", ""), &[400]),
+        ("a DELETE with a body", covered("DELETE /topics/a HTTP/1.1", ""), &[204]),
+        ("a POST to the page", covered("POST / HTTP/1.1", ""), &[405]),
+        ("a POST to nothing", covered("POST /nothing HTTP/1.1", ""), &[404]),
+        ("a POST to the list of topics", covered("POST /topics/ HTTP/1.1", ""), &[405]),
+        ("a POST to a bad name", covered("POST /topics/a/../b HTTP/1.1", ""), &[404]),
+        ("a PATCH", covered("PATCH /topics/a HTTP/1.1", ""), &[405]),
+        ("an OPTIONS", covered("OPTIONS /topics/a HTTP/1.1", ""), &[405]),
+        ("a TRACE", covered("TRACE /topics/a HTTP/1.1", ""), &[405]),
+        ("a CONNECT", covered("CONNECT /topics/a HTTP/1.1", ""), &[405]),
+        (
+            "a POST that upgrades",
+            covered(http_1_1, "Upgrade: websocket\r\nConnection: upgrade\r\n"),
+            &[405],
+        ),
+        ("a POST too large", lines("Content-Length: 65537"), &[413]),
+        (
+            "a POST too large that waits",
+            lines("Content-Length: 65537\r\nExpect: 100-continue"),
+            &[413],
+        ),
+        ("an expectation nobody meets", covered(http_1_1, "Expect: x\r\n"), &[417]),
+        // A body that is longer or shorter than it says.
+        ("the whole as the body", covered(http_1_1, ""), &[202]),
+        ("a body longer than it says", after("X"), &[202, 405]),
+        ("a body with a word too many", after("GARBAGE "), &[202]),
+        ("a body with a space too many", after(" "), &[202]),
+        ("a body with a null too many", after("\0"), &[202]),
+        ("chunks behind a body", after("0\r\n\r\n"), &[202]),
+        // Between two requests.
+        ("two empty lines", after("\r\n\r\n"), &[202]),
+        ("a line feed", after("\n"), &[202]),
+        ("a carriage return", after("\r"), &[202]),
+        ("an empty line and a line feed", after("\r\n\n"), &[202]),
+        ("an empty line and a space", after("\r\n "), &[202]),
+        // Ends of lines and heads.
+        (
+            "bare line feeds",
+            raw("POST /topics/a HTTP/1.1\nHost: a\nContent-Length: 0\n\n", &smuggled),
+            &[],
+        ),
+        ("a bare line feed in a head", lines("X: a\nContent-Length: 5"), &[]),
+        (
+            "a bare line feed ends a head",
+            raw("POST /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\n", &smuggled),
+            &[],
+        ),
+        ("a bare carriage return in a head", lines("X: a\rContent-Length: 5"), &[]),
+        ("a null in a head", lines("X: \0\r\nContent-Length: 5"), &[]),
+        ("no colon", lines("X\r\nContent-Length: 5"), &[]),
+        // Who is asked, and in what version.
+        ("two hosts", lines("Host: b\r\nContent-Length: 5"), &[400]),
+        ("another host in the target", covered("POST http://b/topics/a HTTP/1.1", ""), &[400]),
+        (
+            "HTTP/1.0",
+            covered("POST /topics/a HTTP/1.0", "").into_iter().chain(smuggled.clone()).collect(),
+            &[202],
+        ),
+        (
+            "HTTP/1.0 with keep-alive",
+            raw("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", &smuggled),
+            &[200],
+        ),
+        ("HTTP/0.9", raw("GET /topics/a\r\n\r\n", &smuggled), &[]),
+        ("HTTP/1.2", covered("POST /topics/a HTTP/1.2", ""), &[]),
+        ("HTTP/2", raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &smuggled), &[]),
+        (
+            "the last request",
+            raw("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", &smuggled),
+            &[200],
+        ),
+        ("a head too long", lines(&format!("X: {}", "x".repeat(8192))), &[431]),
+        ("too many headers", lines(&"X: a\r\n".repeat(64)), &[431]),
+        (
+            "a target too long",
+            raw(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(2048)), &smuggled),
+            &[414],
+        ),
+    ]
+}
+
+#[test]
+fn no_request_is_read_in_two_ways() {
+    let falconet = Falconet::start(QUIET);
+    let canaries = Canaries::start(falconet.address());
+    let mut barrier = Client::connect(falconet.address());
+    let mut witness = Http::connect(falconet.address());
+    let table = smuggling_table();
+    assert!(table.len() >= 80, "{}", table.len());
+    let mut wrong = Vec::new();
+    for (name, bytes, right) in &table {
+        for piece_bytes in [bytes.len(), bytes.len().div_ceil(40)] {
+            let mut http = Http::connect(falconet.address());
+            for (index, piece) in bytes.chunks(piece_bytes).enumerate() {
+                if index > 0 {
+                    read_by_now(&mut barrier);
+                }
+                // It may have been refused already.
+                if http.stream().write_all(piece).is_err() {
+                    break;
+                }
+            }
+            let _ = http.stream().shutdown(Shutdown::Write);
+            let mut got = Vec::new();
+            while let Ok(answer) = http.try_read(true) {
+                got.push(answer.status());
+            }
+            let mark = witness.ask(get("/topics/smuggled")).status();
+            if got != *right || mark != 404 {
+                wrong.push((name, piece_bytes, got, right, mark));
+                ask(falconet.address(), request("DELETE", "/topics/smuggled", "", ""));
+            }
+        }
+        witness = Http::connect(falconet.address());
+    }
+    assert!(wrong.is_empty(), "name, size of pieces, got, right, mark: {wrong:#?}");
+    // What was swallowed as a body is one, or this proves nothing.
+    assert_eq!(ask(falconet.address(), covered_body()).status(), 202);
+    assert_eq!(ask(falconet.address(), get("/topics/a")).body, smuggled());
+    assert_eq!(ask(falconet.address(), smuggled()).status(), 202);
+    assert_eq!(ask(falconet.address(), get("/topics/smuggled")).text(), "evil");
+    canaries.finish();
+}
+
+/// A request whose body is the smuggled request.
+fn covered_body() -> Vec<u8> {
+    post("/topics/a", smuggled())
+}
+
+#[test]
+fn every_answer_bears_the_request_id() {
+    let falconet =
+        Falconet::start(&[QUIET, &["--max-topics", "2", "--max-message", "1k"]].concat());
+    let mut http = Http::connect(falconet.address());
+    assert_eq!(http.ask(post("/topics/a", "x")).status(), 202);
+    let tag = http.ask(get("/topics/a")).header("ETag").unwrap().to_owned();
+    let known = format!("If-None-Match: {tag}\r\n");
+    let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let events = "Accept: text/event-stream\r\n";
+    let too_large = "x".repeat(1025);
+    for (method, path, lines, body, status) in [
+        ("GET", "/", "", "", 200),
+        ("HEAD", "/", "", "", 200),
+        ("GET", "/nothing", "", "", 404),
+        ("POST", "/", "", "", 405),
+        ("GET", "/topics/", "", "", 200),
+        ("GET", "/topics/a", "", "", 200),
+        ("GET", "/topics/a", &known, "", 304),
+        ("GET", "/topics/none", "", "", 404),
+        ("GET", "/topics//", "", "", 404),
+        ("POST", "/topics/a", "", "y", 202),
+        ("POST", "/topics/a", "Expect: x\r\n", "", 417),
+        ("POST", "/topics/a", "", &too_large, 413),
+        ("DELETE", "/topics/b", "", "", 204),
+        ("PATCH", "/topics/a", "", "", 405),
+        ("GET", "/topics/a?mode=no", upgrade, "", 400),
+        ("GET", "/topics/a", upgrade, "", 101),
+        ("GET", "/", upgrade, "", 101),
+        ("GET", "/", "Upgrade: websocket\r\n", "", 400),
+        ("GET", "/topics/a", events, "", 200),
+        ("POST", "/topics/b", "", "x", 503),
+        ("GET", "/topics/b", upgrade, "", 503),
+        ("GET", "/topics/b", events, "", 503),
+    ] {
+        for (said, taken) in [("abc-1.2_3", true), ("two words", false), ("", false)] {
+            let lines = format!("{lines}X-Request-Id: {said}\r\n");
+            let mut stream = connect(falconet.address());
+            stream.write_all(&request(method, path, &lines, body)).unwrap();
+            let head = read_response_head(&mut stream);
+            assert_eq!(status_of(&head), status, "{method} {path}");
+            let id = header_of(&head, "X-Request-Id").expect(&head);
+            assert_eq!(id == said, taken, "{method} {path}");
+            assert!(id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));
+            assert_eq!(head.matches("X-Request-Id").count(), 1, "{head}");
+        }
+    }
+}
+
+#[test]
+fn the_request_id_is_logged() {
+    let falconet = Falconet::start(QUIET);
+    let lines = "X-Request-Id: mine\r\nX-Client-Id: me\r\n";
+    ask(falconet.address(), request("POST", "/topics/a", lines, "x"));
+    let line = falconet.wait_for_line("answered");
+    let fields = " method=POST path=/topics/a request=mine correlation=me status=202";
+    assert!(line.ends_with(fields), "{line}");
+    let made = ask(falconet.address(), get("/topics/a"));
+    let line = falconet.wait_for_line("answered");
+    let id = made.header("X-Request-Id").unwrap();
+    assert!(line.contains(&format!(" request={id} correlation=- status=200")), "{line}");
+}
+
+#[test]
+fn head_is_get_without_the_body() {
+    let falconet = Falconet::start(QUIET);
+    let mut http = Http::connect(falconet.address());
+    http.ask(post("/topics/a", "a payload"));
+    for path in ["/topics/a", "/topics/none", "/topics/", "/app.js"] {
+        let ask = |http: &mut Http, method| {
+            http.ask(request(method, path, "X-Request-Id: same\r\n", "")).head
+        };
+        assert_eq!(ask(&mut http, "HEAD"), ask(&mut http, "GET"), "{path}");
+    }
+}
+
+#[test]
+fn a_pipeliner_that_does_not_read_is_dropped() {
+    let _turn = alone();
+    let falconet = Falconet::start(&[QUIET, &["--write-timeout", "500ms"]].concat());
+    let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
+    let files = falconet.open_files();
+    ask(falconet.address(), post("/topics/large", "x".repeat(60_000)));
+    wait_until("the publisher has left", || falconet.open_files() == files);
+    let before = falconet.private_kib();
+    let peers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = connect(falconet.address());
+            sockopt::set_socket_recv_buffer_size(&stream, 16 * 1024).unwrap();
+            stream.write_all(&get("/topics/large").repeat(900)).unwrap();
+            stream
+        })
+        .collect();
+    wait_until("they are there", || falconet.open_files() >= files + 4);
+    let begun = Instant::now();
+    let grown = falconet.private_kib().saturating_sub(before);
+    wait_until("they are dropped", || falconet.open_files() <= files);
+    let elapsed = begun.elapsed();
+    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
+    // Each has one answer waiting, and what it asked for.
+    assert!(grown < 4 * 400, "{grown} KiB");
+    drop(peers);
+    canaries.assert_well();
+}
+
+#[test]
+fn a_flood_of_pipelined_requests_holds_nobody_up() {
+    let _turn = alone();
+    let falconet = Falconet::start(QUIET);
+    let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
+    let address = falconet.address();
+    let until = Instant::now() + Duration::from_millis(1500);
+    let floods = [get("/topics/flood"), post("/topics/flood", "x")].map(|request| {
+        std::thread::spawn(move || {
+            let mut answers = 0;
+            while Instant::now() < until {
+                let mut http = Http::connect(address);
+                for _ in 0..10 {
+                    http.send(request.repeat(100));
+                    answers += (0..100).map(|_| http.read(true)).count();
+                }
+            }
+            answers
+        })
+    });
+    let answers = floods.map(|flood| flood.join().unwrap());
+    println!("{answers:?} answers");
+    assert!(answers.iter().all(|count| *count >= 1000), "or this was no flood: {answers:?}");
+    canaries.assert_well();
+}
+
+#[test]
+fn a_resting_connection_is_closed_at_once_when_the_server_stops() {
+    let mut falconet = Falconet::start(&[QUIET, &["--close-timeout", "5s"]].concat());
+    let mut resting: Vec<Http> = (0..10).map(|_| Http::connect(falconet.address())).collect();
+    for http in &mut resting {
+        assert_eq!(http.ask(post("/topics/a", "x")).status(), 202);
+    }
+    let begun = Instant::now();
+    falconet.signal(Signal::TERM);
+    for http in &mut resting {
+        http.assert_ended();
+    }
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_request_being_read_when_the_server_stops_gets_503() {
+    let mut falconet = Falconet::start(&[QUIET, &["--close-timeout", "5s"]].concat());
+    let whole = request("POST", "/topics/a", "Expect: 100-continue\r\n", "a body");
+    let head_bytes = whole.len() - "a body".len();
+    let mut barrier = Client::connect(falconet.address());
+    let mut halves: Vec<Http> = [10, head_bytes, head_bytes + 3]
+        .map(|cut| {
+            let mut http = Http::connect(falconet.address());
+            assert_eq!(http.ask(get("/topics/a")).status(), 404);
+            http.send(&whole[..cut]);
+            if cut >= head_bytes {
+                assert_eq!(http.read(true).status(), 100);
+            }
+            http
+        })
+        .into();
+    read_by_now(&mut barrier);
+    let begun = Instant::now();
+    falconet.signal(Signal::TERM);
+    for http in &mut halves {
+        let answer = http.read(true);
+        assert_eq!(answer.status(), 503);
+        assert!(answer.closes(), "{}", answer.head);
+        http.assert_ended();
+    }
+    drop((halves, barrier));
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+/// The barrier's echoes must not be mixed with broadcasts.
+const QUIET: &[&str] = &["--broadcast-every", "0"];

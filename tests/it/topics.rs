@@ -1,0 +1,1079 @@
+//! Topics: published to and heard by WebSocket, server-sent events and plain HTTP.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use falconet::{Action, Denied, Echo, RequestHead};
+use rustix::net::sockopt;
+use rustix::process::Signal;
+
+use crate::rig::*;
+
+// Names.
+
+#[test]
+fn a_topic_is_what_follows_and_anything_else_is_404() {
+    let falconet = Falconet::start(QUIET);
+    let (longest, too_long) = ("x".repeat(128), "x".repeat(129));
+    for name in ["a", "garden/temperature", "A-z_0.9", "...", "a/.b/c..", "-", "0", &longest] {
+        assert_eq!(publish(&falconet, name, "x").status(), 202, "{name}");
+        assert_eq!(ask(falconet.address(), get(&format!("/topics/{name}"))).text(), "x", "{name}");
+    }
+    for name in [
+        "/", "/a", "a/", "a//b", ".", "..", "a/.", "a/..", "../a", "a/../b", "./a", "a%62",
+        "%2e%2e", "a+b", "a~b", "a:b", "a;b", "a,b", "a@b", "a=b", "*", "a'b", &too_long,
+    ] {
+        let path = format!("/topics/{name}");
+        for (method, lines) in
+            [("GET", ""), ("GET", SSE), ("HEAD", ""), ("POST", ""), ("PUT", ""), ("DELETE", "")]
+        {
+            let answer = ask(falconet.address(), request(method, &path, lines, ""));
+            assert_eq!(answer.status(), 404, "{method} {path}");
+        }
+        assert_eq!(status_of(&exchange(falconet.address(), handshake(&path))), 404, "{path}");
+    }
+    for path in ["/topics", "/topic/a", "/Topics/a", "/topicsa", "/a/topics/a"] {
+        assert_eq!(ask(falconet.address(), post(path, "x")).status(), 404, "{path}");
+    }
+    assert_eq!(topics(&falconet).len(), 8 + 1);
+}
+
+// WebSocket.
+
+#[test]
+fn each_message_goes_to_all_the_sender_included() {
+    let falconet = Falconet::start(QUIET);
+    let mut clients = [(); 3].map(|()| Client::connect_to(falconet.address(), "/topics/a"));
+    let mut events = Events::connect(falconet.address(), "/topics/a", "");
+    let mut elsewhere = Client::connect_to(falconet.address(), "/topics/b");
+    let mut page = Client::connect(falconet.address());
+    for (index, (opcode, payload)) in
+        [(TEXT, "one"), (BINARY, "two"), (TEXT, ""), (BINARY, "")].into_iter().enumerate()
+    {
+        clients[index % 3].send(true, opcode, payload);
+        for client in &mut clients {
+            let heard = client.read();
+            assert_eq!(
+                (heard.fin, heard.opcode, &*heard.payload),
+                (true, opcode, payload.as_bytes())
+            );
+        }
+        let event = events.read();
+        assert_eq!((event.id, event.kind == "binary"), (Some(index as u64 + 1), opcode == BINARY));
+    }
+    // A message in pieces is one message.
+    clients[0].send(false, TEXT, "in ");
+    clients[0].send(true, CONTINUATION, "pieces");
+    for client in &mut clients {
+        assert_eq!(client.read().text(), "in pieces");
+    }
+    // Nobody else has heard any of it.
+    elsewhere.send(true, TEXT, "elsewhere");
+    assert_eq!(elsewhere.read().text(), "elsewhere");
+    page.send(true, TEXT, "an echo");
+    assert_eq!(page.read().text(), "an echo");
+}
+
+#[test]
+fn publishing_where_it_is_not_allowed_closes_with_1008() {
+    let server = Embedded::start(|server| {
+        server.topics().endpoint("/", Echo).authorize(|_: &RequestHead<'_>, action: Action<'_>| {
+            match action {
+                Action::Publish("open") | Action::Subscribe("open" | "read") => Ok(()),
+                Action::Publish(_) | Action::Subscribe(_) => Err(Denied::Forbidden),
+                _ => Ok(()),
+            }
+        })
+    });
+    let mut reader = Client::connect_to(server.address, "/topics/read");
+    reader.send(true, TEXT, "may I?");
+    assert_closed(reader, 1008, "publishing is not allowed");
+    let mut open = Client::connect_to(server.address, "/topics/open");
+    open.echo("published");
+    for (method, path, lines, status) in [
+        ("POST", "/topics/read", "", 403),
+        ("PUT", "/topics/read", "", 403),
+        ("DELETE", "/topics/read", "", 403),
+        ("GET", "/topics/read", "", 404),
+        ("POST", "/topics/open", "", 202),
+        ("GET", "/topics/open", "", 200),
+        ("GET", "/topics/closed", "", 403),
+        ("GET", "/topics/closed", SSE, 403),
+        ("POST", "/topics/closed", "", 403),
+        ("GET", "/topics/", "", 200),
+    ] {
+        let answer = ask(server.address, request(method, path, lines, ""));
+        assert_eq!(answer.status(), status, "{method} {path}");
+    }
+    for path in ["/topics/closed", "/topics/read?mode=in", "/topics/closed?mode=out"] {
+        assert_eq!(status_of(&exchange(server.address, handshake(path))), 403, "{path}");
+    }
+    drop(open);
+    server.stop().unwrap().unwrap();
+}
+
+#[test]
+fn last_replays_what_is_retained_then_goes_on() {
+    let falconet = Falconet::start(&[QUIET, &["--retain", "5"]].concat());
+    for number in 1..=8 {
+        publish(&falconet, "a", number.to_string());
+    }
+    let rows: [(&str, &[&str]); 7] = [
+        ("", &[]),
+        ("?last=0", &[]),
+        ("?last=1", &["8"]),
+        ("?last=3", &["6", "7", "8"]),
+        ("?mode=out&last=5", &["4", "5", "6", "7", "8"]),
+        ("?last=100&client=me", &["4", "5", "6", "7", "8"]),
+        ("?last=18446744073709551615", &["4", "5", "6", "7", "8"]),
+    ];
+    let mut clients = rows.map(|(query, replayed)| {
+        let path = format!("/topics/a{query}");
+        let client = Client::connect_to(falconet.address(), &path);
+        (client, Events::connect(falconet.address(), &path, ""), replayed, query)
+    });
+    publish(&falconet, "a", "live");
+    for (client, events, replayed, query) in &mut clients {
+        for expected in replayed.iter().chain(&["live"]) {
+            assert_eq!(client.read().text(), *expected, "{query}");
+            assert_eq!(events.read().data, *expected, "{query}");
+        }
+    }
+}
+
+#[test]
+fn mode_out_only_hears() {
+    let falconet = Falconet::start(QUIET);
+    let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=out");
+    publish(&falconet, "a", "heard");
+    assert_eq!(client.read().text(), "heard");
+    client.send(true, TEXT, "");
+    assert_closed(client, 1008, "publishing is not allowed");
+    assert_eq!(ask(falconet.address(), get("/topics/a")).header("X-Sequence"), Some("1"));
+}
+
+#[test]
+fn mode_in_only_publishes() {
+    let falconet = Falconet::start(QUIET);
+    let mut other = Client::connect_to(falconet.address(), "/topics/a");
+    let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=in&last=5");
+    for message in ["one", "two"] {
+        client.send(true, TEXT, message);
+        assert_eq!(other.read().text(), message);
+    }
+    assert_eq!(publish(&falconet, "a", "three").text(), accepted("a", 3, 1));
+    assert_eq!(other.read().text(), "three");
+    // Had it heard anything, that would come before.
+    client.send(true, PING, "still there?");
+    let pong = client.read();
+    assert_eq!((pong.opcode, &*pong.payload), (PONG, &b"still there?"[..]));
+}
+
+#[test]
+fn a_bad_mode_or_last_is_400_and_named() {
+    let falconet = Falconet::start(QUIET);
+    for (query, named) in [
+        ("mode=both", "mode is `both`"),
+        ("mode=", "mode is ``"),
+        ("mode=IN", "mode is `IN`"),
+        ("mode=in,out", "mode is `in,out`"),
+        ("last=many", "last is `many`"),
+        ("last=-1", "last is `-1`"),
+        ("last=1.5", "last is `1.5`"),
+        ("last=", "last is ``"),
+        ("last=0x1", "last is `0x1`"),
+        ("last=99999999999999999999", "last is `99999999999999999999`"),
+        ("mode=out&last=%31", "last is `%31`"),
+    ] {
+        let path = format!("/topics/a?{query}");
+        let answer = exchange(falconet.address(), handshake(&path));
+        assert_eq!(status_of(&answer), 400, "{query}");
+        assert!(body_of(&answer).starts_with(named), "{query}: {answer}");
+        if query.starts_with("last") {
+            let answer = ask(falconet.address(), request("GET", &path, SSE, ""));
+            assert_eq!(answer.status(), 400, "{query}");
+            assert!(answer.text().starts_with(named), "{query}: {answer:?}");
+        }
+    }
+    for id in ["x", "-1", "1.5", "99999999999999999999"] {
+        let lines = format!("{SSE}Last-Event-ID: {id}\r\n");
+        let answer = ask(falconet.address(), request("GET", "/topics/a", &lines, ""));
+        assert_eq!(answer.status(), 400, "{id}");
+        assert!(answer.text().starts_with(&format!("Last-Event-ID is `{id}`")), "{answer:?}");
+    }
+    assert_eq!(topics(&falconet).len(), 1, "nothing was made for them");
+}
+
+// Server-sent events.
+
+#[test]
+fn events_have_the_sequence_for_their_id() {
+    let falconet = Falconet::start(QUIET);
+    let mut events = Events::connect(falconet.address(), "/topics/a", "");
+    assert_eq!(header_of(&events.head, "Cache-Control"), Some("no-cache"));
+    assert_eq!(header_of(&events.head, "Connection"), Some("close"));
+    assert_eq!(header_of(&events.head, "Content-Length"), None);
+    let rows: [(&str, &[u8], &str, &str); 6] = [
+        ("text/plain", b"21.5", "message", "21.5"),
+        ("text/plain", b"", "message", ""),
+        ("text/plain", b"two\nlines\r\nand\rmore\n", "message", "two\nlines\nand\nmore\n"),
+        (
+            "text/plain",
+            b"id: 7\n\nevent: forged\n\n: x",
+            "message",
+            "id: 7\n\nevent: forged\n\n: x",
+        ),
+        ("application/octet-stream", b"\0\xff", "binary", "AP8="),
+        ("text/plain", b"\xff", "binary", "/w=="),
+    ];
+    for (index, (content_type, payload, kind, data)) in rows.into_iter().enumerate() {
+        let lines = format!("Content-Type: {content_type}\r\n");
+        ask(falconet.address(), request("POST", "/topics/a", &lines, payload));
+        let event =
+            Event { id: Some(index as u64 + 1), kind: kind.to_owned(), data: data.to_owned() };
+        assert_eq!(events.read(), event);
+    }
+}
+
+#[test]
+fn events_are_for_who_asks_for_them() {
+    let falconet = Falconet::start(QUIET);
+    publish(&falconet, "a", "x");
+    for (accept, streams) in [
+        ("text/event-stream", true),
+        ("text/html, text/event-stream;q=0.5, */*", true),
+        ("TEXT/Event-Stream", true),
+        ("*/*", false),
+        ("text/*", false),
+        ("text/event-stream;q=0", false),
+        ("text/html", false),
+    ] {
+        let lines = format!("Accept: {accept}\r\n");
+        let mut stream = connect(falconet.address());
+        stream.write_all(&request("GET", "/topics/a", &lines, "")).unwrap();
+        let head = read_response_head(&mut stream);
+        let content_type = header_of(&head, "Content-Type").unwrap();
+        assert_eq!(content_type == "text/event-stream", streams, "{accept}: {head}");
+    }
+}
+
+#[test]
+fn last_event_id_resumes_and_says_how_many_were_lost() {
+    let falconet = Falconet::start(&[QUIET, &["--log-messages", "5"]].concat());
+    for number in 1..=10 {
+        publish(&falconet, "a", number.to_string());
+    }
+    for (id, lost, first) in [
+        ("9", 0, 10),
+        ("5", 0, 6),
+        ("4", 1, 6),
+        ("1", 4, 6),
+        ("0", 5, 6),
+        // Those of another life of the server: all there is came later.
+        ("11", 0, 6),
+        ("18446744073709551615", 0, 6),
+    ] {
+        let lines = format!("Last-Event-ID: {id}\r\n");
+        let mut events = Events::connect(falconet.address(), "/topics/a?last=1", &lines);
+        if lost > 0 {
+            let lagged = Event { id: None, kind: "lagged".to_owned(), data: lost.to_string() };
+            assert_eq!(events.read(), lagged, "after {id}");
+        }
+        for number in first..=10_u64 {
+            let (id, data) = (Some(number), number.to_string());
+            assert_eq!(events.read(), Event { id, kind: "message".to_owned(), data });
+        }
+    }
+    // Who has missed nothing hears what is new, and nothing before.
+    let mut events = Events::connect(falconet.address(), "/topics/a", "Last-Event-ID: 10\r\n");
+    publish(&falconet, "a", "new");
+    assert_eq!(events.read().id, Some(11));
+}
+
+#[test]
+fn a_listener_that_is_killed_and_resumes_hears_every_sequence_once() {
+    let flags = ["--retain", "1", "--log-messages", "1000"];
+    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let address = falconet.address();
+    let canaries = Canaries::start(address);
+    let count = 300;
+    let publisher = std::thread::spawn(move || {
+        let mut http = Http::connect(address);
+        for number in 1..=count {
+            assert_eq!(http.ask(post("/topics/a", number.to_string())).status(), 202);
+            // A steady stream rather than a burst.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    let mut random = fastrand::Rng::with_seed(7);
+    let (mut heard, mut connections) = (Vec::new(), 0);
+    while heard.last() != Some(&count) {
+        let lines = format!("Last-Event-ID: {}\r\n", heard.last().unwrap_or(&0));
+        let mut events = Events::connect(address, "/topics/a", &lines);
+        connections += 1;
+        for _ in 0..random.u64(0..20) {
+            if heard.last() == Some(&count) {
+                break;
+            }
+            let event = events.read();
+            assert_eq!((&*event.kind, &*event.data), ("message", &*event.id.unwrap().to_string()));
+            heard.push(event.id.unwrap());
+        }
+        if random.bool() {
+            sockopt::set_socket_linger(events.stream(), Some(Duration::ZERO)).unwrap();
+        }
+    }
+    publisher.join().unwrap();
+    assert_eq!(heard, (1..=count).collect::<Vec<_>>());
+    assert!(connections > 20, "{connections}");
+    canaries.finish();
+}
+
+#[test]
+fn a_listener_gets_heartbeats_and_is_not_swept_while_it_reads() {
+    let flags = ["--ping-every", "1s", "--idle-timeout", "2s"];
+    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let mut events = Events::connect(falconet.address(), "/topics/a", "");
+    let begun = Instant::now();
+    let mut heartbeats = 0;
+    while begun.elapsed() < Duration::from_secs(5) {
+        let event = events.read();
+        assert_eq!((&*event.kind, event.id, &*event.data), ("comment", None, ""));
+        heartbeats += 1;
+    }
+    assert!((2..=6).contains(&heartbeats), "{heartbeats}");
+    publish(&falconet, "a", "heard");
+    while events.read().data != "heard" {}
+}
+
+// Reading what is retained.
+
+#[test]
+fn the_last_message_can_be_read_with_its_type_and_sequence() {
+    let falconet = Falconet::start(QUIET);
+    let path = "/topics/a";
+    for method in ["GET", "HEAD"] {
+        assert_eq!(ask(falconet.address(), request(method, path, "", "")).status(), 404);
+    }
+    let (text, binary) = ("text/plain; charset=utf-8", "application/octet-stream");
+    let rows: [(&str, &[u8], &str); 12] = [
+        ("", b"21.5", text),
+        ("", b"\xff", binary),
+        ("Content-Type: text/plain\r\n", b"words", text),
+        ("Content-Type: text/plain\r\n", b"\xff", binary),
+        ("Content-Type: application/json; charset=utf-8\r\n", b"{}", "application/json"),
+        ("Content-Type: application/x-www-form-urlencoded\r\n", b"a=b", text),
+        ("Content-Type: Text/CSV\r\n", b"a,b", "text/csv"),
+        ("Content-Type: image/png\r\n", b"\x89PNG", "image/png"),
+        ("Content-Type: application/octet-stream\r\n", b"words", binary),
+        // Nothing that a browser would run is handed back to it as such.
+        ("Content-Type: text/html\r\n", b"<script>", text),
+        ("Content-Type: image/svg+xml\r\n", b"<svg/>", binary),
+        ("Content-Type:\r\n", b"words", binary),
+    ];
+    for (index, (lines, payload, content_type)) in rows.into_iter().enumerate() {
+        let before = http_date_now();
+        let answer = ask(falconet.address(), request("POST", path, lines, payload));
+        assert_eq!(answer.text(), accepted("a", index as u64 + 1, 0));
+        let after = http_date_now();
+        let kept = ask(falconet.address(), get(path));
+        assert_eq!((kept.status(), &*kept.body), (200, payload), "{lines}");
+        assert_eq!(kept.header("Content-Type"), Some(content_type), "{lines}");
+        assert_eq!(kept.header("X-Sequence"), Some(&*(index + 1).to_string()));
+        let modified = kept.header("Last-Modified").unwrap();
+        assert!(modified == before || modified == after, "{before} {modified} {after}");
+        assert_eq!(kept.header("X-Content-Type-Options"), Some("nosniff"));
+    }
+}
+
+#[test]
+fn who_knows_the_last_message_is_told_so() {
+    let falconet = Falconet::start(QUIET);
+    let mut http = Http::connect(falconet.address());
+    let known = |method, lines: &str| request(method, "/topics/a", lines, "");
+    assert_eq!(http.ask(known("GET", "If-None-Match: *\r\n")).status(), 404);
+    http.ask(post("/topics/a", "the same"));
+    let first = http.ask(get("/topics/a"));
+    let tag = first.header("ETag").unwrap();
+    assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "{tag}");
+    for (lines, status) in [
+        (format!("If-None-Match: {tag}\r\n"), 304),
+        (format!("If-None-Match: W/{tag}\r\n"), 304),
+        (format!("If-None-Match: \"x\", {tag} ,\"y\"\r\n"), 304),
+        (format!("If-None-Match: \"x\",W/{tag}\r\n"), 304),
+        (format!("If-None-Match: \"x\"\r\nif-none-match: {tag}\r\n"), 304),
+        ("If-None-Match: *\r\n".to_owned(), 304),
+        ("If-None-Match: \"x\"\r\n".to_owned(), 200),
+        (format!("If-None-Match: {}\r\n", tag.trim_matches('"')), 200),
+        (format!("If-None-Match: w/{tag}\r\n"), 200),
+        ("If-None-Match:\r\n".to_owned(), 200),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let answer = http.ask(known(method, &lines));
+            assert_eq!(answer.status(), status, "{lines}");
+            assert_eq!(answer.header("ETag"), Some(tag));
+            assert_eq!(answer.header("X-Sequence"), Some("1"));
+        }
+    }
+    // Another message is another, though it says the same, and though it bears the same number.
+    http.ask(post("/topics/a", "the same"));
+    let lines = format!("If-None-Match: {tag}\r\n");
+    assert_eq!(http.ask(known("GET", &lines)).status(), 200);
+    http.ask(request("DELETE", "/topics/a", "", ""));
+    http.ask(post("/topics/a", "the same"));
+    let again = http.ask(known("GET", &lines));
+    assert_eq!((again.status(), again.header("X-Sequence")), (200, Some("1")));
+}
+
+// Publishing.
+
+#[test]
+fn a_body_is_text_if_it_says_so_and_is() {
+    let falconet = Falconet::start(QUIET);
+    let mut client = Client::connect_to(falconet.address(), "/topics/a");
+    let mut sequence = 0;
+    for method in ["POST", "PUT"] {
+        for (content_type, is_text) in [
+            ("", true),
+            ("Content-Type: text/plain\r\n", true),
+            ("Content-Type: TEXT/Anything; charset=utf-8\r\n", true),
+            ("Content-Type: application/json\r\n", true),
+            ("Content-Type: application/ld+json\r\n", true),
+            ("Content-Type: application/x-www-form-urlencoded\r\n", true),
+            ("Content-Type: application/octet-stream\r\n", false),
+            ("Content-Type: image/png\r\n", false),
+            ("Content-Type: application/jsonp\r\n", false),
+            ("Content-Type: multipart/form-data\r\n", false),
+        ] {
+            for (payload, is_utf8) in [(&b"\xc3\xa9"[..], true), (b"\xc3", false), (b"", true)] {
+                let request = request(method, "/topics/a", content_type, payload);
+                let answer = ask(falconet.address(), request);
+                sequence += 1;
+                assert_eq!((answer.status(), answer.text()), (202, &*accepted("a", sequence, 1)));
+                assert_eq!(answer.header("Content-Type"), Some("application/json"));
+                let heard = client.read();
+                let opcode = if is_text && is_utf8 { TEXT } else { BINARY };
+                assert_eq!((heard.opcode, &*heard.payload), (opcode, payload), "{content_type}");
+            }
+        }
+    }
+}
+
+// Forgetting.
+
+#[test]
+fn delete_clears_what_is_retained() {
+    let falconet = Falconet::start(&[QUIET, &["--retain", "5"]].concat());
+    let delete = || ask(falconet.address(), request("DELETE", "/topics/a", "", ""));
+    let cleared = delete();
+    assert_eq!(
+        (cleared.status(), cleared.body.len(), cleared.header("Content-Length")),
+        (204, 0, None)
+    );
+    let mut client = Client::connect_to(falconet.address(), "/topics/a");
+    for number in ["1", "2", "3"] {
+        publish(&falconet, "a", number);
+    }
+    assert_eq!(delete().status(), 204);
+    assert_eq!(ask(falconet.address(), get("/topics/a")).status(), 404);
+    let mut late = Client::connect_to(falconet.address(), "/topics/a?last=5");
+    let mut resumed = Events::connect(falconet.address(), "/topics/a", "Last-Event-ID: 1\r\n");
+    // Who hears the topic hears all of it, and its numbers go on.
+    assert_eq!(publish(&falconet, "a", "4").text(), accepted("a", 4, 3));
+    assert_eq!(["1", "2", "3", "4"].map(|_| client.read().text().to_owned()), ["1", "2", "3", "4"]);
+    assert_eq!(late.read().text(), "4");
+    assert_eq!(resumed.read().data, "4");
+    let mut later = Client::connect_to(falconet.address(), "/topics/a?last=5");
+    assert_eq!(later.read().text(), "4");
+}
+
+#[test]
+fn topics_without_subscribers_and_retained_messages_vanish() {
+    let falconet = Falconet::start(QUIET);
+    let listed = || topics(&falconet).iter().any(|topic| topic.starts_with("a "));
+    // By clearing.
+    publish(&falconet, "a", "x");
+    assert!(listed());
+    ask(falconet.address(), request("DELETE", "/topics/a", "", ""));
+    assert!(!listed());
+    // By leaving.
+    let client = Client::connect_to(falconet.address(), "/topics/a");
+    assert!(listed());
+    drop(client);
+    wait_until("the topic vanishes with its client", || !listed());
+    let events = Events::connect(falconet.address(), "/topics/a", "");
+    assert!(listed());
+    drop(events);
+    wait_until("the topic vanishes with its listener", || !listed());
+    // Whichever is last.
+    let client = Client::connect_to(falconet.address(), "/topics/a");
+    publish(&falconet, "a", "x");
+    ask(falconet.address(), request("DELETE", "/topics/a", "", ""));
+    assert!(listed());
+    drop(client);
+    wait_until("the topic vanishes with its last client", || !listed());
+    // Then its numbers begin again; and the one the server itself publishes to stays.
+    assert_eq!(publish(&falconet, "a", "x").text(), accepted("a", 1, 0));
+    ask(falconet.address(), request("DELETE", "/topics/broadcast", "", ""));
+    assert!(topics(&falconet).contains(&"broadcast 0 0".to_owned()));
+}
+
+#[test]
+fn beyond_max_topics_is_503_and_a_log_line_while_the_rest_goes_on() {
+    let falconet = Falconet::start(&[QUIET, &["--max-topics", "3"]].concat());
+    let canaries = Canaries::start(falconet.address());
+    let full = |path: &str| {
+        let upgrade = exchange(falconet.address(), handshake(path));
+        let others = [request("GET", path, SSE, ""), post(path, "x")];
+        let [events, publish] = others.map(|request| ask(falconet.address(), request).status());
+        [status_of(&upgrade), events, publish]
+    };
+    // With `broadcast`, which always exists.
+    publish(&falconet, "a", "x");
+    let mut client = Client::connect_to(falconet.address(), "/topics/b");
+    assert_eq!(full("/topics/c"), [503; 3]);
+    for _ in 0..3 {
+        falconet.wait_for_line("topic refused: there are 3 topics already, the limit");
+    }
+    assert_eq!(topics(&falconet), ["a 0 1", "b 1 0", "broadcast 2 0"]);
+    // Those that exist go on, and so does what needs none.
+    assert_eq!(publish(&falconet, "a", "y").status(), 202);
+    client.echo("still here");
+    assert_eq!(ask(falconet.address(), get("/topics/c")).status(), 404);
+    let mut publisher = Client::connect_to(falconet.address(), "/topics/c?mode=in");
+    publisher.send(true, TEXT, "x");
+    assert_closed(publisher, 1013, "too many topics");
+    // One that vanishes makes room.
+    ask(falconet.address(), request("DELETE", "/topics/a", "", ""));
+    assert_eq!(publish(&falconet, "c", "x").status(), 202);
+    canaries.finish();
+}
+
+// How much is kept.
+
+#[test]
+fn a_topic_retains_so_many_messages() {
+    for (flags, retained) in [
+        (&[][..], &["9"][..]),
+        (&["--retain", "0"], &[]),
+        (&["--retain", "3"], &["7", "8", "9"]),
+        // Whatever a slow subscriber may still need.
+        (&["--retain", "3", "--log-messages", "1"], &["7", "8", "9"]),
+        (&["--retain", "3", "--log-bytes", "1"], &["7", "8", "9"]),
+    ] {
+        let falconet = Falconet::start(&[QUIET, flags].concat());
+        for number in 1..=9 {
+            publish(&falconet, "a", number.to_string());
+        }
+        assert_eq!(replayed(&falconet, "a"), retained, "{flags:?}");
+        let last = ask(falconet.address(), get("/topics/a"));
+        match retained {
+            [] => {
+                assert_eq!(last.status(), 404);
+                let mut client = Client::connect_to(falconet.address(), "/topics/a?last=5");
+                assert_eq!(publish(&falconet, "a", "live").text(), accepted("a", 1, 1));
+                assert_eq!(client.read().text(), "live");
+                assert_eq!(ask(falconet.address(), get("/topics/a")).status(), 404);
+            }
+            retained => assert_eq!(last.text(), retained[retained.len() - 1]),
+        }
+    }
+}
+
+#[test]
+fn a_topic_retains_so_many_bytes_and_the_newest_whatever_its_size() {
+    let falconet =
+        Falconet::start(&[QUIET, &["--retain", "100", "--retain-bytes", "10k"]].concat());
+    for number in 0..9 {
+        publish(&falconet, "a", sized(number, 3_000));
+    }
+    assert_eq!(numbers(&replayed(&falconet, "a")), [6, 7, 8]);
+    publish(&falconet, "a", sized(9, 20_000));
+    assert_eq!(numbers(&replayed(&falconet, "a")), [9]);
+    assert_eq!(ask(falconet.address(), get("/topics/a")).body.len(), 20_000);
+    for number in 10..12 {
+        publish(&falconet, "a", sized(number, 3_000));
+    }
+    assert_eq!(numbers(&replayed(&falconet, "a")), [10, 11]);
+}
+
+#[test]
+fn a_log_keeps_so_many_bytes_for_who_comes_back() {
+    for (flags, lost) in [(["--log-messages", "4"], 5), (["--log-bytes", "10k"], 6)] {
+        let falconet = Falconet::start(&[QUIET, &flags].concat());
+        for number in 1..=10 {
+            publish(&falconet, "a", sized(number, 3_000));
+        }
+        let mut events = Events::connect(falconet.address(), "/topics/a", "Last-Event-ID: 1\r\n");
+        let lagged = Event { id: None, kind: "lagged".to_owned(), data: lost.to_string() };
+        assert_eq!(events.read(), lagged, "{flags:?}");
+        assert_eq!(events.read().id, Some(lost + 2));
+    }
+}
+
+#[test]
+fn all_topics_together_keep_so_many_bytes() {
+    let flags = ["--retain", "100", "--retain-bytes", "1m", "--log-total", "100k"];
+    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let kept = |name| numbers(&replayed(&falconet, name));
+    for number in 0..20 {
+        publish(&falconet, "a", sized(number, 9_900));
+    }
+    assert_eq!(kept("a"), (10..20).collect::<Vec<_>>());
+    // What holds most loses its oldest.
+    for number in 0..8 {
+        publish(&falconet, "b", sized(number, 9_900));
+    }
+    assert_eq!((kept("a").len(), kept("b").len()), (5, 5));
+    assert_eq!((kept("a").last(), kept("b").last()), (Some(&19), Some(&7)));
+    publish(&falconet, "c", "small");
+    assert_eq!(kept("a").len() + kept("b").len(), 10);
+}
+
+#[test]
+fn the_memory_of_many_topics_is_bounded() {
+    let flags = ["--max-topics", "200", "--log-total", "2m", "--max-message", "64k"];
+    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let canaries = Canaries::start(falconet.address());
+    let before = falconet.private_kib();
+    let mut http = Http::connect(falconet.address());
+    let body = "x".repeat(64 * 1024);
+    for number in 0..300 {
+        let answer = http.ask(post(&format!("/topics/{number}"), &body));
+        assert_eq!(answer.status(), 202, "those that lost all have vanished");
+    }
+    let grown = falconet.private_kib().saturating_sub(before);
+    assert!(grown < 3 * 1024, "{grown} KiB for 2 MiB");
+    canaries.finish();
+}
+
+// Slow consumers.
+
+/// Publishes more than a subscriber that does not read can be sent, numbered from 1.
+fn overwhelm(address: SocketAddr) {
+    let mut http = Http::connect(address);
+    for number in 1..=OVERWHELMING {
+        assert_eq!(http.ask(post("/topics/a", sized(number, 60_000))).status(), 202);
+    }
+}
+
+#[test]
+fn a_slow_client_skips_what_it_lost_and_goes_on() {
+    let falconet = Falconet::start(
+        &[QUIET, &["--log-messages", "8", "--log-bytes", "1m", "--log-level", "debug"]].concat(),
+    );
+    let canaries = Canaries::start(falconet.address());
+    let mut client = Client::connect_to(falconet.address(), "/topics/a?client=slow-one");
+    overwhelm(falconet.address());
+    let mut heard = Vec::new();
+    while heard.last() != Some(&OVERWHELMING) {
+        heard.extend(numbers(&[client.read().text().to_owned()]));
+    }
+    assert!(heard.is_sorted_by(|one, next| one < next), "{heard:?}");
+    let gaps: Vec<_> =
+        heard.windows(2).map(|pair| pair[1] - pair[0] - 1).filter(|gap| *gap > 0).collect();
+    assert_eq!(heard[0], 1);
+    assert!(!gaps.is_empty(), "or this proves nothing: {heard:?}");
+    // What was lost is counted.
+    let line = falconet.wait_for_line("reads too slowly: messages lost");
+    assert!(
+        line.contains(" correlation=slow-one ")
+            && line.ends_with(&format!(" messages={}", gaps[0])),
+        "{line}"
+    );
+    client.send(true, TEXT, "and on");
+    assert_eq!(client.read().text(), "and on");
+    canaries.finish();
+}
+
+#[test]
+fn a_slow_listener_skips_and_is_told_what_it_lost() {
+    let falconet =
+        Falconet::start(&[QUIET, &["--log-messages", "8", "--log-bytes", "1m"]].concat());
+    let canaries = Canaries::start(falconet.address());
+    let mut events = Events::connect(falconet.address(), "/topics/a", "");
+    overwhelm(falconet.address());
+    let (mut next, mut lags) = (1, 0);
+    while next <= OVERWHELMING {
+        let event = events.read();
+        match event.id {
+            Some(id) => {
+                assert_eq!(id, next, "nothing is lost that is not said, nor the other way round");
+                assert_eq!(numbers(&[event.data]), [id]);
+                next = id + 1;
+            }
+            None => {
+                assert_eq!(event.kind, "lagged");
+                next += event.data.parse::<u64>().unwrap();
+                lags += 1;
+            }
+        }
+    }
+    assert!(lags > 0, "or this proves nothing");
+    publish(&falconet, "a", "and on");
+    assert_eq!(events.read().data, "and on");
+    canaries.finish();
+}
+
+#[test]
+fn a_slow_client_is_closed_with_1008_if_so_configured() {
+    let flags = ["--log-messages", "8", "--log-bytes", "1m", "--slow-consumer", "close"];
+    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let canaries = Canaries::start(falconet.address());
+    let mut client = Client::connect_to(falconet.address(), "/topics/a");
+    let mut quick = Client::connect_to(falconet.address(), "/topics/b");
+    overwhelm(falconet.address());
+    let mut next = 1;
+    loop {
+        let frame = client.read();
+        if frame.opcode == CLOSE {
+            assert_eq!((frame.close_code(), &frame.payload[2..]), (1008, &b"slow consumer"[..]));
+            break;
+        }
+        assert_eq!(numbers(&[frame.text().to_owned()]), [next], "nothing is skipped");
+        next += 1;
+    }
+    assert!(next < OVERWHELMING, "{next}");
+    quick.echo("untouched");
+    canaries.finish();
+}
+
+#[test]
+fn a_slow_listener_is_told_what_it_lost_and_ended_if_so_configured() {
+    let flags = ["--log-messages", "8", "--log-bytes", "1m", "--slow-consumer", "close"];
+    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let canaries = Canaries::start(falconet.address());
+    let mut events = Events::connect(falconet.address(), "/topics/a", "");
+    overwhelm(falconet.address());
+    let mut next = 1;
+    let lost: u64 = loop {
+        let event = events.read();
+        match event.id {
+            Some(id) => assert_eq!(id, next, "nothing is skipped"),
+            None => {
+                assert_eq!(event.kind, "lagged");
+                break event.data.parse().unwrap();
+            }
+        }
+        next += 1;
+    };
+    assert!(lost > 0 && next + lost <= OVERWHELMING, "{next} {lost}");
+    assert_eq!(events.try_read(), None);
+    // And who comes back too late is told at once, and ended too.
+    let mut late = Events::connect(falconet.address(), "/topics/a", "Last-Event-ID: 1\r\n");
+    let lagged =
+        Event { id: None, kind: "lagged".to_owned(), data: (OVERWHELMING - 9).to_string() };
+    assert_eq!(late.read(), lagged);
+    assert_eq!(late.try_read(), None);
+    canaries.finish();
+}
+
+#[test]
+fn a_burst_is_lost_by_nobody_who_reads() {
+    for log_messages in ["64", "2", "1"] {
+        let falconet = Falconet::start(&[QUIET, &["--log-messages", log_messages]].concat());
+        let address = falconet.address();
+        let mut clients = [(); 5].map(|()| Client::connect_to(address, "/topics/a?mode=out"));
+        let mut listeners = [(); 5].map(|()| Events::connect(address, "/topics/a", ""));
+        // Little enough for the kernel to take it all; much more than the log holds.
+        let requests = (0..500).flat_map(|number| post("/topics/a", number.to_string()));
+        let messages =
+            (500..1000).flat_map(|number| masked(true, TEXT, number.to_string().as_bytes()));
+        let mut publisher = Http::connect(address);
+        publisher.send(requests.collect::<Vec<_>>());
+        for _ in 0..500 {
+            assert_eq!(publisher.read(true).status(), 202);
+        }
+        let mut publisher = Client::connect_to(address, "/topics/a?mode=in");
+        assert!(publisher.send_raw(&messages.collect::<Vec<_>>()));
+        for number in 0..1000 {
+            for client in &mut clients {
+                assert_eq!(client.read().text(), number.to_string(), "{log_messages}");
+            }
+            for events in &mut listeners {
+                assert_eq!(events.read().data, number.to_string(), "{log_messages}");
+            }
+        }
+    }
+}
+
+// Who is who.
+
+#[test]
+fn a_client_id_ties_a_persons_connections_together_in_every_log_line() {
+    let falconet = Falconet::start(&[QUIET, &["--log-level", "debug"]].concat());
+    let address = falconet.address();
+    for (query, lines) in [("?client=anna-1", ""), ("", "X-Client-Id: anna-1\r\n")] {
+        let path = format!("/topics/a{query}");
+        let (session, head) = Client::connect_saying(address, &path, lines);
+        assert_eq!(header_of(&head, "X-Client-Id"), Some("anna-1"));
+        let line = falconet.wait_for_line("new connection");
+        assert!(line.contains(" path=/topics/a correlation=anna-1 "), "{line}");
+        drop(session);
+        assert_correlated(&falconet.wait_for_line("connection ended"));
+        let events = Events::connect(address, &path, lines);
+        assert_eq!(header_of(&events.head, "X-Client-Id"), Some("anna-1"));
+        assert_correlated(&falconet.wait_for_line("new connection"));
+        drop(events);
+        assert_correlated(&falconet.wait_for_line("connection ended"));
+        ask(address, request("POST", &path, lines, "x"));
+        assert_correlated(&falconet.wait_for_line("answered"));
+        ask(address, request("GET", &path, lines, ""));
+        assert_correlated(&falconet.wait_for_line("answered"));
+    }
+}
+
+#[test]
+fn a_client_id_that_is_none_is_made_and_returned() {
+    let falconet = Falconet::start(QUIET);
+    let address = falconet.address();
+    let (longest, too_long) = ("x".repeat(64), "x".repeat(65));
+    let mut made = Vec::new();
+    for (query, header, taken) in [
+        ("?client=A-z_0.9", "", Some("A-z_0.9")),
+        ("?x=y&client=me&last=1", "", Some("me")),
+        (&format!("?client={longest}"), "", Some(&*longest)),
+        ("", "A-z_0.9", Some("A-z_0.9")),
+        ("?client=first", "second", Some("first")),
+        ("", "", None),
+        ("?client=", "", None),
+        (&format!("?client={too_long}"), "", None),
+        ("?client=a%20b", "", None),
+        ("?client=a/b", "", None),
+        ("", "two words", None),
+        ("", "a=b", None),
+        ("", "a,b", None),
+        ("", &too_long, None),
+    ] {
+        let lines = format!("X-Client-Id: {header}\r\n");
+        let path = format!("/topics/a{query}");
+        for path in [&path, &format!("/{query}")] {
+            let (_, head) = Client::connect_saying(address, path, &lines);
+            let id = header_of(&head, "X-Client-Id").unwrap().to_owned();
+            match taken {
+                Some(taken) => assert_eq!(id, taken),
+                None => made.push(id),
+            }
+        }
+    }
+    let count = made.len();
+    assert!(made.iter().all(|id| !id.is_empty() && id.len() <= 64), "{made:?}");
+    made.sort_unstable();
+    made.dedup();
+    assert_eq!(made.len(), count, "no two have the same");
+}
+
+#[test]
+fn the_broadcaster_is_a_publisher_like_any_other() {
+    let falconet = Falconet::start(&["--broadcast-every", "1s"]);
+    let mut page = Client::connect(falconet.address());
+    let mut elsewhere = Client::connect_to(falconet.address(), "/topics/a");
+    let mut events = Events::connect(falconet.address(), "/topics/broadcast", "");
+    let time = events.read();
+    assert!(time.data.starts_with("Server time: "), "{time:?}");
+    assert_eq!(page.read().text(), time.data);
+    let answer = publish(&falconet, "broadcast", "to everybody");
+    assert!(answer.text().contains("\"subscribers\":2"), "{}", answer.text());
+    let mut next = page.read();
+    while next.text().starts_with("Server time: ") {
+        next = page.read();
+    }
+    assert_eq!(next.text(), "to everybody");
+    // What `/` is told comes back to its sender alone.
+    page.echo("an echo");
+    let mut client = Client::connect_to(falconet.address(), "/topics/broadcast");
+    client.echo("from a client");
+    loop {
+        let event = events.read();
+        assert_ne!(event.data, "an echo");
+        if event.data == "from a client" {
+            break;
+        }
+    }
+    // Subscribers of other topics have heard none of it.
+    elsewhere.send(true, TEXT, "nothing before this");
+    assert_eq!(elsewhere.read().text(), "nothing before this");
+}
+
+#[test]
+fn presence_lists_topics_with_counts_that_go_down() {
+    let falconet = Falconet::start(QUIET);
+    let json = || {
+        let answer = ask(falconet.address(), get("/topics/"));
+        assert_eq!(answer.header("Content-Type"), Some("application/json"));
+        answer.text().split_whitespace().collect::<String>()
+    };
+    let nobody = r#"[{"topic":"broadcast","sequence":0,"subscribers":0}]"#;
+    assert_eq!(json(), nobody);
+    let page = Client::connect(falconet.address());
+    let mut sessions: Vec<_> =
+        (0..3).map(|_| Client::connect_to(falconet.address(), "/topics/b/c")).collect();
+    let events = Events::connect(falconet.address(), "/topics/b/c", "");
+    sessions.push(Client::connect_to(falconet.address(), "/topics/b/c?mode=in"));
+    publish(&falconet, "a", "x");
+    publish(&falconet, "a", "x");
+    assert_eq!(
+        json(),
+        concat!(
+            r#"[{"topic":"a","sequence":2,"subscribers":0},"#,
+            r#"{"topic":"b/c","sequence":0,"subscribers":4},"#,
+            r#"{"topic":"broadcast","sequence":0,"subscribers":1}]"#
+        )
+    );
+    let listed = || topics(&falconet).join(", ");
+    assert_eq!(listed(), "a 0 2, b/c 4 0, broadcast 1 0");
+    // However they leave.
+    sessions[0].send(true, CLOSE, 1000_u16.to_be_bytes());
+    wait_until("one has said goodbye", || listed() == "a 0 2, b/c 3 0, broadcast 1 0");
+    sockopt::set_socket_linger(&sessions[1].stream, Some(Duration::ZERO)).unwrap();
+    drop(sessions.remove(1));
+    wait_until("one was reset", || listed() == "a 0 2, b/c 2 0, broadcast 1 0");
+    drop(events);
+    wait_until("a listener has left", || listed() == "a 0 2, b/c 1 0, broadcast 1 0");
+    drop((sessions, page));
+    wait_until("all have left", || listed() == "a 0 2, broadcast 0 0");
+    for method in ["POST", "DELETE", "PUT"] {
+        assert_eq!(ask(falconet.address(), request(method, "/topics/", "", "")).status(), 405);
+    }
+}
+
+// The end.
+
+#[test]
+fn streams_end_after_what_was_published_before_the_server_stops() {
+    let flags = ["--log-messages", "1000", "--log-bytes", "10m", "--log-total", "10m"];
+    let mut falconet = Falconet::start(&[QUIET, &flags].concat());
+    let address = falconet.address();
+    let mut listeners: Vec<_> = (0..5).map(|_| Events::connect(address, "/topics/a", "")).collect();
+    let mut clients: Vec<_> = (0..5).map(|_| Client::connect_to(address, "/topics/a")).collect();
+    let mut http = Http::connect(address);
+    // Far more than the kernel holds for who does not read yet.
+    let count: u64 = 60;
+    for number in 1..=count {
+        assert_eq!(http.ask(post("/topics/a", sized(number, 60_000))).status(), 202);
+    }
+    falconet.signal(Signal::TERM);
+    // Resting connections are closed first.
+    http.assert_ended();
+    for events in &mut listeners {
+        for number in 1..=count {
+            assert_eq!(events.read().id, Some(number));
+        }
+        assert_eq!(events.try_read(), None);
+    }
+    for client in &mut clients {
+        for number in 1..=count {
+            assert_eq!(numbers(&[client.read().text().to_owned()]), [number]);
+        }
+        assert_eq!(client.read().close_code(), 1001);
+        client.send(true, CLOSE, 1001_u16.to_be_bytes());
+    }
+    drop((listeners, clients));
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn reject_drop_is_silent_about_refused_requests_for_topics() {
+    let flags = ["--reject", "drop", "--max-topics", "2", "--max-message", "1k"];
+    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let address = falconet.address();
+    assert_eq!(publish(&falconet, "a", "x").status(), 202, "what is not refused is answered");
+    let upgrade = |path| handshake(path).into_bytes();
+    for refused in [
+        post("/topics/a//b", "x"),
+        get("/topics/.."),
+        upgrade("/topics/a/"),
+        upgrade("/topics/a?mode=no"),
+        upgrade("/topics/a?last=no"),
+        handshake("/topics/a").replace("Version: 13", "Version: 8").into_bytes(),
+        request("GET", "/topics/a", "Accept: text/event-stream\r\nLast-Event-ID: x\r\n", ""),
+        request("PATCH", "/topics/a", "", ""),
+        post("/topics/", "x"),
+        b"POST /topics/a HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+        post("/topics/a", "x".repeat(1025)),
+        request("POST", "/topics/a", "Expect: x\r\n", "x"),
+        request("POST", "/topics/a", "Transfer-Encoding: chunked\r\n", "x"),
+        // Nothing is there, and there is no room for more.
+        get("/topics/b"),
+        post("/topics/b", "x"),
+        upgrade("/topics/b"),
+        request("GET", "/topics/b", SSE, ""),
+    ] {
+        // And nothing behind it is looked at.
+        let bytes = [&refused[..], &post("/topics/a", "beyond")].concat();
+        assert_eq!(exchange(address, bytes), "", "{}", String::from_utf8_lossy(&refused));
+    }
+    let kept = ask(address, get("/topics/a"));
+    assert_eq!((kept.text(), kept.header("X-Sequence")), ("x", Some("1")));
+    let dropped = falconet.log_so_far().iter().filter(|line| line.contains(" dropped ")).count();
+    assert!(dropped >= 5, "they are logged: {:#?}", falconet.log_so_far());
+}
+
+/// Publishes at a topic on a connection of its own.
+fn publish(falconet: &Falconet, topic: &str, body: impl AsRef<[u8]>) -> Answer {
+    ask(falconet.address(), post(&format!("/topics/{topic}"), body))
+}
+
+/// What is answered to who publishes.
+fn accepted(topic: &str, sequence: u64, subscribers: usize) -> String {
+    format!("{{\"topic\":\"{topic}\",\"sequence\":{sequence},\"subscribers\":{subscribers}}}\n")
+}
+
+/// The topics there are, each with its count of subscribers and its last sequence.
+fn topics(falconet: &Falconet) -> Vec<String> {
+    let list = ask(falconet.address(), request("GET", "/topics/", "Accept: text/plain\r\n", ""));
+    assert_eq!(list.header("Content-Type"), Some("text/plain; charset=utf-8"));
+    list.text().lines().map(str::to_owned).collect()
+}
+
+/// All that a topic retains.
+fn replayed(falconet: &Falconet, topic: &str) -> Vec<String> {
+    let path = format!("/topics/{topic}");
+    let last = ask(falconet.address(), get(&path));
+    let Some(last) = last.header("X-Sequence") else { return Vec::new() };
+    let mut events = Events::connect(falconet.address(), &format!("{path}?last=1000000"), "");
+    let mut messages = Vec::new();
+    loop {
+        let Event { id, data, .. } = events.read();
+        messages.push(data);
+        if id == Some(last.parse().unwrap()) {
+            return messages;
+        }
+    }
+}
+
+/// A text of so many bytes that begins with its number.
+fn sized(number: u64, bytes: usize) -> String {
+    format!("{:x<bytes$}", format!("{number} "))
+}
+
+/// The numbers that [`sized`] texts begin with.
+fn numbers(texts: &[String]) -> Vec<u64> {
+    texts.iter().map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect()
+}
+
+fn assert_closed(mut client: Client, code: u16, reason: &str) {
+    let close = client.read();
+    assert_eq!(close.close_code(), code);
+    assert_eq!(&close.payload[2..], reason.as_bytes());
+}
+
+fn assert_correlated(line: &str) {
+    let mut words = line.split(' ');
+    assert!(words.any(|word| word.trim_end_matches(';') == "correlation=anna-1"), "{line}");
+}
+
+/// The time as HTTP writes it, by somebody else.
+fn http_date_now() -> String {
+    let format = "+%a, %d %b %Y %H:%M:%S GMT";
+    let output = Command::new("date").env("LC_ALL", "C").args(["-u", format]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+const SSE: &str = "Accept: text/event-stream\r\n";
+/// How many messages of 60 KB no kernel holds for who does not read.
+const OVERWHELMING: u64 = 100;
+/// Nothing is published by the server itself.
+const QUIET: &[&str] = &["--broadcast-every", "0"];
