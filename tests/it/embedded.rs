@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use falconet::{
     Action, Asset, ClientId, CloseReason, Config, Denied, Echo, HubHandle, RequestHead, Server,
-    ServerBuilder, Service, Session, SessionEnd, Stop, Stopper,
+    ServerBuilder, Service, Session, SessionEnd, Stop, Stopper, TopicName,
 };
 
 use crate::rig::*;
@@ -255,7 +255,7 @@ struct Broken;
 
 impl Service for Broken {
     async fn run(self: Box<Self>, hub: HubHandle, _: Stop) {
-        hub.until_occupied().await.unwrap();
+        hub.until_subscribed(&TopicName::broadcast()).await.unwrap();
         std::panic::resume_unwind(Box::new("a service of a test"))
     }
 }

@@ -19,3 +19,4 @@ mod handshake;
 mod properties;
 mod pulled_plug;
 mod rig;
+mod stdin;

@@ -42,8 +42,13 @@ impl Falconet {
 
     /// Starts `command` and waits until it listens.
     pub fn start_with(command: &mut Command) -> Self {
+        Self::start_reading(command, Stdio::null())
+    }
+
+    /// The same, with something for it to read.
+    pub fn start_reading(command: &mut Command, stdin: impl Into<Stdio>) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -570,4 +575,80 @@ pub fn affordable(wanted: usize) -> usize {
 pub fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// One server-sent event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    pub id: Option<u64>,
+    /// Its `event:`; empty for an ordinary message.
+    pub kind: String,
+    pub data: String,
+}
+
+impl Event {
+    /// Reads an event from its lines and the empty one at its end; `None` for a mere comment.
+    pub fn parse(lines: &str) -> Option<Self> {
+        let mut event = Self::default();
+        let mut data: Option<String> = None;
+        for line in lines.strip_suffix("\n").unwrap().lines() {
+            match line.split_once(':') {
+                Some(("", _)) => {}
+                Some(("id", id)) => event.id = Some(id.trim().parse().unwrap()),
+                Some(("event", kind)) => event.kind = kind.trim().to_owned(),
+                Some(("data", more)) => {
+                    let more = more.strip_prefix(' ').unwrap_or(more);
+                    data = Some(data.map_or(more.to_owned(), |data| data + "\n" + more));
+                }
+                _ => panic!("no line of an event: {line:?}"),
+            }
+        }
+        data.map(|data| Self { data, ..event })
+    }
+}
+
+/// A client that listens to server-sent events.
+pub struct Listener {
+    pub head: String,
+    pub reader: BufReader<TcpStream>,
+}
+
+impl Listener {
+    /// Listens at `path`.
+    pub fn connect(address: SocketAddr, path: &str) -> Self {
+        let mut stream = connect(address);
+        stream.write_all(event_request(path).as_bytes()).unwrap();
+        let head = read_response_head(&mut stream);
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        Self { head, reader: BufReader::new(stream) }
+    }
+
+    /// Reads one event; `None` at the end of the stream.
+    pub fn read(&mut self) -> Option<Event> {
+        let mut lines = String::new();
+        loop {
+            let begun = lines.len();
+            if self.reader.read_line(&mut lines).expect("an event in time") == 0 {
+                assert_eq!(lines, "", "the end is not within an event");
+                return None;
+            }
+            if lines[begun..] == *"\n" {
+                match Event::parse(&lines) {
+                    None => lines.clear(),
+                    event => return event,
+                }
+            }
+        }
+    }
+}
+
+/// A request head that asks for server-sent events at `path`.
+pub fn event_request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+}
+
+/// A request that publishes `body` at `path` over a connection that is kept.
+pub fn publish_request(path: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
 }
