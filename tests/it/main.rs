@@ -12,6 +12,7 @@
 mod cli;
 mod client;
 mod conformance;
+mod crowd;
 mod embedded;
 mod floods;
 mod guarantees;

@@ -609,7 +609,6 @@ impl Event {
 
 /// A client that listens to server-sent events.
 pub struct Listener {
-    pub head: String,
     pub reader: BufReader<TcpStream>,
 }
 
@@ -620,7 +619,7 @@ impl Listener {
         stream.write_all(event_request(path).as_bytes()).unwrap();
         let head = read_response_head(&mut stream);
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-        Self { head, reader: BufReader::new(stream) }
+        Self { reader: BufReader::new(stream) }
     }
 
     /// Reads one event; `None` at the end of the stream.
