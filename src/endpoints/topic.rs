@@ -148,7 +148,8 @@ impl Conversation {
             if !may_publish {
                 break NO_PUBLISHING;
             }
-            match session.hub().publish(&topic, message).await {
+            // Boxed, so that a subscriber that says nothing keeps no room for it.
+            match Box::pin(session.hub().publish(&topic, message)).await {
                 Ok(_) => {}
                 Err(PublishError::HubGone) => break CloseReason::STOPPING,
                 Err(PublishError::TooManyTopics(_)) => break TOO_MANY_TOPICS,
