@@ -180,10 +180,10 @@ impl Subscriber {
 
     /// Takes one whole event; says when it was sent, if it is a message.
     fn take_event(&mut self, bytes: &mut &[u8]) -> Option<Option<Duration>> {
-        let end = bytes.windows(2).position(|pair| pair == b"\n\n")? + 2;
-        let (event, rest) = bytes.split_at(end);
-        *bytes = rest;
-        let event = Event::parse(std::str::from_utf8(event).unwrap());
+        let text = std::str::from_utf8(bytes).unwrap();
+        let (event, rest) = text.split_at(text.find("\n\n")? + 2);
+        *bytes = rest.as_bytes();
+        let event = Event::parse(event);
         Some(event.and_then(|event| {
             if event.kind == "lagged" {
                 let lost: u64 = event.data.parse().unwrap();
@@ -251,12 +251,12 @@ fn hear(subscribers: &mut [Subscriber], last: &AtomicU64, epoch: Instant) -> Vec
 /// Returns how many.
 fn publish_by_http(address: SocketAddr, epoch: Instant) -> u64 {
     let (mut sent, mut answered) = (0, 0);
-    while epoch.elapsed() < PUBLISHING {
+    while goes_on(sent, epoch) {
         let mut stream = connect(address);
         let mut answers = BufReader::new(stream.try_clone().unwrap());
         // The server takes a thousand requests a connection.
         let end = sent + 1000;
-        while sent < end && epoch.elapsed() < PUBLISHING {
+        while sent < end && goes_on(sent, epoch) {
             sent += 1;
             let request = publish_request(TOPIC, &message(sent, epoch));
             stream.write_all(request.as_bytes()).unwrap();
@@ -287,7 +287,7 @@ fn read_answer(answers: &mut BufReader<TcpStream>, number: u64) {
 fn publish_by_websocket(address: SocketAddr, epoch: Instant) -> u64 {
     let mut client = Client::connect_to(address, TOPIC);
     let (mut sent, mut heard) = (0, 0);
-    while epoch.elapsed() < PUBLISHING {
+    while goes_on(sent, epoch) {
         sent += 1;
         client.send(true, TEXT, message(sent, epoch));
         while sent - heard == WINDOW {
@@ -298,6 +298,12 @@ fn publish_by_websocket(address: SocketAddr, epoch: Instant) -> u64 {
     sent
 }
 
+/// Whether to publish more: for a while, and at least so much that the kernel does not take it all for
+/// those who do not read.
+fn goes_on(sent: u64, epoch: Instant) -> bool {
+    epoch.elapsed() < Duration::from_secs(2) || sent < 500
+}
+
 /// A message with its number and the time.
 fn message(number: u64, epoch: Instant) -> String {
     let message = format!("{number} {} ", epoch.elapsed().as_nanos());
@@ -305,11 +311,8 @@ fn message(number: u64, epoch: Instant) -> String {
 }
 
 const TOPIC: &str = "/topics/crowd";
-/// How long is published: long enough that the kernel's buffers are full of what is not read.
-const PUBLISHING: Duration = Duration::from_secs(2);
 /// How many messages are under way at once, so that the server always has one to publish.
 const WINDOW: u64 = 4;
-/// So much that two seconds are more than the kernel takes for those who do not read.
 const MESSAGE_BYTES: usize = 2048;
 /// What connections that come and go leave with the allocator.
 const SLACK_KIB: usize = 256;
