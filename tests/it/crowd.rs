@@ -312,7 +312,7 @@ fn message(number: u64, epoch: Instant) -> String {
 
 const TOPIC: &str = "/topics/crowd";
 /// How many messages are under way at once, so that the server always has one to publish.
-const WINDOW: u64 = 4;
+const WINDOW: u64 = 2;
 const MESSAGE_BYTES: usize = 2048;
 /// What connections that come and go leave with the allocator.
 const SLACK_KIB: usize = 256;
