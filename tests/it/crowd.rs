@@ -72,22 +72,22 @@ impl Crowd {
 
     /// Has `publish` publish for a while, and checks what the readers get. Then lets those read who did
     /// not, to the end, and returns them.
-    fn endure(mut self, publish: fn(SocketAddr, Instant) -> u64) -> Vec<Subscriber> {
+    fn endure(mut self, publish: fn(SocketAddr, &Clock) -> u64) -> Vec<Subscriber> {
         let _turn = alone();
         let address = self.falconet.address();
         let canaries = Canaries::start(address);
-        let epoch = Instant::now();
+        let clock = Clock::start(&self.falconet);
         let last = AtomicU64::new(0);
         let before = self.falconet.private_kib();
         let (mut most, mut latencies) = (before, Vec::new());
         std::thread::scope(|scope| {
-            let reading = scope.spawn(|| hear(&mut self.readers, &last, epoch));
-            let publishing = scope.spawn(|| last.store(publish(address, epoch), Ordering::Relaxed));
+            let reading = scope.spawn(|| hear(&mut self.readers, &last, &clock));
+            let publishing = scope.spawn(|| publish(address, &clock));
             while !publishing.is_finished() {
                 most = most.max(self.falconet.private_kib());
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(20));
             }
-            publishing.join().unwrap();
+            last.store(publishing.join().unwrap(), Ordering::Relaxed);
             latencies = reading.join().unwrap();
         });
         let times = canaries.finish();
@@ -113,8 +113,33 @@ impl Crowd {
         let limit = 256 + self.stuck.len() * 2 * MESSAGE_BYTES / 1024 + SLACK_KIB;
         assert!(most < before + limit as u64, "{before} KiB before, {most} KiB at most");
 
-        hear(&mut self.stuck, &last, epoch);
+        hear(&mut self.stuck, &last, &clock);
         self.stuck
+    }
+}
+
+/// The time, less what the server stood in the queue for a processor that was with others, as in
+/// [`Canaries::start_every`]: a crowd on this machine takes processors as one elsewhere would not. What
+/// the crowd itself stood there counts.
+struct Clock {
+    begun: Instant,
+    queue: String,
+}
+
+impl Clock {
+    fn start(falconet: &Falconet) -> Self {
+        Self { begun: Instant::now(), queue: format!("/proc/{}/schedstat", falconet.pid()) }
+    }
+
+    /// How long the server has stood in the queue.
+    fn queued(&self) -> Duration {
+        let text = std::fs::read_to_string(&self.queue).unwrap();
+        Duration::from_nanos(text.split_whitespace().nth(1).unwrap().parse().unwrap())
+    }
+
+    /// The time, with what was found of the queue before.
+    fn now(&self, queued: Duration) -> Duration {
+        self.begun.elapsed().saturating_sub(queued)
     }
 }
 
@@ -153,7 +178,7 @@ impl Subscriber {
     }
 
     /// Reads what there is, and notes how long each message took.
-    fn hear(&mut self, epoch: Instant, latencies: &mut Vec<Duration>) {
+    fn hear(&mut self, clock: &Clock, queued: Duration, latencies: &mut Vec<Duration>) {
         let mut buffer = [0; 65536];
         loop {
             match self.stream.read(&mut buffer) {
@@ -162,14 +187,14 @@ impl Subscriber {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => panic!("{error} before message {}", self.next),
             }
-            let now = epoch.elapsed();
+            let now = clock.now(queued);
             let unparsed = std::mem::take(&mut self.unparsed);
             let mut rest = &unparsed[..];
             while let Some(sent) = match self.protocol {
                 Protocol::Events => self.take_event(&mut rest),
                 Protocol::WebSocket => self.take_frame(&mut rest),
             } {
-                latencies.extend(sent.map(|sent| now - sent));
+                latencies.extend(sent.map(|sent| now.saturating_sub(sent)));
                 if self.closed.is_some() {
                     return;
                 }
@@ -225,7 +250,7 @@ impl Subscriber {
 
 /// Has subscribers read until each has dealt with the message `last`, which is known later, or is
 /// closed. Returns how long after it was sent each message was read.
-fn hear(subscribers: &mut [Subscriber], last: &AtomicU64, epoch: Instant) -> Vec<Duration> {
+fn hear(subscribers: &mut [Subscriber], last: &AtomicU64, clock: &Clock) -> Vec<Duration> {
     let mut latencies = Vec::new();
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -240,25 +265,26 @@ fn hear(subscribers: &mut [Subscriber], last: &AtomicU64, epoch: Instant) -> Vec
             open.iter().map(|subscriber| PollFd::new(&subscriber.stream, PollFlags::IN)).collect();
         // As long as it may take to notice that there will be no more.
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 })).unwrap();
+        let queued = clock.queued();
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         for (subscriber, _) in open.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
-            subscriber.hear(epoch, &mut latencies);
+            subscriber.hear(clock, queued, &mut latencies);
         }
     }
 }
 
 /// Publishes over kept connections, with as many requests ahead of their answers as [`WINDOW`] says.
 /// Returns how many.
-fn publish_by_http(address: SocketAddr, epoch: Instant) -> u64 {
+fn publish_by_http(address: SocketAddr, clock: &Clock) -> u64 {
     let (mut sent, mut answered) = (0, 0);
-    while goes_on(sent, epoch) {
+    while goes_on(sent, clock) {
         let mut stream = connect(address);
         let mut answers = BufReader::new(stream.try_clone().unwrap());
         // The server takes a thousand requests a connection.
         let end = sent + 1000;
-        while sent < end && goes_on(sent, epoch) {
+        while sent < end && goes_on(sent, clock) {
             sent += 1;
-            let request = publish_request(TOPIC, &message(sent, epoch));
+            let request = publish_request(TOPIC, &message(sent, clock));
             stream.write_all(request.as_bytes()).unwrap();
             while sent - answered == WINDOW {
                 answered += 1;
@@ -284,12 +310,12 @@ fn read_answer(answers: &mut BufReader<TcpStream>, number: u64) {
 
 /// Publishes over WebSocket, with as many messages ahead of what it hears of them as [`WINDOW`] says:
 /// what waits in the kernel for the server to read it would count as delay. Returns how many.
-fn publish_by_websocket(address: SocketAddr, epoch: Instant) -> u64 {
+fn publish_by_websocket(address: SocketAddr, clock: &Clock) -> u64 {
     let mut client = Client::connect_to(address, TOPIC);
     let (mut sent, mut heard) = (0, 0);
-    while goes_on(sent, epoch) {
+    while goes_on(sent, clock) {
         sent += 1;
-        client.send(true, TEXT, message(sent, epoch));
+        client.send(true, TEXT, message(sent, clock));
         while sent - heard == WINDOW {
             heard += 1;
             assert_eq!(client.read().text().split(' ').next(), Some(&*heard.to_string()));
@@ -300,13 +326,13 @@ fn publish_by_websocket(address: SocketAddr, epoch: Instant) -> u64 {
 
 /// Whether to publish more: for a while, and at least so much that the kernel does not take it all for
 /// those who do not read.
-fn goes_on(sent: u64, epoch: Instant) -> bool {
-    epoch.elapsed() < Duration::from_secs(2) || sent < 500
+fn goes_on(sent: u64, clock: &Clock) -> bool {
+    clock.begun.elapsed() < Duration::from_secs(2) || sent < 500
 }
 
 /// A message with its number and the time.
-fn message(number: u64, epoch: Instant) -> String {
-    let message = format!("{number} {} ", epoch.elapsed().as_nanos());
+fn message(number: u64, clock: &Clock) -> String {
+    let message = format!("{number} {} ", clock.now(clock.queued()).as_nanos());
     format!("{message:.<MESSAGE_BYTES$}")
 }
 
