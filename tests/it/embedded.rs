@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use falconet::{
-    Action, Asset, ClientId, CloseCode, CloseReason, Config, CorrelationId, Denied, Echo, HubHandle,
-    PublishError, RequestHead, Server, ServerBuilder, Service, Session, SessionEnd, Stop, Stopper,
-    TopicName,
+    Action, Asset, ClientId, CloseCode, CloseReason, Config, CorrelationId, Denied, Echo,
+    HubHandle, PublishError, RequestHead, Server, ServerBuilder, Service, Session, SessionEnd,
+    Stop, Stopper, TopicName,
 };
 
 use crate::rig::*;
@@ -166,7 +166,8 @@ fn an_authorizer_decides_over_pages_and_sessions() {
         )
     });
     let get = |path: &str, more: &str| {
-        exchange(server.address, format!("GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n"))
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{more}\r\n");
+        exchange(server.address, head)
     };
     let upgrade = |more: &str| {
         let request = handshake("/").replacen("\r\n\r\n", &format!("\r\n{more}\r\n"), 1);
@@ -200,7 +201,7 @@ fn an_endpoint_at_another_path_works_beside_the_page() {
     let mut client = Client::connect_to(server.address, "/shout");
     client.send(true, TEXT, "falcon");
     assert_eq!(client.read().text(), "FALCON");
-    let page = exchange(server.address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let page = exchange(server.address, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert!(page.starts_with("HTTP/1.1 200 ") && page.ends_with("a page"), "{page}");
     client.send(true, BINARY, "falcon");
     assert_eq!(client.read().text(), "BYTES");
@@ -403,6 +404,7 @@ fn a_message_to_a_correlation_id_reaches_all_its_connections_and_nobody_else() {
         person.clients[..2].iter_mut().for_each(|client| client.echo("nothing before"));
     }
     nobody.echo("nothing before");
+    drop((alice, bob, nobody, operator));
     server.stop().unwrap().unwrap();
 }
 
@@ -432,6 +434,7 @@ fn evicting_a_correlation_id_closes_all_its_connections_and_nobody_elses() {
         assert_eq!(bob.listener.read().unwrap().data, text);
     }
     bob.clients[0].echo("still here");
+    drop((bob, operator));
     server.stop().unwrap().unwrap();
 }
 
@@ -459,6 +462,7 @@ fn a_handle_publishes_lists_and_clears_topics() {
     assert_eq!(ask(&mut operator, "clear a"), "cleared");
     assert_eq!(ask(&mut operator, "topics"), "b/c:2:3 broadcast:1:0");
     assert_eq!(ask(&mut operator, "publish d x"), "1 0");
+    drop((client, late, operator));
     server.stop().unwrap().unwrap();
 }
 
@@ -478,8 +482,7 @@ impl Service for Host {
 
 #[test]
 fn a_service_awaits_the_audience_of_its_topic_and_can_stop_the_server() {
-    let mut server =
-        Embedded::start(|server| server.topics().endpoint("/", Echo).service(Host));
+    let mut server = Embedded::start(|server| server.topics().endpoint("/", Echo).service(Host));
     let mut elsewhere = Client::connect_to(server.address, "/topics/pit");
     let mut here = Client::connect(server.address);
     here.echo("nothing is published yet, and nothing stops");
@@ -518,9 +521,12 @@ fn an_authorizer_decides_who_subscribes_and_publishes_by_the_topics_name() {
     let request = |method: &str, path: &str| {
         status(&format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"))
     };
-    for (token, reads, publishes) in
-        [("", 401, 401), ("?token=reader", 200, 403), ("?token=writer", 403, 202), ("?token=both", 200, 202)]
-    {
+    for (token, reads, publishes) in [
+        ("", 401, 401),
+        ("?token=reader", 200, 403),
+        ("?token=writer", 403, 202),
+        ("?token=both", 200, 202),
+    ] {
         let path = format!("/topics/a/b{token}");
         let joined = if token.is_empty() { "?" } else { "&" };
         assert_eq!(request("POST", &path), publishes, "{token}");
@@ -555,7 +561,7 @@ fn an_authorizer_decides_who_subscribes_and_publishes_by_the_topics_name() {
     }
     listener.send(true, TEXT, "I may");
     assert_eq!(listener.read().text(), "I may", "nothing was published before");
-    drop((reader, mute));
+    drop((listener, reader, mute));
     server.stop().unwrap().unwrap();
 }
 

@@ -302,7 +302,8 @@ fn a_named_pipe_ends_when_its_writer_closes_it() {
                 let reader = open(&path, flags, Mode::empty()).unwrap();
                 (start(reader, &["--retain", "2"]), writer.join().unwrap())
             } else {
-                let falconet = start(open(&path, flags, Mode::empty()).unwrap(), &["--retain", "2"]);
+                let falconet =
+                    start(open(&path, flags, Mode::empty()).unwrap(), &["--retain", "2"]);
                 Client::connect(falconet.address()).echo("up and running");
                 (falconet, writing())
             }
