@@ -34,7 +34,12 @@ fn measure() -> io::Result<Budgets> {
 
     let binary_bytes = fs::metadata(&falconet.path)?.len() as usize;
     sheet.row("files that need .NET installed", "–", ["190 KB", "295 KB"]);
-    sheet.limited_row("files, self-contained, bytes", binary_bytes, BINARY_BYTES, ["59 MB", "75 MB"]);
+    sheet.limited_row(
+        "files, self-contained, bytes",
+        binary_bytes,
+        BINARY_BYTES,
+        ["59 MB", "75 MB"],
+    );
     sheet.rows_at_start(&falconet)?;
     let server = falconet.start()?;
     sheet.rows_without_clients(&server)?;

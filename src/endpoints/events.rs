@@ -148,7 +148,7 @@ fn encode_payload(buffer: &mut String, frame: &Frame) {
         Some(text) => {
             let mut rest = text;
             // All three ends of a line that a reader knows; it will put LF in their place.
-            while let Some(end) = rest.find(['\r', '\n']) {
+            while let Some(end) = rest.bytes().position(|byte| matches!(byte, b'\r' | b'\n')) {
                 let _ = writeln!(buffer, "data: {}", &rest[..end]);
                 let line_end = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
                 rest = &rest[end + line_end..];

@@ -6,8 +6,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use falconet::{
-    Action, Asset, ClientId, CloseReason, Config, Denied, Echo, HubHandle, RequestHead, Service,
-    Session, SessionEnd, Stop, TopicName,
+    Action, Asset, ClientId, CloseCode, CloseReason, Config, CorrelationId, Denied, Echo,
+    HubHandle, PublishError, RequestHead, Service, Session, SessionEnd, Stop, TopicName,
 };
 
 use crate::rig::*;
@@ -127,7 +127,8 @@ fn an_authorizer_decides_over_pages_and_sessions() {
         )
     });
     let get = |path: &str, more: &str| {
-        exchange(server.address, format!("GET {path} HTTP/1.1\r\nHost: a\r\n{more}\r\n"))
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{more}\r\n");
+        exchange(server.address, head)
     };
     let upgrade = |more: &str| {
         let request = handshake("/").replacen("\r\n\r\n", &format!("\r\n{more}\r\n"), 1);
@@ -161,7 +162,7 @@ fn an_endpoint_at_another_path_works_beside_the_page() {
     let mut client = Client::connect_to(server.address, "/shout");
     client.send(true, TEXT, "falcon");
     assert_eq!(client.read().text(), "FALCON");
-    let page = exchange(server.address, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let page = exchange(server.address, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert!(page.starts_with("HTTP/1.1 200 ") && page.ends_with("a page"), "{page}");
     client.send(true, BINARY, "falcon");
     assert_eq!(client.read().text(), "BYTES");
@@ -266,6 +267,262 @@ fn a_client_slower_than_the_broadcasts_is_heard_all_the_same() {
         // A fifth of what is broadcast, and steadily.
         std::thread::sleep(Duration::from_millis(5));
     }
+    server.stop().unwrap().unwrap();
+}
+
+/// Does with the hub what it is told, and says what came of it.
+async fn operate(mut session: Session) -> SessionEnd {
+    while let Some(message) = session.next().await {
+        let words: Vec<&str> = message.as_text().unwrap().split(' ').collect();
+        let hub = session.hub();
+        let answer = match words[..] {
+            ["send", id, text] => {
+                hub.send_to_all(&CorrelationId::new(id).unwrap(), text).await.unwrap().to_string()
+            }
+            ["evict", id] => {
+                let id = CorrelationId::new(id).unwrap();
+                hub.evict_all(&id, GO_AWAY).await.unwrap().to_string()
+            }
+            ["publish", topic, text] => {
+                match hub.publish(&TopicName::new(topic).unwrap(), text).await {
+                    Ok(published) => format!("{} {}", published.sequence, published.subscribers),
+                    Err(PublishError::TooManyTopics(error)) => error.to_string(),
+                    Err(PublishError::HubGone) => unreachable!("it serves us"),
+                }
+            }
+            ["topics"] => {
+                let topics = hub.topics().await.unwrap().into_iter();
+                let topic = topics.map(|t| format!("{}:{}:{}", t.name, t.subscribers, t.sequence));
+                topic.collect::<Vec<_>>().join(" ")
+            }
+            ["clear", topic] => {
+                hub.clear(&TopicName::new(topic).unwrap()).await.unwrap();
+                "cleared".to_owned()
+            }
+            _ => panic!("no such operation: {words:?}"),
+        };
+        session.send(answer).await;
+    }
+    session.close(CloseReason::NORMAL).await
+}
+
+const GO_AWAY: CloseReason = CloseReason::new(CloseCode::Policy, "go away");
+
+/// An operator's question and its answer.
+fn ask(operator: &mut Client, question: &str) -> String {
+    operator.send(true, TEXT, question);
+    operator.read().text().to_owned()
+}
+
+/// A server with topics and an operator.
+fn start_operated() -> (Embedded, Client) {
+    let server = Embedded::start(|server| {
+        let mut config = Config::default();
+        config.topics.count = 3;
+        server.config(config).topics().endpoint("/", Echo).endpoint("/operator", operate)
+    });
+    let operator = Client::connect_to(server.address, "/operator");
+    (server, operator)
+}
+
+/// All connections one person may have: two sessions with an endpoint, one with a topic, a stream.
+struct Person {
+    clients: Vec<Client>,
+    listener: Events,
+}
+
+impl Person {
+    fn connect(server: &Embedded, id: &str) -> Self {
+        let at = |path: &str| format!("{path}?client={id}");
+        let paths = [at("/"), at("/"), at("/topics/t")];
+        Self {
+            clients: paths.iter().map(|path| Client::connect_to(server.address, path)).collect(),
+            listener: Events::connect(server.address, &at("/topics/t"), ""),
+        }
+    }
+}
+
+#[test]
+fn a_message_to_a_correlation_id_reaches_all_its_connections_and_nobody_else() {
+    let (server, mut operator) = start_operated();
+    let mut alice = Person::connect(&server, "alice");
+    let mut bob = Person::connect(&server, "bob");
+    let mut nobody = Client::connect(server.address);
+    assert_eq!(ask(&mut operator, "send alice hello"), "4");
+    assert_eq!(ask(&mut operator, "send carol hello"), "0");
+    for client in &mut alice.clients {
+        assert_eq!(client.read().text(), "hello");
+    }
+    let event = alice.listener.read();
+    assert_eq!((event.id, &*event.data), (None, "hello"), "it is of no topic");
+
+    // What comes next to everybody else is the next thing that is for them.
+    assert_eq!(ask(&mut operator, "publish t news"), "1 4");
+    for person in [&mut alice, &mut bob] {
+        assert_eq!(person.clients[2].read().text(), "news");
+        let event = person.listener.read();
+        assert_eq!((event.id, &*event.data), (Some(1), "news"));
+        person.clients[..2].iter_mut().for_each(|client| client.echo("nothing before"));
+    }
+    nobody.echo("nothing before");
+    drop((alice, bob, nobody, operator));
+    server.stop().unwrap().unwrap();
+}
+
+#[test]
+fn evicting_a_correlation_id_closes_all_its_connections_and_nobody_elses() {
+    let (server, mut operator) = start_operated();
+    let mut alice = Person::connect(&server, "alice");
+    let mut bob = Person::connect(&server, "bob");
+    assert_eq!(ask(&mut operator, "publish t before"), "1 4");
+    assert_eq!(ask(&mut operator, "evict alice"), "4");
+    assert_eq!(alice.clients[2].read().text(), "before");
+    assert_eq!(alice.listener.read().data, "before");
+    for mut client in alice.clients {
+        let close = client.read();
+        assert_eq!((close.close_code(), &close.payload[2..]), (1008, &b"go away"[..]));
+        client.send(true, CLOSE, &close.payload[..2]);
+        assert_eq!(client.read_to_close(), None);
+    }
+    assert_eq!(alice.listener.try_read(), None);
+    drop(alice.listener);
+    // They leave the hub only after that.
+    wait_until("alice is gone", || ask(&mut operator, "evict alice") == "0");
+
+    assert_eq!(ask(&mut operator, "publish t after"), "2 2");
+    for text in ["before", "after"] {
+        assert_eq!(bob.clients[2].read().text(), text);
+        assert_eq!(bob.listener.read().data, text);
+    }
+    bob.clients[0].echo("still here");
+    drop((bob, operator));
+    server.stop().unwrap().unwrap();
+}
+
+#[test]
+fn a_handle_publishes_lists_and_clears_topics() {
+    let (server, mut operator) = start_operated();
+    // The operator's session hears what every endpoint's sessions hear.
+    assert_eq!(ask(&mut operator, "topics"), "broadcast:1:0");
+    assert_eq!(ask(&mut operator, "publish b/c one"), "1 0");
+    let mut client = Client::connect_to(server.address, "/topics/b/c?last=1");
+    assert_eq!(client.read().text(), "one");
+    assert_eq!(ask(&mut operator, "publish b/c two"), "2 1");
+    assert_eq!(client.read().text(), "two");
+    assert_eq!(ask(&mut operator, "publish a x"), "1 0");
+    assert_eq!(ask(&mut operator, "topics"), "a:0:1 b/c:1:2 broadcast:1:0");
+    assert_eq!(ask(&mut operator, "publish d x"), "there are 3 topics already, the limit");
+
+    assert_eq!(ask(&mut operator, "clear b/c"), "cleared");
+    let mut late = Client::connect_to(server.address, "/topics/b/c?last=1");
+    assert_eq!(ask(&mut operator, "publish b/c three"), "3 2");
+    for client in [&mut late, &mut client] {
+        assert_eq!(client.read().text(), "three");
+    }
+    // With nobody to hear it and nothing retained, a topic makes room.
+    assert_eq!(ask(&mut operator, "clear a"), "cleared");
+    assert_eq!(ask(&mut operator, "topics"), "b/c:2:3 broadcast:1:0");
+    assert_eq!(ask(&mut operator, "publish d x"), "1 0");
+    drop((client, late, operator));
+    server.stop().unwrap().unwrap();
+}
+
+/// Tells a topic's audience that it is there, and ends the server when it has gone.
+struct Host;
+
+impl Service for Host {
+    async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
+        let stage = TopicName::new("stage").unwrap();
+        hub.until_subscribed(&stage).await.unwrap();
+        let published = hub.publish(&stage, "welcome").await.unwrap();
+        assert_eq!((published.sequence, published.subscribers), (1, 1));
+        hub.until_unsubscribed(&stage).await.unwrap();
+        stop.request();
+    }
+}
+
+#[test]
+fn a_service_awaits_the_audience_of_its_topic_and_can_stop_the_server() {
+    let mut server = Embedded::start(|server| server.topics().endpoint("/", Echo).service(Host));
+    let mut elsewhere = Client::connect_to(server.address, "/topics/pit");
+    let mut here = Client::connect(server.address);
+    here.echo("nothing is published yet, and nothing stops");
+    let mut audience = Client::connect_to(server.address, "/topics/stage");
+    assert_eq!(audience.read().text(), "welcome");
+    here.echo("nothing stops while somebody is there");
+    drop(audience);
+    for client in [&mut elsewhere, &mut here] {
+        assert_eq!(client.read().close_code(), 1001);
+    }
+    drop((elsewhere, here));
+    let thread = server.thread.take().unwrap();
+    wait_until("the server has ended", || thread.is_finished());
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn an_authorizer_decides_who_subscribes_and_publishes_by_the_topics_name() {
+    let server = Embedded::start(|server| {
+        server.topics().authorize(|head: &RequestHead<'_>, action: Action<'_>| {
+            match (head.query_value("token"), action) {
+                (None, _) => Err(Denied::Unauthenticated("Bearer")),
+                (_, Action::Read("/topics/")) => Ok(()),
+                (Some("reader"), Action::Subscribe("a/b")) => Ok(()),
+                (Some("writer"), Action::Publish("a/b")) => Ok(()),
+                (Some("both"), Action::Subscribe("a/b") | Action::Publish("a/b")) => Ok(()),
+                _ => Err(Denied::Forbidden),
+            }
+        })
+    });
+    let status = |head: &str| {
+        let mut stream = connect(server.address);
+        std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+        status_of(&read_response_head(&mut stream))
+    };
+    let request = |method: &str, path: &str| {
+        status(&format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"))
+    };
+    for (token, reads, publishes) in [
+        ("", 401, 401),
+        ("?token=reader", 200, 403),
+        ("?token=writer", 403, 202),
+        ("?token=both", 200, 202),
+    ] {
+        let path = format!("/topics/a/b{token}");
+        let joined = if token.is_empty() { "?" } else { "&" };
+        assert_eq!(request("POST", &path), publishes, "{token}");
+        assert_eq!(request("PUT", &path), publishes, "{token}");
+        // Retained is what this test itself keeps there.
+        status(&publish_request("/topics/a/b?token=both", "kept"));
+        assert_eq!(request("GET", &path), reads, "{token}");
+        assert_eq!(request("HEAD", &path), reads, "{token}");
+        assert_eq!(status(&event_request(&path)), reads, "{token}");
+        let upgraded = |wanted| if wanted < 300 { 101 } else { wanted };
+        let upgrade = |mode: &str| status(&handshake(&format!("{path}{joined}{mode}")));
+        assert_eq!(upgrade("last=0"), upgraded(reads), "{token}");
+        assert_eq!(upgrade("mode=out"), upgraded(reads), "{token}");
+        assert_eq!(upgrade("mode=in"), upgraded(publishes), "{token}");
+        let deleted = if publishes == 202 { 204 } else { publishes };
+        assert_eq!(request("DELETE", &path), deleted, "{token}");
+        let list = if token.is_empty() { 401 } else { 200 };
+        assert_eq!(request("GET", &format!("/topics/{token}")), list, "{token}");
+    }
+    // The name decides, not what it looks like.
+    assert_eq!(request("POST", "/topics/a?token=both"), 403);
+    assert_eq!(request("POST", "/topics/a/b/c?token=both"), 403);
+
+    let mut listener = Client::connect_to(server.address, "/topics/a/b?token=both");
+    let mut reader = Client::connect_to(server.address, "/topics/a/b?token=reader");
+    let mut mute = Client::connect_to(server.address, "/topics/a/b?token=both&mode=out");
+    for client in [&mut reader, &mut mute] {
+        client.send(true, TEXT, "may I?");
+        let close = client.read();
+        assert_eq!(close.close_code(), 1008);
+        assert_eq!(&close.payload[2..], b"publishing is not allowed");
+    }
+    listener.send(true, TEXT, "I may");
+    assert_eq!(listener.read().text(), "I may", "nothing was published before");
+    drop((listener, reader, mute));
     server.stop().unwrap().unwrap();
 }
 

@@ -43,8 +43,13 @@ impl Falconet {
 
     /// Starts `command` and waits until it listens.
     pub fn start_with(command: &mut Command) -> Self {
+        Self::start_reading(command, Stdio::null())
+    }
+
+    /// The same, with something for it to read.
+    pub fn start_reading(command: &mut Command, stdin: impl Into<Stdio>) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -201,7 +206,7 @@ impl Drop for Falconet {
 pub struct Embedded {
     pub address: SocketAddr,
     stopper: Stopper,
-    thread: Option<JoinHandle<std::io::Result<()>>>,
+    pub thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Embedded {
@@ -448,6 +453,24 @@ pub struct Event {
     pub data: String,
 }
 
+impl Event {
+    /// Reads an event or a comment from its lines, without the empty one at its end.
+    pub fn parse(lines: &str) -> Self {
+        let mut event = Self { id: None, kind: "message".to_owned(), data: String::new() };
+        for line in lines.split('\n') {
+            match line.split_once(": ").unwrap_or((line, "")) {
+                (":", _) => event.kind = "comment".to_owned(),
+                ("id", id) => event.id = Some(id.parse().unwrap()),
+                ("event", kind) => event.kind = kind.to_owned(),
+                ("data", data) => event.data = event.data + data + "\n",
+                _ => panic!("no field: {line:?}"),
+            }
+        }
+        event.data.pop();
+        event
+    }
+}
+
 /// A client that listens to server-sent events.
 pub struct Events {
     pub head: String,
@@ -482,31 +505,26 @@ impl Events {
 
     /// Reads one event; `None` at the end of the stream, between two events.
     pub fn try_read(&mut self) -> Option<Event> {
-        let mut event = Event { id: None, kind: "message".to_owned(), data: String::new() };
-        let mut lines = 0;
-        loop {
-            let mut line = String::new();
-            match self.reader.read_line(&mut line) {
-                Ok(0) if lines == 0 => return None,
-                Err(error) if lines == 0 && error.kind() == io::ErrorKind::ConnectionReset => {
+        let mut lines = String::new();
+        while !lines.ends_with("\n\n") {
+            match self.reader.read_line(&mut lines) {
+                Ok(0) if lines.is_empty() => return None,
+                Err(error)
+                    if lines.is_empty() && error.kind() == io::ErrorKind::ConnectionReset =>
+                {
                     return None;
                 }
                 Ok(1..) => {}
-                other => panic!("{other:?} after {event:?}"),
+                other => panic!("{other:?} after {lines:?}"),
             }
-            let line = line.strip_suffix('\n').expect("lines end");
-            match line.split_once(": ").unwrap_or((line, "")) {
-                ("", _) => break,
-                (":", _) => event.kind = "comment".to_owned(),
-                ("id", id) => event.id = Some(id.parse().unwrap()),
-                ("event", kind) => event.kind = kind.to_owned(),
-                ("data", data) => event.data = event.data + data + "\n",
-                _ => panic!("no field: {line:?}"),
-            }
-            lines += 1;
         }
-        event.data.pop();
-        Some(event)
+        Some(Event::parse(lines.trim_end_matches('\n')))
+    }
+
+    /// The connection, of which whole events were read.
+    pub fn into_stream(self) -> TcpStream {
+        assert_eq!(self.reader.buffer(), b"", "whole events were read");
+        self.reader.into_inner()
     }
 }
 
@@ -812,4 +830,15 @@ pub fn affordable(wanted: usize) -> usize {
 pub fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A request head that asks for server-sent events at `path`.
+pub fn event_request(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+}
+
+/// A request that publishes `body` at `path` over a connection that is kept.
+pub fn publish_request(path: &str, body: &str) -> String {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
 }

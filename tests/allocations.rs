@@ -1,0 +1,110 @@
+//! What the way of a message from a publisher to its subscribers allocates: nothing for each of them.
+//! A crate of its own, for its allocator counts whatever the process does.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of this crate is tests")]
+
+use std::alloc::System;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use async_channel::Receiver;
+use falconet::{HubHandle, Server, Service, Stop, TopicName};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+#[test]
+fn a_message_to_a_thousand_websocket_subscribers_allocates_nothing_for_each() {
+    let request = "GET /topics/t HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    measure(request, |_| [&[0x81, MESSAGE.len() as u8], MESSAGE.as_bytes()].concat());
+}
+
+#[test]
+fn a_message_to_a_thousand_listeners_allocates_nothing_for_each() {
+    let request = "GET /topics/t HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n";
+    measure(request, |id| format!("id: {id}\ndata: {MESSAGE}\n\n").into_bytes());
+}
+
+/// Publishes some messages to subscribers that come by `request`, which they get as `expected` says by
+/// their numbers, and counts what that allocates.
+fn measure(request: &str, expected: impl Fn(u64) -> Vec<u8>) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let limit = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
+    // Both ends of each are here.
+    let count = limit.map_or(SUBSCRIBERS, |limit| SUBSCRIBERS.min(limit as usize / 4));
+    let (publish, publishing) = async_channel::bounded(1);
+    let (started, starting) = channel();
+    let server = std::thread::spawn(move || {
+        let url = "http://127.0.0.1:0".parse().unwrap();
+        let server = Server::builder().topics().service(Publisher(publishing)).bind([&url]);
+        let server = server.unwrap();
+        started.send((server.urls()[0].to_string(), server.stopper())).unwrap();
+        server.run()
+    });
+    let (url, stopper) = starting.recv_timeout(PATIENCE).unwrap();
+    let address = url.trim_start_matches("http://").parse().unwrap();
+    let mut subscribers: Vec<TcpStream> = (0..count).map(|_| subscribe(address, request)).collect();
+
+    let mut counts = [0; 5];
+    for (index, allocations) in counts.iter_mut().enumerate() {
+        let expected = expected(index as u64 + 1);
+        let mut room = vec![0; expected.len()];
+        let region = Region::new(ALLOCATOR);
+        publish.try_send(()).unwrap();
+        for subscriber in &mut subscribers {
+            subscriber.read_exact(&mut room).unwrap();
+            assert_eq!(room, expected);
+        }
+        let change = region.change();
+        *allocations = change.allocations + change.reallocations;
+    }
+    println!("allocations for a message to {count}: {counts:?}");
+    // The first may make room that later ones use again. To be woken, each task lies in the executor's
+    // queue, which allocates a block for every 31.
+    let most = counts[1..].iter().max().unwrap();
+    assert!(*most <= count / 31 + CONSTANT, "{counts:?}");
+    drop(subscribers);
+    stopper.stop();
+    server.join().unwrap().unwrap();
+}
+
+/// Connects, and reads the head of the answer.
+fn subscribe(address: SocketAddr, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 ") || head.starts_with(b"HTTP/1.1 200 "));
+    stream
+}
+
+/// Publishes a message each time it is told.
+struct Publisher(Receiver<()>);
+
+impl Service for Publisher {
+    async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
+        let topic = TopicName::new("t").unwrap();
+        while let Some(Ok(())) = stop.unless_requested(self.0.recv()).await {
+            hub.publish(&topic, MESSAGE).await.unwrap();
+        }
+    }
+}
+
+const SUBSCRIBERS: usize = 1000;
+const MESSAGE: &str = "not as long as to need a long header";
+/// What a message takes however many hear it: the frame, the command and its answer. 11 or 12 were seen.
+const CONSTANT: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,347 @@
+//! One publisher at full speed, and a crowd of subscribers of whom some do not read.
+
+use std::io::{BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
+
+use crate::rig::*;
+
+#[test]
+fn listeners_get_every_message_or_are_told_how_many_they_lost() {
+    let crowd = Crowd::gather(Protocol::Events, &["--slow-consumer", "skip"]);
+    let stuck = crowd.endure(publish_by_http);
+    for subscriber in stuck {
+        // Numbers add up by Subscriber::hear; it got all that was still to be had.
+        assert!(subscriber.lost > 0 && subscriber.closed.is_none());
+    }
+}
+
+#[test]
+fn websocket_subscribers_get_every_message_or_are_closed() {
+    let crowd = Crowd::gather(Protocol::WebSocket, &["--slow-consumer", "close"]);
+    let stuck = crowd.endure(publish_by_websocket);
+    for subscriber in stuck {
+        assert!(subscriber.heard > 0);
+        assert_eq!(subscriber.closed.as_deref(), Some("1008 slow consumer"));
+    }
+}
+
+#[test]
+fn a_subscriber_costs_no_more_memory_than_an_idle_client() {
+    let _turn = alone();
+    let count = affordable(2000);
+    let bytes_per_client = |path: &str| {
+        let falconet = Falconet::start(&["--broadcast-every", "0", "--ping-every", "0"]);
+        let first = Client::connect_to(falconet.address(), path);
+        let before = falconet.private_kib();
+        let clients: Vec<Client> =
+            (0..count).map(|_| Client::connect_to(falconet.address(), path)).collect();
+        let after = falconet.private_kib();
+        drop((first, clients));
+        (after - before) * 1024 / count as u64
+    };
+    let (echo, topic) = (bytes_per_client("/"), bytes_per_client(TOPIC));
+    println!("{count} clients: {echo} bytes each of the echo, {topic} of a topic");
+    assert!(topic * 100 <= echo * 105, "{echo} bytes of the echo, {topic} of a topic");
+}
+
+/// Who hears, and the server they hear.
+struct Crowd {
+    falconet: Falconet,
+    readers: Vec<Subscriber>,
+    stuck: Vec<Subscriber>,
+}
+
+impl Crowd {
+    fn gather(protocol: Protocol, flags: &[&str]) -> Self {
+        let falconet = Falconet::start(&[&["--broadcast-every", "0"], flags].concat());
+        let subscribe = |_| Subscriber::connect(falconet.address(), protocol);
+        let count = affordable(200);
+        let readers = (0..count * 3 / 4).map(subscribe).collect();
+        let stuck: Vec<Subscriber> = (0..count / 4).map(subscribe).collect();
+        for subscriber in &stuck {
+            // Or the kernel takes megabytes for it.
+            sockopt::set_socket_recv_buffer_size(&subscriber.stream, 64 * 1024).unwrap();
+        }
+        Self { falconet, readers, stuck }
+    }
+
+    /// Has `publish` publish for a while, and checks what the readers get. Then lets those read who did
+    /// not, to the end, and returns them.
+    fn endure(mut self, publish: fn(SocketAddr, &Clock) -> u64) -> Vec<Subscriber> {
+        let _turn = alone();
+        let address = self.falconet.address();
+        let canaries = Canaries::start(address);
+        let clock = Clock::start(&self.falconet);
+        let last = AtomicU64::new(0);
+        let before = self.falconet.private_kib();
+        let (mut most, mut latencies) = (before, Vec::new());
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(|| hear(&mut self.readers, &last, &clock));
+            let publishing = scope.spawn(|| publish(address, &clock));
+            while !publishing.is_finished() {
+                most = most.max(self.falconet.private_kib());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            last.store(publishing.join().unwrap(), Ordering::Relaxed);
+            latencies = reading.join().unwrap();
+        });
+        let times = canaries.finish();
+        latencies.sort_unstable();
+        let lagging = self.readers.iter().filter(|reader| reader.lost > 0).count();
+        println!(
+            "{} messages to {} who read and {} who do not: latency {:?} median, {:?} p99, {:?} at \
+             most; {lagging} readers lost some, {} were closed; canaries' p99 {:?} of {}; {before} \
+             KiB before, {most} KiB at most",
+            last.load(Ordering::Relaxed),
+            self.readers.len(),
+            self.stuck.len(),
+            latencies[latencies.len() / 2],
+            p99(&latencies),
+            latencies[latencies.len() - 1],
+            self.readers.iter().filter(|reader| reader.closed.is_some()).count(),
+            p99(&times),
+            times.len(),
+        );
+        assert!(p99(&latencies) < Duration::from_millis(100), "{:?}", p99(&latencies));
+        // The topic's log is 256 KiB by default. Who does not read has a part of one message; the
+        // kernel's buffers are the kernel's.
+        let limit = 256 + self.stuck.len() * 2 * MESSAGE_BYTES / 1024 + SLACK_KIB;
+        assert!(most < before + limit as u64, "{before} KiB before, {most} KiB at most");
+
+        hear(&mut self.stuck, &last, &clock);
+        self.stuck
+    }
+}
+
+/// The time, less what the server stood in the queue for a processor that was with others, as in
+/// [`Canaries::start_every`]: a crowd on this machine takes processors as one elsewhere would not. What
+/// the crowd itself stood there counts.
+struct Clock {
+    begun: Instant,
+    queue: String,
+}
+
+impl Clock {
+    fn start(falconet: &Falconet) -> Self {
+        Self { begun: Instant::now(), queue: format!("/proc/{}/schedstat", falconet.pid()) }
+    }
+
+    /// How long the server has stood in the queue.
+    fn queued(&self) -> Duration {
+        let text = std::fs::read_to_string(&self.queue).unwrap();
+        Duration::from_nanos(text.split_whitespace().nth(1).unwrap().parse().unwrap())
+    }
+
+    /// The time, with what was found of the queue before.
+    fn now(&self, queued: Duration) -> Duration {
+        self.begun.elapsed().saturating_sub(queued)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Events,
+    WebSocket,
+}
+
+/// A subscriber that checks that what it hears is numbered from 1 without a gap it is not told of.
+struct Subscriber {
+    protocol: Protocol,
+    stream: TcpStream,
+    unparsed: Vec<u8>,
+    next: u64,
+    heard: u64,
+    lost: u64,
+    /// Code and reason of the Close.
+    closed: Option<String>,
+}
+
+impl Subscriber {
+    fn connect(address: SocketAddr, protocol: Protocol) -> Self {
+        let stream = match protocol {
+            Protocol::Events => Events::connect(address, TOPIC, "").into_stream(),
+            Protocol::WebSocket => Client::connect_to(address, TOPIC).stream,
+        };
+        stream.set_nonblocking(true).unwrap();
+        let unparsed = Vec::new();
+        Self { protocol, stream, unparsed, next: 1, heard: 0, lost: 0, closed: None }
+    }
+
+    /// Whether it has come to the end: it is closed, or has dealt with the message `last`.
+    fn is_done(&self, last: u64) -> bool {
+        self.closed.is_some() || (last > 0 && self.next > last)
+    }
+
+    /// Reads what there is, and notes how long each message took.
+    fn hear(&mut self, clock: &Clock, queued: Duration, latencies: &mut Vec<Duration>) {
+        let mut buffer = [0; 65536];
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => panic!("the stream ended before message {}", self.next),
+                Ok(count) => self.unparsed.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => panic!("{error} before message {}", self.next),
+            }
+            let now = clock.now(queued);
+            let unparsed = std::mem::take(&mut self.unparsed);
+            let mut rest = &unparsed[..];
+            while let Some(sent) = match self.protocol {
+                Protocol::Events => self.take_event(&mut rest),
+                Protocol::WebSocket => self.take_frame(&mut rest),
+            } {
+                latencies.extend(sent.map(|sent| now.saturating_sub(sent)));
+                if self.closed.is_some() {
+                    return;
+                }
+            }
+            self.unparsed = rest.to_vec();
+        }
+    }
+
+    /// Takes one whole event; says when it was sent, if it is a message.
+    fn take_event(&mut self, bytes: &mut &[u8]) -> Option<Option<Duration>> {
+        let text = std::str::from_utf8(bytes).unwrap();
+        let (event, rest) = text.split_once("\n\n")?;
+        *bytes = rest.as_bytes();
+        let event = Event::parse(event);
+        match &*event.kind {
+            "comment" => Some(None),
+            "lagged" => {
+                let lost: u64 = event.data.parse().unwrap();
+                (self.next, self.lost) = (self.next + lost, self.lost + lost);
+                Some(None)
+            }
+            _ => {
+                assert_eq!(event.id, Some(self.next), "after {} lost", self.lost);
+                Some(Some(self.take_message(&event.data)))
+            }
+        }
+    }
+
+    /// Takes one whole frame; says when it was sent, if it is a message.
+    fn take_frame(&mut self, bytes: &mut &[u8]) -> Option<Option<Duration>> {
+        let (header, length) = match bytes.get(1)? {
+            126 => (4, u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]).into()),
+            length => (2, usize::from(*length)),
+        };
+        let payload = bytes.get(header..header + length)?;
+        let opcode = bytes[0] & 0xf;
+        *bytes = &bytes[header + length..];
+        if opcode == CLOSE {
+            let code = u16::from_be_bytes([payload[0], payload[1]]);
+            self.closed = Some(format!("{code} {}", String::from_utf8_lossy(&payload[2..])));
+            return Some(None);
+        }
+        assert_eq!(opcode, TEXT);
+        Some(Some(self.take_message(std::str::from_utf8(payload).unwrap())))
+    }
+
+    /// Takes the next message; says when it was sent.
+    fn take_message(&mut self, message: &str) -> Duration {
+        let mut parts = message.split(' ');
+        let mut number = || parts.next().unwrap().parse::<u64>().unwrap();
+        assert_eq!(number(), self.next, "after {} lost", self.lost);
+        (self.next, self.heard) = (self.next + 1, self.heard + 1);
+        Duration::from_nanos(number())
+    }
+}
+
+/// Has subscribers read until each has dealt with the message `last`, which is known later, or is
+/// closed. Returns how long after it was sent each message was read.
+fn hear(subscribers: &mut [Subscriber], last: &AtomicU64, clock: &Clock) -> Vec<Duration> {
+    let mut latencies = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let last = last.load(Ordering::Relaxed);
+        let mut open: Vec<&mut Subscriber> =
+            subscribers.iter_mut().filter(|subscriber| !subscriber.is_done(last)).collect();
+        if open.is_empty() {
+            return latencies;
+        }
+        assert!(Instant::now() < deadline, "{} have not come to the end", open.len());
+        let mut fds: Vec<PollFd<'_>> =
+            open.iter().map(|subscriber| PollFd::new(&subscriber.stream, PollFlags::IN)).collect();
+        // As long as it may take to notice that there will be no more.
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 })).unwrap();
+        let queued = clock.queued();
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        for (subscriber, _) in open.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            subscriber.hear(clock, queued, &mut latencies);
+        }
+    }
+}
+
+/// Publishes over kept connections, with as many requests ahead of their answers as [`WINDOW`] says.
+/// Returns how many.
+fn publish_by_http(address: SocketAddr, clock: &Clock) -> u64 {
+    let (mut sent, mut answered) = (0, 0);
+    while goes_on(sent, clock) {
+        let mut stream = connect(address);
+        let mut answers = BufReader::new(stream.try_clone().unwrap());
+        // The server takes a thousand requests a connection.
+        let end = sent + 1000;
+        while sent < end && goes_on(sent, clock) {
+            sent += 1;
+            let request = publish_request(TOPIC, &message(sent, clock));
+            stream.write_all(request.as_bytes()).unwrap();
+            while sent - answered == WINDOW {
+                answered += 1;
+                read_answer(&mut answers, answered);
+            }
+        }
+        while answered < sent {
+            answered += 1;
+            read_answer(&mut answers, answered);
+        }
+    }
+    sent
+}
+
+fn read_answer(answers: &mut BufReader<TcpStream>, number: u64) {
+    let head = read_response_head(answers);
+    assert!(head.starts_with("HTTP/1.1 202 "), "{head}");
+    let mut body = vec![0; header_of(&head, "content-length").unwrap().parse().unwrap()];
+    answers.read_exact(&mut body).unwrap();
+    let body = String::from_utf8(body).unwrap();
+    assert!(body.contains(&format!("\"sequence\":{number},")), "{body}");
+}
+
+/// Publishes over WebSocket, with as many messages ahead of what it hears of them as [`WINDOW`] says:
+/// what waits in the kernel for the server to read it would count as delay. Returns how many.
+fn publish_by_websocket(address: SocketAddr, clock: &Clock) -> u64 {
+    let mut client = Client::connect_to(address, TOPIC);
+    let (mut sent, mut heard) = (0, 0);
+    while goes_on(sent, clock) {
+        sent += 1;
+        client.send(true, TEXT, message(sent, clock));
+        while sent - heard == WINDOW {
+            heard += 1;
+            assert_eq!(client.read().text().split(' ').next(), Some(&*heard.to_string()));
+        }
+    }
+    sent
+}
+
+/// Whether to publish more: for a while, and at least so much that the kernel does not take it all for
+/// those who do not read.
+fn goes_on(sent: u64, clock: &Clock) -> bool {
+    clock.begun.elapsed() < Duration::from_secs(2) || sent < 500
+}
+
+/// A message with its number and the time.
+fn message(number: u64, clock: &Clock) -> String {
+    let message = format!("{number} {} ", clock.now(clock.queued()).as_nanos());
+    format!("{message:.<MESSAGE_BYTES$}")
+}
+
+const TOPIC: &str = "/topics/crowd";
+/// How many messages are under way at once, so that the server always has one to publish.
+const WINDOW: u64 = 2;
+const MESSAGE_BYTES: usize = 2048;
+/// What connections that come and go leave with the allocator.
+const SLACK_KIB: usize = 256;
