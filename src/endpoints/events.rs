@@ -116,31 +116,52 @@ impl EventStream {
     }
 }
 
-/// Encodes events in one buffer for all streams.
+/// Encodes events in one buffer for all streams; a message that many hear, once.
 #[derive(Clone, Default)]
 pub(crate) struct Encoder {
-    buffer: Rc<RefCell<String>>,
+    last: Rc<RefCell<Encoded>>,
+}
+
+#[derive(Default)]
+struct Encoded {
+    event: String,
+    /// The message that it is, and its number.
+    of: Option<(u64, Frame)>,
 }
 
 impl Encoder {
     /// Encodes one event, and has `take` take it out.
     fn encode<R>(&self, delivery: &Delivery, take: impl FnOnce(&[u8]) -> R) -> R {
-        let mut buffer = self.buffer.borrow_mut();
-        buffer.clear();
-        buffer.shrink_to(LASTING_BUFFER_BYTES);
-        // Writing to a string never fails.
-        match delivery {
-            Delivery::Mail(frame) if frame.is_ping() => buffer.push_str(":\n"),
-            Delivery::Mail(frame) => encode_payload(&mut buffer, frame),
-            Delivery::Published(sequence, frame) => {
-                let _ = writeln!(buffer, "id: {sequence}");
-                encode_payload(&mut buffer, frame);
-            }
-            Delivery::Lagged(lost) => _ = write!(buffer, "event: lagged\ndata: {lost}\n"),
+        let mut last = self.last.borrow_mut();
+        let of = match delivery {
+            Delivery::Published(sequence, frame) => Some((*sequence, frame.clone())),
+            _ => None,
+        };
+        let is_last = |(sequence, frame): &(u64, Frame)| {
+            last.of.as_ref().is_some_and(|(n, f)| n == sequence && f.is_same(frame))
+        };
+        if !of.as_ref().is_some_and(is_last) {
+            last.event.clear();
+            last.event.shrink_to(LASTING_BUFFER_BYTES);
+            write_event(&mut last.event, delivery);
+            last.of = of;
         }
-        buffer.push('\n');
-        take(buffer.as_bytes())
+        take(last.event.as_bytes())
     }
+}
+
+/// Writing to a string never fails.
+fn write_event(event: &mut String, delivery: &Delivery) {
+    match delivery {
+        Delivery::Mail(frame) if frame.is_ping() => event.push_str(":\n"),
+        Delivery::Mail(frame) => encode_payload(event, frame),
+        Delivery::Published(sequence, frame) => {
+            let _ = writeln!(event, "id: {sequence}");
+            encode_payload(event, frame);
+        }
+        Delivery::Lagged(lost) => _ = writeln!(event, "event: lagged\ndata: {lost}"),
+    }
+    event.push('\n');
 }
 
 fn encode_payload(buffer: &mut String, frame: &Frame) {
@@ -203,6 +224,18 @@ mod tests {
         assert_eq!(published(false, &[0, 255]), "id: 7\nevent: binary\ndata: AP8=\n\n");
         assert_eq!(encoded(Delivery::Lagged(3)), "event: lagged\ndata: 3\n\n");
         assert_eq!(encoded(Delivery::Mail(Frame::ping())), ":\n\n");
+    }
+
+    #[test]
+    fn messages_of_two_topics_are_not_taken_for_each_other() {
+        let encoder = Encoder::default();
+        let [one, other] = [b"one", b"two"].map(|payload| Frame::data(true, payload));
+        for (sequence, frame) in [(7, &one), (7, &other), (7, &other), (8, &other), (7, &one)] {
+            let event = encoder
+                .encode(&Delivery::Published(sequence, frame.clone()), |event| event.to_vec());
+            let text = str::from_utf8(frame.payload()).unwrap();
+            assert_eq!(event, format!("id: {sequence}\ndata: {text}\n\n").as_bytes());
+        }
     }
 
     #[test]

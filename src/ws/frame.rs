@@ -110,6 +110,11 @@ impl Frame {
         self.bytes.first() == Some(&(FINAL | TEXT))
     }
 
+    /// Whether it shares its bytes with another.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.bytes, &other.bytes)
+    }
+
     /// Whether it is a Ping.
     pub(crate) fn is_ping(&self) -> bool {
         self.bytes.first() == Some(&(FINAL | PING))

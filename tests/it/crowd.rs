@@ -287,8 +287,7 @@ fn publish_by_http(address: SocketAddr, clock: &Clock) -> u64 {
         let end = sent + 1000;
         while sent < end && goes_on(sent, clock) {
             sent += 1;
-            let request = publish_request(TOPIC, &message(sent, clock));
-            stream.write_all(request.as_bytes()).unwrap();
+            stream.write_all(&post(TOPIC, message(sent, clock))).unwrap();
             while sent - answered == WINDOW {
                 answered += 1;
                 read_answer(&mut answers, answered);
