@@ -115,7 +115,7 @@ impl Opening {
             "new connection"
         );
         let (transport, early) = reader.into_parts(head_end);
-        let takeover = self.protocol.begin(transport, early, joined, request, context).await;
+        let takeover = self.protocol.begin(transport, early, joined, request, context);
         Some((name, takeover))
     }
 }
@@ -131,7 +131,7 @@ impl Protocol {
         }
     }
 
-    async fn begin(
+    fn begin(
         self,
         transport: Transport,
         early: Vec<u8>,
@@ -148,8 +148,7 @@ impl Protocol {
             }
             Self::WebSocket { partner, .. } => {
                 let hub = context.hub.clone();
-                let session =
-                    Session::begin(transport, early, request.peer, joined, hub, config).await;
+                let session = Session::begin(transport, early, request.peer, joined, hub, config);
                 match partner {
                     Partner::Endpoint(endpoint) => Takeover::Endpoint(session, endpoint),
                     Partner::Topic { topic, may_publish } => {

@@ -75,6 +75,11 @@ impl Transport {
         Ok(transport)
     }
 
+    /// Is ready when reading is worth a try.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_ready(Direction::Read, cx)
+    }
+
     /// Reads into `buffer`; 0 is the end of the stream.
     ///
     /// # Errors

@@ -47,6 +47,29 @@ impl Gate {
         self.violation
     }
 
+    /// How large a message may be.
+    pub(super) fn message_bytes(&self) -> usize {
+        self.outlet.config().limits.message_bytes
+    }
+
+    /// Whether the library's buffer has grown by what was handed on since this was last false.
+    pub(super) fn has_swollen(&self) -> bool {
+        self.meter.largest_frame > SWELLING_BYTES
+    }
+
+    /// Notes that the library's buffer is gone.
+    pub(super) fn shrinks(&mut self) {
+        self.meter.largest_frame = 0;
+    }
+
+    /// Whether what was handed on ends with a whole message, and nothing else is under way.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.meter.is_mid_message()
+            && self.ahead.is_empty()
+            && self.violation.is_none()
+            && self.outlet.is_drained()
+    }
+
     /// The way out, for frames of ours.
     pub(super) fn outlet(&mut self) -> &mut Outlet {
         &mut self.outlet
@@ -83,7 +106,7 @@ impl Gate {
     /// Meters bytes on their way to the library.
     pub(super) fn admit(&mut self, bytes: &[u8]) {
         let now = self.transport().timer().now();
-        self.outlet.client().seen(now);
+        self.outlet.client().awake(now);
         let completed = match self.meter.feed(bytes, now) {
             Ok(completed) => completed,
             Err(violation) => {
@@ -174,6 +197,8 @@ struct Meter {
     control_refilled: Instant,
     /// Frames begun since somebody last looked.
     frames: usize,
+    /// The longest payload since somebody last looked.
+    largest_frame: u64,
 }
 
 impl Meter {
@@ -192,6 +217,7 @@ impl Meter {
             control_frames_left: CONTROL_BURST_FRAMES,
             control_refilled: now,
             frames: 0,
+            largest_frame: 0,
         }
     }
 
@@ -252,6 +278,7 @@ impl Meter {
             127 => header[2..10].iter().fold(0, |length, byte| (length << 8) | u64::from(*byte)),
             length => u64::from(length),
         };
+        self.largest_frame = self.largest_frame.max(self.payload_left);
         self.last = header[0] & 0x80 != 0;
         self.control = header[0] & 0x08 != 0;
         let length = std::mem::take(&mut self.header_bytes);
@@ -285,6 +312,8 @@ const TURN_BYTES: usize = 4096;
 /// What a frame counts for in a turn beside its bytes: an empty one takes tungstenite as long as many
 /// bytes do, and it takes all of a read in one go. So a buffer full of them ends the turn.
 const FRAME_COST_BYTES: usize = 64;
+/// A payload beyond this makes the library's buffer large enough to be worth letting go at once.
+const SWELLING_BYTES: u64 = 4096;
 const MAX_HEADER_BYTES: usize = 14;
 /// How many frame headers a message may have beside its payload.
 const HEADERS_PER_MESSAGE: usize = 1024;

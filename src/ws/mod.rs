@@ -5,6 +5,7 @@ mod gate;
 pub(crate) mod handshake;
 mod outlet;
 mod session;
+mod socket;
 
 pub use frame::{CloseCode, CloseReason, Message};
 pub use handshake::accept_value;

@@ -2,14 +2,12 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::tungstenite::{self, Error};
-use futures_lite::{Stream, StreamExt, future};
+use futures_lite::{StreamExt, future};
 
 use crate::config::{Config, SlowConsumer};
 use crate::hub::{
@@ -17,9 +15,10 @@ use crate::hub::{
 };
 use crate::net::{Peer, Timer, Transport};
 
-use super::frame::{CloseCode, CloseReason, Frame, MAX_CONTROL_BYTES, Message};
+use super::frame::{CloseCode, CloseReason, Frame, Message};
 use super::gate::Gate;
 use super::outlet::Outlet;
+use super::socket::Socket;
 
 /// One WebSocket client, from its handshake to its end.
 ///
@@ -32,7 +31,7 @@ pub struct Session {
 }
 
 struct State {
-    socket: WebSocketStream<Gate>,
+    socket: Socket,
     subscription: Subscription,
     hub: HubHandle,
     config: Rc<Config>,
@@ -84,7 +83,7 @@ enum Event {
 
 impl Session {
     /// Begins a session on an upgraded connection, whose peer may have sent `early` bytes already.
-    pub(crate) async fn begin(
+    pub(crate) fn begin(
         transport: Transport,
         early: Vec<u8>,
         peer: Peer,
@@ -92,20 +91,8 @@ impl Session {
         hub: HubHandle,
         config: Rc<Config>,
     ) -> Self {
-        let message_bytes = config.limits.message_bytes;
-        let socket_config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(0)
-            .max_write_buffer_size(CONTROL_BUFFER_BYTES)
-            .max_message_size(Some(message_bytes))
-            // Control frames have a limit of their own, and the gate one for each message's frames.
-            .max_frame_size(Some(message_bytes.max(MAX_CONTROL_BYTES)));
         let outlet = Outlet::new(transport, subscription.client.clone(), config.clone());
-        let mut gate = Gate::new(outlet);
-        gate.admit(&early);
-        let socket =
-            WebSocketStream::from_partially_read(gate, early, Role::Server, Some(socket_config))
-                .await;
+        let socket = Socket::new(Gate::new(outlet), early);
         let state = State {
             socket,
             subscription,
@@ -218,11 +205,11 @@ impl State {
     }
 
     fn gate(&self) -> &Gate {
-        self.socket.get_ref()
+        self.socket.gate()
     }
 
     fn outlet(&mut self) -> &mut Outlet {
-        self.socket.get_mut().outlet()
+        self.socket.gate_mut().outlet()
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -235,16 +222,21 @@ impl State {
             return Poll::Ready(Event::Over(Ending::Lost));
         }
         // Heard before it is told more: who reads slower than is broadcast always has more to take.
-        if self.messages_this_turn < MESSAGES_PER_TURN {
-            if let Poll::Ready(event) = self.poll_message(cx) {
-                return Poll::Ready(event);
-            }
-        } else {
+        let has_more = self.messages_this_turn >= MESSAGES_PER_TURN;
+        if has_more {
             cx.waker().wake_by_ref();
+        } else if let Poll::Ready(event) = self.poll_message(cx) {
+            return Poll::Ready(event);
         }
         self.messages_this_turn = 0;
         match ready!(self.poll_deliver(cx)) {
-            Ok(()) => Poll::Pending,
+            Ok(()) => {
+                let should_rest = self.client().should_rest() || self.gate().has_swollen();
+                if should_rest && !has_more && self.socket.rest(cx) {
+                    self.client().rests();
+                }
+                Poll::Pending
+            }
             Err(ending) => Poll::Ready(Event::Over(ending)),
         }
     }
@@ -281,7 +273,7 @@ impl State {
 
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
-            let message = match ready!(Pin::new(&mut self.socket).poll_next(cx)) {
+            let message = match ready!(self.socket.poll_next(cx)) {
                 Some(Ok(tungstenite::Message::Text(text))) => Message::Text(text),
                 Some(Ok(tungstenite::Message::Binary(bytes))) => Message::Binary(bytes),
                 Some(Ok(tungstenite::Message::Close(frame))) => {
@@ -346,7 +338,7 @@ impl State {
 
     /// tungstenite has the answer ready; its next read writes it.
     async fn answer_close(&mut self) {
-        let _ = self.socket.next().await;
+        let _ = self.socket.stream().next().await;
         let _ = self.outlet().drained().await;
     }
 
@@ -356,10 +348,10 @@ impl State {
         let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         let frame = CloseFrame { code: reason.code, reason: reason.sent_text().into() };
         if self.outlet().drained().await.is_ok()
-            && self.socket.close(Some(frame)).await.is_ok()
+            && self.socket.stream().close(Some(frame)).await.is_ok()
             && self.outlet().drained().await.is_ok()
         {
-            while let Some(Ok(_)) = self.socket.next().await {}
+            while let Some(Ok(_)) = self.socket.stream().next().await {}
         }
     }
 
@@ -397,10 +389,5 @@ impl From<Eviction> for Ending {
     }
 }
 
-/// The library's read buffer: it is there as long as the client, so no larger than common messages
-/// need. A larger frame makes it grow, and the library keeps what it grew to.
-const READ_BUFFER_BYTES: usize = 256;
-/// The library writes only pongs and Closes, of 127 bytes at most.
-const CONTROL_BUFFER_BYTES: usize = 1024;
 /// How many messages may be taken before other tasks run.
 const MESSAGES_PER_TURN: u32 = 16;
