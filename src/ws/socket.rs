@@ -74,7 +74,8 @@ impl Socket {
     /// [`Self::poll_next`] is pending: then the library holds no byte.
     pub(super) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
         if self.gate().is_at_rest()
-            && let Some(Phase::Awake(stream)) = self.phase.take_if(|phase| matches!(phase, Phase::Awake(_)))
+            && let Some(Phase::Awake(stream)) =
+                self.phase.take_if(|phase| matches!(phase, Phase::Awake(_)))
         {
             let mut gate = stream.into_inner();
             gate.shrinks();

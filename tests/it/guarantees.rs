@@ -430,3 +430,43 @@ fn with_nobody_connected_nothing_ever_wakes() {
     assert_eq!(falconet.context_switches(), switches);
     Client::connect(falconet.address()).echo("awake again");
 }
+
+#[test]
+fn a_client_that_sent_much_leaves_no_buffer_of_it_behind() {
+    let _turn = alone();
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(falconet.address())).collect();
+    clients.iter_mut().for_each(|client| client.echo("hello"));
+    let before = falconet.private_kib();
+    let message = "x".repeat(60_000);
+    clients.iter_mut().for_each(|client| client.echo(&message));
+    let grown = falconet.private_kib().saturating_sub(before);
+    // One message is under way at a time: two or three copies of it, and what malloc keeps.
+    assert!(grown < 600, "{grown} KiB for 100 clients after 60 KB each");
+    clients.iter_mut().for_each(|client| client.echo("still there"));
+}
+
+#[test]
+fn a_quiet_client_lets_its_buffers_go_and_is_heard_again() {
+    let _turn = alone();
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut clients: Vec<Client> = (0..1000).map(|_| Client::connect(falconet.address())).collect();
+    let (first, second) = clients.split_at_mut(500);
+    let silent = falconet.private_kib();
+    first.iter_mut().for_each(|client| client.echo("hello"));
+    let grown = falconet.private_kib() - silent;
+    assert!(grown > 200, "{grown} KiB for 500 clients that talk");
+    // Half a message is under way: its buffers stay.
+    first[0].send(false, TEXT, "half");
+    // A second of quiet, and at most another until the sweep; malloc has the memory then, and nothing
+    // outside shows it before others use it.
+    std::thread::sleep(Duration::from_millis(2500));
+    second.iter_mut().for_each(|client| client.echo("hello"));
+    let more = falconet.private_kib() - silent - grown;
+    assert!(more < grown / 4, "{grown} KiB for 500 clients, {more} KiB more for 500 others");
+    first[0].send(true, CONTINUATION, " and half");
+    assert_eq!(first[0].read().text(), "half and half");
+    first[1].send(true, PING, "are you asleep?");
+    assert_eq!(first[1].read().opcode, PONG);
+    first.iter_mut().for_each(|client| client.echo("hello again"));
+}
