@@ -62,12 +62,9 @@ impl Gate {
         self.meter.largest_frame = 0;
     }
 
-    /// Whether what was handed on ends with a whole message, and nothing else is under way.
+    /// Whether all that was read is handed on and ends with a whole message.
     pub(super) fn is_at_rest(&self) -> bool {
-        !self.meter.is_mid_message()
-            && self.ahead.is_empty()
-            && self.violation.is_none()
-            && self.outlet.is_drained()
+        !self.meter.is_mid_message() && self.ahead.is_empty()
     }
 
     /// The way out, for frames of ours.

@@ -39,11 +39,6 @@ impl Outlet {
         &self.config
     }
 
-    /// Whether everything accepted so far is with the kernel.
-    pub(crate) fn is_drained(&self) -> bool {
-        self.unsent.is_empty()
-    }
-
     /// Is ready once everything accepted so far is with the kernel.
     pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unsent.is_empty() {

@@ -70,8 +70,8 @@ impl Socket {
         }
     }
 
-    /// Falls asleep, if nothing is under way; says whether it sleeps. To be tried when
-    /// [`Self::poll_next`] is pending: then the library holds no byte.
+    /// Falls asleep, if no message is under way; says whether it sleeps. To be tried when
+    /// [`Self::poll_next`] is pending and all is sent: then the library holds no byte either way.
     pub(super) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
         if self.gate().is_at_rest()
             && let Some(Phase::Awake(stream)) =

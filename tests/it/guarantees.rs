@@ -470,3 +470,18 @@ fn a_quiet_client_lets_its_buffers_go_and_is_heard_again() {
     assert_eq!(first[1].read().opcode, PONG);
     first.iter_mut().for_each(|client| client.echo("hello again"));
 }
+
+#[test]
+fn a_client_that_sent_much_at_once_is_heard_to_the_end() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut client = Client::connect(falconet.address());
+    // The first is large enough for its buffer to be let go at once, while the rest is already read.
+    let sizes = [5_000].into_iter().chain([500; 50]);
+    let messages: Vec<String> = sizes.map(|size| "x".repeat(size)).collect();
+    let frames: Vec<u8> =
+        messages.iter().flat_map(|text| masked(true, TEXT, text.as_bytes())).collect();
+    client.stream.write_all(&frames).unwrap();
+    for message in &messages {
+        assert_eq!(client.read().text(), message);
+    }
+}
