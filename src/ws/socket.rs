@@ -60,10 +60,9 @@ impl Socket {
 
     /// The library's stream, woken up if it was asleep.
     pub(super) fn stream(&mut self) -> &mut WebSocketStream<Gate> {
-        self.phase = match self.phase.take().expect(NEVER_WITHOUT) {
-            Phase::Asleep(gate) => Some(awake(gate, Vec::new())),
-            awake => Some(awake),
-        };
+        if let Some(Phase::Asleep(gate)) = self.phase.take_if(|phase| phase.is_asleep()) {
+            self.phase = Some(awake(gate, Vec::new()));
+        }
         match self.phase.as_mut().expect(NEVER_WITHOUT) {
             Phase::Awake(stream) => stream,
             Phase::Asleep(_) => unreachable!("it has just been woken up"),
@@ -74,8 +73,7 @@ impl Socket {
     /// [`Self::poll_next`] is pending and all is sent: then the library holds no byte either way.
     pub(super) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
         if self.gate().is_at_rest()
-            && let Some(Phase::Awake(stream)) =
-                self.phase.take_if(|phase| matches!(phase, Phase::Awake(_)))
+            && let Some(Phase::Awake(stream)) = self.phase.take_if(|phase| !phase.is_asleep())
         {
             let mut gate = stream.into_inner();
             gate.shrinks();
@@ -85,7 +83,13 @@ impl Socket {
             }
             self.phase = Some(Phase::Asleep(gate));
         }
-        matches!(self.phase, Some(Phase::Asleep(_)))
+        self.phase.as_ref().is_some_and(Phase::is_asleep)
+    }
+}
+
+impl Phase {
+    fn is_asleep(&self) -> bool {
+        matches!(self, Self::Asleep(_))
     }
 }
 
