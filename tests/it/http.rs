@@ -190,6 +190,31 @@ fn connection_close_is_honoured_in_any_form() {
 }
 
 #[test]
+fn an_answer_before_the_body_is_the_last() {
+    let falconet = Falconet::start(QUIET);
+    for (method, path, lines, status) in [
+        ("DELETE", "/topics/a", "", 204),
+        ("POST", "/", "", 405),
+        ("POST", "/nothing", "", 404),
+        ("POST", "/topics/a/", "", 404),
+        ("PATCH", "/topics/a", "", 405),
+        ("POST", "/topics/a", "Expect: x\r\n", 417),
+        ("POST", "/topics/a", "Upgrade: websocket\r\n", 405),
+    ] {
+        let whole = request(method, path, lines, "a body");
+        for sent in [whole.len() - "a body".len(), whole.len() - 1, whole.len()] {
+            let mut http = Http::connect(falconet.address());
+            let answer = http.ask(&whole[..sent]);
+            assert_eq!((answer.status(), answer.closes()), (status, true), "{method} {path}");
+            http.assert_ended();
+        }
+        // One without a body leaves nothing behind.
+        let answer = ask(falconet.address(), request(method, path, lines, ""));
+        assert_eq!((answer.status(), answer.closes()), (status, false), "{method} {path}");
+    }
+}
+
+#[test]
 fn a_later_head_has_the_time_of_a_first() {
     let falconet = Falconet::start(&[QUIET, &["--head-timeout", "300ms"]].concat());
     let mut http = Http::connect(falconet.address());
