@@ -20,14 +20,14 @@ pub(super) struct Socket {
 
 enum Phase {
     Awake(Box<WebSocketStream<Gate>>),
-    Asleep(Gate),
+    Asleep(Box<Gate>),
 }
 
 impl Socket {
     /// A connection that has brought `early` bytes already; asleep if there are none.
     pub(super) fn new(mut gate: Gate, early: Vec<u8>) -> Self {
         if early.is_empty() {
-            return Self { phase: Some(Phase::Asleep(gate)) };
+            return Self { phase: Some(Phase::Asleep(Box::new(gate))) };
         }
         gate.admit(&early);
         Self { phase: Some(awake(gate, early)) }
@@ -61,7 +61,7 @@ impl Socket {
     /// The library's stream, woken up if it was asleep.
     pub(super) fn stream(&mut self) -> &mut WebSocketStream<Gate> {
         if let Some(Phase::Asleep(gate)) = self.phase.take_if(|phase| phase.is_asleep()) {
-            self.phase = Some(awake(gate, Vec::new()));
+            self.phase = Some(awake(*gate, Vec::new()));
         }
         match self.phase.as_mut().expect(NEVER_WITHOUT) {
             Phase::Awake(stream) => stream,
@@ -81,7 +81,7 @@ impl Socket {
             if gate.transport().poll_readable(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
-            self.phase = Some(Phase::Asleep(gate));
+            self.phase = Some(Phase::Asleep(Box::new(gate)));
         }
         self.phase.as_ref().is_some_and(Phase::is_asleep)
     }
