@@ -11,6 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use async_channel::Receiver;
 use futures_lite::{FutureExt, future};
@@ -255,7 +256,8 @@ async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
     if reject == Reject::Drop {
         return;
     }
-    let response = Response::text(503, "too many connections\n").encode(&Envelope::LAST);
+    let response =
+        Response::text(503, "too many connections\n").encode(&Envelope::last(SystemTime::now()));
     let sending = future::poll_fn(|cx| transport.poll_send(cx, &[IoSlice::new(&response)]));
     future::poll_once(sending).await;
     transport.shut_down();

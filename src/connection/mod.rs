@@ -9,6 +9,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, Read};
 use std::ops::Range;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use futures_lite::future;
 
@@ -144,7 +145,7 @@ async fn hear(
         }
         Some(None) => {
             let response = Response::text(503, "the server is stopping\n");
-            refuse(reader, &response, &Envelope::LAST, context).await;
+            refuse(reader, &response, &Envelope::last(SystemTime::now()), context).await;
         }
         None => {
             log::info!(target: "falconet::request", address:% = peer; "dropped: no request in time");
@@ -252,7 +253,7 @@ async fn ask(
 async fn refuse_head(reader: &Reader, error: &HeadError, peer: Peer, context: &Context) {
     log::info!(target: "falconet::request", address:% = peer; "refused: {error}");
     if let Some(response) = error.response() {
-        refuse(reader, &response, &Envelope::LAST, context).await;
+        refuse(reader, &response, &Envelope::last(SystemTime::now()), context).await;
     }
 }
 

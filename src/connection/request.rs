@@ -1,6 +1,7 @@
 //! What is remembered of a request while it is answered: its facts for the log, and its ids.
 
 use std::cell::Cell;
+use std::time::SystemTime;
 
 use crate::http::RequestHead;
 use crate::http::response::Envelope;
@@ -37,8 +38,12 @@ impl Request {
 
     /// What its answer is sent in.
     pub(super) fn envelope(&self) -> Envelope {
-        let body = self.method != "HEAD";
-        Envelope { body, close: self.close, request_id: Some(self.id.clone()) }
+        Envelope {
+            body: self.method != "HEAD",
+            close: self.close,
+            request_id: Some(self.id.clone()),
+            date: SystemTime::now(),
+        }
     }
 
     /// Logs what became of it.

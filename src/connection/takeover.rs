@@ -104,7 +104,7 @@ impl Opening {
             }
         };
         let name = Name { client: joined.0.client.id, correlation };
-        let response = self.protocol.response(&name.correlation, request);
+        let response = self.protocol.response(&name.correlation, joined.0.sequence(), request);
         if !write_all(reader.transport(), &response, &context.config).await {
             return None;
         }
@@ -122,12 +122,12 @@ impl Opening {
 
 impl Protocol {
     /// What tells the client that it begins.
-    fn response(&self, correlation: &CorrelationId, request: &Request) -> Vec<u8> {
+    fn response(&self, correlation: &CorrelationId, sequence: u64, request: &Request) -> Vec<u8> {
         match self {
             Self::WebSocket { accept, .. } => {
                 handshake::response(accept, correlation.as_str(), &request.id).into_bytes()
             }
-            Self::Events => events::response(correlation).encode(&request.envelope()),
+            Self::Events => events::response(correlation, sequence).encode(&request.envelope()),
         }
     }
 

@@ -10,17 +10,18 @@ use base64ct::{Base64, Encoding};
 
 use crate::config::{Config, SlowConsumer};
 use crate::http::Response;
-use crate::hub::{CorrelationId, Delivery, Eviction, Membership, Subscription};
+use crate::hub::{CorrelationId, Delivery, Membership, Subscription};
 use crate::net::Transport;
 use crate::ws::frame::{CloseReason, Frame};
 use crate::ws::{Outlet, SessionEnd};
 
 use super::topic::EVENT_STREAM;
 
-/// The head of the response that the events follow.
-pub(crate) fn response(correlation: &CorrelationId) -> Response {
+/// The head of the response that the events follow: those after the message of number `sequence`.
+pub(crate) fn response(correlation: &CorrelationId, sequence: u64) -> Response {
     Response::endless(EVENT_STREAM)
         .with_header("Cache-Control", "no-cache")
+        .with_header("X-Sequence", sequence.to_string())
         .with_header("X-Client-Id", correlation.to_string())
 }
 
@@ -49,26 +50,34 @@ impl EventStream {
     pub(crate) async fn run(mut self) -> SessionEnd {
         let end = poll_fn(|cx| self.poll_end(cx)).await;
         if let SessionEnd::Evicted(_) = end {
-            let linger = self.outlet.config().timeouts.linger;
-            self.outlet.transport().see_off(linger).await;
+            let timeouts = self.outlet.config().timeouts.clone();
+            let timer = self.outlet.transport().timer();
+            let deadline = timer.sleep(Some(timeouts.close_handshake));
+            timer.until(deadline, self.say_the_rest()).await;
+            self.outlet.transport().see_off(timeouts.linger).await;
         }
         end
     }
 
+    /// Sends what was published before, if it is the hub that ends the stream and the client lives.
+    async fn say_the_rest(&mut self) {
+        if self.subscription.client.eviction().is_some_and(|eviction| eviction.answering) {
+            let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
+        }
+        let _ = self.outlet.drained().await;
+    }
+
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
         self.subscription.client.bell.listen(cx);
-        let eviction = self.subscription.client.eviction();
-        if let Some(Eviction { reason, answering: false }) = eviction {
-            return Poll::Ready(SessionEnd::Evicted(reason));
+        if let Some(eviction) = self.subscription.client.eviction() {
+            return Poll::Ready(SessionEnd::Evicted(eviction.reason));
         }
         if self.poll_gone(cx).is_ready() {
             return Poll::Ready(SessionEnd::TransportLost);
         }
-        match (ready!(self.poll_deliver(cx)), eviction) {
-            (Err(end), _) => Poll::Ready(end),
-            // What was published before has been sent.
-            (Ok(()), Some(eviction)) => Poll::Ready(SessionEnd::Evicted(eviction.reason)),
-            (Ok(()), None) => Poll::Pending,
+        match ready!(self.poll_deliver(cx)) {
+            Err(end) => Poll::Ready(end),
+            Ok(()) => Poll::Pending,
         }
     }
 
@@ -85,68 +94,58 @@ impl EventStream {
 
     /// Sends what the hub has for this client, as fast as the client reads.
     fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SessionEnd>> {
-        let mut sent_anything = false;
         loop {
             if ready!(self.outlet.poll_drained(cx)).is_err() {
                 return Poll::Ready(Err(SessionEnd::TransportLost));
             }
-            let delivery = match self.subscription.client.bell.is_rung() {
-                true => self.subscription.next(),
-                false => break,
-            };
-            let Some(delivery) = delivery else {
+            if !self.subscription.client.bell.is_rung() {
+                return Poll::Ready(Ok(()));
+            }
+            let Some(delivery) = self.subscription.next() else {
                 self.subscription.client.bell.hush();
-                break;
+                continue;
             };
-            sent_anything = true;
-            let sent = self.encoder.encode(&delivery, |event| self.outlet.send(cx, event, &[]));
-            if sent.is_err() {
+            let event = self.encoder.encode(&delivery);
+            if self.outlet.send_shared(cx, &event).is_err() {
                 return Poll::Ready(Err(SessionEnd::TransportLost));
             }
+            // It says nothing, so its sign of life is that it has taken what was sent before; TCP gives
+            // up on who is not there to take anything.
+            self.subscription.client.seen(self.outlet.transport().timer().now());
             let closes = self.outlet.config().topics.slow_consumer == SlowConsumer::Close;
             if closes && matches!(delivery, Delivery::Lagged(_)) {
                 return Poll::Ready(Err(SessionEnd::Evicted(CloseReason::SLOW_CONSUMER)));
             }
         }
-        if sent_anything {
-            // It says nothing, so what it takes is its sign of life; TCP gives up on who takes nothing.
-            self.subscription.client.seen(self.outlet.transport().timer().now());
-        }
-        Poll::Ready(Ok(()))
     }
 }
 
-/// Encodes events in one buffer for all streams; a message that many hear, once.
+/// Encodes events: a message that many hear, once.
 #[derive(Clone, Default)]
 pub(crate) struct Encoder {
-    last: Rc<RefCell<Encoded>>,
-}
-
-#[derive(Default)]
-struct Encoded {
-    event: String,
-    /// The message that it is, and its number.
-    of: Option<(u64, Frame)>,
+    /// The last message, its number, and the event that it is.
+    last: Rc<RefCell<Option<(u64, Frame, Rc<[u8]>)>>>,
 }
 
 impl Encoder {
-    /// Encodes one event, and has `take` take it out.
-    fn encode<R>(&self, delivery: &Delivery, take: impl FnOnce(&[u8]) -> R) -> R {
+    /// Encodes one event, or finds it encoded.
+    fn encode(&self, delivery: &Delivery) -> Rc<[u8]> {
         let mut last = self.last.borrow_mut();
-        let of = match delivery {
-            Delivery::Published(sequence, frame) => Some((*sequence, frame.clone())),
-            _ => None,
-        };
-        let is_last = |(sequence, frame): &(u64, Frame)| {
-            last.of.as_ref().is_some_and(|(n, f)| n == sequence && f.is_same(frame))
-        };
-        if !of.as_ref().is_some_and(is_last) {
-            last.event.clear();
-            last.event.shrink_to(LASTING_BUFFER_BYTES);
-            write_event(&mut last.event, delivery);
-            last.of = of;
+        match (delivery, &*last) {
+            (Delivery::Published(sequence, frame), Some((number, same, event)))
+                if sequence == number && Rc::ptr_eq(frame.shared(), same.shared()) =>
+            {
+                return event.clone();
+            }
+            _ => {}
         }
-        take(last.event.as_bytes())
+        let mut event = String::new();
+        write_event(&mut event, delivery);
+        let event: Rc<[u8]> = event.into_bytes().into();
+        if let Delivery::Published(sequence, frame) = delivery {
+            *last = Some((*sequence, frame.clone(), event.clone()));
+        }
+        event
     }
 }
 
@@ -195,16 +194,13 @@ fn encode_base64(buffer: &mut String, bytes: &[u8]) {
 
 /// How much of a client that should only listen is ignored; then it is let go.
 const MAX_IGNORED_BYTES: usize = 64 * 1024;
-/// How large the common buffer may stay.
-const LASTING_BUFFER_BYTES: usize = 4 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn encoded(delivery: Delivery) -> String {
-        let owned = |event: &[u8]| String::from_utf8(event.to_vec()).unwrap();
-        Encoder::default().encode(&delivery, owned)
+        String::from_utf8(Encoder::default().encode(&delivery).to_vec()).unwrap()
     }
 
     fn published(text: bool, payload: &[u8]) -> String {
@@ -231,10 +227,9 @@ mod tests {
         let encoder = Encoder::default();
         let [one, other] = [b"one", b"two"].map(|payload| Frame::data(true, payload));
         for (sequence, frame) in [(7, &one), (7, &other), (7, &other), (8, &other), (7, &one)] {
-            let event = encoder
-                .encode(&Delivery::Published(sequence, frame.clone()), |event| event.to_vec());
+            let event = encoder.encode(&Delivery::Published(sequence, frame.clone()));
             let text = str::from_utf8(frame.payload()).unwrap();
-            assert_eq!(event, format!("id: {sequence}\ndata: {text}\n\n").as_bytes());
+            assert_eq!(*event, *format!("id: {sequence}\ndata: {text}\n\n").as_bytes());
         }
     }
 

@@ -238,7 +238,8 @@ fn read_start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
 
 /// A client that comes back says where it was; one that comes first may ask for what is retained.
 fn read_event_start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
-    let Some(id) = head.single("last-event-id") else { return read_start(head) };
+    let id = head.single("last-event-id").filter(|id| !id.is_empty());
+    let Some(id) = id else { return read_start(head) };
     let id = String::from_utf8_lossy(id);
     id.parse().map(Start::After).map_err(|_| TopicError::LastEventId(id.into_owned()))
 }

@@ -90,15 +90,15 @@ impl Log {
         self.entries.borrow().next - 1
     }
 
-    /// How many messages are retained for who comes later: the newest, within both limits.
-    pub(super) fn retained(&self, limits: &Topics) -> usize {
-        self.entries.borrow().retained(limits)
+    /// Whether anything is retained for who comes later.
+    pub(super) fn is_retaining(&self, limits: &Topics) -> bool {
+        self.entries.borrow().is_retaining(limits)
     }
 
     /// The last message and its number, if it is retained.
     pub(super) fn retained_last(&self, limits: &Topics) -> Option<(u64, Publication)> {
         let entries = self.entries.borrow();
-        let last = entries.kept.back().filter(|_| entries.retained(limits) > 0)?;
+        let last = entries.kept.back().filter(|_| entries.is_retaining(limits))?;
         Some((entries.next - 1, last.clone()))
     }
 }
@@ -123,6 +123,12 @@ impl Entries {
         }
     }
 
+    /// Whether the newest is retained, which is whatever its size.
+    fn is_retaining(&self, limits: &Topics) -> bool {
+        limits.retain_messages > 0 && !self.kept.is_empty() && self.retained_from < self.next
+    }
+
+    /// How many messages are retained for who comes later: the newest, within both limits.
     fn retained(&self, limits: &Topics) -> usize {
         let uncleared = (self.next - self.retained_from.max(self.first())) as usize;
         let mut bytes = 0;
@@ -194,6 +200,11 @@ impl Subscription {
             client.bell.ring();
         }
         Self { client, topic: Some(cursor) }
+    }
+
+    /// The number of the message before the next one.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.topic.as_ref().map_or(0, |cursor| cursor.next - 1)
     }
 
     /// Takes what is next for this client: its mail first, then the log.

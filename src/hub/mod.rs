@@ -298,7 +298,7 @@ impl Hub {
     /// Forgets a topic that nobody hears and that has nothing for who comes later.
     fn vanish_if_empty(&mut self, name: &TopicName) {
         let is_empty =
-            |topic: &Topic| topic.subscribers.is_empty() && topic.log.retained(&self.limits) == 0;
+            |topic: &Topic| topic.subscribers.is_empty() && !topic.log.is_retaining(&self.limits);
         if !name.is_broadcast()
             && self.topics.get(name).is_some_and(is_empty)
             && let Some(topic) = self.topics.remove(name)

@@ -110,9 +110,9 @@ impl Frame {
         self.bytes.first() == Some(&(FINAL | TEXT))
     }
 
-    /// Whether it shares its bytes with another.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Rc::ptr_eq(&self.bytes, &other.bytes)
+    /// The encoded bytes, shared by all that are sent them.
+    pub(crate) fn shared(&self) -> &Rc<[u8]> {
+        &self.bytes
     }
 
     /// Whether it is a Ping.

@@ -82,6 +82,7 @@ impl HandshakeError {
             Self::NotGet => Response::text(405, text).with_header("Allow", "GET"),
             Self::WrongVersion => Response::text(426, text)
                 .with_header("Upgrade", "websocket")
+                .with_header("Connection", "Upgrade")
                 .with_header("Sec-WebSocket-Version", "13"),
             Self::OldHttp | Self::NoUpgradeToken | Self::BadKey => Response::text(400, text),
         }

@@ -15,13 +15,19 @@ pub(crate) struct Outlet {
     transport: Transport,
     client: Rc<Client>,
     config: Rc<Config>,
-    unsent: Vec<u8>,
+    unsent: Option<Rest>,
+}
+
+/// What the kernel has not taken of one unit; who wait for the same share it.
+struct Rest {
+    unit: Rc<[u8]>,
+    sent: usize,
 }
 
 impl Outlet {
     /// An outlet with nothing unsent.
     pub(crate) fn new(transport: Transport, client: Rc<Client>, config: Rc<Config>) -> Self {
-        Self { transport, client, config, unsent: Vec::new() }
+        Self { transport, client, config, unsent: None }
     }
 
     /// The socket beneath.
@@ -41,14 +47,12 @@ impl Outlet {
 
     /// Is ready once everything accepted so far is with the kernel.
     pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.unsent.is_empty() {
-            return Poll::Ready(Ok(()));
+        let Some(rest) = &mut self.unsent else { return Poll::Ready(Ok(())) };
+        while rest.sent < rest.unit.len() {
+            let bytes = IoSlice::new(&rest.unit[rest.sent..]);
+            rest.sent += ready!(self.transport.poll_send(cx, &[bytes]))?;
         }
-        while !self.unsent.is_empty() {
-            let sent = ready!(self.transport.poll_send(cx, &[IoSlice::new(&self.unsent)]))?;
-            self.unsent.drain(..sent);
-        }
-        self.unsent = Vec::new();
+        self.unsent = None;
         let now = self.transport.timer().now();
         self.client.write_unblocked(now, &self.config.timeouts);
         Poll::Ready(Ok(()))
@@ -75,17 +79,34 @@ impl Outlet {
         let whole = [IoSlice::new(join(&mut small, head, tail))];
         // One slice is cheaper for the kernel than two, and a few bytes are quickly copied.
         let slices = if whole[0].is_empty() { &slices[..] } else { &whole[..] };
-        let sent = match self.transport.poll_send(cx, slices) {
-            Poll::Ready(result) => result?,
-            Poll::Pending => 0,
-        };
+        let sent = self.try_send(cx, slices)?;
         if sent < head.len() + tail.len() {
-            self.unsent.extend_from_slice(&head[sent.min(head.len())..]);
-            self.unsent.extend_from_slice(&tail[sent.saturating_sub(head.len())..]);
-            let now = self.transport.timer().now();
-            self.client.write_blocked(now, &self.config.timeouts);
+            let rest = [&head[sent.min(head.len())..], &tail[sent.saturating_sub(head.len())..]];
+            self.keep(rest.concat().into(), 0);
         }
         Ok(())
+    }
+
+    /// The same for one that others are sent, too: what is kept of it is no copy.
+    pub(crate) fn send_shared(&mut self, cx: &mut Context<'_>, unit: &Rc<[u8]>) -> io::Result<()> {
+        let sent = self.try_send(cx, &[IoSlice::new(unit)])?;
+        if sent < unit.len() {
+            self.keep(unit.clone(), sent);
+        }
+        Ok(())
+    }
+
+    fn try_send(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.transport.poll_send(cx, slices) {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => Ok(0),
+        }
+    }
+
+    fn keep(&mut self, unit: Rc<[u8]>, sent: usize) {
+        self.unsent = Some(Rest { unit, sent });
+        let now = self.transport.timer().now();
+        self.client.write_blocked(now, &self.config.timeouts);
     }
 }
 

@@ -252,7 +252,7 @@ impl State {
             }
             match self.subscription.next() {
                 Some(Delivery::Mail(frame) | Delivery::Published(_, frame)) => {
-                    if self.outlet().send(cx, &frame, &[]).is_err() {
+                    if self.outlet().send_shared(cx, frame.shared()).is_err() {
                         return Poll::Ready(Err(Ending::Lost));
                     }
                 }

@@ -414,6 +414,24 @@ fn events_are_printed_and_followed_from_the_last_one_seen() {
 }
 
 #[test]
+fn a_stream_without_events_is_followed_from_where_it_began() {
+    let server = FakeServer::start();
+    let client = start("sub", &server, &["--sse", "a"]);
+    let mut stream = server.accept_raw();
+    let head = read_response_head(&mut stream);
+    assert_eq!(header_of(&head, "last-event-id"), None);
+    let begin = EVENT_STREAM.replace("Connection", "X-Sequence: 7\r\nConnection");
+    stream.write_all(begin.as_bytes()).unwrap();
+    drop(stream);
+    let (_stream, head) = stream_events(&server, "id: 8\ndata: while away\n\n");
+    assert_eq!(header_of(&head, "last-event-id"), Some("7"));
+    assert_eq!(client.line(), "while away\n");
+    client.wait_for_news("reconnected to http://127.0.0.1:");
+    client.signal(Signal::INT);
+    assert_eq!(client.finish().0, 0);
+}
+
+#[test]
 fn a_silent_stream_of_events_is_given_up() {
     let server = FakeServer::start();
     let arguments = ["--sse", "--idle-timeout", "300ms", "--no-reconnect", "a"];

@@ -370,6 +370,22 @@ fn a_message_to_a_correlation_id_reaches_all_its_connections_and_nobody_else() {
 }
 
 #[test]
+fn a_listener_that_does_not_read_is_evicted_all_the_same() {
+    let (server, mut operator) = start_operated();
+    let listener = Events::connect(server.address, "/topics/t?client=mute", "");
+    for _ in 0..40 {
+        ask(&mut operator, &format!("publish t {}", "x".repeat(60_000)));
+    }
+    assert_eq!(ask(&mut operator, "evict mute"), "1");
+    // The close handshake's 2 s and the linger's half.
+    let evicted = std::time::Instant::now();
+    wait_until("the listener is gone", || ask(&mut operator, "evict mute") == "0");
+    assert!(evicted.elapsed() < Duration::from_secs(4), "{:?}", evicted.elapsed());
+    drop((listener, operator));
+    server.stop().unwrap().unwrap();
+}
+
+#[test]
 fn evicting_a_correlation_id_closes_all_its_connections_and_nobody_elses() {
     let (server, mut operator) = start_operated();
     let mut alice = Person::connect(&server, "alice");

@@ -199,9 +199,11 @@ impl EventStream {
         if response.has("transfer-encoding") {
             return Err(Refusal::lasting("the response has a Transfer-Encoding"));
         }
+        // Where it begins, so that also who has seen no event yet comes back to that.
+        let begin = response.single("x-sequence").filter(|_| last_id.is_empty());
+        let parser = Parser::after(begin.unwrap_or(last_id));
         let (transport, received) = connection.into_parts();
-        let idle_timeout = options.idle_timeout;
-        Ok(Self { transport, parser: Parser::after(last_id), received, parsed: 0, idle_timeout })
+        Ok(Self { transport, parser, received, parsed: 0, idle_timeout: options.idle_timeout })
     }
 
     /// The next event, or how the connection was lost.
