@@ -414,7 +414,7 @@ fn read_environment(
         let name = format!("FALCONET_{}", option.name.to_ascii_uppercase().replace('-', "_"));
         let Some(value) = environment(&name) else { continue };
         let value = value.to_string_lossy().into_owned();
-        // Only `listen` takes several, and no URL has a space.
+        // Only `listen` takes several; a path with a space is for a flag or the file.
         let several = value.split_whitespace().filter(|_| option.name == "listen");
         let values: Vec<String> = several.map(str::to_owned).collect();
         let values = if values.is_empty() { vec![value] } else { values };

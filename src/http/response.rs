@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::time::SystemTime;
+
+use super::date::http_date;
 
 /// An HTTP/1.1 response with its whole body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +37,15 @@ pub(crate) struct Envelope {
     pub(crate) close: bool,
     /// The id that ties the log lines of the request together.
     pub(crate) request_id: Option<String>,
+    /// When it is sent.
+    pub(crate) date: SystemTime,
 }
 
 impl Envelope {
     /// Around the answer to what is no request: the last on its connection.
-    pub(crate) const LAST: Self = Self { body: true, close: true, request_id: None };
+    pub(crate) fn last(date: SystemTime) -> Self {
+        Self { body: true, close: true, request_id: None, date }
+    }
 }
 
 impl Response {
@@ -101,6 +108,7 @@ impl Response {
     /// The bytes to send.
     pub(crate) fn encode(&self, envelope: &Envelope) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        let _ = write!(head, "Date: {}\r\n", http_date(envelope.date));
         for (name, value) in &self.headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }
@@ -167,12 +175,14 @@ mod tests {
     fn the_answer_to_head_has_the_length_but_not_the_body() {
         let response = Response::text(404, "not found\n");
         let encode = |body| {
-            let envelope = Envelope { body, close: false, request_id: Some("id-1".to_owned()) };
+            let (request_id, date) = (Some("id-1".to_owned()), SystemTime::UNIX_EPOCH);
+            let envelope = Envelope { body, close: false, request_id, date };
             String::from_utf8(response.encode(&envelope)).unwrap()
         };
         let (full, head) = (encode(true), encode(false));
         assert_eq!(full.strip_prefix(&head), Some("not found\n"));
         assert!(head.contains("\r\nContent-Length: 10\r\n"));
+        assert!(head.contains("\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"));
         assert!(head.contains("\r\nX-Request-Id: id-1\r\n") && !head.contains("Connection:"));
     }
 }

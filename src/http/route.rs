@@ -181,7 +181,8 @@ impl RouteError {
                 Response::text(405, "method not allowed here\n").with_header("Allow", allow)
             }
             Self::UpgradeRequired => Response::text(426, "this is a WebSocket endpoint\n")
-                .with_header("Upgrade", "websocket"),
+                .with_header("Upgrade", "websocket")
+                .with_header("Connection", "Upgrade"),
             Self::Broken => Response::text(500, "the file can't be read now\n"),
         }
     }
