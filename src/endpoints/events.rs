@@ -123,27 +123,32 @@ impl EventStream {
 /// Encodes events: a message that many hear, once.
 #[derive(Clone, Default)]
 pub(crate) struct Encoder {
-    /// The last message, its number, and the event that it is.
-    last: Rc<RefCell<Option<(u64, Frame, Rc<[u8]>)>>>,
+    last: Rc<RefCell<Option<Encoded>>>,
+}
+
+/// A message, its number, and the event that it is.
+struct Encoded {
+    frame: Frame,
+    sequence: u64,
+    event: Rc<[u8]>,
 }
 
 impl Encoder {
     /// Encodes one event, or finds it encoded.
     fn encode(&self, delivery: &Delivery) -> Rc<[u8]> {
         let mut last = self.last.borrow_mut();
-        match (delivery, &*last) {
-            (Delivery::Published(sequence, frame), Some((number, same, event)))
-                if sequence == number && Rc::ptr_eq(frame.shared(), same.shared()) =>
-            {
-                return event.clone();
-            }
-            _ => {}
+        if let (Delivery::Published(sequence, frame), Some(last)) = (delivery, &*last)
+            && *sequence == last.sequence
+            && Rc::ptr_eq(frame.shared(), last.frame.shared())
+        {
+            return last.event.clone();
         }
         let mut event = String::new();
         write_event(&mut event, delivery);
         let event: Rc<[u8]> = event.into_bytes().into();
         if let Delivery::Published(sequence, frame) = delivery {
-            *last = Some((*sequence, frame.clone(), event.clone()));
+            let (frame, sequence, event) = (frame.clone(), *sequence, event.clone());
+            *last = Some(Encoded { frame, sequence, event });
         }
         event
     }

@@ -102,13 +102,14 @@ fn judge<'p>(
             Upgraded
         }
         status => {
-            let is_kept = header_of(&answer, "Connection").is_none();
+            let is_kept = !answer.contains("\r\nConnection: close\r\n");
             // What can't be followed any more ends there.
             assert!(!is_kept || !matches!(status, 414 | 431 | 501), "{answer}");
+            // An Upgrade is announced as what concerns this connection alone (RFC 9110 §7.8).
+            let upgrades = header_of(&answer, "Upgrade").is_some();
+            assert_eq!(upgrades, answer.contains("\r\nConnection: Upgrade\r\n"), "{answer}");
             if is_kept {
                 stream.write_all(LAST_REQUEST).expect("the connection is kept");
-            } else {
-                assert_eq!(header_of(&answer, "Connection"), Some("close"), "{answer}");
             }
             let mut rest = String::new();
             stream.read_to_string(&mut rest).expect("a body, then the end");

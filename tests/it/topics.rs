@@ -381,7 +381,7 @@ fn listeners_that_do_not_read_share_what_is_kept_for_them() {
     let before = falconet.private_kib();
     // Each line end is seven bytes of an event.
     for _ in 0..12 {
-        publish(&falconet, "a", &"\n".repeat(65_536));
+        publish(&falconet, "a", "\n".repeat(65_536));
     }
     let grown = falconet.private_kib() - before;
     // The log, and a few events of 448 KiB that some of them are stuck in.
