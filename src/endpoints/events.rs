@@ -143,7 +143,10 @@ impl Encoder {
         {
             return last.event.clone();
         }
-        let mut event = String::new();
+        let mut event = String::with_capacity(match delivery {
+            Delivery::Published(_, frame) | Delivery::Mail(frame) => FIELDS_BYTES + frame.len(),
+            Delivery::Lagged(_) => FIELDS_BYTES,
+        });
         write_event(&mut event, delivery);
         let event: Rc<[u8]> = event.into_bytes().into();
         if let Delivery::Published(sequence, frame) = delivery {
@@ -197,6 +200,8 @@ fn encode_base64(buffer: &mut String, bytes: &[u8]) {
     }
 }
 
+/// What an event of one line takes beside its payload.
+const FIELDS_BYTES: usize = 48;
 /// How much of a client that should only listen is ignored; then it is let go.
 const MAX_IGNORED_BYTES: usize = 64 * 1024;
 

@@ -66,17 +66,7 @@ pub(crate) struct Client {
     last_ping: Cell<Instant>,
     write_blocked_since: Cell<Option<Instant>>,
     message_started: Cell<Option<Instant>>,
-    buffers: Cell<Buffers>,
     alarm: Rc<Alarm>,
-}
-
-/// Whether a session holds buffers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Buffers {
-    None,
-    Held,
-    /// Held, and to be let go.
-    Unneeded,
 }
 
 /// That a client must go, and how.
@@ -107,7 +97,6 @@ impl Client {
             last_ping: Cell::new(now),
             write_blocked_since: Cell::new(None),
             message_started: Cell::new(None),
-            buffers: Cell::new(Buffers::None),
             alarm,
         }
     }
@@ -115,32 +104,6 @@ impl Client {
     /// Notes that bytes have come.
     pub(crate) fn seen(&self, now: Instant) {
         self.last_seen.set(now);
-    }
-
-    /// Notes that bytes have come, and that the session has buffers for them.
-    pub(crate) fn awake(&self, now: Instant) {
-        self.seen(now);
-        if self.buffers.replace(Buffers::Held) != Buffers::Held {
-            self.watch(Some(now), Some(REST_AFTER));
-        }
-    }
-
-    /// Whether the session should let its buffers go when it can.
-    pub(crate) fn should_rest(&self) -> bool {
-        self.buffers.get() == Buffers::Unneeded
-    }
-
-    /// Notes that the session has no buffers.
-    pub(crate) fn rests(&self) {
-        self.buffers.set(Buffers::None);
-    }
-
-    /// Has a session that has heard nothing for a while let its buffers go.
-    pub(super) fn rest_if_quiet(&self, now: Instant) {
-        if self.buffers.get() == Buffers::Held && self.last_seen.get() + REST_AFTER <= now {
-            self.buffers.set(Buffers::Unneeded);
-            self.bell.ring();
-        }
     }
 
     /// Notes that a write is blocked.
@@ -241,7 +204,6 @@ impl Client {
             deadline(Some(self.last_seen.get()), timeouts.idle),
             deadline(self.write_blocked_since.get(), timeouts.write),
             deadline(self.message_being_read(), timeouts.message),
-            (self.buffers.get() == Buffers::Held).then(|| self.last_seen.get() + REST_AFTER),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -365,8 +327,6 @@ impl Alarm {
     }
 }
 
-/// How long a session keeps its buffers for the next bytes.
-const REST_AFTER: Duration = Duration::from_secs(1);
 /// How many frames may wait for one client alone; one more is refused to its sender.
 const MAILBOX_FRAMES: usize = 16;
 const MAX_CORRELATION_BYTES: usize = 64;

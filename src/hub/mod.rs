@@ -233,7 +233,6 @@ impl Hub {
             } else if client.is_silent(now, &self.timeouts) {
                 client.ping(now);
             }
-            client.rest_if_quiet(now);
             next = [next, client.due(&self.timeouts)].into_iter().flatten().min();
         }
         match next {

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 pub use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use async_tungstenite::tungstenite::{Bytes, Utf8Bytes};
+use async_tungstenite::tungstenite::{self, Bytes, Utf8Bytes};
 
 /// A whole data message; fragments never show.
 ///
@@ -46,6 +46,15 @@ impl Message {
     }
 }
 
+impl From<Message> for tungstenite::Message {
+    fn from(message: Message) -> Self {
+        match message {
+            Message::Text(text) => Self::Text(text),
+            Message::Binary(bytes) => Self::Binary(bytes),
+        }
+    }
+}
+
 impl From<&str> for Message {
     fn from(text: &str) -> Self {
         Self::Text(text.into())
@@ -62,6 +71,45 @@ impl From<Vec<u8>> for Message {
     fn from(bytes: Vec<u8>) -> Self {
         Self::Binary(bytes.into())
     }
+}
+
+/// Decodes a message of at most `limit` bytes that `bytes` begin with, and says how many bytes it took;
+/// `None` if they begin with anything but a whole and faultless message in one masked frame of common
+/// length: then it is for others to say what it is.
+pub(super) fn whole_message(bytes: &[u8], limit: usize) -> Option<(Message, usize)> {
+    let [first, second, rest @ ..] = bytes else { return None };
+    let (length, rest) = match second.checked_sub(MASKED)? {
+        126 => {
+            let (length, rest) = rest.split_first_chunk()?;
+            (u16::from_be_bytes(*length).into(), rest)
+        }
+        127 => return None,
+        length => (usize::from(length), rest),
+    };
+    let is_shortest = (length < 126) == (*second < MASKED + 126);
+    let (mask, rest) = rest.split_first_chunk()?;
+    let payload = rest.get(..length).filter(|_| is_shortest && length <= limit)?;
+    let message = match first ^ FINAL {
+        TEXT => String::from_utf8(unmask(payload, *mask)).ok()?.into(),
+        BINARY => unmask(payload, *mask).into(),
+        _ => return None,
+    };
+    Some((message, bytes.len() - rest.len() + length))
+}
+
+/// Eight bytes at a time: the compiler makes no more of it where it is told to keep code small.
+fn unmask(payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+    let mut bytes = payload.to_vec();
+    let [a, b, c, d] = mask;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (chunks, rest) = bytes.as_chunks_mut();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.into_iter().cycle()) {
+        *byte ^= mask;
+    }
+    bytes
 }
 
 /// A server's frame, encoded: the same bytes for every client, since only clients mask. Cloning it
@@ -213,6 +261,8 @@ impl fmt::Display for CloseReason {
 }
 
 const FINAL: u8 = 0x80;
+/// The bit beside the length, which all clients' frames have.
+const MASKED: u8 = 0x80;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
@@ -236,6 +286,60 @@ mod tests {
             let frame = Frame::message(&vec![7; payload].into());
             assert_eq!(frame[..header.len()], header);
             assert_eq!(frame.len(), header.len() + payload);
+        }
+    }
+
+    /// A client's frame.
+    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = FrameHeader::new(first & 0xf, payload.len()).to_vec();
+        bytes[0] = first;
+        bytes[1] |= MASKED;
+        let mask = [1, 20, 100, 255];
+        bytes.extend(mask);
+        bytes.extend(payload.iter().zip(mask.into_iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        bytes
+    }
+
+    #[test]
+    fn a_whole_message_is_taken_with_what_follows_left() {
+        for length in [0, 1, 7, 8, 9, 125, 126, 1000, 65535] {
+            let payload = vec![b'x'; length];
+            for (first, message) in [
+                (0x82, Message::from(payload.clone())),
+                (0x81, Message::from(String::from_utf8(payload).unwrap())),
+            ] {
+                let frame = masked(first, message.payload());
+                let bytes = [&frame[..], b"what follows"].concat();
+                assert_eq!(whole_message(&bytes, 65536), Some((message, frame.len())));
+                for cut in [1, 2, 5, frame.len() - 1] {
+                    assert_eq!(whole_message(&frame[..cut], 65536), None, "{length} cut at {cut}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn anything_but_a_whole_and_faultless_message_is_left() {
+        let text = |first, payload: &[u8]| masked(first, payload);
+        let unmasked = Frame::message(&"a".into()).to_vec();
+        let not_shortest = [&[0x82, MASKED | 126, 0, 3, 0, 0, 0, 0][..], b"abc"].concat();
+        let long = [&[0x82, MASKED | 127, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0][..], b"abc"].concat();
+        for bytes in [
+            vec![],
+            text(0x01, b"a fragment"),
+            text(0x80, b"the last fragment"),
+            text(0xc1, b"a reserved bit"),
+            text(0x83, b"a reserved opcode"),
+            text(0x88, &1000_u16.to_be_bytes()),
+            text(0x89, b"a ping"),
+            text(0x8a, b"a pong"),
+            text(0x81, b"not UTF-8: \xff"),
+            text(0x82, b"longer than the limit"),
+            unmasked,
+            not_shortest,
+            long,
+        ] {
+            assert_eq!(whole_message(&bytes, 20), None, "{bytes:x?}");
         }
     }
 

@@ -14,7 +14,7 @@ use futures_lite::{AsyncRead, AsyncWrite};
 
 use crate::net::Transport;
 
-use super::frame::{CloseCode, CloseReason};
+use super::frame::{CloseCode, CloseReason, Message, whole_message};
 use super::outlet::Outlet;
 
 /// The byte stream tungstenite reads and writes.
@@ -29,7 +29,8 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(outlet: Outlet) -> Self {
+    /// A gate to a peer that may have sent `early` bytes already.
+    pub(super) fn new(outlet: Outlet, early: Vec<u8>) -> Self {
         let now = outlet.transport().timer().now();
         let meter = Meter::new(outlet.config().limits.message_bytes, now);
         Self {
@@ -37,9 +38,51 @@ impl Gate {
             meter,
             violation: None,
             turn_bytes_left: TURN_BYTES,
-            ahead: Vec::new(),
+            ahead: early,
             ahead_taken: 0,
         }
+    }
+
+    /// Takes a message that came whole, in one frame and one piece, at rest: it needs no library. `None`
+    /// is anything else, which the library reads next.
+    pub(super) fn poll_whole(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Message>>> {
+        ready!(self.poll_turn(cx));
+        let limit = self.message_bytes();
+        let (message, bytes) = if self.ahead.is_empty() {
+            let ahead = &mut self.ahead;
+            let received = self.outlet.transport().poll_recv_with(cx, |received| {
+                let (message, bytes) = whole_message(received, limit).unzip();
+                ahead.extend_from_slice(&received[bytes.unwrap_or(0)..]);
+                (message, bytes)
+            });
+            match received {
+                Poll::Ready(received) => received?,
+                Poll::Pending => {
+                    self.turn_bytes_left = TURN_BYTES;
+                    return Poll::Pending;
+                }
+            }
+        } else {
+            let (message, bytes) = whole_message(&self.ahead[self.ahead_taken..], limit).unzip();
+            self.forget_ahead(bytes.unwrap_or(0));
+            (message, bytes)
+        };
+        if let Some(bytes) = bytes {
+            // The meter would be where it is: between two messages.
+            self.outlet.client().seen(self.transport().timer().now());
+            self.turn_bytes_left = self.turn_bytes_left.saturating_sub(bytes + FRAME_COST_BYTES);
+        }
+        Poll::Ready(Ok(message))
+    }
+
+    /// Is ready unless the peer has had its turn; then other tasks run first.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.turn_bytes_left == 0 && self.meter.payload_left == 0 {
+            self.turn_bytes_left = TURN_BYTES;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
     }
 
     /// What the peer did that a limit of ours forbids.
@@ -50,16 +93,6 @@ impl Gate {
     /// How large a message may be.
     pub(super) fn message_bytes(&self) -> usize {
         self.outlet.config().limits.message_bytes
-    }
-
-    /// Whether the library's buffer has grown by what was handed on since this was last false.
-    pub(super) fn has_swollen(&self) -> bool {
-        self.meter.largest_frame > SWELLING_BYTES
-    }
-
-    /// Notes that the library's buffer is gone.
-    pub(super) fn shrinks(&mut self) {
-        self.meter.largest_frame = 0;
     }
 
     /// Whether all that was read is handed on and ends with a whole message.
@@ -93,17 +126,21 @@ impl Gate {
         let left = &self.ahead[self.ahead_taken..];
         let count = left.len().min(buffer.len());
         buffer[..count].copy_from_slice(&left[..count]);
+        self.forget_ahead(count);
+        count
+    }
+
+    fn forget_ahead(&mut self, count: usize) {
         self.ahead_taken += count;
         if self.ahead_taken == self.ahead.len() {
             (self.ahead, self.ahead_taken) = (Vec::new(), 0);
         }
-        count
     }
 
     /// Meters bytes on their way to the library.
-    pub(super) fn admit(&mut self, bytes: &[u8]) {
+    fn admit(&mut self, bytes: &[u8]) {
         let now = self.transport().timer().now();
-        self.outlet.client().awake(now);
+        self.outlet.client().seen(now);
         let completed = match self.meter.feed(bytes, now) {
             Ok(completed) => completed,
             Err(violation) => {
@@ -130,11 +167,7 @@ impl AsyncRead for Gate {
         if let Some(violation) = self.violation {
             return Poll::Ready(Err(io::Error::other(violation.text)));
         }
-        if self.turn_bytes_left == 0 && self.meter.payload_left == 0 {
-            self.turn_bytes_left = TURN_BYTES;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
+        ready!(self.poll_turn(cx));
         let count = if !self.ahead.is_empty() {
             self.take_ahead(buffer)
         } else if let Poll::Ready(count) = self.poll_receive(cx, buffer)? {
@@ -194,8 +227,6 @@ struct Meter {
     control_refilled: Instant,
     /// Frames begun since somebody last looked.
     frames: usize,
-    /// The longest payload since somebody last looked.
-    largest_frame: u64,
 }
 
 impl Meter {
@@ -214,7 +245,6 @@ impl Meter {
             control_frames_left: CONTROL_BURST_FRAMES,
             control_refilled: now,
             frames: 0,
-            largest_frame: 0,
         }
     }
 
@@ -275,7 +305,6 @@ impl Meter {
             127 => header[2..10].iter().fold(0, |length, byte| (length << 8) | u64::from(*byte)),
             length => u64::from(length),
         };
-        self.largest_frame = self.largest_frame.max(self.payload_left);
         self.last = header[0] & 0x80 != 0;
         self.control = header[0] & 0x08 != 0;
         let length = std::mem::take(&mut self.header_bytes);
@@ -309,8 +338,6 @@ const TURN_BYTES: usize = 4096;
 /// What a frame counts for in a turn beside its bytes: an empty one takes tungstenite as long as many
 /// bytes do, and it takes all of a read in one go. So a buffer full of them ends the turn.
 const FRAME_COST_BYTES: usize = 64;
-/// A payload beyond this makes the library's buffer large enough to be worth letting go at once.
-const SWELLING_BYTES: u64 = 4096;
 const MAX_HEADER_BYTES: usize = 14;
 /// How many frame headers a message may have beside its payload.
 const HEADERS_PER_MESSAGE: usize = 1024;

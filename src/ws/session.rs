@@ -92,7 +92,7 @@ impl Session {
         config: Rc<Config>,
     ) -> Self {
         let outlet = Outlet::new(transport, subscription.client.clone(), config.clone());
-        let socket = Socket::new(Gate::new(outlet), early);
+        let socket = Socket::new(Gate::new(outlet, early));
         let state = State {
             socket,
             subscription,
@@ -231,9 +231,8 @@ impl State {
         self.messages_this_turn = 0;
         match ready!(self.poll_deliver(cx)) {
             Ok(()) => {
-                let should_rest = self.client().should_rest() || self.gate().has_swollen();
-                if should_rest && !has_more && self.socket.rest(cx) {
-                    self.client().rests();
+                if !has_more {
+                    self.socket.rest(cx);
                 }
                 Poll::Pending
             }

@@ -1,4 +1,4 @@
-//! The protocol library's stream over the gate, which is there only while it is needed.
+//! A WebSocket connection: the gate, and over it the protocol library's stream while that is needed.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -12,8 +12,8 @@ use futures_lite::Stream;
 use super::frame::MAX_CONTROL_BYTES;
 use super::gate::Gate;
 
-/// A WebSocket connection. Between two messages it can do without the library's stream and its
-/// buffers: then it is asleep, until the next byte comes.
+/// A WebSocket connection. A message that comes whole, in one frame and one piece, is taken as it is; for
+/// all else it wakes the library's stream, which sleeps again once nothing is under way.
 pub(super) struct Socket {
     phase: Option<Phase>,
 }
@@ -24,13 +24,9 @@ enum Phase {
 }
 
 impl Socket {
-    /// A connection that has brought `early` bytes already; asleep if there are none.
-    pub(super) fn new(mut gate: Gate, early: Vec<u8>) -> Self {
-        if early.is_empty() {
-            return Self { phase: Some(Phase::Asleep(Box::new(gate))) };
-        }
-        gate.admit(&early);
-        Self { phase: Some(awake(gate, early)) }
+    /// A connection on which nothing has been read yet.
+    pub(super) fn new(gate: Gate) -> Self {
+        Self { phase: Some(Phase::Asleep(Box::new(gate))) }
     }
 
     pub(super) fn gate(&self) -> &Gate {
@@ -47,13 +43,17 @@ impl Socket {
         }
     }
 
-    /// The client's next message, or how its messages ended; wakes up when a byte comes.
+    /// The client's next message, or how its messages ended.
     pub(super) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<tungstenite::Message, Error>>> {
-        if let Some(Phase::Asleep(gate)) = &self.phase {
-            ready!(gate.transport().poll_readable(cx));
+        if let Some(Phase::Asleep(gate)) = &mut self.phase {
+            match ready!(gate.poll_whole(cx)) {
+                Ok(None) => {}
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(message.into()))),
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
         }
         Pin::new(self.stream()).poll_next(cx)
     }
@@ -61,7 +61,7 @@ impl Socket {
     /// The library's stream, woken up if it was asleep.
     pub(super) fn stream(&mut self) -> &mut WebSocketStream<Gate> {
         if let Some(Phase::Asleep(gate)) = self.phase.take_if(|phase| phase.is_asleep()) {
-            self.phase = Some(awake(*gate, Vec::new()));
+            self.phase = Some(awake(*gate));
         }
         match self.phase.as_mut().expect(NEVER_WITHOUT) {
             Phase::Awake(stream) => stream,
@@ -69,21 +69,19 @@ impl Socket {
         }
     }
 
-    /// Falls asleep, if no message is under way; says whether it sleeps. To be tried when
-    /// [`Self::poll_next`] is pending and all is sent: then the library holds no byte either way.
-    pub(super) fn rest(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Falls asleep, if no message is under way. To be tried when [`Self::poll_next`] is pending and all
+    /// is sent: then the library holds no byte either way.
+    pub(super) fn rest(&mut self, cx: &mut Context<'_>) {
         if self.gate().is_at_rest()
             && let Some(Phase::Awake(stream)) = self.phase.take_if(|phase| !phase.is_asleep())
         {
-            let mut gate = stream.into_inner();
-            gate.shrinks();
+            let gate = stream.into_inner();
             // Or the library's waker, which it has just left with the socket, would stay.
             if gate.transport().poll_readable(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
             self.phase = Some(Phase::Asleep(Box::new(gate)));
         }
-        self.phase.as_ref().is_some_and(Phase::is_asleep)
     }
 }
 
@@ -93,8 +91,8 @@ impl Phase {
     }
 }
 
-/// Makes the library's stream anew, with the bytes that have come.
-fn awake(gate: Gate, bytes: Vec<u8>) -> Phase {
+/// Makes the library's stream anew.
+fn awake(gate: Gate) -> Phase {
     let message_bytes = gate.message_bytes();
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
@@ -103,7 +101,7 @@ fn awake(gate: Gate, bytes: Vec<u8>) -> Phase {
         .max_message_size(Some(message_bytes))
         // Control frames have a limit of their own, and the gate one for each message's frames.
         .max_frame_size(Some(message_bytes.max(MAX_CONTROL_BYTES)));
-    let making = WebSocketStream::from_partially_read(gate, bytes, Role::Server, Some(config));
+    let making = WebSocketStream::from_raw_socket(gate, Role::Server, Some(config));
     match pin!(making).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(stream) => Phase::Awake(Box::new(stream)),
         Poll::Pending => unreachable!("it awaits nothing"),
@@ -111,8 +109,7 @@ fn awake(gate: Gate, bytes: Vec<u8>) -> Phase {
 }
 
 const NEVER_WITHOUT: &str = "a phase is taken out only to put another in its place";
-/// How large the library's read buffer is at first: most messages fit. A larger frame makes it grow, and
-/// it stays so until the connection sleeps.
+/// How large the library's read buffer is at first; a larger frame makes it grow.
 const READ_BUFFER_BYTES: usize = 256;
 /// The library writes only pongs and Closes, of 127 bytes at most.
 const CONTROL_BUFFER_BYTES: usize = 1024;
