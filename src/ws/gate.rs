@@ -95,9 +95,9 @@ impl Gate {
         self.outlet.config().limits.message_bytes
     }
 
-    /// Whether all that was read is handed on and ends with a whole message.
+    /// Whether what was handed on ends with a whole message.
     pub(super) fn is_at_rest(&self) -> bool {
-        !self.meter.is_mid_message() && self.ahead.is_empty()
+        !self.meter.is_mid_message()
     }
 
     /// The way out, for frames of ours.
