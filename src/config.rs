@@ -91,8 +91,7 @@ impl Default for Limits {
 /// What topics keep: the newest messages of each, for those who come later and those who read slowly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
-    /// How many topics there may be. Default 1,024; one more is refused with 503. Each costs about
-    /// 300 bytes beside its messages.
+    /// How many topics there may be. Default 1,024; one more is refused with 503.
     pub count: usize,
     /// How many messages a topic retains for who comes later. Default 1: the state of things, as a
     /// sensor's last value. With 0 nothing is retained.

@@ -9,8 +9,8 @@ use async_tungstenite::tungstenite::{self, Bytes, Utf8Bytes};
 
 /// A whole data message; fragments never show.
 ///
-/// A received payload shares its connection's read buffer, and keeping it keeps all of that: copy what
-/// you keep.
+/// A received payload that came in pieces shares its connection's read buffer, and keeping it keeps all
+/// of that: copy what you keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// UTF-8 text.

@@ -3,7 +3,8 @@
 //! tungstenite's `read` loops over fragments and swallows as many as come; its `write` buffers what a
 //! peer does not read. The gate meters the first: it follows the frames that pass, and bounds what may
 //! come between two whole messages and in one turn. The second it leaves to the [`Outlet`], which keeps
-//! frames whole, so that one of ours can always follow one of the library's.
+//! frames whole, so that one of ours can always follow one of the library's. A message that comes whole
+//! while nothing is under way needs neither library nor meter.
 
 use std::io;
 use std::pin::Pin;
