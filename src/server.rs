@@ -11,6 +11,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::SystemTime;
 
 use async_channel::Receiver;
@@ -23,7 +24,7 @@ use crate::access::{AllowAll, Authorize};
 use crate::config::{Config, Reject};
 use crate::connection::{self, Context, Correlations};
 use crate::endpoints::events::Encoder;
-use crate::endpoints::{AnyEndpoint, Endpoint};
+use crate::endpoints::{AnyEndpoint, Endpoint, Stage};
 use crate::http::files::Files;
 use crate::http::response::Envelope;
 use crate::http::route::Routes;
@@ -31,7 +32,7 @@ use crate::http::{Asset, Response};
 use crate::hub::{self, Bell, HubHandle};
 use crate::net::{BindError, ListenUrl, Listener, Peer, Reactor, Timer, Transport};
 use crate::services::{AnyService, Service, Stop, Stopper, Sweep};
-use crate::ws::CloseReason;
+use crate::ws::{CloseReason, Commons};
 
 /// Composes a [`Server`].
 pub struct ServerBuilder {
@@ -197,6 +198,7 @@ impl Server {
             .collect();
 
         let connections = Rc::new(Connections::new(config.limits.connections));
+        let commons = Rc::new(Commons::new(config.clone()));
         let context = Rc::new(Context {
             config,
             routes,
@@ -205,6 +207,7 @@ impl Server {
             stop,
             correlations: Correlations::new(),
             encoder: Encoder::default(),
+            commons,
         });
         let acceptors: Vec<Task<()>> = self
             .listeners
@@ -337,7 +340,7 @@ impl Connections {
             }
             *count += 1;
         }
-        Some(Place { connections: self.clone(), address, key: usize::MAX })
+        Some(Place { connections: self.clone(), address, key: u32::MAX })
     }
 
     fn start(
@@ -350,13 +353,9 @@ impl Connections {
     ) {
         let mut tasks = self.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
-        place.key = entry.key();
-        let serving = connection::serve(transport, peer, context.clone());
-        entry.insert(start(executor, async move {
-            serving.await;
-            // Until here, however the end comes: by return, panic or cancellation.
-            drop(place);
-        }));
+        place.key = entry.key() as u32;
+        let stage = connection::serve(transport, peer, context.clone());
+        entry.insert(executor.spawn(Placed { stage, _place: place }));
     }
 
     async fn until_none(&self) {
@@ -370,7 +369,7 @@ impl Connections {
 struct Place {
     connections: Rc<Connections>,
     address: Option<IpAddr>,
-    key: usize,
+    key: u32,
 }
 
 impl Drop for Place {
@@ -385,7 +384,7 @@ impl Drop for Place {
             }
         }
         let mut tasks = self.connections.tasks.borrow_mut();
-        let task = tasks.try_remove(self.key);
+        let task = tasks.try_remove(self.key as usize);
         if tasks.is_empty() {
             // Give the memory of a crowd back when the last of it has left.
             *tasks = Slab::new();
@@ -393,6 +392,20 @@ impl Drop for Place {
         }
         drop(tasks);
         drop(task);
+    }
+}
+
+/// A connection and its place, which is freed however the end comes: by return, panic or cancellation.
+struct Placed {
+    stage: Stage,
+    _place: Place,
+}
+
+impl Future for Placed {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.stage).poll(cx)
     }
 }
 

@@ -15,7 +15,7 @@ use futures_lite::future;
 
 use crate::access::{Action, Authorize, Denied};
 use crate::config::{Config, Reject};
-use crate::endpoints::AnyEndpoint;
+use crate::endpoints::{AnyEndpoint, Stage};
 use crate::endpoints::events::Encoder;
 use crate::endpoints::topic::{Exchange, TopicError, TopicRequest};
 use crate::http::head;
@@ -25,12 +25,13 @@ use crate::http::{HeadError, RequestHead, Response};
 use crate::hub::HubHandle;
 use crate::net::{Peer, Transport};
 use crate::services::Stop;
+use crate::ws::Commons;
 use crate::ws::handshake::{self, HandshakeError};
 
 use reader::{NoHead, Reader};
 pub(crate) use request::Correlations;
 use request::Request;
-use takeover::{Name, Opening, Takeover};
+use takeover::Opening;
 
 /// What every connection shares.
 pub(crate) struct Context {
@@ -41,6 +42,7 @@ pub(crate) struct Context {
     pub(crate) stop: Stop,
     pub(crate) correlations: Correlations,
     pub(crate) encoder: Encoder,
+    pub(crate) commons: Rc<Commons>,
 }
 
 /// What a request leads to.
@@ -54,26 +56,12 @@ enum Plan {
 }
 
 /// Serves a connection from its first byte to its last.
-pub(crate) async fn serve(transport: Transport, peer: Peer, context: Rc<Context>) {
-    // Boxed, so that all it takes to come to a session is gone when the session begins.
-    let Some((name, takeover)) = Box::pin(converse(transport, peer, context)).await else { return };
-    let end = match takeover {
-        Takeover::Endpoint(session, endpoint) => endpoint.serve_boxed(session).await,
-        Takeover::Topic(conversation) => conversation.await,
-    };
-    log::debug!(
-        target: "falconet::client",
-        client:% = name.client, address:% = peer, correlation:% = name.correlation;
-        "connection ended: {end}"
-    );
+pub(crate) fn serve(transport: Transport, peer: Peer, context: Rc<Context>) -> Stage {
+    Stage::new(converse(transport, peer, context))
 }
 
 /// Answers requests until one takes the connection over, or all is said.
-async fn converse(
-    transport: Transport,
-    peer: Peer,
-    context: Rc<Context>,
-) -> Option<(Name, Takeover)> {
+async fn converse(transport: Transport, peer: Peer, context: Rc<Context>) -> Option<Stage> {
     let mut reader = Reader::new(transport);
     let limits = &context.config.limits;
     for count in 1..=limits.requests {

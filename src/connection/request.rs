@@ -1,6 +1,7 @@
 //! What is remembered of a request while it is answered: its facts for the log, and its ids.
 
 use std::cell::Cell;
+use std::fmt::Display;
 use std::time::SystemTime;
 
 use crate::http::RequestHead;
@@ -54,40 +55,36 @@ impl Request {
         log::info!(
             target: target,
             address:% = self.peer, method = &*self.method, path = &*self.path, request = &*self.id,
-            correlation = self.correlation.as_ref().map_or("-", CorrelationId::as_str), status;
+            correlation:% = self.correlation.as_ref().map_or(&"-" as &dyn Display, |id| id), status;
             "{verb}"
         );
     }
 }
 
-/// Makes ids that differ from those of the server's other runs.
+/// Makes ids that differ from those of the server's other runs: consecutive numbers from a random one.
 pub(crate) struct Correlations {
-    prefix: u32,
-    made: Cell<u64>,
+    next: Cell<u64>,
 }
 
 impl Correlations {
     pub(crate) fn new() -> Self {
-        let mut prefix = [0; 4];
+        let mut first = [0; 8];
         // Without randomness, ids of two runs may be equal; nothing else hangs on them.
-        let _ = rustix::rand::getrandom(&mut prefix, rustix::rand::GetRandomFlags::NONBLOCK);
-        Self { prefix: u32::from_ne_bytes(prefix), made: Cell::new(0) }
+        let _ = rustix::rand::getrandom(&mut first, rustix::rand::GetRandomFlags::NONBLOCK);
+        Self { next: Cell::new(u64::from_ne_bytes(first)) }
     }
 
     /// An id for a client that brought none.
-    pub(super) fn client_id(&self) -> CorrelationId {
-        CorrelationId::new(&self.make()).expect("hexadecimal digits and a hyphen are harmless")
+    pub(super) fn fresh(&self) -> CorrelationId {
+        let number = self.next.get();
+        self.next.set(number.wrapping_add(1));
+        number.into()
     }
 
     /// The request's `X-Request-Id`, if it is 1 to 64 harmless bytes, or a fresh id.
     fn request_id(&self, head: &RequestHead<'_>) -> String {
         let said = head.single("x-request-id").and_then(read_id);
-        said.map_or_else(|| self.make(), |id| id.as_str().to_owned())
-    }
-
-    fn make(&self) -> String {
-        self.made.set(self.made.get() + 1);
-        format!("{:08x}-{}", self.prefix, self.made.get())
+        said.unwrap_or_else(|| self.fresh()).to_string()
     }
 }
 

@@ -1,20 +1,18 @@
 //! What follows a request that wants more than a response.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::config::Reject;
-use crate::endpoints::AnyEndpoint;
+use crate::endpoints::{AnyEndpoint, Stage};
 use crate::endpoints::events::{self, EventStream};
 use crate::endpoints::topic;
 use crate::http::Response;
 use crate::http::response::Envelope;
 use crate::hub::{
-    ClientId, CorrelationId, Membership, PublishError, Start, Subscription, TopicName,
+    CorrelationId, Membership, PublishError, Start, Subscription, TopicName,
 };
-use crate::net::Transport;
-use crate::ws::{Session, SessionEnd, handshake};
+use crate::net::{Peer, Transport};
+use crate::ws::{Session, handshake};
 
 use super::reader::Reader;
 use super::request::Request;
@@ -37,20 +35,6 @@ enum Protocol {
 enum Partner {
     Endpoint(Rc<dyn AnyEndpoint>),
     Topic { topic: TopicName, may_publish: bool },
-}
-
-/// What takes a connection over.
-pub(super) enum Takeover {
-    /// A session with an endpoint.
-    Endpoint(Session, Rc<dyn AnyEndpoint>),
-    /// What is with a topic.
-    Topic(Pin<Box<dyn Future<Output = SessionEnd>>>),
-}
-
-/// What the log calls a client, also when it is gone.
-pub(super) struct Name {
-    pub(super) client: ClientId,
-    pub(super) correlation: CorrelationId,
 }
 
 impl Opening {
@@ -86,12 +70,12 @@ impl Opening {
         head_end: usize,
         request: &Request,
         context: &Context,
-    ) -> Option<(Name, Takeover)> {
+    ) -> Option<Stage> {
         let correlation = request.correlation.clone();
-        let correlation = correlation.unwrap_or_else(|| context.correlations.client_id());
+        let correlation = correlation.unwrap_or_else(|| context.correlations.fresh());
         let now = reader.transport().timer().now();
         // First, so that nothing is missed that is published once the client knows it is heard.
-        let joined = match context.hub.join(correlation.clone(), self.hears, now).await {
+        let joined = match context.hub.join(correlation, self.hears, now).await {
             Ok(joined) => joined,
             Err(PublishError::HubGone) => return None,
             Err(PublishError::TooManyTopics(error)) => {
@@ -103,20 +87,19 @@ impl Opening {
                 return None;
             }
         };
-        let name = Name { client: joined.0.client.id, correlation };
-        let response = self.protocol.response(&name.correlation, joined.0.sequence(), request);
+        let client = joined.0.client.clone();
+        let response = self.protocol.response(&client.correlation, joined.0.sequence(), request);
         if !write_all(reader.transport(), &response, &context.config).await {
             return None;
         }
         log::info!(
             target: "falconet::client",
-            client:% = name.client, address:% = request.peer, path = &*request.path,
-            correlation:% = name.correlation, request = &*request.id;
+            client:% = client.id, address:% = request.peer, path = &*request.path,
+            correlation:% = client.correlation, request = &*request.id;
             "new connection"
         );
         let (transport, early) = reader.into_parts(head_end);
-        let takeover = self.protocol.begin(transport, early, joined, request, context);
-        Some((name, takeover))
+        Some(self.protocol.begin(transport, early, joined, request.peer, context))
     }
 }
 
@@ -125,7 +108,7 @@ impl Protocol {
     fn response(&self, correlation: &CorrelationId, sequence: u64, request: &Request) -> Vec<u8> {
         match self {
             Self::WebSocket { accept, .. } => {
-                handshake::response(accept, correlation.as_str(), &request.id).into_bytes()
+                handshake::response(accept, correlation, &request.id).into_bytes()
             }
             Self::Events => events::response(correlation, sequence).encode(&request.envelope()),
         }
@@ -136,23 +119,21 @@ impl Protocol {
         transport: Transport,
         early: Vec<u8>,
         joined: (Subscription, Membership),
-        request: &Request,
+        peer: Peer,
         context: &Context,
-    ) -> Takeover {
-        let config = context.config.clone();
+    ) -> Stage {
+        let commons = context.commons.clone();
         match self {
             Self::Events => {
                 let encoder = context.encoder.clone();
-                let stream = EventStream::new(transport, joined, encoder, config);
-                Takeover::Topic(Box::pin(stream.run()))
+                EventStream::new(transport, peer, joined, encoder, commons).begin()
             }
             Self::WebSocket { partner, .. } => {
-                let hub = context.hub.clone();
-                let session = Session::begin(transport, early, request.peer, joined, hub, config);
+                let session = Session::begin(transport, early, peer, joined, commons);
                 match partner {
-                    Partner::Endpoint(endpoint) => Takeover::Endpoint(session, endpoint),
+                    Partner::Endpoint(endpoint) => endpoint.begin(session),
                     Partner::Topic { topic, may_publish } => {
-                        Takeover::Topic(Box::pin(topic::converse(session, topic, may_publish)))
+                        topic::converse(session, topic, may_publish)
                     }
                 }
             }

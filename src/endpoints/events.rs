@@ -8,13 +8,14 @@ use std::task::{Context, Poll, ready};
 
 use base64ct::{Base64, Encoding};
 
-use crate::config::{Config, SlowConsumer};
+use crate::config::SlowConsumer;
 use crate::http::Response;
 use crate::hub::{CorrelationId, Delivery, Membership, Subscription};
-use crate::net::Transport;
+use crate::net::{Peer, Transport};
 use crate::ws::frame::{CloseReason, Frame};
-use crate::ws::{Outlet, SessionEnd};
+use crate::ws::{Commons, Outlet, SessionEnd};
 
+use super::Stage;
 use super::topic::EVENT_STREAM;
 
 /// The head of the response that the events follow: those after the message of number `sequence`.
@@ -30,7 +31,9 @@ pub(crate) struct EventStream {
     outlet: Outlet,
     subscription: Subscription,
     encoder: Encoder,
-    ignored_bytes: usize,
+    commons: Rc<Commons>,
+    peer: Peer,
+    ignored_bytes: u32,
     _membership: Membership,
 }
 
@@ -38,25 +41,34 @@ impl EventStream {
     /// A stream on a connection whose response head has been sent.
     pub(crate) fn new(
         transport: Transport,
+        peer: Peer,
         (subscription, membership): (Subscription, Membership),
         encoder: Encoder,
-        config: Rc<Config>,
+        commons: Rc<Commons>,
     ) -> Self {
-        let outlet = Outlet::new(transport, subscription.client.clone(), config);
-        Self { outlet, subscription, encoder, ignored_bytes: 0, _membership: membership }
+        let outlet = Outlet::new(transport, subscription.client.clone());
+        let ignored_bytes = 0;
+        Self { outlet, subscription, encoder, commons, peer, ignored_bytes, _membership: membership }
     }
 
     /// Sends what is published until the client leaves or must go.
-    pub(crate) async fn run(mut self) -> SessionEnd {
-        let end = poll_fn(|cx| self.poll_end(cx)).await;
-        if let SessionEnd::Evicted(_) = end {
-            let timeouts = self.outlet.config().timeouts.clone();
-            let timer = self.outlet.transport().timer();
-            let deadline = timer.sleep(Some(timeouts.close_handshake));
-            timer.until(deadline, self.say_the_rest()).await;
-            self.outlet.transport().see_off(timeouts.linger).await;
-        }
-        end
+    pub(crate) fn begin(mut self) -> Stage {
+        Stage::last(async move {
+            let end = poll_fn(|cx| self.poll_end(cx)).await;
+            if let SessionEnd::Evicted(_) = end {
+                // Boxed, so that who listens holds no room for it.
+                Box::pin(self.finish()).await;
+            }
+            end.log(self.outlet.client(), self.peer);
+        })
+    }
+
+    async fn finish(&mut self) {
+        let timeouts = self.commons.config.timeouts.clone();
+        let timer = self.outlet.transport().timer();
+        let deadline = timer.sleep(Some(timeouts.close_handshake));
+        timer.until(deadline, self.say_the_rest()).await;
+        self.outlet.transport().see_off(timeouts.linger).await;
     }
 
     /// Sends what was published before, if it is the hub that ends the stream and the client lives.
@@ -86,7 +98,7 @@ impl EventStream {
         while self.ignored_bytes < MAX_IGNORED_BYTES {
             match ready!(self.outlet.transport().poll_recv_with(cx, <[u8]>::len)) {
                 Ok(0) | Err(_) => break,
-                Ok(count) => self.ignored_bytes += count,
+                Ok(count) => self.ignored_bytes += count as u32,
             }
         }
         Poll::Ready(())
@@ -112,7 +124,7 @@ impl EventStream {
             // It says nothing, so its sign of life is that it has taken what was sent before; TCP gives
             // up on who is not there to take anything.
             self.subscription.client.seen(self.outlet.transport().timer().now());
-            let closes = self.outlet.config().topics.slow_consumer == SlowConsumer::Close;
+            let closes = self.commons.config.topics.slow_consumer == SlowConsumer::Close;
             if closes && matches!(delivery, Delivery::Lagged(_)) {
                 return Poll::Ready(Err(SessionEnd::Evicted(CloseReason::SLOW_CONSUMER)));
             }
@@ -203,7 +215,7 @@ fn encode_base64(buffer: &mut String, bytes: &[u8]) {
 /// What an event of one line takes beside its payload.
 const FIELDS_BYTES: usize = 48;
 /// How much of a client that should only listen is ignored; then it is let go.
-const MAX_IGNORED_BYTES: usize = 64 * 1024;
+const MAX_IGNORED_BYTES: u32 = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

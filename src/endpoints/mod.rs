@@ -6,6 +6,8 @@ pub(crate) mod topic;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use crate::ws::{Session, SessionEnd};
 
@@ -50,11 +52,41 @@ impl<F: AsyncFn(Session) -> SessionEnd> Endpoint for F {
 
 /// [`Endpoint`], boxed, so that endpoints of all types can stand in one table.
 pub(crate) trait AnyEndpoint {
-    fn serve_boxed(&self, session: Session) -> Pin<Box<dyn Future<Output = SessionEnd> + '_>>;
+    fn begin(self: Rc<Self>, session: Session) -> Stage;
 }
 
-impl<E: Endpoint> AnyEndpoint for E {
-    fn serve_boxed(&self, session: Session) -> Pin<Box<dyn Future<Output = SessionEnd> + '_>> {
-        Box::pin(self.serve(session))
+impl<E: Endpoint + 'static> AnyEndpoint for E {
+    fn begin(self: Rc<Self>, session: Session) -> Stage {
+        Stage::last(async move { session.serve_with(async |session| self.serve(session).await).await })
+    }
+}
+
+/// A connection from here on: its opening, or what it does then. What one stage needed is gone when the
+/// next begins.
+pub(crate) struct Stage(Pin<Box<dyn Future<Output = Option<Stage>>>>);
+
+impl Stage {
+    /// A stage that says what comes next.
+    pub(crate) fn new(stage: impl Future<Output = Option<Self>> + 'static) -> Self {
+        Self(Box::pin(stage))
+    }
+
+    /// A stage after which all is done.
+    pub(crate) fn last(stage: impl Future<Output = ()> + 'static) -> Self {
+        Self::new(async {
+            stage.await;
+            None
+        })
+    }
+}
+
+impl Future for Stage {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(next) = ready!(self.0.as_mut().poll(cx)) {
+            *self = next;
+        }
+        Poll::Ready(())
     }
 }

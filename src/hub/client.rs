@@ -1,9 +1,10 @@
 //! The hub's record of one client, which its session shares.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::config::Timeouts;
 use crate::ws::frame::{CloseCode, CloseReason, Frame};
 
-use super::topic::TopicName;
+use super::log::Log;
 
 /// Names one client for as long as the server runs. Slots are reused, generations are not, so the id
 /// of a client that left never means a newer one.
@@ -30,25 +31,42 @@ impl fmt::Display for ClientId {
 
 /// Ties together the connections of one person or program: all that came with the same id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CorrelationId(Rc<str>);
+pub struct CorrelationId(Id);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Id {
+    /// 16 hexadecimal digits, as the server makes them: most clients bring none, and this needs no
+    /// memory of its own.
+    Number(u64),
+    Text(Rc<str>),
+}
 
 impl CorrelationId {
     /// Reads an id: 1 to 64 of `A–Z a–z 0–9 . _ -`, which can stand in headers and log lines.
     pub fn new(id: &str) -> Option<Self> {
         let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let fits = (1..=MAX_CORRELATION_BYTES).contains(&id.len());
-        (fits && id.bytes().all(harmless)).then(|| Self(id.into()))
+        let number = || u64::from_str_radix(id, 16).ok().map(Self::from);
+        (fits && id.bytes().all(harmless)).then(|| {
+            // A number said in any other way is another id.
+            number().filter(|number| number.to_string() == id).unwrap_or(Self(Id::Text(id.into())))
+        })
     }
+}
 
-    /// The id.
-    pub fn as_str(&self) -> &str {
-        &self.0
+impl From<u64> for CorrelationId {
+    /// The id of 16 hexadecimal digits that is this number.
+    fn from(number: u64) -> Self {
+        Self(Id::Number(number))
     }
 }
 
 impl fmt::Display for CorrelationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match &self.0 {
+            Id::Number(number) => write!(f, "{number:016x}"),
+            Id::Text(text) => f.write_str(text),
+        }
     }
 }
 
@@ -56,17 +74,18 @@ impl fmt::Display for CorrelationId {
 pub(crate) struct Client {
     pub(crate) id: ClientId,
     pub(crate) correlation: CorrelationId,
-    /// The topic it is subscribed to, and where it stands among the subscribers.
-    pub(super) topic: Option<TopicName>,
+    /// The log of the topic it is subscribed to, and where it stands among the subscribers.
+    pub(super) log: Option<Log>,
     pub(super) place: Cell<u32>,
     pub(crate) bell: Bell,
-    mailbox: RefCell<VecDeque<Frame>>,
-    eviction: Cell<Option<Eviction>>,
-    last_seen: Cell<Instant>,
-    last_ping: Cell<Instant>,
-    write_blocked_since: Cell<Option<Instant>>,
-    message_started: Cell<Option<Instant>>,
-    alarm: Rc<Alarm>,
+    // Boxed, for hardly anybody has any.
+    mailbox: Cell<Option<Box<VecDeque<Frame>>>>,
+    eviction: OnceCell<Box<Eviction>>,
+    last_seen: Cell<Moment>,
+    last_ping: Cell<Moment>,
+    write_blocked_since: Cell<Option<Moment>>,
+    message_started: Cell<Option<Moment>>,
+    watch: Rc<Watch>,
 }
 
 /// That a client must go, and how.
@@ -81,55 +100,60 @@ impl Client {
     pub(super) fn new(
         id: ClientId,
         correlation: CorrelationId,
-        topic: Option<TopicName>,
+        log: Option<Log>,
         now: Instant,
-        alarm: Rc<Alarm>,
+        watch: Rc<Watch>,
     ) -> Self {
+        let now = watch.moment(now);
         Self {
             id,
             correlation,
-            topic,
+            log,
             place: Cell::new(0),
             bell: Bell::default(),
-            mailbox: RefCell::default(),
-            eviction: Cell::new(None),
+            mailbox: Cell::default(),
+            eviction: OnceCell::new(),
             last_seen: Cell::new(now),
             last_ping: Cell::new(now),
             write_blocked_since: Cell::new(None),
             message_started: Cell::new(None),
-            alarm,
+            watch,
         }
     }
 
-    /// Notes that bytes have come.
-    pub(crate) fn seen(&self, now: Instant) {
+    /// Notes that bytes have come, and says when that was.
+    pub(crate) fn seen(&self, now: Instant) -> Moment {
+        let now = self.watch.moment(now);
         self.last_seen.set(now);
+        now
     }
 
     /// Notes that a write is blocked.
-    pub(crate) fn write_blocked(&self, now: Instant, timeouts: &Timeouts) {
-        self.write_blocked_since.set(Some(now));
-        self.watch(Some(now), timeouts.write);
+    pub(crate) fn write_blocked(&self, now: Instant) {
+        let since = Some(self.watch.moment(now));
+        self.write_blocked_since.set(since);
+        self.set_alarm(since, self.watch.timeouts.write);
     }
 
     /// Notes that no write is blocked any more. Nothing was read meanwhile, so an unfinished message
     /// has its time again.
-    pub(crate) fn write_unblocked(&self, now: Instant, timeouts: &Timeouts) {
+    pub(crate) fn write_unblocked(&self, now: Instant) {
+        let now = self.watch.moment(now);
         self.write_blocked_since.set(None);
         self.message_started.set(self.message_started.get().map(|_| now));
-        self.watch(self.message_started.get(), timeouts.message);
+        self.set_alarm(self.message_started.get(), self.watch.timeouts.message);
     }
 
-    /// Notes since when a message is unfinished, if one is.
-    pub(crate) fn set_message_started(&self, since: Option<Instant>, timeouts: &Timeouts) {
-        if self.message_started.replace(since).is_none() {
-            self.watch(since, timeouts.message);
-        }
+    /// Notes that a message has begun.
+    pub(crate) fn message_began(&self, now: Instant) {
+        let since = Some(self.watch.moment(now));
+        self.message_started.set(since);
+        self.set_alarm(since, self.watch.timeouts.message);
     }
 
-    /// Since when a message is unfinished.
-    pub(crate) fn message_started(&self) -> Option<Instant> {
-        self.message_started.get()
+    /// Notes that no message is unfinished any more.
+    pub(crate) fn message_ended(&self) {
+        self.message_started.set(None);
     }
 
     /// Has the session closed for `reason`; the first reason stands.
@@ -144,45 +168,44 @@ impl Client {
 
     /// Why the session must close, if it must.
     pub(crate) fn eviction(&self) -> Option<Eviction> {
-        self.eviction.get()
+        self.eviction.get().map(|eviction| **eviction)
     }
 
     /// Puts a frame into the mailbox; false if it is full.
     pub(super) fn deliver(&self, frame: Frame) -> bool {
-        let mut mailbox = self.mailbox.borrow_mut();
+        let mut mailbox = self.mailbox.take().unwrap_or_default();
         let room = mailbox.len() < MAILBOX_FRAMES;
         if room {
             mailbox.push_back(frame);
             self.bell.ring();
         }
+        self.mailbox.set(Some(mailbox));
         room
     }
 
     /// Takes the next frame out of the mailbox.
     pub(crate) fn take_mail(&self) -> Option<Frame> {
-        let mut mailbox = self.mailbox.borrow_mut();
+        let mut mailbox = self.mailbox.take()?;
         let frame = mailbox.pop_front();
-        if mailbox.is_empty() {
-            *mailbox = VecDeque::new();
-        }
+        self.mailbox.set(Some(mailbox).filter(|mailbox| !mailbox.is_empty()));
         frame
     }
 
     /// Sends a Ping. With the mailbox full there is traffic enough to find a dead peer by.
     pub(super) fn ping(&self, now: Instant) {
-        self.last_ping.set(now);
+        self.last_ping.set(self.watch.moment(now));
         self.deliver(Frame::ping());
     }
 
     /// Why the client must be given up at `now`, if it must.
-    pub(super) fn expired(&self, now: Instant, timeouts: &Timeouts) -> Option<CloseReason> {
-        let passed =
-            |since: Option<Instant>, limit| deadline(since, limit).is_some_and(|at| at <= now);
+    pub(super) fn expired(&self, now: Instant) -> Option<CloseReason> {
+        let timeouts = &self.watch.timeouts;
+        let passed = |since, limit| self.watch.deadline(since, limit).is_some_and(|at| at <= now);
         if passed(self.write_blocked_since.get(), timeouts.write) {
             Some(CloseReason::new(CloseCode::Policy, "not reading"))
         } else if passed(self.message_being_read(), timeouts.message) {
             Some(CloseReason::new(CloseCode::Policy, "message unfinished"))
-        } else if passed(Some(self.last_seen.get()), timeouts.idle) && self.was_asked(timeouts) {
+        } else if passed(Some(self.last_seen.get()), timeouts.idle) && self.was_asked() {
             Some(CloseReason::new(CloseCode::Policy, "idle timeout"))
         } else {
             None
@@ -190,26 +213,28 @@ impl Client {
     }
 
     /// Whether it is time to ask for a sign of life.
-    pub(super) fn is_silent(&self, now: Instant, timeouts: &Timeouts) -> bool {
-        self.ping_due(timeouts).is_some_and(|due| due <= now)
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        self.ping_due().is_some_and(|due| due <= now)
     }
 
     /// When the next sweep could find something to do here.
-    pub(super) fn due(&self, timeouts: &Timeouts) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         if self.eviction.get().is_some() {
             return None;
         }
+        let timeouts = &self.watch.timeouts;
         let deadlines = [
-            self.ping_due(timeouts),
-            deadline(Some(self.last_seen.get()), timeouts.idle),
-            deadline(self.write_blocked_since.get(), timeouts.write),
-            deadline(self.message_being_read(), timeouts.message),
+            self.ping_due(),
+            self.watch.deadline(Some(self.last_seen.get()), timeouts.idle),
+            self.watch.deadline(self.write_blocked_since.get(), timeouts.write),
+            self.watch.deadline(self.message_being_read(), timeouts.message),
         ];
         deadlines.into_iter().flatten().min()
     }
 
     /// Lets every running deadline start again.
     pub(super) fn refresh(&self, now: Instant) {
+        let now = self.watch.moment(now);
         self.last_seen.set(now);
         for since in [&self.write_blocked_since, &self.message_started] {
             since.set(since.get().map(|_| now));
@@ -217,38 +242,76 @@ impl Client {
     }
 
     /// Since when a message is unfinished that we would read.
-    fn message_being_read(&self) -> Option<Instant> {
+    fn message_being_read(&self) -> Option<Moment> {
         self.message_started.get().filter(|_| self.write_blocked_since.get().is_none())
     }
 
     /// Whether it has had a Ping to answer since it was last seen; without pings silence is enough.
     /// Sweeps are some time apart: the one that finds the idle timeout over may be the first since the
     /// Ping was due.
-    fn was_asked(&self, timeouts: &Timeouts) -> bool {
-        timeouts.ping_every.is_none() || self.last_ping.get() > self.last_seen.get()
+    fn was_asked(&self) -> bool {
+        self.watch.timeouts.ping_every.is_none() || self.last_ping.get() > self.last_seen.get()
     }
 
-    fn ping_due(&self, timeouts: &Timeouts) -> Option<Instant> {
-        deadline(Some(self.last_seen.get().max(self.last_ping.get())), timeouts.ping_every)
+    fn ping_due(&self) -> Option<Instant> {
+        let last = self.last_seen.get().max(self.last_ping.get());
+        self.watch.deadline(Some(last), self.watch.timeouts.ping_every)
     }
 
     fn set_eviction(&self, eviction: Eviction) {
-        if self.eviction.get().is_none() {
-            self.eviction.set(Some(eviction));
+        if self.eviction.set(Box::new(eviction)).is_ok() {
             self.bell.ring();
         }
     }
 
-    fn watch(&self, since: Option<Instant>, limit: Option<Duration>) {
-        if let Some(due) = deadline(since, limit) {
-            self.alarm.set_at_latest(due);
+    fn set_alarm(&self, since: Option<Moment>, limit: Option<Duration>) {
+        if let Some(due) = self.watch.deadline(since, limit) {
+            self.watch.alarm.set_at_latest(due);
         }
     }
 }
 
-/// When `limit` is over; never if either is missing.
-fn deadline(since: Option<Instant>, limit: Option<Duration>) -> Option<Instant> {
-    since?.checked_add(limit?)
+/// A time in nanoseconds since the hub was opened: half as large as an `Instant`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(NonZeroU64);
+
+impl Moment {
+    /// So much later.
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        // In 64 bits they last for 584 years.
+        let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+        Self(self.0.saturating_add(seconds).saturating_add(duration.subsec_nanos().into()))
+    }
+}
+
+impl Default for Moment {
+    /// When the hub was opened.
+    fn default() -> Self {
+        Self(NonZeroU64::MIN)
+    }
+}
+
+/// What the sweep goes by: since when, how long, and when it is due.
+pub(crate) struct Watch {
+    opened: Instant,
+    pub(super) timeouts: Timeouts,
+    pub(crate) alarm: Alarm,
+}
+
+impl Watch {
+    pub(super) fn new(timeouts: Timeouts) -> Self {
+        Self { opened: Instant::now(), timeouts, alarm: Alarm::default() }
+    }
+
+    fn moment(&self, at: Instant) -> Moment {
+        Moment::default().after(at.saturating_duration_since(self.opened))
+    }
+
+    /// When `limit` is over; never if either is missing.
+    fn deadline(&self, since: Option<Moment>, limit: Option<Duration>) -> Option<Instant> {
+        let since = Duration::from_nanos(since?.0.get() - 1);
+        self.opened.checked_add(since)?.checked_add(limit?)
+    }
 }
 
 /// Calls one task: a flag that says there is something to look at, and whom to wake.

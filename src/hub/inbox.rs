@@ -12,7 +12,7 @@ use futures_lite::future;
 use crate::config::{Timeouts, Topics};
 use crate::ws::frame::{CloseReason, Frame, Message};
 
-use super::client::{Alarm, ClientId, CorrelationId};
+use super::client::{Alarm, Client, ClientId, CorrelationId, Watch};
 use super::log::{Publication, Start, Subscription};
 use super::reply::{Reply, reply};
 use super::topic::{TopicCensus, TopicName};
@@ -22,9 +22,12 @@ use super::{Census, Hub, Published, TooManyTopics};
 ///
 /// Its calls wait while the hub's inbox is full, which is backpressure for whoever calls.
 #[derive(Clone)]
-pub struct HubHandle {
+pub struct HubHandle(Rc<Way>);
+
+/// One for all handles, since every client has one.
+struct Way {
     inbox: Sender<Command>,
-    alarm: Rc<Alarm>,
+    watch: Rc<Watch>,
 }
 
 /// What the hub can be told and asked. A `Reply` is where the answer goes.
@@ -55,12 +58,12 @@ struct Joining {
 /// Opens a hub's inbox; [`run`] serves it.
 pub(crate) fn open(timeouts: Timeouts, limits: Topics) -> (HubHandle, HubTask) {
     let (inbox, commands) = async_channel::bounded(INBOX_COMMANDS);
-    let alarm = Rc::new(Alarm::default());
     // Whoever is behind no further than this has lost nothing.
     let publishes_per_turn = (limits.log_messages / 2).clamp(1, PUBLISHES_PER_TURN);
-    let hub = Hub::new(timeouts, limits, alarm.clone());
+    let hub = Hub::new(timeouts, limits);
+    let way = Way { inbox, watch: hub.watch.clone() };
     let task = HubTask { hub, commands, waiting: Vec::new(), publishes_per_turn };
-    (HubHandle { inbox, alarm }, task)
+    (HubHandle(Rc::new(way)), task)
 }
 
 /// The hub and its inbox.
@@ -339,7 +342,7 @@ impl HubHandle {
 
     /// When the next sweep is due.
     pub(crate) fn alarm(&self) -> &Alarm {
-        &self.alarm
+        &self.0.watch.alarm
     }
 
     /// Takes a client in; it is a member until its [`Membership`] is dropped.
@@ -351,7 +354,7 @@ impl HubHandle {
     ) -> Result<(Subscription, Membership), PublishError> {
         let joining = Joining { correlation, topic, now };
         let subscription = self.ask(|reply| Command::Join(joining, reply)).await??;
-        let membership = Membership { hub: self.clone(), id: subscription.client.id };
+        let membership = Membership { hub: self.clone(), client: subscription.client.clone() };
         Ok((subscription, membership))
     }
 
@@ -365,7 +368,7 @@ impl HubHandle {
 
     /// Boxed, so that its code is there once and not with each kind of question.
     fn tell(&self, command: Command) -> Pin<Box<dyn Future<Output = Result<(), HubGone>> + '_>> {
-        Box::pin(async move { self.inbox.send(command).await.map_err(|_| HubGone) })
+        Box::pin(async move { self.0.inbox.send(command).await.map_err(|_| HubGone) })
     }
 
     async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Command) -> Result<T, HubGone> {
@@ -378,14 +381,21 @@ impl HubHandle {
 /// That a client is in the hub; dropping it, however the session ends, takes the client out.
 pub(crate) struct Membership {
     hub: HubHandle,
-    id: ClientId,
+    client: Rc<Client>,
+}
+
+impl Membership {
+    /// The hub it is in.
+    pub(crate) fn hub(&self) -> &HubHandle {
+        &self.hub
+    }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        if self.hub.inbox.try_send(Command::Leave(self.id)).is_err() {
+        if self.hub.0.inbox.try_send(Command::Leave(self.client.id)).is_err() {
             // The inbox is full: a sweep finds that nobody shares the client's record any more.
-            self.hub.alarm.set_at_latest(Instant::now());
+            self.hub.alarm().set_at_latest(Instant::now());
         }
     }
 }

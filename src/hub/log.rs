@@ -12,6 +12,7 @@ use crate::config::Topics;
 use crate::ws::frame::Frame;
 
 use super::client::Client;
+use super::topic::TopicName;
 
 /// One message of a topic, encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +30,13 @@ impl Publication {
     }
 }
 
-/// The newest messages of a topic, numbered from 1 in the order they came.
-#[derive(Default)]
-pub(super) struct Log {
-    entries: Rc<RefCell<Entries>>,
+/// The newest messages of a topic, numbered from 1 in the order they came. Clones share them.
+#[derive(Clone)]
+pub(super) struct Log(Rc<Shared>);
+
+struct Shared {
+    topic: TopicName,
+    entries: RefCell<Entries>,
 }
 
 struct Entries {
@@ -51,10 +55,20 @@ impl Default for Entries {
 }
 
 impl Log {
+    /// A log with nothing in it.
+    pub(super) fn new(topic: TopicName) -> Self {
+        Self(Rc::new(Shared { topic, entries: RefCell::default() }))
+    }
+
+    /// The topic whose messages these are.
+    pub(super) fn topic(&self) -> &TopicName {
+        &self.0.topic
+    }
+
     /// Appends a message; the oldest that neither a slow subscriber nor a late one may ask for fall off.
     /// Returns its number.
     pub(super) fn append(&self, publication: Publication, limits: &Topics) -> u64 {
-        let mut entries = self.entries.borrow_mut();
+        let mut entries = self.0.entries.borrow_mut();
         entries.bytes += publication.cost();
         entries.kept.push_back(publication);
         entries.next += 1;
@@ -66,38 +80,38 @@ impl Log {
 
     /// Drops the oldest message.
     pub(super) fn drop_oldest(&self) {
-        self.entries.borrow_mut().drop_oldest();
+        self.0.entries.borrow_mut().drop_oldest();
     }
 
     /// Lets who comes later find nothing of what there is.
     pub(super) fn clear(&self) {
-        let mut entries = self.entries.borrow_mut();
+        let mut entries = self.0.entries.borrow_mut();
         entries.retained_from = entries.next;
     }
 
     /// How many messages are kept.
     pub(super) fn len(&self) -> usize {
-        self.entries.borrow().kept.len()
+        self.0.entries.borrow().kept.len()
     }
 
     /// What the kept messages cost.
     pub(super) fn bytes(&self) -> usize {
-        self.entries.borrow().bytes
+        self.0.entries.borrow().bytes
     }
 
     /// The number of the last message; 0 before the first.
     pub(super) fn last(&self) -> u64 {
-        self.entries.borrow().next - 1
+        self.0.entries.borrow().next - 1
     }
 
     /// Whether anything is retained for who comes later.
     pub(super) fn is_retaining(&self, limits: &Topics) -> bool {
-        self.entries.borrow().is_retaining(limits)
+        self.0.entries.borrow().is_retaining(limits)
     }
 
     /// The last message and its number, if it is retained.
     pub(super) fn retained_last(&self, limits: &Topics) -> Option<(u64, Publication)> {
-        let entries = self.entries.borrow();
+        let entries = self.0.entries.borrow();
         let last = entries.kept.back().filter(|_| entries.is_retaining(limits))?;
         Some((entries.next - 1, last.clone()))
     }
@@ -164,14 +178,10 @@ pub(crate) enum Start {
     After(u64),
 }
 
-/// What a session has of the hub: its record, and a cursor in a topic's log.
+/// What a session has of the hub: its record, and a cursor in the log of the topic it is subscribed to.
 pub(crate) struct Subscription {
     pub(crate) client: Rc<Client>,
-    topic: Option<Cursor>,
-}
-
-struct Cursor {
-    entries: Rc<RefCell<Entries>>,
+    /// The number of the next message.
     next: u64,
 }
 
@@ -187,24 +197,18 @@ pub(crate) enum Delivery {
 }
 
 impl Subscription {
-    /// A subscription of `client` to nothing: it gets its mail.
-    pub(super) fn to_nothing(client: Rc<Client>) -> Self {
-        Self { client, topic: None }
-    }
-
-    /// A cursor in `log`.
-    pub(super) fn new(log: &Log, client: Rc<Client>, start: Start, limits: &Topics) -> Self {
-        let next = log.entries.borrow().start(start, limits);
-        let cursor = Cursor { entries: log.entries.clone(), next };
+    /// A cursor of `client` in the log it is subscribed to, if it is to one.
+    pub(super) fn new(client: Rc<Client>, start: Start, limits: &Topics) -> Self {
+        let next = client.log.as_ref().map_or(1, |log| log.0.entries.borrow().start(start, limits));
         if start != Start::Live {
             client.bell.ring();
         }
-        Self { client, topic: Some(cursor) }
+        Self { client, next }
     }
 
-    /// The number of the message before the next one.
+    /// The number of the message before the next one; 0 for who is subscribed to nothing.
     pub(crate) fn sequence(&self) -> u64 {
-        self.topic.as_ref().map_or(0, |cursor| cursor.next - 1)
+        self.next - 1
     }
 
     /// Takes what is next for this client: its mail first, then the log.
@@ -212,17 +216,16 @@ impl Subscription {
         if let Some(frame) = self.client.take_mail() {
             return Some(Delivery::Mail(frame));
         }
-        let cursor = self.topic.as_mut()?;
-        let entries = cursor.entries.borrow();
+        let entries = self.client.log.as_ref()?.0.entries.borrow();
         let first = entries.first();
-        if cursor.next < first {
-            let lost = first - cursor.next;
-            cursor.next = first;
+        if self.next < first {
+            let lost = first - self.next;
+            self.next = first;
             return Some(Delivery::Lagged(lost));
         }
-        let publication = entries.kept.get((cursor.next - first) as usize)?;
-        cursor.next += 1;
-        Some(Delivery::Published(cursor.next - 1, publication.frame.clone()))
+        let publication = entries.kept.get((self.next - first) as usize)?;
+        self.next += 1;
+        Some(Delivery::Published(self.next - 1, publication.frame.clone()))
     }
 }
 

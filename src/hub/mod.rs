@@ -19,11 +19,12 @@ use slab::Slab;
 use crate::config::{Timeouts, Topics};
 use crate::ws::frame::{CloseReason, Frame};
 
-pub(crate) use client::{Alarm, Bell, Client, Eviction};
+pub(crate) use client::{Bell, Client, Eviction, Moment, Watch};
 pub use client::{ClientId, CorrelationId};
 pub use inbox::{HubGone, HubHandle, PublishError};
 pub(crate) use inbox::{Membership, open};
 pub(crate) use log::{Delivery, Publication, Start, Subscription};
+use log::Log;
 use topic::Topic;
 pub use topic::{TopicCensus, TopicName, TopicNameError};
 
@@ -34,9 +35,8 @@ pub(crate) struct Hub {
     topics: BTreeMap<TopicName, Topic>,
     /// What the messages of all topics cost.
     bytes: usize,
-    timeouts: Timeouts,
     limits: Topics,
-    alarm: Rc<Alarm>,
+    watch: Rc<Watch>,
     draining: Option<CloseReason>,
 }
 
@@ -72,16 +72,16 @@ impl fmt::Display for TooManyTopics {
 }
 
 impl Hub {
-    /// A hub with nobody in it and the topic `broadcast`. Its alarm tells when the next sweep is due.
-    pub(crate) fn new(timeouts: Timeouts, limits: Topics, alarm: Rc<Alarm>) -> Self {
+    /// A hub with nobody in it and the topic `broadcast`. Its watch tells when the next sweep is due.
+    pub(crate) fn new(timeouts: Timeouts, limits: Topics) -> Self {
+        let broadcast = TopicName::broadcast();
         Self {
             clients: Slab::new(),
             joins: 0,
-            topics: BTreeMap::from([(TopicName::broadcast(), Topic::default())]),
+            topics: BTreeMap::from([(broadcast.clone(), Topic::new(broadcast))]),
             bytes: 0,
-            timeouts,
             limits,
-            alarm,
+            watch: Rc::new(Watch::new(timeouts)),
             draining: None,
         }
     }
@@ -96,33 +96,27 @@ impl Hub {
         topic: Option<(TopicName, Start)>,
         now: Instant,
     ) -> Result<Subscription, TooManyTopics> {
-        let (mut topic, start) = topic.unzip();
-        if let Some(name) = &mut topic {
-            self.topic(name)?;
-            // One name for all who are subscribed.
-            *name = self.topics.get_key_value(name).map_or(name.clone(), |(name, _)| name.clone());
+        let slot = self.clients.vacant_key() as u32;
+        let (mut place, mut log) = (0, None);
+        if let Some((name, _)) = &topic {
+            let topic = self.topic(name)?;
+            place = topic.subscribers.len() as u32;
+            topic.subscribers.push(slot);
+            log = Some(topic.log.clone());
         }
         self.joins += 1;
-        let entry = self.clients.vacant_entry();
-        let slot = entry.key() as u32;
         let id = ClientId { slot, generation: self.joins };
-        let client = Rc::new(Client::new(id, correlation, topic, now, self.alarm.clone()));
+        let client = Rc::new(Client::new(id, correlation, log, now, self.watch.clone()));
+        client.place.set(place);
+        self.clients.insert(client.clone());
         if let Some(reason) = self.draining {
             client.evict(reason);
         }
-        entry.insert(client.clone());
-        if let Some(due) = client.due(&self.timeouts) {
-            self.alarm.set_at_latest(due);
+        if let Some(due) = client.due() {
+            self.watch.alarm.set_at_latest(due);
         }
-        let topic = client.topic.as_ref().and_then(|name| self.topics.get_mut(name));
-        Ok(match (topic, start) {
-            (Some(topic), Some(start)) => {
-                client.place.set(topic.subscribers.len() as u32);
-                topic.subscribers.push(slot);
-                Subscription::new(&topic.log, client, start, &self.limits)
-            }
-            _ => Subscription::to_nothing(client),
-        })
+        let start = topic.map_or(Start::Live, |(_, start)| start);
+        Ok(Subscription::new(client, start, &self.limits))
     }
 
     /// Forgets a client; a stale id is nobody's.
@@ -217,7 +211,7 @@ impl Hub {
     /// A sweep long overdue means that this process stood still; then nobody else is to blame, and
     /// everybody starts afresh.
     pub(crate) fn sweep(&mut self, now: Instant) {
-        let overdue = self.alarm.due().map(|due| now.saturating_duration_since(due));
+        let overdue = self.watch.alarm.due().map(|due| now.saturating_duration_since(due));
         let stood_still = overdue.is_some_and(|overdue| overdue > LATE);
         let left = self.clients.iter().filter(|(_, client)| Rc::strong_count(client) == 1);
         for id in left.map(|(_, client)| client.id).collect::<Vec<_>>() {
@@ -228,17 +222,17 @@ impl Hub {
             if stood_still {
                 client.refresh(now);
             }
-            if let Some(reason) = client.expired(now, &self.timeouts) {
+            if let Some(reason) = client.expired(now) {
                 client.give_up(reason);
-            } else if client.is_silent(now, &self.timeouts) {
+            } else if client.is_silent(now) {
                 client.ping(now);
             }
-            next = [next, client.due(&self.timeouts)].into_iter().flatten().min();
+            next = [next, client.due()].into_iter().flatten().min();
         }
         match next {
             // Not more often than this, however the deadlines are spread.
-            Some(next) => self.alarm.set(next.max(now + SWEEP_EVERY)),
-            None => self.alarm.clear(),
+            Some(next) => self.watch.alarm.set(next.max(now + SWEEP_EVERY)),
+            None => self.watch.alarm.clear(),
         }
     }
 
@@ -261,11 +255,11 @@ impl Hub {
         if self.topics.len() >= limit && !self.topics.contains_key(name) {
             return Err(TooManyTopics { limit });
         }
-        Ok(self.topics.entry(name.clone()).or_default())
+        Ok(self.topics.entry(name.clone()).or_insert_with(|| Topic::new(name.clone())))
     }
 
     fn unsubscribe(&mut self, client: &Client) {
-        let Some(name) = &client.topic else { return };
+        let Some(name) = client.log.as_ref().map(Log::topic) else { return };
         let Some(topic) = self.topics.get_mut(name) else { return };
         let place = client.place.get() as usize;
         topic.subscribers.swap_remove(place);
@@ -310,7 +304,7 @@ impl Hub {
     fn rest_if_empty(&mut self) {
         if self.clients.is_empty() {
             self.clients = Slab::new();
-            self.alarm.clear();
+            self.watch.alarm.clear();
         }
     }
 

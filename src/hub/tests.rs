@@ -16,7 +16,7 @@ fn hub() -> Hub {
 }
 
 fn hub_with(limits: Topics) -> Hub {
-    Hub::new(Timeouts::default(), limits, Rc::new(Alarm::default()))
+    Hub::new(Timeouts::default(), limits)
 }
 
 fn name(name: &str) -> TopicName {
@@ -95,12 +95,12 @@ fn assert_consistent(hub: &Hub, context: &str) {
     for (name, topic) in &hub.topics {
         for (place, slot) in topic.subscribers.iter().enumerate() {
             let client = &hub.clients[*slot as usize];
-            assert_eq!(client.topic.as_ref(), Some(name), "{context}");
+            assert_eq!(client.log.as_ref().map(Log::topic), Some(name), "{context}");
             assert_eq!(client.place.get() as usize, place, "{context}");
             subscribed += 1;
         }
     }
-    let clients = hub.clients.iter().filter(|(_, client)| client.topic.is_some()).count();
+    let clients = hub.clients.iter().filter(|(_, client)| client.log.is_some()).count();
     assert_eq!(subscribed, clients, "{context}");
 }
 

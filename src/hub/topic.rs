@@ -72,11 +72,17 @@ impl fmt::Display for TopicNameError {
 impl std::error::Error for TopicNameError {}
 
 /// One topic: its log, and who is to be told of it.
-#[derive(Default)]
 pub(super) struct Topic {
     pub(super) log: Log,
     /// The subscribers' slots, in no order.
     pub(super) subscribers: Vec<u32>,
+}
+
+impl Topic {
+    /// A topic without messages and subscribers.
+    pub(super) fn new(name: TopicName) -> Self {
+        Self { log: Log::new(name), subscribers: Vec::new() }
+    }
 }
 
 /// A topic as others may see it.

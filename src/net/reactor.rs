@@ -36,19 +36,14 @@ pub struct Reactor {
     received: RefCell<Vec<u8>>,
 }
 
-/// What is known of one registered socket.
+/// What is known of one registered socket: whether an attempt is worth a system call, and who waits
+/// until one is. One task has a socket, so one waker is enough.
 struct Source {
+    waiting: Option<Waker>,
     generation: u32,
     hung_up: bool,
-    read: Readiness,
-    write: Readiness,
-}
-
-/// Whether an attempt is worth a system call, and who waits until it is.
-#[derive(Default)]
-struct Readiness {
-    ready: bool,
-    waiting: Option<Waker>,
+    readable: bool,
+    writable: bool,
 }
 
 /// Which half of a socket.
@@ -128,15 +123,17 @@ impl Reactor {
         let generation = self.generations.get().wrapping_add(1);
         self.generations.set(generation);
         let key = self.sources.borrow_mut().insert(Source {
+            waiting: None,
             generation,
             hung_up: false,
-            read: Readiness::default(),
+            readable: false,
             // A fresh socket can nearly always be written; if not, the attempt says so.
-            write: Readiness { ready: true, waiting: None },
+            writable: true,
         });
+        let key = key as u32;
         let registration = Registration { reactor: self.clone(), key };
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let data = EventData::new_u64((u64::from(generation) << 32) | key as u64);
+        let data = EventData::new_u64((u64::from(generation) << 32) | u64::from(key));
         epoll::add(&self.epoll, fd, data, interest)?;
         Ok(registration)
     }
@@ -193,14 +190,11 @@ impl Reactor {
         };
         let broken = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
         source.hung_up |= broken;
-        let raise = |half: &mut Readiness, ready: bool| {
-            half.ready |= ready;
-            if ready { half.waiting.take() } else { None }
-        };
-        let reader = raise(&mut source.read, broken || flags.contains(EventFlags::IN));
-        let writer = raise(&mut source.write, broken || flags.contains(EventFlags::OUT));
+        source.readable |= broken || flags.contains(EventFlags::IN);
+        source.writable |= broken || flags.contains(EventFlags::OUT);
+        let waiting = source.waiting.take();
         drop(sources);
-        for waker in [reader, writer].into_iter().flatten() {
+        if let Some(waker) = waiting {
             waker.wake();
         }
     }
@@ -223,68 +217,59 @@ impl Reactor {
 /// when its last descriptor is closed.
 pub(super) struct Registration {
     reactor: Rc<Reactor>,
-    key: usize,
+    key: u32,
 }
 
 impl Registration {
-    /// Is ready when an attempt in `direction` is worth a system call.
+    /// Is ready when an attempt in `direction` is worth a system call. The task that asked last is woken
+    /// when there is news of either direction.
     pub(super) fn poll_ready(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
-        self.with(direction, |_, half| {
-            if half.ready {
-                return (Poll::Ready(()), None);
-            }
-            match &half.waiting {
-                Some(waiting) if waiting.will_wake(cx.waker()) => (Poll::Pending, None),
-                _ => (Poll::Pending, half.waiting.replace(cx.waker().clone())),
-            }
-        })
+        let mut sources = self.reactor.sources.borrow_mut();
+        let source = &mut sources[self.key as usize];
+        if *source.ready(direction) {
+            return Poll::Ready(());
+        }
+        if source.waiting.as_ref().is_none_or(|waiting| !waiting.will_wake(cx.waker())) {
+            let displaced = source.waiting.replace(cx.waker().clone());
+            // Whatever its last waker holds may need the slab.
+            drop(sources);
+            drop(displaced);
+        }
+        Poll::Pending
     }
 
     /// Notes that an attempt would have blocked.
     pub(super) fn blocked(&self, direction: Direction) {
-        self.with(direction, |_, half| {
-            half.ready = false;
-            ((), None)
-        });
+        *self.reactor.sources.borrow_mut()[self.key as usize].ready(direction) = false;
     }
 
     /// Notes that an attempt moved less than it could have: the next one would block, unless the peer
     /// has hung up; then the end is still to be read and no further edge tells of it.
     pub(super) fn fell_short(&self, direction: Direction) {
-        self.with(direction, |hung_up, half| {
-            half.ready = hung_up;
-            ((), None)
-        });
+        let mut sources = self.reactor.sources.borrow_mut();
+        let source = &mut sources[self.key as usize];
+        *source.ready(direction) = source.hung_up;
     }
 
     /// The reactor this is a place of.
     pub(super) fn reactor(&self) -> &Rc<Reactor> {
         &self.reactor
     }
+}
 
-    /// Looks at one half, and drops a displaced waker only after the slab is free again.
-    fn with<R>(
-        &self,
-        direction: Direction,
-        look: impl FnOnce(bool, &mut Readiness) -> (R, Option<Waker>),
-    ) -> R {
-        let mut sources = self.reactor.sources.borrow_mut();
-        let source = &mut sources[self.key];
-        let half = match direction {
-            Direction::Read => &mut source.read,
-            Direction::Write => &mut source.write,
-        };
-        let (result, displaced) = look(source.hung_up, half);
-        drop(sources);
-        drop(displaced);
-        result
+impl Source {
+    fn ready(&mut self, direction: Direction) -> &mut bool {
+        match direction {
+            Direction::Read => &mut self.readable,
+            Direction::Write => &mut self.writable,
+        }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut sources = self.reactor.sources.borrow_mut();
-        let source = sources.remove(self.key);
+        let source = sources.remove(self.key as usize);
         if sources.len() <= FEW_SOURCES {
             // Gives the memory of a crowd back when hardly more than the listeners are left.
             sources.shrink_to_fit();

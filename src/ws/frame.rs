@@ -6,11 +6,12 @@ use std::rc::Rc;
 
 pub use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::{self, Bytes, Utf8Bytes};
+use bytes::BytesMut;
 
 /// A whole data message; fragments never show.
 ///
-/// A received payload that came in pieces shares its connection's read buffer, and keeping it keeps all
-/// of that: copy what you keep.
+/// A received payload shares a buffer with what was received beside it, and keeping it keeps all of that:
+/// copy what you keep.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// UTF-8 text.
@@ -76,7 +77,11 @@ impl From<Vec<u8>> for Message {
 /// Decodes a message of at most `limit` bytes that `bytes` begin with, and says how many bytes it took;
 /// `None` if they begin with anything but a whole and faultless message in one masked frame of common
 /// length: then it is for others to say what it is.
-pub(super) fn whole_message(bytes: &[u8], limit: usize) -> Option<(Message, usize)> {
+pub(super) fn whole_message(
+    bytes: &[u8],
+    limit: usize,
+    payloads: &mut Payloads,
+) -> Option<(Message, usize)> {
     let [first, second, rest @ ..] = bytes else { return None };
     let (length, rest) = match second.checked_sub(MASKED)? {
         126 => {
@@ -90,16 +95,39 @@ pub(super) fn whole_message(bytes: &[u8], limit: usize) -> Option<(Message, usiz
     let (mask, rest) = rest.split_first_chunk()?;
     let payload = rest.get(..length).filter(|_| is_shortest && length <= limit)?;
     let message = match first ^ FINAL {
-        TEXT => String::from_utf8(unmask(payload, *mask)).ok()?.into(),
-        BINARY => unmask(payload, *mask).into(),
+        TEXT => Message::Text(payloads.unmask(payload, *mask).try_into().ok()?),
+        BINARY => Message::Binary(payloads.unmask(payload, *mask)),
         _ => return None,
     };
     Some((message, bytes.len() - rest.len() + length))
 }
 
-/// Eight bytes at a time: the compiler makes no more of it where it is told to keep code small.
-fn unmask(payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
-    let mut bytes = payload.to_vec();
+/// Where payloads are unmasked into: one room for all small ones, used again when they are forgotten. So
+/// a message that nobody keeps allocates nothing.
+pub(super) struct Payloads {
+    room: BytesMut,
+}
+
+impl Payloads {
+    pub(super) fn new() -> Self {
+        Self { room: BytesMut::with_capacity(PAYLOADS_BYTES) }
+    }
+
+    fn unmask(&mut self, payload: &[u8], mask: [u8; 4]) -> Bytes {
+        if payload.len() > PAYLOADS_BYTES {
+            let mut bytes = payload.to_vec();
+            apply_mask(&mut bytes, mask);
+            return bytes.into();
+        }
+        self.room.extend_from_slice(payload);
+        apply_mask(&mut self.room, mask);
+        self.room.split().freeze()
+    }
+}
+
+/// Masks or unmasks. Eight bytes at a time: the compiler makes no more of it where it is told to keep
+/// code small.
+pub(super) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (chunks, rest) = bytes.as_chunks_mut();
@@ -109,7 +137,6 @@ fn unmask(payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     for (byte, mask) in rest.iter_mut().zip(mask.into_iter().cycle()) {
         *byte ^= mask;
     }
-    bytes
 }
 
 /// A server's frame, encoded: the same bytes for every client, since only clients mask. Cloning it
@@ -260,13 +287,18 @@ impl fmt::Display for CloseReason {
     }
 }
 
-const FINAL: u8 = 0x80;
+/// The bit of a message's last frame.
+pub(super) const FINAL: u8 = 0x80;
 /// The bit beside the length, which all clients' frames have.
-const MASKED: u8 = 0x80;
-const TEXT: u8 = 0x1;
-const BINARY: u8 = 0x2;
-const CLOSE: u8 = 0x8;
-const PING: u8 = 0x9;
+pub(super) const MASKED: u8 = 0x80;
+pub(super) const CONTINUATION: u8 = 0x0;
+pub(super) const TEXT: u8 = 0x1;
+pub(super) const BINARY: u8 = 0x2;
+pub(super) const CLOSE: u8 = 0x8;
+pub(super) const PING: u8 = 0x9;
+pub(super) const PONG: u8 = 0xa;
+/// How large a payload may be to be unmasked into the room for all.
+const PAYLOADS_BYTES: usize = 4096;
 /// The longest payload of a control frame (RFC 6455 §5.5).
 pub(super) const MAX_CONTROL_BYTES: usize = 125;
 
@@ -310,9 +342,9 @@ mod tests {
             ] {
                 let frame = masked(first, message.payload());
                 let bytes = [&frame[..], b"what follows"].concat();
-                assert_eq!(whole_message(&bytes, 65536), Some((message, frame.len())));
+                assert_eq!(whole_message(&bytes, 65536, &mut Payloads::new()), Some((message, frame.len())));
                 for cut in [1, 2, 5, frame.len() - 1] {
-                    assert_eq!(whole_message(&frame[..cut], 65536), None, "{length} cut at {cut}");
+                    assert_eq!(whole_message(&frame[..cut], 65536, &mut Payloads::new()), None, "{length} cut at {cut}");
                 }
             }
         }
@@ -339,7 +371,7 @@ mod tests {
             not_shortest,
             long,
         ] {
-            assert_eq!(whole_message(&bytes, 20), None, "{bytes:x?}");
+            assert_eq!(whole_message(&bytes, 20, &mut Payloads::new()), None, "{bytes:x?}");
         }
     }
 

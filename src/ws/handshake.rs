@@ -5,6 +5,7 @@ use std::fmt;
 use base64ct::{Base64, Encoding};
 
 use crate::http::{RequestHead, Response};
+use crate::hub::CorrelationId;
 
 /// What accepts a request to speak WebSocket: the value of Sec-WebSocket-Accept.
 ///
@@ -29,7 +30,7 @@ pub(crate) fn accept(head: &RequestHead<'_>) -> Result<String, HandshakeError> {
 }
 
 /// The response that accepts, and tells the ids by which the log knows the client and its request.
-pub(crate) fn response(accept: &str, client_id: &str, request_id: &str) -> String {
+pub(crate) fn response(accept: &str, client_id: &CorrelationId, request_id: &str) -> String {
     format!(
         "HTTP/1.1 101 Switching Protocols\r\n\
          Upgrade: websocket\r\n\

@@ -4,6 +4,7 @@ pub(crate) mod frame;
 mod gate;
 pub(crate) mod handshake;
 mod outlet;
+mod pace;
 mod session;
 mod socket;
 
@@ -11,3 +12,4 @@ pub use frame::{CloseCode, CloseReason, Message};
 pub use handshake::accept_value;
 pub(crate) use outlet::Outlet;
 pub use session::{Session, SessionEnd};
+pub(crate) use socket::Commons;

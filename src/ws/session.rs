@@ -1,24 +1,23 @@
 //! A connection after the upgrade, as an endpoint sees it.
 
+use std::cell::RefCell;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use async_tungstenite::tungstenite::protocol::CloseFrame;
-use async_tungstenite::tungstenite::{self, Error};
-use futures_lite::{StreamExt, future};
+use futures_lite::future;
 
-use crate::config::{Config, SlowConsumer};
+use crate::config::SlowConsumer;
 use crate::hub::{
     Client, ClientId, CorrelationId, Delivery, Eviction, HubHandle, Membership, Subscription,
 };
 use crate::net::{Peer, Timer, Transport};
 
 use super::frame::{CloseCode, CloseReason, Frame, Message};
-use super::gate::Gate;
 use super::outlet::Outlet;
-use super::socket::Socket;
+use super::socket::{Commons, Failure, Inbound, Socket};
 
 /// One WebSocket client, from its handshake to its end.
 ///
@@ -26,19 +25,23 @@ use super::socket::Socket;
 /// answers pings, and notices when the session must end: an endpoint should be waiting there whenever
 /// it has nothing else to do.
 pub struct Session {
-    // Boxed: a session is moved into futures, which keep room for each of its places.
-    state: Box<State>,
+    state: Rc<State>,
 }
 
 struct State {
+    outlet: Outlet,
+    membership: Membership,
+    commons: Rc<Commons>,
+    peer: Peer,
+    talk: RefCell<Talk>,
+}
+
+/// What only the session's own calls change.
+struct Talk {
     socket: Socket,
     subscription: Subscription,
-    hub: HubHandle,
-    config: Rc<Config>,
-    peer: Peer,
     messages_this_turn: u32,
-    end: Option<SessionEnd>,
-    _membership: Membership,
+    end: Option<Box<SessionEnd>>,
 }
 
 /// How a session ended.
@@ -60,6 +63,17 @@ impl fmt::Display for SessionEnd {
             Self::Evicted(reason) => write!(f, "closed by us with {reason}"),
             Self::TransportLost => f.write_str("lost"),
         }
+    }
+}
+
+impl SessionEnd {
+    /// Logs that it was the end of a client's connection.
+    pub(crate) fn log(&self, client: &Client, peer: Peer) {
+        log::debug!(
+            target: "falconet::client",
+            client:% = client.id, address:% = peer, correlation:% = client.correlation;
+            "connection ended: {self}"
+        );
     }
 }
 
@@ -88,22 +102,31 @@ impl Session {
         early: Vec<u8>,
         peer: Peer,
         (subscription, membership): (Subscription, Membership),
-        hub: HubHandle,
-        config: Rc<Config>,
+        commons: Rc<Commons>,
     ) -> Self {
-        let outlet = Outlet::new(transport, subscription.client.clone(), config.clone());
-        let socket = Socket::new(Gate::new(outlet, early));
-        let state = State {
-            socket,
-            subscription,
-            hub,
-            config,
-            peer,
-            messages_this_turn: 0,
-            end: None,
-            _membership: membership,
-        };
-        Self { state: Box::new(state) }
+        let outlet = Outlet::new(transport, subscription.client.clone());
+        let socket = Socket::new(early);
+        let talk = Talk { socket, subscription, messages_this_turn: 0, end: None };
+        Self { state: Rc::new(State { outlet, membership, commons, peer, talk: RefCell::new(talk) }) }
+    }
+
+    /// Runs what serves this session, and sends what that has said whenever it waits for anything.
+    pub(crate) async fn serve_with<S: Future<Output = SessionEnd>>(
+        self,
+        serve: impl FnOnce(Self) -> S,
+    ) {
+        let state = self.state.clone();
+        let mut serving = pin!(serve(self));
+        let end = poll_fn(|cx| {
+            let served = serving.as_mut().poll(cx);
+            if served.is_pending() {
+                // If that fails, the session's next call finds it.
+                let _ = state.outlet.try_drain(cx);
+            }
+            served
+        })
+        .await;
+        end.log(state.client(), state.peer);
     }
 
     /// The client's next message; `None` once the session has ended.
@@ -112,7 +135,7 @@ impl Session {
     /// No message is lost: one is taken only when it is returned. But this also ends a session that
     /// must end; dropped meanwhile, it waits no longer for the client's answer to our Close.
     pub async fn next(&mut self) -> Option<Message> {
-        if self.state.end.is_some() {
+        if self.end().is_some() {
             return None;
         }
         match poll_fn(|cx| self.state.poll_event(cx)).await {
@@ -129,44 +152,24 @@ impl Session {
     ///
     /// # Cancel safety
     /// Dropped early, the message is not sent; the session stays whole.
-    pub async fn send(&mut self, message: impl Into<Message>) -> bool {
-        let message = message.into();
-        let header = message.header();
-        let state = &mut *self.state;
-        if state.end.is_some() {
-            return false;
-        }
-        let sent = poll_fn(|cx| {
-            let client = &state.subscription.client;
-            client.bell.listen(cx);
-            if client.eviction().is_some() {
-                // The next wait for a message finds it too, and does what it takes.
-                return Poll::Ready(Ok(false));
-            }
-            let outlet = state.outlet();
-            ready!(outlet.poll_drained(cx))?;
-            outlet.send(cx, &header, message.payload())?;
-            Poll::Ready(std::io::Result::Ok(true))
-        })
-        .await;
-        sent.unwrap_or_else(|_| {
-            state.end = Some(SessionEnd::TransportLost);
-            false
-        })
+    // No `async fn`, whose future would have room for the message twice.
+    pub fn send<M: Into<Message>>(&mut self, message: M) -> impl Future<Output = bool> + use<'_, M> {
+        let (state, message) = (&*self.state, message.into());
+        poll_fn(move |cx| state.poll_send(cx, &message))
     }
 
     /// Ends the session for `reason` and waits for the client's answer, at most
     /// [`Timeouts::close_handshake`](crate::config::Timeouts::close_handshake). A session that has
     /// ended already says how.
-    pub async fn close(mut self, reason: CloseReason) -> SessionEnd {
-        if self.state.end.is_none() {
+    pub async fn close(self, reason: CloseReason) -> SessionEnd {
+        if self.end().is_none() {
             let ending = match self.state.client().eviction() {
                 Some(eviction) => eviction.into(),
                 None => Ending::Evicted(reason),
             };
             Box::pin(self.state.finish(ending)).await;
         }
-        self.state.end.unwrap_or(SessionEnd::TransportLost)
+        self.end().unwrap_or(SessionEnd::TransportLost)
     }
 
     /// The client's id with the hub.
@@ -186,72 +189,84 @@ impl Session {
 
     /// The hub the client is in.
     pub fn hub(&self) -> &HubHandle {
-        &self.state.hub
+        self.state.membership.hub()
     }
 
     /// The server's timer.
     pub fn timer(&self) -> Timer {
-        self.state.timer()
+        self.state.outlet.transport().timer()
+    }
+
+    fn end(&self) -> Option<SessionEnd> {
+        self.state.talk.borrow().end.as_deref().copied()
     }
 }
 
 impl State {
     fn client(&self) -> &Client {
-        &self.subscription.client
+        self.outlet.client()
     }
 
-    fn timer(&self) -> Timer {
-        self.gate().transport().timer()
-    }
-
-    fn gate(&self) -> &Gate {
-        self.socket.gate()
-    }
-
-    fn outlet(&mut self) -> &mut Outlet {
-        self.socket.gate_mut().outlet()
-    }
-
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Event> {
         self.client().bell.listen(cx);
         if let Some(eviction) = self.client().eviction() {
             return Poll::Ready(Event::Over(eviction.into()));
         }
-        // Nothing is read while the client does not take what it is sent.
-        if ready!(self.outlet().poll_drained(cx)).is_err() {
-            return Poll::Ready(Event::Over(Ending::Lost));
-        }
+        let talk = &mut *self.talk.borrow_mut();
         // Heard before it is told more: who reads slower than is broadcast always has more to take.
-        let has_more = self.messages_this_turn >= MESSAGES_PER_TURN;
-        if has_more {
+        if talk.messages_this_turn >= MESSAGES_PER_TURN {
             cx.waker().wake_by_ref();
-        } else if let Poll::Ready(event) = self.poll_message(cx) {
-            return Poll::Ready(event);
+        } else if let Poll::Ready(inbound) = talk.socket.poll_next(cx, &self.outlet, &self.commons) {
+            talk.messages_this_turn += 1;
+            return Poll::Ready(inbound.into());
         }
-        self.messages_this_turn = 0;
-        match ready!(self.poll_deliver(cx)) {
-            Ok(()) => {
-                if !has_more {
-                    self.socket.rest(cx);
-                }
-                Poll::Pending
-            }
+        talk.messages_this_turn = 0;
+        match ready!(self.poll_deliver(&mut talk.subscription, cx)) {
+            Ok(()) => Poll::Pending,
             Err(ending) => Poll::Ready(Event::Over(ending)),
         }
     }
 
+    fn poll_send(&self, cx: &mut Context<'_>, message: &Message) -> Poll<bool> {
+        let talk = &mut *self.talk.borrow_mut();
+        self.client().bell.listen(cx);
+        // What it takes to end for an eviction, the next wait for a message finds.
+        if talk.end.is_some() || self.client().eviction().is_some() {
+            return Poll::Ready(false);
+        }
+        let mut sent = ready!(self.outlet.poll_unblocked(cx));
+        if sent.is_ok() {
+            let header = message.header();
+            sent = if !talk.socket.has_more() {
+                self.outlet.send(cx, &header, message.payload())
+            } else if self.outlet.cork(&header, message.payload()) {
+                Ok(())
+            } else {
+                self.outlet.try_drain(cx)
+            };
+        }
+        if sent.is_err() {
+            talk.end = Some(Box::new(SessionEnd::TransportLost));
+        }
+        Poll::Ready(sent.is_ok())
+    }
+
     /// Sends what the hub has for this client, as fast as the client reads.
-    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+    fn poll_deliver(
+        &self,
+        subscription: &mut Subscription,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Ending>> {
         loop {
-            if ready!(self.outlet().poll_drained(cx)).is_err() {
+            if ready!(self.outlet.poll_drained(cx)).is_err() {
                 return Poll::Ready(Err(Ending::Lost));
             }
             if !self.client().bell.is_rung() {
                 return Poll::Ready(Ok(()));
             }
-            match self.subscription.next() {
+            match subscription.next() {
                 Some(Delivery::Mail(frame) | Delivery::Published(_, frame)) => {
-                    if self.outlet().send_shared(cx, frame.shared()).is_err() {
+                    if self.outlet.send_shared(cx, frame.shared()).is_err() {
                         return Poll::Ready(Err(Ending::Lost));
                     }
                 }
@@ -261,7 +276,7 @@ impl State {
                         target: "falconet::client", client:%, correlation:%, messages;
                         "reads too slowly: messages lost"
                     );
-                    if self.config.topics.slow_consumer == SlowConsumer::Close {
+                    if self.commons.config.topics.slow_consumer == SlowConsumer::Close {
                         return Poll::Ready(Err(Ending::Refused(CloseReason::SLOW_CONSUMER)));
                     }
                 }
@@ -270,52 +285,18 @@ impl State {
         }
     }
 
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        loop {
-            let message = match ready!(self.socket.poll_next(cx)) {
-                Some(Ok(tungstenite::Message::Text(text))) => Message::Text(text),
-                Some(Ok(tungstenite::Message::Binary(bytes))) => Message::Binary(bytes),
-                Some(Ok(tungstenite::Message::Close(frame))) => {
-                    let code = frame.map_or(CloseCode::Status, |frame| frame.code);
-                    return Poll::Ready(Event::Over(Ending::ClosedByPeer(code)));
-                }
-                // Pings are answered by the next read; the gate counts them.
-                Some(Ok(_)) => continue,
-                Some(Err(error)) => return Poll::Ready(Event::Over(self.ending(&error))),
-                None => return Poll::Ready(Event::Over(Ending::Lost)),
-            };
-            self.messages_this_turn += 1;
-            return Poll::Ready(Event::Message(message));
-        }
-    }
-
-    /// What an error of the protocol library means (RFC 6455 §7.4.1).
-    fn ending(&self, error: &Error) -> Ending {
-        use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-        let refused = |code, text| Ending::Refused(CloseReason::new(code, text));
-        match (error, self.gate().violation()) {
-            // Too big a message is a mistake, too many frames are a flood.
-            (_, Some(violation)) if violation.code == CloseCode::Size => Ending::Refused(violation),
-            (_, Some(violation)) => Ending::GivenUp(violation),
-            // The end of the stream without a Close is an ordinary disconnect.
-            (Error::Protocol(ResetWithoutClosingHandshake), _) => Ending::Lost,
-            (Error::Protocol(_), _) => refused(CloseCode::Protocol, "protocol error"),
-            (Error::Utf8(_), _) => refused(CloseCode::Invalid, "text is not UTF-8"),
-            (Error::Capacity(_), _) => refused(CloseCode::Size, "message too big"),
-            _ => Ending::Lost,
-        }
-    }
-
     /// Does what it takes to end well, within its deadlines.
-    async fn finish(&mut self, ending: Ending) {
+    async fn finish(&self, ending: Ending) {
         // First, so that a finish dropped early has still ended the session.
-        self.end = Some(ending.as_end());
-        let timer = self.timer();
-        let deadline = timer.sleep(Some(self.config.timeouts.close_handshake));
+        self.talk.borrow_mut().end = Some(Box::new(ending.as_end()));
+        let timeouts = &self.commons.config.timeouts;
+        let transport = self.outlet.transport();
+        let timer = transport.timer();
+        let deadline = timer.sleep(Some(timeouts.close_handshake));
         match ending {
             Ending::Lost => return,
             Ending::ClosedByPeer(_) => {
-                timer.until(deadline, self.answer_close()).await;
+                timer.until(deadline, self.outlet.drained()).await;
             }
             Ending::Evicted(reason) => {
                 timer.until(deadline, self.close_and_wait(reason)).await;
@@ -330,39 +311,46 @@ impl State {
             }
         }
         match ending {
-            Ending::GivenUp(_) => self.gate().transport().shut_down(),
-            _ => self.gate().transport().see_off(self.config.timeouts.linger).await,
+            Ending::GivenUp(_) => transport.shut_down(),
+            _ => transport.see_off(timeouts.linger).await,
         }
-    }
-
-    /// tungstenite has the answer ready; its next read writes it.
-    async fn answer_close(&mut self) {
-        let _ = self.socket.stream().next().await;
-        let _ = self.outlet().drained().await;
     }
 
     /// Sends what was published before, then a Close, and reads on until the client's own has come.
-    async fn close_and_wait(&mut self, reason: CloseReason) {
+    async fn close_and_wait(&self, reason: CloseReason) {
         // The eviction rang too, so what there is gets looked for.
-        let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
-        let frame = CloseFrame { code: reason.code, reason: reason.sent_text().into() };
-        if self.outlet().drained().await.is_ok()
-            && self.socket.stream().close(Some(frame)).await.is_ok()
-            && self.outlet().drained().await.is_ok()
-        {
-            while let Some(Ok(_)) = self.socket.stream().next().await {}
+        let _ = poll_fn(|cx| self.poll_deliver(&mut self.talk.borrow_mut().subscription, cx)).await;
+        if self.send_close(reason).await.is_ok() {
+            self.talk.borrow_mut().socket.fall_silent();
+            let next = |cx: &mut Context<'_>| {
+                self.talk.borrow_mut().socket.poll_next(cx, &self.outlet, &self.commons)
+            };
+            while let Ok(Inbound::Message(_)) = poll_fn(next).await {}
         }
     }
 
-    async fn send_close(&mut self, reason: CloseReason) {
-        let outlet = self.outlet();
+    async fn send_close(&self, reason: CloseReason) -> std::io::Result<()> {
         let frame = Frame::close(&reason);
-        let sent = poll_fn(|cx| {
-            ready!(outlet.poll_drained(cx))?;
-            Poll::Ready(outlet.send(cx, &frame, &[]))
-        });
-        if sent.await.is_ok() {
-            let _ = outlet.drained().await;
+        poll_fn(|cx| {
+            ready!(self.outlet.poll_drained(cx))?;
+            Poll::Ready(self.outlet.send_shared(cx, frame.shared()))
+        })
+        .await?;
+        self.outlet.drained().await
+    }
+}
+
+impl From<Result<Inbound, Failure>> for Event {
+    fn from(inbound: Result<Inbound, Failure>) -> Self {
+        match inbound {
+            Ok(Inbound::Message(message)) => Self::Message(message),
+            Ok(Inbound::Close(code)) => Self::Over(Ending::ClosedByPeer(code)),
+            Err(Failure::Lost) => Self::Over(Ending::Lost),
+            // A mistake is answered; too many frames are a flood.
+            Err(Failure::Violation(reason)) if reason.code == CloseCode::Policy => {
+                Self::Over(Ending::GivenUp(reason))
+            }
+            Err(Failure::Violation(reason)) => Self::Over(Ending::Refused(reason)),
         }
     }
 }

@@ -1,115 +1,409 @@
-//! A WebSocket connection: the gate, and over it the protocol library's stream while that is needed.
+//! A client's messages, out of the bytes that come.
+//!
+//! A message that came whole, in one frame and one piece, is taken as it is, and that is nearly all of
+//! them. For what is anything else the gate is set up and the protocol library's stream made anew, over
+//! a pipe that brings it one admitted frame after another; both are gone again when nothing is under
+//! way. So a client that says nothing holds no buffer.
 
+use std::cell::RefCell;
 use std::future::Future;
+use std::io;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::error::Error;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use async_tungstenite::tungstenite::{self, Error};
-use futures_lite::Stream;
+use async_tungstenite::tungstenite::{self};
+use futures_lite::{AsyncRead, AsyncWrite, Stream};
 
-use super::frame::MAX_CONTROL_BYTES;
+use crate::config::Config;
+use crate::hub::Moment;
+
+use super::frame::{CloseCode, CloseReason, MAX_CONTROL_BYTES, Message, Payloads, whole_message};
 use super::gate::Gate;
+use super::outlet::Outlet;
+use super::pace::Pace;
 
-/// A WebSocket connection. A message that comes whole, in one frame and one piece, is taken as it is; for
-/// all else it wakes the library's stream, which sleeps again once nothing is under way.
-pub(super) struct Socket {
-    phase: Option<Phase>,
+/// What all sessions of a server share.
+pub(crate) struct Commons {
+    pub(crate) config: Rc<Config>,
+    payloads: RefCell<Payloads>,
 }
 
-enum Phase {
-    Awake(Box<WebSocketStream<Gate>>),
-    Asleep(Box<Gate>),
+impl Commons {
+    /// Sessions by `config`.
+    pub(crate) fn new(config: Rc<Config>) -> Self {
+        Self { config, payloads: RefCell::new(Payloads::new()) }
+    }
+}
+
+/// The way in from one client.
+pub(super) struct Socket {
+    /// What has come and is not yet taken, and who looks at it.
+    underway: Option<Box<Underway>>,
+    controls: Pace,
+    turn_bytes_left: u32,
+    /// Whether our Close has been sent, after which we say nothing more.
+    is_closing: bool,
+}
+
+#[derive(Default)]
+struct Underway {
+    ahead: Ahead,
+    library: Option<Library>,
+}
+
+/// Bytes in the order they came. Those before `admitted` have passed the gate.
+#[derive(Default)]
+struct Ahead {
+    bytes: Vec<u8>,
+    taken: usize,
+    admitted: usize,
+}
+
+/// What takes messages that are anything but whole, and has the bytes ahead as long as it is there.
+struct Library {
+    stream: WebSocketStream<Pipe>,
+    gate: Gate,
+    /// Whether the client's record knows that a message is unfinished.
+    is_timed: bool,
+}
+
+/// What comes from a client.
+pub(super) enum Inbound {
+    /// A message.
+    Message(Message),
+    /// A Close, which has been answered.
+    Close(CloseCode),
+}
+
+/// Why nothing more comes.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection broke, or ended without a Close.
+    Lost,
+    /// The client broke a rule or a limit.
+    Violation(CloseReason),
 }
 
 impl Socket {
-    /// A connection on which nothing has been read yet.
-    pub(super) fn new(gate: Gate) -> Self {
-        Self { phase: Some(Phase::Asleep(Box::new(gate))) }
-    }
-
-    pub(super) fn gate(&self) -> &Gate {
-        match self.phase.as_ref().expect(NEVER_WITHOUT) {
-            Phase::Awake(stream) => stream.get_ref(),
-            Phase::Asleep(gate) => gate,
+    /// A socket whose peer may have sent `early` bytes already.
+    pub(super) fn new(early: Vec<u8>) -> Self {
+        let mut socket = Self {
+            underway: None,
+            controls: Pace::default(),
+            turn_bytes_left: TURN_BYTES,
+            is_closing: false,
+        };
+        if !early.is_empty() {
+            let ahead = Ahead { bytes: early, ..Ahead::default() };
+            socket.underway = Some(Box::new(Underway { ahead, library: None }));
         }
+        socket
     }
 
-    pub(super) fn gate_mut(&mut self) -> &mut Gate {
-        match self.phase.as_mut().expect(NEVER_WITHOUT) {
-            Phase::Awake(stream) => stream.get_mut(),
-            Phase::Asleep(gate) => gate,
-        }
+    /// Whether something has come that is not yet taken.
+    pub(super) fn has_more(&mut self) -> bool {
+        self.underway.as_mut().is_some_and(|underway| !underway.ahead().is_empty())
     }
 
-    /// The client's next message, or how its messages ended.
+    /// Says nothing more from now on: no Pong, and no answer to a Close.
+    pub(super) fn fall_silent(&mut self) {
+        self.is_closing = true;
+    }
+
+    /// The next that the client says. Its pings are answered meanwhile. Nothing is read while the client
+    /// does not take what it is sent.
     pub(super) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<tungstenite::Message, Error>>> {
-        if let Some(Phase::Asleep(gate)) = &mut self.phase {
-            match ready!(gate.poll_whole(cx)) {
-                Ok(None) => {}
-                Ok(Some(message)) => return Poll::Ready(Some(Ok(message.into()))),
-                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+        outlet: &Outlet,
+        commons: &Commons,
+    ) -> Poll<Result<Inbound, Failure>> {
+        loop {
+            ready!(outlet.poll_unblocked(cx))?;
+            ready!(self.poll_turn(cx));
+            if self.has_more() {
+                if let Some(inbound) = self.take_ahead(cx, outlet, commons)? {
+                    return Poll::Ready(Ok(inbound));
+                }
+                continue;
+            }
+            // What was said in answer goes before we wait.
+            ready!(outlet.poll_drained(cx))?;
+            match self.poll_receive(cx, outlet, commons) {
+                Poll::Ready(Ok(Some(message))) => {
+                    return Poll::Ready(Ok(Inbound::Message(message)));
+                }
+                Poll::Ready(Ok(None)) => {}
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                Poll::Pending => {
+                    self.turn_bytes_left = TURN_BYTES;
+                    return Poll::Pending;
+                }
             }
         }
-        Pin::new(self.stream()).poll_next(cx)
     }
 
-    /// The library's stream, woken up if it was asleep.
-    pub(super) fn stream(&mut self) -> &mut WebSocketStream<Gate> {
-        if let Some(Phase::Asleep(gate)) = self.phase.take_if(|phase| phase.is_asleep()) {
-            self.phase = Some(awake(*gate));
+    /// Is ready unless the client has had its turn; then other tasks run first.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let library = self.underway.as_ref().and_then(|underway| underway.library.as_ref());
+        let is_mid_frame = library.is_some_and(|library| library.gate.payload_left() > 0);
+        if self.turn_bytes_left == 0 && !is_mid_frame {
+            self.turn_bytes_left = TURN_BYTES;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        match self.phase.as_mut().expect(NEVER_WITHOUT) {
-            Phase::Awake(stream) => stream,
-            Phase::Asleep(_) => unreachable!("it has just been woken up"),
-        }
+        Poll::Ready(())
     }
 
-    /// Falls asleep, if no message is under way. To be tried when [`Self::poll_next`] is pending and all
-    /// is sent: then the library holds no byte either way.
-    pub(super) fn rest(&mut self, cx: &mut Context<'_>) {
-        if self.gate().is_at_rest()
-            && let Some(Phase::Awake(stream)) = self.phase.take_if(|phase| !phase.is_asleep())
-        {
-            let gate = stream.into_inner();
-            // Or the library's waker, which it has just left with the socket, would stay.
-            if gate.transport().poll_readable(cx).is_ready() {
-                cx.waker().wake_by_ref();
+    /// Reads all that is there, in one call; takes a whole message that comes first in it, and keeps the
+    /// rest.
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        outlet: &Outlet,
+        commons: &Commons,
+    ) -> Poll<Result<Option<Message>, Failure>> {
+        let limit = commons.config.limits.message_bytes;
+        let underway = &mut self.underway;
+        let received = outlet.transport().poll_recv_with(cx, |received| {
+            let mut taken = None;
+            if underway.is_none() {
+                taken = whole_message(received, limit, &mut commons.payloads.borrow_mut());
             }
-            self.phase = Some(Phase::Asleep(Box::new(gate)));
+            let (message, count) = taken.unzip();
+            let rest = &received[count.unwrap_or(0)..];
+            if !rest.is_empty() {
+                underway.get_or_insert_default().ahead().bytes.extend_from_slice(rest);
+            }
+            (message, count.unwrap_or(0), !received.is_empty())
+        });
+        let (message, count, is_open) = ready!(received)?;
+        if !is_open {
+            return Poll::Ready(Err(Failure::Lost));
+        }
+        outlet.client().seen(outlet.transport().timer().now());
+        if message.is_some() {
+            self.spend(count);
+        }
+        Poll::Ready(Ok(message))
+    }
+
+    /// Deals with one frame that has come, or the part of it that has.
+    fn take_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        outlet: &Outlet,
+        commons: &Commons,
+    ) -> Result<Option<Inbound>, Failure> {
+        let limit = commons.config.limits.message_bytes;
+        let now = outlet.client().seen(outlet.transport().timer().now());
+        let Some(underway) = &mut self.underway else { return Ok(None) };
+        if underway.library.is_none() {
+            let left = underway.ahead.left();
+            let taken = whole_message(left, limit, &mut commons.payloads.borrow_mut());
+            if let Some((message, count)) = taken {
+                underway.ahead.take(count);
+                if underway.ahead.is_empty() {
+                    self.underway = None;
+                }
+                self.spend(count);
+                return Ok(Some(Inbound::Message(message)));
+            }
+            underway.library = Some(Library::new(std::mem::take(&mut underway.ahead), limit));
+        }
+        let Some(library) = &mut underway.library else { return Ok(None) };
+        let count = library.admit(now, &mut self.controls)?;
+        let inbound = library.poll(outlet, cx, self.is_closing)?;
+        match library.gate.is_at_rest() {
+            false if !library.is_timed => {
+                library.is_timed = true;
+                outlet.client().message_began(outlet.transport().timer().now());
+            }
+            false => {}
+            true => {
+                if library.is_timed {
+                    outlet.client().message_ended();
+                }
+                let ahead = std::mem::take(library.ahead());
+                self.underway = None;
+                if !ahead.is_empty() {
+                    self.underway = Some(Box::new(Underway { ahead, library: None }));
+                }
+            }
+        }
+        self.spend(count);
+        Ok(inbound)
+    }
+
+    /// Counts a frame's bytes, and what it costs beside them, against the turn.
+    fn spend(&mut self, count: usize) {
+        let cost = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(FRAME_COST_BYTES);
+        self.turn_bytes_left = self.turn_bytes_left.saturating_sub(cost);
+    }
+}
+
+impl Underway {
+    fn ahead(&mut self) -> &mut Ahead {
+        match &mut self.library {
+            Some(library) => library.ahead(),
+            None => &mut self.ahead,
         }
     }
 }
 
-impl Phase {
-    fn is_asleep(&self) -> bool {
-        matches!(self, Self::Asleep(_))
+impl Ahead {
+    fn is_empty(&self) -> bool {
+        self.left().is_empty()
+    }
+
+    fn left(&self) -> &[u8] {
+        &self.bytes[self.taken..]
+    }
+
+    /// Takes so many bytes off.
+    fn take(&mut self, count: usize) {
+        self.taken += count;
+        self.admitted = self.admitted.max(self.taken);
+        if self.is_empty() {
+            *self = Self::default();
+        }
     }
 }
 
-/// Makes the library's stream anew.
-fn awake(gate: Gate) -> Phase {
-    let message_bytes = gate.message_bytes();
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
-        .max_write_buffer_size(CONTROL_BUFFER_BYTES)
-        .max_message_size(Some(message_bytes))
-        // Control frames have a limit of their own, and the gate one for each message's frames.
-        .max_frame_size(Some(message_bytes.max(MAX_CONTROL_BYTES)));
-    let making = WebSocketStream::from_raw_socket(gate, Role::Server, Some(config));
-    match pin!(making).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(stream) => Phase::Awake(Box::new(stream)),
-        Poll::Pending => unreachable!("it awaits nothing"),
+impl Library {
+    /// A stream that begins with the frame at the beginning of `ahead`, for messages of at most
+    /// `message_bytes`.
+    fn new(ahead: Ahead, message_bytes: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(ahead.left().len().max(READ_BUFFER_BYTES))
+            .write_buffer_size(0)
+            .max_write_buffer_size(CONTROL_BUFFER_BYTES)
+            .max_message_size(Some(message_bytes))
+            // Control frames have a limit of their own, and the gate one for each message's frames.
+            .max_frame_size(Some(message_bytes.max(MAX_CONTROL_BYTES)));
+        let pipe = Pipe { ahead, outgoing: Vec::new() };
+        let making = WebSocketStream::from_raw_socket(pipe, Role::Server, Some(config));
+        match pin!(making).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(stream) => Self { stream, gate: Gate::new(message_bytes), is_timed: false },
+            Poll::Pending => unreachable!("it awaits nothing"),
+        }
+    }
+
+    fn ahead(&mut self) -> &mut Ahead {
+        &mut self.stream.get_mut().ahead
+    }
+
+    /// Lets one frame in, or the part of it that has come; says how many bytes.
+    fn admit(&mut self, now: Moment, controls: &mut Pace) -> Result<usize, Failure> {
+        let ahead = &mut self.stream.get_mut().ahead;
+        let count = self.gate.admit(ahead.left(), now, controls).map_err(Failure::Violation)?;
+        ahead.admitted = ahead.taken + count;
+        Ok(count)
+    }
+
+    /// Has the stream take what was let in, and sends what it answers.
+    fn poll(
+        &mut self,
+        outlet: &Outlet,
+        cx: &mut Context<'_>,
+        is_silent: bool,
+    ) -> Result<Option<Inbound>, Failure> {
+        let mut inbound = None;
+        // The pipe needs no waker: who fills it looks here next.
+        let noop = &mut Context::from_waker(Waker::noop());
+        while let Poll::Ready(next) = Pin::new(&mut self.stream).poll_next(noop) {
+            inbound = Some(match next {
+                Some(Ok(tungstenite::Message::Text(text))) => Inbound::Message(Message::Text(text)),
+                Some(Ok(tungstenite::Message::Binary(bytes))) => {
+                    Inbound::Message(Message::Binary(bytes))
+                }
+                Some(Ok(tungstenite::Message::Close(frame))) => {
+                    Inbound::Close(frame.map_or(CloseCode::Status, |frame| frame.code))
+                }
+                Some(Ok(_)) => continue,
+                // The end of the stream comes after its Close.
+                Some(Err(Error::ConnectionClosed)) | None => break,
+                Some(Err(error)) => return Err(judge(&error)),
+            });
+        }
+        let outgoing = std::mem::take(&mut self.stream.get_mut().outgoing);
+        if !outgoing.is_empty() && !is_silent {
+            outlet.send(cx, &outgoing, &[])?;
+        }
+        Ok(inbound)
     }
 }
 
-const NEVER_WITHOUT: &str = "a phase is taken out only to put another in its place";
-/// How large the library's read buffer is at first; a larger frame makes it grow.
+/// What an error of the protocol library means (RFC 6455 §7.4.1).
+fn judge(error: &Error) -> Failure {
+    let violation = |code, text| Failure::Violation(CloseReason::new(code, text));
+    match error {
+        Error::Protocol(_) => violation(CloseCode::Protocol, "protocol error"),
+        Error::Utf8(_) => violation(CloseCode::Invalid, "text is not UTF-8"),
+        Error::Capacity(_) => violation(CloseCode::Size, "message too big"),
+        _ => Failure::Lost,
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(_: io::Error) -> Self {
+        Self::Lost
+    }
+}
+
+/// What the library takes for its connection.
+struct Pipe {
+    ahead: Ahead,
+    outgoing: Vec<u8>,
+}
+
+impl AsyncRead for Pipe {
+    /// Hands over what was admitted.
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let ahead = &mut self.ahead;
+        let admitted = &ahead.bytes[ahead.taken..ahead.admitted];
+        let count = admitted.len().min(buffer.len());
+        if count == 0 {
+            return Poll::Pending;
+        }
+        buffer[..count].copy_from_slice(&admitted[..count]);
+        ahead.take(count);
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for Pipe {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.outgoing.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// How much a client may say before other tasks run, and then the rest of the frame at hand.
+const TURN_BYTES: u32 = 4096;
+/// What a frame counts for in a turn beside its bytes: an empty one takes as long as many bytes do.
+const FRAME_COST_BYTES: u32 = 64;
+/// How large the library's read buffer is at least; a larger frame makes it grow.
 const READ_BUFFER_BYTES: usize = 256;
 /// The library writes only pongs and Closes, of 127 bytes at most.
 const CONTROL_BUFFER_BYTES: usize = 1024;

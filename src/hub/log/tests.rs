@@ -1,6 +1,7 @@
 use std::time::Instant;
 
-use crate::hub::client::{Alarm, ClientId, CorrelationId};
+use crate::config::Timeouts;
+use crate::hub::client::{ClientId, CorrelationId, Watch};
 use crate::hub::tests::{hear, publication};
 
 use super::*;
@@ -18,7 +19,7 @@ const WIDE: Topics = Topics {
 
 /// A log that was told `messages`.
 fn log(limits: &Topics, messages: &[&str]) -> Log {
-    let log = Log::default();
+    let log = Log::new(TopicName::broadcast());
     append(&log, limits, messages);
     log
 }
@@ -32,8 +33,9 @@ fn append(log: &Log, limits: &Topics, messages: &[&str]) {
 fn subscribe(log: &Log, limits: &Topics, start: Start) -> Subscription {
     let id = ClientId { slot: 0, generation: 1 };
     let correlation = CorrelationId::new("test").unwrap();
-    let client = Client::new(id, correlation, None, Instant::now(), Rc::new(Alarm::default()));
-    Subscription::new(log, Rc::new(client), start, limits)
+    let watch = Rc::new(Watch::new(Timeouts::default()));
+    let client = Client::new(id, correlation, Some(log.clone()), Instant::now(), watch);
+    Subscription::new(Rc::new(client), start, limits)
 }
 
 /// What a subscriber hears that begins with `start`.
@@ -43,7 +45,7 @@ fn replay(log: &Log, limits: &Topics, start: Start) -> Vec<String> {
 
 #[test]
 fn messages_are_numbered_from_one() {
-    let log = Log::default();
+    let log = Log::new(TopicName::broadcast());
     assert_eq!(log.last(), 0);
     assert_eq!(log.append(publication("a"), &WIDE), 1);
     assert_eq!(log.append(publication("b"), &WIDE), 2);
@@ -72,7 +74,7 @@ fn cursors_do_not_disturb_each_other() {
 #[test]
 fn who_falls_off_the_log_goes_on_with_the_oldest_kept() {
     let limits = Topics { log_messages: 3, retain_messages: 1, ..WIDE };
-    let log = Log::default();
+    let log = Log::new(TopicName::broadcast());
     let mut slow = subscribe(&log, &limits, Start::Live);
     append(&log, &limits, &["a", "b", "c"]);
     assert_eq!(slow.next(), Some(Delivery::Published(1, publication("a").frame)));
@@ -83,7 +85,7 @@ fn who_falls_off_the_log_goes_on_with_the_oldest_kept() {
 #[test]
 fn a_subscriber_exactly_as_far_behind_as_it_may_be_loses_nothing() {
     let limits = Topics { log_messages: 3, retain_messages: 1, ..WIDE };
-    let log = Log::default();
+    let log = Log::new(TopicName::broadcast());
     let mut slow = subscribe(&log, &limits, Start::Live);
     append(&log, &limits, &["a", "b", "c"]);
     assert_eq!(hear(&mut slow), ["1 a", "2 b", "3 c"]);
@@ -92,7 +94,7 @@ fn a_subscriber_exactly_as_far_behind_as_it_may_be_loses_nothing() {
 #[test]
 fn the_log_is_bounded_in_bytes() {
     let limits = Topics { log_bytes: 250_000, retain_bytes: 1000, ..WIDE };
-    let log = Log::default();
+    let log = Log::new(TopicName::broadcast());
     for _ in 0..10 {
         append(&log, &limits, &[&"x".repeat(100_000)]);
     }
@@ -238,7 +240,7 @@ fn after_a_number_of_before_a_restart_comes_all_there_is() {
 
 #[test]
 fn what_is_cleared_still_comes_to_who_was_there() {
-    let log = Log::default();
+    let log = Log::new(TopicName::broadcast());
     let mut slow = subscribe(&log, &WIDE, Start::Live);
     append(&log, &WIDE, &["a", "b"]);
     log.clear();

@@ -16,7 +16,7 @@ fn the_silent_are_pinged_and_the_dead_are_given_up() {
     for second in 1..=75 {
         let now = at(second)(start);
         alive.client.seen(now);
-        if hub.alarm.due().is_some_and(|due| due <= now) {
+        if hub.watch.alarm.due().is_some_and(|due| due <= now) {
             hub.sweep(now);
         }
         pings += hear(&mut silent).iter().filter(|heard| *heard == "ping").count();
@@ -31,13 +31,12 @@ fn the_silent_are_pinged_and_the_dead_are_given_up() {
 #[test]
 fn a_blocked_write_and_an_unfinished_message_have_their_own_deadlines() {
     let mut hub = hub();
-    let timeouts = Timeouts::default();
     let start = Instant::now();
     let blocked = join(&mut hub, start);
     let unfinished = join(&mut hub, start);
-    blocked.client.write_blocked(start, &timeouts);
-    unfinished.client.set_message_started(Some(start), &timeouts);
-    assert_eq!(hub.alarm.due(), Some(at(10)(start)), "the alarm is brought forward");
+    blocked.client.write_blocked(start);
+    unfinished.client.message_began(start);
+    assert_eq!(hub.watch.alarm.due(), Some(at(10)(start)), "the alarm is brought forward");
     for second in 1..=30 {
         let now = at(second)(start);
         for client in [&blocked, &unfinished] {
@@ -52,16 +51,16 @@ fn a_blocked_write_and_an_unfinished_message_have_their_own_deadlines() {
 #[test]
 fn a_message_is_not_unfinished_while_we_do_not_read_it() {
     let timeouts = Timeouts { write: None, ..Timeouts::default() };
-    let mut hub = Hub::new(timeouts.clone(), Topics::default(), Rc::new(Alarm::default()));
+    let mut hub = Hub::new(timeouts, Topics::default());
     let start = Instant::now();
     let client = join(&mut hub, start);
-    client.client.set_message_started(Some(start), &timeouts);
-    client.client.write_blocked(start, &timeouts);
+    client.client.message_began(start);
+    client.client.write_blocked(start);
     for second in 1..=100 {
         let now = at(second)(start);
         client.client.seen(now);
         if second == 50 {
-            client.client.write_unblocked(now, &timeouts);
+            client.client.write_unblocked(now);
         }
         hub.sweep(now);
         assert_eq!(client.client.eviction().is_some(), second >= 80, "{second}");
@@ -73,12 +72,12 @@ fn a_sweep_long_overdue_blames_nobody() {
     let mut hub = hub();
     let start = Instant::now();
     let client = join(&mut hub, start);
-    client.client.write_blocked(start, &Timeouts::default());
+    client.client.write_blocked(start);
     hub.sweep(at(1)(start));
     // SIGSTOP for ten minutes.
     hub.sweep(at(600)(start));
     assert!(client.client.eviction().is_none());
-    assert!(hub.alarm.due().unwrap() > at(600)(start));
+    assert!(hub.watch.alarm.due().unwrap() > at(600)(start));
     hub.sweep(at(613)(start));
     assert!(client.client.eviction().is_none(), "this one is late too");
     hub.sweep(at(623)(start));
@@ -88,9 +87,9 @@ fn a_sweep_long_overdue_blames_nobody() {
 #[test]
 fn with_nobody_there_nothing_is_due() {
     let mut hub = hub();
-    assert_eq!(hub.alarm.due(), None);
+    assert_eq!(hub.watch.alarm.due(), None);
     let client = join(&mut hub, Instant::now());
-    assert!(hub.alarm.due().is_some());
+    assert!(hub.watch.alarm.due().is_some());
     hub.leave(client.client.id);
-    assert_eq!(hub.alarm.due(), None);
+    assert_eq!(hub.watch.alarm.due(), None);
 }
