@@ -15,9 +15,9 @@ use futures_lite::future;
 
 use crate::access::{Action, Authorize, Denied};
 use crate::config::{Config, Reject};
-use crate::endpoints::{AnyEndpoint, Stage};
 use crate::endpoints::events::Encoder;
 use crate::endpoints::topic::{Exchange, TopicError, TopicRequest};
+use crate::endpoints::{AnyEndpoint, Stage};
 use crate::http::head;
 use crate::http::response::Envelope;
 use crate::http::route::{Destination, RouteError, Routes};

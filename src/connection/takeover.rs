@@ -3,14 +3,12 @@
 use std::rc::Rc;
 
 use crate::config::Reject;
-use crate::endpoints::{AnyEndpoint, Stage};
 use crate::endpoints::events::{self, EventStream};
 use crate::endpoints::topic;
+use crate::endpoints::{AnyEndpoint, Stage};
 use crate::http::Response;
 use crate::http::response::Envelope;
-use crate::hub::{
-    CorrelationId, Membership, PublishError, Start, Subscription, TopicName,
-};
+use crate::hub::{CorrelationId, Membership, PublishError, Start, TopicName};
 use crate::net::{Peer, Transport};
 use crate::ws::{Session, handshake};
 
@@ -75,8 +73,8 @@ impl Opening {
         let correlation = correlation.unwrap_or_else(|| context.correlations.fresh());
         let now = reader.transport().timer().now();
         // First, so that nothing is missed that is published once the client knows it is heard.
-        let joined = match context.hub.join(correlation, self.hears, now).await {
-            Ok(joined) => joined,
+        let membership = match context.hub.join(correlation, self.hears, now).await {
+            Ok(membership) => membership,
             Err(PublishError::HubGone) => return None,
             Err(PublishError::TooManyTopics(error)) => {
                 let response = Response::text(503, format!("{error}\n"));
@@ -87,19 +85,19 @@ impl Opening {
                 return None;
             }
         };
-        let client = joined.0.client.clone();
-        let response = self.protocol.response(&client.correlation, joined.0.sequence(), request);
+        let (client, sequence) = (membership.client(), membership.subscription.sequence());
+        let response = self.protocol.response(&client.correlation, sequence, request);
         if !write_all(reader.transport(), &response, &context.config).await {
             return None;
         }
         log::info!(
             target: "falconet::client",
-            client:% = client.id, address:% = request.peer, path = &*request.path,
+            client:% = client.id(), address:% = request.peer, path = &*request.path,
             correlation:% = client.correlation, request = &*request.id;
             "new connection"
         );
         let (transport, early) = reader.into_parts(head_end);
-        Some(self.protocol.begin(transport, early, joined, request.peer, context))
+        Some(self.protocol.begin(transport, early, membership, request.peer, context))
     }
 }
 
@@ -118,7 +116,7 @@ impl Protocol {
         self,
         transport: Transport,
         early: Vec<u8>,
-        joined: (Subscription, Membership),
+        membership: Membership,
         peer: Peer,
         context: &Context,
     ) -> Stage {
@@ -126,10 +124,10 @@ impl Protocol {
         match self {
             Self::Events => {
                 let encoder = context.encoder.clone();
-                EventStream::new(transport, peer, joined, encoder, commons).begin()
+                EventStream::new(transport, peer, membership, encoder, commons).begin()
             }
             Self::WebSocket { partner, .. } => {
-                let session = Session::begin(transport, early, peer, joined, commons);
+                let session = Session::begin(transport, early, peer, membership, commons);
                 match partner {
                     Partner::Endpoint(endpoint) => endpoint.begin(session),
                     Partner::Topic { topic, may_publish } => {

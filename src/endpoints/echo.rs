@@ -9,7 +9,9 @@ pub struct Echo;
 
 impl Endpoint for Echo {
     async fn serve(&self, mut session: Session) -> SessionEnd {
-        while let Some(message) = session.next().await {
+        loop {
+            // No `while let`, which would have room for the message twice.
+            let Some(message) = session.next().await else { break };
             session.send(message).await;
         }
         session.close(CloseReason::NORMAL).await

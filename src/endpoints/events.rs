@@ -10,7 +10,7 @@ use base64ct::{Base64, Encoding};
 
 use crate::config::SlowConsumer;
 use crate::http::Response;
-use crate::hub::{CorrelationId, Delivery, Membership, Subscription};
+use crate::hub::{CorrelationId, Delivery, Membership};
 use crate::net::{Peer, Transport};
 use crate::ws::frame::{CloseReason, Frame};
 use crate::ws::{Commons, Outlet, SessionEnd};
@@ -29,12 +29,10 @@ pub(crate) fn response(correlation: &CorrelationId, sequence: u64) -> Response {
 /// A client that listens.
 pub(crate) struct EventStream {
     outlet: Outlet,
-    subscription: Subscription,
     encoder: Encoder,
     commons: Rc<Commons>,
     peer: Peer,
     ignored_bytes: u32,
-    _membership: Membership,
 }
 
 impl EventStream {
@@ -42,13 +40,12 @@ impl EventStream {
     pub(crate) fn new(
         transport: Transport,
         peer: Peer,
-        (subscription, membership): (Subscription, Membership),
+        membership: Membership,
         encoder: Encoder,
         commons: Rc<Commons>,
     ) -> Self {
-        let outlet = Outlet::new(transport, subscription.client.clone());
-        let ignored_bytes = 0;
-        Self { outlet, subscription, encoder, commons, peer, ignored_bytes, _membership: membership }
+        let outlet = Outlet::new(transport, membership);
+        Self { outlet, encoder, commons, peer, ignored_bytes: 0 }
     }
 
     /// Sends what is published until the client leaves or must go.
@@ -73,15 +70,15 @@ impl EventStream {
 
     /// Sends what was published before, if it is the hub that ends the stream and the client lives.
     async fn say_the_rest(&mut self) {
-        if self.subscription.client.eviction().is_some_and(|eviction| eviction.answering) {
+        if self.outlet.client().eviction().is_some_and(|eviction| eviction.answering) {
             let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         }
         let _ = self.outlet.drained().await;
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
-        self.subscription.client.bell.listen(cx);
-        if let Some(eviction) = self.subscription.client.eviction() {
+        self.outlet.client().bell.listen(cx);
+        if let Some(eviction) = self.outlet.client().eviction() {
             return Poll::Ready(SessionEnd::Evicted(eviction.reason));
         }
         if self.poll_gone(cx).is_ready() {
@@ -110,11 +107,11 @@ impl EventStream {
             if ready!(self.outlet.poll_drained(cx)).is_err() {
                 return Poll::Ready(Err(SessionEnd::TransportLost));
             }
-            if !self.subscription.client.bell.is_rung() {
+            if !self.outlet.client().bell.is_rung() {
                 return Poll::Ready(Ok(()));
             }
-            let Some(delivery) = self.subscription.next() else {
-                self.subscription.client.bell.hush();
+            let Some(delivery) = self.outlet.membership().subscription.next() else {
+                self.outlet.client().bell.hush();
                 continue;
             };
             let event = self.encoder.encode(&delivery);
@@ -123,7 +120,7 @@ impl EventStream {
             }
             // It says nothing, so its sign of life is that it has taken what was sent before; TCP gives
             // up on who is not there to take anything.
-            self.subscription.client.seen(self.outlet.transport().timer().now());
+            self.outlet.client().seen(self.outlet.transport().timer().now());
             let closes = self.commons.config.topics.slow_consumer == SlowConsumer::Close;
             if closes && matches!(delivery, Delivery::Lagged(_)) {
                 return Poll::Ready(Err(SessionEnd::Evicted(CloseReason::SLOW_CONSUMER)));

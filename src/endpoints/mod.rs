@@ -9,6 +9,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use pin_project_lite::pin_project;
+
 use crate::ws::{Session, SessionEnd};
 
 pub use echo::Echo;
@@ -57,7 +59,7 @@ pub(crate) trait AnyEndpoint {
 
 impl<E: Endpoint + 'static> AnyEndpoint for E {
     fn begin(self: Rc<Self>, session: Session) -> Stage {
-        Stage::last(async move { session.serve_with(async |session| self.serve(session).await).await })
+        Stage::last(session.served_by(move |session| async move { self.serve(session).await }))
     }
 }
 
@@ -73,10 +75,23 @@ impl Stage {
 
     /// A stage after which all is done.
     pub(crate) fn last(stage: impl Future<Output = ()> + 'static) -> Self {
-        Self::new(async {
-            stage.await;
-            None
-        })
+        Self::new(Last { stage })
+    }
+}
+
+pin_project! {
+    /// A stage after which all is done. No `async` block, which would have room for the stage twice.
+    struct Last<S> {
+        #[pin]
+        stage: S,
+    }
+}
+
+impl<S: Future<Output = ()>> Future for Last<S> {
+    type Output = Option<Stage>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Stage>> {
+        self.project().stage.poll(cx).map(|()| None)
     }
 }
 

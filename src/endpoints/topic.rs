@@ -136,19 +136,17 @@ impl Exchange {
 
 /// Publishes what a client says, while it hears what is published.
 pub(crate) fn converse(session: Session, topic: TopicName, may_publish: bool) -> Stage {
-    Stage::last(async move {
-        session.serve_with(async |session| publish_all(session, &topic, may_publish).await).await;
-    })
+    Stage::last(session.served_by(move |session| publish_all(session, topic, may_publish)))
 }
 
-async fn publish_all(mut session: Session, topic: &TopicName, may_publish: bool) -> SessionEnd {
+async fn publish_all(mut session: Session, topic: TopicName, may_publish: bool) -> SessionEnd {
     let reason = loop {
         let Some(message) = session.next().await else { break CloseReason::NORMAL };
         if !may_publish {
             break NO_PUBLISHING;
         }
         // Boxed, so that who only listens holds no room for it.
-        match Box::pin(session.hub().publish(topic, message)).await {
+        match Box::pin(session.hub().publish(&topic, message)).await {
             Ok(_) => {}
             Err(PublishError::HubGone) => break CloseReason::STOPPING,
             Err(PublishError::TooManyTopics(_)) => break TOO_MANY_TOPICS,

@@ -72,11 +72,14 @@ impl fmt::Display for CorrelationId {
 
 /// One client: what is for it alone, and when it last gave signs of life.
 pub(crate) struct Client {
-    pub(crate) id: ClientId,
-    pub(crate) correlation: CorrelationId,
-    /// The log of the topic it is subscribed to, and where it stands among the subscribers.
-    pub(super) log: Option<Log>,
+    // Not one `ClientId`, so that the place fits beside.
+    generation: u64,
+    slot: u32,
+    /// Where it stands among the topic's subscribers.
     pub(super) place: Cell<u32>,
+    /// The log of the topic it is subscribed to.
+    pub(super) log: Option<Log>,
+    pub(crate) correlation: CorrelationId,
     pub(crate) bell: Bell,
     // Boxed, for hardly anybody has any.
     mailbox: Cell<Option<Box<VecDeque<Frame>>>>,
@@ -106,10 +109,11 @@ impl Client {
     ) -> Self {
         let now = watch.moment(now);
         Self {
-            id,
-            correlation,
-            log,
+            generation: id.generation,
+            slot: id.slot,
             place: Cell::new(0),
+            log,
+            correlation,
             bell: Bell::default(),
             mailbox: Cell::default(),
             eviction: OnceCell::new(),
@@ -119,6 +123,11 @@ impl Client {
             message_started: Cell::new(None),
             watch,
         }
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> ClientId {
+        ClientId { slot: self.slot, generation: self.generation }
     }
 
     /// Notes that bytes have come, and says when that was.
@@ -393,3 +402,27 @@ impl Alarm {
 /// How many frames may wait for one client alone; one more is refused to its sender.
 const MAILBOX_FRAMES: usize = 16;
 const MAX_CORRELATION_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_the_same_however_it_comes() {
+        let made = CorrelationId::from(0xabc);
+        assert_eq!(made.to_string(), "0000000000000abc");
+        assert_eq!(CorrelationId::new(&made.to_string()), Some(made));
+        for other in ["abc", "0000000000000ABC", "+000000000000abc", "00000000000000abc", "a-b"] {
+            let id = CorrelationId::new(other);
+            assert_eq!(
+                id.map(|id| id.to_string()).as_deref(),
+                (!other.contains('+')).then_some(other)
+            );
+        }
+    }
+
+    #[test]
+    fn a_client_takes_little_memory() {
+        assert!(size_of::<Client>() <= 120, "{}", size_of::<Client>());
+    }
+}

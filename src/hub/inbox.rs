@@ -351,11 +351,10 @@ impl HubHandle {
         correlation: CorrelationId,
         topic: Option<(TopicName, Start)>,
         now: Instant,
-    ) -> Result<(Subscription, Membership), PublishError> {
+    ) -> Result<Membership, PublishError> {
         let joining = Joining { correlation, topic, now };
         let subscription = self.ask(|reply| Command::Join(joining, reply)).await??;
-        let membership = Membership { hub: self.clone(), client: subscription.client.clone() };
-        Ok((subscription, membership))
+        Ok(Membership { hub: self.clone(), subscription })
     }
 
     pub(crate) async fn sweep(&self, now: Instant) -> Result<(), HubGone> {
@@ -380,20 +379,20 @@ impl HubHandle {
 
 /// That a client is in the hub; dropping it, however the session ends, takes the client out.
 pub(crate) struct Membership {
-    hub: HubHandle,
-    client: Rc<Client>,
+    pub(crate) hub: HubHandle,
+    pub(crate) subscription: Subscription,
 }
 
 impl Membership {
-    /// The hub it is in.
-    pub(crate) fn hub(&self) -> &HubHandle {
-        &self.hub
+    /// The hub's record of the client.
+    pub(crate) fn client(&self) -> &Client {
+        &self.subscription.client
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        if self.hub.0.inbox.try_send(Command::Leave(self.client.id)).is_err() {
+        if self.hub.0.inbox.try_send(Command::Leave(self.client().id())).is_err() {
             // The inbox is full: a sweep finds that nobody shares the client's record any more.
             self.hub.alarm().set_at_latest(Instant::now());
         }

@@ -3,7 +3,7 @@
 //! Nothing is queued for a client: a session sends from its cursor to the end. Whose cursor falls off
 //! the log's beginning has lagged.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -182,7 +182,7 @@ pub(crate) enum Start {
 pub(crate) struct Subscription {
     pub(crate) client: Rc<Client>,
     /// The number of the next message.
-    next: u64,
+    next: Cell<u64>,
 }
 
 /// The next thing to send.
@@ -203,29 +203,29 @@ impl Subscription {
         if start != Start::Live {
             client.bell.ring();
         }
-        Self { client, next }
+        Self { client, next: Cell::new(next) }
     }
 
     /// The number of the message before the next one; 0 for who is subscribed to nothing.
     pub(crate) fn sequence(&self) -> u64 {
-        self.next - 1
+        self.next.get() - 1
     }
 
     /// Takes what is next for this client: its mail first, then the log.
-    pub(crate) fn next(&mut self) -> Option<Delivery> {
+    pub(crate) fn next(&self) -> Option<Delivery> {
         if let Some(frame) = self.client.take_mail() {
             return Some(Delivery::Mail(frame));
         }
         let entries = self.client.log.as_ref()?.0.entries.borrow();
         let first = entries.first();
-        if self.next < first {
-            let lost = first - self.next;
-            self.next = first;
-            return Some(Delivery::Lagged(lost));
+        let next = self.next.get();
+        if next < first {
+            self.next.set(first);
+            return Some(Delivery::Lagged(first - next));
         }
-        let publication = entries.kept.get((self.next - first) as usize)?;
-        self.next += 1;
-        Some(Delivery::Published(self.next - 1, publication.frame.clone()))
+        let publication = entries.kept.get((next - first) as usize)?;
+        self.next.set(next + 1);
+        Some(Delivery::Published(next, publication.frame.clone()))
     }
 }
 

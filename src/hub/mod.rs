@@ -23,8 +23,8 @@ pub(crate) use client::{Bell, Client, Eviction, Moment, Watch};
 pub use client::{ClientId, CorrelationId};
 pub use inbox::{HubGone, HubHandle, PublishError};
 pub(crate) use inbox::{Membership, open};
-pub(crate) use log::{Delivery, Publication, Start, Subscription};
 use log::Log;
+pub(crate) use log::{Delivery, Publication, Start, Subscription};
 use topic::Topic;
 pub use topic::{TopicCensus, TopicName, TopicNameError};
 
@@ -202,7 +202,7 @@ impl Hub {
     /// The clients that came with a correlation id.
     pub(crate) fn correlated(&self, id: &CorrelationId) -> Vec<ClientId> {
         let theirs = self.clients.iter().filter(|(_, client)| client.correlation == *id);
-        theirs.map(|(_, client)| client.id).collect()
+        theirs.map(|(_, client)| client.id()).collect()
     }
 
     /// Looks at the deadlines of every client: pings the silent, evicts the dead, forgets who left
@@ -214,7 +214,7 @@ impl Hub {
         let overdue = self.watch.alarm.due().map(|due| now.saturating_duration_since(due));
         let stood_still = overdue.is_some_and(|overdue| overdue > LATE);
         let left = self.clients.iter().filter(|(_, client)| Rc::strong_count(client) == 1);
-        for id in left.map(|(_, client)| client.id).collect::<Vec<_>>() {
+        for id in left.map(|(_, client)| client.id()).collect::<Vec<_>>() {
             self.leave(id);
         }
         let mut next = None;
@@ -309,7 +309,7 @@ impl Hub {
     }
 
     fn client(&self, id: ClientId) -> Option<&Rc<Client>> {
-        self.clients.get(id.slot as usize).filter(|client| client.id == id)
+        self.clients.get(id.slot as usize).filter(|client| client.id() == id)
     }
 }
 

@@ -42,7 +42,7 @@ fn join(hub: &mut Hub, now: Instant) -> Subscription {
 }
 
 fn leave(hub: &mut Hub, subscription: Subscription) {
-    hub.leave(subscription.client.id);
+    hub.leave(subscription.client.id());
 }
 
 /// A message of `text`.
@@ -153,7 +153,7 @@ fn who_is_subscribed_to_nothing_gets_its_mail() {
     let mut client = join(&mut hub, Instant::now());
     publish(&mut hub, "broadcast", "x").unwrap();
     assert!(!client.client.bell.is_rung());
-    assert!(hub.send_to(client.client.id, frame("m")));
+    assert!(hub.send_to(client.client.id(), frame("m")));
     assert!(client.client.bell.is_rung());
     assert_eq!(hear(&mut client), ["mail m"]);
 }
@@ -189,7 +189,7 @@ fn ringing_reaches_who_is_left_in_whatever_order_others_leave() {
         let mut there: Vec<_> = (0..4).map(|_| subscribe(&mut hub, "t")).collect();
         for leaving in [order % 4, order / 4 % 3, order / 12, 0] {
             let gone = there.remove(leaving);
-            hub.leave(gone.client.id);
+            hub.leave(gone.client.id());
             publish(&mut hub, "t", "x").unwrap();
             let context = format!("order {order}, {} left", there.len());
             assert_consistent(&hub, &context);
@@ -429,9 +429,9 @@ fn clients_are_found_by_their_correlation_id() {
     let now = Instant::now();
     let mut joined = |id| hub.join(correlation(id), None, now).unwrap();
     let (anna, bert, also_anna) = (joined("anna"), joined("bert"), joined("anna"));
-    let ids = [anna.client.id, also_anna.client.id];
+    let ids = [anna.client.id(), also_anna.client.id()];
     assert_eq!(hub.correlated(&correlation("anna")), ids);
-    assert_eq!(hub.correlated(&correlation("bert")), [bert.client.id]);
+    assert_eq!(hub.correlated(&correlation("bert")), [bert.client.id()]);
     leave(&mut hub, anna);
     assert_eq!(hub.correlated(&correlation("anna")), [ids[1]]);
     assert_eq!(hub.correlated(&correlation("ann")), []);
@@ -440,10 +440,10 @@ fn clients_are_found_by_their_correlation_id() {
 #[test]
 fn a_stale_id_does_not_reach_the_next_client_in_its_slot() {
     let mut hub = hub();
-    let gone = subscribe(&mut hub, "broadcast").client.id;
+    let gone = subscribe(&mut hub, "broadcast").client.id();
     hub.leave(gone);
     let mut next = subscribe(&mut hub, "broadcast");
-    assert_eq!(next.client.id.slot, gone.slot, "the slab reuses the slot");
+    assert_eq!(next.client.id().slot, gone.slot, "the slab reuses the slot");
     assert!(!hub.send_to(gone, frame("late")));
     assert!(!hub.evict(gone, REASON));
     hub.leave(gone);
@@ -456,18 +456,18 @@ fn a_stale_id_does_not_reach_the_next_client_in_its_slot() {
 fn a_mailbox_is_bounded_and_says_so() {
     let mut hub = hub();
     let mut client = subscribe(&mut hub, "broadcast");
-    let taken = (0..1000).filter(|_| hub.send_to(client.client.id, frame("m"))).count();
+    let taken = (0..1000).filter(|_| hub.send_to(client.client.id(), frame("m"))).count();
     assert_eq!(taken, 16);
     assert_eq!(hear(&mut client).len(), 16);
-    assert!(hub.send_to(client.client.id, frame("room again")));
+    assert!(hub.send_to(client.client.id(), frame("room again")));
 }
 
 #[test]
 fn the_first_reason_to_be_evicted_stands() {
     let mut hub = hub();
     let client = join(&mut hub, Instant::now());
-    assert!(hub.evict(client.client.id, REASON));
-    assert!(hub.evict(client.client.id, CloseReason::STOPPING));
+    assert!(hub.evict(client.client.id(), REASON));
+    assert!(hub.evict(client.client.id(), CloseReason::STOPPING));
     assert_eq!(client.client.eviction().unwrap().reason, REASON);
 }
 

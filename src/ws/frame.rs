@@ -342,9 +342,16 @@ mod tests {
             ] {
                 let frame = masked(first, message.payload());
                 let bytes = [&frame[..], b"what follows"].concat();
-                assert_eq!(whole_message(&bytes, 65536, &mut Payloads::new()), Some((message, frame.len())));
+                assert_eq!(
+                    whole_message(&bytes, 65536, &mut Payloads::new()),
+                    Some((message, frame.len()))
+                );
                 for cut in [1, 2, 5, frame.len() - 1] {
-                    assert_eq!(whole_message(&frame[..cut], 65536, &mut Payloads::new()), None, "{length} cut at {cut}");
+                    assert_eq!(
+                        whole_message(&frame[..cut], 65536, &mut Payloads::new()),
+                        None,
+                        "{length} cut at {cut}"
+                    );
                 }
             }
         }

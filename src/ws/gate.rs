@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::hub::Moment;
 
 use super::frame::{
-    BINARY, CLOSE, CONTINUATION, CloseCode, CloseReason, FINAL, MASKED, MAX_CONTROL_BYTES, PING, PONG,
-    TEXT, apply_mask,
+    BINARY, CLOSE, CONTINUATION, CloseCode, CloseReason, FINAL, MASKED, MAX_CONTROL_BYTES, PING,
+    PONG, TEXT, apply_mask,
 };
 use super::pace::Pace;
 

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::hub::Client;
+use crate::hub::{Client, Membership};
 use crate::net::Transport;
 
 /// Sends whole frames or events on a client's connection. What the kernel does not take of one is kept,
@@ -15,7 +15,7 @@ use crate::net::Transport;
 /// be sent together.
 pub(crate) struct Outlet {
     transport: Transport,
-    client: Rc<Client>,
+    membership: Membership,
     unsent: Cell<Option<Box<Unsent>>>,
 }
 
@@ -35,8 +35,8 @@ enum Unit {
 
 impl Outlet {
     /// An outlet with nothing unsent.
-    pub(crate) fn new(transport: Transport, client: Rc<Client>) -> Self {
-        Self { transport, client, unsent: Cell::new(None) }
+    pub(crate) fn new(transport: Transport, membership: Membership) -> Self {
+        Self { transport, membership, unsent: Cell::new(None) }
     }
 
     /// The socket beneath.
@@ -44,9 +44,14 @@ impl Outlet {
         &self.transport
     }
 
+    /// What the client has of the hub.
+    pub(crate) fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     /// The record of who is sent to.
-    pub(crate) fn client(&self) -> &Rc<Client> {
-        &self.client
+    pub(crate) fn client(&self) -> &Client {
+        self.membership.client()
     }
 
     /// Is ready once everything accepted so far is with the kernel.
@@ -136,14 +141,14 @@ impl Outlet {
             let bytes = IoSlice::new(&unsent.unit[unsent.sent..]);
             let Poll::Ready(sent) = self.transport.poll_send(cx, &[bytes]) else {
                 if !std::mem::replace(&mut unsent.is_blocked, true) {
-                    self.client.write_blocked(self.transport.timer().now());
+                    self.client().write_blocked(self.transport.timer().now());
                 }
                 return Poll::Pending;
             };
             unsent.sent += sent?;
         }
         if unsent.is_blocked {
-            self.client.write_unblocked(self.transport.timer().now());
+            self.client().write_unblocked(self.transport.timer().now());
         }
         Poll::Ready(Ok(()))
     }
@@ -157,7 +162,7 @@ impl Outlet {
 
     fn keep(&self, unit: Unit, sent: usize) {
         self.unsent.set(Some(Box::new(Unsent { unit, sent, is_blocked: true })));
-        self.client.write_blocked(self.transport.timer().now());
+        self.client().write_blocked(self.transport.timer().now());
     }
 }
 

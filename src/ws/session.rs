@@ -3,16 +3,15 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use futures_lite::future;
+use pin_project_lite::pin_project;
 
 use crate::config::SlowConsumer;
-use crate::hub::{
-    Client, ClientId, CorrelationId, Delivery, Eviction, HubHandle, Membership, Subscription,
-};
+use crate::hub::{Client, ClientId, CorrelationId, Delivery, Eviction, HubHandle, Membership};
 use crate::net::{Peer, Timer, Transport};
 
 use super::frame::{CloseCode, CloseReason, Frame, Message};
@@ -30,7 +29,6 @@ pub struct Session {
 
 struct State {
     outlet: Outlet,
-    membership: Membership,
     commons: Rc<Commons>,
     peer: Peer,
     talk: RefCell<Talk>,
@@ -39,8 +37,6 @@ struct State {
 /// What only the session's own calls change.
 struct Talk {
     socket: Socket,
-    subscription: Subscription,
-    messages_this_turn: u32,
     end: Option<Box<SessionEnd>>,
 }
 
@@ -71,7 +67,7 @@ impl SessionEnd {
     pub(crate) fn log(&self, client: &Client, peer: Peer) {
         log::debug!(
             target: "falconet::client",
-            client:% = client.id, address:% = peer, correlation:% = client.correlation;
+            client:% = client.id(), address:% = peer, correlation:% = client.correlation;
             "connection ended: {self}"
         );
     }
@@ -101,32 +97,22 @@ impl Session {
         transport: Transport,
         early: Vec<u8>,
         peer: Peer,
-        (subscription, membership): (Subscription, Membership),
+        membership: Membership,
         commons: Rc<Commons>,
     ) -> Self {
-        let outlet = Outlet::new(transport, subscription.client.clone());
-        let socket = Socket::new(early);
-        let talk = Talk { socket, subscription, messages_this_turn: 0, end: None };
-        Self { state: Rc::new(State { outlet, membership, commons, peer, talk: RefCell::new(talk) }) }
+        let outlet = Outlet::new(transport, membership);
+        let talk = RefCell::new(Talk { socket: Socket::new(early), end: None });
+        Self { state: Rc::new(State { outlet, commons, peer, talk }) }
     }
 
-    /// Runs what serves this session, and sends what that has said whenever it waits for anything.
-    pub(crate) async fn serve_with<S: Future<Output = SessionEnd>>(
-        self,
-        serve: impl FnOnce(Self) -> S,
-    ) {
+    /// Has `serve` serve this session, logs how it ends, and whenever it waits for anything sends what it
+    /// has said.
+    pub(crate) fn served_by<S>(self, serve: impl FnOnce(Self) -> S) -> impl Future<Output = ()>
+    where
+        S: Future<Output = SessionEnd>,
+    {
         let state = self.state.clone();
-        let mut serving = pin!(serve(self));
-        let end = poll_fn(|cx| {
-            let served = serving.as_mut().poll(cx);
-            if served.is_pending() {
-                // If that fails, the session's next call finds it.
-                let _ = state.outlet.try_drain(cx);
-            }
-            served
-        })
-        .await;
-        end.log(state.client(), state.peer);
+        Served { serving: serve(self), state }
     }
 
     /// The client's next message; `None` once the session has ended.
@@ -134,17 +120,22 @@ impl Session {
     /// # Cancel safety
     /// No message is lost: one is taken only when it is returned. But this also ends a session that
     /// must end; dropped meanwhile, it waits no longer for the client's answer to our Close.
-    pub async fn next(&mut self) -> Option<Message> {
-        if self.end().is_some() {
-            return None;
-        }
-        match poll_fn(|cx| self.state.poll_event(cx)).await {
-            Event::Message(message) => Some(message),
-            Event::Over(ending) => {
-                Box::pin(self.state.finish(ending)).await;
-                None
+    // No `async fn`, whose future would have room for the message beside the end.
+    pub fn next(&mut self) -> impl Future<Output = Option<Message>> + use<'_> {
+        let state = &*self.state;
+        let mut finishing: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
+        poll_fn(move |cx| {
+            if finishing.is_none() && state.talk.borrow().end.is_none() {
+                match ready!(state.poll_event(cx)) {
+                    Event::Message(message) => return Poll::Ready(Some(message)),
+                    Event::Over(ending) => finishing = Some(Box::pin(state.finish(ending))),
+                }
             }
-        }
+            if let Some(finishing) = &mut finishing {
+                ready!(finishing.as_mut().poll(cx));
+            }
+            Poll::Ready(None)
+        })
     }
 
     /// Sends a message; says false if the session is over. Waits while the message before it is with
@@ -153,7 +144,10 @@ impl Session {
     /// # Cancel safety
     /// Dropped early, the message is not sent; the session stays whole.
     // No `async fn`, whose future would have room for the message twice.
-    pub fn send<M: Into<Message>>(&mut self, message: M) -> impl Future<Output = bool> + use<'_, M> {
+    pub fn send<M: Into<Message>>(
+        &mut self,
+        message: M,
+    ) -> impl Future<Output = bool> + use<'_, M> {
         let (state, message) = (&*self.state, message.into());
         poll_fn(move |cx| state.poll_send(cx, &message))
     }
@@ -161,20 +155,21 @@ impl Session {
     /// Ends the session for `reason` and waits for the client's answer, at most
     /// [`Timeouts::close_handshake`](crate::config::Timeouts::close_handshake). A session that has
     /// ended already says how.
-    pub async fn close(self, reason: CloseReason) -> SessionEnd {
-        if self.end().is_none() {
-            let ending = match self.state.client().eviction() {
-                Some(eviction) => eviction.into(),
-                None => Ending::Evicted(reason),
-            };
-            Box::pin(self.state.finish(ending)).await;
-        }
-        self.end().unwrap_or(SessionEnd::TransportLost)
+    // Boxed, for the future of an endpoint has room for the largest it ever awaits.
+    pub fn close(self, reason: CloseReason) -> impl Future<Output = SessionEnd> {
+        Box::pin(async move {
+            if self.end().is_none() {
+                let eviction = self.state.client().eviction();
+                let ending = eviction.map_or(Ending::Evicted(reason), Ending::from);
+                self.state.finish(ending).await;
+            }
+            self.end().unwrap_or(SessionEnd::TransportLost)
+        })
     }
 
     /// The client's id with the hub.
     pub fn id(&self) -> ClientId {
-        self.state.client().id
+        self.state.client().id()
     }
 
     /// What ties the client's connections together: the id it came with, or one made for it.
@@ -189,7 +184,7 @@ impl Session {
 
     /// The hub the client is in.
     pub fn hub(&self) -> &HubHandle {
-        self.state.membership.hub()
+        &self.state.outlet.membership().hub
     }
 
     /// The server's timer.
@@ -199,6 +194,30 @@ impl Session {
 
     fn end(&self) -> Option<SessionEnd> {
         self.state.talk.borrow().end.as_deref().copied()
+    }
+}
+
+pin_project! {
+    /// A session and what serves it.
+    struct Served<S> {
+        #[pin]
+        serving: S,
+        state: Rc<State>,
+    }
+}
+
+impl<S: Future<Output = SessionEnd>> Future for Served<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let Poll::Ready(end) = this.serving.poll(cx) else {
+            // If that fails, the session's next call finds it.
+            let _ = this.state.outlet.try_drain(cx);
+            return Poll::Pending;
+        };
+        end.log(this.state.client(), this.state.peer);
+        Poll::Ready(())
     }
 }
 
@@ -212,16 +231,12 @@ impl State {
         if let Some(eviction) = self.client().eviction() {
             return Poll::Ready(Event::Over(eviction.into()));
         }
-        let talk = &mut *self.talk.borrow_mut();
         // Heard before it is told more: who reads slower than is broadcast always has more to take.
-        if talk.messages_this_turn >= MESSAGES_PER_TURN {
-            cx.waker().wake_by_ref();
-        } else if let Poll::Ready(inbound) = talk.socket.poll_next(cx, &self.outlet, &self.commons) {
-            talk.messages_this_turn += 1;
+        let socket = &mut self.talk.borrow_mut().socket;
+        if let Poll::Ready(inbound) = socket.poll_next(cx, &self.outlet, &self.commons) {
             return Poll::Ready(inbound.into());
         }
-        talk.messages_this_turn = 0;
-        match ready!(self.poll_deliver(&mut talk.subscription, cx)) {
+        match ready!(self.poll_deliver(cx)) {
             Ok(()) => Poll::Pending,
             Err(ending) => Poll::Ready(Event::Over(ending)),
         }
@@ -252,11 +267,7 @@ impl State {
     }
 
     /// Sends what the hub has for this client, as fast as the client reads.
-    fn poll_deliver(
-        &self,
-        subscription: &mut Subscription,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Ending>> {
+    fn poll_deliver(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         loop {
             if ready!(self.outlet.poll_drained(cx)).is_err() {
                 return Poll::Ready(Err(Ending::Lost));
@@ -264,14 +275,14 @@ impl State {
             if !self.client().bell.is_rung() {
                 return Poll::Ready(Ok(()));
             }
-            match subscription.next() {
+            match self.outlet.membership().subscription.next() {
                 Some(Delivery::Mail(frame) | Delivery::Published(_, frame)) => {
                     if self.outlet.send_shared(cx, frame.shared()).is_err() {
                         return Poll::Ready(Err(Ending::Lost));
                     }
                 }
                 Some(Delivery::Lagged(messages)) => {
-                    let (client, correlation) = (self.client().id, &self.client().correlation);
+                    let (client, correlation) = (self.client().id(), &self.client().correlation);
                     log::debug!(
                         target: "falconet::client", client:%, correlation:%, messages;
                         "reads too slowly: messages lost"
@@ -319,7 +330,7 @@ impl State {
     /// Sends what was published before, then a Close, and reads on until the client's own has come.
     async fn close_and_wait(&self, reason: CloseReason) {
         // The eviction rang too, so what there is gets looked for.
-        let _ = poll_fn(|cx| self.poll_deliver(&mut self.talk.borrow_mut().subscription, cx)).await;
+        let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         if self.send_close(reason).await.is_ok() {
             self.talk.borrow_mut().socket.fall_silent();
             let next = |cx: &mut Context<'_>| {
@@ -375,6 +386,3 @@ impl From<Eviction> for Ending {
         }
     }
 }
-
-/// How many messages may be taken before other tasks run.
-const MESSAGES_PER_TURN: u32 = 16;

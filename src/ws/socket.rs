@@ -187,7 +187,7 @@ impl Socket {
         }
         outlet.client().seen(outlet.transport().timer().now());
         if message.is_some() {
-            self.spend(count);
+            self.spend(count.max(MESSAGE_COST_BYTES));
         }
         Poll::Ready(Ok(message))
     }
@@ -210,7 +210,7 @@ impl Socket {
                 if underway.ahead.is_empty() {
                     self.underway = None;
                 }
-                self.spend(count);
+                self.spend(count.max(MESSAGE_COST_BYTES));
                 return Ok(Some(Inbound::Message(message)));
             }
             underway.library = Some(Library::new(std::mem::take(&mut underway.ahead), limit));
@@ -235,14 +235,13 @@ impl Socket {
                 }
             }
         }
-        self.spend(count);
+        self.spend(count + FRAME_COST_BYTES);
         Ok(inbound)
     }
 
-    /// Counts a frame's bytes, and what it costs beside them, against the turn.
-    fn spend(&mut self, count: usize) {
-        let cost = u32::try_from(count).unwrap_or(u32::MAX).saturating_add(FRAME_COST_BYTES);
-        self.turn_bytes_left = self.turn_bytes_left.saturating_sub(cost);
+    fn spend(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.turn_bytes_left = self.turn_bytes_left.saturating_sub(bytes);
     }
 }
 
@@ -401,8 +400,10 @@ impl AsyncWrite for Pipe {
 
 /// How much a client may say before other tasks run, and then the rest of the frame at hand.
 const TURN_BYTES: u32 = 4096;
-/// What a frame counts for in a turn beside its bytes: an empty one takes as long as many bytes do.
-const FRAME_COST_BYTES: u32 = 64;
+/// What a message counts for in a turn at least: so sixteen messages are a turn, too.
+const MESSAGE_COST_BYTES: usize = 256;
+/// What a frame that is no message counts for beside its bytes.
+const FRAME_COST_BYTES: usize = 64;
 /// How large the library's read buffer is at least; a larger frame makes it grow.
 const READ_BUFFER_BYTES: usize = 256;
 /// The library writes only pongs and Closes, of 127 bytes at most.

@@ -288,7 +288,7 @@ fn an_emptied_log_holds_no_memory() {
     let log = log(&WIDE, &["a", "b"]);
     log.drop_oldest();
     log.drop_oldest();
-    assert_eq!(log.entries.borrow().kept.capacity(), 0);
+    assert_eq!(log.0.entries.borrow().kept.capacity(), 0);
 }
 
 #[test]

@@ -90,6 +90,6 @@ fn with_nobody_there_nothing_is_due() {
     assert_eq!(hub.watch.alarm.due(), None);
     let client = join(&mut hub, Instant::now());
     assert!(hub.watch.alarm.due().is_some());
-    hub.leave(client.client.id);
+    hub.leave(client.client.id());
     assert_eq!(hub.watch.alarm.due(), None);
 }

@@ -5,7 +5,7 @@ use super::*;
 /// Takes the mail of everybody there and says who had some.
 fn who_got_mail(there: &[Subscription]) -> Vec<ClientId> {
     let got = there.iter().filter(|client| client.client.take_mail().is_some());
-    got.map(|client| client.client.id).collect()
+    got.map(|client| client.client.id()).collect()
 }
 
 fn join_somewhere(hub: &mut Hub, random: &mut fastrand::Rng, now: Instant) -> Subscription {
@@ -30,13 +30,13 @@ fn an_id_reaches_its_client_and_never_another() {
             there.push(join_somewhere(&mut hub, &mut random, now));
         } else {
             let client = there.swap_remove(random.usize(0..there.len()));
-            gone.push(client.client.id);
+            gone.push(client.client.id());
             leave(&mut hub, client);
         }
         emptied += usize::from(there.is_empty());
 
         if let Some(client) = random.choice(&there) {
-            let id = client.client.id;
+            let id = client.client.id();
             assert!(hub.send_to(id, frame("m")), "{context}");
             assert_eq!(who_got_mail(&there), [id], "{context}");
         }
@@ -68,7 +68,8 @@ fn assert_ringing_reaches_the_subscribed(hub: &mut Hub, there: &[Subscription], 
         there.iter().for_each(|client| client.client.bell.hush());
         publish(hub, topic, context).unwrap();
         for client in there {
-            let subscribed = client.client.log.as_ref().is_some_and(|log| *log.topic() == name(topic));
+            let subscribed =
+                client.client.log.as_ref().is_some_and(|log| *log.topic() == name(topic));
             assert_eq!(client.client.bell.is_rung(), subscribed, "{context}");
         }
     }

@@ -329,14 +329,14 @@ impl Walk {
         let joined = self.hub.join(correlation("test"), topic.clone(), self.now);
         assert_eq!(joined.as_ref().map(drop).map_err(|error| *error), room, "{context}");
         if let Ok(client) = joined {
-            self.model.join(client.client.id, topic);
+            self.model.join(client.client.id(), topic);
             self.there.push(client);
         }
     }
 
     fn leave(&mut self) {
         let Some(index) = self.random.choice(0..self.there.len()) else { return };
-        let id = self.there.swap_remove(index).client.id;
+        let id = self.there.swap_remove(index).client.id();
         if self.random.bool() {
             self.hub.leave(id);
             self.model.leave(id);
@@ -365,7 +365,7 @@ impl Walk {
 
     fn address_one(&mut self, context: &str) {
         let Some(index) = self.random.choice(0..self.there.len()) else { return };
-        let id = self.there[index].client.id;
+        let id = self.there[index].client.id();
         if self.random.u8(0..8) == 0 {
             assert!(self.hub.evict(id, REASON), "{context}");
             self.model.evict(id);
@@ -381,7 +381,7 @@ impl Walk {
     /// Reads up to so many deliveries, as a session does: it clears its bell and looks.
     fn read(&mut self, index: usize, count: usize, context: &str) {
         let client = &mut self.there[index];
-        let id = client.client.id;
+        let id = client.client.id();
         client.client.bell.hush();
         self.model.client(id).rung = false;
         for _ in 0..count {
@@ -413,7 +413,7 @@ impl Walk {
             assert_eq!(log.len(), topic.kept(&model.limits), "{context}, {name}");
         }
         for client in &self.there {
-            let expected = &model.clients[&client.client.id];
+            let expected = &model.clients[&client.client.id()];
             assert_eq!(client.client.bell.is_rung(), expected.rung, "{context}");
             assert_eq!(client.client.eviction().is_some(), expected.evicted, "{context}");
         }

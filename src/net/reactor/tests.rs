@@ -188,7 +188,7 @@ fn an_event_of_a_dropped_source_does_not_reach_the_next_at_its_key_and_descripto
         let (one, _other) = UnixStream::pair().unwrap();
         let fd = one.as_fd().try_clone_to_owned().unwrap();
         let first = reactor.register(&fd).unwrap();
-        let generation = reactor.sources.borrow()[first.key].generation;
+        let generation = reactor.sources.borrow()[first.key as usize].generation;
         let event = (u64::from(generation) << 32) | first.key as u64;
         let key = first.key;
         // What a task woken by the first event of a batch may do before the second is looked at.
@@ -199,7 +199,7 @@ fn an_event_of_a_dropped_source_does_not_reach_the_next_at_its_key_and_descripto
         reactor.raise(event, EventFlags::IN | EventFlags::HUP);
         let ready = future::poll_once(poll_fn(|cx| second.poll_ready(Direction::Read, cx))).await;
         assert_eq!(ready, None, "the stale event raised a flag");
-        assert!(!reactor.sources.borrow()[key].hung_up);
+        assert!(!reactor.sources.borrow()[key as usize].hung_up);
     });
 }
 
