@@ -79,23 +79,27 @@ fn compare_costs(falconet: &Program, peer: &Program, budgets: &mut Budgets) -> i
 
 fn count_system_calls(falconet: &Program, peer: &Program, budgets: &mut Budgets) -> io::Result<()> {
     println!("echo: system calls per message, counted by strace");
-    let columns = [("connections", 11), (falconet.name, 10), ("limit", 10), (peer.name, 17)];
+    let columns =
+        [("connections", 11), ("at once", 7), (falconet.name, 10), ("limit", 10), (peer.name, 17)];
     let table = Table::new(&columns);
-    for (connections, limit) in SYSTEM_CALL_LIMITS {
-        let case = Case { connections, ..SMALL_MESSAGES };
+    for (connections, at_once, limit) in SYSTEM_CALL_LIMITS {
+        let case = Case { connections, at_once, ..SMALL_MESSAGES };
         let Some(ours) = case.system_calls(falconet)? else { break };
         let Some(theirs) = case.system_calls(peer)? else { break };
-        budgets.at_most(format!("system calls per echo at {connections}"), ours, limit);
+        let what = format!("system calls per echo at {connections}, {at_once} at once");
+        budgets.at_most(what, ours, limit);
         let [ours, limit, theirs] = [ours, limit, theirs].map(|calls| format!("{calls:.2}"));
-        table.row([&connections.to_string(), &ours, &limit, &theirs]);
+        table.row([&connections.to_string(), &at_once.to_string(), &ours, &limit, &theirs]);
     }
     Ok(())
 }
 
-/// How many connections, with messages of what size.
+/// How many connections, with messages of what size and how many of them.
 struct Case {
     connections: usize,
     payload_bytes: u16,
+    /// How many messages a client sends in one go.
+    at_once: usize,
 }
 
 impl Case {
@@ -141,7 +145,7 @@ impl Case {
     /// A fresh server, and clients that have already exchanged messages with it.
     fn warmed_up(&self, program: &Program) -> io::Result<(Server, Load)> {
         let server = program.start()?;
-        let mut load = Load::connect(&server, self.connections, self.payload_bytes)?;
+        let mut load = Load::connect(&server, self.connections, self.payload_bytes, self.at_once)?;
         match load.drive(WARM_UP)?.failures.first() {
             Some(failure) => Err(io::Error::other(format!("{}: {failure}", program.name))),
             None => Ok((server, load)),
@@ -153,7 +157,7 @@ impl Case {
     fn system_calls(&self, program: &Program) -> io::Result<Option<f64>> {
         let (server, mut load) = self.warmed_up(program)?;
         let Some(strace) = Strace::attach(&server) else { return Ok(None) };
-        let echoes = load.drive(COUNTING)?.latencies.len();
+        let echoes = load.drive(COUNTING)?.latencies.len() * self.at_once;
         Ok(Some(strace.total(server)? / echoes as f64))
     }
 
@@ -189,13 +193,13 @@ struct Outcome {
 const CONNECTIONS: [usize; 3] = [1, 64, 1000];
 
 /// A message of the length of a chat line.
-const SMALL_MESSAGES: Case = Case { connections: 1, payload_bytes: 32 };
+const SMALL_MESSAGES: Case = Case { connections: 1, payload_bytes: 32, at_once: 1 };
 
 /// A message longer than any buffer of the peer.
-const LARGE_MESSAGES: Case = Case { connections: 64, payload_bytes: 16 * 1024 };
+const LARGE_MESSAGES: Case = Case { connections: 64, payload_bytes: 16 * 1024, at_once: 1 };
 
-/// Connections, and how many system calls per echoed message falconet may make there.
-const SYSTEM_CALL_LIMITS: [(usize, f64); 2] = [(1, 4.0), (64, 2.5)];
+/// Connections, messages at once, and how many system calls per echoed message falconet may make there.
+const SYSTEM_CALL_LIMITS: [(usize, usize, f64); 3] = [(1, 1, 3.1), (64, 1, 2.2), (1, 16, 0.4)];
 
 /// Rounds for each server. Odd, so that the median is a round.
 const ROUNDS: usize = 21;

@@ -11,13 +11,18 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use rig::audience::Audience;
 use rig::clients;
+use rig::publisher::Publisher;
 use rig::report::{Budgets, Table, conclude, percentile, thousands};
 use rig::server::{Program, Server};
 
 mod rig {
+    pub(crate) mod audience;
     pub(crate) mod clients;
     pub(crate) mod process;
+    pub(crate) mod publisher;
+    pub(crate) mod readiness;
     pub(crate) mod report;
     pub(crate) mod server;
 }
@@ -27,8 +32,9 @@ fn main() -> ExitCode {
 }
 
 fn measure() -> io::Result<Budgets> {
-    // Without broadcasts, so that a client that says nothing is idle.
-    let falconet = Program::falconet(&["--broadcast-every", "0"])?;
+    // Without broadcasts and with pings later than this bench ends, so that a client that says nothing
+    // is idle.
+    let falconet = Program::falconet(&QUIET)?;
     let counts = clients::affordable(&IDLE_CLIENTS)?;
     let mut sheet = Sheet::new();
 
@@ -43,7 +49,9 @@ fn measure() -> io::Result<Budgets> {
     sheet.rows_at_start(&falconet)?;
     let server = falconet.start()?;
     sheet.rows_without_clients(&server)?;
-    sheet.rows_with_clients(&server, counts)?;
+    sheet.rows_with_clients(&server, &counts)?;
+    sheet.rows_with_subscribers(&falconet, counts[counts.len() - 1])?;
+    sheet.rows_of_crowds(&falconet)?;
 
     println!(
         "falconet: this run. Resident: every page mapped, libc's too. Of the program's file: its"
@@ -120,32 +128,82 @@ impl Sheet {
         let threads = server.per_thread("status")?.len();
         self.limited_row("threads", threads, 2, UNKNOWN);
         let (wakeups, _) = idle(server)?;
-        self.limited_row("wake-ups in 10 s, nobody connected", wakeups, 0, UNKNOWN);
+        self.limited_row("wake-ups in 30 s, nobody connected", wakeups, 0, UNKNOWN);
         Ok(())
     }
 
-    /// Connects ever more clients, up to each of `counts`, and leaves them idle.
-    fn rows_with_clients(&mut self, server: &Server, counts: Vec<usize>) -> io::Result<()> {
+    /// Connects ever more clients, up to each of `counts`, and leaves them idle: at once, and after each
+    /// has had a large echo.
+    fn rows_with_clients(&mut self, server: &Server, counts: &[usize]) -> io::Result<()> {
         let alone = Memory::of(server)?;
         let mut clients = Vec::new();
-        for count in counts {
+        let mut idle_bytes = 0;
+        for &count in counts {
             clients.extend(clients::connect(server, count - clients.len(), "/")?);
             thread::sleep(SETTLING);
-            let private_kib = Memory::of(server)?.private_kib;
-            let per_client = private_kib.saturating_sub(alone.private_kib) * 1024 / count;
-            let connected = thousands(count);
-            let what = format!("memory, {connected} idle clients, private KiB");
-            self.row(&what, thousands(private_kib), UNKNOWN);
-            let what = format!("memory per client of {connected}, private bytes");
-            self.limited_row(&what, per_client, 4096, UNKNOWN);
+            idle_bytes = alone.bytes_per_client(server, count)?;
+            let what = format!("memory per client of {}, private bytes", thousands(count));
+            self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES, UNKNOWN);
         }
         let connected = thousands(clients.len());
         let (wakeups, cpu_time) = idle(server)?;
-        self.row(&format!("wake-ups in 10 s, {connected} idle clients"), wakeups, UNKNOWN);
+        self.limited_row(&format!("wake-ups in 30 s, {connected} idle"), wakeups, 2, UNKNOWN);
         let cpu_ms = format!("{:.2}", cpu_time.as_secs_f64() * 1e3);
-        self.row(&format!("CPU time in 10 s, {connected} idle clients, ms"), cpu_ms, UNKNOWN);
+        self.row(&format!("CPU time in 30 s, {connected} idle, ms"), cpu_ms, UNKNOWN);
+        for client in &mut clients {
+            clients::echo(client, LARGE_MESSAGE_BYTES)?;
+        }
+        thread::sleep(QUIET_TIME);
+        let bytes = alone.bytes_per_client(server, clients.len())?;
+        self.limited_row("  after an echo of 60 KB each", bytes, idle_bytes * 11 / 10, UNKNOWN);
         let lost = clients.iter().filter(|client| is_lost(client)).count();
         self.limited_row("clients lost", lost, 0, UNKNOWN);
+        Ok(())
+    }
+
+    /// Connects subscribers to a topic and leaves them idle: at once, and after they have heard a lot.
+    fn rows_with_subscribers(&mut self, program: &Program, count: usize) -> io::Result<()> {
+        let server = program.start()?;
+        let mut publisher = Publisher::new(&server, "quiet", "a message of some length");
+        publisher.publish()?;
+        thread::sleep(SETTLING);
+        let alone = Memory::of(&server)?;
+        let mut audience = Audience::connect(&server, count, "/topics/quiet")?;
+        thread::sleep(SETTLING);
+        let idle_bytes = alone.bytes_per_client(&server, count)?;
+        let what = format!("memory per subscriber of {}, private bytes", thousands(count));
+        self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES, UNKNOWN);
+        let mut undelivered = 0;
+        for _ in 0..MESSAGES {
+            publisher.publish()?;
+            undelivered += count - audience.next_broadcast(PATIENCE)?.delivered;
+        }
+        self.limited_row("messages not delivered", undelivered, 0, UNKNOWN);
+        thread::sleep(QUIET_TIME);
+        let bytes = alone.bytes_per_client(&server, count)?;
+        let what = format!("  after {MESSAGES} messages");
+        self.limited_row(&what, bytes, idle_bytes * 11 / 10, UNKNOWN);
+        Ok(())
+    }
+
+    /// Has a crowd come, talk and leave, again and again.
+    fn rows_of_crowds(&mut self, program: &Program) -> io::Result<()> {
+        let count = clients::affordable(&[CROWD_CLIENTS])?[0];
+        let server = program.start()?;
+        thread::sleep(SETTLING);
+        let alone = Memory::of(&server)?.private_kib;
+        for round in 1..=3 {
+            let mut clients = clients::connect(&server, count, "/")?;
+            for client in &mut clients {
+                clients::echo(client, LARGE_MESSAGE_BYTES)?;
+            }
+            drop(clients);
+            thread::sleep(SETTLING);
+            let private_kib = Memory::of(&server)?.private_kib;
+            let what = format!("private KiB after {} have left, round {round}", thousands(count));
+            self.limited_row(&what, private_kib, alone * 11 / 10, UNKNOWN);
+        }
+        self.row("  before they came", alone, UNKNOWN);
         Ok(())
     }
 }
@@ -168,6 +226,12 @@ impl Memory {
         let file_kib = unshared.saturating_sub(private_kib);
         Ok(Self { resident_kib: field(&rollup, "Rss:")?, private_kib, file_kib })
     }
+
+    /// How many private bytes each of `count` clients has added to this.
+    fn bytes_per_client(&self, server: &Server, count: usize) -> io::Result<usize> {
+        let private_kib = Self::of(server)?.private_kib;
+        Ok(private_kib.saturating_sub(self.private_kib) * 1024 / count)
+    }
 }
 
 /// The number after `name` in a file of `/proc` that has a name and a value on each line.
@@ -177,7 +241,7 @@ fn field(text: &str, name: &str) -> io::Result<usize> {
         .ok_or_else(|| Error::other(format!("no {name} in /proc")))
 }
 
-/// Leaves the server alone for 10 s. Returns how often a thread of it went back to sleep meanwhile,
+/// Leaves the server alone for 30 s. Returns how often a thread of it went back to sleep meanwhile,
 /// and the processor time this took.
 fn idle(server: &Server) -> io::Result<(usize, Duration)> {
     let (sleeps, cpu_time) = (sleeps(server)?, server.cpu_time()?);
@@ -202,8 +266,23 @@ fn is_lost(client: &TcpStream) -> bool {
 /// What the article does not say.
 const UNKNOWN: [&str; 2] = ["", ""];
 
+/// The server whose idle clients are idle.
+const QUIET: [&str; 6] = ["--broadcast-every", "0", "--ping-every", "10m", "--idle-timeout", "25m"];
+
 /// How many clients are connected, one after the other.
-const IDLE_CLIENTS: [usize; 2] = [1000, 5000];
+const IDLE_CLIENTS: [usize; 2] = [1000, 10_000];
+const CLIENT_LIMIT_BYTES: usize = 640;
+
+/// How many come and go.
+const CROWD_CLIENTS: usize = 5000;
+
+/// How large a message is after which a client has no more memory than before.
+const LARGE_MESSAGE_BYTES: usize = 60_000;
+
+/// How many messages subscribers hear, after which they have no more memory than before; and how long
+/// each may take.
+const MESSAGES: usize = 100;
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the server is started to measure that. Odd, so that the median is a start.
 const STARTS: usize = 199;
@@ -217,10 +296,13 @@ const RESIDENT_LIMIT_KIB: usize = 2611;
 const PRIVATE_LIMIT_KIB: usize = 716;
 
 /// How long the server is left alone.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(30);
 
 /// How long after its start a server is measured that nobody has connected to.
 const START_SETTLING: Duration = Duration::from_millis(20);
 
 /// How long after a change the server is measured.
 const SETTLING: Duration = Duration::from_millis(500);
+
+/// How long clients have been quiet after they were busy, when the server is measured.
+const QUIET_TIME: Duration = Duration::from_secs(5);

@@ -90,6 +90,25 @@ fn read_answer(client: &mut TcpStream) -> io::Result<()> {
     Err(Error::new(io::ErrorKind::TimedOut, "no whole answer to the upgrade"))
 }
 
+/// Sends a binary message of `payload_bytes` zeros, at most 65,535, and reads its echo.
+///
+/// # Errors
+///
+/// If it does not come whole within 5 s, or is something else.
+pub(crate) fn echo(client: &mut TcpStream, payload_bytes: usize) -> io::Result<()> {
+    let [high, low] = u16::try_from(payload_bytes).map_err(Error::other)?.to_be_bytes();
+    // With a mask of zeros the payload is sent as it is.
+    let mut message = vec![0x82, 0x80 | 126, high, low, 0, 0, 0, 0];
+    message.resize(message.len() + payload_bytes, 0);
+    let mut echo = vec![1; 4 + payload_bytes];
+    client.set_nonblocking(false)?;
+    client.write_all(&message)?;
+    client.read_exact(&mut echo)?;
+    client.set_nonblocking(true)?;
+    let is_right = echo.starts_with(&[0x82, 126, high, low]) && echo[4..].iter().all(|b| *b == 0);
+    if is_right { Ok(()) } else { Err(Error::other("the echo differs")) }
+}
+
 /// Files kept free beside the clients: falconet itself keeps 32 back.
 const SPARE_FILES: usize = 64;
 

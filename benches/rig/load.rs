@@ -1,4 +1,4 @@
-//! The load of the echo bench: many connections, each with one message on its way at a time.
+//! The load of the echo bench: many connections, each with so many messages on their way at a time.
 
 use std::io::{self, Error, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,7 @@ pub(crate) struct Load {
 #[derive(Default)]
 pub(crate) struct Tally {
     /// How long each echo took, in microseconds: from before the first byte is written until the
-    /// last is read and compared.
+    /// last is read and compared. Of messages sent at once, the last one's.
     pub(crate) latencies: Vec<f64>,
     /// From the first message sent to the last echo read.
     pub(crate) elapsed: Duration,
@@ -28,7 +28,8 @@ pub(crate) struct Tally {
 }
 
 impl Load {
-    /// Connects `connections` clients whose messages have `payload_bytes`.
+    /// Connects `connections` clients whose messages have `payload_bytes`, and that send `at_once` of
+    /// them in one go.
     ///
     /// # Errors
     ///
@@ -37,18 +38,19 @@ impl Load {
         server: &Server,
         connections: usize,
         payload_bytes: u16,
+        at_once: usize,
     ) -> io::Result<Self> {
         let streams = clients::connect(server, connections, "/")?;
         let readiness = Readiness::of(&streams)?;
         let connections = streams
             .into_iter()
             .enumerate()
-            .map(|(index, stream)| Some(Connection::new(stream, index, payload_bytes)))
+            .map(|(index, stream)| Some(Connection::new(stream, index, payload_bytes, at_once)))
             .collect();
         Ok(Self { connections, readiness })
     }
 
-    /// Keeps one message of each connection on its way for `duration`, then waits at most 5 s for
+    /// Keeps one message, or those sent at once, of each connection on its way for `duration`, then waits at most 5 s for
     /// the last echoes.
     ///
     /// # Errors
@@ -114,10 +116,10 @@ fn turn(
 /// One client. Its message is its own, so that an echo to the wrong client is found out.
 struct Connection {
     stream: TcpStream,
-    /// The masked frame it sends, and how much of it is written.
+    /// What it sends, in masked frames, and how much of it is written.
     message: Vec<u8>,
     sent_bytes: usize,
-    /// The frame that must come back, and how much of it has.
+    /// What must come back, and how much of it has.
     echo: Vec<u8>,
     echoed_bytes: usize,
     /// When the message under way was begun.
@@ -125,13 +127,14 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, index: usize, payload_bytes: u16) -> Self {
+    fn new(stream: TcpStream, index: usize, payload_bytes: u16, at_once: usize) -> Self {
         let payload = format!("{index:0>width$}", width = usize::from(payload_bytes));
         let mut echo = frame_head(payload_bytes, 0);
         echo.extend(payload.bytes());
         let mut message = frame_head(payload_bytes, MASKED);
         message.extend(MASK);
         message.extend(payload.bytes().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        let (message, echo) = (message.repeat(at_once), echo.repeat(at_once));
         Self { stream, message, sent_bytes: 0, echo, echoed_bytes: 0, begun: None }
     }
 
