@@ -143,7 +143,12 @@ impl Sheet {
             thread::sleep(SETTLING);
             idle_bytes = alone.bytes_per_client(server, count)?;
             let what = format!("memory per client of {}, private bytes", thousands(count));
-            self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES, UNKNOWN);
+            if count < counts[counts.len() - 1] {
+                // So few share the pages that hold them badly.
+                self.row(&what, idle_bytes, UNKNOWN);
+            } else {
+                self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES, UNKNOWN);
+            }
         }
         let connected = thousands(clients.len());
         let (wakeups, cpu_time) = idle(server)?;
@@ -169,7 +174,7 @@ impl Sheet {
         thread::sleep(SETTLING);
         let alone = Memory::of(&server)?;
         let mut audience = Audience::connect(&server, count, "/topics/quiet")?;
-        thread::sleep(SETTLING);
+        audience.settle(SETTLING)?;
         let idle_bytes = alone.bytes_per_client(&server, count)?;
         let what = format!("memory per subscriber of {}, private bytes", thousands(count));
         self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES, UNKNOWN);
@@ -267,7 +272,17 @@ fn is_lost(client: &TcpStream) -> bool {
 const UNKNOWN: [&str; 2] = ["", ""];
 
 /// The server whose idle clients are idle.
-const QUIET: [&str; 6] = ["--broadcast-every", "0", "--ping-every", "10m", "--idle-timeout", "25m"];
+const QUIET: [&str; 8] = [
+    "--broadcast-every",
+    "0",
+    "--ping-every",
+    "10m",
+    "--idle-timeout",
+    "25m",
+    // Room for the clients measured, and a publisher.
+    "--max-connections",
+    "10100",
+];
 
 /// How many clients are connected, one after the other.
 const IDLE_CLIENTS: [usize; 2] = [1000, 10_000];
