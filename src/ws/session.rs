@@ -221,6 +221,15 @@ impl<S: Future<Output = SessionEnd>> Future for Served<S> {
     }
 }
 
+impl Drop for Session {
+    /// Ends the connection for the client, if nothing has before: what serves the session may go on.
+    fn drop(&mut self) {
+        if self.end().is_none() {
+            self.state.outlet.transport().shut_down();
+        }
+    }
+}
+
 impl State {
     fn client(&self) -> &Client {
         self.outlet.client()
