@@ -14,7 +14,8 @@ use crate::hub::{
     ClientId, CorrelationId, Membership, PublishError, Start, Subscription, TopicName,
 };
 use crate::net::Transport;
-use crate::ws::{Session, SessionEnd, handshake};
+use crate::ws::handshake::{self, Acceptance};
+use crate::ws::{Session, SessionEnd};
 
 use super::reader::Reader;
 use super::request::Request;
@@ -27,8 +28,8 @@ pub(super) struct Opening {
 }
 
 enum Protocol {
-    /// WebSocket, after a response with the value `accept`.
-    WebSocket { accept: String, partner: Partner },
+    /// WebSocket, after a response that accepts it.
+    WebSocket { accept: Acceptance, partner: Partner },
     /// Server-sent events.
     Events,
 }
@@ -55,7 +56,7 @@ pub(super) struct Name {
 
 impl Opening {
     /// Opens a session with an endpoint.
-    pub(super) fn of_endpoint(accept: String, endpoint: Rc<dyn AnyEndpoint>) -> Self {
+    pub(super) fn of_endpoint(accept: Acceptance, endpoint: Rc<dyn AnyEndpoint>) -> Self {
         let partner = Partner::Endpoint(endpoint);
         let hears = Some((TopicName::broadcast(), Start::Live));
         Self { hears, protocol: Protocol::WebSocket { accept, partner } }
@@ -63,7 +64,7 @@ impl Opening {
 
     /// Opens a session with a topic; without `start` the client hears nothing.
     pub(super) fn of_topic(
-        accept: String,
+        accept: Acceptance,
         topic: TopicName,
         start: Option<Start>,
         may_publish: bool,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use falconet::{Server, ServerBuilder, Stopper};
+use falconet::{Origins, Server, ServerBuilder, Stopper};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
 
 /// How long anything may take that should take no time.
@@ -30,7 +30,8 @@ pub struct Falconet {
 impl Falconet {
     /// Starts the program on a free port of 127.0.0.1 with more `flags`, and waits until it listens.
     pub fn start(flags: &[&str]) -> Self {
-        let listen = ["--listen", "http://127.0.0.1:0"];
+        // The tests call the server `a`.
+        let listen = ["--listen", "http://127.0.0.1:0", "--origin", "http://a"];
         Self::start_with(Self::command().args(listen).args(flags))
     }
 
@@ -77,7 +78,7 @@ impl Falconet {
     /// reads for us: where it listens is found in /proc.
     pub fn start_unheard(flags: &[&str], stderr: Stdio) -> Self {
         let child = Self::command()
-            .args(["--listen", "http://127.0.0.1:0"])
+            .args(["--listen", "http://127.0.0.1:0", "--origin", "http://a"])
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -215,7 +216,9 @@ impl Embedded {
         let (started, starting) = channel();
         let thread = std::thread::spawn(move || {
             let url = "http://127.0.0.1:0".parse().unwrap();
-            let server = compose(Server::builder()).bind([&url]).unwrap();
+            let mut origins = Origins::default();
+            origins.add("http://a").unwrap();
+            let server = compose(Server::builder().origins(origins)).bind([&url]).unwrap();
             started.send((server.urls()[0].to_string(), server.stopper())).unwrap();
             server.run()
         });
