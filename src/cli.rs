@@ -235,7 +235,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "max-per-address",
         value: "COUNT",
-        help: "how many of them one other host may hold; 0 = an eighth",
+        help: "how many of these one other host may hold; 0 = an eighth",
         set: |options, text| set_optional(&mut options.config.limits.per_address, text),
         show: |options| show_optional(options.config.limits.per_address),
     },
@@ -330,7 +330,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "trust-proxy",
         value: "PEER",
-        help: "believe this address, network or unix about who asks; may be repeated",
+        help: "believe whom this address or network, or unix, asks for; may be repeated",
         set: |options, text| {
             options
                 .trusted_proxies
@@ -342,7 +342,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "proxy-protocol",
         value: "",
-        help: "have these proxies say so by the PROXY protocol, or be dropped",
+        help: "have trusted proxies say it by the PROXY protocol, or be dropped",
         set: |options, text| {
             set_choice(&mut options.trusted_proxies.proxy_protocol, SWITCHES, text)
         },

@@ -16,6 +16,9 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
 /// How long anything may take that should take no time.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The tests call the server `a`, which it must know: it is on loopback.
+pub const HERE: &str = "http://a";
+
 /// A steady trickle rather than a flood of its own.
 pub const CANARY_PAUSE: Duration = Duration::from_millis(1);
 
@@ -30,8 +33,7 @@ pub struct Falconet {
 impl Falconet {
     /// Starts the program on a free port of 127.0.0.1 with more `flags`, and waits until it listens.
     pub fn start(flags: &[&str]) -> Self {
-        // The tests call the server `a`.
-        let listen = ["--listen", "http://127.0.0.1:0", "--origin", "http://a"];
+        let listen = ["--listen", "http://127.0.0.1:0"];
         Self::start_with(Self::command().args(listen).args(flags))
     }
 
@@ -50,6 +52,7 @@ impl Falconet {
     /// The same, with something for it to read.
     pub fn start_reading(command: &mut Command, stdin: impl Into<Stdio>) -> Self {
         let mut child = command
+            .env("FALCONET_ORIGIN", HERE)
             .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -78,7 +81,8 @@ impl Falconet {
     /// reads for us: where it listens is found in /proc.
     pub fn start_unheard(flags: &[&str], stderr: Stdio) -> Self {
         let child = Self::command()
-            .args(["--listen", "http://127.0.0.1:0", "--origin", "http://a"])
+            .env("FALCONET_ORIGIN", HERE)
+            .args(["--listen", "http://127.0.0.1:0"])
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -217,7 +221,7 @@ impl Embedded {
         let thread = std::thread::spawn(move || {
             let url = "http://127.0.0.1:0".parse().unwrap();
             let mut origins = Origins::default();
-            origins.add("http://a").unwrap();
+            origins.add(HERE).unwrap();
             let server = compose(Server::builder().origins(origins)).bind([&url]).unwrap();
             started.send((server.urls()[0].to_string(), server.stopper())).unwrap();
             server.run()
