@@ -164,9 +164,10 @@ fn reason(status: u16) -> &'static str {
 
 /// The media type of a text for people.
 pub(crate) const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
-/// Nothing is sniffed, nothing refers.
+/// Nothing is sniffed, and nothing refers to us from elsewhere. Here it may: without a referrer, a form
+/// that is posted here has no origin either (Fetch, "append a request `Origin` header").
 const FIXED_HEADERS: &str = "X-Content-Type-Options: nosniff\r\n\
-    Referrer-Policy: no-referrer\r\n\r\n";
+    Referrer-Policy: same-origin\r\n\r\n";
 
 #[cfg(test)]
 mod tests {
