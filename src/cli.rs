@@ -304,7 +304,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "token-file",
         value: "FILE",
-        help: "let in who has a token: lines of TOKEN [subscribe|publish|admin|all] [TOPIC]",
+        help: "let in who has a token: lines of TOKEN [RIGHT] [TOPIC]",
         set: |options, text| {
             options.token_file = Some(text.into());
             Ok(())
