@@ -137,7 +137,8 @@ async fn converse(
 async fn introduce(reader: &mut Reader, seat: &Seat, context: &Context) -> Option<()> {
     let (proxy, timer) = (seat.client(), reader.transport().timer());
     let deadline = timer.sleep(context.config.timeouts.head);
-    let refusal = match timer.until(deadline, reader.proxy_header()).await? {
+    let reading = context.stop.unless_requested(reader.proxy_header());
+    let refusal = match timer.until(deadline, reading).await?? {
         Ok(client) => {
             let client = client.map_or(proxy, Peer::Ip);
             if seat.give_to(client, context.access.proxies.trust(client)) {
