@@ -138,8 +138,8 @@ async fn introduce(reader: &mut Reader, seat: &Seat, context: &Context) -> Optio
     let (proxy, timer) = (seat.client(), reader.transport().timer());
     let deadline = timer.sleep(context.config.timeouts.head);
     let reading = context.stop.unless_requested(reader.proxy_header());
-    let refusal = match timer.until(deadline, reading).await?? {
-        Ok(client) => {
+    let refusal = match timer.until(deadline, reading).await {
+        Some(Some(Ok(client))) => {
             let client = client.map_or(proxy, Peer::Ip);
             if seat.give_to(client, context.access.proxies.trust(client)) {
                 return Some(());
@@ -147,8 +147,10 @@ async fn introduce(reader: &mut Reader, seat: &Seat, context: &Context) -> Optio
             log::warn!(target: "falconet::limit", address:% = client; "too many connections: dropped");
             return None;
         }
-        Err(NoHeader::Lost) => "left without a word".to_owned(),
-        Err(NoHeader::Wrong(error)) => error.to_string(),
+        Some(Some(Err(NoHeader::Wrong(error)))) => error.to_string(),
+        Some(Some(Err(NoHeader::Lost))) => "left without a word".to_owned(),
+        Some(None) => "the server is stopping".to_owned(),
+        None => "no header of the PROXY protocol in time".to_owned(),
     };
     log::info!(target: "falconet::access", address:% = proxy; "dropped: {refusal}");
     None

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use falconet::{CloseReason, Session, TrustedProxies};
+use rustix::process::Signal;
 
 use crate::cli::Folder;
 use crate::rig::*;
@@ -549,6 +550,22 @@ fn a_proxy_that_says_nothing_is_dropped_in_time() {
     let falconet = Falconet::start(&flags);
     let mut http = Http::connect(falconet.address());
     http.send("PROXY TCP4 192.0");
+    http.assert_ended();
+    falconet.wait_for_line("no header of the PROXY protocol in time");
+}
+
+#[test]
+fn a_proxy_that_says_nothing_does_not_hold_up_the_end() {
+    let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--close-timeout", "1h"];
+    let mut falconet = Falconet::start(&flags);
+    let mut http = Http::connect(falconet.address());
+    http.send("PROXY TCP4 192.0");
+    // Accepted after it, and answered: then it is being waited for.
+    let mut other = Http::connect(falconet.address());
+    other.send(b"PROXY UNKNOWN\r\n");
+    assert_eq!(other.ask(get("/")).status(), 200);
+    falconet.signal(Signal::TERM);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
     http.assert_ended();
 }
 
