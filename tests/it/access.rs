@@ -556,7 +556,8 @@ fn a_proxy_that_says_nothing_is_dropped_in_time() {
 
 #[test]
 fn a_proxy_that_says_nothing_does_not_hold_up_the_end() {
-    let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--close-timeout", "1h"];
+    let for_ever = ["--close-timeout", "1h", "--head-timeout", "0"];
+    let flags = [&["--trust-proxy", "127.0.0.1", "--proxy-protocol"], &for_ever[..]].concat();
     let mut falconet = Falconet::start(&flags);
     let mut http = Http::connect(falconet.address());
     http.send("PROXY TCP4 192.0");
