@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::access::{Origins, TokenFile, TrustedProxies, TrustedProxyError};
 use crate::config::{Config, Reject, SlowConsumer};
 use crate::hub::TopicName;
 use crate::log::LogFormat;
@@ -28,6 +30,15 @@ pub struct Options {
     pub static_files: Option<PathBuf>,
     /// How often the time is broadcast; `None` is never. Default 15 s (article).
     pub broadcast_every: Option<Duration>,
+    /// The file of the tokens that let in. Default none; or `tokens` among the credentials that systemd
+    /// passes, if it does.
+    pub token_file: Option<PathBuf>,
+    /// Whether a token may come in a URL. Default false.
+    pub allow_query_token: bool,
+    /// The other origins whose pages may talk to the server. Default none.
+    pub origins: Origins,
+    /// The proxies that are believed when they say for whom they ask. Default none.
+    pub trusted_proxies: TrustedProxies,
     /// What the server is told.
     pub config: Config,
     /// How much is logged. Default info.
@@ -46,6 +57,10 @@ impl Default for Options {
             exit_on_eof: false,
             static_files: None,
             broadcast_every: Some(Duration::from_secs(15)),
+            token_file: None,
+            allow_query_token: false,
+            origins: Origins::default(),
+            trusted_proxies: TrustedProxies::default(),
             config: Config::default(),
             log_level: LevelFilter::Info,
             log_format: LogFormat::default(),
@@ -218,6 +233,20 @@ pub const OPTIONS: &[OptionSpec] = &[
         show: |options| options.config.limits.connections.to_string(),
     },
     OptionSpec {
+        name: "max-per-address",
+        value: "COUNT",
+        help: "how many of these one other host may hold; 0 = an eighth",
+        set: |options, text| set_optional(&mut options.config.limits.per_address, text),
+        show: |options| show_optional(options.config.limits.per_address),
+    },
+    OptionSpec {
+        name: "max-publish-rate",
+        value: "COUNT",
+        help: "how many messages a second one other host, or one connection, may publish by HTTP; 0 = any",
+        set: |options, text| set_optional(&mut options.config.limits.publish_rate, text),
+        show: |options| show_optional(options.config.limits.publish_rate),
+    },
+    OptionSpec {
         name: "max-topics",
         value: "COUNT",
         help: "how many topics there may be",
@@ -273,6 +302,53 @@ pub const OPTIONS: &[OptionSpec] = &[
         show: |options| show_choice(&options.config.topics.slow_consumer, SLOW_CONSUMERS),
     },
     OptionSpec {
+        name: "token-file",
+        value: "FILE",
+        help: "let in who has a token: lines of TOKEN [RIGHT] [TOPIC]",
+        set: |options, text| {
+            options.token_file = Some(text.into());
+            Ok(())
+        },
+        show: |options| {
+            options.token_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default()
+        },
+    },
+    OptionSpec {
+        name: "allow-query-token",
+        value: "",
+        help: "let a token come in the URL, as ?token=",
+        set: |options, text| set_choice(&mut options.allow_query_token, SWITCHES, text),
+        show: |options| show_choice(&options.allow_query_token, SWITCHES),
+    },
+    OptionSpec {
+        name: "origin",
+        value: "URL",
+        help: "let pages of this origin in, beside our own; or any; may be repeated",
+        set: |options, text| options.origins.add(text).map_err(|error| error.to_string()),
+        show: |options| options.origins.to_string(),
+    },
+    OptionSpec {
+        name: "trust-proxy",
+        value: "PEER",
+        help: "believe whom this address or network, or unix, asks for; may be repeated",
+        set: |options, text| {
+            options
+                .trusted_proxies
+                .add(text.parse().map_err(|e: TrustedProxyError| e.to_string())?);
+            Ok(())
+        },
+        show: |options| options.trusted_proxies.to_string(),
+    },
+    OptionSpec {
+        name: "proxy-protocol",
+        value: "",
+        help: "have trusted proxies say it by the PROXY protocol, or be dropped",
+        set: |options, text| {
+            set_choice(&mut options.trusted_proxies.proxy_protocol, SWITCHES, text)
+        },
+        show: |options| show_choice(&options.trusted_proxies.proxy_protocol, SWITCHES),
+    },
+    OptionSpec {
         name: "reject",
         value: "HOW",
         help: "what a refused request gets: respond (a short answer) or drop (nothing)",
@@ -313,8 +389,9 @@ pub fn parse(
     if let Some(path) = file {
         apply(&mut options, read_file(Path::new(&path))?)?;
     }
-    apply(&mut options, read_environment(environment)?)?;
+    apply(&mut options, read_environment(&environment)?)?;
     apply(&mut options, flags.settings)?;
+    options.token_file = options.token_file.or_else(|| passed_tokens(environment));
     check(&options)?;
     let options = Box::new(options);
     Ok(match flags.action {
@@ -338,6 +415,10 @@ pub fn help() -> String {
 pub fn print_config(options: &Options) -> String {
     let line = |option: &OptionSpec| match option.name {
         "listen" => options.listen.iter().map(|url| format!("listen = {url}\n")).collect(),
+        name if REPEATED.contains(&name) => {
+            let values = (option.show)(options);
+            values.split(' ').filter(|v| !v.is_empty()).map(|v| format!("{name} = {v}\n")).collect()
+        }
         name => match (option.show)(options) {
             unset if unset.is_empty() => String::new(),
             value => format!("{name} = {value}\n"),
@@ -407,15 +488,15 @@ fn find(name: &str) -> Option<&'static OptionSpec> {
 }
 
 fn read_environment(
-    environment: impl Fn(&str) -> Option<OsString>,
+    environment: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<Setting>, OptionsError> {
     let mut settings = Vec::new();
     for option in OPTIONS {
         let name = format!("FALCONET_{}", option.name.to_ascii_uppercase().replace('-', "_"));
         let Some(value) = environment(&name) else { continue };
         let value = value.to_string_lossy().into_owned();
-        // Only `listen` takes several; a path with a space is for a flag or the file.
-        let several = value.split_whitespace().filter(|_| option.name == "listen");
+        // A path with a space is for a flag or the file.
+        let several = value.split_whitespace().filter(|_| REPEATED.contains(&option.name));
         let values: Vec<String> = several.map(str::to_owned).collect();
         let values = if values.is_empty() { vec![value] } else { values };
         let setting = |value| Setting { option, value, origin: Origin::Environment };
@@ -447,10 +528,22 @@ fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
     Ok(settings)
 }
 
-/// Sets what one source says. Its listen URLs replace those of lesser sources.
+/// The tokens that systemd passes (systemd.exec(5), LoadCredential=).
+fn passed_tokens(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let file = Path::new(&environment("CREDENTIALS_DIRECTORY")?).join("tokens");
+    // One that can't be read is found out when it is read.
+    std::fs::symlink_metadata(&file).is_ok().then_some(file)
+}
+
+/// Sets what one source says. What may be repeated replaces that of lesser sources.
 fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(), OptionsError> {
-    if settings.iter().any(|setting| setting.option.name == "listen") {
-        options.listen.clear();
+    for setting in &settings {
+        match setting.option.name {
+            "listen" => options.listen.clear(),
+            "origin" => options.origins = Origins::default(),
+            "trust-proxy" => options.trusted_proxies.clear(),
+            _ => {}
+        }
     }
     for Setting { option, value, origin } in settings {
         (option.set)(options, &value).map_err(|expected| {
@@ -485,6 +578,20 @@ fn check(options: &Options) -> Result<(), OptionsError> {
     }
     if options.exit_on_eof && options.stdin.is_none() {
         let text = "exit-on-eof `true`: expected stdin as well, which says what is read";
+        return Err(OptionsError::Config(text.to_owned()));
+    }
+    if let Some(file) = &options.token_file
+        && let Err(error) = TokenFile::open(file)
+    {
+        let file = file.display();
+        return Err(OptionsError::Config(format!("token-file `{file}`: {error}")));
+    }
+    if options.allow_query_token && options.token_file.is_none() {
+        let text = "allow-query-token `true`: expected token-file as well, which has the tokens";
+        return Err(OptionsError::Config(text.to_owned()));
+    }
+    if options.trusted_proxies.proxy_protocol && options.trusted_proxies.is_empty() {
+        let text = "proxy-protocol `true`: expected trust-proxy as well, which says whose";
         return Err(OptionsError::Config(text.to_owned()));
     }
     if let Some(dir) = &options.static_files
@@ -564,6 +671,20 @@ fn set_count(target: &mut usize, text: &str, range: RangeInclusive<usize>) -> Re
     Ok(())
 }
 
+/// Sets a number that 0 leaves to the default.
+fn set_optional<N: FromStr>(target: &mut Option<N>, text: &str) -> Result<(), String> {
+    *target = match text.parse() {
+        Ok(number) => Some(number),
+        Err(_) if text == "0" => None,
+        Err(_) => return Err("expected a number from 0 to 4294967295".to_owned()),
+    };
+    Ok(())
+}
+
+fn show_optional<N: ToString>(number: Option<N>) -> String {
+    number.map_or_else(|| "0".to_owned(), |number| number.to_string())
+}
+
 fn show_size(size: usize) -> String {
     match size {
         size if size > 0 && size % (1 << 20) == 0 => format!("{}m", size >> 20),
@@ -619,6 +740,8 @@ impl fmt::Display for OptionsError {
 
 impl std::error::Error for OptionsError {}
 
+/// The options that may be given several times by one source.
+const REPEATED: &[&str] = &["listen", "origin", "trust-proxy"];
 const SEPARATORS: &[(&str, u8)] = &[("newline", b'\n'), ("nul", 0)];
 const SWITCHES: &[(&str, bool)] = &[("true", true), ("false", false)];
 const SLOW_CONSUMERS: &[(&str, SlowConsumer)] =

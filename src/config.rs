@@ -1,5 +1,6 @@
 //! What can be set, as plain data: every field says its unit and its default.
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 /// All settings of a [`Server`](crate::Server).
@@ -70,8 +71,14 @@ pub struct Limits {
     /// The longest request target accepted, in bytes. Default 2 KiB; beyond it the answer is 414.
     pub target_bytes: usize,
     /// How many connections may be open at once. Default 10,000; never more than the limit of open
-    /// files less 32. One address that is not this host may hold an eighth of them.
+    /// files less 32.
     pub connections: usize,
+    /// How many of them one address may hold that is neither this host nor a trusted proxy. Default an
+    /// eighth of them, which `None` is; beyond it the answer is 503.
+    pub per_address: Option<NonZeroUsize>,
+    /// How many messages a second one address may publish over HTTP, or one connection of this host; and
+    /// as many at once after a second of rest. Default `None`: no limit; beyond it the answer is 429.
+    pub publish_rate: Option<NonZeroU32>,
     /// How many requests one connection may bring; the answer to the last one says so. Default 1,000.
     pub requests: usize,
 }
@@ -83,6 +90,8 @@ impl Default for Limits {
             head_bytes: 8 * 1024,
             target_bytes: 2 * 1024,
             connections: 10_000,
+            per_address: None,
+            publish_rate: None,
             requests: 1_000,
         }
     }

@@ -1,18 +1,17 @@
 //! Binds, accepts, and ends: the one room that spawns tasks.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use async_channel::Receiver;
 use futures_lite::{FutureExt, future};
@@ -20,8 +19,10 @@ use rustix::process::{Resource, getrlimit};
 use slab::Slab;
 use smol::{LocalExecutor, Task};
 
-use crate::access::{AllowAll, Authorize};
-use crate::config::{Config, Reject};
+use crate::access::{
+    Access, Addresses, Authorize, Origins, PublishRate, Seat, TokenFileError, TrustedProxies,
+};
+use crate::config::{Config, Limits, Reject};
 use crate::connection::{self, Context, Correlations};
 use crate::endpoints::events::Encoder;
 use crate::endpoints::{AnyEndpoint, Endpoint, Stage};
@@ -30,7 +31,8 @@ use crate::http::response::Envelope;
 use crate::http::route::Routes;
 use crate::http::{Asset, Response};
 use crate::hub::{self, Bell, HubHandle};
-use crate::net::{BindError, ListenUrl, Listener, Peer, Reactor, Timer, Transport};
+use crate::net::{BindError, ListenUrl, Listener, Peer, Reach, Reactor, Timer, Transport};
+use crate::rate::Rate;
 use crate::services::{AnyService, Service, Stop, Stopper, Sweep};
 use crate::ws::{CloseReason, Commons};
 
@@ -39,7 +41,9 @@ pub struct ServerBuilder {
     config: Config,
     routes: Routes<Rc<dyn AnyEndpoint>>,
     services: Vec<Box<dyn AnyService>>,
-    authorizer: Box<dyn Authorize>,
+    authorizer: Option<Box<dyn Authorize>>,
+    origins: Origins,
+    proxies: TrustedProxies,
     files: Option<PathBuf>,
 }
 
@@ -83,9 +87,22 @@ impl ServerBuilder {
         self
     }
 
-    /// Has every request pass `authorizer`; without one, everybody may do everything.
+    /// Has every request pass `authorizer`. Without one everybody may do everything where only this host
+    /// can come, and everything but publish where others can (see [`Server::read_only_urls`]).
     pub fn authorize(mut self, authorizer: impl Authorize + 'static) -> Self {
-        self.authorizer = Box::new(authorizer);
+        self.authorizer = Some(Box::new(authorizer));
+        self
+    }
+
+    /// Lets pages of other origins talk to the server, and it go by their hosts' names.
+    pub fn origins(mut self, origins: Origins) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// Believes these proxies when they say for whom they ask.
+    pub fn trust_proxies(mut self, proxies: TrustedProxies) -> Self {
+        self.proxies = proxies;
         self
     }
 
@@ -104,14 +121,19 @@ impl ServerBuilder {
             self.routes.add_files(files.map_err(failed)?);
         }
         let reactor = Reactor::new().map_err(StartError::Reactor)?;
-        let (mut listeners, mut bound) = (Vec::new(), Vec::new());
+        let (mut listeners, mut bound, mut read_only) = (Vec::new(), Vec::new(), Vec::new());
         for url in urls {
             let (sockets, url) = Listener::bind(&reactor, url).map_err(StartError::Bind)?;
+            let is_exposed = sockets.iter().any(|socket| socket.reach() == Reach::Network);
+            if is_exposed && self.authorizer.is_none() {
+                read_only.push(url.clone());
+            }
             listeners.extend(sockets);
             bound.push(url);
         }
         let (stop, stop_requested) = Stopper::new();
-        Ok(Server { parts: self, reactor, listeners, urls: bound, stop, stop_requested })
+        let parts = self;
+        Ok(Server { parts, reactor, listeners, urls: bound, read_only, stop, stop_requested })
     }
 }
 
@@ -138,6 +160,7 @@ pub struct Server {
     reactor: Rc<Reactor>,
     listeners: Vec<Listener>,
     urls: Vec<ListenUrl>,
+    read_only: Vec<ListenUrl>,
     stop: Stopper,
     stop_requested: Receiver<()>,
 }
@@ -149,7 +172,9 @@ impl Server {
             config: Config::default(),
             routes: Routes::default(),
             services: Vec::new(),
-            authorizer: Box::new(AllowAll),
+            authorizer: None,
+            origins: Origins::default(),
+            proxies: TrustedProxies::default(),
             files: None,
         }
     }
@@ -157,6 +182,12 @@ impl Server {
     /// Where the server listens: the URLs it was bound to, with the ports they got.
     pub fn urls(&self) -> &[ListenUrl] {
         &self.urls
+    }
+
+    /// Those of them where nobody may publish: other hosts can come there, and there is no
+    /// [authorizer](ServerBuilder::authorize) to tell one from another.
+    pub fn read_only_urls(&self) -> &[ListenUrl] {
+        &self.read_only
     }
 
     /// What stops the server, from any thread.
@@ -181,8 +212,12 @@ impl Server {
         let timer = Timer::new(&self.reactor);
         let (stopping, stop_requested) = async_channel::bounded::<Infallible>(1);
         let stop = Stop::new(timer.clone(), stop_requested, self.stop);
-        let ServerBuilder { config, routes, services, authorizer, files: _ } = self.parts;
+        let ServerBuilder { config, routes, services, authorizer, origins, proxies, files: _ } =
+            self.parts;
         let config = Rc::new(config);
+        let rate = config.limits.publish_rate.map(|rate| Rate::new(rate, Instant::now()));
+        let publish_rate = rate.map(PublishRate::new);
+        let access = Access { origins, proxies, authorizer, publish_rate };
 
         let (hub, hub_task) = hub::open(config.timeouts.clone(), config.topics.clone());
         let hub_task = start(&executor, hub_task.run());
@@ -197,12 +232,12 @@ impl Server {
             })
             .collect();
 
-        let connections = Rc::new(Connections::new(config.limits.connections));
+        let connections = Rc::new(Connections::new(&config.limits));
         let commons = Rc::new(Commons::new(config.clone()));
         let context = Rc::new(Context {
             config,
             routes,
-            authorizer,
+            access,
             hub: hub.clone(),
             stop,
             correlations: Correlations::new(),
@@ -243,8 +278,12 @@ async fn accept(
 ) {
     for accepted in 1_u64.. {
         let (transport, peer) = listener.accept().await;
-        match connections.admit(peer) {
-            Some(place) => connections.start(place, transport, peer, &context, &executor),
+        let is_exempt = context.access.proxies.trust(peer);
+        match connections.admit(peer, is_exempt) {
+            Some((place, seat)) => {
+                let reach = listener.reach();
+                place.fill(connection::serve(transport, seat, reach, context.clone()), &executor);
+            }
             None => turn_away(&transport, peer, context.config.reject).await,
         }
         if accepted % ACCEPTS_PER_TURN == 0 {
@@ -299,24 +338,26 @@ async fn cancel(tasks: Vec<Task<()>>) {
 /// The tasks of all connections, and how many each address has.
 struct Connections {
     tasks: RefCell<Slab<Task<()>>>,
-    by_address: RefCell<HashMap<IpAddr, usize>>,
+    addresses: Rc<Addresses>,
     limit: usize,
     none_left: Bell,
 }
 
 impl Connections {
-    /// Room for `limit` connections, or as many as there can be open files.
-    fn new(limit: usize) -> Self {
+    /// Room for as many connections as the limits say, or as there can be open files.
+    fn new(limits: &Limits) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let possible = files.saturating_sub(FILES_FOR_OTHERS).max(1);
-        if possible < limit {
+        if possible < limits.connections {
             log::info!("room for {possible} connections: the limit of open files is {files}");
         }
+        let limit = limits.connections.min(possible);
+        let share = limits.per_address.map_or((limit / ADDRESS_SHARE).max(1), NonZeroUsize::get);
         Self {
             tasks: RefCell::default(),
-            by_address: RefCell::default(),
-            limit: limit.min(possible),
+            addresses: Rc::new(Addresses::new(share)),
+            limit,
             none_left: Bell::default(),
         }
     }
@@ -326,36 +367,12 @@ impl Connections {
     }
 
     /// A place for one more connection of `peer`, if the limits allow it.
-    fn admit(self: &Rc<Self>, peer: Peer) -> Option<Place> {
+    fn admit(self: &Rc<Self>, peer: Peer, is_exempt: bool) -> Option<(Place, Seat)> {
         if self.count() >= self.limit {
             return None;
         }
-        let address = peer.limited_address();
-        if let Some(address) = address {
-            let mut by_address = self.by_address.borrow_mut();
-            let share = (self.limit / ADDRESS_SHARE).max(1);
-            let count = by_address.entry(address).or_default();
-            if *count >= share {
-                return None;
-            }
-            *count += 1;
-        }
-        Some(Place { connections: self.clone(), address, key: u32::MAX })
-    }
-
-    fn start(
-        &self,
-        mut place: Place,
-        transport: Transport,
-        peer: Peer,
-        context: &Rc<Context>,
-        executor: &LocalExecutor<'static>,
-    ) {
-        let mut tasks = self.tasks.borrow_mut();
-        let entry = tasks.vacant_entry();
-        place.key = entry.key() as u32;
-        let stage = connection::serve(transport, peer, context.clone());
-        entry.insert(executor.spawn(Placed { stage, _place: place }));
+        let seat = Seat::take(&self.addresses, peer, is_exempt)?;
+        Some((Place { connections: self.clone(), key: u32::MAX }, seat))
     }
 
     async fn until_none(&self) {
@@ -368,21 +385,22 @@ impl Connections {
 /// A connection's place among the others; dropping it frees the place.
 struct Place {
     connections: Rc<Connections>,
-    address: Option<IpAddr>,
     key: u32,
+}
+
+impl Place {
+    /// Starts the task of the connection whose place this is.
+    fn fill(mut self, stage: Stage, executor: &LocalExecutor<'static>) {
+        let connections = self.connections.clone();
+        let mut tasks = connections.tasks.borrow_mut();
+        let entry = tasks.vacant_entry();
+        self.key = entry.key() as u32;
+        entry.insert(executor.spawn(Placed { stage, _place: self }));
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(address) = self.address {
-            let mut by_address = self.connections.by_address.borrow_mut();
-            if let Some(count) = by_address.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    by_address.remove(&address);
-                }
-            }
-        }
         let mut tasks = self.connections.tasks.borrow_mut();
         let task = tasks.try_remove(self.key as usize);
         if tasks.is_empty() {
@@ -421,6 +439,8 @@ pub enum StartError {
         /// Why not.
         error: io::Error,
     },
+    /// The tokens that let in can't be read.
+    Tokens(TokenFileError),
     /// There is no epoll or eventfd to be had.
     Reactor(io::Error),
 }
@@ -432,6 +452,7 @@ impl fmt::Display for StartError {
             Self::Files { directory, error } => {
                 write!(f, "can't serve the files of `{}`: {error}", directory.display())
             }
+            Self::Tokens(error) => error.fmt(f),
             Self::Reactor(error) => write!(f, "can't watch sockets: {error}"),
         }
     }

@@ -1,8 +1,10 @@
 //! Reads requests off a connection, one after another.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::ops::Range;
 
+use crate::access::proxy_protocol::{self, ProxyHeaderError};
 use crate::config::Limits;
 use crate::http::HeadError;
 use crate::http::head::HeadScan;
@@ -22,6 +24,14 @@ pub(super) enum NoHead {
     Lost,
 }
 
+/// Why a proxy has not said for whom a connection is.
+pub(super) enum NoHeader {
+    /// It does not speak the PROXY protocol.
+    Wrong(ProxyHeaderError),
+    /// It has left.
+    Lost,
+}
+
 impl Reader {
     pub(super) fn new(transport: Transport) -> Self {
         Self { transport, bytes: Vec::new() }
@@ -34,6 +44,18 @@ impl Reader {
     /// What was read, from the head at hand on.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Waits until a header of the PROXY protocol is there, and takes it out: for whom the connection is,
+    /// or `None` if it is the proxy's own.
+    pub(super) async fn proxy_header(&mut self) -> Result<Option<SocketAddr>, NoHeader> {
+        loop {
+            if let Some(header) = proxy_protocol::parse(&self.bytes).map_err(NoHeader::Wrong)? {
+                self.consume(header.length);
+                return Ok(header.client);
+            }
+            self.more().await.ok_or(NoHeader::Lost)?;
+        }
     }
 
     /// Waits until a whole head is there; says where.

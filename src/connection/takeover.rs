@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::access::Seat;
 use crate::config::Reject;
 use crate::endpoints::events::{self, EventStream};
 use crate::endpoints::topic;
@@ -9,8 +10,9 @@ use crate::endpoints::{AnyEndpoint, Stage};
 use crate::http::Response;
 use crate::http::response::Envelope;
 use crate::hub::{CorrelationId, Membership, PublishError, Start, TopicName};
-use crate::net::{Peer, Transport};
-use crate::ws::{Session, handshake};
+use crate::net::Transport;
+use crate::ws::Session;
+use crate::ws::handshake::{self, Acceptance};
 
 use super::reader::Reader;
 use super::request::Request;
@@ -23,8 +25,8 @@ pub(super) struct Opening {
 }
 
 enum Protocol {
-    /// WebSocket, after a response with the value `accept`.
-    WebSocket { accept: String, partner: Partner },
+    /// WebSocket, after a response that accepts it.
+    WebSocket { accept: Acceptance, partner: Partner },
     /// Server-sent events.
     Events,
 }
@@ -37,7 +39,7 @@ enum Partner {
 
 impl Opening {
     /// Opens a session with an endpoint.
-    pub(super) fn of_endpoint(accept: String, endpoint: Rc<dyn AnyEndpoint>) -> Self {
+    pub(super) fn of_endpoint(accept: Acceptance, endpoint: Rc<dyn AnyEndpoint>) -> Self {
         let partner = Partner::Endpoint(endpoint);
         let hears = Some((TopicName::broadcast(), Start::Live));
         Self { hears, protocol: Protocol::WebSocket { accept, partner } }
@@ -45,7 +47,7 @@ impl Opening {
 
     /// Opens a session with a topic; without `start` the client hears nothing.
     pub(super) fn of_topic(
-        accept: String,
+        accept: Acceptance,
         topic: TopicName,
         start: Option<Start>,
         may_publish: bool,
@@ -67,6 +69,7 @@ impl Opening {
         reader: Reader,
         head_end: usize,
         request: &Request,
+        seat: Seat,
         context: &Context,
     ) -> Option<Stage> {
         let correlation = request.correlation.clone();
@@ -97,7 +100,7 @@ impl Opening {
             "new connection"
         );
         let (transport, early) = reader.into_parts(head_end);
-        Some(self.protocol.begin(transport, early, membership, request.peer, context))
+        Some(self.protocol.begin(transport, early, membership, seat, context))
     }
 }
 
@@ -117,17 +120,17 @@ impl Protocol {
         transport: Transport,
         early: Vec<u8>,
         membership: Membership,
-        peer: Peer,
+        seat: Seat,
         context: &Context,
     ) -> Stage {
         let commons = context.commons.clone();
         match self {
             Self::Events => {
                 let encoder = context.encoder.clone();
-                EventStream::new(transport, peer, membership, encoder, commons).begin()
+                EventStream::new(transport, seat, membership, encoder, commons).begin()
             }
             Self::WebSocket { partner, .. } => {
-                let session = Session::begin(transport, early, peer, membership, commons);
+                let session = Session::begin(transport, early, seat, membership, commons);
                 match partner {
                     Partner::Endpoint(endpoint) => endpoint.begin(session),
                     Partner::Topic { topic, may_publish } => {

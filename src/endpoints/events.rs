@@ -8,10 +8,11 @@ use std::task::{Context, Poll, ready};
 
 use base64ct::{Base64, Encoding};
 
+use crate::access::Seat;
 use crate::config::SlowConsumer;
 use crate::http::Response;
 use crate::hub::{CorrelationId, Delivery, Membership};
-use crate::net::{Peer, Transport};
+use crate::net::Transport;
 use crate::ws::frame::{CloseReason, Frame};
 use crate::ws::{Commons, Outlet, SessionEnd};
 
@@ -31,7 +32,7 @@ pub(crate) struct EventStream {
     outlet: Outlet,
     encoder: Encoder,
     commons: Rc<Commons>,
-    peer: Peer,
+    seat: Seat,
     ignored_bytes: u32,
 }
 
@@ -39,13 +40,13 @@ impl EventStream {
     /// A stream on a connection whose response head has been sent.
     pub(crate) fn new(
         transport: Transport,
-        peer: Peer,
+        seat: Seat,
         membership: Membership,
         encoder: Encoder,
         commons: Rc<Commons>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership);
-        Self { outlet, encoder, commons, peer, ignored_bytes: 0 }
+        Self { outlet, encoder, commons, seat, ignored_bytes: 0 }
     }
 
     /// Sends what is published until the client leaves or must go.
@@ -56,7 +57,7 @@ impl EventStream {
                 // Boxed, so that who listens holds no room for it.
                 Box::pin(self.finish()).await;
             }
-            end.log(self.outlet.client(), self.peer);
+            end.log(self.outlet.client(), self.seat.client());
         })
     }
 

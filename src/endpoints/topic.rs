@@ -12,7 +12,7 @@ use crate::hub::{
     HubGone, HubHandle, PublishError, Published, Start, TopicCensus, TopicName, TopicNameError,
 };
 use crate::ws::frame::{CloseCode, CloseReason, Frame};
-use crate::ws::handshake::{self, HandshakeError};
+use crate::ws::handshake::{self, Acceptance, HandshakeError};
 use crate::ws::{Session, SessionEnd};
 
 use super::Stage;
@@ -20,8 +20,8 @@ use super::Stage;
 /// What a request wants of a topic.
 #[derive(Debug)]
 pub(crate) enum TopicRequest {
-    /// To talk WebSocket, after a response with the value `accept`.
-    Converse { accept: String, topic: TopicName, mode: Mode, start: Start },
+    /// To talk WebSocket, after a response that accepts it.
+    Converse { accept: Acceptance, topic: TopicName, mode: Mode, start: Start },
     /// To hear what is published, as server-sent events.
     Listen { topic: TopicName, start: Start },
     /// One exchange.

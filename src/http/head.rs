@@ -344,6 +344,7 @@ const HEADERS_ACTED_ON: &[&str] = &[
     "last-event-id",
     "origin",
     "sec-websocket-key",
+    "sec-websocket-protocol",
     "sec-websocket-version",
     "upgrade",
 ];

@@ -107,10 +107,21 @@ impl fmt::Display for AddressError {
 
 impl std::error::Error for AddressError {}
 
+/// From where a listener can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// From this host, over a Unix socket.
+    Unix,
+    /// From this host, over its loopback interface.
+    Loopback,
+    /// From other hosts, too.
+    Network,
+}
+
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// A TCP peer.
+    /// A TCP peer; its port is 0 if only a proxy knows it.
     Ip(SocketAddr),
     /// Somebody on this host, over a Unix socket.
     Unix,
@@ -132,6 +143,7 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Ip(address) if address.port() == 0 => address.ip().fmt(f),
             Self::Ip(address) => address.fmt(f),
             Self::Unix => f.write_str("unix"),
         }

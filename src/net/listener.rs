@@ -16,7 +16,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, sockopt};
 
-use super::address::{ListenUrl, Peer};
+use super::address::{ListenUrl, Peer, Reach};
 use super::reactor::{Direction, Reactor, Registration, Timer};
 use super::transport::{Transport, open_stream};
 
@@ -27,6 +27,7 @@ pub struct Listener {
     _file: Option<SocketFile>,
     fd: OwnedFd,
     spare: RefCell<Option<OwnedFd>>,
+    reach: Reach,
 }
 
 impl Listener {
@@ -95,7 +96,11 @@ impl Listener {
         rustix::net::bind(&fd, &address)?;
         rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
         let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
-        Ok((Self::new(reactor, fd, None)?, bound.port()))
+        let reach = match bound.ip().to_canonical().is_loopback() {
+            true => Reach::Loopback,
+            false => Reach::Network,
+        };
+        Ok((Self::new(reactor, fd, None, reach)?, bound.port()))
     }
 
     fn bind_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
@@ -105,12 +110,22 @@ impl Listener {
         rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
         let file = SocketFile { path: path.to_owned(), inode: inode_of(path)? };
         rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
-        Self::new(reactor, fd, Some(file))
+        Self::new(reactor, fd, Some(file), Reach::Unix)
     }
 
-    fn new(reactor: &Rc<Reactor>, fd: OwnedFd, file: Option<SocketFile>) -> io::Result<Self> {
+    fn new(
+        reactor: &Rc<Reactor>,
+        fd: OwnedFd,
+        file: Option<SocketFile>,
+        reach: Reach,
+    ) -> io::Result<Self> {
         let source = reactor.register(fd.as_fd())?;
-        Ok(Self { source, _file: file, fd, spare: RefCell::new(Some(open_spare()?)) })
+        Ok(Self { source, _file: file, fd, spare: RefCell::new(Some(open_spare()?)), reach })
+    }
+
+    /// From where it can be reached.
+    pub fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// Waits for the next peer. What goes wrong with one peer is not the listener's matter; when

@@ -6,7 +6,7 @@ mod reactor;
 mod transport;
 mod watched;
 
-pub use address::{AddressError, ListenUrl, Peer};
+pub use address::{AddressError, ListenUrl, Peer, Reach};
 pub use listener::{BindError, Listener};
 pub use reactor::{Reactor, Sleep, Timer};
 pub use transport::Transport;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use futures_lite::future;
 use pin_project_lite::pin_project;
 
+use crate::access::Seat;
 use crate::config::SlowConsumer;
 use crate::hub::{Client, ClientId, CorrelationId, Delivery, Eviction, HubHandle, Membership};
 use crate::net::{Peer, Timer, Transport};
@@ -30,7 +31,7 @@ pub struct Session {
 struct State {
     outlet: Outlet,
     commons: Rc<Commons>,
-    peer: Peer,
+    seat: Seat,
     talk: RefCell<Talk>,
 }
 
@@ -96,13 +97,13 @@ impl Session {
     pub(crate) fn begin(
         transport: Transport,
         early: Vec<u8>,
-        peer: Peer,
+        seat: Seat,
         membership: Membership,
         commons: Rc<Commons>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership);
         let talk = RefCell::new(Talk { socket: Socket::new(early), end: None });
-        Self { state: Rc::new(State { outlet, commons, peer, talk }) }
+        Self { state: Rc::new(State { outlet, commons, seat, talk }) }
     }
 
     /// Has `serve` serve this session, logs how it ends, and whenever it waits for anything sends what it
@@ -179,7 +180,7 @@ impl Session {
 
     /// Who the client is on the network.
     pub fn peer(&self) -> Peer {
-        self.state.peer
+        self.state.seat.client()
     }
 
     /// The hub the client is in.
@@ -216,7 +217,7 @@ impl<S: Future<Output = SessionEnd>> Future for Served<S> {
             let _ = this.state.outlet.try_drain(cx);
             return Poll::Pending;
         };
-        end.log(this.state.client(), this.state.peer);
+        end.log(this.state.client(), this.state.seat.client());
         Poll::Ready(())
     }
 }

@@ -10,11 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use falconet::{Server, ServerBuilder, Stopper};
+use falconet::{Origins, Server, ServerBuilder, Stopper};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
 
 /// How long anything may take that should take no time.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The tests call the server `a`, which it must know: it is on loopback.
+pub const HERE: &str = "http://a";
 
 /// A steady trickle rather than a flood of its own.
 pub const CANARY_PAUSE: Duration = Duration::from_millis(1);
@@ -49,6 +52,7 @@ impl Falconet {
     /// The same, with something for it to read.
     pub fn start_reading(command: &mut Command, stdin: impl Into<Stdio>) -> Self {
         let mut child = command
+            .env("FALCONET_ORIGIN", HERE)
             .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -77,6 +81,7 @@ impl Falconet {
     /// reads for us: where it listens is found in /proc.
     pub fn start_unheard(flags: &[&str], stderr: Stdio) -> Self {
         let child = Self::command()
+            .env("FALCONET_ORIGIN", HERE)
             .args(["--listen", "http://127.0.0.1:0"])
             .args(flags)
             .stdin(Stdio::null())
@@ -215,7 +220,9 @@ impl Embedded {
         let (started, starting) = channel();
         let thread = std::thread::spawn(move || {
             let url = "http://127.0.0.1:0".parse().unwrap();
-            let server = compose(Server::builder()).bind([&url]).unwrap();
+            let mut origins = Origins::default();
+            origins.add(HERE).unwrap();
+            let server = compose(Server::builder().origins(origins)).bind([&url]).unwrap();
             started.send((server.urls()[0].to_string(), server.stopper())).unwrap();
             server.run()
         });
