@@ -44,7 +44,9 @@ impl ListenUrl {
                 let loopbacks = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
                 Ok(loopbacks.map(|address| SocketAddr::new(address, *port)).to_vec())
             }
-            Self::Http { host, port } | Self::Https { host, port } => Ok((host.as_str(), *port).to_socket_addrs()?.collect()),
+            Self::Http { host, port } | Self::Https { host, port } => {
+                Ok((host.as_str(), *port).to_socket_addrs()?.collect())
+            }
         }
     }
 
@@ -77,11 +79,12 @@ impl FromStr for ListenUrl {
             }
             return Ok(Self::Unix(path.into()));
         }
-        let (authority, is_tls) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
-            (Some(authority), _) => (authority, false),
-            (_, Some(authority)) => (authority, true),
-            _ => return Err(bad("http://HOST:PORT, https://HOST:PORT or unix:PATH")),
-        };
+        let (authority, is_tls) =
+            match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+                (Some(authority), _) => (authority, false),
+                (_, Some(authority)) => (authority, true),
+                _ => return Err(bad("http://HOST:PORT, https://HOST:PORT or unix:PATH")),
+            };
         let authority = authority.strip_suffix('/').unwrap_or(authority);
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => {

@@ -62,10 +62,11 @@ impl Transport {
     ///
     /// # Cancel safety
     /// Dropped early, the connection is given up.
-    pub async fn secure(self, connector: &Connector, host: &str) -> io::Result<Self> {
+    pub async fn secure(mut self, connector: &Connector, host: &str) -> io::Result<Self> {
         let mut session = connector.session(host)?;
         poll_fn(|cx| session.poll_open(&self.socket, cx)).await?;
-        Ok(Self { tls: Some(Box::new(RefCell::new(session))), ..self })
+        self.tls = Some(Box::new(RefCell::new(session)));
+        Ok(self)
     }
 
     /// Expects the peer to begin with a TLS handshake, which is done while reading.
@@ -195,6 +196,15 @@ impl Transport {
     /// The deadlines of the reactor this waits on.
     pub fn timer(&self) -> Timer {
         Timer::new(self.socket.reactor())
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        // A peer that TLS has not told so takes the end for an attack (RFC 8446 §6.1).
+        if let Some(session) = &self.tls {
+            session.borrow_mut().say_goodbye(&self.socket);
+        }
     }
 }
 

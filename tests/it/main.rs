@@ -24,4 +24,6 @@ mod properties;
 mod pulled_plug;
 mod rig;
 mod stdin;
+mod tls;
+mod tls_absent;
 mod topics;

@@ -208,7 +208,9 @@ fn check_trust(trust: &Trust, url: &Url) -> Result<(), UsageError> {
     };
     match url.address.tls_host() {
         Some(_) => Ok(()),
-        None => Err(UsageError(format!("{option}: expected a wss:// or https:// URL, not `{url}`"))),
+        None => {
+            Err(UsageError(format!("{option}: expected a wss:// or https:// URL, not `{url}`")))
+        }
     }
 }
 

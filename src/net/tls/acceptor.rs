@@ -123,9 +123,7 @@ impl Watch {
             return None;
         }
         let renewed = self.load();
-        renewed
-            .inspect_err(|error| log::warn!("the old certificate stays in use: {error}"))
-            .ok()
+        renewed.inspect_err(|error| log::warn!("the old certificate stays in use: {error}")).ok()
     }
 
     fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {

@@ -37,10 +37,7 @@ impl SelfSigned {
     }
 
     /// Finds the one kept in `directory`, or makes one and keeps it. Says where it and its key are.
-    pub(super) fn keep(
-        directory: &Path,
-        hosts: &[String],
-    ) -> Result<(PathBuf, PathBuf), TlsError> {
+    pub(super) fn keep(directory: &Path, hosts: &[String]) -> Result<(PathBuf, PathBuf), TlsError> {
         let (chain, key) = (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE));
         if !(chain.exists() && key.exists()) {
             let made = Self::make(hosts)?;
@@ -144,7 +141,9 @@ fn addresses_v6(interfaces: &str) -> impl Iterator<Item = IpAddr> + '_ {
 fn to_be_signed(mut serial: [u8; 16], names: &Names, public_key: &[u8]) -> Vec<u8> {
     // A positive number without a leading zero.
     serial[0] = serial[0] & 0x7f | 0x40;
-    let common_name = [der(OBJECT_ID, &COMMON_NAME), der(UTF8_STRING, b"falconet")].concat();
+    // Each has a name of its own: one that is trusted is not to be taken for who signed another.
+    let name = format!("falconet {:02x}{:02x}{:02x}", serial[0], serial[1], serial[2]);
+    let common_name = [der(OBJECT_ID, &COMMON_NAME), der(UTF8_STRING, name.as_bytes())].concat();
     let name = der(SEQUENCE, &der(SET, &der(SEQUENCE, &common_name)));
     // From long ago, for hosts whose clock is not set yet, and without a known end (RFC 5280
     // §4.1.2.5): who trusts it does so by its fingerprint.

@@ -195,7 +195,7 @@ impl Session {
         Poll::Ready(Ok(std::mem::take(&mut self.promised)))
     }
 
-    /// Says that nothing more will come, if that can be sent at once.
+    /// Says that nothing more will come, once, if that can be sent at once.
     pub(in crate::net) fn say_goodbye(&mut self, socket: &Socket) {
         if matches!(self.phase, Phase::Open | Phase::Ended) {
             let scratch = self.scratch.clone();
@@ -295,11 +295,7 @@ impl Session {
     }
 
     /// Has rustls take what it can of `received`; says how much that was.
-    fn digest(
-        &mut self,
-        received: &mut [u8],
-        plaintext: &mut Vec<u8>,
-    ) -> Result<usize, Error> {
+    fn digest(&mut self, received: &mut [u8], plaintext: &mut Vec<u8>) -> Result<usize, Error> {
         let mut used = 0;
         loop {
             let (discard, step) =
@@ -361,11 +357,7 @@ impl Side {
         }
     }
 
-    fn seal_goodbye(
-        &mut self,
-        incoming: &mut [u8],
-        records: &mut [u8],
-    ) -> Result<usize, BoxError> {
+    fn seal_goodbye(&mut self, incoming: &mut [u8], records: &mut [u8]) -> Result<usize, BoxError> {
         match self {
             Self::Server(server) => seal_goodbye(server.process_tls_records(incoming), records),
             Self::Client(client) => seal_goodbye(client.process_tls_records(incoming), records),
