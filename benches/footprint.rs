@@ -11,14 +11,16 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use rig::clients;
 use rig::report::{Budgets, Table, conclude, percentile, thousands};
+use rig::secure::State;
 use rig::server::{Program, Server};
+use rig::{clients, secure};
 
 mod rig {
     pub(crate) mod clients;
     pub(crate) mod process;
     pub(crate) mod report;
+    pub(crate) mod secure;
     pub(crate) mod server;
 }
 
@@ -43,7 +45,10 @@ fn measure() -> io::Result<Budgets> {
     sheet.rows_at_start(&falconet)?;
     let server = falconet.start()?;
     sheet.rows_without_clients(&server)?;
+    let tls_clients = counts[0];
     sheet.rows_with_clients(&server, counts)?;
+    drop(server);
+    sheet.rows_with_tls(&falconet, tls_clients)?;
 
     println!(
         "falconet: this run. Resident: every page mapped, libc's too. Of the program's file: its"
@@ -148,6 +153,24 @@ impl Sheet {
         self.limited_row("clients lost", lost, 0, UNKNOWN);
         Ok(())
     }
+
+    /// The same program where it speaks TLS, with `count` idle clients.
+    fn rows_with_tls(&mut self, plain: &Program, count: usize) -> io::Result<()> {
+        let state = State::new();
+        let server = state.program(plain).start()?;
+        thread::sleep(SETTLING);
+        let alone = Memory::of(&server)?;
+        self.row("over TLS 1.3: memory at start, private KiB", alone.private_kib, UNKNOWN);
+        let clients = secure::connect(&server, &state, count, "/")?;
+        thread::sleep(SETTLING);
+        let private_kib = Memory::of(&server)?.private_kib;
+        let per_client = private_kib.saturating_sub(alone.private_kib) * 1024 / count;
+        let what = format!("  per client of {}, private bytes", thousands(count));
+        self.limited_row(&what, per_client, TLS_CLIENT_BYTES, UNKNOWN);
+        let lost = clients.iter().filter(|client| is_lost(&client.sock)).count();
+        self.limited_row("  clients lost", lost, 0, UNKNOWN);
+        Ok(())
+    }
 }
 
 /// What a process has in memory, in KiB.
@@ -208,8 +231,11 @@ const IDLE_CLIENTS: [usize; 2] = [1000, 5000];
 /// How often the server is started to measure that. Odd, so that the median is a start.
 const STARTS: usize = 199;
 
-/// 900 KB of 1,024 bytes.
-const BINARY_BYTES: usize = 921_600;
+/// 900 KB of 1,024 bytes for what has no TLS, and as much again for rustls and ring.
+const BINARY_BYTES: usize = 1_900_000;
+
+/// Keys and states of rustls; no buffer, of which one would be 4 KiB at least.
+const TLS_CLIENT_BYTES: usize = 6144;
 
 /// 2.4 MB for the article's server and 0.15 MB for the code of topics and files; 0.7 MB; of 1,024 KiB
 /// each.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::clients;
 use super::readiness::Readiness;
+use super::secure::{self, State, Stream};
 use super::server::Server;
 
 /// Connections that send text messages and check that each comes back whole.
@@ -39,7 +40,27 @@ impl Load {
         payload_bytes: u16,
     ) -> io::Result<Self> {
         let streams = clients::connect(server, connections, "/")?;
-        let readiness = Readiness::of(&streams)?;
+        Self::over(streams.into_iter().map(Wire::Plain).collect(), payload_bytes)
+    }
+
+    /// The same over TLS.
+    ///
+    /// # Errors
+    ///
+    /// If one of them cannot connect.
+    pub(crate) fn connect_secure(
+        server: &Server,
+        state: &State,
+        connections: usize,
+        payload_bytes: u16,
+    ) -> io::Result<Self> {
+        let streams = secure::connect(server, state, connections, "/")?;
+        let wires = streams.into_iter().map(|stream| Wire::Tls(Box::new(stream))).collect();
+        Self::over(wires, payload_bytes)
+    }
+
+    fn over(streams: Vec<Wire>, payload_bytes: u16) -> io::Result<Self> {
+        let readiness = Readiness::of(streams.iter().map(Wire::socket))?;
         let connections = streams
             .into_iter()
             .enumerate()
@@ -111,9 +132,38 @@ fn turn(
     Ok(false)
 }
 
+/// A client's byte stream.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<Stream>),
+}
+
+impl Wire {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+}
+
 /// One client. Its message is its own, so that an echo to the wrong client is found out.
 struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     /// The masked frame it sends, and how much of it is written.
     message: Vec<u8>,
     sent_bytes: usize,
@@ -125,7 +175,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, index: usize, payload_bytes: u16) -> Self {
+    fn new(stream: Wire, index: usize, payload_bytes: u16) -> Self {
         let payload = format!("{index:0>width$}", width = usize::from(payload_bytes));
         let mut echo = frame_head(payload_bytes, 0);
         echo.extend(payload.bytes());

@@ -535,7 +535,7 @@ fn shown(address: SocketAddr, roots: &[&Path]) -> CertificateDer<'static> {
 
 #[test]
 fn a_renewed_certificate_is_picked_up_and_a_broken_one_is_not() {
-    let [old, new, used] = ["tls-old", "tls-new", "tls-used"].map(|name| Directory::new(name));
+    let [old, new, used] = ["tls-old", "tls-new", "tls-used"].map(Directory::new);
     let (first, second) = (make_pair(&old.path), make_pair(&new.path));
     let [chain, key] = ["tls-cert.pem", "tls-key.pem"].map(|name| used.file(name));
     let copy = |from: &Directory, name: &str| {
@@ -570,7 +570,7 @@ fn a_renewed_certificate_is_picked_up_and_a_broken_one_is_not() {
 
 #[test]
 fn files_are_looked_at_once_a_minute_and_a_broken_pair_is_logged() {
-    let [used, new] = ["tls-minute", "tls-minute-new"].map(|name| Directory::new(name));
+    let [used, new] = ["tls-minute", "tls-minute-new"].map(Directory::new);
     let (first, _) = (make_pair(&used.path), make_pair(&new.path));
     let tls_cert = used.file("tls-cert.pem");
     let falconet = Falconet::start_with(
@@ -716,7 +716,10 @@ fn the_client_refuses_a_certificate_that_nobody_vouches_for() {
     // And who does not speak TLS at all.
     let plain = Falconet::start(&[]);
     let url = format!("wss://{}", plain.address());
-    let output = client(&["--insecure", "--no-reconnect", &url]).stdin(std::process::Stdio::null()).output().unwrap();
+    let output = client(&["--insecure", "--no-reconnect", &url])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
 }
 
