@@ -610,10 +610,16 @@ fn keys_of_every_kind_are_read() {
         (own.file("tls-cert.pem"), sec1),
         (files.join("rsa-cert.pem"), files.join("rsa-key.pem")),
     ] {
-        let tls = ["--listen", "https://127.0.0.1:0", "--tls-cert"];
-        let falconet = Falconet::start_with(
-            Falconet::command().args(tls).arg(&chain).arg("--tls-key").arg(&key),
-        );
+        let with_files = || {
+            let mut command = Falconet::command();
+            command.args(["--listen", "https://127.0.0.1:0", "--tls-cert"]).arg(&chain);
+            command.arg("--tls-key").arg(&key);
+            command
+        };
+        let printed = with_files().arg("--print-config").output().unwrap().stdout;
+        let line = format!("tls-cert = {}\ntls-key = {}\n", chain.display(), key.display());
+        assert!(String::from_utf8(printed).unwrap().contains(&line), "{line}");
+        let falconet = Falconet::start_with(&mut with_files());
         for version in [&TLS12, &TLS13] {
             open(falconet.address(), &trusting(&chain, version)).unwrap();
         }
