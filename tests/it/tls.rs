@@ -237,6 +237,43 @@ fn records_may_come_byte_by_byte() {
 }
 
 #[test]
+fn a_record_of_the_longest_may_come_in_two_pieces() {
+    let secure = Secure::start("tls-pieces", &["--broadcast-every", "0"]);
+    let mut barrier = secure.client("/");
+    for version in [&TLS12, &TLS13] {
+        let config = trusting(&secure.certificate(), version);
+        let mut client = upgrade(open(secure.address(), &config).unwrap(), "/");
+        let text = "x".repeat(16 * 1024 - 8);
+        client.stream.conn.writer().write_all(&masked(true, TEXT, text.as_bytes())).unwrap();
+        let mut record = Vec::new();
+        client.stream.conn.write_tls(&mut record).unwrap();
+        let (most, last) = record.split_at(record.len() - 1);
+        client.stream.sock.write_all(most).unwrap();
+        // The server has read it by now: its one thread answers in turn.
+        barrier.echo("1");
+        barrier.echo("2");
+        client.stream.sock.write_all(last).unwrap();
+        assert_eq!(client.read().text(), text);
+    }
+}
+
+#[test]
+fn a_record_that_somebody_has_changed_ends_the_connection_with_an_alert() {
+    let secure = Secure::start("tls-changed", &["--broadcast-every", "0"]);
+    for version in [&TLS12, &TLS13] {
+        let config = trusting(&secure.certificate(), version);
+        let mut client = upgrade(open(secure.address(), &config).unwrap(), "/");
+        client.stream.conn.writer().write_all(&masked(true, TEXT, b"hello")).unwrap();
+        let mut record = Vec::new();
+        client.stream.conn.write_tls(&mut record).unwrap();
+        *record.last_mut().unwrap() ^= 1;
+        client.stream.sock.write_all(&record).unwrap();
+        let error = client.try_read().unwrap_err().to_string();
+        assert!(error.contains("BadRecordMac"), "{error}");
+    }
+}
+
+#[test]
 fn several_records_in_one_packet_are_all_answered() {
     let secure = Secure::start("tls-together", &["--broadcast-every", "0"]);
     let mut client = secure.client("/");
@@ -380,6 +417,7 @@ fn a_record_longer_than_any_may_be_ends_at_once() {
     let begun = Instant::now();
     let _ = stream.write_all(&records);
     assert!(time_to_end(stream, begun).1 < Duration::from_secs(2));
+    secure.falconet.wait_for_line("a TLS handshake message is too long");
 }
 
 #[test]

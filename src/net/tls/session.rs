@@ -249,7 +249,7 @@ impl Session {
             flushed?;
         }
         let mut received = socket.received();
-        if self.incoming.len() >= received.capacity() / 2 {
+        if self.incoming.len() + LEAST_READ_BYTES > received.capacity() {
             return Poll::Ready(Err(self.fail("a TLS handshake message is too long")));
         }
         received.extend_from_slice(&self.incoming);
@@ -446,6 +446,8 @@ fn invalid(why: impl Into<BoxError>) -> io::Error {
 
 /// How much is encrypted at once: a message of the usual limit, so that it leaves in one call.
 const SEND_BYTES: usize = 64 * 1024 + 256;
+/// How much room a read must have; the longest record leaves more of the buffer that all share.
+const LEAST_READ_BYTES: usize = 8 * 1024;
 /// The most a record holds (RFC 8446 §5.1).
 const RECORD_BYTES: usize = 16 * 1024;
 /// More than a record adds to what it holds (RFC 8446 §5.2), an alert, or a change of keys takes.
