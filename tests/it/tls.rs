@@ -385,7 +385,10 @@ fn garbage_where_tls_is_spoken_ends_at_once() {
         let mut stream = connect(secure.address());
         let begun = Instant::now();
         let _ = stream.write_all(&garbage);
-        let _ = stream.shutdown(Shutdown::Write);
+        // Without that, what could yet become a record is waited for.
+        if garbage.len() < 10 || (round % 2 == 1 && (0x14..=0x18).contains(&garbage[0])) {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
         let (answer, taken) = time_to_end(stream, begun);
         assert!(taken < Duration::from_secs(2), "{taken:?}");
         // One that begins as HTTP does is told so.
