@@ -10,10 +10,10 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::access::{Origins, TokenFile, TrustedProxies, TrustedProxyError};
-use crate::config::{Config, Reject, SlowConsumer};
+use crate::config::{Certificate, Config, Reject, SlowConsumer};
 use crate::hub::TopicName;
 use crate::log::LogFormat;
-use crate::net::ListenUrl;
+use crate::net::{self, Acceptor, ListenUrl};
 
 /// Everything the command line, the environment and the file can say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,14 @@ pub struct Options {
     pub exit_on_eof: bool,
     /// The directory whose files are served. Default none.
     pub static_files: Option<PathBuf>,
+    /// The file of the certificate, and those of who signed it. Default none.
+    pub tls_cert: Option<PathBuf>,
+    /// The file of its private key. Default none.
+    pub tls_key: Option<PathBuf>,
+    /// Whether the server signs a certificate for itself. Default false.
+    pub tls_self_signed: bool,
+    /// The directory for what outlasts the server. Default none.
+    pub state_dir: Option<PathBuf>,
     /// How often the time is broadcast; `None` is never. Default 15 s (article).
     pub broadcast_every: Option<Duration>,
     /// The file of the tokens that let in. Default none; or `tokens` among the credentials that systemd
@@ -56,6 +64,10 @@ impl Default for Options {
             stdin_separator: b'\n',
             exit_on_eof: false,
             static_files: None,
+            tls_cert: None,
+            tls_key: None,
+            tls_self_signed: false,
+            state_dir: None,
             broadcast_every: Some(Duration::from_secs(15)),
             token_file: None,
             allow_query_token: false,
@@ -114,7 +126,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "listen",
         value: "URL",
-        help: "where to listen: http://HOST:PORT or unix:PATH; may be repeated",
+        help: "where to listen: http://HOST:PORT, https://HOST:PORT or unix:PATH; may be repeated",
         set: |options, text| {
             options.listen.push(text.parse().map_err(|error| format!("{error}"))?);
             Ok(())
@@ -151,13 +163,36 @@ pub const OPTIONS: &[OptionSpec] = &[
         name: "static",
         value: "DIR",
         help: "serve the files of this directory, before the page",
-        set: |options, text| {
-            options.static_files = Some(text.into());
-            Ok(())
-        },
-        show: |options| {
-            options.static_files.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()
-        },
+        set: |options, text| set_path(&mut options.static_files, text),
+        show: |options| show_path(&options.static_files),
+    },
+    OptionSpec {
+        name: "tls-cert",
+        value: "FILE",
+        help: "the certificate of https:// in PEM, and after it those of who signed it",
+        set: |options, text| set_path(&mut options.tls_cert, text),
+        show: |options| show_path(&options.tls_cert),
+    },
+    OptionSpec {
+        name: "tls-key",
+        value: "FILE",
+        help: "its private key in PEM: PKCS#8, PKCS#1 or SEC1",
+        set: |options, text| set_path(&mut options.tls_key, text),
+        show: |options| show_path(&options.tls_key),
+    },
+    OptionSpec {
+        name: "tls-self-signed",
+        value: "",
+        help: "sign a certificate for this host, and log its fingerprint",
+        set: |options, text| set_choice(&mut options.tls_self_signed, SWITCHES, text),
+        show: |options| show_choice(&options.tls_self_signed, SWITCHES),
+    },
+    OptionSpec {
+        name: "state-dir",
+        value: "DIR",
+        help: "keep that certificate in this directory, and use it again",
+        set: |options, text| set_path(&mut options.state_dir, text),
+        show: |options| show_path(&options.state_dir),
     },
     OptionSpec {
         name: "broadcast-every",
@@ -186,6 +221,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         help: "how long a peer may take over its request head; 0 = for ever",
         set: |options, text| set_time(&mut options.config.timeouts.head, text),
         show: |options| show_time(options.config.timeouts.head),
+    },
+    OptionSpec {
+        name: "tls-timeout",
+        value: "TIME",
+        help: "how long a peer may take over TLS handshake and request head; 0 = for ever",
+        set: |options, text| set_time(&mut options.config.timeouts.tls_head, text),
+        show: |options| show_time(options.config.timeouts.tls_head),
     },
     OptionSpec {
         name: "keep-alive",
@@ -393,6 +435,7 @@ pub fn parse(
     apply(&mut options, flags.settings)?;
     options.token_file = options.token_file.or_else(|| passed_tokens(environment));
     check(&options)?;
+    options.config.tls.certificate = check_tls(&options)?;
     let options = Box::new(options);
     Ok(match flags.action {
         Action::Serve => Command::Serve(options),
@@ -603,6 +646,51 @@ fn check(options: &Options) -> Result<(), OptionsError> {
         )));
     }
     Ok(())
+}
+
+/// What is said of TLS: where its certificate comes from, if it is spoken.
+fn check_tls(options: &Options) -> Result<Option<Certificate>, OptionsError> {
+    let listens = options.listen.iter().find(|url| url.tls_host().is_some());
+    let said = [
+        ("listen", listens.map(ListenUrl::to_string)),
+        ("tls-cert", options.tls_cert.as_ref().map(|path| path.display().to_string())),
+        ("tls-key", options.tls_key.as_ref().map(|path| path.display().to_string())),
+        ("tls-self-signed", options.tls_self_signed.then(|| "true".to_owned())),
+        ("state-dir", options.state_dir.as_ref().map(|path| path.display().to_string())),
+    ];
+    let said: Vec<(&str, String)> =
+        said.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let Some((name, value)) = said.first() else { return Ok(None) };
+    let wrong = |what: &dyn fmt::Display| OptionsError::Config(format!("{name} `{value}`: {what}"));
+    net::tls_built_in().map_err(|error| wrong(&error))?;
+    if listens.is_none() {
+        return Err(wrong(&"expected listen with https:// as well, which says where"));
+    }
+    let certificate = match (&options.tls_cert, &options.tls_key, options.tls_self_signed) {
+        (Some(chain), Some(key), false) => {
+            Certificate::Files { chain: chain.clone(), key: key.clone() }
+        }
+        (None, None, true) => Certificate::SelfSigned { state_dir: options.state_dir.clone() },
+        _ => return Err(wrong(&"expected both tls-cert and tls-key, or tls-self-signed alone")),
+    };
+    if let (Certificate::Files { .. }, Some(directory)) = (&certificate, &options.state_dir) {
+        return Err(OptionsError::Config(format!(
+            "state-dir `{}`: expected tls-self-signed as well, whose certificate is kept there",
+            directory.display()
+        )));
+    }
+    let checked = Acceptor::check(&certificate);
+    checked.map_err(|error| OptionsError::Config(format!("tls-cert, tls-key: {error}")))?;
+    Ok(Some(certificate))
+}
+
+fn set_path(target: &mut Option<PathBuf>, text: &str) -> Result<(), String> {
+    *target = Some(text.into());
+    Ok(())
+}
+
+fn show_path(path: &Option<PathBuf>) -> String {
+    path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 fn set_time(target: &mut Option<Duration>, text: &str) -> Result<(), String> {

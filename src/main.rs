@@ -35,7 +35,7 @@ fn serve(options: Options) -> ExitCode {
     }
     for url in server.urls() {
         match url {
-            ListenUrl::Http { .. } => {
+            ListenUrl::Http { .. } | ListenUrl::Https { .. } => {
                 log::info!("listening on {url}/ (open it in a browser; Ctrl+C stops)");
             }
             ListenUrl::Unix(_) => log::info!("listening on {url} (Ctrl+C stops)"),

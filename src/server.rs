@@ -31,7 +31,9 @@ use crate::http::response::Envelope;
 use crate::http::route::Routes;
 use crate::http::{Asset, Response};
 use crate::hub::{self, Bell, HubHandle};
-use crate::net::{BindError, ListenUrl, Listener, Peer, Reach, Reactor, Timer, Transport};
+use crate::net::{
+    Acceptor, BindError, ListenUrl, Listener, Peer, Reach, Reactor, Timer, TlsError, Transport,
+};
 use crate::rate::Rate;
 use crate::services::{AnyService, Service, Stop, Stopper, Sweep};
 use crate::ws::{CloseReason, Commons};
@@ -109,8 +111,8 @@ impl ServerBuilder {
     /// Binds the listen URLs; peers may connect from now on, and are served by [`Server::run`].
     ///
     /// # Errors
-    /// [`StartError`], when a URL can't be bound, the directory of files can't be opened, or the kernel
-    /// has no epoll to give.
+    /// [`StartError`], when a URL can't be bound, the directory of files can't be opened, there is no
+    /// certificate for an `https://` URL, or the kernel has no epoll to give.
     pub fn bind<'u>(
         mut self,
         urls: impl IntoIterator<Item = &'u ListenUrl>,
@@ -121,9 +123,17 @@ impl ServerBuilder {
             self.routes.add_files(files.map_err(failed)?);
         }
         let reactor = Reactor::new().map_err(StartError::Reactor)?;
+        let urls: Vec<&ListenUrl> = urls.into_iter().collect();
+        let tls_hosts = urls.iter().filter_map(|url| url.tls_host());
+        let tls_hosts: Vec<String> = tls_hosts.map(str::to_owned).collect();
+        let tls = match tls_hosts.is_empty() {
+            true => None,
+            false => Some(Acceptor::new(&self.config.tls, &tls_hosts).map_err(StartError::Tls)?),
+        };
         let (mut listeners, mut bound, mut read_only) = (Vec::new(), Vec::new(), Vec::new());
         for url in urls {
-            let (sockets, url) = Listener::bind(&reactor, url).map_err(StartError::Bind)?;
+            let tls = tls.as_ref().filter(|_| url.tls_host().is_some());
+            let (sockets, url) = Listener::bind(&reactor, url, tls).map_err(StartError::Bind)?;
             let is_exposed = sockets.iter().any(|socket| socket.reach() == Reach::Network);
             if is_exposed && self.authorizer.is_none() {
                 read_only.push(url.clone());
@@ -441,6 +451,8 @@ pub enum StartError {
     },
     /// The tokens that let in can't be read.
     Tokens(TokenFileError),
+    /// TLS can't be spoken.
+    Tls(TlsError),
     /// There is no epoll or eventfd to be had.
     Reactor(io::Error),
 }
@@ -453,6 +465,7 @@ impl fmt::Display for StartError {
                 write!(f, "can't serve the files of `{}`: {error}", directory.display())
             }
             Self::Tokens(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
             Self::Reactor(error) => write!(f, "can't watch sockets: {error}"),
         }
     }

@@ -37,10 +37,11 @@ impl Access {
         head: &RequestHead<'_>,
         peer: Peer,
         reach: Reach,
+        is_tls: bool,
         seat: &Seat,
     ) -> Result<(), Response> {
         let is_proxied = self.proxies.trust(peer);
-        let outside = match is_proxied {
+        let mut outside = match is_proxied {
             true => proxies::outside(head),
             false => origin::Outside::default(),
         };
@@ -51,6 +52,7 @@ impl Access {
                 return Err(Response::text(503, "too many connections\n"));
             }
         }
+        outside.scheme = outside.scheme.or(is_tls.then_some("https"));
         self.origins.check(head, reach, outside).map_err(|foreign| {
             log::info!(
                 target: "falconet::access",

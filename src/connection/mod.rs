@@ -74,11 +74,12 @@ async fn converse(
     }
     let (peer, mut pace) = (seat.client(), Pace::default());
     let limits = &context.config.limits;
+    let is_tls = reader.transport().is_tls();
     for count in 1..=limits.requests {
         let head = hear(&mut reader, count == 1, peer, &context).await?;
         let (mut request, plan) = match head::parse(&reader.bytes()[head.clone()], limits) {
             Ok(head) => {
-                let admitted = context.access.admit(&head, peer, reach, &seat);
+                let admitted = context.access.admit(&head, peer, reach, is_tls, &seat);
                 let plan = admitted.and_then(|()| plan(&head, reach, &context));
                 (Request::of(&head, seat.client(), &context.correlations), plan)
             }
@@ -163,14 +164,18 @@ async fn hear(
         let more = context.stop.unless_requested(reader.at_least(1));
         timer.until(deadline, more).await.flatten().flatten()?;
     }
-    let deadline = timer.sleep(timeouts.head);
+    let handshakes = is_first && reader.transport().is_tls();
+    let deadline = timer.sleep(if handshakes { timeouts.tls_head } else { timeouts.head });
     let reading = context.stop.unless_requested(reader.head(&context.config.limits));
     match timer.until(deadline, reading).await {
         Some(Some(Ok(head))) => return Some(head),
         Some(Some(Err(NoHead::Refused(error)))) => {
             refuse_head(reader, &error, peer, context).await;
         }
-        Some(Some(Err(NoHead::Lost))) => {
+        Some(Some(Err(NoHead::Lost(error)))) if error.kind() == io::ErrorKind::InvalidData => {
+            log::info!(target: "falconet::request", address:% = peer; "refused: TLS: {error}");
+        }
+        Some(Some(Err(NoHead::Lost(_)))) => {
             log::debug!(target: "falconet::request", address:% = peer; "left without a request");
         }
         Some(None) => {

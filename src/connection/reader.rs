@@ -1,6 +1,7 @@
 //! Reads requests off a connection, one after another.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -20,8 +21,8 @@ pub(super) struct Reader {
 pub(super) enum NoHead {
     /// The bytes are no head, or break a rule.
     Refused(HeadError),
-    /// The peer has left.
-    Lost,
+    /// The peer has left, or does not speak as it should for a head to be read.
+    Lost(io::Error),
 }
 
 /// Why a proxy has not said for whom a connection is.
@@ -54,7 +55,7 @@ impl Reader {
                 self.consume(header.length);
                 return Ok(header.client);
             }
-            self.more().await.ok_or(NoHeader::Lost)?;
+            self.more().await.map_err(|_| NoHeader::Lost)?;
         }
     }
 
@@ -65,14 +66,17 @@ impl Reader {
             if let Some(head) = scan.find(&self.bytes, limits).map_err(NoHead::Refused)? {
                 return Ok(head);
             }
-            self.more().await.ok_or(NoHead::Lost)?;
+            self.more().await.map_err(|error| match self.transport.met_plain_http() {
+                true => NoHead::Refused(HeadError::PlainHttp),
+                false => NoHead::Lost(error),
+            })?;
         }
     }
 
     /// Waits until so many bytes are there; `None` if the peer leaves before.
     pub(super) async fn at_least(&mut self, count: usize) -> Option<()> {
         while self.bytes.len() < count {
-            self.more().await?;
+            self.more().await.ok()?;
         }
         Some(())
     }
@@ -91,8 +95,8 @@ impl Reader {
         (self.transport, beyond)
     }
 
-    /// Reads what is there; `None` if the peer has left.
-    async fn more(&mut self) -> Option<()> {
+    /// Reads what is there.
+    async fn more(&mut self) -> io::Result<()> {
         let bytes = &mut self.bytes;
         let read = poll_fn(|cx| {
             self.transport.poll_recv_with(cx, |received| {
@@ -100,6 +104,9 @@ impl Reader {
                 received.len()
             })
         });
-        read.await.ok().filter(|count| *count > 0).map(drop)
+        match read.await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
     }
 }

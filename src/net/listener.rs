@@ -18,7 +18,9 @@ use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, soc
 
 use super::address::{ListenUrl, Peer, Reach};
 use super::reactor::{Direction, Reactor, Registration, Timer};
-use super::transport::{Transport, open_stream};
+use super::socket::open_stream;
+use super::tls::Acceptor;
+use super::transport::Transport;
 
 /// A bound socket. Dropping it closes it, and removes a Unix socket's file if it is still its own.
 pub struct Listener {
@@ -28,11 +30,13 @@ pub struct Listener {
     fd: OwnedFd,
     spare: RefCell<Option<OwnedFd>>,
     reach: Reach,
+    tls: Option<Rc<Acceptor>>,
 }
 
 impl Listener {
     /// Binds every address `url` stands for: two for `localhost`, one for most others. Returns them
-    /// with the URL as bound, whose port is never 0. A stale Unix socket file is removed first.
+    /// with the URL as bound, whose port is never 0. A stale Unix socket file is removed first. With
+    /// `tls`, peers are expected to speak it.
     ///
     /// # Errors
     /// [`BindError`], when any of them can't be bound; but a loopback address this host does not have
@@ -40,6 +44,7 @@ impl Listener {
     pub fn bind(
         reactor: &Rc<Reactor>,
         url: &ListenUrl,
+        tls: Option<&Rc<Acceptor>>,
     ) -> Result<(Vec<Self>, ListenUrl), BindError> {
         let bind_error = |source| BindError { url: url.clone(), source };
         if let ListenUrl::Unix(path) = url {
@@ -51,7 +56,12 @@ impl Listener {
         loop {
             attempts_left -= 1;
             match Self::bind_all(reactor, &addresses) {
-                Ok((listeners, port)) => return Ok((listeners, url.with_port(port))),
+                Ok((mut listeners, port)) => {
+                    for listener in &mut listeners {
+                        listener.tls = tls.cloned();
+                    }
+                    return Ok((listeners, url.with_port(port)));
+                }
                 // The port the kernel chose for the first address was taken on the second.
                 Err(error)
                     if error.kind() == io::ErrorKind::AddrInUse
@@ -120,7 +130,8 @@ impl Listener {
         reach: Reach,
     ) -> io::Result<Self> {
         let source = reactor.register(fd.as_fd())?;
-        Ok(Self { source, _file: file, fd, spare: RefCell::new(Some(open_spare()?)), reach })
+        let spare = RefCell::new(Some(open_spare()?));
+        Ok(Self { source, _file: file, fd, spare, reach, tls: None })
     }
 
     /// From where it can be reached.
@@ -156,8 +167,14 @@ impl Listener {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (fd, address) = rustix::net::acceptfrom_with(&self.fd, flags)?;
         let peer = peer_of(address);
-        let transport = Transport::new(self.source.reactor(), fd)
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+        let transport = Transport::new(self.source.reactor(), fd).and_then(|mut transport| {
+            if let Some(tls) = &self.tls {
+                transport.expect_tls(tls)?;
+            }
+            Ok(transport)
+        });
+        let transport =
+            transport.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
         Ok((transport, peer))
     }
 

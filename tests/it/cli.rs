@@ -56,7 +56,11 @@ fn what_print_config_prints_is_read_back_the_same() {
     let tokens = format!("--token-file={}", folder.write("tokens", "secret\n"));
     let flags = [
         "--listen=http://[::1]:81",
+        "--listen=https://[::1]:444",
         "--listen=unix:/tmp/x y",
+        "--tls-self-signed",
+        "--state-dir=/var/lib/x y",
+        "--tls-timeout=3s",
         "--stdin=garden/temperature",
         "--stdin-separator=nul",
         "--exit-on-eof",
@@ -119,9 +123,9 @@ fn a_bad_option_is_named_with_its_value_and_what_would_be_right() {
         (&["--reject", "maybe"], &["--reject", "`maybe`", "respond, drop"]),
         (&["--log-level", "loud"], &["--log-level", "`loud`", "info, debug"]),
         (&["--log-format", "xml"], &["--log-format", "`xml`", "text, logfmt, json"]),
-        (&["--listen", "ftp://a"], &["--listen", "`ftp://a`", "http://HOST:PORT or unix:PATH"]),
+        (&["--listen", "ftp://a"], &["--listen", "`ftp://a`", "https://HOST:PORT or unix:PATH"]),
         (&["--listen", "http://a:99999"], &["--listen", "`http://a:99999`", "0 to 65535"]),
-        (&["--listen", ""], &["--listen", "``", "http://HOST:PORT or unix:PATH"]),
+        (&["--listen", ""], &["--listen", "``", "https://HOST:PORT or unix:PATH"]),
     ];
     for (flags, parts) in rows {
         assert_refused(Falconet::command().args(flags), 2, parts);

@@ -25,4 +25,6 @@ mod properties;
 mod pulled_plug;
 mod rig;
 mod stdin;
+mod tls;
+mod tls_absent;
 mod topics;

@@ -69,7 +69,7 @@ impl Falconet {
         });
         let mut falconet = Self { child, log, seen: Mutex::default(), addresses: Vec::new() };
         let line = falconet.wait_for_line("listening on ");
-        if let Some(rest) = line.split("listening on http://").nth(1) {
+        if let Some(rest) = line.split("://").nth(1) {
             let authority = rest.split('/').next().unwrap_or_default();
             falconet.addresses =
                 authority.replace("localhost", "127.0.0.1").parse().into_iter().collect();
@@ -217,9 +217,17 @@ pub struct Embedded {
 impl Embedded {
     /// Runs what `compose` makes, on a free port.
     pub fn start(compose: impl FnOnce(ServerBuilder) -> ServerBuilder + Send + 'static) -> Self {
+        Self::start_on("http://127.0.0.1:0", compose)
+    }
+
+    /// Runs what `compose` makes, where `url` says.
+    pub fn start_on(
+        url: &'static str,
+        compose: impl FnOnce(ServerBuilder) -> ServerBuilder + Send + 'static,
+    ) -> Self {
         let (started, starting) = channel();
         let thread = std::thread::spawn(move || {
-            let url = "http://127.0.0.1:0".parse().unwrap();
+            let url = url.parse().unwrap();
             let mut origins = Origins::default();
             origins.add(HERE).unwrap();
             let server = compose(Server::builder().origins(origins)).bind([&url]).unwrap();
@@ -227,7 +235,7 @@ impl Embedded {
             server.run()
         });
         let (url, stopper) = starting.recv_timeout(PATIENCE).unwrap();
-        let address = url.trim_start_matches("http://").parse().unwrap();
+        let address = url.split("://").nth(1).unwrap().parse().unwrap();
         Self { address, stopper, thread: Some(thread) }
     }
 
@@ -596,8 +604,8 @@ pub fn masked(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A WebSocket client that sends and reads frame by frame, right or wrong.
-pub struct Client {
-    pub stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    pub stream: S,
 }
 
 impl Client {
@@ -620,7 +628,9 @@ impl Client {
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         (Self { stream }, head)
     }
+}
 
+impl<S: Read + Write> Client<S> {
     /// Sends one masked frame.
     pub fn send(&mut self, fin: bool, opcode: u8, payload: impl AsRef<[u8]>) {
         self.stream.write_all(&masked(fin, opcode, payload.as_ref())).unwrap();
