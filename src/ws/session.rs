@@ -386,3 +386,6 @@ impl From<Eviction> for Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
