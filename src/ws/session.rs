@@ -396,3 +396,6 @@ impl From<Eviction> for Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
