@@ -81,7 +81,7 @@ pub(crate) struct Client {
     pub(super) log: Option<Log>,
     pub(crate) correlation: CorrelationId,
     pub(crate) bell: Bell,
-    // Boxed, for hardly anybody has any.
+    #[allow(clippy::box_collection, reason = "hardly anybody has any mail")]
     mailbox: Cell<Option<Box<VecDeque<Frame>>>>,
     eviction: OnceCell<Box<Eviction>>,
     last_seen: Cell<Moment>,
@@ -130,11 +130,9 @@ impl Client {
         ClientId { slot: self.slot, generation: self.generation }
     }
 
-    /// Notes that bytes have come, and says when that was.
-    pub(crate) fn seen(&self, now: Instant) -> Moment {
-        let now = self.watch.moment(now);
-        self.last_seen.set(now);
-        now
+    /// Notes that bytes have come.
+    pub(crate) fn seen(&self, now: Instant) {
+        self.last_seen.set(self.watch.moment(now));
     }
 
     /// Notes that a write is blocked.
@@ -282,23 +280,7 @@ impl Client {
 
 /// A time in nanoseconds since the hub was opened: half as large as an `Instant`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(NonZeroU64);
-
-impl Moment {
-    /// So much later.
-    pub(crate) fn after(self, duration: Duration) -> Self {
-        // In 64 bits they last for 584 years.
-        let seconds = duration.as_secs().saturating_mul(1_000_000_000);
-        Self(self.0.saturating_add(seconds).saturating_add(duration.subsec_nanos().into()))
-    }
-}
-
-impl Default for Moment {
-    /// When the hub was opened.
-    fn default() -> Self {
-        Self(NonZeroU64::MIN)
-    }
-}
+struct Moment(NonZeroU64);
 
 /// What the sweep goes by: since when, how long, and when it is due.
 pub(crate) struct Watch {
@@ -313,7 +295,10 @@ impl Watch {
     }
 
     fn moment(&self, at: Instant) -> Moment {
-        Moment::default().after(at.saturating_duration_since(self.opened))
+        let passed = at.saturating_duration_since(self.opened);
+        // In 64 bits they last for 584 years.
+        let nanoseconds = passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos());
+        Moment(NonZeroU64::MIN.saturating_add(nanoseconds))
     }
 
     /// When `limit` is over; never if either is missing.

@@ -19,7 +19,7 @@ use slab::Slab;
 use crate::config::{Timeouts, Topics};
 use crate::ws::frame::{CloseReason, Frame};
 
-pub(crate) use client::{Bell, Client, Eviction, Moment, Watch};
+pub(crate) use client::{Bell, Client, Eviction, Watch};
 pub use client::{ClientId, CorrelationId};
 pub use inbox::{HubGone, HubHandle, PublishError};
 pub(crate) use inbox::{Membership, open};
