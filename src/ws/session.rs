@@ -186,7 +186,7 @@ impl Session {
 
     /// The hub the client is in.
     pub fn hub(&self) -> &HubHandle {
-        &self.state.outlet.membership().hub
+        &self.state.client().hub
     }
 
     /// The server's timer.
