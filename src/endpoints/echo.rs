@@ -8,12 +8,14 @@ use crate::ws::{CloseReason, Session, SessionEnd};
 pub struct Echo;
 
 impl Endpoint for Echo {
-    async fn serve(&self, mut session: Session) -> SessionEnd {
-        loop {
-            // No `while let`, which would have room for the message twice.
-            let Some(message) = session.next().await else { break };
-            session.send(message).await;
+    // No `async fn` and no `while let`, which would have room for the session and the message twice.
+    fn serve(&self, mut session: Session) -> impl Future<Output = SessionEnd> {
+        async move {
+            loop {
+                let Some(message) = session.next().await else { break };
+                session.send(message).await;
+            }
+            session.close(CloseReason::NORMAL).await
         }
-        session.close(CloseReason::NORMAL).await
     }
 }

@@ -11,9 +11,9 @@ use crate::http::{RequestHead, Response};
 use crate::hub::{
     HubGone, HubHandle, PublishError, Published, Start, TopicCensus, TopicName, TopicNameError,
 };
+use crate::ws::Session;
 use crate::ws::frame::{CloseCode, CloseReason, Frame};
 use crate::ws::handshake::{self, Acceptance, HandshakeError};
-use crate::ws::{Session, SessionEnd};
 
 use super::Stage;
 
@@ -136,23 +136,23 @@ impl Exchange {
 
 /// Publishes what a client says, while it hears what is published.
 pub(crate) fn converse(session: Session, topic: TopicName, may_publish: bool) -> Stage {
-    Stage::last(session.served_by(move |session| publish_all(session, topic, may_publish)))
-}
-
-async fn publish_all(mut session: Session, topic: TopicName, may_publish: bool) -> SessionEnd {
-    let reason = loop {
-        let Some(message) = session.next().await else { break CloseReason::NORMAL };
-        if !may_publish {
-            break NO_PUBLISHING;
-        }
-        // Boxed, so that who only listens holds no room for it.
-        match Box::pin(session.hub().publish(&topic, message)).await {
-            Ok(_) => {}
-            Err(PublishError::HubGone) => break CloseReason::STOPPING,
-            Err(PublishError::TooManyTopics(_)) => break TOO_MANY_TOPICS,
-        }
+    // A block, which has room for the session once.
+    let publish_all = move |mut session: Session| async move {
+        let reason = loop {
+            let Some(message) = session.next().await else { break CloseReason::NORMAL };
+            if !may_publish {
+                break NO_PUBLISHING;
+            }
+            // Boxed, so that who only listens holds no room for it.
+            match Box::pin(session.hub().publish(&topic, message)).await {
+                Ok(_) => {}
+                Err(PublishError::HubGone) => break CloseReason::STOPPING,
+                Err(PublishError::TooManyTopics(_)) => break TOO_MANY_TOPICS,
+            }
+        };
+        session.close(reason).await
     };
-    session.close(reason).await
+    Stage::last(session.served_by(publish_all))
 }
 
 fn list(topics: &[TopicCensus], as_text: bool) -> Response {
