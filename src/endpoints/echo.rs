@@ -8,10 +8,11 @@ use crate::ws::{CloseReason, Session, SessionEnd};
 pub struct Echo;
 
 impl Endpoint for Echo {
-    // No `async fn` and no `while let`, which would have room for the session and the message twice.
+    #[allow(clippy::manual_async_fn, reason = "it would have room for the session twice")]
     fn serve(&self, mut session: Session) -> impl Future<Output = SessionEnd> {
         async move {
             loop {
+                // No `while let`, which would have room for the message twice.
                 let Some(message) = session.next().await else { break };
                 session.send(message).await;
             }

@@ -1,6 +1,6 @@
 //! A connection after the upgrade, as an endpoint sees it.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -32,13 +32,7 @@ struct State {
     outlet: Outlet,
     commons: Rc<Commons>,
     seat: Seat,
-    talk: RefCell<Talk>,
-}
-
-/// What only the session's own calls change.
-struct Talk {
-    socket: Socket,
-    end: Option<Box<SessionEnd>>,
+    socket: Cell<Socket>,
 }
 
 /// How a session ended.
@@ -102,8 +96,8 @@ impl Session {
         commons: Rc<Commons>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership);
-        let talk = RefCell::new(Talk { socket: Socket::new(early), end: None });
-        Self { state: Rc::new(State { outlet, commons, seat, talk }) }
+        let socket = Cell::new(Socket::new(early));
+        Self { state: Rc::new(State { outlet, commons, seat, socket }) }
     }
 
     /// Has `serve` serve this session, logs how it ends, and whenever it waits for anything sends what it
@@ -127,7 +121,7 @@ impl Session {
         let state = &*self.state;
         let mut finishing: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
         poll_fn(move |cx| {
-            if finishing.is_none() && state.talk.borrow().end.is_none() {
+            if finishing.is_none() && state.end().is_none() {
                 match ready!(state.poll_event(cx)) {
                     Event::Message(message) => return Poll::Ready(Some(message)),
                     Event::Over(ending) => finishing = Some(Box::pin(state.finish(ending))),
@@ -195,7 +189,7 @@ impl Session {
     }
 
     fn end(&self) -> Option<SessionEnd> {
-        self.state.talk.borrow().end.as_deref().copied()
+        self.state.end()
     }
 }
 
@@ -237,14 +231,29 @@ impl State {
         self.outlet.client()
     }
 
+    fn end(&self) -> Option<SessionEnd> {
+        self.with_socket(|socket| socket.end())
+    }
+
+    /// Only the session's own calls need the socket, one at a time.
+    fn with_socket<R>(&self, look: impl FnOnce(&mut Socket) -> R) -> R {
+        let mut socket = self.socket.take();
+        let result = look(&mut socket);
+        self.socket.set(socket);
+        result
+    }
+
+    fn poll_inbound(&self, cx: &mut Context<'_>) -> Poll<Result<Inbound, Failure>> {
+        self.with_socket(|socket| socket.poll_next(cx, &self.outlet, &self.commons))
+    }
+
     fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Event> {
         self.client().bell.listen(cx);
         if let Some(eviction) = self.client().eviction() {
             return Poll::Ready(Event::Over(eviction.into()));
         }
         // Heard before it is told more: who reads slower than is broadcast always has more to take.
-        let socket = &mut self.talk.borrow_mut().socket;
-        if let Poll::Ready(inbound) = socket.poll_next(cx, &self.outlet, &self.commons) {
+        if let Poll::Ready(inbound) = self.poll_inbound(cx) {
             return Poll::Ready(inbound.into());
         }
         match ready!(self.poll_deliver(cx)) {
@@ -254,16 +263,15 @@ impl State {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, message: &Message) -> Poll<bool> {
-        let talk = &mut *self.talk.borrow_mut();
         self.client().bell.listen(cx);
         // What it takes to end for an eviction, the next wait for a message finds.
-        if talk.end.is_some() || self.client().eviction().is_some() {
+        if self.end().is_some() || self.client().eviction().is_some() {
             return Poll::Ready(false);
         }
         let mut sent = ready!(self.outlet.poll_unblocked(cx));
         if sent.is_ok() {
             let header = message.header();
-            sent = if !talk.socket.has_more() {
+            sent = if !self.with_socket(Socket::has_more) {
                 self.outlet.send(cx, &header, message.payload())
             } else if self.outlet.cork(&header, message.payload()) {
                 Ok(())
@@ -272,7 +280,7 @@ impl State {
             };
         }
         if sent.is_err() {
-            talk.end = Some(Box::new(SessionEnd::TransportLost));
+            self.with_socket(|socket| socket.set_end(SessionEnd::TransportLost));
         }
         Poll::Ready(sent.is_ok())
     }
@@ -310,7 +318,7 @@ impl State {
     /// Does what it takes to end well, within its deadlines.
     async fn finish(&self, ending: Ending) {
         // First, so that a finish dropped early has still ended the session.
-        self.talk.borrow_mut().end = Some(Box::new(ending.as_end()));
+        self.with_socket(|socket| socket.set_end(ending.as_end()));
         let timeouts = &self.commons.config.timeouts;
         let transport = self.outlet.transport();
         let timer = transport.timer();
@@ -343,11 +351,8 @@ impl State {
         // The eviction rang too, so what there is gets looked for.
         let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         if self.send_close(reason).await.is_ok() {
-            self.talk.borrow_mut().socket.fall_silent();
-            let next = |cx: &mut Context<'_>| {
-                self.talk.borrow_mut().socket.poll_next(cx, &self.outlet, &self.commons)
-            };
-            while let Ok(Inbound::Message(_)) = poll_fn(next).await {}
+            self.with_socket(Socket::fall_silent);
+            while let Ok(Inbound::Message(_)) = poll_fn(|cx| self.poll_inbound(cx)).await {}
         }
     }
 

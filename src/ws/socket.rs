@@ -27,6 +27,7 @@ use crate::rate::{Pace, Rate};
 use super::frame::{CloseCode, CloseReason, MAX_CONTROL_BYTES, Message, Payloads, whole_message};
 use super::gate::Gate;
 use super::outlet::Outlet;
+use super::session::SessionEnd;
 
 /// What all sessions of a server share.
 pub(crate) struct Commons {
@@ -47,8 +48,9 @@ impl Commons {
 }
 
 /// The way in from one client.
+#[derive(Default)]
 pub(super) struct Socket {
-    /// What has come and is not yet taken, and who looks at it.
+    // Boxed, for a client that is at rest has none.
     underway: Option<Box<Underway>>,
     controls: Pace,
     messages: Pace,
@@ -57,12 +59,14 @@ pub(super) struct Socket {
     is_closing: bool,
 }
 
+/// What has come and is not yet taken, and who looks at it; or how all ended.
 #[derive(Default)]
 struct Underway {
     ahead: Ahead,
     library: Option<Library>,
     /// Until when nothing is taken.
     pause: Option<Sleep>,
+    end: Option<SessionEnd>,
 }
 
 /// Bytes in the order they came. Those before `admitted` have passed the gate.
@@ -101,13 +105,7 @@ pub(super) enum Failure {
 impl Socket {
     /// A socket whose peer may have sent `early` bytes already.
     pub(super) fn new(early: Vec<u8>) -> Self {
-        let mut socket = Self {
-            underway: None,
-            controls: Pace::default(),
-            messages: Pace::default(),
-            turn_bytes_left: TURN_BYTES,
-            is_closing: false,
-        };
+        let mut socket = Self { turn_bytes_left: TURN_BYTES, ..Self::default() };
         if !early.is_empty() {
             let ahead = Ahead { bytes: early, ..Ahead::default() };
             socket.underway = Some(Box::new(Underway { ahead, ..Underway::default() }));
@@ -118,6 +116,16 @@ impl Socket {
     /// Whether something has come that is not yet taken.
     pub(super) fn has_more(&mut self) -> bool {
         self.underway.as_mut().is_some_and(|underway| !underway.ahead().is_empty())
+    }
+
+    /// How the session ended, if it has.
+    pub(super) fn end(&self) -> Option<SessionEnd> {
+        self.underway.as_ref()?.end
+    }
+
+    /// Notes how the session ended.
+    pub(super) fn set_end(&mut self, end: SessionEnd) {
+        self.underway.get_or_insert_default().end = Some(end);
     }
 
     /// Says nothing more from now on: no Pong, and no answer to a Close.
@@ -166,9 +174,7 @@ impl Socket {
             let pause = underway.pause.get_or_insert_with(|| timer.sleep(Some(wait)));
             ready!(pin!(&mut *pause).poll(cx));
             underway.pause = None;
-            if underway.library.is_none() && underway.ahead.is_empty() {
-                self.underway = None;
-            }
+            self.rest();
         }
         Poll::Ready(())
     }
@@ -234,9 +240,7 @@ impl Socket {
             let taken = whole_message(left, limit, &mut commons.payloads.borrow_mut());
             if let Some((message, count)) = taken {
                 underway.ahead.take(count);
-                if underway.ahead.is_empty() {
-                    self.underway = None;
-                }
+                self.rest();
                 self.spend(count.max(MESSAGE_COST_BYTES));
                 return Ok(Some(Inbound::Message(message)));
             }
@@ -255,17 +259,26 @@ impl Socket {
                 if library.is_timed {
                     outlet.client().message_ended();
                 }
-                let ahead = std::mem::take(library.ahead());
-                self.underway = None;
-                if !ahead.is_empty() {
-                    self.underway = Some(Box::new(Underway { ahead, ..Underway::default() }));
-                }
+                underway.ahead = std::mem::take(library.ahead());
+                underway.library = None;
+                self.rest();
             }
         }
         self.spend(count + FRAME_COST_BYTES);
         Ok(inbound)
     }
 
+    /// Gives up what holds nothing.
+    fn rest(&mut self) {
+        self.underway.take_if(|underway| {
+            underway.library.is_none()
+                && underway.ahead.is_empty()
+                && underway.pause.is_none()
+                && underway.end.is_none()
+        });
+    }
+
+    /// Counts against the turn.
     fn spend(&mut self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.turn_bytes_left = self.turn_bytes_left.saturating_sub(bytes);
