@@ -14,6 +14,8 @@ pub enum Action<'a> {
     Subscribe(&'a str),
     /// Publish to a topic, or clear it.
     Publish(&'a str),
+    /// Look after the server, at a path of the administrator's listener.
+    Administer(&'a str),
 }
 
 /// Decides on every request, before anything is looked up for it.

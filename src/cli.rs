@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::admin;
 use crate::config::{Config, Reject, SlowConsumer};
 use crate::hub::TopicName;
 use crate::log::LogFormat;
@@ -18,6 +19,8 @@ use crate::net::ListenUrl;
 pub struct Options {
     /// Where to listen. Default `http://localhost:8080`.
     pub listen: Vec<ListenUrl>,
+    /// Where the administrator looks after the server. Default nowhere.
+    pub admin: Option<ListenUrl>,
     /// The topic that the lines of the standard input are published to. Default none.
     pub stdin: Option<TopicName>,
     /// What ends a line of it. Default a line feed.
@@ -41,6 +44,7 @@ impl Default for Options {
         let localhost = ListenUrl::Http { host: "localhost".to_owned(), port: 8080 };
         Self {
             listen: vec![localhost],
+            admin: None,
             stdin: None,
             stdin_separator: b'\n',
             exit_on_eof: false,
@@ -107,6 +111,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         show: |options| {
             options.listen.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(" ")
         },
+    },
+    OptionSpec {
+        name: "admin",
+        value: "URL",
+        help: "where to look after the server: unix:PATH or a loopback http://HOST:PORT",
+        set: |options, text| {
+            options.admin = Some(text.parse().map_err(|error| format!("{error}"))?);
+            Ok(())
+        },
+        show: |options| options.admin.as_ref().map(ListenUrl::to_string).unwrap_or_default(),
     },
     OptionSpec {
         name: "stdin",
@@ -486,6 +500,13 @@ fn check(options: &Options) -> Result<(), OptionsError> {
     if options.exit_on_eof && options.stdin.is_none() {
         let text = "exit-on-eof `true`: expected stdin as well, which says what is read";
         return Err(OptionsError::Config(text.to_owned()));
+    }
+    if let Some(url) = &options.admin
+        && matches!(admin::may_listen_at(url), Ok(false))
+    {
+        return Err(OptionsError::Config(format!(
+            "admin `{url}`: expected unix:PATH or a loopback address, since others could come there"
+        )));
     }
     if let Some(dir) = &options.static_files
         && let Err(error) = std::fs::read_dir(dir)

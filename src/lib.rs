@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod admin;
 pub mod cli;
 
 pub mod config;
@@ -35,6 +36,7 @@ pub mod net;
 mod server;
 mod services;
 pub mod signals;
+mod tally;
 mod ws;
 
 pub use access::{Action, AllowAll, Authorize, Denied};
@@ -47,6 +49,7 @@ pub use hub::{
 };
 pub use server::{Server, ServerBuilder, StartError};
 pub use services::{LocalClock, Service, Stdin, Stop, Stopper, Timestamp};
+pub use tally::Mishaps;
 pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd, accept_value};
 
 /// Compiles the examples in the README.

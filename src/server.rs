@@ -14,13 +14,14 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::SystemTime;
 
-use async_channel::Receiver;
+use async_channel::{Receiver, Sender};
 use futures_lite::{FutureExt, future};
 use rustix::process::{Resource, getrlimit};
 use slab::Slab;
 use smol::{LocalExecutor, Task};
 
 use crate::access::{AllowAll, Authorize};
+use crate::admin::{self, Desk, Stats};
 use crate::config::{Config, Reject};
 use crate::connection::{self, Context, Correlations};
 use crate::endpoints::events::Encoder;
@@ -32,6 +33,7 @@ use crate::http::{Asset, Response};
 use crate::hub::{self, Bell, HubHandle};
 use crate::net::{BindError, ListenUrl, Listener, Peer, Reactor, Timer, Transport};
 use crate::services::{AnyService, Service, Stop, Stopper, Sweep};
+use crate::tally::{Mishaps, Rejection, Tally};
 use crate::ws::{CloseReason, Commons};
 
 /// Composes a [`Server`].
@@ -41,6 +43,8 @@ pub struct ServerBuilder {
     services: Vec<Box<dyn AnyService>>,
     authorizer: Box<dyn Authorize>,
     files: Option<PathBuf>,
+    admin: Option<ListenUrl>,
+    mishaps: Mishaps,
 }
 
 impl ServerBuilder {
@@ -77,6 +81,20 @@ impl ServerBuilder {
         self
     }
 
+    /// Lets the administrator look after the server at `url`, where only this host can come: metrics, the
+    /// clients, a dashboard. Nothing of it stands on the other listeners.
+    pub fn admin(mut self, url: ListenUrl) -> Self {
+        self.admin = Some(url);
+        self
+    }
+
+    /// Has the administrator told of panics and lost log lines as [`log::install`](crate::log::install)
+    /// counts them; without it, there are none.
+    pub fn mishaps(mut self, mishaps: Mishaps) -> Self {
+        self.mishaps = mishaps;
+        self
+    }
+
     /// Adds a service that runs beside the connections.
     pub fn service(mut self, service: impl Service + 'static) -> Self {
         self.services.push(Box::new(service));
@@ -92,7 +110,7 @@ impl ServerBuilder {
     /// Binds the listen URLs; peers may connect from now on, and are served by [`Server::run`].
     ///
     /// # Errors
-    /// [`StartError`], when a URL can't be bound, the directory of files can't be opened, or the kernel
+    /// [`StartError`], when a URL can't be bound, others could come to the administrator's, the directory of files can't be opened, or the kernel
     /// has no epoll to give.
     pub fn bind<'u>(
         mut self,
@@ -110,9 +128,34 @@ impl ServerBuilder {
             listeners.extend(sockets);
             bound.push(url);
         }
+        let (admin_listeners, admin_url) = match self.admin.take() {
+            Some(url) => bind_admin(&reactor, url)?,
+            None => (Vec::new(), None),
+        };
         let (stop, stop_requested) = Stopper::new();
-        Ok(Server { parts: self, reactor, listeners, urls: bound, stop, stop_requested })
+        Ok(Server {
+            parts: self,
+            reactor,
+            listeners,
+            urls: bound,
+            admin_listeners,
+            admin_url,
+            stop,
+            stop_requested,
+        })
     }
+}
+
+/// Binds the administrator's URL, if only this host can come there.
+fn bind_admin(
+    reactor: &Rc<Reactor>,
+    url: ListenUrl,
+) -> Result<(Vec<Listener>, Option<ListenUrl>), StartError> {
+    if matches!(admin::may_listen_at(&url), Ok(false)) {
+        return Err(StartError::ExposedAdmin(url));
+    }
+    let (listeners, url) = Listener::bind(reactor, &url).map_err(StartError::Bind)?;
+    Ok((listeners, Some(url)))
 }
 
 /// A WebSocket server, bound and ready to run.
@@ -138,6 +181,8 @@ pub struct Server {
     reactor: Rc<Reactor>,
     listeners: Vec<Listener>,
     urls: Vec<ListenUrl>,
+    admin_listeners: Vec<Listener>,
+    admin_url: Option<ListenUrl>,
     stop: Stopper,
     stop_requested: Receiver<()>,
 }
@@ -151,12 +196,19 @@ impl Server {
             services: Vec::new(),
             authorizer: Box::new(AllowAll),
             files: None,
+            admin: None,
+            mishaps: Mishaps::default(),
         }
     }
 
     /// Where the server listens: the URLs it was bound to, with the ports they got.
     pub fn urls(&self) -> &[ListenUrl] {
         &self.urls
+    }
+
+    /// Where the administrator is listened to: the URL as bound, with the port it got.
+    pub fn admin_url(&self) -> Option<&ListenUrl> {
+        self.admin_url.as_ref()
     }
 
     /// What stops the server, from any thread.
@@ -180,16 +232,23 @@ impl Server {
     async fn supervise(self, executor: Rc<LocalExecutor<'static>>) {
         let timer = Timer::new(&self.reactor);
         let (stopping, stop_requested) = async_channel::bounded::<Infallible>(1);
-        let stop = Stop::new(timer.clone(), stop_requested, self.stop);
-        let ServerBuilder { config, routes, services, authorizer, files: _ } = self.parts;
-        let config = Rc::new(config);
+        let stop = Stop::new(timer.clone(), stop_requested, self.stop.clone());
+        let ServerBuilder { config, routes, mut services, authorizer, mishaps, .. } = self.parts;
+        let (config, tally) = (Rc::new(config), Rc::new(Tally::default()));
 
-        let (hub, hub_task) = hub::open(config.timeouts.clone(), config.topics.clone());
+        let (hub, hub_task) =
+            hub::open(config.timeouts.clone(), config.topics.clone(), tally.clone());
         let hub_task = start(&executor, hub_task.run());
-        let sweep: Box<dyn AnyService> = Box::new(Sweep);
+        let desk = self.admin_url.is_some().then(|| {
+            let (hub, stop, tally) = (hub.clone(), stop.clone(), tally.clone());
+            Rc::new(Desk { hub, stop, tally, mishaps })
+        });
+        services.push(Box::new(Sweep));
+        if let Some(desk) = &desk {
+            services.push(Box::new(Stats::new(desk.clone())));
+        }
         let mut services: Vec<Task<()>> = services
             .into_iter()
-            .chain([sweep])
             .map(|service| {
                 let running = AssertUnwindSafe(service.run_boxed(hub.clone(), stop.clone()));
                 // A panic, which the hook has logged, must not reach who waits for the service's end.
@@ -197,35 +256,61 @@ impl Server {
             })
             .collect();
 
-        let connections = Rc::new(Connections::new(config.limits.connections));
-        let commons = Rc::new(Commons::new(config.clone()));
+        let reserved = if desk.is_some() { ADMIN_CONNECTIONS } else { 0 };
+        let limit = config.limits.connections;
+        let connections = Rc::new(Connections::new(limit, reserved, tally.clone()));
         let context = Rc::new(Context {
+            commons: Rc::new(Commons::new(config.clone())),
             config,
             routes,
-            authorizer,
+            authorizer: authorizer.into(),
             hub: hub.clone(),
             stop,
             correlations: Correlations::new(),
             encoder: Encoder::default(),
-            commons,
+            tally,
+            desk: None,
         });
-        let acceptors: Vec<Task<()>> = self
-            .listeners
-            .into_iter()
-            .map(|listener| {
+        let (admin_stopping, admin_stop) = async_channel::bounded::<Infallible>(1);
+        let admin_stop = Stop::new(timer.clone(), admin_stop, self.stop);
+        let admin_context = desk.map(|desk| context_for_admin(&context, desk, admin_stop));
+        let accept_all = |listeners: Vec<Listener>, context: &Rc<Context>| {
+            let accepting = listeners.into_iter().map(|listener| {
                 let (connections, context) = (connections.clone(), context.clone());
                 start(&executor, accept(listener, connections, context, executor.clone()))
-            })
-            .collect();
+            });
+            accepting.collect::<Vec<_>>()
+        };
+        let acceptors = accept_all(self.listeners, &context);
+        let admin_acceptors =
+            admin_context.map(|context| accept_all(self.admin_listeners, &context));
 
         let _ = self.stop_requested.recv().await;
         log::info!("stopping: {} connections to close", connections.count());
         cancel(acceptors).await;
         drop(stopping);
-        drain(&hub, &connections, &mut services, &timer, &context.config).await;
+        drain(&hub, &connections, &mut services, admin_stopping, &timer, &context.config).await;
+        cancel(admin_acceptors.unwrap_or_default()).await;
         cancel(services).await;
         hub_task.cancel().await;
     }
+}
+
+/// What the administrator's connections share: the same server, with other things at its paths, which is
+/// still there while the public part drains, and never drops who is refused.
+fn context_for_admin(public: &Rc<Context>, desk: Rc<Desk>, stop: Stop) -> Rc<Context> {
+    Rc::new(Context {
+        config: Rc::new(Config { reject: Reject::Respond, ..(*public.config).clone() }),
+        routes: Routes::default(),
+        authorizer: public.authorizer.clone(),
+        hub: public.hub.clone(),
+        stop,
+        correlations: Correlations::new(),
+        encoder: Encoder::of_kind("stats"),
+        commons: public.commons.clone(),
+        tally: public.tally.clone(),
+        desk: Some(desk),
+    })
 }
 
 /// Starts a task. Boxed, so that the executor's code is there once for all kinds.
@@ -243,7 +328,7 @@ async fn accept(
 ) {
     for accepted in 1_u64.. {
         let (transport, peer) = listener.accept().await;
-        match connections.admit(peer) {
+        match connections.admit(peer, context.desk.is_some()) {
             Some(place) => connections.start(place, transport, peer, &context, &executor),
             None => turn_away(&transport, peer, context.config.reject).await,
         }
@@ -266,18 +351,21 @@ async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
     transport.shut_down();
 }
 
-/// Has every session closed, and waits for them and for the services; connections left at the deadline
-/// are aborted.
+/// Has every session closed, and waits for them and for the services; then the administrator's
+/// connections end. Those left at the deadline are aborted.
 async fn drain(
     hub: &HubHandle,
     connections: &Connections,
     services: &mut [Task<()>],
+    admin_stopping: Sender<Infallible>,
     timer: &Timer,
     config: &Config,
 ) {
     let deadline = timer.sleep(Some(config.timeouts.drain));
     let closing = async {
         let _ = hub.drain(CloseReason::STOPPING).await;
+        connections.until_none_is_public().await;
+        drop(admin_stopping);
         connections.until_none().await;
         for service in services {
             service.await;
@@ -301,15 +389,18 @@ struct Connections {
     tasks: RefCell<Slab<Task<()>>>,
     by_address: RefCell<HashMap<IpAddr, usize>>,
     limit: usize,
+    tally: Rc<Tally>,
+    /// Rings when there are no more, or none but the administrator's.
     none_left: Bell,
 }
 
 impl Connections {
-    /// Room for `limit` connections, or as many as there can be open files.
-    fn new(limit: usize) -> Self {
+    /// Room for `limit` connections, or as many as there can be open files, and for `reserved` of the
+    /// administrator.
+    fn new(limit: usize, reserved: usize, tally: Rc<Tally>) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
-        let possible = files.saturating_sub(FILES_FOR_OTHERS).max(1);
+        let possible = files.saturating_sub(FILES_FOR_OTHERS + reserved).max(1);
         if possible < limit {
             log::info!("room for {possible} connections: the limit of open files is {files}");
         }
@@ -317,6 +408,7 @@ impl Connections {
             tasks: RefCell::default(),
             by_address: RefCell::default(),
             limit: limit.min(possible),
+            tally,
             none_left: Bell::default(),
         }
     }
@@ -325,9 +417,19 @@ impl Connections {
         self.tasks.borrow().len()
     }
 
-    /// A place for one more connection of `peer`, if the limits allow it.
-    fn admit(self: &Rc<Self>, peer: Peer) -> Option<Place> {
-        if self.count() >= self.limit {
+    fn public_count(&self) -> usize {
+        self.tally.connections.now() - self.tally.admin_connections.now()
+    }
+
+    /// A place for one more connection of `peer`, if the limits allow it. The administrator's have a limit
+    /// of their own: they are needed most when there is room for no other.
+    fn admit(self: &Rc<Self>, peer: Peer, is_admin: bool) -> Option<Place> {
+        if is_admin {
+            let has_room = self.tally.admin_connections.now() < ADMIN_CONNECTIONS;
+            return has_room.then(|| Place::take(self, None, true));
+        }
+        if self.public_count() >= self.limit {
+            self.tally.reject(Rejection::Connections);
             return None;
         }
         let address = peer.limited_address();
@@ -336,11 +438,13 @@ impl Connections {
             let share = (self.limit / ADDRESS_SHARE).max(1);
             let count = by_address.entry(address).or_default();
             if *count >= share {
+                self.tally.reject(Rejection::Address);
                 return None;
             }
             *count += 1;
         }
-        Some(Place { connections: self.clone(), address, key: u32::MAX })
+        self.tally.accepted.add(1);
+        Some(Place::take(self, address, false))
     }
 
     fn start(
@@ -358,6 +462,12 @@ impl Connections {
         entry.insert(executor.spawn(Placed { stage, _place: place }));
     }
 
+    async fn until_none_is_public(&self) {
+        while self.public_count() > 0 {
+            self.none_left.ringing().await;
+        }
+    }
+
     async fn until_none(&self) {
         while self.count() > 0 {
             self.none_left.ringing().await;
@@ -369,11 +479,28 @@ impl Connections {
 struct Place {
     connections: Rc<Connections>,
     address: Option<IpAddr>,
+    is_admin: bool,
     key: u32,
+}
+
+impl Place {
+    /// Takes a place, which has no task yet.
+    fn take(connections: &Rc<Connections>, address: Option<IpAddr>, is_admin: bool) -> Self {
+        connections.tally.connections.rise();
+        if is_admin {
+            connections.tally.admin_connections.rise();
+        }
+        Self { connections: connections.clone(), address, is_admin, key: u32::MAX }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let tally = &self.connections.tally;
+        tally.connections.fall();
+        if self.is_admin {
+            tally.admin_connections.fall();
+        }
         if let Some(address) = self.address {
             let mut by_address = self.connections.by_address.borrow_mut();
             if let Some(count) = by_address.get_mut(&address) {
@@ -388,6 +515,8 @@ impl Drop for Place {
         if tasks.is_empty() {
             // Give the memory of a crowd back when the last of it has left.
             *tasks = Slab::new();
+        }
+        if self.connections.public_count() == 0 {
             self.connections.none_left.ring();
         }
         drop(tasks);
@@ -421,6 +550,8 @@ pub enum StartError {
         /// Why not.
         error: io::Error,
     },
+    /// Others than this host could come to where the administrator is listened to.
+    ExposedAdmin(ListenUrl),
     /// There is no epoll or eventfd to be had.
     Reactor(io::Error),
 }
@@ -432,6 +563,11 @@ impl fmt::Display for StartError {
             Self::Files { directory, error } => {
                 write!(f, "can't serve the files of `{}`: {error}", directory.display())
             }
+            Self::ExposedAdmin(url) => write!(
+                f,
+                "can't administer at {url}: expected unix:PATH or a loopback address, since others \
+                 could come there"
+            ),
             Self::Reactor(error) => write!(f, "can't watch sockets: {error}"),
         }
     }
@@ -443,5 +579,7 @@ impl std::error::Error for StartError {}
 const ACCEPTS_PER_TURN: u64 = 16;
 /// One address may hold this fraction of all connections.
 const ADDRESS_SHARE: usize = 8;
+/// How many connections the administrator may have.
+const ADMIN_CONNECTIONS: usize = 16;
 /// Descriptors kept for everything that is no connection.
 const FILES_FOR_OTHERS: usize = 32;

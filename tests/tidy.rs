@@ -10,6 +10,7 @@ use falconet::cli::OPTIONS;
 /// The rooms of the library, in their order: a room imports only from those above it.
 const ROOMS: &[&str] = &[
     "config",
+    "tally",
     "net",
     "signals",
     "http",
@@ -19,6 +20,7 @@ const ROOMS: &[&str] = &[
     "access",
     "endpoints",
     "services",
+    "admin",
     "connection",
     "server",
     "log",

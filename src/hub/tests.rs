@@ -1,5 +1,6 @@
 use std::time::SystemTime;
 
+use crate::net::Peer;
 use crate::ws::frame::{CloseCode, Message};
 
 use super::*;
@@ -16,7 +17,7 @@ fn hub() -> Hub {
 }
 
 fn hub_with(limits: Topics) -> Hub {
-    Hub::new(Timeouts::default(), limits)
+    Hub::new(Timeouts::default(), limits, Rc::default())
 }
 
 fn name(name: &str) -> TopicName {
@@ -27,18 +28,23 @@ fn correlation(id: &str) -> CorrelationId {
     CorrelationId::new(id).unwrap()
 }
 
+pub(super) fn newcomer(id: &str) -> Newcomer {
+    let correlation = correlation(id);
+    Newcomer { correlation, peer: Peer::Unix, kind: ClientKind::WebSocket, path: None }
+}
+
 /// A client that hears what is published to `topic` from now on.
 fn subscribe(hub: &mut Hub, topic: &str) -> Subscription {
     subscribe_from(hub, topic, Start::Live).unwrap()
 }
 
 fn subscribe_from(hub: &mut Hub, topic: &str, start: Start) -> Result<Subscription, TooManyTopics> {
-    hub.join(correlation("test"), Some((name(topic), start)), Instant::now())
+    hub.join(newcomer("test"), Some((name(topic), start)), Instant::now())
 }
 
 /// A client that hears nothing but its mail.
 fn join(hub: &mut Hub, now: Instant) -> Subscription {
-    hub.join(correlation("test"), None, now).unwrap()
+    hub.join(newcomer("test"), None, now).unwrap()
 }
 
 fn leave(hub: &mut Hub, subscription: Subscription) {
@@ -427,7 +433,7 @@ fn the_topics_are_told_by_name_with_subscribers_and_last_number() {
 fn clients_are_found_by_their_correlation_id() {
     let mut hub = hub();
     let now = Instant::now();
-    let mut joined = |id| hub.join(correlation(id), None, now).unwrap();
+    let mut joined = |id| hub.join(newcomer(id), None, now).unwrap();
     let (anna, bert, also_anna) = (joined("anna"), joined("bert"), joined("anna"));
     let ids = [anna.client.id(), also_anna.client.id()];
     assert_eq!(hub.correlated(&correlation("anna")), ids);

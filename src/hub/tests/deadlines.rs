@@ -51,7 +51,7 @@ fn a_blocked_write_and_an_unfinished_message_have_their_own_deadlines() {
 #[test]
 fn a_message_is_not_unfinished_while_we_do_not_read_it() {
     let timeouts = Timeouts { write: None, ..Timeouts::default() };
-    let mut hub = Hub::new(timeouts, Topics::default());
+    let mut hub = Hub::new(timeouts, Topics::default(), Rc::default());
     let start = Instant::now();
     let client = join(&mut hub, start);
     client.client.message_began(start);
