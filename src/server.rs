@@ -88,7 +88,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Has the administrator told of panics and lost log lines as [`log::install`](crate::log::install)
+    /// Has the administrator told of panics and lost log lines as `falconet::log::install`
     /// counts them; without it, there are none.
     pub fn mishaps(mut self, mishaps: Mishaps) -> Self {
         self.mishaps = mishaps;

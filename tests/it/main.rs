@@ -9,6 +9,7 @@
     reason = "all of this crate is tests, not only the functions marked so"
 )]
 
+mod admin;
 mod cli;
 mod client;
 mod client_topics;
