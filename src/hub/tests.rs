@@ -489,3 +489,64 @@ fn a_drain_evicts_everybody_and_who_still_joins() {
         assert_eq!(eviction.reason, REASON);
     }
 }
+
+#[test]
+fn the_administrator_is_told_who_and_what_there_is() {
+    let mut hub = hub();
+    let heard = subscribe(&mut hub, "a");
+    let silent = join(&mut hub, Instant::now());
+    let listener = Newcomer { kind: ClientKind::Events, ..newcomer("test") };
+    let listener = hub.join(listener, Some((name("b"), Start::Live)), Instant::now()).unwrap();
+    publish(&mut hub, "a", "one").unwrap();
+    let expected = Survey { websocket: 2, events: 1, topics: 3, log_bytes: cost("one") };
+    assert_eq!(hub.survey(), expected);
+    assert_eq!(hub.clients().len(), 3);
+    for subscription in [&heard, &silent, &listener] {
+        let id = subscription.client.id();
+        assert_eq!(hub.find(id.to_string().parse().unwrap()), Some(id));
+    }
+    leave(&mut hub, heard);
+    leave(&mut hub, listener);
+    assert_eq!(hub.find(1), None);
+    // What was published to `a` is retained.
+    let expected = Survey { websocket: 1, events: 0, topics: 2, log_bytes: cost("one") };
+    assert_eq!(hub.survey(), expected);
+}
+
+#[test]
+fn the_servers_own_topic_is_no_topic_to_others() {
+    let mut hub = hub_with(Topics { count: 1, ..Topics::default() });
+    let stats = Some((TopicName::stats(), Start::Live));
+    let looker = hub.join(newcomer("test"), stats, Instant::now()).unwrap();
+    assert_eq!((hub.survey().topics, hub.topics().len()), (1, 1));
+    assert!(subscribe_from(&mut hub, "a", Start::Live).is_err());
+    hub.publish(&TopicName::stats(), publication("one")).unwrap();
+    leave(&mut hub, looker);
+    hub.clear(&TopicName::stats());
+    assert_eq!(hub.subscribers(&TopicName::stats()), 0);
+    assert_eq!((hub.survey().log_bytes, hub.last(&TopicName::stats())), (0, None));
+}
+
+#[test]
+fn a_subscriber_is_behind_by_what_it_has_not_taken() {
+    let mut hub = hub_with(Topics { log_messages: 2, ..Topics::default() });
+    let mut slow = subscribe(&mut hub, "a");
+    assert_eq!(slow.client.behind(), 0);
+    for text in ["one", "two", "three"] {
+        publish(&mut hub, "a", text).unwrap();
+    }
+    assert_eq!(slow.client.behind(), 3);
+    assert_eq!(hear(&mut slow), ["lagged 1", "2 two", "3 three"]);
+    assert_eq!(slow.client.behind(), 0);
+    assert_eq!(join(&mut hub, Instant::now()).client.behind(), 0);
+}
+
+#[test]
+fn a_clients_counts_stop_where_they_are_full() {
+    let mut hub = hub();
+    let client = join(&mut hub, Instant::now()).client;
+    client.count_lagged(u64::from(u32::MAX) - 1);
+    client.count_lagged(u64::MAX / 2);
+    client.count_received();
+    assert_eq!(client.counts(), [1, 0, u32::MAX]);
+}

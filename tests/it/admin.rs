@@ -451,6 +451,20 @@ fn published_messages_are_counted_by_where_they_came_from() {
 }
 
 #[test]
+fn log_lines_that_are_left_out_are_counted() {
+    let (falconet, admin) = start(QUIET);
+    assert_eq!(Metrics::read(admin).total("falconet_log_lines_dropped_total"), 0.0);
+    for _ in 0..30 {
+        ask(falconet.address(), get("/nowhere"));
+    }
+    // Ten a second are let through, and this took no more than one.
+    let dropped = Metrics::read(admin).total("falconet_log_lines_dropped_total");
+    let logged = falconet.log_so_far().iter().filter(|line| line.contains("/nowhere")).count();
+    assert!(dropped >= 1.0 && logged as f64 + dropped <= 30.0, "{logged} and {dropped}");
+    assert_eq!(Metrics::read(admin).total("falconet_panics_total"), 0.0);
+}
+
+#[test]
 fn who_is_silent_is_swept_and_counted() {
     let flags = ["--ping-every", "200ms", "--idle-timeout", "1s"];
     let (falconet, admin) = start(&[QUIET, &flags].concat());
