@@ -13,7 +13,7 @@ use crate::hub::{Client, ClientKind, CorrelationId, HubGone, Survey};
 use crate::tally::{Source, Tally};
 use crate::ws::frame::{CloseCode, CloseReason};
 
-use super::{Desk, dashboard, metrics};
+use super::{Desk, Seconds, dashboard, metrics};
 
 /// What a request of the administrator wants.
 #[derive(Debug)]
@@ -235,9 +235,9 @@ fn push_client(list: &mut String, client: &Client, now: Instant) {
     push_json(list, &client.path());
     let _ = write!(
         list,
-        r#","age_seconds":{:.3},"last_seen_seconds":{:.3},"received":{received},"sent":{sent},"lagged":{lagged},"behind":{}}}"#,
-        client.age(now).as_secs_f64(),
-        client.silence(now).as_secs_f64(),
+        r#","age_seconds":{},"last_seen_seconds":{},"received":{received},"sent":{sent},"lagged":{lagged},"behind":{}}}"#,
+        Seconds(client.age(now)),
+        Seconds(client.silence(now)),
         client.behind(),
     );
 }

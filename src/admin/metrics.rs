@@ -5,7 +5,8 @@ use std::fmt::{Display, Write};
 use crate::hub::Survey;
 
 use super::api::http_connections;
-use super::{Desk, process};
+use super::process::Times;
+use super::{Desk, Seconds, process};
 
 /// All metrics of a server.
 pub(super) fn page(desk: &Desk, survey: &Survey) -> String {
@@ -99,7 +100,7 @@ fn write_loop(page: &mut Page, desk: &Desk) {
         count = turns;
         page.sample(&format!("{name}_bucket{{le=\"{bound}\"}}"), turns);
     }
-    page.sample(&format!("{name}_sum"), turns.total().as_secs_f64());
+    page.sample(&format!("{name}_sum"), Seconds(turns.total()));
     page.sample(&format!("{name}_count"), count);
 }
 
@@ -112,19 +113,16 @@ fn write_process(page: &mut Page, desk: &Desk) {
     );
     page.family("falconet_build_info", "gauge", "Always 1.");
     page.labelled("falconet_build_info", "version", [(env!("CARGO_PKG_VERSION"), 1)]);
-    page.counter(
-        "process_cpu_seconds_total",
-        "Time on processors, in seconds.",
-        process::cpu_time().as_secs_f64(),
-    );
     let resident = process::resident_bytes();
     page.gauge("process_resident_memory_bytes", "Resident memory, in bytes.", resident);
     page.gauge("process_open_fds", "Open file descriptors.", process::open_files());
     let files = process::max_files().map_or("+Inf".to_owned(), |files| files.to_string());
     page.gauge("process_max_fds", "How many file descriptors may be open.", files);
-    if let Some(start) = process::start_time() {
+    if let Some(Times { cpu, start }) = Times::read() {
+        let help = "Time on processors, in seconds.";
+        page.counter("process_cpu_seconds_total", help, Seconds(cpu));
         let help = "When the process was started, in seconds since 1970.";
-        page.gauge("process_start_time_seconds", help, start);
+        page.gauge("process_start_time_seconds", help, Seconds(start));
     }
 }
 

@@ -6,8 +6,10 @@ mod metrics;
 mod process;
 mod stats;
 
+use std::fmt;
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::hub::HubHandle;
 use crate::net::{ListenUrl, Meter};
@@ -32,6 +34,15 @@ impl Desk {
     }
 }
 
+/// A time in seconds with six decimals. As a float it would take 20 KB of code to write.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0.as_secs(), self.0.subsec_micros())
+    }
+}
+
 /// Whether the administrator may listen at `url`: where only this host can come.
 ///
 /// # Errors
@@ -44,6 +55,11 @@ pub(crate) fn may_listen_at(url: &ListenUrl) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_have_six_decimals() {
+        assert_eq!(Seconds(Duration::from_micros(1_000_020)).to_string(), "1.000020");
+    }
 
     #[test]
     fn the_administrator_listens_where_only_this_host_can_come() {

@@ -10,7 +10,7 @@ use crate::services::{Service, Stop};
 use crate::tally::Source;
 use crate::ws::frame::Frame;
 
-use super::{Desk, process};
+use super::{Desk, Seconds, process};
 
 /// Publishes the state of things to a topic of its own. While nobody looks it does not even wake up.
 pub(crate) struct Stats {
@@ -45,16 +45,18 @@ impl Stats {
     fn line(&self, survey: &Survey) -> String {
         let Survey { websocket, events, topics, .. } = survey;
         let (tally, turns) = (&self.desk.tally, &self.desk.meter().turns);
+        let worst_us = turns.take_worst().as_micros();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         format!(
-            r#"{{"time":{:.3},"connections":{{"websocket":{websocket},"events":{events},"http":{}}},"received":{},"sent":{},"lagged":{},"resident_bytes":{},"loop_lag_ms":{:.3},"topics":{topics}}}"#,
-            now.as_secs_f64(),
+            r#"{{"time":{},"connections":{{"websocket":{websocket},"events":{events},"http":{}}},"received":{},"sent":{},"lagged":{},"resident_bytes":{},"loop_lag_ms":{}.{:03},"topics":{topics}}}"#,
+            Seconds(now),
             super::api::http_connections(tally, survey),
             tally.messages_received.total(),
             tally.messages_sent.total(),
             tally.messages_lagged.total(),
             process::resident_bytes(),
-            turns.take_worst().as_secs_f64() * 1000.0,
+            worst_us / 1000,
+            worst_us % 1000,
         )
     }
 }
