@@ -14,6 +14,7 @@ use futures_util::{SinkExt, StreamExt};
 
 use rig::load::Load;
 use rig::report::{Budgets, Table, conclude, percentile, thousands};
+use rig::secure::State;
 use rig::server::{Program, Server};
 use rig::strace::Strace;
 use rig::{clients, peer};
@@ -25,6 +26,7 @@ mod rig {
     pub(crate) mod process;
     pub(crate) mod readiness;
     pub(crate) mod report;
+    pub(crate) mod secure;
     pub(crate) mod server;
     pub(crate) mod strace;
 }
@@ -51,6 +53,7 @@ fn measure() -> io::Result<Budgets> {
     let peer = peer::program()?;
     let mut budgets = Budgets::default();
     compare_costs(&falconet, &peer, &mut budgets)?;
+    compare_tls(&falconet, &mut budgets)?;
     count_system_calls(&falconet, &peer, &mut budgets)?;
     Ok(budgets)
 }
@@ -59,7 +62,16 @@ fn compare_costs(falconet: &Program, peer: &Program, budgets: &mut Budgets) -> i
     println!("echo: text messages, one under way on each connection; {ROUNDS} rounds of {ROUND:?}");
     let connections = clients::affordable(&CONNECTIONS)?;
     let small = connections.into_iter().map(|connections| Case { connections, ..SMALL_MESSAGES });
-    let table = Table::new(&[
+    let table = table();
+    for case in small.chain([LARGE_MESSAGES]) {
+        case.compare(falconet, peer, &table, budgets)?;
+    }
+    println!("CPU ratio: falconet's over tokio-tungstenite's; target at most 0.95, not enforced\n");
+    Ok(())
+}
+
+fn table() -> Table {
+    Table::new(&[
         ("connections", 11),
         ("bytes", 6),
         ("server", 17),
@@ -69,11 +81,20 @@ fn compare_costs(falconet: &Program, peer: &Program, budgets: &mut Budgets) -> i
         ("CPU s per million", 17),
         ("CPU ratio (min–max)", 19),
         ("failed", 6),
-    ]);
-    for case in small.chain([LARGE_MESSAGES]) {
-        case.compare(falconet, peer, &table, budgets)?;
+    ])
+}
+
+/// What TLS adds: the same program with it and without.
+fn compare_tls(plain: &Program, budgets: &mut Budgets) -> io::Result<()> {
+    println!("echo: over TLS 1.3 and plain, the same server; {ROUNDS} rounds of {ROUND:?}");
+    let state = State::new();
+    let secure = state.program(plain);
+    let table = table();
+    for case in [Case { connections: 64, ..SMALL_MESSAGES }, LARGE_MESSAGES] {
+        let case = Case { state: Some(&state), ..case };
+        case.compare(&secure, plain, &table, budgets)?;
     }
-    println!("CPU ratio: falconet's over tokio-tungstenite's; target at most 0.95, not enforced\n");
+    println!("CPU ratio: with TLS over plain\n");
     Ok(())
 }
 
@@ -95,14 +116,16 @@ fn count_system_calls(falconet: &Program, peer: &Program, budgets: &mut Budgets)
 }
 
 /// How many connections, with messages of what size and how many of them.
-struct Case {
+struct Case<'s> {
     connections: usize,
     payload_bytes: u16,
     /// How many messages a client sends in one go.
     at_once: usize,
+    /// Where the certificate of a server is that speaks TLS.
+    state: Option<&'s State>,
 }
 
-impl Case {
+impl Case<'_> {
     /// Measures both servers in alternate rounds and prints a row for each.
     fn compare(
         &self,
@@ -145,7 +168,11 @@ impl Case {
     /// A fresh server, and clients that have already exchanged messages with it.
     fn warmed_up(&self, program: &Program) -> io::Result<(Server, Load)> {
         let server = program.start()?;
-        let mut load = Load::connect(&server, self.connections, self.payload_bytes, self.at_once)?;
+        let (count, bytes) = (self.connections, self.payload_bytes);
+        let mut load = match self.state.filter(|_| speaks_tls(program)) {
+            Some(state) => Load::connect_secure(&server, state, count, bytes)?,
+            None => Load::connect(&server, count, bytes, self.at_once)?,
+        };
         match load.drive(WARM_UP)?.failures.first() {
             Some(failure) => Err(io::Error::other(format!("{}: {failure}", program.name))),
             None => Ok((server, load)),
@@ -177,6 +204,10 @@ impl Case {
     }
 }
 
+fn speaks_tls(program: &Program) -> bool {
+    program.options.iter().any(|option| option.starts_with("https://"))
+}
+
 /// What the rounds of one server saw.
 #[derive(Default)]
 struct Outcome {
@@ -193,10 +224,12 @@ struct Outcome {
 const CONNECTIONS: [usize; 3] = [1, 64, 1000];
 
 /// A message of the length of a chat line.
-const SMALL_MESSAGES: Case = Case { connections: 1, payload_bytes: 32, at_once: 1 };
+const SMALL_MESSAGES: Case<'_> =
+    Case { connections: 1, payload_bytes: 32, at_once: 1, state: None };
 
 /// A message longer than any buffer of the peer.
-const LARGE_MESSAGES: Case = Case { connections: 64, payload_bytes: 16 * 1024, at_once: 1 };
+const LARGE_MESSAGES: Case<'_> =
+    Case { connections: 64, payload_bytes: 16 * 1024, at_once: 1, state: None };
 
 /// Connections, messages at once, and how many system calls per echoed message falconet may make there.
 const SYSTEM_CALL_LIMITS: [(usize, usize, f64); 3] = [(1, 1, 3.1), (64, 1, 2.2), (1, 16, 0.4)];

@@ -5,17 +5,18 @@
 //! nobody connected, and that no client is lost. Times are printed, never enforced.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
 
-use std::io::{self, Error, ErrorKind};
+use std::io::{self, Error, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use rig::audience::Audience;
-use rig::clients;
 use rig::publisher::Publisher;
 use rig::report::{Budgets, Table, conclude, percentile, thousands};
+use rig::secure::State;
 use rig::server::{Program, Server};
+use rig::{clients, secure};
 
 mod rig {
     pub(crate) mod audience;
@@ -24,6 +25,7 @@ mod rig {
     pub(crate) mod publisher;
     pub(crate) mod readiness;
     pub(crate) mod report;
+    pub(crate) mod secure;
     pub(crate) mod server;
 }
 
@@ -50,8 +52,10 @@ fn measure() -> io::Result<Budgets> {
     let server = falconet.start()?;
     sheet.rows_without_clients(&server)?;
     sheet.rows_with_clients(&server, &counts)?;
+    drop(server);
     sheet.rows_with_subscribers(&falconet, counts[counts.len() - 1])?;
     sheet.rows_of_crowds(&falconet)?;
+    sheet.rows_with_tls(&falconet, counts[0])?;
 
     println!(
         "falconet: this run. Resident: every page mapped, libc's too. Of the program's file: its"
@@ -143,7 +147,12 @@ impl Sheet {
             thread::sleep(SETTLING);
             idle_bytes = alone.bytes_per_client(server, count)?;
             let what = format!("memory per client of {}, private bytes", thousands(count));
-            self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES, UNKNOWN);
+            if count < counts[counts.len() - 1] {
+                // So few share the pages that hold them badly.
+                self.row(&what, idle_bytes, UNKNOWN);
+            } else {
+                self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES, UNKNOWN);
+            }
         }
         let connected = thousands(clients.len());
         let (wakeups, cpu_time) = idle(server)?;
@@ -151,7 +160,7 @@ impl Sheet {
         let cpu_ms = format!("{:.2}", cpu_time.as_secs_f64() * 1e3);
         self.row(&format!("CPU time in 30 s, {connected} idle, ms"), cpu_ms, UNKNOWN);
         for client in &mut clients {
-            clients::echo(client, LARGE_MESSAGE_BYTES)?;
+            echo(client, LARGE_MESSAGE_BYTES)?;
         }
         thread::sleep(QUIET_TIME);
         let bytes = alone.bytes_per_client(server, clients.len())?;
@@ -169,7 +178,7 @@ impl Sheet {
         thread::sleep(SETTLING);
         let alone = Memory::of(&server)?;
         let mut audience = Audience::connect(&server, count, "/topics/quiet")?;
-        thread::sleep(SETTLING);
+        audience.settle(SETTLING)?;
         let idle_bytes = alone.bytes_per_client(&server, count)?;
         let what = format!("memory per subscriber of {}, private bytes", thousands(count));
         self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES, UNKNOWN);
@@ -195,7 +204,7 @@ impl Sheet {
         for round in 1..=3 {
             let mut clients = clients::connect(&server, count, "/")?;
             for client in &mut clients {
-                clients::echo(client, LARGE_MESSAGE_BYTES)?;
+                echo(client, LARGE_MESSAGE_BYTES)?;
             }
             drop(clients);
             thread::sleep(SETTLING);
@@ -204,6 +213,23 @@ impl Sheet {
             self.limited_row(&what, private_kib, alone * 11 / 10, UNKNOWN);
         }
         self.row("  before they came", alone, UNKNOWN);
+        Ok(())
+    }
+
+    /// The same program where it speaks TLS, with `count` idle clients.
+    fn rows_with_tls(&mut self, plain: &Program, count: usize) -> io::Result<()> {
+        let state = State::new();
+        let server = state.program(plain).start()?;
+        thread::sleep(SETTLING);
+        let alone = Memory::of(&server)?;
+        self.row("over TLS 1.3: memory at start, private KiB", alone.private_kib, UNKNOWN);
+        let clients = secure::connect(&server, &state, count, "/")?;
+        thread::sleep(SETTLING);
+        let per_client = alone.bytes_per_client(&server, count)?;
+        let what = format!("  per client of {}, private bytes", thousands(count));
+        self.limited_row(&what, per_client, TLS_CLIENT_BYTES, UNKNOWN);
+        let lost = clients.iter().filter(|client| is_lost(&client.sock)).count();
+        self.limited_row("  clients lost", lost, 0, UNKNOWN);
         Ok(())
     }
 }
@@ -255,6 +281,21 @@ fn sleeps(server: &Server) -> io::Result<usize> {
     statuses.iter().map(|status| field(status, "voluntary_ctxt_switches:")).sum()
 }
 
+/// Sends a binary message of `payload_bytes` zeros, at most 65,535, and reads its echo.
+fn echo(client: &mut TcpStream, payload_bytes: usize) -> io::Result<()> {
+    let [high, low] = u16::try_from(payload_bytes).map_err(Error::other)?.to_be_bytes();
+    // With a mask of zeros the payload is sent as it is.
+    let mut message = vec![0x82, 0x80 | 126, high, low, 0, 0, 0, 0];
+    message.resize(message.len() + payload_bytes, 0);
+    let mut echo = vec![1; 4 + payload_bytes];
+    client.set_nonblocking(false)?;
+    client.write_all(&message)?;
+    client.read_exact(&mut echo)?;
+    client.set_nonblocking(true)?;
+    let is_right = echo.starts_with(&[0x82, 126, high, low]) && echo[4..].iter().all(|b| *b == 0);
+    if is_right { Ok(()) } else { Err(Error::other("the echo differs")) }
+}
+
 /// Whether the server has closed or reset this connection.
 fn is_lost(client: &TcpStream) -> bool {
     match client.peek(&mut [0]) {
@@ -267,7 +308,17 @@ fn is_lost(client: &TcpStream) -> bool {
 const UNKNOWN: [&str; 2] = ["", ""];
 
 /// The server whose idle clients are idle.
-const QUIET: [&str; 6] = ["--broadcast-every", "0", "--ping-every", "10m", "--idle-timeout", "25m"];
+const QUIET: [&str; 8] = [
+    "--broadcast-every",
+    "0",
+    "--ping-every",
+    "10m",
+    "--idle-timeout",
+    "25m",
+    // Room for the clients measured, and a publisher.
+    "--max-connections",
+    "10100",
+];
 
 /// How many clients are connected, one after the other.
 const IDLE_CLIENTS: [usize; 2] = [1000, 10_000];
@@ -287,12 +338,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the server is started to measure that. Odd, so that the median is a start.
 const STARTS: usize = 199;
 
-/// 900 KB of 1,024 bytes.
-const BINARY_BYTES: usize = 921_600;
+/// 900 KB of 1,024 bytes for what has no TLS, and as much again for rustls and ring.
+const BINARY_BYTES: usize = 1_900_000;
 
-/// 2.4 MB for the article's server and 0.15 MB for the code of topics and files; 0.7 MB; of 1,024 KiB
-/// each.
-const RESIDENT_LIMIT_KIB: usize = 2611;
+/// Keys and states of rustls; no buffer, of which one would be 4 KiB at least.
+const TLS_CLIENT_BYTES: usize = 6144;
+
+/// 2.4 MB for the article's server, 0.15 MB for the code of topics and files, and 0.5 MB of rustls and
+/// ring, whose pages come in with their neighbours; 0.7 MB; of 1,024 KiB each.
+const RESIDENT_LIMIT_KIB: usize = 3123;
 const PRIVATE_LIMIT_KIB: usize = 716;
 
 /// How long the server is left alone.

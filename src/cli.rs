@@ -4,15 +4,17 @@ use std::ffi::OsString;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::access::{Origins, TokenFile, TrustedProxies, TrustedProxyError};
 use crate::admin;
-use crate::config::{Config, Reject, SlowConsumer};
+use crate::config::{Certificate, Config, Reject, SlowConsumer};
 use crate::hub::TopicName;
 use crate::log::LogFormat;
-use crate::net::ListenUrl;
+use crate::net::{self, Acceptor, ListenUrl};
 
 /// Everything the command line, the environment and the file can say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +31,25 @@ pub struct Options {
     pub exit_on_eof: bool,
     /// The directory whose files are served. Default none.
     pub static_files: Option<PathBuf>,
+    /// The file of the certificate, and those of who signed it. Default none.
+    pub tls_cert: Option<PathBuf>,
+    /// The file of its private key. Default none.
+    pub tls_key: Option<PathBuf>,
+    /// Whether the server signs a certificate for itself. Default false.
+    pub tls_self_signed: bool,
+    /// The directory for what outlasts the server. Default none.
+    pub state_dir: Option<PathBuf>,
     /// How often the time is broadcast; `None` is never. Default 15 s (article).
     pub broadcast_every: Option<Duration>,
+    /// The file of the tokens that let in. Default none; or `tokens` among the credentials that systemd
+    /// passes, if it does.
+    pub token_file: Option<PathBuf>,
+    /// Whether a token may come in a URL. Default false.
+    pub allow_query_token: bool,
+    /// The other origins whose pages may talk to the server. Default none.
+    pub origins: Origins,
+    /// The proxies that are believed when they say for whom they ask. Default none.
+    pub trusted_proxies: TrustedProxies,
     /// What the server is told.
     pub config: Config,
     /// How much is logged. Default info.
@@ -49,7 +68,15 @@ impl Default for Options {
             stdin_separator: b'\n',
             exit_on_eof: false,
             static_files: None,
+            tls_cert: None,
+            tls_key: None,
+            tls_self_signed: false,
+            state_dir: None,
             broadcast_every: Some(Duration::from_secs(15)),
+            token_file: None,
+            allow_query_token: false,
+            origins: Origins::default(),
+            trusted_proxies: TrustedProxies::default(),
             config: Config::default(),
             log_level: LevelFilter::Info,
             log_format: LogFormat::default(),
@@ -103,7 +130,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "listen",
         value: "URL",
-        help: "where to listen: http://HOST:PORT or unix:PATH; may be repeated",
+        help: "where to listen: http://HOST:PORT, https://HOST:PORT or unix:PATH; may be repeated",
         set: |options, text| {
             options.listen.push(text.parse().map_err(|error| format!("{error}"))?);
             Ok(())
@@ -150,13 +177,36 @@ pub const OPTIONS: &[OptionSpec] = &[
         name: "static",
         value: "DIR",
         help: "serve the files of this directory, before the page",
-        set: |options, text| {
-            options.static_files = Some(text.into());
-            Ok(())
-        },
-        show: |options| {
-            options.static_files.as_ref().map(|dir| dir.display().to_string()).unwrap_or_default()
-        },
+        set: |options, text| set_path(&mut options.static_files, text),
+        show: |options| show_path(&options.static_files),
+    },
+    OptionSpec {
+        name: "tls-cert",
+        value: "FILE",
+        help: "the certificate of https:// in PEM, and after it those of who signed it",
+        set: |options, text| set_path(&mut options.tls_cert, text),
+        show: |options| show_path(&options.tls_cert),
+    },
+    OptionSpec {
+        name: "tls-key",
+        value: "FILE",
+        help: "its private key in PEM: PKCS#8, PKCS#1 or SEC1",
+        set: |options, text| set_path(&mut options.tls_key, text),
+        show: |options| show_path(&options.tls_key),
+    },
+    OptionSpec {
+        name: "tls-self-signed",
+        value: "",
+        help: "sign a certificate for this host, and log its fingerprint",
+        set: |options, text| set_choice(&mut options.tls_self_signed, SWITCHES, text),
+        show: |options| show_choice(&options.tls_self_signed, SWITCHES),
+    },
+    OptionSpec {
+        name: "state-dir",
+        value: "DIR",
+        help: "keep that certificate in this directory, and use it again",
+        set: |options, text| set_path(&mut options.state_dir, text),
+        show: |options| show_path(&options.state_dir),
     },
     OptionSpec {
         name: "broadcast-every",
@@ -185,6 +235,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         help: "how long a peer may take over its request head; 0 = for ever",
         set: |options, text| set_time(&mut options.config.timeouts.head, text),
         show: |options| show_time(options.config.timeouts.head),
+    },
+    OptionSpec {
+        name: "tls-timeout",
+        value: "TIME",
+        help: "how long a peer may take over TLS handshake and request head; 0 = for ever",
+        set: |options, text| set_time(&mut options.config.timeouts.tls_head, text),
+        show: |options| show_time(options.config.timeouts.tls_head),
     },
     OptionSpec {
         name: "keep-alive",
@@ -230,6 +287,27 @@ pub const OPTIONS: &[OptionSpec] = &[
         help: "how many connections may be open, if the limit of open files allows it",
         set: |options, text| set_count(&mut options.config.limits.connections, text, 1..=1_000_000),
         show: |options| options.config.limits.connections.to_string(),
+    },
+    OptionSpec {
+        name: "max-per-address",
+        value: "COUNT",
+        help: "how many of these one other host may hold; 0 = an eighth",
+        set: |options, text| set_optional(&mut options.config.limits.per_address, text),
+        show: |options| show_optional(options.config.limits.per_address),
+    },
+    OptionSpec {
+        name: "max-publish-rate",
+        value: "COUNT",
+        help: "how many messages a second one other host, or one connection, may publish by HTTP; 0 = any",
+        set: |options, text| set_optional(&mut options.config.limits.publish_rate, text),
+        show: |options| show_optional(options.config.limits.publish_rate),
+    },
+    OptionSpec {
+        name: "max-message-rate",
+        value: "COUNT",
+        help: "how many messages a second of one WebSocket client are read; 0 = any",
+        set: |options, text| set_optional(&mut options.config.limits.message_rate, text),
+        show: |options| show_optional(options.config.limits.message_rate),
     },
     OptionSpec {
         name: "max-topics",
@@ -287,6 +365,53 @@ pub const OPTIONS: &[OptionSpec] = &[
         show: |options| show_choice(&options.config.topics.slow_consumer, SLOW_CONSUMERS),
     },
     OptionSpec {
+        name: "token-file",
+        value: "FILE",
+        help: "let in who has a token: lines of TOKEN [RIGHT] [TOPIC]",
+        set: |options, text| {
+            options.token_file = Some(text.into());
+            Ok(())
+        },
+        show: |options| {
+            options.token_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default()
+        },
+    },
+    OptionSpec {
+        name: "allow-query-token",
+        value: "",
+        help: "let a token come in the URL, as ?token=",
+        set: |options, text| set_choice(&mut options.allow_query_token, SWITCHES, text),
+        show: |options| show_choice(&options.allow_query_token, SWITCHES),
+    },
+    OptionSpec {
+        name: "origin",
+        value: "URL",
+        help: "let pages of this origin in, beside our own; or any; may be repeated",
+        set: |options, text| options.origins.add(text).map_err(|error| error.to_string()),
+        show: |options| options.origins.to_string(),
+    },
+    OptionSpec {
+        name: "trust-proxy",
+        value: "PEER",
+        help: "believe whom this address or network, or unix, asks for; may be repeated",
+        set: |options, text| {
+            options
+                .trusted_proxies
+                .add(text.parse().map_err(|e: TrustedProxyError| e.to_string())?);
+            Ok(())
+        },
+        show: |options| options.trusted_proxies.to_string(),
+    },
+    OptionSpec {
+        name: "proxy-protocol",
+        value: "",
+        help: "have trusted proxies say it by the PROXY protocol, or be dropped",
+        set: |options, text| {
+            set_choice(&mut options.trusted_proxies.proxy_protocol, SWITCHES, text)
+        },
+        show: |options| show_choice(&options.trusted_proxies.proxy_protocol, SWITCHES),
+    },
+    OptionSpec {
         name: "reject",
         value: "HOW",
         help: "what a refused request gets: respond (a short answer) or drop (nothing)",
@@ -327,9 +452,11 @@ pub fn parse(
     if let Some(path) = file {
         apply(&mut options, read_file(Path::new(&path))?)?;
     }
-    apply(&mut options, read_environment(environment)?)?;
+    apply(&mut options, read_environment(&environment)?)?;
     apply(&mut options, flags.settings)?;
+    options.token_file = options.token_file.or_else(|| passed_tokens(environment));
     check(&options)?;
+    options.config.tls.certificate = check_tls(&options)?;
     let options = Box::new(options);
     Ok(match flags.action {
         Action::Serve => Command::Serve(options),
@@ -352,6 +479,10 @@ pub fn help() -> String {
 pub fn print_config(options: &Options) -> String {
     let line = |option: &OptionSpec| match option.name {
         "listen" => options.listen.iter().map(|url| format!("listen = {url}\n")).collect(),
+        name if REPEATED.contains(&name) => {
+            let values = (option.show)(options);
+            values.split(' ').filter(|v| !v.is_empty()).map(|v| format!("{name} = {v}\n")).collect()
+        }
         name => match (option.show)(options) {
             unset if unset.is_empty() => String::new(),
             value => format!("{name} = {value}\n"),
@@ -421,15 +552,15 @@ fn find(name: &str) -> Option<&'static OptionSpec> {
 }
 
 fn read_environment(
-    environment: impl Fn(&str) -> Option<OsString>,
+    environment: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<Setting>, OptionsError> {
     let mut settings = Vec::new();
     for option in OPTIONS {
         let name = format!("FALCONET_{}", option.name.to_ascii_uppercase().replace('-', "_"));
         let Some(value) = environment(&name) else { continue };
         let value = value.to_string_lossy().into_owned();
-        // Only `listen` takes several; a path with a space is for a flag or the file.
-        let several = value.split_whitespace().filter(|_| option.name == "listen");
+        // A path with a space is for a flag or the file.
+        let several = value.split_whitespace().filter(|_| REPEATED.contains(&option.name));
         let values: Vec<String> = several.map(str::to_owned).collect();
         let values = if values.is_empty() { vec![value] } else { values };
         let setting = |value| Setting { option, value, origin: Origin::Environment };
@@ -461,10 +592,22 @@ fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
     Ok(settings)
 }
 
-/// Sets what one source says. Its listen URLs replace those of lesser sources.
+/// The tokens that systemd passes (systemd.exec(5), LoadCredential=).
+fn passed_tokens(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let file = Path::new(&environment("CREDENTIALS_DIRECTORY")?).join("tokens");
+    // One that can't be read is found out when it is read.
+    std::fs::symlink_metadata(&file).is_ok().then_some(file)
+}
+
+/// Sets what one source says. What may be repeated replaces that of lesser sources.
 fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(), OptionsError> {
-    if settings.iter().any(|setting| setting.option.name == "listen") {
-        options.listen.clear();
+    for setting in &settings {
+        match setting.option.name {
+            "listen" => options.listen.clear(),
+            "origin" => options.origins = Origins::default(),
+            "trust-proxy" => options.trusted_proxies.clear(),
+            _ => {}
+        }
     }
     for Setting { option, value, origin } in settings {
         (option.set)(options, &value).map_err(|expected| {
@@ -502,11 +645,27 @@ fn check(options: &Options) -> Result<(), OptionsError> {
         return Err(OptionsError::Config(text.to_owned()));
     }
     if let Some(url) = &options.admin
+        && options.token_file.is_none()
         && matches!(admin::may_listen_at(url), Ok(false))
     {
         return Err(OptionsError::Config(format!(
-            "admin `{url}`: expected unix:PATH or a loopback address, since others could come there"
+            "admin `{url}`: expected unix:PATH or a loopback address, or token-file as well, since \
+             others could come there"
         )));
+    }
+    if let Some(file) = &options.token_file
+        && let Err(error) = TokenFile::open(file)
+    {
+        let file = file.display();
+        return Err(OptionsError::Config(format!("token-file `{file}`: {error}")));
+    }
+    if options.allow_query_token && options.token_file.is_none() {
+        let text = "allow-query-token `true`: expected token-file as well, which has the tokens";
+        return Err(OptionsError::Config(text.to_owned()));
+    }
+    if options.trusted_proxies.proxy_protocol && options.trusted_proxies.is_empty() {
+        let text = "proxy-protocol `true`: expected trust-proxy as well, which says whose";
+        return Err(OptionsError::Config(text.to_owned()));
     }
     if let Some(dir) = &options.static_files
         && let Err(error) = std::fs::read_dir(dir)
@@ -517,6 +676,51 @@ fn check(options: &Options) -> Result<(), OptionsError> {
         )));
     }
     Ok(())
+}
+
+/// What is said of TLS: where its certificate comes from, if it is spoken.
+fn check_tls(options: &Options) -> Result<Option<Certificate>, OptionsError> {
+    let listens = options.listen.iter().find(|url| url.tls_host().is_some());
+    let said = [
+        ("listen", listens.map(ListenUrl::to_string)),
+        ("tls-cert", options.tls_cert.as_ref().map(|path| path.display().to_string())),
+        ("tls-key", options.tls_key.as_ref().map(|path| path.display().to_string())),
+        ("tls-self-signed", options.tls_self_signed.then(|| "true".to_owned())),
+        ("state-dir", options.state_dir.as_ref().map(|path| path.display().to_string())),
+    ];
+    let said: Vec<(&str, String)> =
+        said.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let Some((name, value)) = said.first() else { return Ok(None) };
+    let wrong = |what: &dyn fmt::Display| OptionsError::Config(format!("{name} `{value}`: {what}"));
+    net::tls_built_in().map_err(|error| wrong(&error))?;
+    if listens.is_none() {
+        return Err(wrong(&"expected listen with https:// as well, which says where"));
+    }
+    let certificate = match (&options.tls_cert, &options.tls_key, options.tls_self_signed) {
+        (Some(chain), Some(key), false) => {
+            Certificate::Files { chain: chain.clone(), key: key.clone() }
+        }
+        (None, None, true) => Certificate::SelfSigned { state_dir: options.state_dir.clone() },
+        _ => return Err(wrong(&"expected both tls-cert and tls-key, or tls-self-signed alone")),
+    };
+    if let (Certificate::Files { .. }, Some(directory)) = (&certificate, &options.state_dir) {
+        return Err(OptionsError::Config(format!(
+            "state-dir `{}`: expected tls-self-signed as well, whose certificate is kept there",
+            directory.display()
+        )));
+    }
+    let checked = Acceptor::check(&certificate);
+    checked.map_err(|error| OptionsError::Config(format!("tls-cert, tls-key: {error}")))?;
+    Ok(Some(certificate))
+}
+
+fn set_path(target: &mut Option<PathBuf>, text: &str) -> Result<(), String> {
+    *target = Some(text.into());
+    Ok(())
+}
+
+fn show_path(path: &Option<PathBuf>) -> String {
+    path.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 fn set_time(target: &mut Option<Duration>, text: &str) -> Result<(), String> {
@@ -585,6 +789,20 @@ fn set_count(target: &mut usize, text: &str, range: RangeInclusive<usize>) -> Re
     Ok(())
 }
 
+/// Sets a number that 0 leaves to the default.
+fn set_optional<N: FromStr>(target: &mut Option<N>, text: &str) -> Result<(), String> {
+    *target = match text.parse() {
+        Ok(number) => Some(number),
+        Err(_) if text == "0" => None,
+        Err(_) => return Err("expected a number from 0 to 4294967295".to_owned()),
+    };
+    Ok(())
+}
+
+fn show_optional<N: ToString>(number: Option<N>) -> String {
+    number.map_or_else(|| "0".to_owned(), |number| number.to_string())
+}
+
 fn show_size(size: usize) -> String {
     match size {
         size if size > 0 && size % (1 << 20) == 0 => format!("{}m", size >> 20),
@@ -640,6 +858,8 @@ impl fmt::Display for OptionsError {
 
 impl std::error::Error for OptionsError {}
 
+/// The options that may be given several times by one source.
+const REPEATED: &[&str] = &["listen", "origin", "trust-proxy"];
 const SEPARATORS: &[(&str, u8)] = &[("newline", b'\n'), ("nul", 0)];
 const SWITCHES: &[(&str, bool)] = &[("true", true), ("false", false)];
 const SLOW_CONSUMERS: &[(&str, SlowConsumer)] =

@@ -1,5 +1,7 @@
 //! What can be set, as plain data: every field says its unit and its default.
 
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// All settings of a [`Server`](crate::Server).
@@ -13,6 +15,8 @@ pub struct Config {
     pub topics: Topics,
     /// What a well-formed request that is refused gets. Default [`Reject::Respond`].
     pub reject: Reject,
+    /// What `https://` listen URLs need.
+    pub tls: Tls,
 }
 
 /// How long a peer may take. `None` switches a deadline off.
@@ -21,6 +25,9 @@ pub struct Timeouts {
     /// How long a peer may take over its request head, counted from the accept. Default 5 s; then
     /// the connection is dropped.
     pub head: Option<Duration>,
+    /// How long a TLS peer may take over its handshake and its first request head together, counted
+    /// from the accept. Default 10 s; then the connection is dropped.
+    pub tls_head: Option<Duration>,
     /// How long a connection may rest between two requests. Default 75 s; `None` is one request a
     /// connection.
     pub keep_alive: Option<Duration>,
@@ -47,6 +54,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             head: Some(Duration::from_secs(5)),
+            tls_head: Some(Duration::from_secs(10)),
             keep_alive: Some(Duration::from_secs(75)),
             ping_every: Some(Duration::from_secs(30)),
             idle: Some(Duration::from_secs(75)),
@@ -70,8 +78,17 @@ pub struct Limits {
     /// The longest request target accepted, in bytes. Default 2 KiB; beyond it the answer is 414.
     pub target_bytes: usize,
     /// How many connections may be open at once. Default 10,000; never more than the limit of open
-    /// files less 32. One address that is not this host may hold an eighth of them.
+    /// files less 32.
     pub connections: usize,
+    /// How many of them one address may hold that is neither this host nor a trusted proxy. Default an
+    /// eighth of them, which `None` is; beyond it the answer is 503.
+    pub per_address: Option<NonZeroUsize>,
+    /// How many messages a second one address may publish over HTTP, or one connection of this host; and
+    /// as many at once after a second of rest. Default `None`: no limit; beyond it the answer is 429.
+    pub publish_rate: Option<NonZeroU32>,
+    /// How many messages a second one WebSocket client may send, and as many at once after a second of
+    /// rest; what it sends faster is read later. Default `None`: any number.
+    pub message_rate: Option<NonZeroU32>,
     /// How many requests one connection may bring; the answer to the last one says so. Default 1,000.
     pub requests: usize,
 }
@@ -83,6 +100,9 @@ impl Default for Limits {
             head_bytes: 8 * 1024,
             target_bytes: 2 * 1024,
             connections: 10_000,
+            per_address: None,
+            publish_rate: None,
+            message_rate: None,
             requests: 1_000,
         }
     }
@@ -133,6 +153,41 @@ pub enum SlowConsumer {
     Skip,
     /// It is closed with 1008.
     Close,
+}
+
+/// What `https://` listen URLs need. A build without the feature `tls` can't listen there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Where the certificate comes from. Default none: then there can be no `https://` listen URL.
+    pub certificate: Option<Certificate>,
+    /// How often the files of the certificate are looked at, when a client comes: a renewed one is used
+    /// from then on. Default 60 s.
+    pub look_every: Duration,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { certificate: None, look_every: Duration::from_secs(60) }
+    }
+}
+
+/// Where a server's certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Certificate {
+    /// From files in PEM.
+    Files {
+        /// The certificate, and after it those of who signed it.
+        chain: PathBuf,
+        /// Its private key, as PKCS#8, PKCS#1 or SEC1.
+        key: PathBuf,
+    },
+    /// The server signs one for itself, with localhost, the host's name and its addresses. Its
+    /// fingerprint is logged.
+    SelfSigned {
+        /// The directory it is kept in, as `tls-cert.pem` and `tls-key.pem`. Without one, there is a new
+        /// certificate at each start.
+        state_dir: Option<PathBuf>,
+    },
 }
 
 /// What a well-formed request that is refused gets. Bytes that are no request never get an answer.

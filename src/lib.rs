@@ -33,13 +33,17 @@ mod hub;
 
 pub mod log;
 pub mod net;
+mod rate;
 mod server;
 mod services;
 pub mod signals;
 mod tally;
 mod ws;
 
-pub use access::{Action, AllowAll, Authorize, Denied};
+pub use access::{
+    Action, AllowAll, Authorize, Denied, OriginError, Origins, TokenFile, TokenFileError,
+    TrustedProxies, TrustedProxy, TrustedProxyError,
+};
 pub use config::Config;
 pub use endpoints::{Echo, Endpoint};
 pub use http::{Asset, HeadError, RequestHead, Response};

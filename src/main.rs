@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use falconet::cli::{self, Command, Options};
 use falconet::net::ListenUrl;
 use falconet::signals::on_stop_signals;
-use falconet::{Asset, Echo, Mishaps, Server, StartError, Stdin, Timestamp};
+use falconet::{Asset, Echo, Mishaps, Server, StartError, Stdin, Timestamp, TokenFile};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -35,7 +35,7 @@ fn serve(options: Options) -> ExitCode {
     }
     for url in server.urls() {
         match url {
-            ListenUrl::Http { .. } => {
+            ListenUrl::Http { .. } | ListenUrl::Https { .. } => {
                 log::info!("listening on {url}/ (open it in a browser; Ctrl+C stops)");
             }
             ListenUrl::Unix(_) => log::info!("listening on {url} (Ctrl+C stops)"),
@@ -43,6 +43,10 @@ fn serve(options: Options) -> ExitCode {
     }
     if let Some(url) = server.admin_url() {
         log::info!("administration on {url}");
+    }
+    if let read_only @ [_, ..] = server.read_only_urls() {
+        let urls = read_only.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(", ");
+        log::warn!("anybody may read but nobody publish at {urls} without a --token-file");
     }
     match server.run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,7 +65,13 @@ fn compose(options: Options, mishaps: Mishaps) -> Result<Server, StartError> {
         .asset("/app.js", SCRIPT)
         .asset("/style.css", STYLE)
         .asset("/icon.svg", ICON)
-        .topics();
+        .topics()
+        .origins(options.origins)
+        .trust_proxies(options.trusted_proxies);
+    if let Some(path) = options.token_file {
+        let tokens = TokenFile::open(path).map_err(StartError::Tokens)?;
+        server = server.authorize(tokens.allow_in_query(options.allow_query_token));
+    }
     if let Some(directory) = options.static_files {
         server = server.files(directory);
     }

@@ -1,18 +1,17 @@
 //! Binds, accepts, and ends: the one room that spawns tasks.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use async_channel::{Receiver, Sender};
 use futures_lite::{FutureExt, future};
@@ -20,9 +19,11 @@ use rustix::process::{Resource, getrlimit};
 use slab::Slab;
 use smol::{LocalExecutor, Task};
 
-use crate::access::{AllowAll, Authorize};
+use crate::access::{
+    Access, Addresses, Authorize, Origins, PublishRate, Seat, TokenFileError, TrustedProxies,
+};
 use crate::admin::{self, Desk, Stats};
-use crate::config::{Config, Reject};
+use crate::config::{Config, Limits, Reject};
 use crate::connection::{self, Context, Correlations};
 use crate::endpoints::events::Encoder;
 use crate::endpoints::{AnyEndpoint, Endpoint, Stage};
@@ -31,7 +32,10 @@ use crate::http::response::Envelope;
 use crate::http::route::Routes;
 use crate::http::{Asset, Response};
 use crate::hub::{self, Bell, HubHandle};
-use crate::net::{BindError, ListenUrl, Listener, Peer, Reactor, Timer, Transport};
+use crate::net::{
+    Acceptor, BindError, ListenUrl, Listener, Peer, Reach, Reactor, Timer, TlsError, Transport,
+};
+use crate::rate::Rate;
 use crate::services::{AnyService, Service, Stop, Stopper, Sweep};
 use crate::tally::{Mishaps, Rejection, Tally};
 use crate::ws::{CloseReason, Commons};
@@ -41,7 +45,9 @@ pub struct ServerBuilder {
     config: Config,
     routes: Routes<Rc<dyn AnyEndpoint>>,
     services: Vec<Box<dyn AnyService>>,
-    authorizer: Box<dyn Authorize>,
+    authorizer: Option<Box<dyn Authorize>>,
+    origins: Origins,
+    proxies: TrustedProxies,
     files: Option<PathBuf>,
     admin: Option<ListenUrl>,
     mishaps: Mishaps,
@@ -81,8 +87,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets the administrator look after the server at `url`, where only this host can come: metrics, the
-    /// clients, a dashboard. Nothing of it stands on the other listeners.
+    /// Lets the administrator look after the server at `url`: metrics, the clients, a dashboard. Without an
+    /// [authorizer](Self::authorize) only this host may be able to come there. Nothing of it stands on the
+    /// other listeners.
     pub fn admin(mut self, url: ListenUrl) -> Self {
         self.admin = Some(url);
         self
@@ -101,17 +108,31 @@ impl ServerBuilder {
         self
     }
 
-    /// Has every request pass `authorizer`; without one, everybody may do everything.
+    /// Has every request pass `authorizer`. Without one everybody may do everything where only this host
+    /// can come, and everything but publish where others can (see [`Server::read_only_urls`]).
     pub fn authorize(mut self, authorizer: impl Authorize + 'static) -> Self {
-        self.authorizer = Box::new(authorizer);
+        self.authorizer = Some(Box::new(authorizer));
+        self
+    }
+
+    /// Lets pages of other origins talk to the server, and it go by their hosts' names.
+    pub fn origins(mut self, origins: Origins) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// Believes these proxies when they say for whom they ask.
+    pub fn trust_proxies(mut self, proxies: TrustedProxies) -> Self {
+        self.proxies = proxies;
         self
     }
 
     /// Binds the listen URLs; peers may connect from now on, and are served by [`Server::run`].
     ///
     /// # Errors
-    /// [`StartError`], when a URL can't be bound, others could come to the administrator's, the directory of files can't be opened, or the kernel
-    /// has no epoll to give.
+    /// [`StartError`], when a URL can't be bound, others could come to the administrator's, the directory
+    /// of files can't be opened, there is no certificate for an `https://` URL, or the kernel has no epoll
+    /// to give.
     pub fn bind<'u>(
         mut self,
         urls: impl IntoIterator<Item = &'u ListenUrl>,
@@ -122,14 +143,26 @@ impl ServerBuilder {
             self.routes.add_files(files.map_err(failed)?);
         }
         let reactor = Reactor::new().map_err(StartError::Reactor)?;
-        let (mut listeners, mut bound) = (Vec::new(), Vec::new());
+        let urls: Vec<&ListenUrl> = urls.into_iter().collect();
+        let tls_hosts = urls.iter().filter_map(|url| url.tls_host());
+        let tls_hosts: Vec<String> = tls_hosts.map(str::to_owned).collect();
+        let tls = match tls_hosts.is_empty() {
+            true => None,
+            false => Some(Acceptor::new(&self.config.tls, &tls_hosts).map_err(StartError::Tls)?),
+        };
+        let (mut listeners, mut bound, mut read_only) = (Vec::new(), Vec::new(), Vec::new());
         for url in urls {
-            let (sockets, url) = Listener::bind(&reactor, url).map_err(StartError::Bind)?;
+            let tls = tls.as_ref().filter(|_| url.tls_host().is_some());
+            let (sockets, url) = Listener::bind(&reactor, url, tls).map_err(StartError::Bind)?;
+            let is_exposed = sockets.iter().any(|socket| socket.reach() == Reach::Network);
+            if is_exposed && self.authorizer.is_none() {
+                read_only.push(url.clone());
+            }
             listeners.extend(sockets);
             bound.push(url);
         }
         let (admin_listeners, admin_url) = match self.admin.take() {
-            Some(url) => bind_admin(&reactor, url)?,
+            Some(url) => bind_admin(&reactor, url, self.authorizer.is_some())?,
             None => (Vec::new(), None),
         };
         let (stop, stop_requested) = Stopper::new();
@@ -138,6 +171,7 @@ impl ServerBuilder {
             reactor,
             listeners,
             urls: bound,
+            read_only,
             admin_listeners,
             admin_url,
             stop,
@@ -146,15 +180,16 @@ impl ServerBuilder {
     }
 }
 
-/// Binds the administrator's URL, if only this host can come there.
+/// Binds the administrator's URL, if only this host can come there or it is asked who comes.
 fn bind_admin(
     reactor: &Rc<Reactor>,
     url: ListenUrl,
+    is_guarded: bool,
 ) -> Result<(Vec<Listener>, Option<ListenUrl>), StartError> {
-    if matches!(admin::may_listen_at(&url), Ok(false)) {
+    if !is_guarded && matches!(admin::may_listen_at(&url), Ok(false)) {
         return Err(StartError::ExposedAdmin(url));
     }
-    let (listeners, url) = Listener::bind(reactor, &url).map_err(StartError::Bind)?;
+    let (listeners, url) = Listener::bind(reactor, &url, None).map_err(StartError::Bind)?;
     Ok((listeners, Some(url)))
 }
 
@@ -181,6 +216,7 @@ pub struct Server {
     reactor: Rc<Reactor>,
     listeners: Vec<Listener>,
     urls: Vec<ListenUrl>,
+    read_only: Vec<ListenUrl>,
     admin_listeners: Vec<Listener>,
     admin_url: Option<ListenUrl>,
     stop: Stopper,
@@ -194,7 +230,9 @@ impl Server {
             config: Config::default(),
             routes: Routes::default(),
             services: Vec::new(),
-            authorizer: Box::new(AllowAll),
+            authorizer: None,
+            origins: Origins::default(),
+            proxies: TrustedProxies::default(),
             files: None,
             admin: None,
             mishaps: Mishaps::default(),
@@ -209,6 +247,12 @@ impl Server {
     /// Where the administrator is listened to: the URL as bound, with the port it got.
     pub fn admin_url(&self) -> Option<&ListenUrl> {
         self.admin_url.as_ref()
+    }
+
+    /// Those of them where nobody may publish: other hosts can come there, and there is no
+    /// [authorizer](ServerBuilder::authorize) to tell one from another.
+    pub fn read_only_urls(&self) -> &[ListenUrl] {
+        &self.read_only
     }
 
     /// What stops the server, from any thread.
@@ -233,8 +277,12 @@ impl Server {
         let timer = Timer::new(&self.reactor);
         let (stopping, stop_requested) = async_channel::bounded::<Infallible>(1);
         let stop = Stop::new(timer.clone(), stop_requested, self.stop.clone());
-        let ServerBuilder { config, routes, mut services, authorizer, mishaps, .. } = self.parts;
+        let ServerBuilder { config, routes, mut services, mishaps, .. } = self.parts;
+        let ServerBuilder { authorizer, origins, proxies, .. } = self.parts;
         let (config, tally) = (Rc::new(config), Rc::new(Tally::default()));
+        let rate = config.limits.publish_rate.map(|rate| Rate::new(rate, Instant::now()));
+        let publish_rate = rate.map(PublishRate::new);
+        let access = Rc::new(Access { origins, proxies, authorizer, publish_rate });
 
         let (hub, hub_task) =
             hub::open(config.timeouts.clone(), config.topics.clone(), tally.clone());
@@ -257,13 +305,12 @@ impl Server {
             .collect();
 
         let reserved = if desk.is_some() { ADMIN_CONNECTIONS } else { 0 };
-        let limit = config.limits.connections;
-        let connections = Rc::new(Connections::new(limit, reserved, tally.clone()));
+        let connections = Rc::new(Connections::new(&config.limits, reserved, tally.clone()));
         let context = Rc::new(Context {
             commons: Rc::new(Commons::new(config.clone())),
             config,
             routes,
-            authorizer: authorizer.into(),
+            access,
             hub: hub.clone(),
             stop,
             correlations: Correlations::new(),
@@ -302,7 +349,7 @@ fn context_for_admin(public: &Rc<Context>, desk: Rc<Desk>, stop: Stop) -> Rc<Con
     Rc::new(Context {
         config: Rc::new(Config { reject: Reject::Respond, ..(*public.config).clone() }),
         routes: Routes::default(),
-        authorizer: public.authorizer.clone(),
+        access: public.access.clone(),
         hub: public.hub.clone(),
         stop,
         correlations: Correlations::new(),
@@ -328,8 +375,12 @@ async fn accept(
 ) {
     for accepted in 1_u64.. {
         let (transport, peer) = listener.accept().await;
-        match connections.admit(peer, context.desk.is_some()) {
-            Some(place) => connections.start(place, transport, peer, &context, &executor),
+        let is_exempt = context.access.proxies.trust(peer);
+        match connections.admit(peer, is_exempt, context.desk.is_some()) {
+            Some((place, seat)) => {
+                let reach = listener.reach();
+                place.fill(connection::serve(transport, seat, reach, context.clone()), &executor);
+            }
             None => turn_away(&transport, peer, context.config.reject).await,
         }
         if accepted % ACCEPTS_PER_TURN == 0 {
@@ -387,7 +438,7 @@ async fn cancel(tasks: Vec<Task<()>>) {
 /// The tasks of all connections, and how many each address has.
 struct Connections {
     tasks: RefCell<Slab<Task<()>>>,
-    by_address: RefCell<HashMap<IpAddr, usize>>,
+    addresses: Rc<Addresses>,
     limit: usize,
     tally: Rc<Tally>,
     /// Rings when there are no more, or none but the administrator's.
@@ -395,19 +446,21 @@ struct Connections {
 }
 
 impl Connections {
-    /// Room for `limit` connections, or as many as there can be open files, and for `reserved` of the
-    /// administrator.
-    fn new(limit: usize, reserved: usize, tally: Rc<Tally>) -> Self {
+    /// Room for as many connections as the limits say, or as there can be open files, and for `reserved`
+    /// of the administrator.
+    fn new(limits: &Limits, reserved: usize, tally: Rc<Tally>) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let possible = files.saturating_sub(FILES_FOR_OTHERS + reserved).max(1);
-        if possible < limit {
+        if possible < limits.connections {
             log::info!("room for {possible} connections: the limit of open files is {files}");
         }
+        let limit = limits.connections.min(possible);
+        let share = limits.per_address.map_or((limit / ADDRESS_SHARE).max(1), NonZeroUsize::get);
         Self {
             tasks: RefCell::default(),
-            by_address: RefCell::default(),
-            limit: limit.min(possible),
+            addresses: Rc::new(Addresses::new(share)),
+            limit,
             tally,
             none_left: Bell::default(),
         }
@@ -423,43 +476,27 @@ impl Connections {
 
     /// A place for one more connection of `peer`, if the limits allow it. The administrator's have a limit
     /// of their own: they are needed most when there is room for no other.
-    fn admit(self: &Rc<Self>, peer: Peer, is_admin: bool) -> Option<Place> {
+    fn admit(
+        self: &Rc<Self>,
+        peer: Peer,
+        is_exempt: bool,
+        is_admin: bool,
+    ) -> Option<(Place, Seat)> {
         if is_admin {
             let has_room = self.tally.admin_connections.now() < ADMIN_CONNECTIONS;
-            return has_room.then(|| Place::take(self, None, true));
+            let seat = Seat::take(&self.addresses, peer, true).filter(|_| has_room)?;
+            return Some((Place::take(self, true), seat));
         }
         if self.public_count() >= self.limit {
             self.tally.reject(Rejection::Connections);
             return None;
         }
-        let address = peer.limited_address();
-        if let Some(address) = address {
-            let mut by_address = self.by_address.borrow_mut();
-            let share = (self.limit / ADDRESS_SHARE).max(1);
-            let count = by_address.entry(address).or_default();
-            if *count >= share {
-                self.tally.reject(Rejection::Address);
-                return None;
-            }
-            *count += 1;
-        }
+        let Some(seat) = Seat::take(&self.addresses, peer, is_exempt) else {
+            self.tally.reject(Rejection::Address);
+            return None;
+        };
         self.tally.accepted.add(1);
-        Some(Place::take(self, address, false))
-    }
-
-    fn start(
-        &self,
-        mut place: Place,
-        transport: Transport,
-        peer: Peer,
-        context: &Rc<Context>,
-        executor: &LocalExecutor<'static>,
-    ) {
-        let mut tasks = self.tasks.borrow_mut();
-        let entry = tasks.vacant_entry();
-        place.key = entry.key() as u32;
-        let stage = connection::serve(transport, peer, context.clone());
-        entry.insert(executor.spawn(Placed { stage, _place: place }));
+        Some((Place::take(self, false), seat))
     }
 
     async fn until_none_is_public(&self) {
@@ -478,19 +515,27 @@ impl Connections {
 /// A connection's place among the others; dropping it frees the place.
 struct Place {
     connections: Rc<Connections>,
-    address: Option<IpAddr>,
     is_admin: bool,
     key: u32,
 }
 
 impl Place {
     /// Takes a place, which has no task yet.
-    fn take(connections: &Rc<Connections>, address: Option<IpAddr>, is_admin: bool) -> Self {
+    fn take(connections: &Rc<Connections>, is_admin: bool) -> Self {
         connections.tally.connections.rise();
         if is_admin {
             connections.tally.admin_connections.rise();
         }
-        Self { connections: connections.clone(), address, is_admin, key: u32::MAX }
+        Self { connections: connections.clone(), is_admin, key: u32::MAX }
+    }
+
+    /// Starts the task of the connection whose place this is.
+    fn fill(mut self, stage: Stage, executor: &LocalExecutor<'static>) {
+        let connections = self.connections.clone();
+        let mut tasks = connections.tasks.borrow_mut();
+        let entry = tasks.vacant_entry();
+        self.key = entry.key() as u32;
+        entry.insert(executor.spawn(Placed { stage, _place: self }));
     }
 }
 
@@ -500,15 +545,6 @@ impl Drop for Place {
         tally.connections.fall();
         if self.is_admin {
             tally.admin_connections.fall();
-        }
-        if let Some(address) = self.address {
-            let mut by_address = self.connections.by_address.borrow_mut();
-            if let Some(count) = by_address.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    by_address.remove(&address);
-                }
-            }
         }
         let mut tasks = self.connections.tasks.borrow_mut();
         let task = tasks.try_remove(self.key as usize);
@@ -550,6 +586,10 @@ pub enum StartError {
         /// Why not.
         error: io::Error,
     },
+    /// The tokens that let in can't be read.
+    Tokens(TokenFileError),
+    /// TLS can't be spoken.
+    Tls(TlsError),
     /// Others than this host could come to where the administrator is listened to.
     ExposedAdmin(ListenUrl),
     /// There is no epoll or eventfd to be had.
@@ -563,10 +603,12 @@ impl fmt::Display for StartError {
             Self::Files { directory, error } => {
                 write!(f, "can't serve the files of `{}`: {error}", directory.display())
             }
+            Self::Tokens(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
             Self::ExposedAdmin(url) => write!(
                 f,
-                "can't administer at {url}: expected unix:PATH or a loopback address, since others \
-                 could come there"
+                "can't administer at {url}: expected unix:PATH or a loopback address, or tokens, since \
+                 others could come there"
             ),
             Self::Reactor(error) => write!(f, "can't watch sockets: {error}"),
         }

@@ -1,4 +1,4 @@
-//! What the way of a message from a publisher to its subscribers allocates: nothing for each of them.
+//! What messages allocate: nothing for each subscriber that one is published to, nothing for an echo.
 //! A crate of its own, for its allocator counts whatever the process does.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of this crate is tests")]
@@ -6,12 +6,13 @@
 use std::alloc::System;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
 use std::sync::mpsc::channel;
+use std::sync::{Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_channel::Receiver;
-use falconet::{HubHandle, Server, Service, Stop, TopicName};
+use falconet::{Echo, HubHandle, Server, ServerBuilder, Service, Stop, Stopper, TopicName};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -20,37 +21,83 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 #[test]
 fn a_message_to_a_thousand_websocket_subscribers_allocates_nothing_for_each() {
-    let request = "GET /topics/t HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    let request = "GET /topics/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     measure(request, |_| [&[0x81, MESSAGE.len() as u8], MESSAGE.as_bytes()].concat());
 }
 
 #[test]
 fn a_message_to_a_thousand_listeners_allocates_nothing_for_each() {
-    let request = "GET /topics/t HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n";
+    let request = "GET /topics/t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
     measure(request, |id| format!("id: {id}\ndata: {MESSAGE}\n\n").into_bytes());
+}
+
+#[test]
+fn an_echo_of_a_small_message_allocates_nothing() {
+    let _turn = turn();
+    let (address, stopper, server) = start(|| Server::builder().endpoint("/echo", Echo));
+    let request = "GET /echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut client = subscribe(address, request);
+    let mut counts = Vec::new();
+    for size in [1, 125, 126, 1000, 4000] {
+        for first in [0x81, 0x82] {
+            let (frame, expected) = (masked_zeros(first, size), unmasked_zeros(first, size));
+            let mut room = vec![0; expected.len()];
+            let mut echo = || {
+                client.write_all(&frame).unwrap();
+                client.read_exact(&mut room).unwrap();
+                assert!(room == expected);
+            };
+            // The first may make room that later ones use again.
+            echo();
+            let region = Region::new(ALLOCATOR);
+            (0..ECHOES).for_each(|_| echo());
+            let change = region.change();
+            counts.push(change.allocations + change.reallocations);
+        }
+    }
+    println!("allocations for {ECHOES} echoes: {counts:?}");
+    // To be woken, the task lies in the executor's queue, which allocates a block for every 31.
+    assert!(counts.iter().all(|count| *count <= ECHOES / 31 + 1), "{counts:?}");
+    drop(client);
+    stopper.stop();
+    server.join().unwrap().unwrap();
+}
+
+/// A client's frame of zeros; the mask is zero, too.
+fn masked_zeros(first: u8, size: usize) -> Vec<u8> {
+    let mut frame = unmasked_zeros(first, size);
+    frame[1] |= 0x80;
+    frame.extend([0; 4]);
+    frame
+}
+
+/// A server's frame of zeros.
+fn unmasked_zeros(first: u8, size: usize) -> Vec<u8> {
+    let mut frame = vec![first];
+    match size {
+        0..=125 => frame.push(size as u8),
+        _ => {
+            frame.push(126);
+            frame.extend((size as u16).to_be_bytes());
+        }
+    }
+    frame.extend(vec![0; size]);
+    frame
 }
 
 /// Publishes some messages to subscribers that come by `request`, which they get as `expected` says by
 /// their numbers, and counts what that allocates.
 fn measure(request: &str, expected: impl Fn(u64) -> Vec<u8>) {
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = turn();
     let limit = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
     // Both ends of each are here.
     let count = limit.map_or(SUBSCRIBERS, |limit| SUBSCRIBERS.min(limit as usize / 4));
     let (publish, publishing) = async_channel::bounded(1);
-    let (started, starting) = channel();
-    let server = std::thread::spawn(move || {
-        let url = "http://127.0.0.1:0".parse().unwrap();
-        let server = Server::builder().topics().service(Publisher(publishing)).bind([&url]);
-        let server = server.unwrap();
-        started.send((server.urls()[0].to_string(), server.stopper())).unwrap();
-        server.run()
-    });
-    let (url, stopper) = starting.recv_timeout(PATIENCE).unwrap();
-    let address = url.trim_start_matches("http://").parse().unwrap();
+    let (address, stopper, server) =
+        start(|| Server::builder().topics().service(Publisher(publishing)));
     let mut subscribers: Vec<TcpStream> = (0..count).map(|_| subscribe(address, request)).collect();
 
     let mut counts = [0; 5];
@@ -74,6 +121,27 @@ fn measure(request: &str, expected: impl Fn(u64) -> Vec<u8>) {
     drop(subscribers);
     stopper.stop();
     server.join().unwrap().unwrap();
+}
+
+/// The turn of a test: the allocator counts for all.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Runs what `compose` makes in a thread of its own.
+fn start(
+    compose: impl FnOnce() -> ServerBuilder + Send + 'static,
+) -> (SocketAddr, Stopper, JoinHandle<std::io::Result<()>>) {
+    let (started, starting) = channel::<(String, Stopper)>();
+    let thread = std::thread::spawn(move || {
+        let url = "http://127.0.0.1:0".parse().unwrap();
+        let server = compose().bind([&url]).unwrap();
+        started.send((server.urls()[0].to_string(), server.stopper())).unwrap();
+        server.run()
+    });
+    let (url, stopper) = starting.recv_timeout(PATIENCE).unwrap();
+    (url.trim_start_matches("http://").parse().unwrap(), stopper, thread)
 }
 
 /// Connects, and reads the head of the answer.
@@ -104,6 +172,7 @@ impl Service for Publisher {
 }
 
 const SUBSCRIBERS: usize = 1000;
+const ECHOES: usize = 100;
 const MESSAGE: &str = "not as long as to need a long header";
 /// What a message takes however many hear it: the frame, the command and its answer. 11 or 12 were seen.
 const CONSTANT: usize = 16;

@@ -10,14 +10,15 @@ use falconet::cli::OPTIONS;
 /// The rooms of the library, in their order: a room imports only from those above it.
 const ROOMS: &[&str] = &[
     "config",
+    "rate",
     "tally",
     "net",
     "signals",
     "http",
     "ws/frame",
     "hub",
-    "ws",
     "access",
+    "ws",
     "endpoints",
     "services",
     "admin",

@@ -57,15 +57,42 @@ fn connect_batch(address: SocketAddr, count: usize, path: &str) -> io::Result<Ve
 }
 
 fn send_request(address: SocketAddr, path: &str) -> io::Result<TcpStream> {
-    let mut client = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let mut client = open(address)?;
+    client.write_all(request(address, path).as_bytes())?;
+    Ok(client)
+}
+
+/// Opens a connection whose reads have a deadline.
+///
+/// # Errors
+///
+/// If that takes longer than 5 s.
+pub(crate) fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let client = TcpStream::connect_timeout(&address, PATIENCE)?;
     client.set_nodelay(true)?;
     client.set_read_timeout(Some(PATIENCE))?;
-    let request = format!(
+    Ok(client)
+}
+
+/// What asks for a WebSocket.
+pub(crate) fn request(address: SocketAddr, path: &str) -> String {
+    format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
-    );
-    client.write_all(request.as_bytes())?;
-    Ok(client)
+    )
+}
+
+/// Says whether that was allowed.
+///
+/// # Errors
+///
+/// If it was not.
+pub(crate) fn check_answer(answer: &[u8]) -> io::Result<()> {
+    let head = String::from_utf8_lossy(answer);
+    if !head.starts_with("HTTP/1.1 101 ") || !head.contains(ACCEPT) {
+        return Err(Error::other(format!("refused: {head:?}")));
+    }
+    Ok(())
 }
 
 /// Reads the answer to the upgrade, and not a byte of the frames that may follow it.
@@ -77,10 +104,7 @@ fn read_answer(client: &mut TcpStream) -> io::Result<()> {
         let head_end = answer[..seen].windows(4).position(|bytes| bytes == b"\r\n\r\n");
         if let Some(head_end) = head_end {
             client.read_exact(&mut answer[..head_end + 4])?;
-            let head = String::from_utf8_lossy(&answer[..head_end]);
-            if !head.starts_with("HTTP/1.1 101 ") || !head.contains(ACCEPT) {
-                return Err(Error::other(format!("refused: {head:?}")));
-            }
+            check_answer(&answer[..head_end])?;
             return client.set_nonblocking(true);
         }
         if seen == 0 || seen == answer.len() {
@@ -88,25 +112,6 @@ fn read_answer(client: &mut TcpStream) -> io::Result<()> {
         }
     }
     Err(Error::new(io::ErrorKind::TimedOut, "no whole answer to the upgrade"))
-}
-
-/// Sends a binary message of `payload_bytes` zeros, at most 65,535, and reads its echo.
-///
-/// # Errors
-///
-/// If it does not come whole within 5 s, or is something else.
-pub(crate) fn echo(client: &mut TcpStream, payload_bytes: usize) -> io::Result<()> {
-    let [high, low] = u16::try_from(payload_bytes).map_err(Error::other)?.to_be_bytes();
-    // With a mask of zeros the payload is sent as it is.
-    let mut message = vec![0x82, 0x80 | 126, high, low, 0, 0, 0, 0];
-    message.resize(message.len() + payload_bytes, 0);
-    let mut echo = vec![1; 4 + payload_bytes];
-    client.set_nonblocking(false)?;
-    client.write_all(&message)?;
-    client.read_exact(&mut echo)?;
-    client.set_nonblocking(true)?;
-    let is_right = echo.starts_with(&[0x82, 126, high, low]) && echo[4..].iter().all(|b| *b == 0);
-    if is_right { Ok(()) } else { Err(Error::other("the echo differs")) }
 }
 
 /// Files kept free beside the clients: falconet itself keeps 32 back.

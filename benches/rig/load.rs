@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::clients;
 use super::readiness::Readiness;
+use super::secure::{self, State, Stream};
 use super::server::Server;
 
 /// Connections that send text messages and check that each comes back whole.
@@ -41,7 +42,27 @@ impl Load {
         at_once: usize,
     ) -> io::Result<Self> {
         let streams = clients::connect(server, connections, "/")?;
-        let readiness = Readiness::of(&streams)?;
+        Self::over(streams.into_iter().map(Wire::Plain).collect(), payload_bytes, at_once)
+    }
+
+    /// The same over TLS.
+    ///
+    /// # Errors
+    ///
+    /// If one of them cannot connect.
+    pub(crate) fn connect_secure(
+        server: &Server,
+        state: &State,
+        connections: usize,
+        payload_bytes: u16,
+    ) -> io::Result<Self> {
+        let streams = secure::connect(server, state, connections, "/")?;
+        let wires = streams.into_iter().map(|stream| Wire::Tls(Box::new(stream))).collect();
+        Self::over(wires, payload_bytes, 1)
+    }
+
+    fn over(streams: Vec<Wire>, payload_bytes: u16, at_once: usize) -> io::Result<Self> {
+        let readiness = Readiness::of(streams.iter().map(Wire::socket))?;
         let connections = streams
             .into_iter()
             .enumerate()
@@ -113,9 +134,38 @@ fn turn(
     Ok(false)
 }
 
+/// A client's byte stream.
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<Stream>),
+}
+
+impl Wire {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+}
+
 /// One client. Its message is its own, so that an echo to the wrong client is found out.
 struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     /// What it sends, in masked frames, and how much of it is written.
     message: Vec<u8>,
     sent_bytes: usize,
@@ -127,7 +177,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, index: usize, payload_bytes: u16, at_once: usize) -> Self {
+    fn new(stream: Wire, index: usize, payload_bytes: u16, at_once: usize) -> Self {
         let payload = format!("{index:0>width$}", width = usize::from(payload_bytes));
         let mut echo = frame_head(payload_bytes, 0);
         echo.extend(payload.bytes());

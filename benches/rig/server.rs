@@ -125,8 +125,8 @@ fn build_release() -> io::Result<PathBuf> {
 /// The address in a line like `… listening on http://127.0.0.1:40123/ (open it in a browser …)`.
 fn address_in(line: &str) -> Option<SocketAddr> {
     let (_, address) = line.split_once(LISTENING)?;
-    address.split('/').next()?.parse().ok()
+    address.split("://").nth(1)?.split('/').next()?.parse().ok()
 }
 
 /// What a server writes to standard error just before its address.
-const LISTENING: &str = "listening on http://";
+const LISTENING: &str = "listening on http";

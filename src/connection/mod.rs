@@ -9,11 +9,11 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, Read};
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_lite::future;
 
-use crate::access::{Action, Authorize, Denied};
+use crate::access::{Access, Action, Seat};
 use crate::admin::{AdminRequest, Desk, Errand};
 use crate::config::{Config, Reject};
 use crate::endpoints::events::Encoder;
@@ -24,13 +24,14 @@ use crate::http::response::Envelope;
 use crate::http::route::{Destination, RouteError, Routes};
 use crate::http::{HeadError, RequestHead, Response};
 use crate::hub::{HubGone, HubHandle};
-use crate::net::{Peer, Transport};
+use crate::net::{Peer, Reach, Transport};
+use crate::rate::Pace;
 use crate::services::Stop;
 use crate::tally::{Rejection, Source, Tally};
 use crate::ws::Commons;
 use crate::ws::handshake::{self, HandshakeError};
 
-use reader::{NoHead, Reader};
+use reader::{NoHead, NoHeader, Reader};
 pub(crate) use request::Correlations;
 use request::Request;
 use takeover::Opening;
@@ -39,7 +40,7 @@ use takeover::Opening;
 pub(crate) struct Context {
     pub(crate) config: Rc<Config>,
     pub(crate) routes: Routes<Rc<dyn AnyEndpoint>>,
-    pub(crate) authorizer: Rc<dyn Authorize>,
+    pub(crate) access: Rc<Access>,
     pub(crate) hub: HubHandle,
     pub(crate) stop: Stop,
     pub(crate) correlations: Correlations,
@@ -106,18 +107,32 @@ impl Question {
 }
 
 /// Serves a connection from its first byte to its last.
-pub(crate) fn serve(transport: Transport, peer: Peer, context: Rc<Context>) -> Stage {
-    Stage::new(converse(transport, peer, context))
+pub(crate) fn serve(transport: Transport, seat: Seat, reach: Reach, context: Rc<Context>) -> Stage {
+    Stage::new(converse(transport, seat, reach, context))
 }
 
 /// Answers requests until one takes the connection over, or all is said.
-async fn converse(transport: Transport, peer: Peer, context: Rc<Context>) -> Option<Stage> {
+async fn converse(
+    transport: Transport,
+    seat: Seat,
+    reach: Reach,
+    context: Rc<Context>,
+) -> Option<Stage> {
     let mut reader = Reader::new(transport);
+    if context.access.proxies.introduce(seat.client()) {
+        introduce(&mut reader, &seat, &context).await?;
+    }
+    let (peer, mut pace) = (seat.client(), Pace::default());
     let limits = &context.config.limits;
+    let is_tls = reader.transport().is_tls();
     for count in 1..=limits.requests {
         let head = hear(&mut reader, count == 1, peer, &context).await?;
         let (mut request, plan) = match head::parse(&reader.bytes()[head.clone()], limits) {
-            Ok(head) => (Request::of(&head, peer, &context.correlations), plan(&head, &context)),
+            Ok(head) => {
+                let admitted = context.access.admit(&head, peer, reach, is_tls, &seat);
+                let plan = admitted.and_then(|()| plan(&head, reach, &context));
+                (Request::of(&head, seat.client(), &context.correlations), plan)
+            }
             Err(error) => {
                 refuse_head(&reader, &error, peer, &context).await;
                 return None;
@@ -136,10 +151,12 @@ async fn converse(transport: Transport, peer: Peer, context: Rc<Context>) -> Opt
                 (response, file)
             }
             Plan::Ask(question) => {
-                (ask(&mut reader, head.end, question, &mut request, &context).await?, None)
+                let asking =
+                    ask(&mut reader, head.end, question, &mut request, &mut pace, &context);
+                (asking.await?, None)
             }
             Plan::TakeOver(opening) => {
-                return opening.open(reader, head.end, &request, &context).await;
+                return opening.open(reader, head.end, &request, seat, &context).await;
             }
         };
         context.count_answer(response.status());
@@ -155,10 +172,36 @@ async fn converse(transport: Transport, peer: Peer, context: Rc<Context>) -> Opt
             break;
         }
         reader.consume(head.end + request.body_bytes as usize);
+        // A proxy's next request may be another's. It has had this seat, so there is room.
+        seat.give_to(peer, true);
         // Somebody may have sent many at once.
         future::yield_now().await;
     }
     reader.transport().see_off(context.config.timeouts.linger).await;
+    None
+}
+
+/// Hears from a proxy for whom the connection is, and gives the seat to its client; `None` if that can't
+/// be.
+async fn introduce(reader: &mut Reader, seat: &Seat, context: &Context) -> Option<()> {
+    let (proxy, timer) = (seat.client(), reader.transport().timer());
+    let deadline = timer.sleep(context.config.timeouts.head);
+    let reading = context.stop.unless_requested(reader.proxy_header());
+    let refusal = match timer.until(deadline, reading).await {
+        Some(Some(Ok(client))) => {
+            let client = client.map_or(proxy, Peer::Ip);
+            if seat.give_to(client, context.access.proxies.trust(client)) {
+                return Some(());
+            }
+            log::warn!(target: "falconet::limit", address:% = client; "too many connections: dropped");
+            return None;
+        }
+        Some(Some(Err(NoHeader::Wrong(error)))) => error.to_string(),
+        Some(Some(Err(NoHeader::Lost))) => "left without a word".to_owned(),
+        Some(None) => "the server is stopping".to_owned(),
+        None => "no header of the PROXY protocol in time".to_owned(),
+    };
+    log::info!(target: "falconet::access", address:% = proxy; "dropped: {refusal}");
     None
 }
 
@@ -176,14 +219,18 @@ async fn hear(
         let more = context.stop.unless_requested(reader.at_least(1));
         timer.until(deadline, more).await.flatten().flatten()?;
     }
-    let deadline = timer.sleep(timeouts.head);
+    let handshakes = is_first && reader.transport().is_tls();
+    let deadline = timer.sleep(if handshakes { timeouts.tls_head } else { timeouts.head });
     let reading = context.stop.unless_requested(reader.head(&context.config.limits));
     match timer.until(deadline, reading).await {
         Some(Some(Ok(head))) => return Some(head),
         Some(Some(Err(NoHead::Refused(error)))) => {
             refuse_head(reader, &error, peer, context).await;
         }
-        Some(Some(Err(NoHead::Lost))) => {
+        Some(Some(Err(NoHead::Lost(error)))) if error.kind() == io::ErrorKind::InvalidData => {
+            log::info!(target: "falconet::request", address:% = peer; "refused: TLS: {error}");
+        }
+        Some(Some(Err(NoHead::Lost(_)))) => {
             log::debug!(target: "falconet::request", address:% = peer; "left without a request");
         }
         Some(None) => {
@@ -202,18 +249,18 @@ async fn hear(
 ///
 /// # Errors
 /// The response that refuses it.
-fn plan(head: &RequestHead<'_>, context: &Context) -> Result<Plan, Response> {
+fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan, Response> {
     if let Some(desk) = &context.desk {
-        return plan_errand(head, desk, context);
+        return plan_errand(head, desk, reach, context);
     }
     if let Some(name) = context.routes.topic(head.path()) {
-        return plan_topic(head, name, context);
+        return plan_topic(head, name, reach, context);
     }
     let action = match head.wants_websocket() {
         true => Action::Connect(head.path()),
         false => Action::Read(head.path()),
     };
-    context.authorizer.authorize(head, action).map_err(Denied::response)?;
+    context.access.authorize(head, action, reach)?;
     match context.routes.find(head).map_err(RouteError::response)? {
         Destination::Asset(response) => Ok(Plan::Answer(response, None)),
         Destination::File(response, file) => Ok(Plan::Answer(response, file)),
@@ -228,8 +275,13 @@ fn plan(head: &RequestHead<'_>, context: &Context) -> Result<Plan, Response> {
 ///
 /// # Errors
 /// The response that refuses it.
-fn plan_topic(head: &RequestHead<'_>, name: &str, context: &Context) -> Result<Plan, Response> {
-    let may = |action| context.authorizer.authorize(head, action).map_err(Denied::response);
+fn plan_topic(
+    head: &RequestHead<'_>,
+    name: &str,
+    reach: Reach,
+    context: &Context,
+) -> Result<Plan, Response> {
+    let may = |action| context.access.authorize(head, action, reach);
     let request = TopicRequest::read(head, name, &context.config.limits);
     match request.map_err(TopicError::response)? {
         TopicRequest::Converse { accept, topic, mode, start } => {
@@ -264,10 +316,10 @@ fn plan_topic(head: &RequestHead<'_>, name: &str, context: &Context) -> Result<P
 fn plan_errand(
     head: &RequestHead<'_>,
     desk: &Rc<Desk>,
+    reach: Reach,
     context: &Context,
 ) -> Result<Plan, Response> {
-    let action = Action::Administer(head.path());
-    context.authorizer.authorize(head, action).map_err(Denied::response)?;
+    context.access.authorize(head, Action::Admin(head.path()), reach)?;
     match AdminRequest::read(head, &context.config.limits)? {
         AdminRequest::Listen => Ok(Plan::TakeOver(Opening::of_stats(head.path()))),
         AdminRequest::Errand(errand) => Ok(Plan::Ask(Question::Admin(errand, desk.clone()))),
@@ -281,6 +333,7 @@ async fn ask(
     head_end: usize,
     question: Question,
     request: &mut Request,
+    pace: &mut Pace,
     context: &Context,
 ) -> Option<Response> {
     let body_bytes = match question.takes_body() {
@@ -304,6 +357,12 @@ async fn ask(
     let refusal = match timer.until(deadline, reading).await {
         Some(Some(read)) => {
             read?;
+            if let Question::Topic(Exchange::Publish { .. }) = question
+                && let Some(limit) = &context.access.publish_rate
+                && let Err(wait) = limit.admit(request.peer, pace, timer.now())
+            {
+                return Some(too_fast(wait));
+            }
             return question.perform(&reader.bytes()[body], context).await.ok();
         }
         Some(None) => Response::text(503, "the server is stopping\n"),
@@ -311,6 +370,12 @@ async fn ask(
     };
     request.close = true;
     Some(refusal)
+}
+
+/// Tells a publisher to wait.
+fn too_fast(wait: Duration) -> Response {
+    let seconds = wait.as_millis().div_ceil(1000).max(1).to_string();
+    Response::text(429, "too many messages a second\n").with_header("Retry-After", seconds)
 }
 
 /// Logs a head that is none, or breaks the rules.

@@ -1,8 +1,11 @@
 //! Reads requests off a connection, one after another.
 
 use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
 use std::ops::Range;
 
+use crate::access::proxy_protocol::{self, ProxyHeaderError};
 use crate::config::Limits;
 use crate::http::HeadError;
 use crate::http::head::HeadScan;
@@ -18,7 +21,15 @@ pub(super) struct Reader {
 pub(super) enum NoHead {
     /// The bytes are no head, or break a rule.
     Refused(HeadError),
-    /// The peer has left.
+    /// The peer has left, or does not speak as it should for a head to be read.
+    Lost(io::Error),
+}
+
+/// Why a proxy has not said for whom a connection is.
+pub(super) enum NoHeader {
+    /// It does not speak the PROXY protocol.
+    Wrong(ProxyHeaderError),
+    /// It has left.
     Lost,
 }
 
@@ -36,6 +47,18 @@ impl Reader {
         &self.bytes
     }
 
+    /// Waits until a header of the PROXY protocol is there, and takes it out: for whom the connection is,
+    /// or `None` if it is the proxy's own.
+    pub(super) async fn proxy_header(&mut self) -> Result<Option<SocketAddr>, NoHeader> {
+        loop {
+            if let Some(header) = proxy_protocol::parse(&self.bytes).map_err(NoHeader::Wrong)? {
+                self.consume(header.length);
+                return Ok(header.client);
+            }
+            self.more().await.map_err(|_| NoHeader::Lost)?;
+        }
+    }
+
     /// Waits until a whole head is there; says where.
     pub(super) async fn head(&mut self, limits: &Limits) -> Result<Range<usize>, NoHead> {
         let mut scan = HeadScan::default();
@@ -43,14 +66,17 @@ impl Reader {
             if let Some(head) = scan.find(&self.bytes, limits).map_err(NoHead::Refused)? {
                 return Ok(head);
             }
-            self.more().await.ok_or(NoHead::Lost)?;
+            self.more().await.map_err(|error| match self.transport.met_plain_http() {
+                true => NoHead::Refused(HeadError::PlainHttp),
+                false => NoHead::Lost(error),
+            })?;
         }
     }
 
     /// Waits until so many bytes are there; `None` if the peer leaves before.
     pub(super) async fn at_least(&mut self, count: usize) -> Option<()> {
         while self.bytes.len() < count {
-            self.more().await?;
+            self.more().await.ok()?;
         }
         Some(())
     }
@@ -69,8 +95,8 @@ impl Reader {
         (self.transport, beyond)
     }
 
-    /// Reads what is there; `None` if the peer has left.
-    async fn more(&mut self) -> Option<()> {
+    /// Reads what is there.
+    async fn more(&mut self) -> io::Result<()> {
         let bytes = &mut self.bytes;
         let read = poll_fn(|cx| {
             self.transport.poll_recv_with(cx, |received| {
@@ -78,6 +104,9 @@ impl Reader {
                 received.len()
             })
         });
-        read.await.ok().filter(|count| *count > 0).map(drop)
+        match read.await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
     }
 }

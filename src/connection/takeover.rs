@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::access::Seat;
 use crate::config::Reject;
 use crate::endpoints::events::{self, EventStream};
 use crate::endpoints::topic;
@@ -10,7 +11,8 @@ use crate::http::Response;
 use crate::http::response::Envelope;
 use crate::hub::{ClientKind, CorrelationId, Membership, Newcomer, PublishError, Start, TopicName};
 use crate::net::Transport;
-use crate::ws::{Session, handshake};
+use crate::ws::Session;
+use crate::ws::handshake::{self, Acceptance};
 
 use super::reader::Reader;
 use super::request::Request;
@@ -26,8 +28,8 @@ pub(super) struct Opening {
 }
 
 enum Protocol {
-    /// WebSocket, after a response with the value `accept`.
-    WebSocket { accept: String, partner: Partner },
+    /// WebSocket, after a response that accepts it.
+    WebSocket { accept: Acceptance, partner: Partner },
     /// Server-sent events.
     Events,
 }
@@ -41,7 +43,7 @@ enum Partner {
 impl Opening {
     /// Opens a session with an endpoint.
     pub(super) fn of_endpoint(
-        accept: String,
+        accept: Acceptance,
         path: Rc<String>,
         endpoint: Rc<dyn AnyEndpoint>,
     ) -> Self {
@@ -53,7 +55,7 @@ impl Opening {
 
     /// Opens a session with a topic; without `start` the client hears nothing.
     pub(super) fn of_topic(
-        accept: String,
+        accept: Acceptance,
         topic: TopicName,
         start: Option<Start>,
         may_publish: bool,
@@ -85,6 +87,7 @@ impl Opening {
         reader: Reader,
         head_end: usize,
         request: &Request,
+        seat: Seat,
         context: &Context,
     ) -> Option<Stage> {
         let correlation = request.correlation.clone();
@@ -119,7 +122,7 @@ impl Opening {
             "new connection"
         );
         let (transport, early) = reader.into_parts(head_end);
-        Some(self.protocol.begin(transport, early, membership, context))
+        Some(self.protocol.begin(transport, early, membership, seat, context))
     }
 }
 
@@ -147,16 +150,17 @@ impl Protocol {
         transport: Transport,
         early: Vec<u8>,
         membership: Membership,
+        seat: Seat,
         context: &Context,
     ) -> Stage {
         let commons = context.commons.clone();
         match self {
             Self::Events => {
                 let encoder = context.encoder.clone();
-                EventStream::new(transport, membership, encoder, commons).begin()
+                EventStream::new(transport, seat, membership, encoder, commons).begin()
             }
             Self::WebSocket { partner, .. } => {
-                let session = Session::begin(transport, early, membership, commons);
+                let session = Session::begin(transport, early, seat, membership, commons);
                 match partner {
                     Partner::Endpoint(endpoint) => endpoint.begin(session),
                     Partner::Topic { topic, may_publish } => {

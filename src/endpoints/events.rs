@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use base64ct::{Base64, Encoding as _};
 
+use crate::access::Seat;
 use crate::config::SlowConsumer;
 use crate::http::Response;
 use crate::hub::{CorrelationId, Delivery, Membership};
@@ -31,6 +32,7 @@ pub(crate) struct EventStream {
     outlet: Outlet,
     encoder: Encoder,
     commons: Rc<Commons>,
+    _seat: Seat,
     ignored_bytes: u32,
 }
 
@@ -38,12 +40,13 @@ impl EventStream {
     /// A stream on a connection whose response head has been sent.
     pub(crate) fn new(
         transport: Transport,
+        seat: Seat,
         membership: Membership,
         encoder: Encoder,
         commons: Rc<Commons>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership);
-        Self { outlet, encoder, commons, ignored_bytes: 0 }
+        Self { outlet, encoder, commons, _seat: seat, ignored_bytes: 0 }
     }
 
     /// Sends what is published until the client leaves or must go.

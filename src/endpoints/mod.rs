@@ -105,3 +105,6 @@ impl Future for Stage {
         Poll::Ready(())
     }
 }
+
+#[cfg(test)]
+mod tests;

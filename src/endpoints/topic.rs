@@ -13,7 +13,7 @@ use crate::hub::{
 };
 use crate::tally::Source;
 use crate::ws::frame::{CloseCode, CloseReason, Frame};
-use crate::ws::handshake::{self, HandshakeError};
+use crate::ws::handshake::{self, Acceptance, HandshakeError};
 use crate::ws::{Session, SessionEnd};
 
 use super::Stage;
@@ -21,8 +21,8 @@ use super::Stage;
 /// What a request wants of a topic.
 #[derive(Debug)]
 pub(crate) enum TopicRequest {
-    /// To talk WebSocket, after a response with the value `accept`.
-    Converse { accept: String, topic: TopicName, mode: Mode, start: Start },
+    /// To talk WebSocket, after a response that accepts it.
+    Converse { accept: Acceptance, topic: TopicName, mode: Mode, start: Start },
     /// To hear what is published, as server-sent events.
     Listen { topic: TopicName, start: Start },
     /// One exchange.
@@ -155,10 +155,9 @@ async fn publish_all(mut session: Session, topic: TopicName, may_publish: bool) 
         if !may_publish {
             break NO_PUBLISHING;
         }
-        let frame = Frame::message(&message);
-        let publishing = session.hub().publish_frame(&topic, frame, None, Source::WebSocket);
+        let (hub, source) = (session.hub(), Source::WebSocket);
         // Boxed, so that who only listens holds no room for it.
-        match Box::pin(publishing).await {
+        match Box::pin(hub.publish_from(&topic, message, source)).await {
             Ok(_) => {}
             Err(PublishError::HubGone) => break CloseReason::STOPPING,
             Err(PublishError::TooManyTopics(_)) => break TOO_MANY_TOPICS,

@@ -291,6 +291,8 @@ pub enum HeadError {
     BadContentLength,
     /// A header that matters has a byte that is not ASCII.
     NotAscii,
+    /// A plain request where TLS is spoken.
+    PlainHttp,
 }
 
 impl HeadError {
@@ -301,7 +303,8 @@ impl HeadError {
             Self::TooLong { .. } | Self::TooManyHeaders => 431,
             Self::TargetTooLong { .. } => 414,
             Self::TransferEncoding => 501,
-            Self::BadTarget | Self::BadHost | Self::BadContentLength | Self::NotAscii => 400,
+            Self::BadTarget | Self::BadHost | Self::BadContentLength => 400,
+            Self::NotAscii | Self::PlainHttp => 400,
         };
         Some(Response::text(status, format!("{self}\n")))
     }
@@ -323,6 +326,7 @@ impl fmt::Display for HeadError {
             Self::TransferEncoding => f.write_str("Transfer-Encoding is not supported"),
             Self::BadContentLength => f.write_str("bad Content-Length"),
             Self::NotAscii => f.write_str("a header that matters has a byte that is not ASCII"),
+            Self::PlainHttp => f.write_str("this port speaks TLS: the URL begins with https://"),
         }
     }
 }
@@ -344,6 +348,7 @@ const HEADERS_ACTED_ON: &[&str] = &[
     "last-event-id",
     "origin",
     "sec-websocket-key",
+    "sec-websocket-protocol",
     "sec-websocket-version",
     "upgrade",
 ];

@@ -152,6 +152,7 @@ fn reason(status: u16) -> &'static str {
         414 => "URI Too Long",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
@@ -163,9 +164,10 @@ fn reason(status: u16) -> &'static str {
 
 /// The media type of a text for people.
 pub(crate) const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
-/// Nothing is sniffed, nothing refers.
+/// Nothing is sniffed, and nothing refers to us from elsewhere. Here it may: without a referrer, a form
+/// that is posted here has no origin either (Fetch, "append a request `Origin` header").
 const FIXED_HEADERS: &str = "X-Content-Type-Options: nosniff\r\n\
-    Referrer-Policy: no-referrer\r\n\r\n";
+    Referrer-Policy: same-origin\r\n\r\n";
 
 #[cfg(test)]
 mod tests {

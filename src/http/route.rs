@@ -236,7 +236,7 @@ fn is_positive(quality: &str) -> bool {
 }
 
 /// Where topics stand.
-const TOPICS: &str = "/topics/";
+pub(crate) const TOPICS: &str = "/topics/";
 /// The specificity of a range that is a media type.
 const EXACT: u8 = 3;
 /// Everything from here, nothing from elsewhere, no inline script.

@@ -15,6 +15,7 @@ use crate::net::Peer;
 use crate::tally::Tally;
 use crate::ws::frame::{CloseCode, CloseReason, Frame};
 
+use super::inbox::HubHandle;
 use super::log::Log;
 
 /// Names one client for as long as the server runs. Slots are reused, generations are not, so the id
@@ -105,6 +106,14 @@ pub(crate) struct Newcomer {
     pub(crate) path: Option<Rc<String>>,
 }
 
+#[cfg(test)]
+impl Newcomer {
+    /// A WebSocket client of this host.
+    pub(crate) fn local(correlation: CorrelationId) -> Self {
+        Self { correlation, peer: Peer::Unix, kind: ClientKind::WebSocket, path: None }
+    }
+}
+
 /// One client: what is for it alone, and when it last gave signs of life.
 pub(crate) struct Client {
     // Not one `ClientId`, so that the place fits beside.
@@ -125,14 +134,15 @@ pub(crate) struct Client {
     lagged: Cell<u32>,
     joined: Moment,
     pub(crate) bell: Bell,
-    // Boxed, for hardly anybody has any.
+    #[allow(clippy::box_collection, reason = "hardly anybody has any mail")]
     mailbox: Cell<Option<Box<VecDeque<Frame>>>>,
     eviction: OnceCell<Box<Eviction>>,
     last_seen: Cell<Moment>,
     last_ping: Cell<Moment>,
     write_blocked_since: Cell<Option<Moment>>,
     message_started: Cell<Option<Moment>>,
-    watch: Rc<Watch>,
+    /// The way to the hub, and what its sweep goes by.
+    pub(crate) hub: HubHandle,
 }
 
 /// That a client must go, and how.
@@ -149,9 +159,9 @@ impl Client {
         newcomer: Newcomer,
         log: Option<Log>,
         now: Instant,
-        watch: Rc<Watch>,
+        hub: HubHandle,
     ) -> Self {
-        let now = watch.moment(now);
+        let now = hub.watch().moment(now);
         let Newcomer { correlation, peer, kind, path } = newcomer;
         Self {
             generation: id.generation,
@@ -174,7 +184,7 @@ impl Client {
             last_ping: Cell::new(now),
             write_blocked_since: Cell::new(None),
             message_started: Cell::new(None),
-            watch,
+            hub,
         }
     }
 
@@ -195,26 +205,26 @@ impl Client {
     /// Counts a message it has sent us.
     pub(crate) fn count_received(&self) {
         add(&self.received, 1);
-        self.watch.tally.messages_received.add(1);
+        self.watch().tally.messages_received.add(1);
     }
 
     /// Counts a message that is sent to it. Who looks at the counts is no part of them.
     pub(crate) fn count_sent(&self) {
         add(&self.sent, 1);
         if self.kind != ClientKind::Admin {
-            self.watch.tally.messages_sent.add(1);
+            self.watch().tally.messages_sent.add(1);
         }
     }
 
     /// Counts messages that were gone before it took them.
     pub(crate) fn count_lagged(&self, messages: u64) {
         add(&self.lagged, u32::try_from(messages).unwrap_or(u32::MAX));
-        self.watch.tally.messages_lagged.add(messages);
+        self.watch().tally.messages_lagged.add(messages);
     }
 
     /// Counts how its session has ended.
     pub(crate) fn count_close(&self, code: CloseCode) {
-        self.watch.tally.close(code.into());
+        self.watch().tally.close(code.into());
     }
 
     /// How many messages it has sent us, was sent and has lost. They count no further than 2^32.
@@ -229,42 +239,40 @@ impl Client {
 
     /// How long it has been here.
     pub(crate) fn age(&self, now: Instant) -> Duration {
-        self.watch.since(self.joined, now)
+        self.watch().since(self.joined, now)
     }
 
     /// How long ago it gave its last sign of life.
     pub(crate) fn silence(&self, now: Instant) -> Duration {
-        self.watch.since(self.last_seen.get(), now)
+        self.watch().since(self.last_seen.get(), now)
     }
 
-    /// Notes that bytes have come, and says when that was.
-    pub(crate) fn seen(&self, now: Instant) -> Moment {
-        let now = self.watch.moment(now);
-        self.last_seen.set(now);
-        now
+    /// Notes that bytes have come.
+    pub(crate) fn seen(&self, now: Instant) {
+        self.last_seen.set(self.watch().moment(now));
     }
 
     /// Notes that a write is blocked.
     pub(crate) fn write_blocked(&self, now: Instant) {
-        let since = Some(self.watch.moment(now));
+        let since = Some(self.watch().moment(now));
         self.write_blocked_since.set(since);
-        self.set_alarm(since, self.watch.timeouts.write);
+        self.set_alarm(since, self.watch().timeouts.write);
     }
 
     /// Notes that no write is blocked any more. Nothing was read meanwhile, so an unfinished message
     /// has its time again.
     pub(crate) fn write_unblocked(&self, now: Instant) {
-        let now = self.watch.moment(now);
+        let now = self.watch().moment(now);
         self.write_blocked_since.set(None);
         self.message_started.set(self.message_started.get().map(|_| now));
-        self.set_alarm(self.message_started.get(), self.watch.timeouts.message);
+        self.set_alarm(self.message_started.get(), self.watch().timeouts.message);
     }
 
     /// Notes that a message has begun.
     pub(crate) fn message_began(&self, now: Instant) {
-        let since = Some(self.watch.moment(now));
+        let since = Some(self.watch().moment(now));
         self.message_started.set(since);
-        self.set_alarm(since, self.watch.timeouts.message);
+        self.set_alarm(since, self.watch().timeouts.message);
     }
 
     /// Notes that no message is unfinished any more.
@@ -280,7 +288,7 @@ impl Client {
     /// The same for a client that gives no sign of life: nobody waits for its answer.
     pub(super) fn give_up(&self, reason: CloseReason) {
         if self.set_eviction(Eviction { reason, answering: false }) {
-            self.watch.tally.swept.add(1);
+            self.watch().tally.swept.add(1);
         }
     }
 
@@ -311,14 +319,14 @@ impl Client {
 
     /// Sends a Ping. With the mailbox full there is traffic enough to find a dead peer by.
     pub(super) fn ping(&self, now: Instant) {
-        self.last_ping.set(self.watch.moment(now));
+        self.last_ping.set(self.watch().moment(now));
         self.deliver(Frame::ping());
     }
 
     /// Why the client must be given up at `now`, if it must.
     pub(super) fn expired(&self, now: Instant) -> Option<CloseReason> {
-        let timeouts = &self.watch.timeouts;
-        let passed = |since, limit| self.watch.deadline(since, limit).is_some_and(|at| at <= now);
+        let timeouts = &self.watch().timeouts;
+        let passed = |since, limit| self.watch().deadline(since, limit).is_some_and(|at| at <= now);
         if passed(self.write_blocked_since.get(), timeouts.write) {
             Some(CloseReason::new(CloseCode::Policy, "not reading"))
         } else if passed(self.message_being_read(), timeouts.message) {
@@ -340,19 +348,19 @@ impl Client {
         if self.eviction.get().is_some() {
             return None;
         }
-        let timeouts = &self.watch.timeouts;
+        let timeouts = &self.watch().timeouts;
         let deadlines = [
             self.ping_due(),
-            self.watch.deadline(Some(self.last_seen.get()), timeouts.idle),
-            self.watch.deadline(self.write_blocked_since.get(), timeouts.write),
-            self.watch.deadline(self.message_being_read(), timeouts.message),
+            self.watch().deadline(Some(self.last_seen.get()), timeouts.idle),
+            self.watch().deadline(self.write_blocked_since.get(), timeouts.write),
+            self.watch().deadline(self.message_being_read(), timeouts.message),
         ];
         deadlines.into_iter().flatten().min()
     }
 
     /// Lets every running deadline start again.
     pub(super) fn refresh(&self, now: Instant) {
-        let now = self.watch.moment(now);
+        let now = self.watch().moment(now);
         self.last_seen.set(now);
         for since in [&self.write_blocked_since, &self.message_started] {
             since.set(since.get().map(|_| now));
@@ -368,12 +376,12 @@ impl Client {
     /// Sweeps are some time apart: the one that finds the idle timeout over may be the first since the
     /// Ping was due.
     fn was_asked(&self) -> bool {
-        self.watch.timeouts.ping_every.is_none() || self.last_ping.get() > self.last_seen.get()
+        self.watch().timeouts.ping_every.is_none() || self.last_ping.get() > self.last_seen.get()
     }
 
     fn ping_due(&self) -> Option<Instant> {
         let last = self.last_seen.get().max(self.last_ping.get());
-        self.watch.deadline(Some(last), self.watch.timeouts.ping_every)
+        self.watch().deadline(Some(last), self.watch().timeouts.ping_every)
     }
 
     /// Says whether it is the first.
@@ -385,9 +393,13 @@ impl Client {
         is_first
     }
 
+    fn watch(&self) -> &Watch {
+        self.hub.watch()
+    }
+
     fn set_alarm(&self, since: Option<Moment>, limit: Option<Duration>) {
-        if let Some(due) = self.watch.deadline(since, limit) {
-            self.watch.alarm.set_at_latest(due);
+        if let Some(due) = self.watch().deadline(since, limit) {
+            self.watch().alarm.set_at_latest(due);
         }
     }
 }
@@ -398,23 +410,7 @@ fn add(count: &Cell<u32>, more: u32) {
 
 /// A time in nanoseconds since the hub was opened: half as large as an `Instant`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(NonZeroU64);
-
-impl Moment {
-    /// So much later.
-    pub(crate) fn after(self, duration: Duration) -> Self {
-        // In 64 bits they last for 584 years.
-        let seconds = duration.as_secs().saturating_mul(1_000_000_000);
-        Self(self.0.saturating_add(seconds).saturating_add(duration.subsec_nanos().into()))
-    }
-}
-
-impl Default for Moment {
-    /// When the hub was opened.
-    fn default() -> Self {
-        Self(NonZeroU64::MIN)
-    }
-}
+struct Moment(NonZeroU64);
 
 /// What the sweep goes by: since when, how long, and when it is due; and where clients are counted.
 pub(crate) struct Watch {
@@ -430,7 +426,10 @@ impl Watch {
     }
 
     fn moment(&self, at: Instant) -> Moment {
-        Moment::default().after(at.saturating_duration_since(self.opened))
+        let passed = at.saturating_duration_since(self.opened);
+        // In 64 bits they last for 584 years.
+        let nanoseconds = passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos());
+        Moment(NonZeroU64::MIN.saturating_add(nanoseconds))
     }
 
     /// How long before `now` that was.

@@ -28,7 +28,7 @@ pub struct HubHandle(Rc<Way>);
 /// One for all handles, since every client has one.
 struct Way {
     inbox: Sender<Command>,
-    watch: Rc<Watch>,
+    watch: Watch,
 }
 
 /// What the hub can be told and asked. A `Reply` is where the answer goes.
@@ -64,10 +64,10 @@ pub(crate) fn open(timeouts: Timeouts, limits: Topics, tally: Rc<Tally>) -> (Hub
     let (inbox, commands) = async_channel::bounded(INBOX_COMMANDS);
     // Whoever is behind no further than this has lost nothing.
     let publishes_per_turn = (limits.log_messages / 2).clamp(1, PUBLISHES_PER_TURN);
-    let hub = Hub::new(timeouts, limits, tally);
-    let way = Way { inbox, watch: hub.watch.clone() };
+    let handle = HubHandle(Rc::new(Way { inbox, watch: Watch::new(timeouts, tally) }));
+    let hub = Hub::new(handle.clone(), limits);
     let task = HubTask { hub, commands, waiting: Vec::new(), publishes_per_turn };
-    (HubHandle(Rc::new(way)), task)
+    (handle, task)
 }
 
 /// The hub and its inbox.
@@ -80,7 +80,7 @@ pub(crate) struct HubTask {
 }
 
 impl HubTask {
-    /// Applies commands one after another until no handle is left.
+    /// Applies commands one after another, for ever.
     pub(crate) async fn run(mut self) {
         let mut published = 0;
         while let Ok(command) = self.commands.recv().await {
@@ -106,7 +106,7 @@ impl HubTask {
             Command::Publish(name, publication, source, reply) => {
                 let published = publish(hub, &name, publication).await.inspect_err(warn);
                 if published.is_ok() && !name.is_internal() {
-                    hub.watch.tally.publish(source);
+                    hub.handle.watch().tally.publish(source);
                 }
                 if let Some(reply) = reply {
                     reply.send(published);
@@ -200,7 +200,17 @@ impl HubHandle {
         topic: &TopicName,
         message: impl Into<Message>,
     ) -> Result<Published, PublishError> {
-        self.publish_frame(topic, Frame::message(&message.into()), None, Source::Service).await
+        self.publish_from(topic, message.into(), Source::Service).await
+    }
+
+    /// The same, of a message from `source`.
+    pub(crate) async fn publish_from(
+        &self,
+        topic: &TopicName,
+        message: Message,
+        source: Source,
+    ) -> Result<Published, PublishError> {
+        self.publish_frame(topic, Frame::message(&message), None, source).await
     }
 
     /// The same, of an encoded message from `source`, whose payload's media type may be known.
@@ -377,6 +387,11 @@ impl HubHandle {
         &self.0.watch.alarm
     }
 
+    /// What the sweep goes by.
+    pub(super) fn watch(&self) -> &Watch {
+        &self.0.watch
+    }
+
     /// Takes a client in; it is a member until its [`Membership`] is dropped.
     pub(crate) async fn join(
         &self,
@@ -386,7 +401,7 @@ impl HubHandle {
     ) -> Result<Membership, PublishError> {
         let joining = Box::new(Joining { newcomer, topic, now });
         let subscription = self.ask(|reply| Command::Join(joining, reply)).await??;
-        Ok(Membership { hub: self.clone(), subscription })
+        Ok(Membership { subscription })
     }
 
     pub(crate) async fn sweep(&self, now: Instant) -> Result<(), HubGone> {
@@ -411,7 +426,6 @@ impl HubHandle {
 
 /// That a client is in the hub; dropping it, however the session ends, takes the client out.
 pub(crate) struct Membership {
-    pub(crate) hub: HubHandle,
     pub(crate) subscription: Subscription,
 }
 
@@ -424,9 +438,10 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        if self.hub.0.inbox.try_send(Command::Leave(self.client().id())).is_err() {
+        let (hub, id) = (&self.client().hub, self.client().id());
+        if hub.0.inbox.try_send(Command::Leave(id)).is_err() {
             // The inbox is full: a sweep finds that nobody shares the client's record any more.
-            self.hub.alarm().set_at_latest(Instant::now());
+            hub.alarm().set_at_latest(Instant::now());
         }
     }
 }

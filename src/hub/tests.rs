@@ -1,6 +1,6 @@
 use std::time::SystemTime;
 
-use crate::net::Peer;
+use crate::config::Timeouts;
 use crate::ws::frame::{CloseCode, Message};
 
 use super::*;
@@ -17,7 +17,12 @@ fn hub() -> Hub {
 }
 
 fn hub_with(limits: Topics) -> Hub {
-    Hub::new(Timeouts::default(), limits, Rc::default())
+    hub_by(Timeouts::default(), limits)
+}
+
+/// A hub whose inbox nobody reads.
+fn hub_by(timeouts: Timeouts, limits: Topics) -> Hub {
+    Hub::new(open(timeouts, limits.clone(), Rc::default()).0, limits)
 }
 
 fn name(name: &str) -> TopicName {
@@ -29,8 +34,7 @@ fn correlation(id: &str) -> CorrelationId {
 }
 
 pub(super) fn newcomer(id: &str) -> Newcomer {
-    let correlation = correlation(id);
-    Newcomer { correlation, peer: Peer::Unix, kind: ClientKind::WebSocket, path: None }
+    Newcomer::local(correlation(id))
 }
 
 /// A client that hears what is published to `topic` from now on.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where a server listens: `http://HOST:PORT` or `unix:PATH`.
+/// Where a server listens: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
 ///
 /// The host `localhost` means both loopback addresses; any other name is resolved when the server
 /// starts. Port 0 is a free port of the kernel's choice.
@@ -17,6 +17,13 @@ pub enum ListenUrl {
         /// A name, an IPv4 address, or an IPv6 address without its brackets.
         host: String,
         /// The port; 80 where the URL has none.
+        port: u16,
+    },
+    /// A TCP port of a host, where TLS is spoken.
+    Https {
+        /// As for plain HTTP.
+        host: String,
+        /// The port; 443 where the URL has none.
         port: u16,
     },
     /// A Unix socket in the file system.
@@ -31,11 +38,23 @@ impl ListenUrl {
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match self {
             Self::Unix(_) => Ok(Vec::new()),
-            Self::Http { host, port } if host.eq_ignore_ascii_case("localhost") => {
+            Self::Http { host, port } | Self::Https { host, port }
+                if host.eq_ignore_ascii_case("localhost") =>
+            {
                 let loopbacks = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
                 Ok(loopbacks.map(|address| SocketAddr::new(address, *port)).to_vec())
             }
-            Self::Http { host, port } => Ok((host.as_str(), *port).to_socket_addrs()?.collect()),
+            Self::Http { host, port } | Self::Https { host, port } => {
+                Ok((host.as_str(), *port).to_socket_addrs()?.collect())
+            }
+        }
+    }
+
+    /// The host whose name its certificate must have; none where no TLS is spoken.
+    pub fn tls_host(&self) -> Option<&str> {
+        match self {
+            Self::Https { host, .. } => Some(host),
+            Self::Http { .. } | Self::Unix(_) => None,
         }
     }
 
@@ -43,6 +62,7 @@ impl ListenUrl {
     pub(super) fn with_port(&self, bound: u16) -> Self {
         match self {
             Self::Http { host, .. } => Self::Http { host: host.clone(), port: bound },
+            Self::Https { host, .. } => Self::Https { host: host.clone(), port: bound },
             Self::Unix(path) => Self::Unix(path.clone()),
         }
     }
@@ -59,35 +79,43 @@ impl FromStr for ListenUrl {
             }
             return Ok(Self::Unix(path.into()));
         }
-        let Some(authority) = text.strip_prefix("http://") else {
-            return Err(bad("http://HOST:PORT or unix:PATH"));
-        };
+        let (authority, is_tls) =
+            match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+                (Some(authority), _) => (authority, false),
+                (_, Some(authority)) => (authority, true),
+                _ => return Err(bad("http://HOST:PORT, https://HOST:PORT or unix:PATH")),
+            };
         let authority = authority.strip_suffix('/').unwrap_or(authority);
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => {
                 (host, port.parse().map_err(|_| bad("a port from 0 to 65535"))?)
             }
-            _ => (authority, 80),
+            _ => (authority, if is_tls { 443 } else { 80 }),
         };
         let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Some(bare) if bare.parse::<Ipv6Addr>().is_ok() => bare,
             Some(_) => return Err(bad("an IPv6 address in the brackets")),
-            None if host.is_empty() => return Err(bad("a host name or address after http://")),
+            None if host.is_empty() => return Err(bad("a host name or address after the slashes")),
             None if host.contains([':', '/', '@', '?', '#']) => {
                 return Err(bad("http://HOST:PORT without path or user, IPv6 in brackets"));
             }
             None => host,
         };
-        Ok(Self::Http { host: host.to_owned(), port })
+        let host = host.to_owned();
+        Ok(if is_tls { Self::Https { host, port } } else { Self::Http { host, port } })
     }
 }
 
 impl fmt::Display for ListenUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http { host, port } if host.contains(':') => write!(f, "http://[{host}]:{port}"),
-            Self::Http { host, port } => write!(f, "http://{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        let (scheme, host, port) = match self {
+            Self::Http { host, port } => ("http", host, port),
+            Self::Https { host, port } => ("https", host, port),
+            Self::Unix(path) => return write!(f, "unix:{}", path.display()),
+        };
+        match host.contains(':') {
+            true => write!(f, "{scheme}://[{host}]:{port}"),
+            false => write!(f, "{scheme}://{host}:{port}"),
         }
     }
 }
@@ -107,10 +135,21 @@ impl fmt::Display for AddressError {
 
 impl std::error::Error for AddressError {}
 
+/// From where a listener can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// From this host, over a Unix socket.
+    Unix,
+    /// From this host, over its loopback interface.
+    Loopback,
+    /// From other hosts, too.
+    Network,
+}
+
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// A TCP peer.
+    /// A TCP peer; its port is 0 if only a proxy knows it.
     Ip(SocketAddr),
     /// Somebody on this host, over a Unix socket.
     Unix,
@@ -132,6 +171,7 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Ip(address) if address.port() == 0 => address.ip().fmt(f),
             Self::Ip(address) => address.fmt(f),
             Self::Unix => f.write_str("unix"),
         }
@@ -151,6 +191,9 @@ mod tests {
             ("http://pi", "http://pi:80"),
             ("http://[::1]:9", "http://[::1]:9"),
             ("http://[::1]", "http://[::1]:80"),
+            ("https://localhost:8443/", "https://localhost:8443"),
+            ("https://pi", "https://pi:443"),
+            ("https://[::1]", "https://[::1]:443"),
             ("unix:/run/falconet.sock", "unix:/run/falconet.sock"),
         ] {
             assert_eq!(text.parse::<ListenUrl>().unwrap().to_string(), written);
@@ -163,8 +206,10 @@ mod tests {
             "",
             "8080",
             "localhost:8080",
-            "https://localhost:1",
+            "https:/localhost:1",
             "http://",
+            "https://",
+            "https://u@a:1",
             "http://:80",
             "http://a:b",
             "http://a:65536",

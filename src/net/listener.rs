@@ -6,7 +6,7 @@ use std::fs;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -16,22 +16,26 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, sockopt};
 
-use super::address::{ListenUrl, Peer};
+use super::address::{ListenUrl, Peer, Reach};
 use super::reactor::{Direction, Reactor, Registration, Timer};
-use super::transport::{Transport, open_stream};
+use super::socket::open_stream;
+use super::tls::Acceptor;
+use super::transport::Transport;
 
 /// A bound socket. Dropping it closes it, and removes a Unix socket's file if it is still its own.
 pub struct Listener {
-    source: Registration,
     // Before the descriptor, which keeps another file from getting this one's inode.
     _file: Option<SocketFile>,
-    fd: OwnedFd,
+    source: Registration<OwnedFd>,
     spare: RefCell<Option<OwnedFd>>,
+    reach: Reach,
+    tls: Option<Rc<Acceptor>>,
 }
 
 impl Listener {
     /// Binds every address `url` stands for: two for `localhost`, one for most others. Returns them
-    /// with the URL as bound, whose port is never 0. A stale Unix socket file is removed first.
+    /// with the URL as bound, whose port is never 0. A stale Unix socket file is removed first. With
+    /// `tls`, peers are expected to speak it.
     ///
     /// # Errors
     /// [`BindError`], when any of them can't be bound; but a loopback address this host does not have
@@ -39,6 +43,7 @@ impl Listener {
     pub fn bind(
         reactor: &Rc<Reactor>,
         url: &ListenUrl,
+        tls: Option<&Rc<Acceptor>>,
     ) -> Result<(Vec<Self>, ListenUrl), BindError> {
         let bind_error = |source| BindError { url: url.clone(), source };
         if let ListenUrl::Unix(path) = url {
@@ -50,7 +55,12 @@ impl Listener {
         loop {
             attempts_left -= 1;
             match Self::bind_all(reactor, &addresses) {
-                Ok((listeners, port)) => return Ok((listeners, url.with_port(port))),
+                Ok((mut listeners, port)) => {
+                    for listener in &mut listeners {
+                        listener.tls = tls.cloned();
+                    }
+                    return Ok((listeners, url.with_port(port)));
+                }
                 // The port the kernel chose for the first address was taken on the second.
                 Err(error)
                     if error.kind() == io::ErrorKind::AddrInUse
@@ -95,7 +105,11 @@ impl Listener {
         rustix::net::bind(&fd, &address)?;
         rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
         let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
-        Ok((Self::new(reactor, fd, None)?, bound.port()))
+        let reach = match bound.ip().to_canonical().is_loopback() {
+            true => Reach::Loopback,
+            false => Reach::Network,
+        };
+        Ok((Self::new(reactor, fd, None, reach)?, bound.port()))
     }
 
     fn bind_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
@@ -105,12 +119,23 @@ impl Listener {
         rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
         let file = SocketFile { path: path.to_owned(), inode: inode_of(path)? };
         rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
-        Self::new(reactor, fd, Some(file))
+        Self::new(reactor, fd, Some(file), Reach::Unix)
     }
 
-    fn new(reactor: &Rc<Reactor>, fd: OwnedFd, file: Option<SocketFile>) -> io::Result<Self> {
-        let source = reactor.register(fd.as_fd())?;
-        Ok(Self { source, _file: file, fd, spare: RefCell::new(Some(open_spare()?)) })
+    fn new(
+        reactor: &Rc<Reactor>,
+        fd: OwnedFd,
+        file: Option<SocketFile>,
+        reach: Reach,
+    ) -> io::Result<Self> {
+        let source = reactor.register(fd)?;
+        let spare = RefCell::new(Some(open_spare()?));
+        Ok(Self { _file: file, source, spare, reach, tls: None })
+    }
+
+    /// From where it can be reached.
+    pub fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// Waits for the next peer. What goes wrong with one peer is not the listener's matter; when
@@ -140,10 +165,16 @@ impl Listener {
 
     fn try_accept(&self) -> Result<(Transport, Peer), Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (fd, address) = rustix::net::acceptfrom_with(&self.fd, flags)?;
+        let (fd, address) = rustix::net::acceptfrom_with(self.source.fd(), flags)?;
         let peer = peer_of(address);
-        let transport = Transport::new(self.source.reactor(), fd)
-            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+        let transport = Transport::new(self.source.reactor(), fd).and_then(|mut transport| {
+            if let Some(tls) = &self.tls {
+                transport.expect_tls(tls)?;
+            }
+            Ok(transport)
+        });
+        let transport =
+            transport.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
         Ok((transport, peer))
     }
 
@@ -152,7 +183,7 @@ impl Listener {
     fn turn_one_away(&self) {
         let mut spare = self.spare.borrow_mut();
         if spare.take().is_some() {
-            drop(rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC));
+            drop(rustix::net::accept_with(self.source.fd(), SocketFlags::CLOEXEC));
         }
         *spare = open_spare().ok();
     }

@@ -4,12 +4,15 @@ mod address;
 mod listener;
 mod meter;
 mod reactor;
+mod socket;
+mod tls;
 mod transport;
 mod watched;
 
-pub use address::{AddressError, ListenUrl, Peer};
+pub use address::{AddressError, ListenUrl, Peer, Reach};
 pub use listener::{BindError, Listener};
 pub(crate) use meter::Meter;
 pub use reactor::{Reactor, Sleep, Timer};
+pub use tls::{Acceptor, Connector, TlsError, Trust, built_in as tls_built_in};
 pub use transport::Transport;
 pub use watched::Watched;

@@ -1,25 +1,25 @@
-//! The byte stream of one connection.
+//! The byte stream of one connection, plain or TLS.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
-};
+use super::reactor::{Reactor, Timer};
+use super::socket::Socket;
+use super::tls::{Acceptor, Connector, Session};
 
-use super::reactor::{Direction, Reactor, Registration, Timer};
-
-/// A connected stream socket, TCP or Unix, that waits on the [`Reactor`].
+/// A connected stream socket, TCP or Unix, that waits on the [`Reactor`]; with TLS over it, if it came
+/// by an `https://` listener or was [secured](Self::secure).
 pub struct Transport {
-    source: Registration,
-    fd: OwnedFd,
+    socket: Socket,
+    // Boxed: a plain connection pays a pointer for it.
+    tls: Option<Box<RefCell<Session>>>,
 }
 
 impl Transport {
@@ -28,7 +28,7 @@ impl Transport {
     /// # Errors
     /// What the kernel says when it will not watch the socket.
     pub fn new(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { source: reactor.register(fd.as_fd())?, fd })
+        Ok(Self { socket: Socket::new(reactor, fd)?, tls: None })
     }
 
     /// Connects to a TCP address.
@@ -39,10 +39,7 @@ impl Transport {
     /// # Cancel safety
     /// Dropped early, the attempt is given up.
     pub async fn connect_tcp(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<Self> {
-        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let fd = open_stream(family)?;
-        sockopt::set_tcp_nodelay(&fd, true)?;
-        Self::finish_connect(reactor, rustix::net::connect(&fd, &address), fd).await
+        Ok(Self { socket: Socket::connect_tcp(reactor, address).await?, tls: None })
     }
 
     /// Connects to a Unix socket.
@@ -53,95 +50,123 @@ impl Transport {
     /// # Cancel safety
     /// Dropped early, the attempt is given up.
     pub async fn connect_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
-        let fd = open_stream(AddressFamily::UNIX)?;
-        let address = SocketAddrUnix::new(path)?;
-        Self::finish_connect(reactor, rustix::net::connect(&fd, &address), fd).await
+        Ok(Self { socket: Socket::connect_unix(reactor, path).await?, tls: None })
     }
 
-    async fn finish_connect(
-        reactor: &Rc<Reactor>,
-        started: Result<(), Errno>,
-        fd: OwnedFd,
-    ) -> io::Result<Self> {
-        if let Err(error) = started
-            && error != Errno::INPROGRESS
-        {
-            return Err(error.into());
-        }
-        let transport = Self::new(reactor, fd)?;
-        transport.source.blocked(Direction::Write);
-        poll_fn(|cx| transport.source.poll_ready(Direction::Write, cx)).await;
-        sockopt::socket_error(&transport.fd)??;
-        Ok(transport)
+    /// Speaks TLS with the server `host` from here on, once it has shown a certificate that
+    /// `connector` trusts.
+    ///
+    /// # Errors
+    /// Of the kind [`InvalidData`](io::ErrorKind::InvalidData) if the server can't be trusted or does
+    /// not speak TLS; else what the socket fails with.
+    ///
+    /// # Cancel safety
+    /// Dropped early, the connection is given up.
+    pub async fn secure(mut self, connector: &Connector, host: &str) -> io::Result<Self> {
+        let mut session = connector.session(host)?;
+        poll_fn(|cx| session.poll_open(&self.socket, cx)).await?;
+        self.tls = Some(Box::new(RefCell::new(session)));
+        Ok(self)
+    }
+
+    /// Expects the peer to begin with a TLS handshake, which is done while reading.
+    pub(super) fn expect_tls(&mut self, acceptor: &Acceptor) -> io::Result<()> {
+        let session = acceptor.session(self.socket.reactor().now())?;
+        self.tls = Some(Box::new(RefCell::new(session)));
+        Ok(())
+    }
+
+    /// Whether what is sent and received is encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Whether the peer began in plain HTTP where TLS is spoken. What is sent to it goes out plain,
+    /// so that it can be told.
+    pub fn met_plain_http(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.borrow().met_plain_http())
     }
 
     /// Is ready when reading is worth a try.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.source.poll_ready(Direction::Read, cx)
+        match &self.tls {
+            Some(session) if session.borrow().is_readable_at_once() => Poll::Ready(()),
+            _ => self.socket.poll_readable(cx),
+        }
     }
 
     /// Reads into `buffer`; 0 is the end of the stream.
     ///
     /// # Errors
-    /// What the socket fails with; it is over then.
+    /// What the socket fails with, or TLS; it is over then.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let room = buffer.len();
-        self.poll_io(Direction::Read, room, cx, || {
-            rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count)
-        })
+        let Some(session) = &self.tls else { return self.socket.poll_recv(cx, buffer) };
+        let mut session = session.borrow_mut();
+        let plaintext = ready!(session.poll_plaintext(&self.socket, cx))?;
+        let count = plaintext.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&plaintext[..count]);
+        session.forget_plaintext(count);
+        Poll::Ready(Ok(count))
     }
 
     /// Reads into a buffer shared by all transports, and has `take` take out what came; nothing is the
     /// end of the stream.
     ///
     /// # Errors
-    /// What the socket fails with; it is over then.
+    /// What the socket fails with, or TLS; it is over then.
     pub fn poll_recv_with<R>(
         &self,
         cx: &mut Context<'_>,
         take: impl FnOnce(&[u8]) -> R,
     ) -> Poll<io::Result<R>> {
-        let mut received = self.source.reactor().received();
-        ready!(self.poll_recv_more(cx, &mut received))?;
+        if let Some(session) = &self.tls {
+            return session.borrow_mut().poll_recv_with(&self.socket, cx, take);
+        }
+        let mut received = self.socket.received();
+        ready!(self.socket.poll_recv_more(cx, &mut received))?;
         Poll::Ready(Ok(take(&received)))
     }
 
     /// Reads into what `buffer` has room for beyond its length; 0 is the end of the stream.
     ///
     /// # Errors
-    /// What the socket fails with; it is over then.
+    /// What the socket fails with, or TLS; it is over then.
     pub fn poll_recv_more(
         &self,
         cx: &mut Context<'_>,
         buffer: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
-        let room = buffer.capacity() - buffer.len();
-        self.poll_io(Direction::Read, room, cx, || {
-            let space = rustix::buffer::spare_capacity(buffer);
-            rustix::net::recv(&self.fd, space, RecvFlags::empty()).map(|(count, _)| count)
-        })
+        let Some(session) = &self.tls else { return self.socket.poll_recv_more(cx, buffer) };
+        let mut session = session.borrow_mut();
+        let plaintext = ready!(session.poll_plaintext(&self.socket, cx))?;
+        let count = plaintext.len().min(buffer.capacity() - buffer.len());
+        buffer.extend_from_slice(&plaintext[..count]);
+        session.forget_plaintext(count);
+        Poll::Ready(Ok(count))
     }
 
-    /// Writes some bytes of `slices`, in one system call.
+    /// Writes some bytes of `slices`, in one system call. What is not reported as written must be the
+    /// first that is offered again: TLS may have encrypted it already.
     ///
     /// # Errors
-    /// What the socket fails with; it is over then.
+    /// What the socket fails with, or TLS; it is over then.
     pub fn poll_send(
         &self,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let total = slices.iter().map(|slice| slice.len()).sum();
-        self.poll_io(Direction::Write, total, cx, || match slices {
-            [slice] => rustix::net::send(&self.fd, slice, SendFlags::NOSIGNAL),
-            slices => rustix::io::writev(&self.fd, slices),
-        })
+        match &self.tls {
+            Some(session) => session.borrow_mut().poll_send(&self.socket, cx, slices),
+            None => self.socket.poll_send(cx, slices),
+        }
     }
 
     /// Tells the peer that nothing more will come.
     pub fn shut_down(&self) {
-        // It can fail only when the connection is over already.
-        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+        if let Some(session) = &self.tls {
+            session.borrow_mut().say_goodbye(&self.socket);
+        }
+        self.socket.shut_down();
     }
 
     /// Tells the peer that nothing more will come, and reads and forgets what it still sends, for
@@ -155,7 +180,9 @@ impl Transport {
         let mut left = LINGER_BYTES;
         let reading = poll_fn(|cx| {
             while left > 0 {
-                match ready!(self.poll_recv_with(cx, <[u8]>::len)) {
+                // As it comes: nobody wants to know what it means.
+                let mut received = self.socket.received();
+                match ready!(self.socket.poll_recv_more(cx, &mut received)) {
                     Ok(0) | Err(_) => break,
                     Ok(count) => left = left.saturating_sub(count),
                 }
@@ -168,43 +195,17 @@ impl Transport {
 
     /// The deadlines of the reactor this waits on.
     pub fn timer(&self) -> Timer {
-        Timer::new(self.source.reactor())
-    }
-
-    /// Tries `attempt` when the socket is ready, and keeps the readiness true to what it met.
-    fn poll_io(
-        &self,
-        direction: Direction,
-        wanted: usize,
-        cx: &mut Context<'_>,
-        mut attempt: impl FnMut() -> Result<usize, Errno>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.source.poll_ready(direction, cx));
-            match attempt() {
-                Err(Errno::WOULDBLOCK) => self.source.blocked(direction),
-                Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
-                Ok(count) => {
-                    let meter = self.source.reactor().meter();
-                    match direction {
-                        Direction::Read => meter.received_bytes.add(count as u64),
-                        Direction::Write => meter.sent_bytes.add(count as u64),
-                    }
-                    if count < wanted {
-                        self.source.fell_short(direction);
-                    }
-                    return Poll::Ready(Ok(count));
-                }
-            }
-        }
+        Timer::new(self.socket.reactor())
     }
 }
 
-/// Opens a non-blocking stream socket that no child process inherits.
-pub(super) fn open_stream(family: AddressFamily) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+impl Drop for Transport {
+    fn drop(&mut self) {
+        // A peer that TLS has not told so takes the end for an attack (RFC 8446 §6.1).
+        if let Some(session) = &self.tls {
+            session.borrow_mut().say_goodbye(&self.socket);
+        }
+    }
 }
 
 /// How much of what the peer still sends is read after our last words.

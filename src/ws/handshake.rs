@@ -7,11 +7,21 @@ use base64ct::{Base64, Encoding};
 use crate::http::{RequestHead, Response};
 use crate::hub::CorrelationId;
 
-/// What accepts a request to speak WebSocket: the value of Sec-WebSocket-Accept.
+/// What accepts a request to speak WebSocket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Acceptance {
+    /// The value of Sec-WebSocket-Accept.
+    value: String,
+    /// Whether the client offers our subprotocol. It has to be selected if a browser is to go on: it may
+    /// have offered it only to bring a token beside it.
+    selects_protocol: bool,
+}
+
+/// Judges a request to speak WebSocket.
 ///
 /// # Errors
 /// [`HandshakeError`], for the first thing that is wrong.
-pub(crate) fn accept(head: &RequestHead<'_>) -> Result<String, HandshakeError> {
+pub(crate) fn accept(head: &RequestHead<'_>) -> Result<Acceptance, HandshakeError> {
     if head.method() != "GET" {
         return Err(HandshakeError::NotGet);
     }
@@ -26,16 +36,25 @@ pub(crate) fn accept(head: &RequestHead<'_>) -> Result<String, HandshakeError> {
     }
     let key = head.single("sec-websocket-key").filter(|key| is_key(key));
     let key = key.ok_or(HandshakeError::BadKey)?;
-    Ok(accept_value(key))
+    let offers =
+        head.values("sec-websocket-protocol").flat_map(|value| value.split(|b| *b == b','));
+    let selects_protocol = offers.map(<[u8]>::trim_ascii).any(|offer| offer == PROTOCOL.as_bytes());
+    Ok(Acceptance { value: accept_value(key), selects_protocol })
 }
 
 /// The response that accepts, and tells the ids by which the log knows the client and its request.
-pub(crate) fn response(accept: &str, client_id: &CorrelationId, request_id: &str) -> String {
+pub(crate) fn response(accept: &Acceptance, client_id: &CorrelationId, request_id: &str) -> String {
+    let Acceptance { value, selects_protocol } = accept;
+    let selected = match selects_protocol {
+        true => format!("Sec-WebSocket-Protocol: {PROTOCOL}\r\n"),
+        false => String::new(),
+    };
     format!(
         "HTTP/1.1 101 Switching Protocols\r\n\
          Upgrade: websocket\r\n\
          Connection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\
+         Sec-WebSocket-Accept: {value}\r\n\
+         {selected}\
          X-Client-Id: {client_id}\r\n\
          X-Request-Id: {request_id}\r\n\r\n"
     )
@@ -104,6 +123,8 @@ impl fmt::Display for HandshakeError {
 
 impl std::error::Error for HandshakeError {}
 
+/// The one subprotocol there is: messages as they are.
+const PROTOCOL: &str = "falconet";
 /// RFC 6455 §1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 

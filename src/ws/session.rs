@@ -11,6 +11,7 @@ use std::time::Instant;
 use futures_lite::future;
 use pin_project_lite::pin_project;
 
+use crate::access::Seat;
 use crate::config::SlowConsumer;
 use crate::hub::{Client, ClientId, CorrelationId, Delivery, Eviction, HubHandle, Membership};
 use crate::net::{Peer, Timer, Transport};
@@ -31,6 +32,7 @@ pub struct Session {
 struct State {
     outlet: Outlet,
     commons: Rc<Commons>,
+    seat: Seat,
     talk: RefCell<Talk>,
 }
 
@@ -108,12 +110,13 @@ impl Session {
     pub(crate) fn begin(
         transport: Transport,
         early: Vec<u8>,
+        seat: Seat,
         membership: Membership,
         commons: Rc<Commons>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership);
         let talk = RefCell::new(Talk { socket: Socket::new(early), end: None });
-        Self { state: Rc::new(State { outlet, commons, talk }) }
+        Self { state: Rc::new(State { outlet, commons, seat, talk }) }
     }
 
     /// Has `serve` serve this session, logs how it ends, and whenever it waits for anything sends what it
@@ -132,6 +135,7 @@ impl Session {
     /// No message is lost: one is taken only when it is returned. But this also ends a session that
     /// must end; dropped meanwhile, it waits no longer for the client's answer to our Close.
     // No `async fn`, whose future would have room for the message beside the end.
+    #[allow(clippy::should_implement_trait, reason = "it is awaited")]
     pub fn next(&mut self) -> impl Future<Output = Option<Message>> + use<'_> {
         let state = &*self.state;
         let mut finishing: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
@@ -193,12 +197,12 @@ impl Session {
 
     /// Who the client is on the network.
     pub fn peer(&self) -> Peer {
-        self.state.client().peer
+        self.state.seat.client()
     }
 
     /// The hub the client is in.
     pub fn hub(&self) -> &HubHandle {
-        &self.state.outlet.membership().hub
+        &self.state.client().hub
     }
 
     /// The server's timer.
@@ -234,6 +238,15 @@ impl<S: Future<Output = SessionEnd>> Future for Served<S> {
         client.count_close(end.code());
         end.log(client, this.state.outlet.transport().timer().now());
         Poll::Ready(())
+    }
+}
+
+impl Drop for Session {
+    /// Ends the connection for the client, if nothing has before: what serves the session may go on.
+    fn drop(&mut self) {
+        if self.end().is_none() {
+            self.state.outlet.transport().shut_down();
+        }
     }
 }
 
@@ -408,3 +421,6 @@ impl From<Eviction> for Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

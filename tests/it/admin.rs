@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::time::Duration;
 
-use falconet::{Action, Denied, Echo, RequestHead, Server};
+use falconet::{Action, Denied, Echo, Origins, RequestHead, Server};
 use rustix::net::sockopt;
 
 use crate::rig::*;
@@ -159,15 +159,17 @@ fn the_administrator_may_come_over_a_unix_socket() {
 #[test]
 fn every_request_of_the_administrator_is_authorized() {
     let keyed = |head: &RequestHead<'_>, action: Action<'_>| match action {
-        Action::Administer(path) if path != head.path() => Err(Denied::Forbidden),
-        Action::Administer(_) if head.single("x-key") == Some(b"right") => Ok(()),
-        Action::Administer(_) => Err(Denied::Unauthenticated("Key")),
+        Action::Admin(path) if path != head.path() => Err(Denied::Forbidden),
+        Action::Admin(_) if head.single("x-key") == Some(b"right") => Ok(()),
+        Action::Admin(_) => Err(Denied::Unauthenticated("Key")),
         _ => Ok(()),
     };
     let (told, telling) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let url = "http://127.0.0.1:0".parse().unwrap();
-        let server = Server::builder().endpoint("/", Echo).authorize(keyed);
+        let mut origins = Origins::default();
+        origins.add(HERE).unwrap();
+        let server = Server::builder().origins(origins).endpoint("/", Echo).authorize(keyed);
         let server = server.admin("http://127.0.0.1:0".parse().unwrap()).bind([&url]).unwrap();
         told.send((server.admin_url().unwrap().to_string(), server.stopper())).unwrap();
         server.run()

@@ -53,9 +53,14 @@ fn listen_urls_of_one_source_replace_those_of_a_lesser_one() {
 fn what_print_config_prints_is_read_back_the_same() {
     let folder = Folder::new("round-trip");
     let files = format!("--static={}", folder.path.display());
+    let tokens = format!("--token-file={}", folder.write("tokens", "secret\n"));
     let flags = [
         "--listen=http://[::1]:81",
+        "--listen=https://[::1]:444",
         "--listen=unix:/tmp/x y",
+        "--tls-self-signed",
+        "--state-dir=/var/lib/x y",
+        "--tls-timeout=3s",
         "--stdin=garden/temperature",
         "--stdin-separator=nul",
         "--exit-on-eof",
@@ -70,6 +75,9 @@ fn what_print_config_prints_is_read_back_the_same() {
         "--max-message=70000",
         "--max-head=256",
         "--max-connections=1",
+        "--max-per-address=9",
+        "--max-publish-rate=5",
+        "--max-message-rate=7",
         "--max-topics=7",
         "--retain=0",
         "--retain-bytes=1000",
@@ -77,6 +85,13 @@ fn what_print_config_prints_is_read_back_the_same() {
         "--log-bytes=1m",
         "--log-total=3k",
         "--slow-consumer=close",
+        &tokens,
+        "--allow-query-token",
+        "--origin=https://example.org",
+        "--origin=any",
+        "--trust-proxy=10.0.0.0/8",
+        "--trust-proxy=unix",
+        "--proxy-protocol",
         "--reject=drop",
         "--log-level=off",
         "--log-format=json",
@@ -94,7 +109,12 @@ fn what_print_config_prints_is_read_back_the_same() {
 
 #[test]
 fn a_bad_option_is_named_with_its_value_and_what_would_be_right() {
-    let rows: [(&[&str], &[&str]); 12] = [
+    let rows: [(&[&str], &[&str]); 17] = [
+        (&["--origin", "null"], &["--origin", "`null`", "SCHEME://HOST"]),
+        (&["--trust-proxy", "proxy"], &["--trust-proxy", "`proxy`", "10.0.0.0/8"]),
+        (&["--trust-proxy", "10.0.0.0/40"], &["--trust-proxy", "`10.0.0.0/40`", "unix"]),
+        (&["--max-per-address", "-1"], &["--max-per-address", "`-1`", "0 to 4294967295"]),
+        (&["--max-publish-rate", "5k"], &["--max-publish-rate", "`5k`", "0 to 4294967295"]),
         (&["--ping-every", "5"], &["--ping-every", "`5`", "250ms"]),
         (&["--idle-timeout", "soon"], &["--idle-timeout", "`soon`", "25s"]),
         (&["--broadcast-every", "-1s"], &["--broadcast-every", "`-1s`", "25s"]),
@@ -104,9 +124,9 @@ fn a_bad_option_is_named_with_its_value_and_what_would_be_right() {
         (&["--reject", "maybe"], &["--reject", "`maybe`", "respond, drop"]),
         (&["--log-level", "loud"], &["--log-level", "`loud`", "info, debug"]),
         (&["--log-format", "xml"], &["--log-format", "`xml`", "text, logfmt, json"]),
-        (&["--listen", "ftp://a"], &["--listen", "`ftp://a`", "http://HOST:PORT or unix:PATH"]),
+        (&["--listen", "ftp://a"], &["--listen", "`ftp://a`", "https://HOST:PORT or unix:PATH"]),
         (&["--listen", "http://a:99999"], &["--listen", "`http://a:99999`", "0 to 65535"]),
-        (&["--listen", ""], &["--listen", "``", "http://HOST:PORT or unix:PATH"]),
+        (&["--listen", ""], &["--listen", "``", "https://HOST:PORT or unix:PATH"]),
     ];
     for (flags, parts) in rows {
         assert_refused(Falconet::command().args(flags), 2, parts);
@@ -449,19 +469,19 @@ pub fn assert_refused(command: &mut Command, code: i32, parts: &[&str]) {
 }
 
 /// A folder of one test's own, removed when it ends.
-struct Folder {
-    path: PathBuf,
+pub struct Folder {
+    pub path: PathBuf,
 }
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("falconet-{name}-{}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
         Self { path }
     }
 
     /// Writes a file and returns its path.
-    fn write(&self, name: &str, text: &str) -> String {
+    pub fn write(&self, name: &str, text: &str) -> String {
         let path = self.path.join(name);
         std::fs::write(&path, text).unwrap();
         path.into_os_string().into_string().unwrap()

@@ -654,7 +654,7 @@ fn a_server_that_breaks_the_rules_is_told_so() {
 #[test]
 fn wrong_usage_exits_with_2() {
     for (arguments, part) in [
-        (&["wss://localhost/"][..], "not built in"),
+        (&["--insecure", "ws://localhost/"][..], "--insecure: expected a wss://"),
         (&["localhost"], "expected ws://HOST"),
         (&["--ping-every", "soon"], "--ping-every `soon`: expected a time"),
     ] {

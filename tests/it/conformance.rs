@@ -858,7 +858,7 @@ fn c31_the_page_needs_nothing_from_elsewhere() {
         let asset = get(&falconet, path, "");
         assert_eq!(status_of(&asset), 200, "{path}");
         for (name, value) in
-            [("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]
+            [("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "same-origin")]
         {
             assert_eq!(header_of(&asset, name), Some(value), "{path}");
         }

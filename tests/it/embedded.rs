@@ -60,6 +60,35 @@ fn a_panic_in_one_clients_task_leaves_the_other_99_whole() {
 }
 
 #[test]
+fn a_session_dropped_early_ends_its_connection_while_the_endpoint_goes_on() {
+    let (ended, endings) = channel();
+    let server = Embedded::start(|server| {
+        server.endpoint("/", async move |session: Session| {
+            let timer = session.timer();
+            drop(session);
+            // Gone with the server, not before.
+            let _ended = Ended(ended.clone());
+            timer.sleep(None).await;
+            SessionEnd::TransportLost
+        })
+    });
+    let mut client = Client::connect(server.address);
+    assert_eq!(std::io::Read::read(&mut client.stream, &mut [0]).unwrap(), 0, "it is over");
+    assert!(endings.try_recv().is_err(), "the endpoint goes on");
+    server.stop().unwrap().unwrap();
+    endings.recv_timeout(PATIENCE).unwrap();
+}
+
+/// Tells of its drop.
+struct Ended(Sender<()>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+#[test]
 fn a_stale_client_id_reaches_nobody() {
     let server = Embedded::start(|server| {
         let known: Rc<RefCell<Vec<ClientId>>> = Rc::default();

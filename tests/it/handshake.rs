@@ -202,7 +202,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
             "with a query and an origin",
             upgrade(
                 "GET /?a HTTP/1.1",
-                &[HOST, "Origin: http://b", CONNECTION, UPGRADE, VERSION, KEY],
+                &[HOST, "Origin: http://a", CONNECTION, UPGRADE, VERSION, KEY],
             ),
             Upgraded,
         ),
@@ -370,7 +370,14 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("a port alone", host("Host: :80\r\n"), Status(400)),
         ("an open bracket", host("Host: [::1\r\n"), Status(400)),
         ("a bracket in a name", host("Host: a]\r\n"), Status(400)),
-        ("a host with a port", host("Host: a.example:8080\r\n"), Status(200)),
+        ("a host with a port", host("Host: a:8080\r\n"), Status(200)),
+        ("a host that is another", host("Host: a.example:8080\r\n"), Status(403)),
+        ("a page from elsewhere", get("Origin: http://b\r\n"), Status(403)),
+        (
+            "an upgrade by a page from elsewhere",
+            asks(&[HOST, "Origin: http://b", CONNECTION, UPGRADE, VERSION, KEY]),
+            Status(403),
+        ),
         ("an IPv6 host with a port", host("Host: [::1]:8080\r\n"), Status(200)),
         ("chunks", get("Transfer-Encoding: chunked\r\n"), Status(501)),
         (

@@ -9,6 +9,7 @@
     reason = "all of this crate is tests, not only the functions marked so"
 )]
 
+mod access;
 mod admin;
 mod cli;
 mod client;
@@ -16,13 +17,17 @@ mod client_topics;
 mod conformance;
 mod crowd;
 mod embedded;
+mod failfast;
 mod files;
 mod floods;
 mod guarantees;
 mod handshake;
 mod http;
+mod pipelining;
 mod properties;
 mod pulled_plug;
 mod rig;
 mod stdin;
+mod tls;
+mod tls_absent;
 mod topics;

@@ -10,11 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use falconet::{Server, ServerBuilder, Stopper};
+use falconet::{Origins, Server, ServerBuilder, Stopper};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process};
 
 /// How long anything may take that should take no time.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The tests call the server `a`, which it must know: it is on loopback.
+pub const HERE: &str = "http://a";
 
 /// A steady trickle rather than a flood of its own.
 pub const CANARY_PAUSE: Duration = Duration::from_millis(1);
@@ -49,6 +52,7 @@ impl Falconet {
     /// The same, with something for it to read.
     pub fn start_reading(command: &mut Command, stdin: impl Into<Stdio>) -> Self {
         let mut child = command
+            .env("FALCONET_ORIGIN", HERE)
             .stdin(stdin)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -65,7 +69,7 @@ impl Falconet {
         });
         let mut falconet = Self { child, log, seen: Mutex::default(), addresses: Vec::new() };
         let line = falconet.wait_for_line("listening on ");
-        if let Some(rest) = line.split("listening on http://").nth(1) {
+        if let Some(rest) = line.split("://").nth(1) {
             let authority = rest.split('/').next().unwrap_or_default();
             falconet.addresses =
                 authority.replace("localhost", "127.0.0.1").parse().into_iter().collect();
@@ -77,6 +81,7 @@ impl Falconet {
     /// reads for us: where it listens is found in /proc.
     pub fn start_unheard(flags: &[&str], stderr: Stdio) -> Self {
         let child = Self::command()
+            .env("FALCONET_ORIGIN", HERE)
             .args(["--listen", "http://127.0.0.1:0"])
             .args(flags)
             .stdin(Stdio::null())
@@ -212,15 +217,25 @@ pub struct Embedded {
 impl Embedded {
     /// Runs what `compose` makes, on a free port.
     pub fn start(compose: impl FnOnce(ServerBuilder) -> ServerBuilder + Send + 'static) -> Self {
+        Self::start_on("http://127.0.0.1:0", compose)
+    }
+
+    /// Runs what `compose` makes, where `url` says.
+    pub fn start_on(
+        url: &'static str,
+        compose: impl FnOnce(ServerBuilder) -> ServerBuilder + Send + 'static,
+    ) -> Self {
         let (started, starting) = channel();
         let thread = std::thread::spawn(move || {
-            let url = "http://127.0.0.1:0".parse().unwrap();
-            let server = compose(Server::builder()).bind([&url]).unwrap();
+            let url = url.parse().unwrap();
+            let mut origins = Origins::default();
+            origins.add(HERE).unwrap();
+            let server = compose(Server::builder().origins(origins)).bind([&url]).unwrap();
             started.send((server.urls()[0].to_string(), server.stopper())).unwrap();
             server.run()
         });
         let (url, stopper) = starting.recv_timeout(PATIENCE).unwrap();
-        let address = url.trim_start_matches("http://").parse().unwrap();
+        let address = url.split("://").nth(1).unwrap().parse().unwrap();
         Self { address, stopper, thread: Some(thread) }
     }
 
@@ -596,8 +611,8 @@ pub fn masked(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A WebSocket client that sends and reads frame by frame, right or wrong.
-pub struct Client {
-    pub stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    pub stream: S,
 }
 
 impl Client {
@@ -620,7 +635,9 @@ impl Client {
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         (Self { stream }, head)
     }
+}
 
+impl<S: Read + Write> Client<S> {
     /// Sends one masked frame.
     pub fn send(&mut self, fin: bool, opcode: u8, payload: impl AsRef<[u8]>) {
         self.stream.write_all(&masked(fin, opcode, payload.as_ref())).unwrap();
@@ -682,13 +699,17 @@ impl Client {
     pub fn read_to_close(&mut self) -> Option<u16> {
         let mut code = None;
         let deadline = Instant::now() + PATIENCE;
-        while let Ok(frame) = self.try_read() {
+        loop {
             assert!(Instant::now() < deadline, "the stream does not end");
-            if frame.opcode == CLOSE {
-                code = Some(frame.close_code());
+            match self.try_read() {
+                Ok(frame) if frame.opcode == CLOSE => code = Some(frame.close_code()),
+                Ok(_) => {}
+                Err(error) => {
+                    assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "the stream does not end");
+                    return code;
+                }
             }
         }
-        code
     }
 }
 

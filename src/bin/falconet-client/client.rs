@@ -103,7 +103,7 @@ impl Client {
 
     /// Connects and talks.
     async fn attempt(&mut self) -> Ending {
-        let opening = handshake::open(&self.options.url, &self.reactor);
+        let opening = handshake::open(&self.options.url, &self.options.trust, &self.reactor);
         let (transport, early) = match self.interrupts.unless(opening).await {
             None => return Ending::Interrupted,
             Some(Err(refusal)) => return Ending::Refused(refusal),

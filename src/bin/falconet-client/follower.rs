@@ -186,7 +186,7 @@ impl EventStream {
     ) -> Result<Self, Refusal> {
         let fields = [("Accept", EVENT_STREAM), ("Last-Event-ID", last_id)];
         let fields = if last_id.is_empty() { &fields[..1] } else { &fields };
-        let mut connection = HttpConnection::open(&options.url, reactor).await?;
+        let mut connection = HttpConnection::open(&options.url, &options.trust, reactor).await?;
         let response = connection.request("GET", &options.url, fields, b"").await?;
         if response.code != 200 {
             let body = connection.body(&response).await;

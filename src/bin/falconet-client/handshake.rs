@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use base64ct::{Base64, Encoding};
-use falconet::net::{Reactor, Transport};
+use falconet::net::{Reactor, Transport, Trust};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::http::HttpConnection;
@@ -20,6 +20,7 @@ use crate::url::Url;
 /// Dropped early, the attempt is given up.
 pub(crate) async fn open(
     url: &Url,
+    trust: &Trust,
     reactor: &Rc<Reactor>,
 ) -> Result<(Transport, Vec<u8>), Refusal> {
     let mut key = [0; 16];
@@ -32,7 +33,7 @@ pub(crate) async fn open(
         ("Sec-WebSocket-Version", "13"),
         ("Sec-WebSocket-Key", &key),
     ];
-    let mut connection = HttpConnection::open(url, reactor).await?;
+    let mut connection = HttpConnection::open(url, trust, reactor).await?;
     let response = connection.request("GET", url, &fields, b"").await?;
     if response.code != 101 {
         let body = connection.body(&response).await;

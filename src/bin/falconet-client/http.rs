@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use falconet::net::{ListenUrl, Reactor, Timer, Transport};
+use falconet::net::{Connector, ListenUrl, Reactor, Timer, Transport, Trust};
 use futures_lite::future;
 
 use crate::response::{Refusal, Response};
+use crate::screen::escaped;
 use crate::url::Url;
 
 /// A connection for one request after the other.
@@ -21,16 +22,24 @@ pub(crate) struct HttpConnection {
 }
 
 impl HttpConnection {
-    /// Connects to the first address of the server that answers.
+    /// Connects to the first address of the server that answers, and over TLS if the URL says so and
+    /// `trust` allows it.
     ///
     /// # Errors
     /// [`Refusal`], also when an address has not answered within 5 s.
     ///
     /// # Cancel safety
     /// Dropped early, the attempt is given up.
-    pub(crate) async fn open(url: &Url, reactor: &Rc<Reactor>) -> Result<Self, Refusal> {
+    pub(crate) async fn open(
+        url: &Url,
+        trust: &Trust,
+        reactor: &Rc<Reactor>,
+    ) -> Result<Self, Refusal> {
         let timer = Timer::new(reactor);
-        let transport = connect(url, reactor, &timer).await?;
+        let mut transport = connect(url, reactor, &timer).await?;
+        if let Some(host) = url.address.tls_host() {
+            transport = secure(transport, host, url, trust, &timer).await?;
+        }
         Ok(Self { transport, timer, received: Vec::new(), is_request_sent: false })
     }
 
@@ -103,6 +112,26 @@ async fn connect(url: &Url, reactor: &Rc<Reactor>, timer: &Timer) -> Result<Tran
         }
     }
     Err(Refusal::passing(failures.join("; ")))
+}
+
+/// Speaks TLS on a connection.
+async fn secure(
+    transport: Transport,
+    host: &str,
+    url: &Url,
+    trust: &Trust,
+    timer: &Timer,
+) -> Result<Transport, Refusal> {
+    let connector = Connector::new(trust).map_err(|error| Refusal::lasting(error.to_string()))?;
+    let deadline = timer.sleep(Some(CONNECT_TIMEOUT));
+    let secured = timer.until(deadline, transport.secure(&connector, host)).await;
+    secured.unwrap_or_else(timed_out).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => Refusal::lasting(format!(
+            "{url}: {}; --ca FILE says who is trusted, --insecure trusts anybody",
+            escaped(&error.to_string())
+        )),
+        _ => Refusal::passing(format!("{url}: TLS: {error}")),
+    })
 }
 
 fn timed_out<T>() -> io::Result<T> {

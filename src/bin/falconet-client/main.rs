@@ -1,7 +1,7 @@
 //! A console client for WebSocket servers (the article's, and more).
 //!
 //! ```text
-//! falconet-client [OPTION...] [URL]          URL: ws://HOST[:PORT][/PATH] or unix:PATH
+//! falconet-client [OPTION...] [URL]          URL: ws(s)://HOST[:PORT][/PATH] or unix:PATH
 //! printf 'a\nb\n' | falconet-client          prints a and b, and exits with 0
 //! falconet-client pub NAME [MESSAGE|-]       publishes to a topic
 //! falconet-client sub [--sse] NAME           prints what is published to it
@@ -25,6 +25,9 @@
 //! not read does not read the server, which may then give it up. Messages are at most 16 MiB; a longer
 //! line ends the program.
 //!
+//! Over TLS (`wss://`, `https://`) a server must show a certificate that this host trusts, or that `--ca
+//! FILE` vouches for. One that does not is refused for good; `--insecure` lets it pass with a warning.
+//!
 //! SIGINT, SIGTERM and SIGHUP close with 1000, a second one exits at once; the terminal is given back
 //! either way.
 //!
@@ -39,7 +42,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use falconet::net::Reactor;
+use falconet::net::{Reactor, Trust};
 use smol::LocalExecutor;
 
 use crate::client::Client;
@@ -69,11 +72,15 @@ fn main() -> ExitCode {
     match options::parse(std::env::args_os().skip(1)) {
         Ok(Command::Talk(options)) => talk(options),
         Ok(Command::Publish(publication)) => publish(publication),
-        Ok(Command::Subscribe(options)) => converse(None, |reactor, interrupts| {
-            let input = Input::nothing(&reactor);
-            Client::new(options, reactor, input, interrupts).run()
-        }),
+        Ok(Command::Subscribe(options)) => {
+            warn_of(&options.trust);
+            converse(None, |reactor, interrupts| {
+                let input = Input::nothing(&reactor);
+                Client::new(options, reactor, input, interrupts).run()
+            })
+        }
         Ok(Command::Follow(options)) => {
+            warn_of(&options.trust);
             converse(None, |reactor, interrupts| Follower::new(options, reactor, interrupts).run())
         }
         Ok(Command::Help) => say(HELP),
@@ -83,6 +90,7 @@ fn main() -> ExitCode {
 }
 
 fn talk(options: Options) -> ExitCode {
+    warn_of(&options.trust);
     let raw_mode = match RawMode::enter(io::stdin()) {
         Ok(raw_mode) => raw_mode,
         Err(error) => return fail(&format!("can't read the terminal: {error}"), FAILURE),
@@ -113,6 +121,7 @@ fn converse<F: Future<Output = bool>>(
 }
 
 fn publish(publication: Publication) -> ExitCode {
+    warn_of(&publication.trust);
     match run(|reactor| publisher::publish(publication, reactor)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(why)) => fail(&why, FAILURE),
@@ -125,6 +134,14 @@ fn run<T, F: Future<Output = T>>(program: impl FnOnce(Rc<Reactor>) -> F) -> io::
     let reactor = Reactor::new()?;
     let executor = LocalExecutor::new();
     reactor.run(&executor, executor.spawn(program(reactor.clone())))
+}
+
+/// Says so if nobody knows with whom we will talk.
+fn warn_of(trust: &Trust) {
+    if *trust == Trust::Anybody {
+        let warning = "warning: --insecure: anybody could be the server";
+        let _ = writeln!(io::stderr(), "falconet-client: {warning}");
+    }
 }
 
 /// Prints what was asked for; nobody reading it is no failure.

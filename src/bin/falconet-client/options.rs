@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_tungstenite::tungstenite::protocol::Message;
 use falconet::cli::parse_time;
+use falconet::net::Trust;
 use falconet::{TopicName, TopicNameError};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
@@ -35,6 +36,8 @@ pub(crate) enum Command {
 pub(crate) struct Options {
     /// The server. Default `ws://localhost:8080/`.
     pub(crate) url: Url,
+    /// Whom to trust, if the server speaks TLS. Default whom this host trusts.
+    pub(crate) trust: Trust,
     /// What to ask it for after the first connection; `None` is the same again. Default `None`.
     pub(crate) next_target: Option<String>,
     /// Whether a connection that ended otherwise than wished is followed by another. Default true.
@@ -51,6 +54,8 @@ pub(crate) struct Options {
 pub(crate) struct Publication {
     /// The topic on its server.
     pub(crate) url: Url,
+    /// Whom to trust, if it speaks TLS. Default whom this host trusts.
+    pub(crate) trust: Trust,
     /// The message; `None` is each line of stdin.
     pub(crate) message: Option<Message>,
 }
@@ -77,6 +82,8 @@ fn parse_talk(mut parser: Parser) -> Result<Command, UsageError> {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
+            Long("ca") => options.trust = authority(&options.trust, &mut parser)?,
+            Long("insecure") => options.trust = anybody(&options.trust)?,
             Long("no-reconnect") => options.reconnect = false,
             Long("ping-every") => options.ping_every = time("--ping-every", &mut parser)?,
             Long("idle-timeout") => options.idle_timeout = time("--idle-timeout", &mut parser)?,
@@ -87,26 +94,30 @@ fn parse_talk(mut parser: Parser) -> Result<Command, UsageError> {
             other => return Err(other.unexpected().into()),
         }
     }
+    check_trust(&options.trust, &options.url)?;
     options.check_times()?;
     Ok(Command::Talk(options))
 }
 
 fn parse_publication(mut parser: Parser) -> Result<Command, UsageError> {
     let mut url = Url::of_server(DEFAULT_SERVER)?;
-    let (mut topic, mut words) = (None, None);
+    let (mut topic, mut words, mut trust) = (None, None, Trust::default());
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("server") => url = Url::of_server(&parser.value()?.to_string_lossy())?,
+            Long("ca") => trust = authority(&trust, &mut parser)?,
+            Long("insecure") => trust = anybody(&trust)?,
             Value(name) if topic.is_none() => topic = Some(topic_name(&name)?),
             Value(value) if words.is_none() => words = Some(value),
             other => return Err(other.unexpected().into()),
         }
     }
+    check_trust(&trust, &url)?;
     url.target = topic.ok_or_else(no_topic)?.path();
     let words = words.filter(|words| words != "-");
     let message = words.map(|words| message(words.as_encoded_bytes()));
-    Ok(Command::Publish(Publication { url, message }))
+    Ok(Command::Publish(Publication { url, trust, message }))
 }
 
 fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
@@ -116,6 +127,8 @@ fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("server") => options.url = Url::of_server(&parser.value()?.to_string_lossy())?,
+            Long("ca") => options.trust = authority(&options.trust, &mut parser)?,
+            Long("insecure") => options.trust = anybody(&options.trust)?,
             Long("last") => last = Some(count("--last", &mut parser)?),
             Long("sse") => is_sse = true,
             Long("no-reconnect") => options.reconnect = false,
@@ -125,6 +138,7 @@ fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
             other => return Err(other.unexpected().into()),
         }
     }
+    check_trust(&options.trust, &options.url)?;
     let path = topic.ok_or_else(no_topic)?.path();
     let (target, separator) = match is_sse {
         true => (path, '?'),
@@ -147,6 +161,7 @@ impl Options {
     fn new(url: Url) -> Self {
         Self {
             url,
+            trust: Trust::default(),
             next_target: None,
             reconnect: true,
             ping_every: Some(Duration::from_secs(25)),
@@ -161,6 +176,40 @@ impl Options {
                  server is given up before it is asked for a sign of life"
             ))),
             _ => Ok(()),
+        }
+    }
+}
+
+fn authority(trust: &Trust, parser: &mut Parser) -> Result<Trust, UsageError> {
+    let path = parser.value()?.into();
+    match trust {
+        Trust::Anybody => Err(both()),
+        Trust::System | Trust::File(_) => Ok(Trust::File(path)),
+    }
+}
+
+fn anybody(trust: &Trust) -> Result<Trust, UsageError> {
+    match trust {
+        Trust::File(_) => Err(both()),
+        Trust::System | Trust::Anybody => Ok(Trust::Anybody),
+    }
+}
+
+fn both() -> UsageError {
+    UsageError("--insecure trusts anybody: expected either that or --ca".to_owned())
+}
+
+/// Trust is asked for only where TLS is spoken.
+fn check_trust(trust: &Trust, url: &Url) -> Result<(), UsageError> {
+    let option = match trust {
+        Trust::System => return Ok(()),
+        Trust::File(_) => "--ca",
+        Trust::Anybody => "--insecure",
+    };
+    match url.address.tls_host() {
+        Some(_) => Ok(()),
+        None => {
+            Err(UsageError(format!("{option}: expected a wss:// or https:// URL, not `{url}`")))
         }
     }
 }
@@ -227,7 +276,8 @@ Usage: falconet-client [OPTION...] [URL]
        falconet-client pub [--server URL] NAME [MESSAGE|-]
        falconet-client sub [--server URL] [OPTION...] NAME
 
-URL is ws://HOST[:PORT][/PATH] or unix:PATH [default: ws://localhost:8080/].
+URL is ws://HOST[:PORT][/PATH], the same with wss://, or unix:PATH
+[default: ws://localhost:8080/].
 
 In a terminal each keystroke is a message, and so is a paste. ESC closes the
 connection; then R reconnects, and any other key exits. Otherwise each line of
@@ -242,6 +292,9 @@ and all that follow, none lost when the connection is:
   falconet-client sub --sse --last 10 backups
 
 Options:
+  --ca FILE                trust servers that a certificate in FILE (PEM)
+                           vouches for [default: those that this host trusts]
+  --insecure               trust any server, also one that only pretends
   --no-reconnect           do not reconnect when the connection is lost
   --ping-every TIME        how often to send the server a Ping; 0 = never
                            [default: 25s]
@@ -251,7 +304,7 @@ Options:
   -V, --version            print the version, and exit
 
 Options of pub and sub:
-  --server URL             http://HOST[:PORT] or unix:PATH
+  --server URL             http://HOST[:PORT], https://HOST[:PORT] or unix:PATH
                            [default: http://localhost:8080]
 
 Options of sub, besides those above:
@@ -287,6 +340,11 @@ mod tests {
             (&["ws://a", "ws://b"], "unexpected argument"),
             (&["--frobnicate"], "--frobnicate"),
             (&["localhost"], "`localhost` is no server's URL"),
+            (&["--ca", "a.pem", "ws://pi"], "--ca: expected a wss://"),
+            (&["--insecure"], "--insecure: expected a wss://"),
+            (&["--ca", "a.pem", "--insecure", "wss://pi"], "either that or --ca"),
+            (&["pub", "--insecure", "a"], "--insecure: expected a wss://"),
+            (&["sub", "--ca", "a.pem", "a"], "--ca: expected a wss://"),
             (&["pub"], "the NAME of a topic"),
             (&["pub", "a/../b"], "`a/../b` is no topic's name"),
             (&["pub", "--server", "http://pi/x", "a"], "without a path"),

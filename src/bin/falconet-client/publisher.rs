@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use async_tungstenite::tungstenite::protocol::Message;
-use falconet::net::Reactor;
+use falconet::net::{Reactor, Trust};
 
 use crate::http::{HttpConnection, RequestError};
 use crate::input::{Input, Typed};
@@ -17,8 +17,9 @@ use crate::url::Url;
 /// # Errors
 /// Why the server did not accept one, or why there is no more of stdin.
 pub(crate) async fn publish(publication: Publication, reactor: Rc<Reactor>) -> Result<(), String> {
-    let mut publisher = Publisher { url: publication.url, reactor, kept: None };
-    match publication.message {
+    let Publication { url, trust, message } = publication;
+    let mut publisher = Publisher { url, trust, reactor, kept: None };
+    match message {
         Some(message) => publisher.publish(&message).await.map_err(|refusal| refusal.to_string()),
         None => publisher.publish_lines().await,
     }
@@ -27,6 +28,7 @@ pub(crate) async fn publish(publication: Publication, reactor: Rc<Reactor>) -> R
 /// Publishes one message after the other, over one connection as long as the server keeps it.
 struct Publisher {
     url: Url,
+    trust: Trust,
     reactor: Rc<Reactor>,
     kept: Option<HttpConnection>,
 }
@@ -64,7 +66,7 @@ impl Publisher {
                 answered => return self.settle(kept, answered?).await,
             }
         }
-        let mut connection = HttpConnection::open(&self.url, &self.reactor).await?;
+        let mut connection = HttpConnection::open(&self.url, &self.trust, &self.reactor).await?;
         let response = self.post(&mut connection, message).await?;
         self.settle(connection, response).await
     }

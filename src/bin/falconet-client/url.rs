@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use falconet::net::ListenUrl;
+use falconet::net::{ListenUrl, tls_built_in};
 
 /// A URL of a WebSocket or HTTP server.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,17 +28,20 @@ impl FromStr for Url {
             return Ok(Self { text: text.to_owned(), address, host, target });
         }
         let Some((scheme, rest)) = text.split_once("://") else { return Err(bad(EXPECTED)) };
-        match scheme.to_ascii_lowercase().as_str() {
-            "ws" | "http" => {}
-            "wss" | "https" => return Err(bad("ws://, since TLS is not built in")),
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "ws" | "http" => "http",
+            "wss" | "https" => match tls_built_in() {
+                Ok(()) => "https",
+                Err(_) => return Err(bad("ws://, since this build has no TLS (feature \"tls\")")),
+            },
             _ => return Err(bad(EXPECTED)),
-        }
+        };
         // What goes into the request head must not end a line of it.
         if !rest.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
             return Err(bad("visible ASCII without `#`; percent-encode the rest"));
         }
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        let address = format!("http://{authority}").parse().map_err(|_| bad(EXPECTED))?;
+        let address = format!("{scheme}://{authority}").parse().map_err(|_| bad(EXPECTED))?;
         let slash = if target.starts_with('/') { "" } else { "/" };
         let target = format!("{slash}{target}");
         Ok(Self { text: text.to_owned(), address, host: authority.to_owned(), target })
@@ -53,7 +56,7 @@ impl Url {
     pub(crate) fn of_server(text: &str) -> Result<Self, UrlError> {
         let url: Self = text.parse()?;
         if url.target != "/" {
-            let expected = "http://HOST[:PORT] or unix:PATH, without a path after the port";
+            let expected = "http(s)://HOST[:PORT] or unix:PATH, without a path after the port";
             return Err(UrlError { text: text.to_owned(), expected });
         }
         Ok(url)
@@ -82,7 +85,7 @@ impl fmt::Display for UrlError {
 
 impl std::error::Error for UrlError {}
 
-const EXPECTED: &str = "ws://HOST[:PORT][/PATH] or unix:PATH";
+const EXPECTED: &str = "ws://HOST[:PORT][/PATH], wss://… or unix:PATH";
 
 #[cfg(test)]
 mod tests {
@@ -92,6 +95,8 @@ mod tests {
     fn a_url_says_where_to_connect_and_what_to_ask_for() {
         for (text, address, host, target) in [
             ("ws://localhost:8080/", "http://localhost:8080", "localhost:8080", "/"),
+            ("wss://pi/chat", "https://pi:443", "pi", "/chat"),
+            ("https://[::1]:9", "https://[::1]:9", "[::1]:9", "/"),
             ("ws://pi", "http://pi:80", "pi", "/"),
             ("WS://pi/a/b?c=d", "http://pi:80", "pi", "/a/b?c=d"),
             ("http://[::1]:9?x", "http://[::1]:9", "[::1]:9", "/?x"),
@@ -111,8 +116,7 @@ mod tests {
             ("ws://", "ws://HOST"),
             ("ws://user@pi/", "ws://HOST"),
             ("ws://pi:99999/", "ws://HOST"),
-            ("wss://pi", "not built in"),
-            ("https://pi", "not built in"),
+            ("wss:///", "ws://HOST"),
             ("ws://pi/#top", "without `#`"),
             ("ws://pi/a b", "visible ASCII"),
             ("ws://pi/\r\nX-Evil: 1", "visible ASCII"),

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use crate::config::Timeouts;
-use crate::hub::client::{ClientId, Watch};
+use crate::hub::client::ClientId;
 use crate::hub::tests::{hear, newcomer, publication};
 
 use super::*;
@@ -32,8 +32,8 @@ fn append(log: &Log, limits: &Topics, messages: &[&str]) {
 
 fn subscribe(log: &Log, limits: &Topics, start: Start) -> Subscription {
     let id = ClientId { slot: 0, generation: 1 };
-    let watch = Rc::new(Watch::new(Timeouts::default(), Rc::default()));
-    let client = Client::new(id, newcomer("test"), Some(log.clone()), Instant::now(), watch);
+    let (hub, _) = crate::hub::open(Timeouts::default(), limits.clone(), Rc::default());
+    let client = Client::new(id, newcomer("test"), Some(log.clone()), Instant::now(), hub);
     Subscription::new(Rc::new(client), start, limits)
 }
 

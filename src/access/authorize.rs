@@ -14,11 +14,14 @@ pub enum Action<'a> {
     Subscribe(&'a str),
     /// Publish to a topic, or clear it.
     Publish(&'a str),
-    /// Look after the server, at a path of the administrator's listener.
-    Administer(&'a str),
+    /// Rule the server, at a path.
+    Admin(&'a str),
 }
 
-/// Decides on every request, before anything is looked up for it.
+/// Decides on every request that comes from a page and by a name that may be (see [`Origins`]), before
+/// anything is looked up for it.
+///
+/// [`Origins`]: crate::Origins
 pub trait Authorize {
     /// Lets the request pass or says why not.
     ///
@@ -33,7 +36,7 @@ impl<F: Fn(&RequestHead<'_>, Action<'_>) -> Result<(), Denied>> Authorize for F 
     }
 }
 
-/// Lets everybody do everything: the default.
+/// Lets everybody do everything, wherever the server listens.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllowAll;
 

@@ -1,0 +1,95 @@
+//! What stands between a request and what it asks for.
+
+mod authorize;
+mod origin;
+mod proxies;
+pub(crate) mod proxy_protocol;
+mod publish_rate;
+mod seat;
+mod tokens;
+
+use crate::http::{RequestHead, Response};
+use crate::net::{Peer, Reach};
+
+pub use authorize::{Action, AllowAll, Authorize, Denied};
+pub use origin::{OriginError, Origins};
+pub use proxies::{TrustedProxies, TrustedProxy, TrustedProxyError};
+pub(crate) use publish_rate::PublishRate;
+pub(crate) use seat::{Addresses, Seat};
+pub use tokens::{TokenFile, TokenFileError};
+
+/// Who is let in, and to what.
+pub(crate) struct Access {
+    pub(crate) origins: Origins,
+    pub(crate) proxies: TrustedProxies,
+    /// Without one, only who reaches this host's own listeners may change anything.
+    pub(crate) authorizer: Option<Box<dyn Authorize>>,
+    pub(crate) publish_rate: Option<PublishRate>,
+}
+
+impl Access {
+    /// Lets a request in that came over a connection of `peer`; the seat is its client's then.
+    ///
+    /// # Errors
+    /// The response that refuses it.
+    pub(crate) fn admit(
+        &self,
+        head: &RequestHead<'_>,
+        peer: Peer,
+        reach: Reach,
+        is_tls: bool,
+        seat: &Seat,
+    ) -> Result<(), Response> {
+        let is_proxied = self.proxies.trust(peer);
+        let mut outside = match is_proxied {
+            true => proxies::outside(head),
+            false => origin::Outside::default(),
+        };
+        if is_proxied {
+            let client = self.proxies.client_of(peer, head).map_err(|error| error.response())?;
+            if !seat.give_to(client, self.proxies.trust(client)) {
+                log::warn!(target: "falconet::limit", address:% = client; "{TOO_MANY}: refused");
+                return Err(Response::text(503, "too many connections\n"));
+            }
+        }
+        outside.scheme = outside.scheme.or(is_tls.then_some("https"));
+        self.origins.check(head, reach, outside).map_err(|foreign| {
+            log::info!(
+                target: "falconet::access",
+                address:% = seat.client(), origin = text(head, "origin"), host = text(head, "host");
+                "refused: {foreign}"
+            );
+            foreign.response()
+        })
+    }
+
+    /// Lets a request do something, or says why not.
+    ///
+    /// # Errors
+    /// The response that refuses it.
+    pub(crate) fn authorize(
+        &self,
+        head: &RequestHead<'_>,
+        action: Action<'_>,
+        reach: Reach,
+    ) -> Result<(), Response> {
+        match &self.authorizer {
+            Some(authorizer) => authorizer.authorize(head, action).map_err(Denied::response),
+            None if reach == Reach::Network && changes(action) => {
+                Err(Response::text(403, "nobody may publish here without tokens\n"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether others notice that it is done.
+fn changes(action: Action<'_>) -> bool {
+    matches!(action, Action::Publish(_) | Action::Admin(_))
+}
+
+fn text(head: &RequestHead<'_>, name: &str) -> String {
+    head.single(name).map(String::from_utf8_lossy).unwrap_or_default().into_owned()
+}
+
+const TOO_MANY: &str = "too many connections of one address";

@@ -1,0 +1,313 @@
+//! Proxies that are believed when they say for whom they ask.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use crate::http::{RequestHead, Response};
+use crate::net::Peer;
+
+use super::origin::Outside;
+
+/// The proxies that name their clients. Default none: who is at the other end of a connection is the
+/// client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies {
+    trusted: Vec<TrustedProxy>,
+    /// Whether they begin each connection with a header of the PROXY protocol, versions 1 or 2. Default
+    /// false. If they do, they must: a connection without it is dropped.
+    pub proxy_protocol: bool,
+}
+
+/// One of them, or a network of them: `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`, or `unix` for whoever connects
+/// to a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustedProxy {
+    /// Whoever connects to a Unix socket.
+    Unix,
+    /// The addresses that have so many leading bits of this one.
+    Network {
+        /// The address.
+        address: IpAddr,
+        /// How many bits count.
+        bits: u8,
+    },
+}
+
+impl TrustedProxies {
+    /// Trusts one more.
+    pub fn add(&mut self, proxy: TrustedProxy) {
+        self.trusted.push(proxy);
+    }
+
+    /// Trusts nobody.
+    pub(crate) fn clear(&mut self) {
+        self.trusted.clear();
+    }
+
+    /// Whether nobody is trusted.
+    pub fn is_empty(&self) -> bool {
+        self.trusted.is_empty()
+    }
+
+    /// Whether `peer` is one of them.
+    pub fn trust(&self, peer: Peer) -> bool {
+        self.trusted.iter().any(|proxy| proxy.is(peer))
+    }
+
+    /// Whether the first bytes of `peer` are a header of the PROXY protocol.
+    pub(crate) fn introduce(&self, peer: Peer) -> bool {
+        self.proxy_protocol && self.trust(peer)
+    }
+
+    /// For whom `peer`, which is trusted, makes a request: the last one named whom nobody trusts, or the
+    /// first of all.
+    ///
+    /// # Errors
+    /// [`TwoClients`], if one header names another client than the other: one of them is then not our
+    /// proxy's, but its client's.
+    pub(crate) fn client_of(&self, peer: Peer, head: &RequestHead<'_>) -> Result<Peer, TwoClients> {
+        let (old, new) = (head.values("x-forwarded-for"), head.values("forwarded"));
+        let old: Vec<_> = old.flat_map(elements).map(parse_hop).collect();
+        let new: Vec<_> = new.flat_map(elements).map(parse_forwarded).collect();
+        match (self.last_distrusted(peer, &old), self.last_distrusted(peer, &new)) {
+            (client, _) if new.is_empty() => Ok(client),
+            (_, client) if old.is_empty() => Ok(client),
+            (client, same) if client == same => Ok(client),
+            _ => Err(TwoClients),
+        }
+    }
+
+    fn last_distrusted(&self, peer: Peer, hops: &[Option<IpAddr>]) -> Peer {
+        let mut client = peer;
+        for hop in hops.iter().rev() {
+            match hop {
+                // No proxy says from which port its client came.
+                Some(address) if self.trust(client) => {
+                    client = Peer::Ip(SocketAddr::new(address.to_canonical(), 0));
+                }
+                _ => break,
+            }
+        }
+        client
+    }
+}
+
+/// How a trusted proxy was asked, if it says so.
+pub(crate) fn outside<'h>(head: &RequestHead<'h>) -> Outside<'h> {
+    let last =
+        |name| head.values(name).flat_map(elements).last().and_then(|e| str::from_utf8(e).ok());
+    Outside { scheme: last("x-forwarded-proto"), host: last("x-forwarded-host") }
+}
+
+/// The elements of a list. In quotes, too, a comma ends one: a client's open quote must not swallow what
+/// the proxy adds.
+fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// Reads the `for` of an element of Forwarded (RFC 7239 §4).
+fn parse_forwarded(element: &[u8]) -> Option<IpAddr> {
+    let pairs = element.split(|byte| *byte == b';').filter_map(|pair| {
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        Some((pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()))
+    });
+    let mut named = pairs.filter(|(key, _)| key.eq_ignore_ascii_case(b"for"));
+    let (_, value) = named.next()?;
+    let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    parse_hop(bare.unwrap_or(value))
+}
+
+/// Reads an address, perhaps with a port, perhaps in brackets; `unknown` and the like are none.
+fn parse_hop(bytes: &[u8]) -> Option<IpAddr> {
+    let text = str::from_utf8(bytes).ok()?;
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(with_port)
+}
+
+impl TrustedProxy {
+    fn is(self, peer: Peer) -> bool {
+        match (self, peer) {
+            (Self::Unix, Peer::Unix) => true,
+            (Self::Network { address, bits }, Peer::Ip(peer)) => {
+                match (address, peer.ip().to_canonical()) {
+                    (IpAddr::V4(network), IpAddr::V4(peer)) => {
+                        let differing = network.to_bits() ^ peer.to_bits();
+                        differing.leading_zeros() >= bits.into()
+                    }
+                    (IpAddr::V6(network), IpAddr::V6(peer)) => {
+                        let differing = network.to_bits() ^ peer.to_bits();
+                        differing.leading_zeros() >= bits.into()
+                    }
+                    _ => false,
+                }
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for TrustedProxy {
+    type Err = TrustedProxyError;
+
+    fn from_str(text: &str) -> Result<Self, TrustedProxyError> {
+        let error = || TrustedProxyError { text: text.to_owned() };
+        if text == "unix" {
+            return Ok(Self::Unix);
+        }
+        let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
+        let address: IpAddr = address.parse().map_err(|_| error())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| error())?;
+        if bits > most { Err(error()) } else { Ok(Self::Network { address, bits }) }
+    }
+}
+
+impl fmt::Display for TrustedProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix => f.write_str("unix"),
+            Self::Network { address: address @ IpAddr::V4(_), bits: 32 } => address.fmt(f),
+            Self::Network { address: address @ IpAddr::V6(_), bits: 128 } => address.fmt(f),
+            Self::Network { address, bits } => write!(f, "{address}/{bits}"),
+        }
+    }
+}
+
+impl fmt::Display for TrustedProxies {
+    /// The proxies, with spaces between.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.trusted.iter().map(TrustedProxy::to_string).collect();
+        f.write_str(&texts.join(" "))
+    }
+}
+
+/// A text that names no proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedProxyError {
+    text: String,
+}
+
+impl fmt::Display for TrustedProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.text.escape_debug();
+        write!(f, "`{text}` names no proxy: expected 10.0.0.1, 10.0.0.0/8, fd00::/8 or unix")
+    }
+}
+
+impl std::error::Error for TrustedProxyError {}
+
+/// A request that is said to be for two clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TwoClients;
+
+impl TwoClients {
+    /// What the peer gets.
+    pub(crate) fn response(self) -> Response {
+        Response::text(400, format!("{self}\n"))
+    }
+}
+
+impl fmt::Display for TwoClients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Forwarded and X-Forwarded-For name two different clients")
+    }
+}
+
+impl std::error::Error for TwoClients {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::http::head;
+
+    fn proxies(texts: &[&str]) -> TrustedProxies {
+        let mut proxies = TrustedProxies::default();
+        for text in texts {
+            proxies.add(text.parse().unwrap());
+        }
+        proxies
+    }
+
+    fn peer(address: &str) -> Peer {
+        Peer::Ip(SocketAddr::new(address.parse().unwrap(), 7))
+    }
+
+    fn named(proxies: &TrustedProxies, lines: &str) -> Result<String, TwoClients> {
+        let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let head = head::parse(bytes.as_bytes(), &Limits::default()).expect(lines);
+        let client = proxies.client_of(peer("10.0.0.1"), &head)?;
+        Ok(if client == peer("10.0.0.1") { "-".to_owned() } else { client.to_string() })
+    }
+
+    #[test]
+    fn the_last_hop_that_nobody_trusts_is_the_client() {
+        let proxies = proxies(&["10.0.0.0/8", "fd00::/8"]);
+        for (lines, client) in [
+            ("", "-"),
+            ("X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
+            ("X-Forwarded-For: 198.51.100.9, 192.0.2.1\r\n", "192.0.2.1"),
+            ("X-Forwarded-For: 127.0.0.1 ,192.0.2.1,10.1.1.1, 10.2.2.2\r\n", "192.0.2.1"),
+            ("X-Forwarded-For: 198.51.100.9\r\nX-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
+            ("X-Forwarded-For: 10.5.5.5\r\n", "10.5.5.5"),
+            ("X-Forwarded-For: 192.0.2.1:5\r\n", "192.0.2.1"),
+            ("X-Forwarded-For: 2001:db8::1\r\n", "2001:db8::1"),
+            ("X-Forwarded-For: [2001:db8::1]\r\n", "2001:db8::1"),
+            ("X-Forwarded-For: [2001:db8::1]:5\r\n", "2001:db8::1"),
+            ("X-Forwarded-For: ::ffff:192.0.2.1\r\n", "192.0.2.1"),
+            ("X-Forwarded-For: 192.0.2.1, fd00::1\r\n", "192.0.2.1"),
+            ("X-Forwarded-For: 192.0.2.1, unknown\r\n", "-"),
+            ("X-Forwarded-For: 192.0.2.1,\r\n", "-"),
+            ("X-Forwarded-For: \u{e9}\r\n", "-"),
+            ("Forwarded: for=192.0.2.1\r\n", "192.0.2.1"),
+            ("Forwarded: proto=https ; FOR=\"192.0.2.1:4\";by=x\r\n", "192.0.2.1"),
+            ("Forwarded: for=\"[2001:db8::1]:5\"\r\n", "2001:db8::1"),
+            ("Forwarded: for=198.51.100.9, for=192.0.2.1, for=10.3.3.3\r\n", "192.0.2.1"),
+            ("Forwarded: for=\"198.51.100.9, for=192.0.2.1\r\n", "192.0.2.1"),
+            ("Forwarded: for=_hidden\r\n", "-"),
+            ("Forwarded: host=a\r\n", "-"),
+            ("Forwarded: for=192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
+        ] {
+            assert_eq!(named(&proxies, lines).as_deref(), Ok(client), "{lines:?}");
+        }
+        for lines in [
+            "Forwarded: for=192.0.2.1\r\nX-Forwarded-For: 192.0.2.2\r\n",
+            "Forwarded: for=unknown\r\nX-Forwarded-For: 192.0.2.2\r\n",
+        ] {
+            assert_eq!(named(&proxies, lines), Err(TwoClients), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_an_address_a_network_or_unix() {
+        for (text, inside, outside) in [
+            ("10.0.0.1", "10.0.0.1", "10.0.0.2"),
+            ("10.0.0.1", "::ffff:10.0.0.1", "::1"),
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
+            ("10.9.9.9/8", "10.0.0.1", "11.9.9.9"),
+            ("0.0.0.0/0", "192.0.2.1", "::1"),
+            ("192.0.2.0/25", "192.0.2.127", "192.0.2.128"),
+            ("fd00::/8", "fdff::1", "fe00::1"),
+            ("::/0", "2001:db8::1", "10.0.0.1"),
+            ("::1", "::1", "::2"),
+        ] {
+            let proxies = proxies(&[text]);
+            assert!(proxies.trust(peer(inside)), "{text} {inside}");
+            assert!(!proxies.trust(peer(outside)), "{text} {outside}");
+            assert!(!proxies.trust(Peer::Unix), "{text}");
+            assert_eq!(proxies.to_string().parse::<TrustedProxy>(), text.parse());
+        }
+        assert!(proxies(&["unix"]).trust(Peer::Unix));
+        assert!(!proxies(&["unix"]).trust(peer("127.0.0.1")));
+    }
+
+    #[test]
+    fn what_names_no_proxy_is_refused_with_what_would_be_right() {
+        for text in ["", "a", "10.0.0", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.1:80", "/8"] {
+            let error = text.parse::<TrustedProxy>().unwrap_err().to_string();
+            assert!(error.contains(&format!("`{text}`")) && error.contains("unix"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What a proxy says before all else: the PROXY protocol, versions 1 and 2
+//! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// A header, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProxyHeader {
+    /// For whom the connection is; `None` if it is the proxy's own, or of no network we know.
+    pub(crate) client: Option<SocketAddr>,
+    /// How long the header is, in bytes.
+    pub(crate) length: usize,
+}
+
+/// Reads a header from the first bytes of a connection; `None` while it is incomplete.
+///
+/// # Errors
+/// [`ProxyHeaderError`], as soon as it is certain that there is none.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
+    let begins = |with: &[u8]| {
+        let length = bytes.len().min(with.len());
+        bytes[..length] == with[..length]
+    };
+    match bytes {
+        [] => Ok(None),
+        _ if begins(SIGNATURE) => parse_binary(bytes),
+        _ if begins(b"PROXY ") => parse_text(bytes),
+        _ => Err(ProxyHeaderError::Missing),
+    }
+}
+
+/// Version 1: a line such as `PROXY TCP4 192.0.2.1 10.0.0.1 56324 443`.
+fn parse_text(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
+    let visible = &bytes[..bytes.len().min(MAX_TEXT_BYTES)];
+    let Some(line_feed) = visible.iter().position(|byte| *byte == b'\n') else {
+        return match bytes.len() < MAX_TEXT_BYTES {
+            true => Ok(None),
+            false => Err(ProxyHeaderError::Malformed),
+        };
+    };
+    let line = visible[..line_feed].strip_suffix(b"\r").and_then(|line| str::from_utf8(line).ok());
+    let words: Vec<&str> = line.ok_or(ProxyHeaderError::Malformed)?.split(' ').collect();
+    let client = match words[..] {
+        ["PROXY", "UNKNOWN", ..] => None,
+        ["PROXY", "TCP4", from, _, port, _] => {
+            Some((from.parse::<Ipv4Addr>().ok().map(IpAddr::V4), port))
+        }
+        ["PROXY", "TCP6", from, _, port, _] => {
+            Some((from.parse::<Ipv6Addr>().ok().map(IpAddr::V6), port))
+        }
+        _ => return Err(ProxyHeaderError::Malformed),
+    };
+    let read = |(address, port): (Option<IpAddr>, &str)| {
+        let port = port.parse().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()));
+        address.zip(port).map(SocketAddr::from).ok_or(ProxyHeaderError::Malformed)
+    };
+    let client = client.map(read).transpose()?;
+    Ok(Some(ProxyHeader { client, length: line_feed + 1 }))
+}
+
+/// Version 2: a signature, version and command, family, length, addresses, and what we need not know.
+fn parse_binary(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
+    let Some([command, family, high, low]) = bytes.get(SIGNATURE.len()..FIXED_BYTES) else {
+        return Ok(None);
+    };
+    let length = FIXED_BYTES + usize::from(u16::from_be_bytes([*high, *low]));
+    if length > MAX_BINARY_BYTES {
+        return Err(ProxyHeaderError::TooLong { bytes: length });
+    }
+    let Some(addresses) = bytes.get(FIXED_BYTES..length) else { return Ok(None) };
+    let client = match (command, family >> 4) {
+        // Its own: it asks whether we are well.
+        (0x20, _) => None,
+        (0x21, 1) => Some(read_address::<4>(addresses)),
+        (0x21, 2) => Some(read_address::<16>(addresses)),
+        (0x21, 0 | 3) => None,
+        _ => return Err(ProxyHeaderError::Malformed),
+    };
+    let client = client.map(|client| client.ok_or(ProxyHeaderError::Malformed)).transpose()?;
+    Ok(Some(ProxyHeader { client, length }))
+}
+
+/// Reads where a connection is from, whose addresses have so many bytes each.
+fn read_address<const BYTES: usize>(addresses: &[u8]) -> Option<SocketAddr>
+where
+    IpAddr: From<[u8; BYTES]>,
+{
+    let (from, rest) = addresses.split_first_chunk::<BYTES>()?;
+    let (_to, ports) = rest.split_first_chunk::<BYTES>()?;
+    let (port, rest) = ports.split_first_chunk::<2>()?;
+    let address = SocketAddr::new(IpAddr::from(*from), u16::from_be_bytes(*port));
+    (rest.len() >= 2).then_some(address)
+}
+
+/// Why a connection does not begin as it must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProxyHeaderError {
+    /// It begins otherwise.
+    Missing,
+    /// It begins so, and goes on otherwise.
+    Malformed,
+    /// It is longer than any proxy needs.
+    TooLong { bytes: usize },
+}
+
+impl fmt::Display for ProxyHeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("no header of the PROXY protocol"),
+            Self::Malformed => f.write_str("malformed header of the PROXY protocol"),
+            Self::TooLong { bytes } => {
+                write!(f, "header of the PROXY protocol is {bytes} bytes, limit {MAX_BINARY_BYTES}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ProxyHeaderError {}
+
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// The signature and what says how long the rest is.
+const FIXED_BYTES: usize = SIGNATURE.len() + 4;
+/// The longest line there can be, with its end.
+const MAX_TEXT_BYTES: usize = 107;
+/// Addresses, and what a proxy knows of its client's TLS.
+const MAX_BINARY_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+        let length = (rest.len() as u16).to_be_bytes();
+        [SIGNATURE, &[command, family], &length, rest].concat()
+    }
+
+    fn v4() -> Vec<u8> {
+        [&[192, 0, 2, 1, 10, 0, 0, 1][..], &[0xdc, 0x04, 0x01, 0xbb]].concat()
+    }
+
+    fn v6() -> Vec<u8> {
+        let [from, to] = ["2001:db8::1", "fd00::1"].map(|text| text.parse::<Ipv6Addr>().unwrap());
+        [&from.octets()[..], &to.octets(), &[0xdc, 0x04, 0x01, 0xbb]].concat()
+    }
+
+    #[test]
+    fn a_header_names_the_client() {
+        let (one, other) = ("192.0.2.1:56324", "[2001:db8::1]:56324");
+        for (bytes, client) in [
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 56324 443\r\n".to_vec(), Some(one)),
+            (b"PROXY TCP6 2001:db8::1 fd00::1 56324 443\r\n".to_vec(), Some(other)),
+            (b"PROXY UNKNOWN\r\n".to_vec(), None),
+            (b"PROXY UNKNOWN what ever 1 2\r\n".to_vec(), None),
+            (binary(0x21, 0x11, &v4()), Some(one)),
+            (binary(0x21, 0x11, &[v4(), vec![3, 0, 1, 0]].concat()), Some(one)),
+            (binary(0x21, 0x21, &v6()), Some(other)),
+            (binary(0x20, 0x11, &v4()), None),
+            (binary(0x20, 0x00, &[]), None),
+            (binary(0x21, 0x31, &[0; 216]), None),
+        ] {
+            let client = client.map(|client| client.parse().unwrap());
+            let header = ProxyHeader { client, length: bytes.len() };
+            for cut in 0..bytes.len() {
+                assert_eq!(parse(&bytes[..cut]), Ok(None), "{cut} of {bytes:?}");
+            }
+            let rest = [&bytes[..], b"GET / HTTP/1.1\r\n"].concat();
+            assert_eq!(parse(&rest), Ok(Some(header)), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_header_is_refused() {
+        use ProxyHeaderError::{Malformed, Missing, TooLong};
+        for (bytes, error) in [
+            (b"GET / HTTP/1.1\r\n".to_vec(), Missing),
+            (b"P\n".to_vec(), Missing),
+            (b"PROXY\r\n".to_vec(), Missing),
+            (b"\r\n\r\nGET".to_vec(), Missing),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 56324 443\n".to_vec(), Malformed),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 56324\r\n".to_vec(), Malformed),
+            (b"PROXY TCP4 192.0.2 10.0.0.1 56324 443\r\n".to_vec(), Malformed),
+            (b"PROXY TCP4 2001:db8::1 fd00::1 56324 443\r\n".to_vec(), Malformed),
+            (b"PROXY TCP6 192.0.2.1 10.0.0.1 56324 443\r\n".to_vec(), Malformed),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 65536 443\r\n".to_vec(), Malformed),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 +5 443\r\n".to_vec(), Malformed),
+            (b"PROXY TCP4  192.0.2.1 10.0.0.1 5 443\r\n".to_vec(), Malformed),
+            (b"PROXY UDP4 192.0.2.1 10.0.0.1 5 443\r\n".to_vec(), Malformed),
+            (b"PROXY UNKNOWN \xff\r\n".to_vec(), Malformed),
+            ([b"PROXY ".to_vec(), vec![b'x'; 101]].concat(), Malformed),
+            (binary(0x11, 0x11, &v4()), Malformed),
+            (binary(0x22, 0x11, &v4()), Malformed),
+            (binary(0x21, 0x41, &v4()), Malformed),
+            (binary(0x21, 0x11, &v4()[..11]), Malformed),
+            (binary(0x21, 0x21, &v4()), Malformed),
+            (binary(0x21, 0x11, &[0; 4081]), TooLong { bytes: 4097 }),
+        ] {
+            assert_eq!(parse(&bytes), Err(error), "{:?}", bytes.escape_ascii().to_string());
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A connected stream socket and its readiness.
+
+use std::cell::RefMut;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
+
+use super::reactor::{Direction, Reactor, Registration};
+
+/// A connected stream socket, TCP or Unix, that waits on the [`Reactor`].
+pub(super) struct Socket {
+    source: Registration<OwnedFd>,
+}
+
+impl Socket {
+    /// Takes over a connected, non-blocking stream socket.
+    pub(super) fn new(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { source: reactor.register(fd)? })
+    }
+
+    /// Connects to a TCP address. Dropped early, the attempt is given up.
+    pub(super) async fn connect_tcp(
+        reactor: &Rc<Reactor>,
+        address: SocketAddr,
+    ) -> io::Result<Self> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let fd = open_stream(family)?;
+        sockopt::set_tcp_nodelay(&fd, true)?;
+        Self::finish_connect(reactor, rustix::net::connect(&fd, &address), fd).await
+    }
+
+    /// Connects to a Unix socket. Dropped early, the attempt is given up.
+    pub(super) async fn connect_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
+        let fd = open_stream(AddressFamily::UNIX)?;
+        let address = SocketAddrUnix::new(path)?;
+        Self::finish_connect(reactor, rustix::net::connect(&fd, &address), fd).await
+    }
+
+    async fn finish_connect(
+        reactor: &Rc<Reactor>,
+        started: Result<(), Errno>,
+        fd: OwnedFd,
+    ) -> io::Result<Self> {
+        if let Err(error) = started
+            && error != Errno::INPROGRESS
+        {
+            return Err(error.into());
+        }
+        let socket = Self::new(reactor, fd)?;
+        socket.source.blocked(Direction::Write);
+        poll_fn(|cx| socket.source.poll_ready(Direction::Write, cx)).await;
+        sockopt::socket_error(socket.source.fd())??;
+        Ok(socket)
+    }
+
+    /// Is ready when reading is worth a try.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_ready(Direction::Read, cx)
+    }
+
+    /// Reads into `buffer`; 0 is the end of the stream.
+    pub(super) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let room = buffer.len();
+        self.poll_io(Direction::Read, room, cx, || {
+            rustix::net::recv(self.source.fd(), &mut *buffer, RecvFlags::empty())
+                .map(|(count, _)| count)
+        })
+    }
+
+    /// Reads into what `buffer` has room for beyond its length; 0 is the end of the stream.
+    pub(super) fn poll_recv_more(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
+        let room = buffer.capacity() - buffer.len();
+        self.poll_io(Direction::Read, room, cx, || {
+            let space = rustix::buffer::spare_capacity(buffer);
+            rustix::net::recv(self.source.fd(), space, RecvFlags::empty()).map(|(count, _)| count)
+        })
+    }
+
+    /// The buffer all sockets are read into, one at a time, empty.
+    pub(super) fn received(&self) -> RefMut<'_, Vec<u8>> {
+        self.source.reactor().received()
+    }
+
+    /// Writes some bytes of `slices`, in one system call.
+    pub(super) fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let total = slices.iter().map(|slice| slice.len()).sum();
+        self.poll_io(Direction::Write, total, cx, || match slices {
+            [slice] => rustix::net::send(self.source.fd(), slice, SendFlags::NOSIGNAL),
+            slices => rustix::io::writev(self.source.fd(), slices),
+        })
+    }
+
+    /// Tells the peer that nothing more will come.
+    pub(super) fn shut_down(&self) {
+        // It can fail only when the connection is over already.
+        let _ = rustix::net::shutdown(self.source.fd(), Shutdown::Write);
+    }
+
+    /// The reactor this waits on.
+    pub(super) fn reactor(&self) -> &Rc<Reactor> {
+        self.source.reactor()
+    }
+
+    /// Tries `attempt` when the socket is ready, and keeps the readiness true to what it met.
+    fn poll_io(
+        &self,
+        direction: Direction,
+        wanted: usize,
+        cx: &mut Context<'_>,
+        mut attempt: impl FnMut() -> Result<usize, Errno>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.source.poll_ready(direction, cx));
+            match attempt() {
+                Err(Errno::WOULDBLOCK) => self.source.blocked(direction),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+                Ok(count) => {
+                    let meter = self.source.reactor().meter();
+                    match direction {
+                        Direction::Read => meter.received_bytes.add(count as u64),
+                        Direction::Write => meter.sent_bytes.add(count as u64),
+                    }
+                    if count < wanted {
+                        self.source.fell_short(direction);
+                    }
+                    return Poll::Ready(Ok(count));
+                }
+            }
+        }
+    }
+}
+
+/// Opens a non-blocking stream socket that no child process inherits.
+pub(super) fn open_stream(family: AddressFamily) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+}

@@ -1,0 +1,108 @@
+//! What stands in for TLS in a build without it: types that have no values.
+
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::config::{Certificate, Tls};
+
+use super::super::socket::Socket;
+use super::{TlsError, Trust, built_in};
+
+/// What would make TLS sessions with clients.
+pub enum Acceptor {}
+
+impl Acceptor {
+    /// There is none in this build.
+    ///
+    /// # Errors
+    /// [`TlsError`], always.
+    pub fn new(_: &Tls, _: &[String]) -> Result<Rc<Self>, TlsError> {
+        Err(built_in().expect_err("it is not"))
+    }
+
+    /// There is none in this build.
+    ///
+    /// # Errors
+    /// [`TlsError`], always.
+    pub fn check(_: &Certificate) -> Result<(), TlsError> {
+        Err(built_in().expect_err("it is not"))
+    }
+
+    pub(in crate::net) fn session(&self, _: Instant) -> io::Result<Session> {
+        match *self {}
+    }
+}
+
+/// What would make TLS sessions with servers.
+#[derive(Clone)]
+pub enum Connector {}
+
+impl Connector {
+    /// There is none in this build.
+    ///
+    /// # Errors
+    /// [`TlsError`], always.
+    pub fn new(_: &Trust) -> Result<Self, TlsError> {
+        Err(built_in().expect_err("it is not"))
+    }
+
+    pub(in crate::net) fn session(&self, _: &str) -> io::Result<Session> {
+        match *self {}
+    }
+}
+
+pub(in crate::net) enum Session {}
+
+impl Session {
+    pub(in crate::net) fn met_plain_http(&self) -> bool {
+        match *self {}
+    }
+
+    pub(in crate::net) fn is_readable_at_once(&self) -> bool {
+        match *self {}
+    }
+
+    pub(in crate::net) fn poll_open(
+        &mut self,
+        _: &Socket,
+        _: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        match *self {}
+    }
+
+    pub(in crate::net) fn poll_plaintext(
+        &mut self,
+        _: &Socket,
+        _: &mut Context<'_>,
+    ) -> Poll<io::Result<&[u8]>> {
+        match *self {}
+    }
+
+    pub(in crate::net) fn forget_plaintext(&mut self, _: usize) {
+        match *self {}
+    }
+
+    pub(in crate::net) fn poll_recv_with<R>(
+        &mut self,
+        _: &Socket,
+        _: &mut Context<'_>,
+        _: impl FnOnce(&[u8]) -> R,
+    ) -> Poll<io::Result<R>> {
+        match *self {}
+    }
+
+    pub(in crate::net) fn poll_send(
+        &mut self,
+        _: &Socket,
+        _: &mut Context<'_>,
+        _: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match *self {}
+    }
+
+    pub(in crate::net) fn say_goodbye(&mut self, _: &Socket) {
+        match *self {}
+    }
+}

@@ -1,0 +1,135 @@
+//! The client's side: whom it trusts.
+
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ClientConfig, UnbufferedClientConnection};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use super::session::{Scratch, Session, Side};
+use super::{TlsError, Trust};
+
+/// Makes TLS sessions with servers.
+#[derive(Clone)]
+pub struct Connector {
+    config: Arc<ClientConfig>,
+    scratch: Rc<Scratch>,
+}
+
+impl Connector {
+    /// Reads the certificates of those who are trusted.
+    ///
+    /// # Errors
+    /// [`TlsError`], when there are none to be read.
+    pub fn new(trust: &Trust) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| TlsError::new(error.to_string()))?;
+        let builder = match trust {
+            Trust::System => builder.with_root_certificates(system_roots()?),
+            Trust::File(path) => builder.with_root_certificates(roots(path)?),
+            Trust::Anybody => {
+                let verifier = Arc::new(Anybody { provider });
+                builder.dangerous().with_custom_certificate_verifier(verifier)
+            }
+        };
+        let config = Arc::new(builder.with_no_client_auth());
+        Ok(Self { config, scratch: Rc::default() })
+    }
+
+    /// A session with the server `host`: a name or an address, without brackets.
+    pub(in crate::net) fn session(&self, host: &str) -> io::Result<Session> {
+        let invalid = |error: &dyn std::fmt::Display| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("`{host}`: {error}"))
+        };
+        let name = ServerName::try_from(host.to_owned()).map_err(|error| invalid(&error))?;
+        UnbufferedClientConnection::new(self.config.clone(), name)
+            .and_then(|client| Session::new(Side::Client(client), self.scratch.clone()))
+            .map_err(|error| invalid(&error))
+    }
+}
+
+fn system_roots() -> Result<RootCertStore, TlsError> {
+    if let Some(path) = std::env::var_os("SSL_CERT_FILE") {
+        return roots(Path::new(&path));
+    }
+    match SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.is_file()) {
+        Some(path) => roots(path),
+        None => Err(TlsError::new(format!(
+            "no certificate authorities on this host: expected one of {}",
+            SYSTEM_ROOTS.join(", ")
+        ))),
+    }
+}
+
+/// The certificates of a file. One that nobody could read is left out: there are odd ones in every
+/// distribution's.
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let bad = |why: &dyn std::fmt::Display| {
+        TlsError::new(format!("`{}`: {why}: expected certificates in PEM", path.display()))
+    };
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+        .map_err(|error| bad(&error))?;
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    if added == 0 { Err(bad(&"no certificate")) } else { Ok(roots) }
+}
+
+/// Believes every certificate; signatures are checked all the same.
+#[derive(Debug)]
+struct Anybody {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Where distributions keep them: Debian and Alpine, Fedora, openSUSE, and others.
+const SYSTEM_ROOTS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];

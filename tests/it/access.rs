@@ -1,0 +1,641 @@
+//! Who is let in: tokens, origins, names, addresses, rates and proxies.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use falconet::{CloseReason, Session, TrustedProxies};
+use rustix::process::Signal;
+
+use crate::cli::Folder;
+use crate::rig::*;
+
+/// What a client may say beside its request to show `token`.
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+/// The same, as a browser says a password.
+fn basic(user_and_password: &str) -> String {
+    use base64ct::Encoding;
+    let encoded = base64ct::Base64::encode_string(user_and_password.as_bytes());
+    format!("Authorization: Basic {encoded}\r\n")
+}
+
+/// The status of a handshake at `path` with more `lines`.
+fn upgrade(falconet: &Falconet, path: &str, lines: &str) -> (u16, String) {
+    let mut stream = connect(falconet.address());
+    let head = handshake(path).replacen("\r\n\r\n", &format!("\r\n{lines}\r\n"), 1);
+    stream.write_all(head.as_bytes()).unwrap();
+    let head = read_response_head(&mut stream);
+    (status_of(&head), head)
+}
+
+/// The status of a request.
+fn status(falconet: &Falconet, method: &str, path: &str, lines: &str) -> u16 {
+    ask(falconet.address(), request(method, path, lines, "")).status()
+}
+
+const TOKENS: &str = "\
+# who may what
+hears subscribe
+says publish
+rules admin
+all-of-it
+gardener all garden # and what is below
+";
+
+#[test]
+fn a_token_lets_in_and_its_line_says_to_what() {
+    let folder = Folder::new("tokens");
+    let file = folder.write("tokens", TOKENS);
+    let falconet = Falconet::start(&["--token-file", &file]);
+    for (token, page, echo, hears, says, garden) in [
+        ("hears", 200, 101, 200, 403, 403),
+        ("says", 200, 403, 403, 202, 202),
+        ("rules", 200, 403, 403, 403, 403),
+        ("all-of-it", 200, 101, 200, 202, 202),
+        ("gardener", 200, 403, 403, 403, 202),
+        ("nobody", 401, 401, 401, 401, 401),
+    ] {
+        let lines = bearer(token);
+        let status = |method, path| status(&falconet, method, path, &lines);
+        let upgraded = |wanted: u16| if wanted < 300 { 101 } else { wanted };
+        assert_eq!(status("PUT", "/topics/t"), says, "{token}");
+        assert_eq!(status("DELETE", "/topics/t"), if says == 202 { 204 } else { says }, "{token}");
+        ask(falconet.address(), request("POST", "/topics/t", &bearer("all-of-it"), "there"));
+        assert_eq!(status("GET", "/"), page, "{token}");
+        assert_eq!(status("GET", "/topics/t"), hears, "{token}");
+        assert_eq!(status("GET", "/topics/"), hears, "{token}");
+        assert_eq!(status("POST", "/topics/garden/gate"), garden, "{token}");
+        assert_eq!(upgrade(&falconet, "/", &lines).0, echo, "{token}");
+        assert_eq!(upgrade(&falconet, "/topics/t", &lines).0, upgraded(hears), "{token}");
+        assert_eq!(upgrade(&falconet, "/topics/t?mode=in", &lines).0, upgraded(says), "{token}");
+    }
+    let mut listener = Client::connect_saying(falconet.address(), "/topics/t", &bearer("hears")).0;
+    listener.send(true, TEXT, "may I?");
+    assert_eq!(listener.read_to_close(), Some(1008));
+}
+
+#[test]
+fn who_shows_no_token_is_asked_for_one() {
+    let folder = Folder::new("challenge");
+    let file = folder.write("tokens", "secret\n");
+    let falconet = Falconet::start(&["--token-file", &file]);
+    for lines in ["", "Authorization: Bearer wrong\r\n", "Authorization: Digest secret\r\n"] {
+        for path in ["/", "/app.js", "/nowhere", "/topics/", "/topics/t"] {
+            let answer = ask(falconet.address(), request("GET", path, lines, ""));
+            assert_eq!(answer.status(), 401, "{path} {lines}");
+            let challenge = answer.header("WWW-Authenticate").expect("a challenge");
+            assert!(challenge.starts_with("Basic realm=") && challenge.contains("Bearer"));
+        }
+        assert_eq!(upgrade(&falconet, "/", lines).0, 401);
+    }
+}
+
+#[test]
+fn a_token_comes_in_a_header_a_password_or_a_subprotocol() {
+    let folder = Folder::new("ways");
+    let file = folder.write("tokens", "secret\n");
+    let falconet = Falconet::start(&["--token-file", &file]);
+    let protocol = "Sec-WebSocket-Protocol: falconet, bearer.secret\r\n".to_owned();
+    for lines in [bearer("secret"), basic("anybody:secret"), protocol.clone()] {
+        assert_eq!(upgrade(&falconet, "/", &lines).0, 101, "{lines}");
+        assert_eq!(status(&falconet, "GET", "/", &lines), 200, "{lines}");
+    }
+    let (_, head) = upgrade(&falconet, "/", &protocol);
+    assert_eq!(header_of(&head, "Sec-WebSocket-Protocol"), Some("falconet"));
+    assert!(!head.contains("secret"), "{head}");
+    // Only what was offered can be selected (RFC 6455 §4.1).
+    for lines in [bearer("secret"), "Sec-WebSocket-Protocol: bearer.secret\r\n".to_owned()] {
+        let (status, head) = upgrade(&falconet, "/", &lines);
+        assert_eq!((status, header_of(&head, "Sec-WebSocket-Protocol")), (101, None));
+    }
+    assert_eq!(upgrade(&falconet, "/?token=secret", "").0, 401, "not unless allowed");
+    assert_eq!(status(&falconet, "GET", "/topics/?token=secret", ""), 401);
+}
+
+#[test]
+fn a_token_comes_in_the_url_if_that_is_allowed() {
+    let folder = Folder::new("query");
+    let file = folder.write("tokens", "secret\n");
+    let falconet = Falconet::start(&["--token-file", &file, "--allow-query-token"]);
+    assert_eq!(upgrade(&falconet, "/?token=secret", "").0, 101);
+    assert_eq!(status(&falconet, "GET", "/topics/?a=b&token=secret", ""), 200);
+    assert_eq!(status(&falconet, "GET", "/topics/?token=wrong", ""), 401);
+}
+
+#[test]
+fn a_changed_file_of_tokens_is_read_again_and_a_broken_one_is_not_used() {
+    let folder = Folder::new("reread");
+    let file = folder.write("tokens", "first\n");
+    let falconet = Falconet::start(&["--token-file", &file]);
+    let status = |token: &str| status(&falconet, "GET", "/", &bearer(token));
+    assert_eq!(status("first"), 200);
+    folder.write("tokens", "second\n");
+    wait_until("the new token holds", || status("second") == 200);
+    assert_eq!(status("first"), 401);
+    folder.write("tokens", "third\nfourth with-no-right\n");
+    wait_until("the broken file is told of", || {
+        // It is looked at when somebody comes.
+        assert_eq!(status("second"), 200);
+        falconet.log_so_far().iter().any(|line| line.contains("tokens:2: expected second one of"))
+    });
+    assert_eq!((status("second"), status("third")), (200, 401));
+    std::fs::remove_file(&file).unwrap();
+    wait_until("the missing file is told of", || {
+        assert_eq!(status("second"), 200);
+        falconet.log_so_far().iter().any(|line| line.contains("can't read the tokens"))
+    });
+    let log = falconet.log_so_far().join("\n");
+    assert!(!log.contains("third") && !log.contains("with-no-right"), "{log}");
+}
+
+#[test]
+fn tokens_are_found_among_the_credentials_that_systemd_passes() {
+    let folder = Folder::new("credentials");
+    let listen = ["--listen", "http://127.0.0.1:0"];
+    let start = |more: &[&str]| {
+        let mut command = Falconet::command();
+        command.env("CREDENTIALS_DIRECTORY", &folder.path);
+        Falconet::start_with(command.args(listen).args(more))
+    };
+    assert_eq!(status(&start(&[]), "GET", "/", ""), 200, "none are passed");
+    folder.write("tokens", "passed\n");
+    let other = folder.write("other", "given\n");
+    let falconet = start(&[]);
+    assert_eq!(status(&falconet, "GET", "/", ""), 401);
+    assert_eq!(status(&falconet, "GET", "/", &bearer("passed")), 200);
+    let falconet = start(&["--token-file", &other]);
+    assert_eq!(status(&falconet, "GET", "/", &bearer("passed")), 401);
+    assert_eq!(status(&falconet, "GET", "/", &bearer("given")), 200);
+}
+
+#[test]
+fn a_wrong_file_of_tokens_is_exit_code_78_and_its_line_is_named() {
+    let folder = Folder::new("wrong-tokens");
+    let file = folder.write("tokens", "one\npublish two\n");
+    for flag in ["--check-config", "--listen=http://127.0.0.1:0"] {
+        let output = Falconet::command().args(["--token-file", &file, flag]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{text}");
+        assert!(text.contains("token-file") && text.contains("tokens:2: expected"), "{text}");
+        assert!(!text.contains("two"), "{text}");
+    }
+    for (flags, part) in [
+        (&["--token-file", "/nowhere"][..], "/nowhere"),
+        (&["--allow-query-token"], "token-file"),
+        (&["--proxy-protocol"], "trust-proxy"),
+    ] {
+        let output = Falconet::command().args(flags).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{text}");
+        assert!(text.contains(part) && text.contains(&flags[0][2..]), "{text}");
+    }
+}
+
+#[test]
+fn without_tokens_other_hosts_may_read_and_not_publish() {
+    let mut command = Falconet::command();
+    let falconet = Falconet::start_with(command.args(["--listen", "http://0.0.0.0:0"]));
+    let line = falconet.wait_for_line("--token-file");
+    assert!(line.contains("nobody publish at http://0.0.0.0:"), "{line}");
+    for (method, path, wanted) in [
+        ("POST", "/topics/t", 403),
+        ("PUT", "/topics/t", 403),
+        ("DELETE", "/topics/t", 403),
+        ("GET", "/topics/t", 404),
+        ("GET", "/topics/", 200),
+        ("GET", "/", 200),
+    ] {
+        assert_eq!(status(&falconet, method, path, ""), wanted, "{method} {path}");
+    }
+    assert_eq!(upgrade(&falconet, "/topics/t?mode=in", "").0, 403);
+    Client::connect(falconet.address()).echo("everybody may");
+    let mut listener = Client::connect_to(falconet.address(), "/topics/t");
+    listener.send(true, TEXT, "may I?");
+    assert_eq!(listener.read_to_close(), Some(1008));
+    // By any name: it is its address that leads here.
+    let get = "GET / HTTP/1.1\r\nHost: pi.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(status_of(&exchange(falconet.address(), get)), 200);
+}
+
+#[test]
+fn a_token_publishes_from_other_hosts() {
+    let folder = Folder::new("exposed");
+    let file = folder.write("tokens", "secret\n");
+    let listen = ["--listen", "http://0.0.0.0:0", "--token-file", &file];
+    let falconet = Falconet::start_with(Falconet::command().args(listen));
+    assert_eq!(status(&falconet, "POST", "/topics/t", &bearer("secret")), 202);
+    assert_eq!(status(&falconet, "POST", "/topics/t", ""), 401);
+    assert!(!falconet.log_so_far().iter().any(|line| line.contains("without a --token-file")));
+}
+
+#[test]
+fn on_loopback_and_unix_sockets_anybody_may_publish() {
+    let folder = Folder::new("open");
+    let socket = folder.path.join("socket");
+    let url = format!("unix:{}", socket.display());
+    let falconet = Falconet::start(&["--listen", &url]);
+    assert_eq!(status(&falconet, "POST", "/topics/t", ""), 202);
+    assert_eq!(status(&falconet, "DELETE", "/topics/t", ""), 204);
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = "POST /topics/t HTTP/1.1\r\nHost: what.ever\r\nContent-Length: 0\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    assert_eq!(status_of(&read_response_head(&mut stream)), 202);
+    assert!(!falconet.log_so_far().iter().any(|line| line.contains("without a --token-file")));
+}
+
+#[test]
+fn pages_from_elsewhere_may_neither_publish_nor_connect() {
+    let falconet = Falconet::start(&["--origin", "https://friend.example", "--origin", HERE]);
+    let here = format!("http://{}", falconet.address());
+    for (origin, passes) in [
+        (&*here, false),
+        (HERE, true),
+        ("https://friend.example", true),
+        ("http://friend.example", false),
+        ("https://evil.example", false),
+        ("null", false),
+    ] {
+        let lines = format!("Origin: {origin}\r\n");
+        let (posted, upgraded) = if passes { (202, 101) } else { (403, 403) };
+        for path in ["/topics/t", "/topics/t?mode=in"] {
+            assert_eq!(status(&falconet, "POST", path, &lines), posted, "{origin}");
+            assert_eq!(upgrade(&falconet, path, &lines).0, upgraded, "{origin}");
+        }
+        assert_eq!(upgrade(&falconet, "/", &lines).0, upgraded, "{origin}");
+    }
+    falconet.wait_for_line("pages from elsewhere");
+    let post = request("POST", "/topics/quiet", "Origin: http://evil.example\r\n", "evil");
+    assert_eq!(ask(falconet.address(), post).status(), 403);
+    assert_eq!(status(&falconet, "GET", "/topics/quiet", ""), 404, "nothing was published");
+    // Its own page, by the name it was asked for.
+    let post = format!(
+        "POST /topics/t HTTP/1.1\r\nHost: {0}\r\nOrigin: http://{0}\r\n",
+        falconet.address()
+    );
+    let post = post + "Content-Length: 0\r\nConnection: close\r\n\r\n";
+    assert_eq!(status_of(&exchange(falconet.address(), post)), 202);
+}
+
+#[test]
+fn a_name_that_was_bent_to_loopback_leads_nowhere() {
+    let falconet = Falconet::start(&["--origin", "https://friend.example"]);
+    let any = Falconet::start(&["--origin", "any"]);
+    let get = |host: &str| {
+        format!(
+            "GET / HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nConnection: close\r\n\r\n"
+        )
+    };
+    for (host, wanted) in [
+        ("localhost:8080", 200),
+        ("app.localhost", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:1", 200),
+        ("rebound.example", 403),
+        ("127.0.0.1.nip.io", 403),
+        ("192.168.0.1", 403),
+    ] {
+        assert_eq!(status_of(&exchange(falconet.address(), get(host))), wanted, "{host}");
+        assert_eq!(status_of(&exchange(any.address(), get(host))), 200, "{host}");
+    }
+    let friend = "GET / HTTP/1.1\r\nHost: friend.example:8080\r\nConnection: close\r\n\r\n";
+    assert_eq!(status_of(&exchange(falconet.address(), friend)), 200);
+    falconet.wait_for_line("does not go by that name");
+}
+
+#[test]
+fn origins_are_looked_at_before_tokens() {
+    let folder = Folder::new("order");
+    let file = folder.write("tokens", "secret\n");
+    let falconet = Falconet::start(&["--token-file", &file]);
+    let evil = "Origin: http://evil.example\r\n";
+    assert_eq!(status(&falconet, "GET", "/", evil), 403);
+    assert_eq!(status(&falconet, "POST", "/topics/t", &(bearer("secret") + evil)), 403);
+}
+
+#[test]
+fn what_is_refused_can_be_left_without_an_answer() {
+    let folder = Folder::new("silence");
+    let file = folder.write("tokens", "secret\nhears subscribe\n");
+    let flags = [
+        "--reject",
+        "drop",
+        "--token-file",
+        &file,
+        "--max-publish-rate",
+        "1",
+        "--log-level",
+        "debug",
+    ];
+    let falconet = Falconet::start(&flags);
+    let mut http = Http::connect(falconet.address());
+    let post = |lines: &str| request("POST", "/topics/t", lines, "x");
+    assert_eq!(http.ask(post(&bearer("secret"))).status(), 202);
+    http.send(post(&bearer("secret")));
+    http.assert_ended();
+    falconet.wait_for_line("status=429");
+    for (lines, logged) in [
+        (String::new(), "status=401"),
+        (bearer("hears"), "status=403"),
+        (bearer("secret") + "Origin: http://evil.example\r\n", "status=403"),
+    ] {
+        for request in [
+            post(&lines),
+            handshake("/topics/t?mode=in")
+                .replacen("\r\n\r\n", &format!("\r\n{lines}\r\n"), 1)
+                .into(),
+        ] {
+            let mut http = Http::connect(falconet.address());
+            http.send(request);
+            http.assert_ended();
+            let line = falconet.wait_for_line("dropped");
+            assert!(line.contains(logged), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_publishes_no_faster_than_it_may() {
+    let falconet = Falconet::start(&["--max-publish-rate", "3"]);
+    let mut http = Http::connect(falconet.address());
+    let mut statuses = Vec::new();
+    while !statuses.contains(&429) && statuses.len() < 1000 {
+        let answer = http.ask(post("/topics/t", "x"));
+        statuses.push(answer.status());
+        assert_eq!(answer.header("Retry-After"), (answer.status() == 429).then_some("1"));
+        assert!(!answer.closes(), "its body was read");
+    }
+    assert!(statuses.len() > 3 && statuses.last() == Some(&429), "{statuses:?}");
+    assert_eq!(ask(falconet.address(), post("/topics/t", "x")).status(), 202, "it is another one");
+    assert_eq!(http.ask(get("/topics/t")).status(), 200, "to read is not to publish");
+    let census = http.ask(get("/topics/"));
+    let published = statuses.iter().filter(|status| **status == 202).count() + 1;
+    assert!(census.text().contains(&format!("\"sequence\":{published},")), "{}", census.text());
+    wait_until("it may again", || http.ask(post("/topics/t", "x")).status() == 202);
+}
+
+#[test]
+fn an_address_publishes_no_faster_than_it_may_over_however_many_connections() {
+    let falconet = Falconet::start(&["--max-publish-rate", "1", "--trust-proxy", "127.0.0.1"]);
+    let publish = |address: &str| {
+        status(&falconet, "POST", "/topics/t", &format!("X-Forwarded-For: {address}\r\n"))
+    };
+    let mut statuses = (0..100).map(|_| publish("192.0.2.1"));
+    assert_eq!(statuses.next(), Some(202));
+    assert!(statuses.any(|status| status == 429));
+    assert_eq!(publish("192.0.2.2"), 202);
+}
+
+#[test]
+fn a_trusted_proxy_names_its_clients_and_others_do_not() {
+    let trusting = Falconet::start(&["--trust-proxy", "10.0.0.0/8", "--trust-proxy", "127.0.0.1"]);
+    let wary = Falconet::start(&["--trust-proxy", "10.0.0.0/8"]);
+    for (index, (lines, client)) in [
+        ("X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
+        ("X-Forwarded-For: 198.51.100.1, 192.0.2.1, 10.1.1.1\r\n", "192.0.2.1"),
+        ("Forwarded: for=\"[2001:db8::1]:5\";proto=https\r\n", "2001:db8::1"),
+        ("X-Forwarded-For: unknown\r\n", "127.0.0.1:"),
+        ("", "127.0.0.1:"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (falconet, client) in [(&trusting, client), (&wary, "127.0.0.1:")] {
+            let lines = format!("{lines}X-Request-Id: number-{index}\r\n");
+            assert_eq!(status(falconet, "GET", "/", &lines), 200);
+            let line = falconet.wait_for_line(&format!("number-{index}"));
+            assert!(line.contains(&format!("address={client}")), "{line}");
+        }
+    }
+    let two = "X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.2\r\n";
+    assert_eq!(status(&trusting, "GET", "/", two), 400);
+    assert_eq!(status(&wary, "GET", "/", two), 200);
+}
+
+#[test]
+fn a_session_knows_whom_a_proxy_named() {
+    let server = Embedded::start(|server| {
+        let mut proxies = TrustedProxies::default();
+        proxies.add("127.0.0.0/8".parse().unwrap());
+        server.trust_proxies(proxies).endpoint("/", async |mut session: Session| {
+            let peer = session.peer().to_string();
+            session.send(peer).await;
+            session.close(CloseReason::NORMAL).await
+        })
+    });
+    let lines = "X-Forwarded-For: 192.0.2.1\r\n";
+    let mut client = Client::connect_saying(server.address, "/", lines).0;
+    assert_eq!(client.read().text(), "192.0.2.1");
+    let mut client = Client::connect(server.address);
+    assert!(client.read().text().starts_with("127.0.0.1:"));
+    server.stop().unwrap().unwrap();
+}
+
+#[test]
+fn an_address_holds_no_more_connections_than_it_may() {
+    let flags = ["--trust-proxy", "127.0.0.1", "--max-per-address", "2"];
+    let falconet = Falconet::start(&flags);
+    let as_client = |address: &str| format!("X-Forwarded-For: {address}\r\n");
+    let connect =
+        |address: &str| Client::connect_saying(falconet.address(), "/", &as_client(address)).0;
+    let first = connect("192.0.2.1");
+    let events = Events::connect(falconet.address(), "/topics/t", &as_client("192.0.2.1"));
+    assert_eq!(upgrade(&falconet, "/", &as_client("192.0.2.1")).0, 503);
+    assert_eq!(status(&falconet, "GET", "/", &as_client("192.0.2.1")), 503);
+    falconet.wait_for_line("too many connections of one address");
+    connect("192.0.2.2").echo("there is room for others");
+    drop(first);
+    wait_until("the place is free", || upgrade(&falconet, "/", &as_client("192.0.2.1")).0 == 101);
+    drop(events);
+    // The proxy itself is exempt, and this host, too.
+    let many: Vec<Client> = (0..10).map(|_| Client::connect(falconet.address())).collect();
+    assert_eq!(many.len(), 10);
+}
+
+#[test]
+fn a_proxys_connection_is_its_clients_for_one_request() {
+    let falconet = Falconet::start(&["--trust-proxy", "127.0.0.1", "--max-per-address", "1"]);
+    let as_client =
+        |address: &str| request("GET", "/", &format!("X-Forwarded-For: {address}\r\n"), "");
+    let mut one = Http::connect(falconet.address());
+    let mut other = Http::connect(falconet.address());
+    for _ in 0..3 {
+        assert_eq!(one.ask(as_client("192.0.2.1")).status(), 200);
+        assert_eq!(other.ask(as_client("192.0.2.1")).status(), 200);
+        assert_eq!(other.ask(as_client("192.0.2.2")).status(), 200);
+        assert_eq!(other.ask(get("/")).status(), 200);
+    }
+    // What is refused changes nothing, and the connection goes on.
+    let held = Client::connect_saying(falconet.address(), "/", "X-Forwarded-For: 192.0.2.1\r\n").0;
+    assert_eq!(one.ask(as_client("192.0.2.1")).status(), 503);
+    assert_eq!(one.ask(as_client("192.0.2.2")).status(), 200);
+    drop(held);
+}
+
+#[test]
+fn what_a_trusted_proxy_was_asked_for_is_here() {
+    let trusting = Falconet::start(&["--trust-proxy", "127.0.0.1"]);
+    let wary = Falconet::start(&[]);
+    let lines = "Origin: https://pi.example\r\nX-Forwarded-Proto: https\r\n\
+                 X-Forwarded-Host: pi.example\r\n";
+    assert_eq!(upgrade(&trusting, "/", lines).0, 101);
+    assert_eq!(upgrade(&wary, "/", lines).0, 403);
+    let other = lines.replace("https://pi", "https://evil");
+    assert_eq!(upgrade(&trusting, "/", &other).0, 403);
+    // It can't make a name of this host.
+    let rebound = "GET / HTTP/1.1\r\nHost: rebound.example\r\nX-Forwarded-Host: localhost\r\n\r\n";
+    assert_eq!(status_of(&exchange(trusting.address(), rebound)), 403);
+}
+
+#[test]
+fn the_proxy_protocol_names_the_client_and_is_required() {
+    let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--max-per-address", "1"];
+    let falconet = Falconet::start(&flags);
+    let text = b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n".to_vec();
+    let binary = [
+        &b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..],
+        &[192, 0, 2, 2, 127, 0, 0, 1, 0x12, 0x67, 0, 80],
+    ]
+    .concat();
+    let own = b"PROXY UNKNOWN\r\n".to_vec();
+    for (header, client) in [
+        (&text, "address=192.0.2.1:4711"),
+        (&binary, "address=192.0.2.2:4711"),
+        (&own, "address=127.0.0.1:"),
+    ] {
+        let mut http = Http::connect(falconet.address());
+        http.send(header);
+        assert_eq!(
+            http.ask(request("GET", "/", "X-Forwarded-For: 192.0.2.9\r\n", "")).status(),
+            200
+        );
+        let line = falconet.wait_for_line("answered");
+        // Only who is trusted is believed about a client: the one that is named is not.
+        let client = if header == &own { "address=192.0.2.9" } else { client };
+        assert!(line.contains(client), "{line}");
+        assert_eq!(http.ask(get("/")).status(), 200, "once is enough");
+        falconet.wait_for_line("answered");
+    }
+    let hold = |header: &[u8]| {
+        let mut stream = connect(falconet.address());
+        stream.write_all(&[header, handshake("/").as_bytes()].concat()).unwrap();
+        let mut byte = [0];
+        let is_there = stream.read(&mut byte).is_ok_and(|count| count == 1);
+        is_there.then_some(stream)
+    };
+    let held = hold(&text).expect("there is room for one");
+    assert!(hold(&text).is_none(), "and for no more");
+    assert!(hold(&binary).is_some(), "but for another");
+    drop(held);
+    wait_until("the place is free", || hold(&text).is_some());
+    for wrong in [&b""[..], b"PROXY TCP9 a b c d\r\n", b"PROXY TCP4 192.0.2.1 127.0.0.1 x 80\r\n"] {
+        assert_eq!(exchange(falconet.address(), [wrong, &get("/")].concat()), "");
+        falconet.wait_for_line("of the PROXY protocol");
+    }
+}
+
+#[test]
+fn who_is_no_trusted_proxy_speaks_no_proxy_protocol() {
+    let falconet = Falconet::start(&["--trust-proxy", "unix", "--proxy-protocol"]);
+    assert_eq!(status(&falconet, "GET", "/", ""), 200);
+    let header = b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n";
+    assert_eq!(exchange(falconet.address(), [&header[..], &get("/")].concat()), "");
+}
+
+#[test]
+fn a_proxy_that_says_nothing_is_dropped_in_time() {
+    let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--head-timeout", "50ms"];
+    let falconet = Falconet::start(&flags);
+    let mut http = Http::connect(falconet.address());
+    http.send("PROXY TCP4 192.0");
+    http.assert_ended();
+    falconet.wait_for_line("no header of the PROXY protocol in time");
+}
+
+#[test]
+fn a_proxy_that_says_nothing_does_not_hold_up_the_end() {
+    let for_ever = ["--close-timeout", "1h", "--head-timeout", "0"];
+    let flags = [&["--trust-proxy", "127.0.0.1", "--proxy-protocol"], &for_ever[..]].concat();
+    let mut falconet = Falconet::start(&flags);
+    let mut http = Http::connect(falconet.address());
+    http.send("PROXY TCP4 192.0");
+    // Accepted after it, and answered: then it is being waited for.
+    let mut other = Http::connect(falconet.address());
+    other.send(b"PROXY UNKNOWN\r\n");
+    assert_eq!(other.ask(get("/")).status(), 200);
+    falconet.signal(Signal::TERM);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    http.assert_ended();
+}
+
+#[test]
+fn a_token_is_in_no_log_line_and_on_no_command_line() {
+    let folder = Folder::new("marker");
+    let protocol = format!("Sec-WebSocket-Protocol: falconet, bearer.{MARKER}\r\n");
+    let wrong = bearer(&format!("{MARKER}-wrong"));
+    let ways = [bearer(MARKER), basic(&format!("me:{MARKER}")), protocol, wrong, String::new()];
+    for (format, rights) in [("text", ""), ("logfmt", " subscribe"), ("json", " publish garden")] {
+        let file = folder.write("tokens", &format!("{MARKER}{rights}\n"));
+        let flags = [
+            "--token-file",
+            &file,
+            "--log-format",
+            format,
+            "--log-level",
+            "trace",
+            "--allow-query-token",
+        ];
+        for lines in &ways {
+            for path in ["/", "/nowhere", "/topics/t", "/topics/garden/gate", "/topics/t?mode=x"] {
+                // Each its own, for no more than ten lines of a kind are written in a second.
+                let falconet = Falconet::start(&flags);
+                let joint = if path.contains('?') { '&' } else { '?' };
+                let path = match lines.is_empty() {
+                    true => format!("{path}{joint}token={MARKER}"),
+                    false => path.to_owned(),
+                };
+                say_everything(&falconet, &path, lines);
+                assert_untold(&falconet);
+            }
+        }
+        let falconet = Falconet::start(&flags);
+        folder.write("tokens", &format!("{MARKER} {MARKER} {MARKER}\npublish {MARKER}\n"));
+        wait_until("the broken file is told of", || {
+            status(&falconet, "GET", "/", &bearer(MARKER));
+            falconet.log_so_far().iter().any(|line| line.contains("tokens:1: expected"))
+        });
+        assert_untold(&falconet);
+    }
+}
+
+/// Makes requests of all kinds, right and wrong.
+fn say_everything(falconet: &Falconet, path: &str, lines: &str) {
+    for method in ["GET", "POST", "DELETE"] {
+        status(falconet, method, path, lines);
+        status(falconet, method, path, &format!("{lines}Origin: http://evil.example\r\n"));
+    }
+    let mut http = Http::connect(falconet.address());
+    http.send(handshake(path).replacen("\r\n\r\n", &format!("\r\n{lines}\r\n"), 1));
+    let _ = http.try_read(true);
+    drop(http);
+    // Broken in the midst of a line.
+    exchange(falconet.address(), format!("GET {path} HTTP/1.1\r\nHost: a\r\n{lines}\n"));
+    // Every line is there, and was written.
+    status(falconet, "GET", "/", "X-Request-Id: the-last-of-all\r\n");
+    falconet.wait_for_line("the-last-of-all");
+    assert!(!falconet.log_so_far().iter().any(|line| line.contains("suppressed")));
+}
+
+/// Sees that neither the log nor the process's arguments tell of the marker.
+fn assert_untold(falconet: &Falconet) {
+    let arguments = std::fs::read(format!("/proc/{}/cmdline", falconet.pid())).unwrap();
+    assert!(!String::from_utf8_lossy(&arguments).contains(MARKER));
+    let log = falconet.log_so_far();
+    let telling: Vec<_> = log.iter().filter(|line| line.contains(MARKER)).collect();
+    assert!(telling.is_empty(), "{telling:#?}");
+}
+
+/// A token that nothing else looks like.
+const MARKER: &str = "MARKER-5f3a";

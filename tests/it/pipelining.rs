@@ -1,0 +1,135 @@
+//! Messages that come together: whole answers in their order, and none kept back from who waits for it.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use falconet::{CloseReason, Endpoint, HubHandle, Session, SessionEnd, TopicName};
+
+use crate::rig::*;
+
+#[test]
+fn messages_in_one_segment_are_answered_whole_and_in_order() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut client = Client::connect(falconet.address());
+    for size in [0, 1, 125, 126, 1000] {
+        let messages: Vec<(u8, Vec<u8>)> = (0..16)
+            .map(|index: u8| {
+                (if index.is_multiple_of(3) { BINARY } else { TEXT }, vec![b'a' + index; size])
+            })
+            .collect();
+        let frames = messages.iter().map(|(opcode, payload)| masked(true, *opcode, payload));
+        client.stream.write_all(&frames.collect::<Vec<_>>().concat()).unwrap();
+        for (opcode, payload) in messages {
+            assert_eq!(client.read(), Received { fin: true, opcode, payload });
+        }
+    }
+}
+
+#[test]
+fn pipelined_messages_around_fragments_and_pings_are_answered_in_order() {
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let mut client = Client::connect(falconet.address());
+    let frames = [
+        masked(true, TEXT, b"one"),
+        masked(true, PING, b"two"),
+        masked(true, BINARY, b"three"),
+        masked(false, TEXT, b"fi"),
+        masked(true, PING, b"four"),
+        masked(true, CONTINUATION, b"ve"),
+        masked(true, TEXT, b"six"),
+    ];
+    client.stream.write_all(&frames.concat()).unwrap();
+    for (opcode, payload) in [
+        (TEXT, "one"),
+        (PONG, "two"),
+        (BINARY, "three"),
+        (PONG, "four"),
+        (TEXT, "five"),
+        (TEXT, "six"),
+    ] {
+        assert_eq!(client.read(), Received { fin: true, opcode, payload: payload.into() });
+    }
+}
+
+#[test]
+fn messages_faster_than_the_rate_are_all_answered_as_fast_as_it_allows() {
+    let falconet = Falconet::start(&["--broadcast-every", "0", "--max-message-rate", "20"]);
+    let canaries = Canaries::start(falconet.address());
+    for size in [1, 20_000] {
+        let mut client = Client::connect(falconet.address());
+        let begun = Instant::now();
+        let payload = |index: u8| vec![b'a' + index; size];
+        for index in 0..26 {
+            client.stream.write_all(&masked(true, TEXT, &payload(index))).unwrap();
+        }
+        for index in 0..26 {
+            assert_eq!(client.read().payload, payload(index));
+        }
+        // A second's worth at once, and six more a twentieth of a second apart.
+        assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+        client.echo("paced, and no worse for it");
+    }
+    canaries.finish();
+}
+
+/// Replies, and then waits to be let go on.
+struct Gated(async_channel::Receiver<()>);
+
+impl Endpoint for Gated {
+    async fn serve(&self, mut session: Session) -> SessionEnd {
+        while let Some(message) = session.next().await {
+            session.send(message).await;
+            if self.0.recv().await.is_err() {
+                break;
+            }
+        }
+        session.close(CloseReason::NORMAL).await
+    }
+}
+
+#[test]
+fn a_reply_does_not_wait_for_an_endpoint_that_waits_elsewhere() {
+    let (release, released) = async_channel::bounded(1);
+    let server = Embedded::start(|server| server.endpoint("/gated", Gated(released)));
+    let mut client = Client::connect_to(server.address, "/gated");
+    let messages = ["one", "two", "three", "four"];
+    // All at once: the endpoint has more ahead when it replies.
+    let frames = messages.map(|message| masked(true, TEXT, message.as_bytes()));
+    client.stream.write_all(&frames.concat()).unwrap();
+    for message in messages {
+        assert_eq!(client.read().text(), message);
+        release.send_blocking(()).unwrap();
+    }
+}
+
+/// Replies, and then waits for the hub to say that somebody has come.
+struct Expecting;
+
+impl Endpoint for Expecting {
+    async fn serve(&self, mut session: Session) -> SessionEnd {
+        while let Some(message) = session.next().await {
+            let topic = TopicName::new(message.as_text().unwrap()).unwrap();
+            session.send(message).await;
+            until_heard(session.hub(), &topic).await;
+        }
+        session.close(CloseReason::NORMAL).await
+    }
+}
+
+async fn until_heard(hub: &HubHandle, topic: &TopicName) {
+    hub.until_subscribed(topic).await.unwrap();
+}
+
+#[test]
+fn a_reply_does_not_wait_for_an_endpoint_that_asks_the_hub() {
+    let server = Embedded::start(|server| server.endpoint("/expecting", Expecting).topics());
+    let mut client = Client::connect_to(server.address, "/expecting");
+    let topics = ["one", "two", "three"];
+    let frames = topics.map(|topic| masked(true, TEXT, topic.as_bytes()));
+    client.stream.write_all(&frames.concat()).unwrap();
+    let mut subscribers = Vec::new();
+    for topic in topics {
+        assert_eq!(client.read().text(), topic);
+        subscribers.push(Client::connect_to(server.address, &format!("/topics/{topic}")));
+    }
+}
