@@ -142,7 +142,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         name: "admin",
         value: "URL",
-        help: "where to look after the server: unix:PATH or a loopback http://HOST:PORT",
+        help: "where to look after the server: unix:PATH, or http://HOST:PORT on loopback or with tokens",
         set: |options, text| {
             options.admin = Some(text.parse().map_err(|error| format!("{error}"))?);
             Ok(())

@@ -195,6 +195,26 @@ fn every_request_of_the_administrator_is_authorized() {
 }
 
 #[test]
+fn with_tokens_the_administrator_may_come_from_elsewhere() {
+    let file = std::env::temp_dir().join(format!("falconet-admin-tokens-{}", std::process::id()));
+    std::fs::write(&file, "hears subscribe\nrules admin\n").unwrap();
+    let path = file.display().to_string();
+    let flags = ["--admin", "http://0.0.0.0:0", "--token-file", &path];
+    let falconet = Falconet::start(&flags);
+    let port = admin_address(&falconet).port();
+    for (lines, status) in [
+        ("", 401),
+        ("Authorization: Bearer nothing\r\n", 401),
+        ("Authorization: Bearer hears\r\n", 403),
+        ("Authorization: Bearer rules\r\n", 200),
+    ] {
+        let answer = ask(([127, 0, 0, 1], port).into(), request("GET", "/clients", lines, ""));
+        assert_eq!(answer.status(), status, "{lines}");
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
 fn the_administrator_has_room_when_nobody_else_has() {
     let (falconet, admin) = start(&[QUIET, &["--max-connections", "1"]].concat());
     let _client = Client::connect(falconet.address());
