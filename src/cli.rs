@@ -10,6 +10,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::access::{Origins, TokenFile, TrustedProxies, TrustedProxyError};
+use crate::admin;
 use crate::config::{Certificate, Config, Reject, SlowConsumer};
 use crate::hub::TopicName;
 use crate::log::LogFormat;
@@ -20,6 +21,8 @@ use crate::net::{self, Acceptor, ListenUrl};
 pub struct Options {
     /// Where to listen. Default `http://localhost:8080`.
     pub listen: Vec<ListenUrl>,
+    /// Where the administrator looks after the server. Default nowhere.
+    pub admin: Option<ListenUrl>,
     /// The topic that the lines of the standard input are published to. Default none.
     pub stdin: Option<TopicName>,
     /// What ends a line of it. Default a line feed.
@@ -60,6 +63,7 @@ impl Default for Options {
         let localhost = ListenUrl::Http { host: "localhost".to_owned(), port: 8080 };
         Self {
             listen: vec![localhost],
+            admin: None,
             stdin: None,
             stdin_separator: b'\n',
             exit_on_eof: false,
@@ -134,6 +138,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         show: |options| {
             options.listen.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(" ")
         },
+    },
+    OptionSpec {
+        name: "admin",
+        value: "URL",
+        help: "where to look after the server: unix:PATH, or http://HOST:PORT on loopback or with tokens",
+        set: |options, text| {
+            options.admin = Some(text.parse().map_err(|error| format!("{error}"))?);
+            Ok(())
+        },
+        show: |options| options.admin.as_ref().map(ListenUrl::to_string).unwrap_or_default(),
     },
     OptionSpec {
         name: "stdin",
@@ -629,6 +643,15 @@ fn check(options: &Options) -> Result<(), OptionsError> {
     if options.exit_on_eof && options.stdin.is_none() {
         let text = "exit-on-eof `true`: expected stdin as well, which says what is read";
         return Err(OptionsError::Config(text.to_owned()));
+    }
+    if let Some(url) = &options.admin
+        && options.token_file.is_none()
+        && matches!(admin::may_listen_at(url), Ok(false))
+    {
+        return Err(OptionsError::Config(format!(
+            "admin `{url}`: expected unix:PATH or a loopback address, or token-file as well, since \
+             others could come there"
+        )));
     }
     if let Some(file) = &options.token_file
         && let Err(error) = TokenFile::open(file)

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod admin;
 pub mod cli;
 
 pub mod config;
@@ -36,6 +37,7 @@ mod rate;
 mod server;
 mod services;
 pub mod signals;
+mod tally;
 mod ws;
 
 pub use access::{
@@ -51,6 +53,7 @@ pub use hub::{
 };
 pub use server::{Server, ServerBuilder, StartError};
 pub use services::{LocalClock, Service, Stdin, Stop, Stopper, Timestamp};
+pub use tally::Mishaps;
 pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd, accept_value};
 
 /// Compiles the examples in the README.

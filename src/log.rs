@@ -14,6 +14,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::services::LocalClock;
+use crate::tally::Mishaps;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,22 +34,27 @@ pub enum LogFormat {
 /// Under systemd (`JOURNAL_STREAM` is set) lines in text have no time, which the journal knows, but a
 /// priority in front (sd-daemon(3)).
 ///
+/// Returns what counts the panics and the lines that are not written.
+///
 /// # Panics
 /// If the process has a logger already.
-pub fn install(level: LevelFilter, format: LogFormat) {
+pub fn install(level: LevelFilter, format: LogFormat) -> Mishaps {
+    let mishaps = Mishaps::default();
     let logger = StderrLogger {
         format,
         journal: std::env::var_os("JOURNAL_STREAM").is_some(),
         clock: LocalClock::new(),
         state: Mutex::default(),
+        mishaps: mishaps.clone(),
     };
     log::set_boxed_logger(Box::new(logger)).expect("install is called once, first in main");
     log::set_max_level(level);
-    let panics = std::sync::atomic::AtomicU64::new(1);
+    let panics = mishaps.clone();
     std::panic::set_hook(Box::new(move |panic| {
-        let count = panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let count = panics.panicked();
         log::error!(target: "falconet::panic", count; "{panic}");
     }));
+    mishaps
 }
 
 struct StderrLogger {
@@ -56,6 +62,7 @@ struct StderrLogger {
     journal: bool,
     clock: LocalClock,
     state: Mutex<State>,
+    mishaps: Mishaps,
 }
 
 #[derive(Default)]
@@ -82,11 +89,15 @@ impl Log for StderrLogger {
         }
         // Not held while values are formatted: they may log, or panic, which is logged.
         let mut state = self.state();
-        let Some(suppressed) = state.admit(record, Instant::now()) else { return };
+        let Some(suppressed) = state.admit(record, Instant::now()) else {
+            self.mishaps.dropped_line();
+            return;
+        };
         let lines_lost = std::mem::take(&mut state.lines_lost);
         drop(state);
         let line = self.line(record.level(), &Fields::of(record, suppressed, lines_lost));
         if !write_line(rustix::stdio::stderr(), line.as_bytes()) {
+            self.mishaps.dropped_line();
             self.state().lines_lost += 1 + lines_lost;
         }
     }
@@ -260,7 +271,8 @@ mod tests {
         let pairs = pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         let fields = Fields { message: shorten(message.into()), pairs };
         let clock = LocalClock::new();
-        let logger = StderrLogger { format, journal: true, clock, state: Mutex::default() };
+        let (state, mishaps) = (Mutex::default(), Mishaps::default());
+        let logger = StderrLogger { format, journal: true, clock, state, mishaps };
         logger.line(Level::Warn, &fields)
     }
 

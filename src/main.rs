@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use falconet::cli::{self, Command, Options};
 use falconet::net::ListenUrl;
 use falconet::signals::on_stop_signals;
-use falconet::{Asset, Echo, Server, StartError, Stdin, Timestamp, TokenFile};
+use falconet::{Asset, Echo, Mishaps, Server, StartError, Stdin, Timestamp, TokenFile};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -19,8 +19,8 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: Options) -> ExitCode {
-    falconet::log::install(options.log_level, options.log_format);
-    let server = match compose(options) {
+    let mishaps = falconet::log::install(options.log_level, options.log_format);
+    let server = match compose(options, mishaps) {
         Ok(server) => server,
         Err(error) => return fail(&error, RUNTIME_FAILURE),
     };
@@ -41,6 +41,9 @@ fn serve(options: Options) -> ExitCode {
             ListenUrl::Unix(_) => log::info!("listening on {url} (Ctrl+C stops)"),
         }
     }
+    if let Some(url) = server.admin_url() {
+        log::info!("administration on {url}");
+    }
     if let read_only @ [_, ..] = server.read_only_urls() {
         let urls = read_only.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(", ");
         log::warn!("anybody may read but nobody publish at {urls} without a --token-file");
@@ -52,10 +55,11 @@ fn serve(options: Options) -> ExitCode {
 }
 
 /// The table of contents.
-fn compose(options: Options) -> Result<Server, StartError> {
+fn compose(options: Options, mishaps: Mishaps) -> Result<Server, StartError> {
     let max_line = options.config.limits.message_bytes;
     let mut server = Server::builder()
         .config(options.config)
+        .mishaps(mishaps)
         .endpoint("/", Echo)
         .asset("/", INDEX)
         .asset("/app.js", SCRIPT)
@@ -77,6 +81,9 @@ fn compose(options: Options) -> Result<Server, StartError> {
     }
     if let Some(every) = options.broadcast_every {
         server = server.service(Timestamp::new(every));
+    }
+    if let Some(url) = options.admin {
+        server = server.admin(url);
     }
     server.bind(&options.listen)
 }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
-use async_channel::Receiver;
+use async_channel::{Receiver, Sender};
 use futures_lite::{FutureExt, future};
 use rustix::process::{Resource, getrlimit};
 use slab::Slab;
@@ -22,6 +22,7 @@ use smol::{LocalExecutor, Task};
 use crate::access::{
     Access, Addresses, Authorize, Origins, PublishRate, Seat, TokenFileError, TrustedProxies,
 };
+use crate::admin::{self, Desk, Stats};
 use crate::config::{Config, Limits, Reject};
 use crate::connection::{self, Context, Correlations};
 use crate::endpoints::events::Encoder;
@@ -36,6 +37,7 @@ use crate::net::{
 };
 use crate::rate::Rate;
 use crate::services::{AnyService, Service, Stop, Stopper, Sweep};
+use crate::tally::{Mishaps, Rejection, Tally};
 use crate::ws::{CloseReason, Commons};
 
 /// Composes a [`Server`].
@@ -47,6 +49,8 @@ pub struct ServerBuilder {
     origins: Origins,
     proxies: TrustedProxies,
     files: Option<PathBuf>,
+    admin: Option<ListenUrl>,
+    mishaps: Mishaps,
 }
 
 impl ServerBuilder {
@@ -83,6 +87,21 @@ impl ServerBuilder {
         self
     }
 
+    /// Lets the administrator look after the server at `url`: metrics, the clients, a dashboard. Without an
+    /// [authorizer](Self::authorize) only this host may be able to come there. Nothing of it stands on the
+    /// other listeners.
+    pub fn admin(mut self, url: ListenUrl) -> Self {
+        self.admin = Some(url);
+        self
+    }
+
+    /// Has the administrator told of panics and lost log lines as `falconet::log::install`
+    /// counts them; without it, there are none.
+    pub fn mishaps(mut self, mishaps: Mishaps) -> Self {
+        self.mishaps = mishaps;
+        self
+    }
+
     /// Adds a service that runs beside the connections.
     pub fn service(mut self, service: impl Service + 'static) -> Self {
         self.services.push(Box::new(service));
@@ -111,8 +130,9 @@ impl ServerBuilder {
     /// Binds the listen URLs; peers may connect from now on, and are served by [`Server::run`].
     ///
     /// # Errors
-    /// [`StartError`], when a URL can't be bound, the directory of files can't be opened, there is no
-    /// certificate for an `https://` URL, or the kernel has no epoll to give.
+    /// [`StartError`], when a URL can't be bound, others could come to the administrator's, the directory
+    /// of files can't be opened, there is no certificate for an `https://` URL, or the kernel has no epoll
+    /// to give.
     pub fn bind<'u>(
         mut self,
         urls: impl IntoIterator<Item = &'u ListenUrl>,
@@ -141,10 +161,36 @@ impl ServerBuilder {
             listeners.extend(sockets);
             bound.push(url);
         }
+        let (admin_listeners, admin_url) = match self.admin.take() {
+            Some(url) => bind_admin(&reactor, url, self.authorizer.is_some())?,
+            None => (Vec::new(), None),
+        };
         let (stop, stop_requested) = Stopper::new();
-        let parts = self;
-        Ok(Server { parts, reactor, listeners, urls: bound, read_only, stop, stop_requested })
+        Ok(Server {
+            parts: self,
+            reactor,
+            listeners,
+            urls: bound,
+            read_only,
+            admin_listeners,
+            admin_url,
+            stop,
+            stop_requested,
+        })
     }
+}
+
+/// Binds the administrator's URL, if only this host can come there or it is asked who comes.
+fn bind_admin(
+    reactor: &Rc<Reactor>,
+    url: ListenUrl,
+    is_guarded: bool,
+) -> Result<(Vec<Listener>, Option<ListenUrl>), StartError> {
+    if !is_guarded && matches!(admin::may_listen_at(&url), Ok(false)) {
+        return Err(StartError::ExposedAdmin(url));
+    }
+    let (listeners, url) = Listener::bind(reactor, &url, None).map_err(StartError::Bind)?;
+    Ok((listeners, Some(url)))
 }
 
 /// A WebSocket server, bound and ready to run.
@@ -171,6 +217,8 @@ pub struct Server {
     listeners: Vec<Listener>,
     urls: Vec<ListenUrl>,
     read_only: Vec<ListenUrl>,
+    admin_listeners: Vec<Listener>,
+    admin_url: Option<ListenUrl>,
     stop: Stopper,
     stop_requested: Receiver<()>,
 }
@@ -186,12 +234,19 @@ impl Server {
             origins: Origins::default(),
             proxies: TrustedProxies::default(),
             files: None,
+            admin: None,
+            mishaps: Mishaps::default(),
         }
     }
 
     /// Where the server listens: the URLs it was bound to, with the ports they got.
     pub fn urls(&self) -> &[ListenUrl] {
         &self.urls
+    }
+
+    /// Where the administrator is listened to: the URL as bound, with the port it got.
+    pub fn admin_url(&self) -> Option<&ListenUrl> {
+        self.admin_url.as_ref()
     }
 
     /// Those of them where nobody may publish: other hosts can come there, and there is no
@@ -221,20 +276,27 @@ impl Server {
     async fn supervise(self, executor: Rc<LocalExecutor<'static>>) {
         let timer = Timer::new(&self.reactor);
         let (stopping, stop_requested) = async_channel::bounded::<Infallible>(1);
-        let stop = Stop::new(timer.clone(), stop_requested, self.stop);
-        let ServerBuilder { config, routes, services, authorizer, origins, proxies, files: _ } =
-            self.parts;
-        let config = Rc::new(config);
+        let stop = Stop::new(timer.clone(), stop_requested, self.stop.clone());
+        let ServerBuilder { config, routes, mut services, mishaps, .. } = self.parts;
+        let ServerBuilder { authorizer, origins, proxies, .. } = self.parts;
+        let (config, tally) = (Rc::new(config), Rc::new(Tally::default()));
         let rate = config.limits.publish_rate.map(|rate| Rate::new(rate, Instant::now()));
         let publish_rate = rate.map(PublishRate::new);
-        let access = Access { origins, proxies, authorizer, publish_rate };
+        let access = Rc::new(Access { origins, proxies, authorizer, publish_rate });
 
-        let (hub, hub_task) = hub::open(config.timeouts.clone(), config.topics.clone());
+        let (hub, hub_task) =
+            hub::open(config.timeouts.clone(), config.topics.clone(), tally.clone());
         let hub_task = start(&executor, hub_task.run());
-        let sweep: Box<dyn AnyService> = Box::new(Sweep);
+        let desk = self.admin_url.is_some().then(|| {
+            let (hub, stop, tally) = (hub.clone(), stop.clone(), tally.clone());
+            Rc::new(Desk { hub, stop, tally, mishaps })
+        });
+        services.push(Box::new(Sweep));
+        if let Some(desk) = &desk {
+            services.push(Box::new(Stats::new(desk.clone())));
+        }
         let mut services: Vec<Task<()>> = services
             .into_iter()
-            .chain([sweep])
             .map(|service| {
                 let running = AssertUnwindSafe(service.run_boxed(hub.clone(), stop.clone()));
                 // A panic, which the hook has logged, must not reach who waits for the service's end.
@@ -242,9 +304,10 @@ impl Server {
             })
             .collect();
 
-        let connections = Rc::new(Connections::new(&config.limits));
-        let commons = Rc::new(Commons::new(config.clone()));
+        let reserved = if desk.is_some() { ADMIN_CONNECTIONS } else { 0 };
+        let connections = Rc::new(Connections::new(&config.limits, reserved, tally.clone()));
         let context = Rc::new(Context {
+            commons: Rc::new(Commons::new(config.clone())),
             config,
             routes,
             access,
@@ -252,25 +315,49 @@ impl Server {
             stop,
             correlations: Correlations::new(),
             encoder: Encoder::default(),
-            commons,
+            tally,
+            desk: None,
         });
-        let acceptors: Vec<Task<()>> = self
-            .listeners
-            .into_iter()
-            .map(|listener| {
+        let (admin_stopping, admin_stop) = async_channel::bounded::<Infallible>(1);
+        let admin_stop = Stop::new(timer.clone(), admin_stop, self.stop);
+        let admin_context = desk.map(|desk| context_for_admin(&context, desk, admin_stop));
+        let accept_all = |listeners: Vec<Listener>, context: &Rc<Context>| {
+            let accepting = listeners.into_iter().map(|listener| {
                 let (connections, context) = (connections.clone(), context.clone());
                 start(&executor, accept(listener, connections, context, executor.clone()))
-            })
-            .collect();
+            });
+            accepting.collect::<Vec<_>>()
+        };
+        let acceptors = accept_all(self.listeners, &context);
+        let admin_acceptors =
+            admin_context.map(|context| accept_all(self.admin_listeners, &context));
 
         let _ = self.stop_requested.recv().await;
         log::info!("stopping: {} connections to close", connections.count());
         cancel(acceptors).await;
         drop(stopping);
-        drain(&hub, &connections, &mut services, &timer, &context.config).await;
+        drain(&hub, &connections, &mut services, admin_stopping, &timer, &context.config).await;
+        cancel(admin_acceptors.unwrap_or_default()).await;
         cancel(services).await;
         hub_task.cancel().await;
     }
+}
+
+/// What the administrator's connections share: the same server, with other things at its paths, which is
+/// still there while the public part drains, and never drops who is refused.
+fn context_for_admin(public: &Rc<Context>, desk: Rc<Desk>, stop: Stop) -> Rc<Context> {
+    Rc::new(Context {
+        config: Rc::new(Config { reject: Reject::Respond, ..(*public.config).clone() }),
+        routes: Routes::default(),
+        access: public.access.clone(),
+        hub: public.hub.clone(),
+        stop,
+        correlations: Correlations::new(),
+        encoder: Encoder::of_kind("stats"),
+        commons: public.commons.clone(),
+        tally: public.tally.clone(),
+        desk: Some(desk),
+    })
 }
 
 /// Starts a task. Boxed, so that the executor's code is there once for all kinds.
@@ -289,7 +376,7 @@ async fn accept(
     for accepted in 1_u64.. {
         let (transport, peer) = listener.accept().await;
         let is_exempt = context.access.proxies.trust(peer);
-        match connections.admit(peer, is_exempt) {
+        match connections.admit(peer, is_exempt, context.desk.is_some()) {
             Some((place, seat)) => {
                 let reach = listener.reach();
                 place.fill(connection::serve(transport, seat, reach, context.clone()), &executor);
@@ -315,18 +402,21 @@ async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
     transport.shut_down();
 }
 
-/// Has every session closed, and waits for them and for the services; connections left at the deadline
-/// are aborted.
+/// Has every session closed, and waits for them and for the services; then the administrator's
+/// connections end. Those left at the deadline are aborted.
 async fn drain(
     hub: &HubHandle,
     connections: &Connections,
     services: &mut [Task<()>],
+    admin_stopping: Sender<Infallible>,
     timer: &Timer,
     config: &Config,
 ) {
     let deadline = timer.sleep(Some(config.timeouts.drain));
     let closing = async {
         let _ = hub.drain(CloseReason::STOPPING).await;
+        connections.until_none_is_public().await;
+        drop(admin_stopping);
         connections.until_none().await;
         for service in services {
             service.await;
@@ -350,15 +440,18 @@ struct Connections {
     tasks: RefCell<Slab<Task<()>>>,
     addresses: Rc<Addresses>,
     limit: usize,
+    tally: Rc<Tally>,
+    /// Rings when there are no more, or none but the administrator's.
     none_left: Bell,
 }
 
 impl Connections {
-    /// Room for as many connections as the limits say, or as there can be open files.
-    fn new(limits: &Limits) -> Self {
+    /// Room for as many connections as the limits say, or as there can be open files, and for `reserved`
+    /// of the administrator.
+    fn new(limits: &Limits, reserved: usize, tally: Rc<Tally>) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
-        let possible = files.saturating_sub(FILES_FOR_OTHERS).max(1);
+        let possible = files.saturating_sub(FILES_FOR_OTHERS + reserved).max(1);
         if possible < limits.connections {
             log::info!("room for {possible} connections: the limit of open files is {files}");
         }
@@ -368,6 +461,7 @@ impl Connections {
             tasks: RefCell::default(),
             addresses: Rc::new(Addresses::new(share)),
             limit,
+            tally,
             none_left: Bell::default(),
         }
     }
@@ -376,13 +470,39 @@ impl Connections {
         self.tasks.borrow().len()
     }
 
-    /// A place for one more connection of `peer`, if the limits allow it.
-    fn admit(self: &Rc<Self>, peer: Peer, is_exempt: bool) -> Option<(Place, Seat)> {
-        if self.count() >= self.limit {
+    fn public_count(&self) -> usize {
+        self.tally.connections.now() - self.tally.admin_connections.now()
+    }
+
+    /// A place for one more connection of `peer`, if the limits allow it. The administrator's have a limit
+    /// of their own: they are needed most when there is room for no other.
+    fn admit(
+        self: &Rc<Self>,
+        peer: Peer,
+        is_exempt: bool,
+        is_admin: bool,
+    ) -> Option<(Place, Seat)> {
+        if is_admin {
+            let has_room = self.tally.admin_connections.now() < ADMIN_CONNECTIONS;
+            let seat = Seat::take(&self.addresses, peer, true).filter(|_| has_room)?;
+            return Some((Place::take(self, true), seat));
+        }
+        if self.public_count() >= self.limit {
+            self.tally.reject(Rejection::Connections);
             return None;
         }
-        let seat = Seat::take(&self.addresses, peer, is_exempt)?;
-        Some((Place { connections: self.clone(), key: u32::MAX }, seat))
+        let Some(seat) = Seat::take(&self.addresses, peer, is_exempt) else {
+            self.tally.reject(Rejection::Address);
+            return None;
+        };
+        self.tally.accepted.add(1);
+        Some((Place::take(self, false), seat))
+    }
+
+    async fn until_none_is_public(&self) {
+        while self.public_count() > 0 {
+            self.none_left.ringing().await;
+        }
     }
 
     async fn until_none(&self) {
@@ -395,10 +515,20 @@ impl Connections {
 /// A connection's place among the others; dropping it frees the place.
 struct Place {
     connections: Rc<Connections>,
+    is_admin: bool,
     key: u32,
 }
 
 impl Place {
+    /// Takes a place, which has no task yet.
+    fn take(connections: &Rc<Connections>, is_admin: bool) -> Self {
+        connections.tally.connections.rise();
+        if is_admin {
+            connections.tally.admin_connections.rise();
+        }
+        Self { connections: connections.clone(), is_admin, key: u32::MAX }
+    }
+
     /// Starts the task of the connection whose place this is.
     fn fill(mut self, stage: Stage, executor: &LocalExecutor<'static>) {
         let connections = self.connections.clone();
@@ -411,11 +541,18 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        let tally = &self.connections.tally;
+        tally.connections.fall();
+        if self.is_admin {
+            tally.admin_connections.fall();
+        }
         let mut tasks = self.connections.tasks.borrow_mut();
         let task = tasks.try_remove(self.key as usize);
         if tasks.is_empty() {
             // Give the memory of a crowd back when the last of it has left.
             *tasks = Slab::new();
+        }
+        if self.connections.public_count() == 0 {
             self.connections.none_left.ring();
         }
         drop(tasks);
@@ -453,6 +590,8 @@ pub enum StartError {
     Tokens(TokenFileError),
     /// TLS can't be spoken.
     Tls(TlsError),
+    /// Others than this host could come to where the administrator is listened to.
+    ExposedAdmin(ListenUrl),
     /// There is no epoll or eventfd to be had.
     Reactor(io::Error),
 }
@@ -466,6 +605,11 @@ impl fmt::Display for StartError {
             }
             Self::Tokens(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
+            Self::ExposedAdmin(url) => write!(
+                f,
+                "can't administer at {url}: expected unix:PATH or a loopback address, or tokens, since \
+                 others could come there"
+            ),
             Self::Reactor(error) => write!(f, "can't watch sockets: {error}"),
         }
     }
@@ -477,5 +621,7 @@ impl std::error::Error for StartError {}
 const ACCEPTS_PER_TURN: u64 = 16;
 /// One address may hold this fraction of all connections.
 const ADDRESS_SHARE: usize = 8;
+/// How many connections the administrator may have.
+const ADMIN_CONNECTIONS: usize = 16;
 /// Descriptors kept for everything that is no connection.
 const FILES_FOR_OTHERS: usize = 32;

@@ -36,7 +36,7 @@ fn a_message_to_a_thousand_listeners_allocates_nothing_for_each() {
 fn an_echo_of_a_small_message_allocates_nothing() {
     let _turn = turn();
     let (address, stopper, server) = start(|| Server::builder().endpoint("/echo", Echo));
-    let request = "GET /echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    let request = "GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     let mut client = subscribe(address, request);
     let mut counts = Vec::new();

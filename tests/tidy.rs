@@ -11,6 +11,7 @@ use falconet::cli::OPTIONS;
 const ROOMS: &[&str] = &[
     "config",
     "rate",
+    "tally",
     "net",
     "signals",
     "http",
@@ -20,6 +21,7 @@ const ROOMS: &[&str] = &[
     "ws",
     "endpoints",
     "services",
+    "admin",
     "connection",
     "server",
     "log",

@@ -15,7 +15,7 @@ pub use authorize::{Action, AllowAll, Authorize, Denied};
 pub use origin::{OriginError, Origins};
 pub use proxies::{TrustedProxies, TrustedProxy, TrustedProxyError};
 pub(crate) use publish_rate::PublishRate;
-pub(crate) use seat::{Addresses, Seat};
+pub(crate) use seat::{Addresses, Seat, Share};
 pub use tokens::{TokenFile, TokenFileError};
 
 /// Who is let in, and to what.

@@ -2,62 +2,63 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::net::Peer;
 
-/// How many connections each address has that is not this host: at most `limit`.
+/// Who has a share of each address's connections that is not this host: at most `limit` each.
 pub(crate) struct Addresses {
-    counts: RefCell<HashMap<IpAddr, usize>>,
+    shared: RefCell<HashMap<IpAddr, Rc<Shared>>>,
     limit: usize,
 }
 
-/// A connection's place among those of its client's address. Dropping it frees the place.
+/// An address, as long as somebody has a share of it.
+struct Shared {
+    address: IpAddr,
+    addresses: Rc<Addresses>,
+}
+
+/// One of the connections that an address may have. Dropping it makes room for another.
+pub(crate) struct Share(Rc<Shared>);
+
+/// A connection's place among those of its client's address, which is known for certain only when a proxy
+/// has said whose it is.
 pub(crate) struct Seat {
     addresses: Rc<Addresses>,
-    client: Cell<Sitting>,
-}
-
-/// A [`Peer`] in 24 bytes, for there is one for each connection, and whether it counts.
-#[derive(Clone, Copy)]
-struct Sitting {
-    ip: Ipv6Addr,
-    scope_id: u32,
-    port: u16,
-    kind: Kind,
-    is_counted: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    V4,
-    V6,
-    Unix,
+    client: Cell<Peer>,
+    /// None of this host and of who is exempt.
+    share: RefCell<Option<Share>>,
 }
 
 impl Addresses {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { counts: RefCell::default(), limit }
+        Self { shared: RefCell::default(), limit }
     }
 
-    fn add(&self, address: IpAddr) -> bool {
-        let mut counts = self.counts.borrow_mut();
-        let count = counts.entry(address).or_default();
-        let has_room = *count < self.limit;
-        if has_room {
-            *count += 1;
+    /// One share more of `address`, if there is one to have.
+    fn share(self: &Rc<Self>, address: IpAddr) -> Option<Share> {
+        let mut shared = self.shared.borrow_mut();
+        let taken = shared.get(&address).map_or(0, shares);
+        if taken >= self.limit {
+            return None;
         }
-        has_room
+        let shared = shared.entry(address);
+        let shared = shared.or_insert_with(|| Rc::new(Shared { address, addresses: self.clone() }));
+        Some(Share(shared.clone()))
     }
+}
 
-    fn remove(&self, address: IpAddr) {
-        let mut counts = self.counts.borrow_mut();
-        if let Some(count) = counts.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&address);
-            }
+/// How many have a share of it, beside the list of all.
+fn shares(shared: &Rc<Shared>) -> usize {
+    Rc::strong_count(shared) - 1
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if shares(&self.0) == 1 {
+            let last = self.0.addresses.shared.borrow_mut().remove(&self.0.address);
+            drop(last);
         }
     }
 }
@@ -66,9 +67,8 @@ impl Seat {
     /// A seat for `client`; `None` if its address has too many. A trusted proxy `is_exempt`, as is this
     /// host.
     pub(crate) fn take(addresses: &Rc<Addresses>, client: Peer, is_exempt: bool) -> Option<Self> {
-        // Exempt until it is given to the client, who may not be.
-        let sitting = Cell::new(Sitting::new(client, false));
-        let seat = Self { addresses: addresses.clone(), client: sitting };
+        let (addresses, share) = (addresses.clone(), RefCell::new(None));
+        let seat = Self { addresses, client: Cell::new(client), share };
         seat.count(client, is_exempt).then_some(seat)
     }
 
@@ -79,60 +79,24 @@ impl Seat {
 
     /// Who sits here.
     pub(crate) fn client(&self) -> Peer {
-        self.client.get().peer()
+        self.client.get()
+    }
+
+    /// What its client holds from now on, who stays the same.
+    pub(crate) fn into_share(self) -> Option<Share> {
+        self.share.into_inner()
     }
 
     fn count(&self, client: Peer, is_exempt: bool) -> bool {
         let address = client.limited_address().filter(|_| !is_exempt);
-        if address.is_some_and(|address| !self.addresses.add(address)) {
-            return false;
+        let share = address.and_then(|address| self.addresses.share(address));
+        let has_room = share.is_some() || address.is_none();
+        if has_room {
+            self.client.set(client);
+            let left = self.share.replace(share);
+            drop(left);
         }
-        self.leave();
-        self.client.set(Sitting::new(client, address.is_some()));
-        true
-    }
-
-    fn leave(&self) {
-        let sitting = self.client.get();
-        if sitting.is_counted
-            && let Some(address) = sitting.peer().limited_address()
-        {
-            self.addresses.remove(address);
-        }
-    }
-}
-
-#[cfg(test)]
-impl Seat {
-    /// A seat of somebody on this host.
-    pub(crate) fn local() -> Self {
-        Self::take(&Rc::new(Addresses::new(1)), Peer::Unix, false).unwrap()
-    }
-}
-
-impl Sitting {
-    fn new(client: Peer, is_counted: bool) -> Self {
-        let (ip, scope_id, port, kind) = match client {
-            Peer::Ip(SocketAddr::V4(v4)) => (v4.ip().to_ipv6_mapped(), 0, v4.port(), Kind::V4),
-            Peer::Ip(SocketAddr::V6(v6)) => (*v6.ip(), v6.scope_id(), v6.port(), Kind::V6),
-            Peer::Unix => (Ipv6Addr::UNSPECIFIED, 0, 0, Kind::Unix),
-        };
-        Self { ip, scope_id, port, kind, is_counted }
-    }
-
-    fn peer(self) -> Peer {
-        let Self { ip, scope_id, port, .. } = self;
-        match self.kind {
-            Kind::V4 => Peer::Ip(SocketAddr::new(ip.to_canonical(), port)),
-            Kind::V6 => Peer::Ip(SocketAddrV6::new(ip, port, 0, scope_id).into()),
-            Kind::Unix => Peer::Unix,
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.leave();
+        has_room
     }
 }
 
@@ -182,19 +146,7 @@ mod tests {
         assert!(seat.give_to(proxy, true));
         assert!(other.give_to(peer("198.51.100.1:0"), false));
         drop((seat, other));
-        assert!(addresses.counts.borrow().is_empty());
-    }
-
-    #[test]
-    fn who_sits_somewhere_is_known_whole() {
-        let addresses = Rc::new(Addresses::new(9));
-        for client in
-            ["192.0.2.1:1", "[2001:db8::1]:65535", "[fe80::1%3]:80", "[::ffff:192.0.2.1]:1"]
-        {
-            let seat = take(&addresses, client).unwrap();
-            assert_eq!(seat.client(), peer(client));
-        }
-        assert_eq!(Seat::take(&addresses, Peer::Unix, false).unwrap().client(), Peer::Unix);
-        assert!(size_of::<Seat>() <= 32);
+        assert!(addresses.shared.borrow().is_empty());
+        assert_eq!(Rc::strong_count(&addresses), 1);
     }
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use futures_lite::future;
 
 use crate::access::{Access, Action, Seat};
+use crate::admin::{AdminRequest, Desk, Errand};
 use crate::config::{Config, Reject};
 use crate::endpoints::events::Encoder;
 use crate::endpoints::topic::{Exchange, TopicError, TopicRequest};
@@ -22,10 +23,11 @@ use crate::http::head;
 use crate::http::response::Envelope;
 use crate::http::route::{Destination, RouteError, Routes};
 use crate::http::{HeadError, RequestHead, Response};
-use crate::hub::HubHandle;
+use crate::hub::{HubGone, HubHandle};
 use crate::net::{Peer, Reach, Transport};
 use crate::rate::Pace;
 use crate::services::Stop;
+use crate::tally::{Rejection, Source, Tally};
 use crate::ws::Commons;
 use crate::ws::handshake::{self, HandshakeError};
 
@@ -34,16 +36,34 @@ pub(crate) use request::Correlations;
 use request::Request;
 use takeover::Opening;
 
-/// What every connection shares.
+/// What every connection of the public listeners shares, or every one of the administrator's.
 pub(crate) struct Context {
     pub(crate) config: Rc<Config>,
     pub(crate) routes: Routes<Rc<dyn AnyEndpoint>>,
-    pub(crate) access: Access,
+    pub(crate) access: Rc<Access>,
     pub(crate) hub: HubHandle,
     pub(crate) stop: Stop,
     pub(crate) correlations: Correlations,
     pub(crate) encoder: Encoder,
     pub(crate) commons: Rc<Commons>,
+    pub(crate) tally: Rc<Tally>,
+    /// Where the administrator's requests go; on a public listener there is none, and no way to it.
+    pub(crate) desk: Option<Rc<Desk>>,
+}
+
+impl Context {
+    /// Counts a request by the status of its response. Who looks at the counts is no part of them.
+    fn count_answer(&self, status: u16) {
+        if self.desk.is_none() {
+            self.tally.answer(status);
+        }
+    }
+
+    fn count_rejection(&self, why: Rejection) {
+        if self.desk.is_none() {
+            self.tally.reject(why);
+        }
+    }
 }
 
 /// What a request leads to.
@@ -51,9 +71,39 @@ enum Plan {
     /// A response that is known, and the file that is its body, if the response has none.
     Answer(Response, Option<File>),
     /// A response that only the hub can give.
-    Ask(Exchange),
+    Ask(Question),
     /// Something other than a response.
     TakeOver(Opening),
+}
+
+/// What is asked.
+enum Question {
+    Topic(Exchange),
+    Admin(Errand, Rc<Desk>),
+}
+
+impl Question {
+    /// Whether the request's body is for it.
+    fn takes_body(&self) -> bool {
+        match self {
+            Self::Topic(exchange) => exchange.takes_body(),
+            Self::Admin(errand, _) => errand.takes_body(),
+        }
+    }
+
+    fn expects_continue(&self) -> bool {
+        match self {
+            Self::Topic(exchange) => exchange.expects_continue(),
+            Self::Admin(errand, _) => errand.expects_continue(),
+        }
+    }
+
+    async fn perform(self, body: &[u8], context: &Context) -> Result<Response, HubGone> {
+        match self {
+            Self::Topic(exchange) => exchange.perform(body, Source::Http, &context.hub).await,
+            Self::Admin(errand, desk) => errand.perform(body, &desk).await,
+        }
+    }
 }
 
 /// Serves a connection from its first byte to its last.
@@ -89,6 +139,10 @@ async fn converse(
                 return None;
             }
         };
+        if context.desk.is_some() && request.is_read() {
+            // The line of a request that comes every few seconds.
+            request.level = log::Level::Debug;
+        }
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
         let plan = plan.unwrap_or_else(|response| Plan::Answer(response, None));
         let (response, file) = match plan {
@@ -97,15 +151,16 @@ async fn converse(
                 request.close |= request.body_bytes > 0 || response.status() == 411;
                 (response, file)
             }
-            Plan::Ask(exchange) => {
+            Plan::Ask(question) => {
                 let asking =
-                    ask(&mut reader, head.end, exchange, &mut request, &mut pace, &context);
+                    ask(&mut reader, head.end, question, &mut request, &mut pace, &context);
                 (asking.await?, None)
             }
             Plan::TakeOver(opening) => {
                 return opening.open(reader, head.end, &request, seat, &context).await;
             }
         };
+        context.count_answer(response.status());
         if response.status() >= 400 && context.config.reject == Reject::Drop {
             request.log(response.status(), "dropped");
             return None;
@@ -185,6 +240,7 @@ async fn hear(
             Box::pin(refuse(reader, &response, &envelope, context)).await;
         }
         None => {
+            context.count_rejection(Rejection::Timeout);
             log::info!(target: "falconet::request", address:% = peer; "dropped: no request in time");
         }
     }
@@ -196,6 +252,9 @@ async fn hear(
 /// # Errors
 /// The response that refuses it.
 fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan, Response> {
+    if let Some(desk) = &context.desk {
+        return plan_errand(head, desk, reach, context);
+    }
     if let Some(name) = context.routes.topic(head.path()) {
         return plan_topic(head, name, reach, context);
     }
@@ -207,9 +266,9 @@ fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan,
     match context.routes.find(head).map_err(RouteError::response)? {
         Destination::Asset(response) => Ok(Plan::Answer(response, None)),
         Destination::File(response, file) => Ok(Plan::Answer(response, file)),
-        Destination::Endpoint(endpoint) => {
+        Destination::Endpoint(path, endpoint) => {
             let accept = handshake::accept(head).map_err(HandshakeError::response)?;
-            Ok(Plan::TakeOver(Opening::of_endpoint(accept, endpoint.clone())))
+            Ok(Plan::TakeOver(Opening::of_endpoint(accept, path.clone(), endpoint.clone())))
         }
     }
 }
@@ -247,31 +306,48 @@ fn plan_topic(
                 Exchange::Read { .. } => Action::Subscribe(name),
                 Exchange::Publish { .. } | Exchange::Clear { .. } => Action::Publish(name),
             })?;
-            Ok(Plan::Ask(exchange))
+            Ok(Plan::Ask(Question::Topic(exchange)))
         }
     }
 }
 
-/// Reads the request's body, if there is a use for it, and has the hub do what is asked; `None` when
-/// nobody waits for that.
+/// Decides what a request of the administrator leads to.
+///
+/// # Errors
+/// The response that refuses it.
+fn plan_errand(
+    head: &RequestHead<'_>,
+    desk: &Rc<Desk>,
+    reach: Reach,
+    context: &Context,
+) -> Result<Plan, Response> {
+    context.access.authorize(head, Action::Admin(head.path()), reach)?;
+    match AdminRequest::read(head, &context.config.limits)? {
+        AdminRequest::Listen => Ok(Plan::TakeOver(Opening::of_stats(head.path()))),
+        AdminRequest::Errand(errand) => Ok(Plan::Ask(Question::Admin(errand, desk.clone()))),
+    }
+}
+
+/// Reads the request's body, if there is a use for it, and has done what is asked; `None` when nobody
+/// waits for that.
 async fn ask(
     reader: &mut Reader,
     head_end: usize,
-    exchange: Exchange,
+    question: Question,
     request: &mut Request,
     pace: &mut Pace,
     context: &Context,
 ) -> Option<Response> {
-    let body_bytes = match exchange {
+    let body_bytes = match question.takes_body() {
         // Within the limit of a message.
-        Exchange::Publish { .. } => request.body_bytes as usize,
-        _ => {
+        true => request.body_bytes as usize,
+        false => {
             request.close |= request.body_bytes > 0;
             0
         }
     };
     let body = head_end..head_end + body_bytes;
-    if exchange.expects_continue() && reader.bytes().len() < body.end {
+    if question.expects_continue() && reader.bytes().len() < body.end {
         let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
         if !write_all(reader.transport(), go_on, &context.config).await {
             return None;
@@ -283,13 +359,13 @@ async fn ask(
     let refusal = match timer.until(deadline, reading).await {
         Some(Some(read)) => {
             read?;
-            if let Exchange::Publish { .. } = exchange
+            if let Question::Topic(Exchange::Publish { .. }) = question
                 && let Some(limit) = &context.access.publish_rate
                 && let Err(wait) = limit.admit(request.peer, pace, timer.now())
             {
                 return Some(too_fast(wait));
             }
-            return exchange.perform(&reader.bytes()[body], &context.hub).await.ok();
+            return question.perform(&reader.bytes()[body], context).await.ok();
         }
         Some(None) => Response::text(503, "the server is stopping\n"),
         None => Response::text(408, "the message did not come in time\n"),
@@ -306,6 +382,7 @@ fn too_fast(wait: Duration) -> Response {
 
 /// Logs a head that is none, or breaks the rules.
 async fn refuse_head(reader: &Reader, error: &HeadError, peer: Peer, context: &Context) {
+    context.count_rejection(Rejection::Head);
     log::info!(target: "falconet::request", address:% = peer; "refused: {error}");
     if let Some(response) = error.response() {
         refuse(reader, &response, &Envelope::last(SystemTime::now()), context).await;

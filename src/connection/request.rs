@@ -4,6 +4,8 @@ use std::cell::Cell;
 use std::fmt::Display;
 use std::time::SystemTime;
 
+use log::Level;
+
 use crate::http::RequestHead;
 use crate::http::response::Envelope;
 use crate::hub::CorrelationId;
@@ -21,6 +23,8 @@ pub(super) struct Request {
     pub(super) body_bytes: u64,
     /// Whether the connection ends with its answer.
     pub(super) close: bool,
+    /// How much its line in the log matters.
+    pub(super) level: Level,
 }
 
 impl Request {
@@ -34,6 +38,7 @@ impl Request {
             correlation: said.and_then(read_id),
             body_bytes: head.content_length().unwrap_or(0),
             close: !head.keeps_alive(),
+            level: Level::Info,
         }
     }
 
@@ -47,13 +52,17 @@ impl Request {
         }
     }
 
+    /// Whether it only reads.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(&*self.method, "GET" | "HEAD")
+    }
+
     /// Logs what became of it.
     pub(super) fn log(&self, status: u16, verb: &str) {
         // Published messages have lines of their own kind: many of them hide no others.
-        let is_read = matches!(&*self.method, "GET" | "HEAD");
-        let target = if is_read { "falconet::request" } else { "falconet::publish" };
-        log::info!(
-            target: target,
+        let target = if self.is_read() { "falconet::request" } else { "falconet::publish" };
+        log::log!(
+            target: target, self.level,
             address:% = self.peer, method = &*self.method, path = &*self.path, request = &*self.id,
             correlation:% = self.correlation.as_ref().map_or(&"-" as &dyn Display, |id| id), status;
             "{verb}"

@@ -2,14 +2,14 @@
 
 use std::rc::Rc;
 
-use crate::access::Seat;
+use crate::access::{Seat, Share};
 use crate::config::Reject;
 use crate::endpoints::events::{self, EventStream};
 use crate::endpoints::topic;
 use crate::endpoints::{AnyEndpoint, Stage};
 use crate::http::Response;
 use crate::http::response::Envelope;
-use crate::hub::{CorrelationId, Membership, PublishError, Start, TopicName};
+use crate::hub::{ClientKind, CorrelationId, Membership, Newcomer, PublishError, Start, TopicName};
 use crate::net::Transport;
 use crate::ws::Session;
 use crate::ws::handshake::{self, Acceptance};
@@ -21,6 +21,9 @@ use super::{Context, refuse, write_all};
 /// What a request opens, and what the client will hear.
 pub(super) struct Opening {
     hears: Option<(TopicName, Start)>,
+    kind: ClientKind,
+    /// The path, if it is not that of the topic it hears.
+    path: Option<Rc<String>>,
     protocol: Protocol,
 }
 
@@ -39,10 +42,15 @@ enum Partner {
 
 impl Opening {
     /// Opens a session with an endpoint.
-    pub(super) fn of_endpoint(accept: Acceptance, endpoint: Rc<dyn AnyEndpoint>) -> Self {
+    pub(super) fn of_endpoint(
+        accept: Acceptance,
+        path: Rc<String>,
+        endpoint: Rc<dyn AnyEndpoint>,
+    ) -> Self {
         let partner = Partner::Endpoint(endpoint);
         let hears = Some((TopicName::broadcast(), Start::Live));
-        Self { hears, protocol: Protocol::WebSocket { accept, partner } }
+        let protocol = Protocol::WebSocket { accept, partner };
+        Self { hears, kind: ClientKind::WebSocket, path: Some(path), protocol }
     }
 
     /// Opens a session with a topic; without `start` the client hears nothing.
@@ -53,13 +61,23 @@ impl Opening {
         may_publish: bool,
     ) -> Self {
         let hears = start.map(|start| (topic.clone(), start));
+        let path = start.is_none().then(|| Rc::new(topic.path()));
         let partner = Partner::Topic { topic, may_publish };
-        Self { hears, protocol: Protocol::WebSocket { accept, partner } }
+        let protocol = Protocol::WebSocket { accept, partner };
+        Self { hears, kind: ClientKind::WebSocket, path, protocol }
     }
 
     /// Opens a stream of a topic's messages.
     pub(super) fn of_events(topic: TopicName, start: Start) -> Self {
-        Self { hears: Some((topic, start)), protocol: Protocol::Events }
+        let (hears, kind) = (Some((topic, start)), ClientKind::Events);
+        Self { hears, kind, path: None, protocol: Protocol::Events }
+    }
+
+    /// Opens a stream of the administrator's events.
+    pub(super) fn of_stats(path: &str) -> Self {
+        let hears = Some((TopicName::stats(), Start::Live));
+        let path = Some(Rc::new(path.to_owned()));
+        Self { hears, kind: ClientKind::Admin, path, protocol: Protocol::Events }
     }
 
     /// Makes a client of whoever sent the request, whose head ends at `head_end`, and says so; `None`
@@ -74,13 +92,16 @@ impl Opening {
     ) -> Option<Stage> {
         let correlation = request.correlation.clone();
         let correlation = correlation.unwrap_or_else(|| context.correlations.fresh());
+        let (kind, path) = (self.kind, self.path);
+        let newcomer = Newcomer { correlation, peer: request.peer, kind, path };
         let now = reader.transport().timer().now();
         // First, so that nothing is missed that is published once the client knows it is heard.
-        let membership = match context.hub.join(correlation, self.hears, now).await {
+        let membership = match context.hub.join(newcomer, self.hears, now).await {
             Ok(membership) => membership,
             Err(PublishError::HubGone) => return None,
             Err(PublishError::TooManyTopics(error)) => {
                 let response = Response::text(503, format!("{error}\n"));
+                context.count_answer(response.status());
                 let drops = context.config.reject == Reject::Drop;
                 request.log(response.status(), if drops { "dropped" } else { "answered" });
                 let envelope = Envelope { close: true, ..request.envelope() };
@@ -93,6 +114,7 @@ impl Opening {
         if !write_all(reader.transport(), &response, &context.config).await {
             return None;
         }
+        context.count_answer(self.protocol.status());
         log::info!(
             target: "falconet::client",
             client:% = client.id(), address:% = request.peer, path = &*request.path,
@@ -100,11 +122,19 @@ impl Opening {
             "new connection"
         );
         let (transport, early) = reader.into_parts(head_end);
-        Some(self.protocol.begin(transport, early, membership, seat, context))
+        Some(self.protocol.begin(transport, early, membership, seat.into_share(), context))
     }
 }
 
 impl Protocol {
+    /// The status of what tells the client that it begins.
+    fn status(&self) -> u16 {
+        match self {
+            Self::WebSocket { .. } => 101,
+            Self::Events => 200,
+        }
+    }
+
     /// What tells the client that it begins.
     fn response(&self, correlation: &CorrelationId, sequence: u64, request: &Request) -> Vec<u8> {
         match self {
@@ -120,17 +150,17 @@ impl Protocol {
         transport: Transport,
         early: Vec<u8>,
         membership: Membership,
-        seat: Seat,
+        share: Option<Share>,
         context: &Context,
     ) -> Stage {
         let commons = context.commons.clone();
         match self {
             Self::Events => {
                 let encoder = context.encoder.clone();
-                EventStream::new(transport, seat, membership, encoder, commons).begin()
+                EventStream::new(transport, share, membership, encoder, commons).begin()
             }
             Self::WebSocket { partner, .. } => {
-                let session = Session::begin(transport, early, seat, membership, commons);
+                let session = Session::begin(transport, early, share, membership, commons);
                 match partner {
                     Partner::Endpoint(endpoint) => endpoint.begin(session),
                     Partner::Topic { topic, may_publish } => {

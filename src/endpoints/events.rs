@@ -6,9 +6,9 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use base64ct::{Base64, Encoding};
+use base64ct::{Base64, Encoding as _};
 
-use crate::access::Seat;
+use crate::access::Share;
 use crate::config::SlowConsumer;
 use crate::http::Response;
 use crate::hub::{CorrelationId, Delivery, Membership};
@@ -32,7 +32,7 @@ pub(crate) struct EventStream {
     outlet: Outlet,
     encoder: Encoder,
     commons: Rc<Commons>,
-    seat: Seat,
+    _share: Option<Share>,
     ignored_bytes: u32,
 }
 
@@ -40,13 +40,13 @@ impl EventStream {
     /// A stream on a connection whose response head has been sent.
     pub(crate) fn new(
         transport: Transport,
-        seat: Seat,
+        share: Option<Share>,
         membership: Membership,
         encoder: Encoder,
         commons: Rc<Commons>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership);
-        Self { outlet, encoder, commons, seat, ignored_bytes: 0 }
+        Self { outlet, encoder, commons, _share: share, ignored_bytes: 0 }
     }
 
     /// Sends what is published until the client leaves or must go.
@@ -57,7 +57,7 @@ impl EventStream {
                 // Boxed, so that who listens holds no room for it.
                 Box::pin(self.finish()).await;
             }
-            end.log(self.outlet.client(), self.seat.client());
+            end.log(self.outlet.client(), self.outlet.transport().timer().now());
         })
     }
 
@@ -115,6 +115,11 @@ impl EventStream {
                 self.outlet.client().bell.hush();
                 continue;
             };
+            match &delivery {
+                Delivery::Mail(frame) if frame.is_ping() => {}
+                Delivery::Mail(_) | Delivery::Published(..) => self.outlet.client().count_sent(),
+                Delivery::Lagged(messages) => self.outlet.client().count_lagged(*messages),
+            }
             let event = self.encoder.encode(&delivery);
             if self.outlet.send_shared(cx, &event).is_err() {
                 return Poll::Ready(Err(SessionEnd::TransportLost));
@@ -132,8 +137,13 @@ impl EventStream {
 
 /// Encodes events: a message that many hear, once.
 #[derive(Clone, Default)]
-pub(crate) struct Encoder {
-    last: Rc<RefCell<Option<Encoded>>>,
+pub(crate) struct Encoder(Rc<Encoding>);
+
+#[derive(Default)]
+struct Encoding {
+    /// The type of the events; without one it is that of all events without.
+    kind: Option<&'static str>,
+    last: RefCell<Option<Encoded>>,
 }
 
 /// A message, its number, and the event that it is.
@@ -144,9 +154,14 @@ struct Encoded {
 }
 
 impl Encoder {
+    /// Encodes messages as events of a type.
+    pub(crate) fn of_kind(kind: &'static str) -> Self {
+        Self(Rc::new(Encoding { kind: Some(kind), last: RefCell::default() }))
+    }
+
     /// Encodes one event, or finds it encoded.
     fn encode(&self, delivery: &Delivery) -> Rc<[u8]> {
-        let mut last = self.last.borrow_mut();
+        let mut last = self.0.last.borrow_mut();
         if let (Delivery::Published(sequence, frame), Some(last)) = (delivery, &*last)
             && *sequence == last.sequence
             && Rc::ptr_eq(frame.shared(), last.frame.shared())
@@ -157,6 +172,9 @@ impl Encoder {
             Delivery::Published(_, frame) | Delivery::Mail(frame) => FIELDS_BYTES + frame.len(),
             Delivery::Lagged(_) => FIELDS_BYTES,
         });
+        if let (Some(kind), Delivery::Published(..)) = (self.0.kind, delivery) {
+            let _ = writeln!(event, "event: {kind}");
+        }
         write_event(&mut event, delivery);
         let event: Rc<[u8]> = event.into_bytes().into();
         if let Delivery::Published(sequence, frame) = delivery {
@@ -240,6 +258,13 @@ mod tests {
         assert_eq!(published(false, &[0, 255]), "id: 7\nevent: binary\ndata: AP8=\n\n");
         assert_eq!(encoded(Delivery::Lagged(3)), "event: lagged\ndata: 3\n\n");
         assert_eq!(encoded(Delivery::Mail(Frame::ping())), ":\n\n");
+    }
+
+    #[test]
+    fn events_of_a_kind_say_so() {
+        let delivery = Delivery::Published(7, Frame::data(true, b"{}"));
+        let event = Encoder::of_kind("stats").encode(&delivery);
+        assert_eq!(*event, *b"event: stats\nid: 7\ndata: {}\n\n");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::http::{RequestHead, Response};
 use crate::hub::{
     HubGone, HubHandle, PublishError, Published, Start, TopicCensus, TopicName, TopicNameError,
 };
+use crate::tally::Source;
 use crate::ws::Session;
 use crate::ws::frame::{CloseCode, CloseReason, Frame};
 use crate::ws::handshake::{self, Acceptance, HandshakeError};
@@ -87,9 +88,8 @@ impl TopicRequest {
                 Exchange::Read { topic, known: known.collect::<Vec<_>>().join(",") }
             }
             "POST" | "PUT" => {
-                check_body(head, limits)?;
-                let expects_continue = read_expectation(head)?;
-                Exchange::Publish { topic, content: Content::of(head), expects_continue }
+                let (content, expects_continue) = Content::read(head, limits)?;
+                Exchange::Publish { topic, content, expects_continue }
             }
             "DELETE" => Exchange::Clear { topic },
             _ => return Err(TopicError::Method),
@@ -98,16 +98,26 @@ impl TopicRequest {
 }
 
 impl Exchange {
+    /// Whether the request's body is for it.
+    pub(crate) fn takes_body(&self) -> bool {
+        matches!(self, Self::Publish { .. })
+    }
+
     /// Whether the client waits for a word before it sends the body.
     pub(crate) fn expects_continue(&self) -> bool {
         matches!(self, Self::Publish { expects_continue: true, .. })
     }
 
-    /// Does it. `body` is the request's, if it has one.
+    /// Does it. `body` is the request's, if it has one; `source` is who published it.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
-    pub(crate) async fn perform(self, body: &[u8], hub: &HubHandle) -> Result<Response, HubGone> {
+    pub(crate) async fn perform(
+        self,
+        body: &[u8],
+        source: Source,
+        hub: &HubHandle,
+    ) -> Result<Response, HubGone> {
         Ok(match self {
             Self::List { as_text } => list(&hub.topics().await?, as_text),
             Self::Read { topic, known } => match hub.last(&topic).await? {
@@ -117,8 +127,8 @@ impl Exchange {
                 None => Response::text(404, "nothing is retained here\n"),
             },
             Self::Publish { topic, content, .. } => {
-                let frame = Frame::data(content.is_text(body), body);
-                match hub.publish_frame(&topic, frame, content.media_type).await {
+                let frame = content.frame(body);
+                match hub.publish_frame(&topic, frame, content.media_type, source).await {
                     Ok(published) => accepted(&topic, published),
                     Err(PublishError::HubGone) => return Err(HubGone),
                     Err(error @ PublishError::TooManyTopics(_)) => {
@@ -143,8 +153,9 @@ pub(crate) fn converse(session: Session, topic: TopicName, may_publish: bool) ->
             if !may_publish {
                 break NO_PUBLISHING;
             }
+            let (hub, source) = (session.hub(), Source::WebSocket);
             // Boxed, so that who only listens holds no room for it.
-            match Box::pin(session.hub().publish(&topic, message)).await {
+            match Box::pin(hub.publish_from(&topic, message, source)).await {
                 Ok(_) => {}
                 Err(PublishError::HubGone) => break CloseReason::STOPPING,
                 Err(PublishError::TooManyTopics(_)) => break TOO_MANY_TOPICS,
@@ -207,6 +218,24 @@ fn read(
 }
 
 impl Content {
+    /// What the body of a request is that brings a message, and whether the client waits for a word
+    /// before it sends it.
+    ///
+    /// # Errors
+    /// [`TopicError`], if it is not to be sent at all.
+    pub(crate) fn read(
+        head: &RequestHead<'_>,
+        limits: &Limits,
+    ) -> Result<(Self, bool), TopicError> {
+        check_body(head, limits)?;
+        Ok((Self::of(head), read_expectation(head)?))
+    }
+
+    /// The message that the body is.
+    pub(crate) fn frame(self, body: &[u8]) -> Frame {
+        Frame::data(self.is_text(body), body)
+    }
+
     fn of(head: &RequestHead<'_>) -> Self {
         let mut lines = head.values("content-type");
         let Some(said) = lines.next() else { return Self { may_be_text: true, media_type: None } };
@@ -329,7 +358,8 @@ impl std::error::Error for TopicError {}
 
 /// The media type of server-sent events.
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
-const JSON: &str = "application/json";
+/// The media type of JSON.
+pub(crate) const JSON: &str = "application/json";
 /// Media types a topic keeps for who reads it: none that a browser would run.
 const KEPT_TYPES: &[&str] = &[
     JSON,

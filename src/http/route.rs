@@ -1,6 +1,7 @@
 //! What stands at which path, and what a request may do there.
 
 use std::fs::File;
+use std::rc::Rc;
 
 use super::date::http_date;
 use super::files::{FileError, Files, FoundFile};
@@ -35,7 +36,7 @@ pub(crate) struct Routes<E> {
 /// What stands at one path: a page, an endpoint, or both.
 #[derive(Debug)]
 struct Place<E> {
-    path: String,
+    path: Rc<String>,
     asset: Option<Asset>,
     endpoint: Option<E>,
 }
@@ -47,8 +48,8 @@ pub(crate) enum Destination<'r, E> {
     Asset(Response),
     /// A file of the directory that is served, if it is to be sent.
     File(Response, Option<File>),
-    /// A WebSocket endpoint.
-    Endpoint(&'r E),
+    /// A WebSocket endpoint, at a path.
+    Endpoint(&'r Rc<String>, &'r E),
 }
 
 impl<E> Default for Routes<E> {
@@ -91,14 +92,16 @@ impl<E> Routes<E> {
         {
             return Ok(found);
         }
-        let place = self.places.iter().find(|place| place.path == head.path());
+        let place = self.places.iter().find(|place| *place.path == head.path());
         let place = place.ok_or(RouteError::NotFound)?;
         let readable = place.asset.is_some();
         if head.method() != "GET" && !(head.method() == "HEAD" && readable) {
             return Err(RouteError::MethodNotAllowed { head_too: readable });
         }
         match (&place.endpoint, &place.asset) {
-            (Some(endpoint), _) if head.wants_websocket() => Ok(Destination::Endpoint(endpoint)),
+            (Some(endpoint), _) if head.wants_websocket() => {
+                Ok(Destination::Endpoint(&place.path, endpoint))
+            }
             (_, Some(asset)) if accepts(head, asset.content_type) => {
                 Ok(Destination::Asset(asset.response()))
             }
@@ -108,8 +111,8 @@ impl<E> Routes<E> {
     }
 
     fn place(&mut self, path: String) -> &mut Place<E> {
-        let index = self.places.iter().position(|place| place.path == path).unwrap_or_else(|| {
-            self.places.push(Place { path, asset: None, endpoint: None });
+        let index = self.places.iter().position(|place| *place.path == path).unwrap_or_else(|| {
+            self.places.push(Place { path: Rc::new(path), asset: None, endpoint: None });
             self.places.len() - 1
         });
         &mut self.places[index]

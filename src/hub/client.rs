@@ -1,5 +1,6 @@
 //! The hub's record of one client, which its session shares.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,6 +11,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::config::Timeouts;
+use crate::net::{PackedPeer, Peer};
+use crate::tally::Tally;
 use crate::ws::frame::{CloseCode, CloseReason, Frame};
 
 use super::inbox::HubHandle;
@@ -71,6 +74,46 @@ impl fmt::Display for CorrelationId {
     }
 }
 
+/// How a client is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientKind {
+    WebSocket,
+    /// Server-sent events.
+    Events,
+    /// The administrator's events.
+    Admin,
+}
+
+impl ClientKind {
+    /// Its name in logs and lists.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+            Self::Events => "events",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Who joins.
+#[derive(Clone, Debug)]
+pub(crate) struct Newcomer {
+    pub(crate) correlation: CorrelationId,
+    pub(crate) peer: Peer,
+    pub(crate) kind: ClientKind,
+    /// The path it came to; `None` is that of the topic it hears. Shared by all who came there, and one
+    /// pointer where a `Rc<str>` is two.
+    pub(crate) path: Option<Rc<String>>,
+}
+
+#[cfg(test)]
+impl Newcomer {
+    /// A WebSocket client of this host.
+    pub(crate) fn local(correlation: CorrelationId) -> Self {
+        Self { correlation, peer: Peer::Unix, kind: ClientKind::WebSocket, path: None }
+    }
+}
+
 /// One client: what is for it alone, and when it last gave signs of life.
 pub(crate) struct Client {
     // Not one `ClientId`, so that the place fits beside.
@@ -80,7 +123,16 @@ pub(crate) struct Client {
     pub(super) place: Cell<u32>,
     /// The log of the topic it is subscribed to.
     pub(super) log: Option<Log>,
+    /// The number of the next message it is sent of that.
+    pub(super) next: Cell<u64>,
     pub(crate) correlation: CorrelationId,
+    peer: PackedPeer,
+    pub(crate) kind: ClientKind,
+    path: Option<Rc<String>>,
+    received: Cell<u32>,
+    sent: Cell<u32>,
+    lagged: Cell<u32>,
+    joined: Moment,
     pub(crate) bell: Bell,
     #[allow(clippy::box_collection, reason = "hardly anybody has any mail")]
     mailbox: Cell<Option<Box<VecDeque<Frame>>>>,
@@ -104,18 +156,27 @@ pub(crate) struct Eviction {
 impl Client {
     pub(super) fn new(
         id: ClientId,
-        correlation: CorrelationId,
+        newcomer: Newcomer,
         log: Option<Log>,
         now: Instant,
         hub: HubHandle,
     ) -> Self {
         let now = hub.watch().moment(now);
+        let Newcomer { correlation, peer, kind, path } = newcomer;
         Self {
             generation: id.generation,
             slot: id.slot,
             place: Cell::new(0),
             log,
+            next: Cell::new(1),
             correlation,
+            peer: peer.into(),
+            kind,
+            path,
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            lagged: Cell::new(0),
+            joined: now,
             bell: Bell::default(),
             mailbox: Cell::default(),
             eviction: OnceCell::new(),
@@ -130,6 +191,65 @@ impl Client {
     /// Its id.
     pub(crate) fn id(&self) -> ClientId {
         ClientId { slot: self.slot, generation: self.generation }
+    }
+
+    /// Who it is on the network.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer.into()
+    }
+
+    /// The path it came to.
+    pub(crate) fn path(&self) -> Cow<'_, str> {
+        match (&self.path, &self.log) {
+            (Some(path), _) => Cow::Borrowed(path),
+            (None, Some(log)) => Cow::Owned(log.topic().path()),
+            (None, None) => Cow::Borrowed(""),
+        }
+    }
+
+    /// Counts a message it has sent us.
+    pub(crate) fn count_received(&self) {
+        add(&self.received, 1);
+        self.watch().tally.messages_received.add(1);
+    }
+
+    /// Counts a message that is sent to it. Who looks at the counts is no part of them.
+    pub(crate) fn count_sent(&self) {
+        add(&self.sent, 1);
+        if self.kind != ClientKind::Admin {
+            self.watch().tally.messages_sent.add(1);
+        }
+    }
+
+    /// Counts messages that were gone before it took them.
+    pub(crate) fn count_lagged(&self, messages: u64) {
+        add(&self.lagged, u32::try_from(messages).unwrap_or(u32::MAX));
+        self.watch().tally.messages_lagged.add(messages);
+    }
+
+    /// Counts how its session has ended.
+    pub(crate) fn count_close(&self, code: CloseCode) {
+        self.watch().tally.close(code.into());
+    }
+
+    /// How many messages it has sent us, was sent and has lost. They count no further than 2^32.
+    pub(crate) fn counts(&self) -> [u32; 3] {
+        [&self.received, &self.sent, &self.lagged].map(Cell::get)
+    }
+
+    /// How many messages of its topic are still to be sent to it.
+    pub(crate) fn behind(&self) -> u64 {
+        self.log.as_ref().map_or(0, |log| (log.last() + 1).saturating_sub(self.next.get()))
+    }
+
+    /// How long it has been here.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        self.watch().since(self.joined, now)
+    }
+
+    /// How long ago it gave its last sign of life.
+    pub(crate) fn silence(&self, now: Instant) -> Duration {
+        self.watch().since(self.last_seen.get(), now)
     }
 
     /// Notes that bytes have come.
@@ -172,7 +292,9 @@ impl Client {
 
     /// The same for a client that gives no sign of life: nobody waits for its answer.
     pub(super) fn give_up(&self, reason: CloseReason) {
-        self.set_eviction(Eviction { reason, answering: false });
+        if self.set_eviction(Eviction { reason, answering: false }) {
+            self.watch().tally.swept.add(1);
+        }
     }
 
     /// Why the session must close, if it must.
@@ -267,10 +389,13 @@ impl Client {
         self.watch().deadline(Some(last), self.watch().timeouts.ping_every)
     }
 
-    fn set_eviction(&self, eviction: Eviction) {
-        if self.eviction.set(Box::new(eviction)).is_ok() {
+    /// Says whether it is the first.
+    fn set_eviction(&self, eviction: Eviction) -> bool {
+        let is_first = self.eviction.set(Box::new(eviction)).is_ok();
+        if is_first {
             self.bell.ring();
         }
+        is_first
     }
 
     fn watch(&self) -> &Watch {
@@ -284,20 +409,25 @@ impl Client {
     }
 }
 
+fn add(count: &Cell<u32>, more: u32) {
+    count.set(count.get().saturating_add(more));
+}
+
 /// A time in nanoseconds since the hub was opened: half as large as an `Instant`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Moment(NonZeroU64);
 
-/// What the sweep goes by: since when, how long, and when it is due.
+/// What the sweep goes by: since when, how long, and when it is due; and where clients are counted.
 pub(crate) struct Watch {
     opened: Instant,
     pub(super) timeouts: Timeouts,
     pub(crate) alarm: Alarm,
+    pub(super) tally: Rc<Tally>,
 }
 
 impl Watch {
-    pub(super) fn new(timeouts: Timeouts) -> Self {
-        Self { opened: Instant::now(), timeouts, alarm: Alarm::default() }
+    pub(super) fn new(timeouts: Timeouts, tally: Rc<Tally>) -> Self {
+        Self { opened: Instant::now(), timeouts, alarm: Alarm::default(), tally }
     }
 
     fn moment(&self, at: Instant) -> Moment {
@@ -305,6 +435,11 @@ impl Watch {
         // In 64 bits they last for 584 years.
         let nanoseconds = passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos());
         Moment(NonZeroU64::MIN.saturating_add(nanoseconds))
+    }
+
+    /// How long before `now` that was.
+    fn since(&self, moment: Moment, now: Instant) -> Duration {
+        Duration::from_nanos(self.moment(now).0.get().saturating_sub(moment.0.get()))
     }
 
     /// When `limit` is over; never if either is missing.
@@ -414,6 +549,6 @@ mod tests {
 
     #[test]
     fn a_client_takes_little_memory() {
-        assert!(size_of::<Client>() <= 120, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 192, "{}", size_of::<Client>());
     }
 }

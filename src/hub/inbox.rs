@@ -10,13 +10,14 @@ use async_channel::{Receiver, Sender};
 use futures_lite::future;
 
 use crate::config::{Timeouts, Topics};
+use crate::tally::{Source, Tally};
 use crate::ws::frame::{CloseReason, Frame, Message};
 
-use super::client::{Alarm, Client, ClientId, CorrelationId, Watch};
+use super::client::{Alarm, Client, ClientId, CorrelationId, Newcomer, Watch};
 use super::log::{Publication, Start, Subscription};
 use super::reply::{Reply, reply};
 use super::topic::{TopicCensus, TopicName};
-use super::{Census, Hub, Published, TooManyTopics};
+use super::{Census, Hub, Published, Survey, TooManyTopics};
 
 /// The way to the hub: the only means to change who is connected and what they are told.
 ///
@@ -32,9 +33,9 @@ struct Way {
 
 /// What the hub can be told and asked. A `Reply` is where the answer goes.
 enum Command {
-    Join(Joining, Reply<Result<Subscription, TooManyTopics>>),
+    Join(Box<Joining>, Reply<Result<Subscription, TooManyTopics>>),
     Leave(ClientId),
-    Publish(TopicName, Publication, Option<Reply<Result<Published, TooManyTopics>>>),
+    Publish(TopicName, Publication, Source, Option<Reply<Result<Published, TooManyTopics>>>),
     Last(TopicName, Reply<Option<(u64, Publication)>>),
     Clear(TopicName, Reply<()>),
     Topics(Reply<Vec<TopicCensus>>),
@@ -45,22 +46,25 @@ enum Command {
     Sweep(Instant, Reply<()>),
     Drain(CloseReason),
     Census(Reply<Census>),
+    Clients(Reply<Vec<Rc<Client>>>),
+    Find(u64, Reply<Option<ClientId>>),
+    Survey(Reply<Survey>),
     AwaitAudience(TopicName, bool, Reply<()>),
 }
 
 /// Who joins, when and to hear what.
 struct Joining {
-    correlation: CorrelationId,
+    newcomer: Newcomer,
     topic: Option<(TopicName, Start)>,
     now: Instant,
 }
 
-/// Opens a hub's inbox; [`run`] serves it.
-pub(crate) fn open(timeouts: Timeouts, limits: Topics) -> (HubHandle, HubTask) {
+/// Opens a hub's inbox; [`run`] serves it. What happens is counted in `tally`.
+pub(crate) fn open(timeouts: Timeouts, limits: Topics, tally: Rc<Tally>) -> (HubHandle, HubTask) {
     let (inbox, commands) = async_channel::bounded(INBOX_COMMANDS);
     // Whoever is behind no further than this has lost nothing.
     let publishes_per_turn = (limits.log_messages / 2).clamp(1, PUBLISHES_PER_TURN);
-    let handle = HubHandle(Rc::new(Way { inbox, watch: Watch::new(timeouts) }));
+    let handle = HubHandle(Rc::new(Way { inbox, watch: Watch::new(timeouts, tally) }));
     let hub = Hub::new(handle.clone(), limits);
     let task = HubTask { hub, commands, waiting: Vec::new(), publishes_per_turn };
     (handle, task)
@@ -94,12 +98,16 @@ impl HubTask {
     async fn apply(&mut self, command: Command) {
         let hub = &mut self.hub;
         match command {
-            Command::Join(Joining { correlation, topic, now }, reply) => {
-                reply.send(hub.join(correlation, topic, now).inspect_err(warn));
+            Command::Join(joining, reply) => {
+                let Joining { newcomer, topic, now } = *joining;
+                reply.send(hub.join(newcomer, topic, now).inspect_err(warn));
             }
             Command::Leave(id) => hub.leave(id),
-            Command::Publish(name, publication, reply) => {
+            Command::Publish(name, publication, source, reply) => {
                 let published = publish(hub, &name, publication).await.inspect_err(warn);
+                if published.is_ok() && !name.is_internal() {
+                    hub.handle.watch().tally.publish(source);
+                }
                 if let Some(reply) = reply {
                     reply.send(published);
                 }
@@ -126,6 +134,9 @@ impl HubTask {
             }
             Command::Drain(reason) => hub.drain(reason),
             Command::Census(reply) => reply.send(hub.census()),
+            Command::Clients(reply) => reply.send(hub.clients()),
+            Command::Find(number, reply) => reply.send(hub.find(number)),
+            Command::Survey(reply) => reply.send(hub.survey()),
             Command::AwaitAudience(name, wanted, reply) => {
                 self.waiting.push((name, wanted, reply));
             }
@@ -189,18 +200,29 @@ impl HubHandle {
         topic: &TopicName,
         message: impl Into<Message>,
     ) -> Result<Published, PublishError> {
-        self.publish_frame(topic, Frame::message(&message.into()), None).await
+        self.publish_from(topic, message.into(), Source::Service).await
     }
 
-    /// The same, of an encoded message, whose payload's media type may be known.
+    /// The same, of a message from `source`.
+    pub(crate) async fn publish_from(
+        &self,
+        topic: &TopicName,
+        message: Message,
+        source: Source,
+    ) -> Result<Published, PublishError> {
+        self.publish_frame(topic, Frame::message(&message), None, source).await
+    }
+
+    /// The same, of an encoded message from `source`, whose payload's media type may be known.
     pub(crate) async fn publish_frame(
         &self,
         topic: &TopicName,
         frame: Frame,
         media_type: Option<&'static str>,
+        source: Source,
     ) -> Result<Published, PublishError> {
         let (name, publication) = (topic.clone(), publication(frame, media_type));
-        Ok(self.ask(|reply| Command::Publish(name, publication, Some(reply))).await??)
+        Ok(self.ask(|reply| Command::Publish(name, publication, source, Some(reply))).await??)
     }
 
     /// Publishes a message to the topic `broadcast`, which the clients of every endpoint hear.
@@ -212,7 +234,8 @@ impl HubHandle {
     /// Dropped early, nothing is sent.
     pub async fn broadcast(&self, message: impl Into<Message>) -> Result<(), HubGone> {
         let publication = publication(Frame::message(&message.into()), None);
-        self.tell(Command::Publish(TopicName::broadcast(), publication, None)).await
+        let source = Source::Service;
+        self.tell(Command::Publish(TopicName::broadcast(), publication, source, None)).await
     }
 
     /// Sends a message to one client. Says false if the client is gone, or does not read and has 16
@@ -228,7 +251,11 @@ impl HubHandle {
         id: ClientId,
         message: impl Into<Message>,
     ) -> Result<bool, HubGone> {
-        let frame = Frame::message(&message.into());
+        self.send_frame(id, Frame::message(&message.into())).await
+    }
+
+    /// The same, of an encoded message.
+    pub(crate) async fn send_frame(&self, id: ClientId, frame: Frame) -> Result<bool, HubGone> {
         self.ask(|reply| Command::SendTo(id, frame, reply)).await
     }
 
@@ -318,6 +345,21 @@ impl HubHandle {
         self.ask(Command::Census).await
     }
 
+    /// Every client, in no order.
+    pub(crate) async fn clients(&self) -> Result<Vec<Rc<Client>>, HubGone> {
+        self.ask(Command::Clients).await
+    }
+
+    /// The client whose id is displayed as `number`.
+    pub(crate) async fn find(&self, number: u64) -> Result<Option<ClientId>, HubGone> {
+        self.ask(|reply| Command::Find(number, reply)).await
+    }
+
+    /// What the administrator is told.
+    pub(crate) async fn survey(&self) -> Result<Survey, HubGone> {
+        self.ask(Command::Survey).await
+    }
+
     /// Waits until a topic has a subscriber.
     ///
     /// # Errors
@@ -353,11 +395,11 @@ impl HubHandle {
     /// Takes a client in; it is a member until its [`Membership`] is dropped.
     pub(crate) async fn join(
         &self,
-        correlation: CorrelationId,
+        newcomer: Newcomer,
         topic: Option<(TopicName, Start)>,
         now: Instant,
     ) -> Result<Membership, PublishError> {
-        let joining = Joining { correlation, topic, now };
+        let joining = Box::new(Joining { newcomer, topic, now });
         let subscription = self.ask(|reply| Command::Join(joining, reply)).await??;
         Ok(Membership { subscription })
     }

@@ -3,7 +3,7 @@
 //! Nothing is queued for a client: a session sends from its cursor to the end. Whose cursor falls off
 //! the log's beginning has lagged.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -178,11 +178,9 @@ pub(crate) enum Start {
     After(u64),
 }
 
-/// What a session has of the hub: its record, and a cursor in the log of the topic it is subscribed to.
+/// What a session has of the hub: its record, with a cursor in the log of the topic it is subscribed to.
 pub(crate) struct Subscription {
     pub(crate) client: Rc<Client>,
-    /// The number of the next message.
-    next: Cell<u64>,
 }
 
 /// The next thing to send.
@@ -199,16 +197,18 @@ pub(crate) enum Delivery {
 impl Subscription {
     /// A cursor of `client` in the log it is subscribed to, if it is to one.
     pub(super) fn new(client: Rc<Client>, start: Start, limits: &Topics) -> Self {
-        let next = client.log.as_ref().map_or(1, |log| log.0.entries.borrow().start(start, limits));
+        if let Some(log) = &client.log {
+            client.next.set(log.0.entries.borrow().start(start, limits));
+        }
         if start != Start::Live {
             client.bell.ring();
         }
-        Self { client, next: Cell::new(next) }
+        Self { client }
     }
 
     /// The number of the message before the next one; 0 for who is subscribed to nothing.
     pub(crate) fn sequence(&self) -> u64 {
-        self.next.get() - 1
+        self.client.next.get() - 1
     }
 
     /// Takes what is next for this client: its mail first, then the log.
@@ -218,13 +218,14 @@ impl Subscription {
         }
         let entries = self.client.log.as_ref()?.0.entries.borrow();
         let first = entries.first();
-        let next = self.next.get();
+        let cursor = &self.client.next;
+        let next = cursor.get();
         if next < first {
-            self.next.set(first);
+            cursor.set(first);
             return Some(Delivery::Lagged(first - next));
         }
         let publication = entries.kept.get((next - first) as usize)?;
-        self.next.set(next + 1);
+        cursor.set(next + 1);
         Some(Delivery::Published(next, publication.frame.clone()))
     }
 }

@@ -19,7 +19,7 @@ use slab::Slab;
 use crate::config::Topics;
 use crate::ws::frame::{CloseReason, Frame};
 
-pub(crate) use client::{Bell, Client, Eviction};
+pub(crate) use client::{Bell, Client, ClientKind, Eviction, Newcomer};
 pub use client::{ClientId, CorrelationId};
 pub use inbox::{HubGone, HubHandle, PublishError};
 pub(crate) use inbox::{Membership, open};
@@ -38,6 +38,20 @@ pub(crate) struct Hub {
     limits: Topics,
     handle: HubHandle,
     draining: Option<CloseReason>,
+    /// How many clients there are of each [`ClientKind`].
+    kinds: [usize; 3],
+}
+
+/// What the administrator is told of the hub.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Survey {
+    /// WebSocket clients.
+    pub(crate) websocket: usize,
+    /// Clients that listen to server-sent events.
+    pub(crate) events: usize,
+    pub(crate) topics: usize,
+    /// What the messages of all topics cost.
+    pub(crate) log_bytes: usize,
 }
 
 /// How many connected clients there are and were.
@@ -84,6 +98,7 @@ impl Hub {
             limits,
             handle,
             draining: None,
+            kinds: [0; 3],
         }
     }
 
@@ -93,7 +108,7 @@ impl Hub {
     /// [`TooManyTopics`], if there is no room for one that does not exist yet.
     pub(crate) fn join(
         &mut self,
-        correlation: CorrelationId,
+        newcomer: Newcomer,
         topic: Option<(TopicName, Start)>,
         now: Instant,
     ) -> Result<Subscription, TooManyTopics> {
@@ -107,7 +122,8 @@ impl Hub {
         }
         self.joins += 1;
         let id = ClientId { slot, generation: self.joins };
-        let client = Rc::new(Client::new(id, correlation, log, now, self.handle.clone()));
+        self.kinds[newcomer.kind as usize] += 1;
+        let client = Rc::new(Client::new(id, newcomer, log, now, self.handle.clone()));
         client.place.set(place);
         self.clients.insert(client.clone());
         if let Some(reason) = self.draining {
@@ -124,6 +140,7 @@ impl Hub {
     pub(crate) fn leave(&mut self, id: ClientId) {
         if self.client(id).is_some() {
             let client = self.clients.remove(id.slot as usize);
+            self.kinds[client.kind as usize] -= 1;
             self.unsubscribe(&client);
         }
         self.rest_if_empty();
@@ -182,7 +199,28 @@ impl Hub {
             subscribers: topic.subscribers.len(),
             sequence: topic.log.last(),
         };
-        self.topics.iter().map(census).collect()
+        self.topics.iter().filter(|(name, _)| !name.is_internal()).map(census).collect()
+    }
+
+    /// Every client, in no order.
+    pub(crate) fn clients(&self) -> Vec<Rc<Client>> {
+        self.clients.iter().map(|(_, client)| client.clone()).collect()
+    }
+
+    /// The client whose id is displayed as `number`.
+    pub(crate) fn find(&self, number: u64) -> Option<ClientId> {
+        let mut ids = self.clients.iter().map(|(_, client)| client.id());
+        ids.find(|id| id.generation == number)
+    }
+
+    /// What the administrator is told.
+    pub(crate) fn survey(&self) -> Survey {
+        Survey {
+            websocket: self.kinds[ClientKind::WebSocket as usize],
+            events: self.kinds[ClientKind::Events as usize],
+            topics: self.topics.len() - self.internal_topics(),
+            log_bytes: self.bytes,
+        }
     }
 
     /// How many clients are subscribed to a topic.
@@ -253,10 +291,16 @@ impl Hub {
     /// Finds a topic or makes it.
     fn topic(&mut self, name: &TopicName) -> Result<&mut Topic, TooManyTopics> {
         let limit = self.limits.count;
-        if self.topics.len() >= limit && !self.topics.contains_key(name) {
+        let is_full = self.topics.len() - self.internal_topics() >= limit;
+        if is_full && !name.is_internal() && !self.topics.contains_key(name) {
             return Err(TooManyTopics { limit });
         }
         Ok(self.topics.entry(name.clone()).or_insert_with(|| Topic::new(name.clone())))
+    }
+
+    /// How many topics are the server's own; their names come first.
+    fn internal_topics(&self) -> usize {
+        self.topics.keys().take_while(|name| name.is_internal()).count()
     }
 
     fn unsubscribe(&mut self, client: &Client) {

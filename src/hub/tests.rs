@@ -22,7 +22,7 @@ fn hub_with(limits: Topics) -> Hub {
 
 /// A hub whose inbox nobody reads.
 fn hub_by(timeouts: Timeouts, limits: Topics) -> Hub {
-    Hub::new(open(timeouts, limits.clone()).0, limits)
+    Hub::new(open(timeouts, limits.clone(), Rc::default()).0, limits)
 }
 
 fn name(name: &str) -> TopicName {
@@ -33,18 +33,22 @@ fn correlation(id: &str) -> CorrelationId {
     CorrelationId::new(id).unwrap()
 }
 
+pub(super) fn newcomer(id: &str) -> Newcomer {
+    Newcomer::local(correlation(id))
+}
+
 /// A client that hears what is published to `topic` from now on.
 fn subscribe(hub: &mut Hub, topic: &str) -> Subscription {
     subscribe_from(hub, topic, Start::Live).unwrap()
 }
 
 fn subscribe_from(hub: &mut Hub, topic: &str, start: Start) -> Result<Subscription, TooManyTopics> {
-    hub.join(correlation("test"), Some((name(topic), start)), Instant::now())
+    hub.join(newcomer("test"), Some((name(topic), start)), Instant::now())
 }
 
 /// A client that hears nothing but its mail.
 fn join(hub: &mut Hub, now: Instant) -> Subscription {
-    hub.join(correlation("test"), None, now).unwrap()
+    hub.join(newcomer("test"), None, now).unwrap()
 }
 
 fn leave(hub: &mut Hub, subscription: Subscription) {
@@ -433,7 +437,7 @@ fn the_topics_are_told_by_name_with_subscribers_and_last_number() {
 fn clients_are_found_by_their_correlation_id() {
     let mut hub = hub();
     let now = Instant::now();
-    let mut joined = |id| hub.join(correlation(id), None, now).unwrap();
+    let mut joined = |id| hub.join(newcomer(id), None, now).unwrap();
     let (anna, bert, also_anna) = (joined("anna"), joined("bert"), joined("anna"));
     let ids = [anna.client.id(), also_anna.client.id()];
     assert_eq!(hub.correlated(&correlation("anna")), ids);
@@ -488,4 +492,65 @@ fn a_drain_evicts_everybody_and_who_still_joins() {
         assert!(eviction.answering);
         assert_eq!(eviction.reason, REASON);
     }
+}
+
+#[test]
+fn the_administrator_is_told_who_and_what_there_is() {
+    let mut hub = hub();
+    let heard = subscribe(&mut hub, "a");
+    let silent = join(&mut hub, Instant::now());
+    let listener = Newcomer { kind: ClientKind::Events, ..newcomer("test") };
+    let listener = hub.join(listener, Some((name("b"), Start::Live)), Instant::now()).unwrap();
+    publish(&mut hub, "a", "one").unwrap();
+    let expected = Survey { websocket: 2, events: 1, topics: 3, log_bytes: cost("one") };
+    assert_eq!(hub.survey(), expected);
+    assert_eq!(hub.clients().len(), 3);
+    for subscription in [&heard, &silent, &listener] {
+        let id = subscription.client.id();
+        assert_eq!(hub.find(id.to_string().parse().unwrap()), Some(id));
+    }
+    leave(&mut hub, heard);
+    leave(&mut hub, listener);
+    assert_eq!(hub.find(1), None);
+    // What was published to `a` is retained.
+    let expected = Survey { websocket: 1, events: 0, topics: 2, log_bytes: cost("one") };
+    assert_eq!(hub.survey(), expected);
+}
+
+#[test]
+fn the_servers_own_topic_is_no_topic_to_others() {
+    let mut hub = hub_with(Topics { count: 1, ..Topics::default() });
+    let stats = Some((TopicName::stats(), Start::Live));
+    let looker = hub.join(newcomer("test"), stats, Instant::now()).unwrap();
+    assert_eq!((hub.survey().topics, hub.topics().len()), (1, 1));
+    assert!(subscribe_from(&mut hub, "a", Start::Live).is_err());
+    hub.publish(&TopicName::stats(), publication("one")).unwrap();
+    leave(&mut hub, looker);
+    hub.clear(&TopicName::stats());
+    assert_eq!(hub.subscribers(&TopicName::stats()), 0);
+    assert_eq!((hub.survey().log_bytes, hub.last(&TopicName::stats())), (0, None));
+}
+
+#[test]
+fn a_subscriber_is_behind_by_what_it_has_not_taken() {
+    let mut hub = hub_with(Topics { log_messages: 2, ..Topics::default() });
+    let mut slow = subscribe(&mut hub, "a");
+    assert_eq!(slow.client.behind(), 0);
+    for text in ["one", "two", "three"] {
+        publish(&mut hub, "a", text).unwrap();
+    }
+    assert_eq!(slow.client.behind(), 3);
+    assert_eq!(hear(&mut slow), ["lagged 1", "2 two", "3 three"]);
+    assert_eq!(slow.client.behind(), 0);
+    assert_eq!(join(&mut hub, Instant::now()).client.behind(), 0);
+}
+
+#[test]
+fn a_clients_counts_stop_where_they_are_full() {
+    let mut hub = hub();
+    let client = join(&mut hub, Instant::now()).client;
+    client.count_lagged(u64::from(u32::MAX) - 1);
+    client.count_lagged(u64::MAX / 2);
+    client.count_received();
+    assert_eq!(client.counts(), [1, 0, u32::MAX]);
 }

@@ -16,6 +16,16 @@ impl TopicName {
         Self(BROADCAST.into())
     }
 
+    /// The topic of the administrator's events. Its name is none that a path can have.
+    pub(crate) fn stats() -> Self {
+        Self(STATS.into())
+    }
+
+    /// Whether it is the server's own, which nobody is told of.
+    pub(super) fn is_internal(&self) -> bool {
+        self.0.starts_with(INTERNAL)
+    }
+
     /// Whether it is the topic that always exists.
     pub(super) fn is_broadcast(&self) -> bool {
         *self.0 == *BROADCAST
@@ -97,11 +107,25 @@ pub struct TopicCensus {
 }
 
 const BROADCAST: &str = "broadcast";
+const STATS: &str = "$stats";
+/// What the name of no other topic has, and what comes before all that those may have.
+const INTERNAL: char = '$';
 const MAX_NAME_BYTES: usize = 128;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_servers_own_topics_are_out_of_reach_and_first() {
+        let stats = TopicName::stats();
+        assert!(stats.is_internal());
+        assert!(TopicName::new(stats.as_str()).is_err());
+        for first in "-./09AZ_az".chars().filter(|first| *first != '/' && *first != '.') {
+            let topic = TopicName::new(&first.to_string()).unwrap();
+            assert!(!topic.is_internal() && stats < topic, "{topic}");
+        }
+    }
 
     #[test]
     fn names_are_what_a_path_can_be_trusted_with() {

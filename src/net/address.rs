@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -168,6 +168,44 @@ impl Peer {
     }
 }
 
+/// A [`Peer`] in 24 bytes, for there is one for each client. A flow label is not kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PackedPeer {
+    ip: Ipv6Addr,
+    scope_id: u32,
+    port: u16,
+    kind: PeerKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum PeerKind {
+    V4,
+    V6,
+    Unix,
+}
+
+impl From<Peer> for PackedPeer {
+    fn from(peer: Peer) -> Self {
+        let (ip, scope_id, port, kind) = match peer {
+            Peer::Ip(SocketAddr::V4(v4)) => (v4.ip().to_ipv6_mapped(), 0, v4.port(), PeerKind::V4),
+            Peer::Ip(SocketAddr::V6(v6)) => (*v6.ip(), v6.scope_id(), v6.port(), PeerKind::V6),
+            Peer::Unix => (Ipv6Addr::UNSPECIFIED, 0, 0, PeerKind::Unix),
+        };
+        Self { ip, scope_id, port, kind }
+    }
+}
+
+impl From<PackedPeer> for Peer {
+    fn from(packed: PackedPeer) -> Self {
+        let PackedPeer { ip, scope_id, port, kind } = packed;
+        match kind {
+            PeerKind::V4 => Self::Ip(SocketAddr::new(ip.to_canonical(), port)),
+            PeerKind::V6 => Self::Ip(SocketAddrV6::new(ip, port, 0, scope_id).into()),
+            PeerKind::Unix => Self::Unix,
+        }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -240,5 +278,16 @@ mod tests {
         assert_eq!(limited("[::ffff:127.0.0.1]:5"), None);
         assert_eq!(limited("192.0.2.1:5"), Some("192.0.2.1".parse().unwrap()));
         assert_eq!(Peer::Unix.limited_address(), None);
+    }
+
+    #[test]
+    fn a_packed_peer_is_the_same_peer() {
+        for text in ["192.0.2.1:1", "[2001:db8::1]:65535", "[fe80::1%3]:80", "[::ffff:192.0.2.1]:1"]
+        {
+            let peer = Peer::Ip(text.parse().unwrap());
+            assert_eq!(Peer::from(PackedPeer::from(peer)), peer);
+        }
+        assert_eq!(Peer::from(PackedPeer::from(Peer::Unix)), Peer::Unix);
+        assert!(size_of::<PackedPeer>() <= 24);
     }
 }

@@ -152,6 +152,7 @@ impl Listener {
                 Err(Errno::WOULDBLOCK) => self.source.blocked(Direction::Read),
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                     self.turn_one_away();
+                    self.source.reactor().meter().files_lacked.add(1);
                     log::warn!("out of file descriptors: turning connections away");
                     Timer::new(self.source.reactor()).sleep(Some(backoff)).await;
                     backoff = (backoff * 2).min(LONGEST_BACKOFF);

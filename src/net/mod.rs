@@ -2,14 +2,17 @@
 
 mod address;
 mod listener;
+mod meter;
 mod reactor;
 mod socket;
 mod tls;
 mod transport;
 mod watched;
 
+pub(crate) use address::PackedPeer;
 pub use address::{AddressError, ListenUrl, Peer, Reach};
 pub use listener::{BindError, Listener};
+pub(crate) use meter::Meter;
 pub use reactor::{Reactor, Sleep, Timer};
 pub use tls::{Acceptor, Connector, TlsError, Trust, built_in as tls_built_in};
 pub use transport::Transport;

@@ -25,6 +25,8 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use slab::Slab;
 use smol::{LocalExecutor, Task};
 
+use super::meter::Meter;
+
 /// The event loop of one thread.
 pub struct Reactor {
     epoll: OwnedFd,
@@ -35,6 +37,7 @@ pub struct Reactor {
     now: Cell<Instant>,
     interrupt: Arc<Interrupt>,
     received: RefCell<Vec<u8>>,
+    meter: Meter,
 }
 
 /// What is known of one registered socket: whether an attempt is worth a system call, and who waits
@@ -74,6 +77,7 @@ impl Reactor {
             now: Cell::new(Instant::now()),
             interrupt: Arc::new(Interrupt { asleep: AtomicBool::new(false), eventfd }),
             received: RefCell::new(Vec::with_capacity(RECEIVE_BYTES)),
+            meter: Meter::default(),
         }))
     }
 
@@ -93,8 +97,10 @@ impl Reactor {
             if main.is_finished() {
                 return Ok(futures_lite::future::block_on(main));
             }
+            let now = Instant::now();
+            self.meter.turns.add(now.saturating_duration_since(self.now.get()));
             if idle {
-                self.sleep(executor, &mut events)?;
+                self.sleep(executor, now, &mut events)?;
             } else {
                 self.wait(Some(Duration::ZERO), &mut events)?;
             }
@@ -109,6 +115,11 @@ impl Reactor {
     /// The time of the newest batch of events: monotonic, and as old as the tasks run since.
     pub fn now(&self) -> Instant {
         self.now.get()
+    }
+
+    /// What it has counted.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// The buffer all sockets are read into, one at a time, empty: what is for one of them must be taken
@@ -149,6 +160,7 @@ impl Reactor {
     fn sleep(
         &self,
         executor: &LocalExecutor<'_>,
+        now: Instant,
         events: &mut Vec<epoll::Event>,
     ) -> io::Result<()> {
         // From here on a waker writes the eventfd; a task woken before is found by the tick, which
@@ -157,16 +169,16 @@ impl Reactor {
         let waker = Waker::from(self.interrupt.clone());
         let mut tick = pin!(executor.tick());
         let found = tick.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-        let timeout = if found { Some(Duration::ZERO) } else { self.until_first_deadline() };
+        let timeout = if found { Some(Duration::ZERO) } else { self.until_first_deadline(now) };
         let waited = self.wait(timeout, events);
         self.interrupt.asleep.store(false, Ordering::SeqCst);
         waited
     }
 
-    fn until_first_deadline(&self) -> Option<Duration> {
+    fn until_first_deadline(&self, now: Instant) -> Option<Duration> {
         let deadlines = self.deadlines.borrow();
         let ((first, _), _) = deadlines.first_key_value()?;
-        Some(first.saturating_duration_since(Instant::now()).min(LONGEST_WAIT))
+        Some(first.saturating_duration_since(now).min(LONGEST_WAIT))
     }
 
     fn wait(&self, timeout: Option<Duration>, events: &mut Vec<epoll::Event>) -> io::Result<()> {

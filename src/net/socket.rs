@@ -137,6 +137,11 @@ impl Socket {
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
                 Ok(count) => {
+                    let meter = self.source.reactor().meter();
+                    match direction {
+                        Direction::Read => meter.received_bytes.add(count as u64),
+                        Direction::Write => meter.sent_bytes.add(count as u64),
+                    }
                     if count < wanted {
                         self.source.fell_short(direction);
                     }

@@ -59,6 +59,11 @@ impl Stop {
         self.stopper.stop();
     }
 
+    /// Whether the server stops.
+    pub(crate) fn is_requested(&self) -> bool {
+        self.requested.is_closed()
+    }
+
     /// Completes once the server stops.
     ///
     /// # Cancel safety

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::hub::{HubHandle, TopicName};
 use crate::net::{Reactor, Watched};
+use crate::tally::Source;
 use crate::ws::frame::Frame;
 
 use super::{Service, Stop};
@@ -57,7 +58,7 @@ impl Stdin {
             Line::Whole(line) => {
                 let frame = Frame::data(str::from_utf8(&line).is_ok(), &line);
                 // The hub has logged why, should there be no room for the topic.
-                let _ = hub.publish_frame(&self.topic, frame, None).await;
+                let _ = hub.publish_frame(&self.topic, frame, None, Source::Stdin).await;
             }
             Line::TooLong => {
                 let limit = self.max_line;

@@ -6,11 +6,12 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use futures_lite::future;
 use pin_project_lite::pin_project;
 
-use crate::access::Seat;
+use crate::access::Share;
 use crate::config::SlowConsumer;
 use crate::hub::{Client, ClientId, CorrelationId, Delivery, Eviction, HubHandle, Membership};
 use crate::net::{Peer, Timer, Transport};
@@ -31,7 +32,7 @@ pub struct Session {
 struct State {
     outlet: Outlet,
     commons: Rc<Commons>,
-    seat: Seat,
+    _share: Option<Share>,
     socket: Cell<Socket>,
 }
 
@@ -58,13 +59,25 @@ impl fmt::Display for SessionEnd {
 }
 
 impl SessionEnd {
-    /// Logs that it was the end of a client's connection.
-    pub(crate) fn log(&self, client: &Client, peer: Peer) {
-        log::debug!(
-            target: "falconet::client",
-            client:% = client.id(), address:% = peer, correlation:% = client.correlation;
+    /// Logs that it was the end of a client's connection, and what that was: the line of an access log.
+    pub(crate) fn log(&self, client: &Client, now: Instant) {
+        let [received, sent, _] = client.counts();
+        log::info!(
+            target: "falconet::ended",
+            client:% = client.id(), address:% = client.peer(), correlation:% = client.correlation,
+            kind = client.kind.as_str(), path:% = client.path(),
+            duration_ms = client.age(now).as_millis() as u64, received, sent;
             "connection ended: {self}"
         );
+    }
+
+    /// The code it ended with; 1006 stands for none (RFC 6455 §7.1.5).
+    pub(crate) fn code(&self) -> CloseCode {
+        match self {
+            Self::ClosedByPeer(code) => *code,
+            Self::Evicted(reason) => reason.code,
+            Self::TransportLost => CloseCode::Abnormal,
+        }
     }
 }
 
@@ -91,13 +104,13 @@ impl Session {
     pub(crate) fn begin(
         transport: Transport,
         early: Vec<u8>,
-        seat: Seat,
+        share: Option<Share>,
         membership: Membership,
         commons: Rc<Commons>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership);
         let socket = Cell::new(Socket::new(early));
-        Self { state: Rc::new(State { outlet, commons, seat, socket }) }
+        Self { state: Rc::new(State { outlet, commons, _share: share, socket }) }
     }
 
     /// Has `serve` serve this session, logs how it ends, and whenever it waits for anything sends what it
@@ -123,7 +136,10 @@ impl Session {
         poll_fn(move |cx| {
             if finishing.is_none() && state.end().is_none() {
                 match ready!(state.poll_event(cx)) {
-                    Event::Message(message) => return Poll::Ready(Some(message)),
+                    Event::Message(message) => {
+                        state.client().count_received();
+                        return Poll::Ready(Some(message));
+                    }
                     Event::Over(ending) => finishing = Some(Box::pin(state.finish(ending))),
                 }
             }
@@ -175,7 +191,7 @@ impl Session {
 
     /// Who the client is on the network.
     pub fn peer(&self) -> Peer {
-        self.state.seat.client()
+        self.state.client().peer()
     }
 
     /// The hub the client is in.
@@ -212,7 +228,9 @@ impl<S: Future<Output = SessionEnd>> Future for Served<S> {
             let _ = this.state.outlet.try_drain(cx);
             return Poll::Pending;
         };
-        end.log(this.state.client(), this.state.seat.client());
+        let client = this.state.client();
+        client.count_close(end.code());
+        end.log(client, this.state.outlet.transport().timer().now());
         Poll::Ready(())
     }
 }
@@ -279,8 +297,9 @@ impl State {
                 self.outlet.try_drain(cx)
             };
         }
-        if sent.is_err() {
-            self.with_socket(|socket| socket.set_end(SessionEnd::TransportLost));
+        match sent {
+            Ok(()) => self.client().count_sent(),
+            Err(_) => self.with_socket(|socket| socket.set_end(SessionEnd::TransportLost)),
         }
         Poll::Ready(sent.is_ok())
     }
@@ -296,11 +315,15 @@ impl State {
             }
             match self.outlet.membership().subscription.next() {
                 Some(Delivery::Mail(frame) | Delivery::Published(_, frame)) => {
+                    if !frame.is_ping() {
+                        self.client().count_sent();
+                    }
                     if self.outlet.send_shared(cx, frame.shared()).is_err() {
                         return Poll::Ready(Err(Ending::Lost));
                     }
                 }
                 Some(Delivery::Lagged(messages)) => {
+                    self.client().count_lagged(messages);
                     let (client, correlation) = (self.client().id(), &self.client().correlation);
                     log::debug!(
                         target: "falconet::client", client:%, correlation:%, messages;

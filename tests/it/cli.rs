@@ -390,9 +390,9 @@ fn no_byte_of_a_peer_reaches_the_log_raw() {
 #[test]
 fn the_log_level_decides_what_is_logged() {
     // What each level adds, by a word of it.
-    for (level, connection, ending) in [
+    for (level, detail, connection) in [
         ("debug", true, true),
-        ("info", true, false),
+        ("info", false, true),
         ("warn", false, false),
         ("off", false, false),
     ] {
@@ -411,7 +411,8 @@ fn the_log_level_decides_what_is_logged() {
         let mut log = String::new();
         program.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         assert_eq!(log.contains("new connection"), connection, "{level}:\n{log}");
-        assert_eq!(log.contains("connection ended"), ending, "{level}:\n{log}");
+        assert_eq!(log.contains("connection ended"), connection, "{level}:\n{log}");
+        assert_eq!(log.contains(" debug "), detail, "{level}:\n{log}");
         assert_eq!(log.is_empty(), !connection, "{level}:\n{log}");
     }
 }

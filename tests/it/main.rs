@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod admin;
 mod cli;
 mod client;
 mod client_topics;

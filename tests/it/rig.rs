@@ -429,7 +429,14 @@ impl Http {
 
     /// Reads one response, or says how the stream ended before its first byte.
     pub fn try_read(&mut self, has_body: bool) -> io::Result<Answer> {
-        if self.reader.fill_buf()?.is_empty() {
+        let is_over = loop {
+            match self.reader.fill_buf() {
+                // A read with a timeout is not taken up again when the process was stopped (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?.is_empty(),
+            }
+        };
+        if is_over {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let head = read_response_head(&mut self.reader);

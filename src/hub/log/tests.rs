@@ -1,8 +1,8 @@
 use std::time::Instant;
 
 use crate::config::Timeouts;
-use crate::hub::client::{ClientId, CorrelationId};
-use crate::hub::tests::{hear, publication};
+use crate::hub::client::ClientId;
+use crate::hub::tests::{hear, newcomer, publication};
 
 use super::*;
 
@@ -32,9 +32,8 @@ fn append(log: &Log, limits: &Topics, messages: &[&str]) {
 
 fn subscribe(log: &Log, limits: &Topics, start: Start) -> Subscription {
     let id = ClientId { slot: 0, generation: 1 };
-    let correlation = CorrelationId::new("test").unwrap();
-    let (hub, _) = crate::hub::open(Timeouts::default(), limits.clone());
-    let client = Client::new(id, correlation, Some(log.clone()), Instant::now(), hub);
+    let (hub, _) = crate::hub::open(Timeouts::default(), limits.clone(), Rc::default());
+    let client = Client::new(id, newcomer("test"), Some(log.clone()), Instant::now(), hub);
     Subscription::new(Rc::new(client), start, limits)
 }
 

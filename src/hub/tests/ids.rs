@@ -11,7 +11,7 @@ fn who_got_mail(there: &[Subscription]) -> Vec<ClientId> {
 fn join_somewhere(hub: &mut Hub, random: &mut fastrand::Rng, now: Instant) -> Subscription {
     let topic = random.choice([None, Some("broadcast"), Some("a"), Some("b"), Some("c")]).unwrap();
     let topic = topic.map(|topic| (name(topic), Start::Live));
-    hub.join(correlation("test"), topic, now).unwrap()
+    hub.join(newcomer("test"), topic, now).unwrap()
 }
 
 #[test]

@@ -326,7 +326,7 @@ impl Walk {
             (name, start)
         });
         let room = topic.as_ref().map_or(Ok(()), |(name, _)| self.model.topic(name).map(drop));
-        let joined = self.hub.join(correlation("test"), topic.clone(), self.now);
+        let joined = self.hub.join(newcomer("test"), topic.clone(), self.now);
         assert_eq!(joined.as_ref().map(drop).map_err(|error| *error), room, "{context}");
         if let Ok(client) = joined {
             self.model.join(client.client.id(), topic);

@@ -10,7 +10,7 @@ use smol::LocalExecutor;
 
 use super::*;
 use crate::config::Config;
-use crate::hub::{self, Start, TopicName};
+use crate::hub::{self, Newcomer, Start, TopicName};
 use crate::net::Reactor;
 use crate::ws::frame::{BINARY, CLOSE, CONTINUATION, FINAL, MASKED, PING, PONG, TEXT, apply_mask};
 
@@ -163,7 +163,8 @@ impl Played {
         let reactor = Reactor::new().unwrap();
         let executor = LocalExecutor::new();
         let config = Rc::new(Self::config());
-        let (hub, hub_task) = hub::open(config.timeouts.clone(), config.topics.clone());
+        let (hub, hub_task) =
+            hub::open(config.timeouts.clone(), config.topics.clone(), Rc::default());
         executor.spawn(hub_task.run()).detach();
         let topic = TopicName::new("t").unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
@@ -176,12 +177,12 @@ impl Played {
         let timer = Timer::new(&reactor);
         let joined = executor.spawn({
             let (hub, topic, now) = (hub.clone(), topic.clone(), timer.now());
-            async move { hub.join(1.into(), Some((topic, Start::Live)), now).await }
+            async move { hub.join(Newcomer::local(1.into()), Some((topic, Start::Live)), now).await }
         });
         let membership = reactor.run(&executor, joined).unwrap().unwrap();
         let client = membership.subscription.client.clone();
         let commons = Rc::new(Commons::new(config));
-        let session = Session::begin(ours, Vec::new(), Seat::local(), membership, commons);
+        let session = Session::begin(ours, Vec::new(), None, membership, commons);
         let end = Rc::new(Cell::new(None));
         let serving = {
             let (end, finish) = (end.clone(), script.finish);

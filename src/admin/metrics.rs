@@ -1,0 +1,162 @@
+//! The counts as Prometheus reads them (text format 0.0.4).
+
+use std::fmt::{Display, Write};
+
+use crate::hub::Survey;
+
+use super::api::http_connections;
+use super::process::Times;
+use super::{Desk, Seconds, process};
+
+/// All metrics of a server.
+pub(super) fn page(desk: &Desk, survey: &Survey) -> String {
+    let mut page = Page(String::with_capacity(8192));
+    write_connections(&mut page, desk, survey);
+    write_messages(&mut page, desk, survey);
+    write_loop(&mut page, desk);
+    write_process(&mut page, desk);
+    page.0
+}
+
+fn write_connections(page: &mut Page, desk: &Desk, survey: &Survey) {
+    let tally = &desk.tally;
+    let kinds = [
+        ("http", http_connections(tally, survey)),
+        ("websocket", survey.websocket),
+        ("events", survey.events),
+        ("admin", tally.admin_connections.now()),
+    ];
+    page.family("falconet_connections", "gauge", "Connections open now.");
+    page.labelled("falconet_connections", "kind", kinds);
+    page.counter(
+        "falconet_connections_accepted_total",
+        "Connections accepted on the public listeners.",
+        tally.accepted.total(),
+    );
+    let rejected = "falconet_connections_rejected_total";
+    page.family(rejected, "counter", "Connections that got nothing of what they came for.");
+    page.labelled(rejected, "reason", tally.rejected());
+    page.labelled(rejected, "reason", [("files", desk.meter().files_lacked.total())]);
+    let requests = "falconet_requests_total";
+    page.family(requests, "counter", "HTTP requests on the public listeners, by class of status.");
+    page.labelled(requests, "class", tally.requests());
+    let closed = "falconet_sessions_closed_total";
+    page.family(closed, "counter", "WebSocket sessions that ended, by close code.");
+    page.labelled(closed, "code", tally.closed());
+    page.counter(
+        "falconet_clients_swept_total",
+        "Clients dropped because they were silent, did not read or left a message unfinished.",
+        tally.swept.total(),
+    );
+}
+
+fn write_messages(page: &mut Page, desk: &Desk, survey: &Survey) {
+    let (tally, meter) = (&desk.tally, desk.meter());
+    for (name, help, total) in [
+        (
+            "falconet_messages_received_total",
+            "WebSocket messages that clients sent.",
+            tally.messages_received.total(),
+        ),
+        (
+            "falconet_messages_sent_total",
+            "WebSocket messages and events sent to clients.",
+            tally.messages_sent.total(),
+        ),
+        (
+            "falconet_received_bytes_total",
+            "Bytes read from sockets, of all connections.",
+            meter.received_bytes.total(),
+        ),
+        (
+            "falconet_sent_bytes_total",
+            "Bytes written to sockets, of all connections.",
+            meter.sent_bytes.total(),
+        ),
+        (
+            "falconet_messages_lagged_total",
+            "Messages lost to subscribers that read too slowly.",
+            tally.messages_lagged.total(),
+        ),
+    ] {
+        page.counter(name, help, total);
+    }
+    let published = "falconet_messages_published_total";
+    page.family(published, "counter", "Messages published to topics, by where they came from.");
+    page.labelled(published, "source", tally.published());
+    page.gauge("falconet_topics", "Topics.", survey.topics);
+    page.gauge(
+        "falconet_topic_log_bytes",
+        "What the messages of all topics take.",
+        survey.log_bytes,
+    );
+}
+
+fn write_loop(page: &mut Page, desk: &Desk) {
+    let (name, turns) = ("falconet_loop_lag_seconds", &desk.meter().turns);
+    page.family(name, "histogram", "How long the loop took from one wait for events to the next.");
+    let mut count = 0;
+    for (bound, turns) in turns.cumulative() {
+        count = turns;
+        page.sample(&format!("{name}_bucket{{le=\"{bound}\"}}"), turns);
+    }
+    page.sample(&format!("{name}_sum"), Seconds(turns.total()));
+    page.sample(&format!("{name}_count"), count);
+}
+
+fn write_process(page: &mut Page, desk: &Desk) {
+    page.counter("falconet_panics_total", "Panics in any task.", desk.mishaps.panics());
+    page.counter(
+        "falconet_log_lines_dropped_total",
+        "Log lines suppressed, for there were many of their kind, or not written.",
+        desk.mishaps.log_lines_dropped(),
+    );
+    page.family("falconet_build_info", "gauge", "Always 1.");
+    page.labelled("falconet_build_info", "version", [(env!("CARGO_PKG_VERSION"), 1)]);
+    let resident = process::resident_bytes();
+    page.gauge("process_resident_memory_bytes", "Resident memory, in bytes.", resident);
+    page.gauge("process_open_fds", "Open file descriptors.", process::open_files());
+    let files = process::max_files().map_or("+Inf".to_owned(), |files| files.to_string());
+    page.gauge("process_max_fds", "How many file descriptors may be open.", files);
+    if let Some(Times { cpu, start }) = Times::read() {
+        let help = "Time on processors, in seconds.";
+        page.counter("process_cpu_seconds_total", help, Seconds(cpu));
+        let help = "When the process was started, in seconds since 1970.";
+        page.gauge("process_start_time_seconds", help, Seconds(start));
+    }
+}
+
+/// The page as far as it is written. Writing to a string can't fail.
+struct Page(String);
+
+impl Page {
+    /// Begins a metric. Neither `help` nor any label has a backslash, a quote or the end of a line.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, series: &str, value: impl Display) {
+        let _ = writeln!(self.0, "{series} {value}");
+    }
+
+    fn labelled<V: Display>(
+        &mut self,
+        name: &str,
+        label: &str,
+        values: impl IntoIterator<Item = (&'static str, V)>,
+    ) {
+        for (of, value) in values {
+            let _ = writeln!(self.0, "{name}{{{label}=\"{of}\"}} {value}");
+        }
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "counter", help);
+        self.sample(name, value);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, "gauge", help);
+        self.sample(name, value);
+    }
+}

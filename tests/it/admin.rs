@@ -1,0 +1,1004 @@
+//! What the administrator sees and does.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::Duration;
+
+use falconet::{Action, Denied, Echo, Origins, RequestHead, Server};
+use rustix::net::sockopt;
+
+use crate::rig::*;
+
+/// Nothing happens but what a test does.
+const QUIET: &[&str] = &["--broadcast-every", "0"];
+
+/// The program with a listener for the administrator, and where that is.
+fn start(flags: &[&str]) -> (Falconet, SocketAddr) {
+    let falconet = Falconet::start(&[&["--admin", "http://127.0.0.1:0"], flags].concat());
+    let admin = admin_address(&falconet);
+    (falconet, admin)
+}
+
+fn admin_address(falconet: &Falconet) -> SocketAddr {
+    let line = falconet.wait_for_line("administration on ");
+    line.split("administration on http://").nth(1).unwrap().parse().unwrap()
+}
+
+/// The JSON that is read at `path`, if that is there.
+fn read(admin: SocketAddr, path: &str) -> String {
+    let answer = ask(admin, get(path));
+    assert_eq!(answer.status(), 200, "{path}: {}", answer.head);
+    answer.text().to_owned()
+}
+
+/// The clients, each as the line it is listed in.
+fn clients(admin: SocketAddr) -> Vec<String> {
+    let list = read(admin, "/clients");
+    let inside = list.strip_prefix('[').and_then(|list| list.strip_suffix("]\n")).unwrap();
+    let lines = inside.split(",\n ").filter(|line| !line.is_empty());
+    lines
+        .map(|line| line.strip_prefix('{').unwrap().strip_suffix('}').unwrap().to_owned())
+        .collect()
+}
+
+/// The value of a field in a JSON object without nesting, as it is written there.
+fn field<'j>(object: &'j str, name: &str) -> &'j str {
+    let start = object.find(&format!("\"{name}\":")).unwrap_or_else(|| panic!("{name}: {object}"));
+    let value = &object[start + name.len() + 3..];
+    value.split([',', '}']).next().unwrap()
+}
+
+fn number(object: &str, name: &str) -> f64 {
+    field(object, name).parse().unwrap_or_else(|_| panic!("{name}: {object}"))
+}
+
+// Where it stands.
+
+#[test]
+fn nothing_of_the_administrators_stands_on_a_public_listener() {
+    let (falconet, _) = start(&[QUIET, &["--reject", "respond"]].concat());
+    let mut bystander = Client::connect(falconet.address());
+    for path in [
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/clients",
+        "/clients/1",
+        "/clients?client=x",
+        "/broadcast",
+        "/drain",
+        "/events",
+        "/admin.html",
+        "/topics/$stats",
+        "/topics/%24stats",
+    ] {
+        for method in ["GET", "HEAD", "POST", "DELETE", "PUT"] {
+            let answer = ask(falconet.address(), request(method, path, "", ""));
+            assert_eq!(answer.status(), 404, "{method} {path}");
+        }
+        let lines = "Accept: text/event-stream\r\n";
+        let answer = ask(falconet.address(), request("GET", path, lines, ""));
+        assert_eq!(answer.status(), 404, "{path}");
+        assert_eq!(status_of(&exchange(falconet.address(), handshake(path))), 404, "{path}");
+    }
+    bystander.echo("still here");
+}
+
+#[test]
+fn nothing_public_stands_on_the_administrators_listener() {
+    let (_falconet, admin) = start(QUIET);
+    for path in ["/app.js", "/style.css", "/anything", "/topics/a/", "/topicsa", "/clients/"] {
+        assert_eq!(ask(admin, get(path)).status(), 404, "{path}");
+    }
+    // Upgrading is an offer that a server may ignore (RFC 9110 §7.8).
+    for (path, status) in [("/", 200), ("/events", 200), ("/topics/a", 404)] {
+        let head = handshake(path).replace("Connection: Upgrade", "Connection: Upgrade, close");
+        let mut stream = connect(admin);
+        stream.write_all(head.as_bytes()).unwrap();
+        assert_eq!(status_of(&read_response_head(&mut stream)), status, "{path}");
+    }
+    for (method, path, allow) in [
+        ("POST", "/", "GET, HEAD"),
+        ("DELETE", "/metrics", "GET, HEAD"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("PUT", "/readyz", "GET, HEAD"),
+        ("POST", "/topics/a", "GET, HEAD"),
+        ("DELETE", "/topics/a", "GET, HEAD"),
+        ("POST", "/topics/", "GET, HEAD"),
+        ("GET", "/broadcast", "POST"),
+        ("GET", "/drain", "POST"),
+        ("POST", "/events", "GET"),
+        ("PUT", "/clients", "GET, HEAD, DELETE"),
+        ("GET", "/clients/1", "DELETE, POST"),
+    ] {
+        let answer = ask(admin, request(method, path, "", ""));
+        let answered = (answer.status(), answer.header("Allow"));
+        assert_eq!(answered, (405, Some(allow)), "{method} {path}");
+    }
+}
+
+#[test]
+fn an_administrators_url_that_others_could_come_to_is_refused() {
+    for url in ["http://0.0.0.0:0", "http://[::]:0", "http://192.0.2.1:0"] {
+        let mut command = Falconet::command();
+        command.args(["--listen", "http://127.0.0.1:0", "--admin", url, "--check-config"]);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(78));
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(text.contains(&format!("admin `{url}`: expected unix:PATH or a loop")), "{text}");
+        let public = "http://127.0.0.1:0".parse().unwrap();
+        let refused = Server::builder().admin(url.parse().unwrap()).bind([&public]);
+        let error = refused.err().unwrap().to_string();
+        assert!(error.contains(url) && error.contains("expected unix:PATH"), "{error}");
+    }
+}
+
+#[test]
+fn the_administrator_may_come_over_a_unix_socket() {
+    let path = std::env::temp_dir().join(format!("falconet-admin-{}", std::process::id()));
+    let url = format!("unix:{}", path.display());
+    let mut falconet = Falconet::start(&[&["--admin", &url], QUIET].concat());
+    falconet.wait_for_line(&format!("administration on {url}"));
+    let ask = |request: Vec<u8>| {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let close = "Connection: close\r\n";
+    assert_eq!(body_of(&ask(request("GET", "/healthz", close, ""))), "ok\n");
+    assert_eq!(status_of(&ask(request("POST", "/drain", close, ""))), 202);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn every_request_of_the_administrator_is_authorized() {
+    let keyed = |head: &RequestHead<'_>, action: Action<'_>| match action {
+        Action::Admin(path) if path != head.path() => Err(Denied::Forbidden),
+        Action::Admin(_) if head.single("x-key") == Some(b"right") => Ok(()),
+        Action::Admin(_) => Err(Denied::Unauthenticated("Key")),
+        _ => Ok(()),
+    };
+    let (told, telling) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let url = "http://127.0.0.1:0".parse().unwrap();
+        let mut origins = Origins::default();
+        origins.add(HERE).unwrap();
+        let server = Server::builder().origins(origins).endpoint("/", Echo).authorize(keyed);
+        let server = server.admin("http://127.0.0.1:0".parse().unwrap()).bind([&url]).unwrap();
+        told.send((server.admin_url().unwrap().to_string(), server.stopper())).unwrap();
+        server.run()
+    });
+    let (url, stopper) = telling.recv_timeout(PATIENCE).unwrap();
+    let admin = url.trim_start_matches("http://").parse().unwrap();
+    for (method, path, status) in [
+        ("GET", "/", 200),
+        ("GET", "/healthz", 200),
+        ("GET", "/metrics", 200),
+        ("GET", "/clients", 200),
+        ("GET", "/topics/", 200),
+        ("DELETE", "/clients/7", 404),
+        ("POST", "/broadcast", 202),
+        ("GET", "/nowhere", 404),
+    ] {
+        assert_eq!(ask(admin, request(method, path, "", "")).status(), 401, "{path}");
+        let lines = "X-Key: right\r\n";
+        assert_eq!(ask(admin, request(method, path, lines, "")).status(), status, "{path}");
+    }
+    stopper.stop();
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn with_tokens_the_administrator_may_come_from_elsewhere() {
+    let file = std::env::temp_dir().join(format!("falconet-admin-tokens-{}", std::process::id()));
+    std::fs::write(&file, "hears subscribe\nrules admin\n").unwrap();
+    let path = file.display().to_string();
+    let flags = ["--admin", "http://0.0.0.0:0", "--token-file", &path];
+    let falconet = Falconet::start(&flags);
+    let port = admin_address(&falconet).port();
+    for (lines, status) in [
+        ("", 401),
+        ("Authorization: Bearer nothing\r\n", 401),
+        ("Authorization: Bearer hears\r\n", 403),
+        ("Authorization: Bearer rules\r\n", 200),
+    ] {
+        let answer = ask(([127, 0, 0, 1], port).into(), request("GET", "/clients", lines, ""));
+        assert_eq!(answer.status(), status, "{lines}");
+    }
+    std::fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn the_administrator_has_room_when_nobody_else_has() {
+    let (falconet, admin) = start(&[QUIET, &["--max-connections", "1"]].concat());
+    let _client = Client::connect(falconet.address());
+    assert_eq!(status_of(&exchange(falconet.address(), get("/"))), 503);
+    let mut held: Vec<Http> = (0..16).map(|_| Http::connect(admin)).collect();
+    for connection in &mut held {
+        assert_eq!(connection.ask(get("/healthz")).status(), 200);
+    }
+    // It is no way around all limits, either.
+    assert_eq!(status_of(&exchange(admin, get("/healthz"))), 503);
+    let page = Metrics::of(&held[0].ask(get("/metrics")));
+    assert_eq!(page.value("falconet_connections", "admin"), 16.0);
+    assert_eq!(page.value("falconet_connections", "websocket"), 1.0);
+    assert_eq!(page.value("falconet_connections", "http"), 0.0);
+    assert_eq!(page.value("falconet_connections_rejected_total", "connections"), 1.0);
+    assert_eq!(page.total("falconet_connections_accepted_total"), 1.0);
+}
+
+#[test]
+fn the_administrator_is_answered_where_others_are_dropped() {
+    let (falconet, admin) = start(&[QUIET, &["--reject", "drop"]].concat());
+    assert_eq!(exchange(falconet.address(), get("/nowhere")), "");
+    assert_eq!(ask(admin, get("/nowhere")).status(), 404);
+    assert_eq!(status_of(&exchange(admin, "GET / HTTP/1.1\r\n\r\n")), 400);
+}
+
+// Health, and the end.
+
+#[test]
+fn while_it_drains_it_is_alive_but_not_ready() {
+    let (mut falconet, admin) = start(&[QUIET, &["--close-timeout", "1h"]].concat());
+    for (path, text) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
+        assert_eq!(read(admin, path), text);
+    }
+    // It does not answer the Close, and so holds the drain up.
+    let mut client = Client::connect(falconet.address());
+    client.echo("here");
+    let mut early = Http::connect(admin);
+    let answer = early.ask(post("/drain", ""));
+    assert_eq!((answer.status(), answer.text()), (202, "draining\n"));
+    assert_eq!(client.read().close_code(), 1001);
+    for connection in [&mut early, &mut Http::connect(admin)] {
+        let answer = connection.ask(get("/readyz"));
+        assert_eq!((answer.status(), answer.text()), (503, "draining\n"));
+        assert_eq!(connection.ask(get("/healthz")).status(), 200);
+        let page = Metrics::of(&connection.ask(get("/metrics")));
+        assert_eq!(page.value("falconet_connections", "websocket"), 1.0);
+    }
+    client.send(true, CLOSE, 1001_u16.to_be_bytes());
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert!(early.try_read(true).is_err());
+}
+
+#[test]
+fn a_drain_ends_the_server_as_a_signal_does() {
+    let (mut falconet, admin) = start(QUIET);
+    let mut client = Client::connect(falconet.address());
+    let mut looker = Events::connect(admin, "/events", "");
+    assert_eq!(looker.read().kind, "stats");
+    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    assert_eq!(client.read().close_code(), 1001);
+    client.send(true, CLOSE, 1001_u16.to_be_bytes());
+    while looker.try_read().is_some() {}
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+}
+
+// Metrics.
+
+#[test]
+fn the_metrics_are_what_prometheus_reads() {
+    let (falconet, admin) = start(&[]);
+    let mut client = Client::connect_to(falconet.address(), "/topics/a");
+    client.send(true, TEXT, "x");
+    client.read();
+    ask(falconet.address(), get("/"));
+    let mut kept = Http::connect(admin);
+    let answer = kept.ask(get("/metrics"));
+    assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let page = Metrics::of(&answer);
+    for (name, kind) in [
+        ("falconet_connections", "gauge"),
+        ("falconet_connections_accepted_total", "counter"),
+        ("falconet_connections_rejected_total", "counter"),
+        ("falconet_requests_total", "counter"),
+        ("falconet_messages_received_total", "counter"),
+        ("falconet_messages_sent_total", "counter"),
+        ("falconet_received_bytes_total", "counter"),
+        ("falconet_sent_bytes_total", "counter"),
+        ("falconet_messages_lagged_total", "counter"),
+        ("falconet_sessions_closed_total", "counter"),
+        ("falconet_clients_swept_total", "counter"),
+        ("falconet_messages_published_total", "counter"),
+        ("falconet_loop_lag_seconds", "histogram"),
+        ("falconet_topics", "gauge"),
+        ("falconet_topic_log_bytes", "gauge"),
+        ("falconet_panics_total", "counter"),
+        ("falconet_log_lines_dropped_total", "counter"),
+        ("falconet_build_info", "gauge"),
+        ("process_cpu_seconds_total", "counter"),
+        ("process_resident_memory_bytes", "gauge"),
+        ("process_open_fds", "gauge"),
+        ("process_max_fds", "gauge"),
+        ("process_start_time_seconds", "gauge"),
+    ] {
+        assert_eq!(page.kind(name), kind, "{name}");
+    }
+    assert_eq!(page.value("falconet_build_info", env!("CARGO_PKG_VERSION")), 1.0);
+    wait_until("the descriptors are counted right", || {
+        // Another connection may just be ending.
+        let page = Metrics::of(&kept.ask(get("/metrics")));
+        page.total("process_open_fds") == falconet.open_files() as f64
+    });
+    let resident = page.total("process_resident_memory_bytes");
+    assert!(resident > 500_000.0 && resident < 100_000_000.0, "{resident}");
+    let cpu = page.total("process_cpu_seconds_total");
+    assert!(cpu >= 0.0 && cpu <= falconet.cpu_time().as_secs_f64(), "{cpu}");
+    let started = std::time::SystemTime::UNIX_EPOCH
+        + Duration::from_secs_f64(page.total("process_start_time_seconds"));
+    assert!(started.elapsed().unwrap_or_default() < Duration::from_secs(60));
+    assert!(page.total("process_max_fds") > 32.0);
+}
+
+#[test]
+fn the_parser_of_these_tests_is_strict() {
+    let good = "# HELP a_total A.\n# TYPE a_total counter\na_total{x=\"\\\\\\\"\\n\"} 1\n";
+    Metrics::parse(good).unwrap();
+    for (wrong, right) in [
+        ("# HELP a_total A.\n", ""),
+        ("# TYPE a_total counter\n", ""),
+        ("counter\na", "gauge\na"),
+        ("a_total{", "b_total{"),
+        ("x=", "0x="),
+        ("\\n\"}", "\\t\"}"),
+        ("\\n\"}", "\n\"}"),
+        ("} 1\n", "} one\n"),
+        ("} 1\n", "} 1"),
+        ("} 1\n", "} 1\n\n"),
+        ("} 1\n", "}1\n"),
+        ("} 1\n", "} 1\na_total{x=\"\\\\\\\"\\n\"} 2\n"),
+        ("} 1\n", "} 1\n# HELP a_total A.\n# TYPE a_total counter\na_total 1\n"),
+    ] {
+        let page = good.replace(wrong, right);
+        assert_ne!(page, good);
+        assert!(Metrics::parse(&page).is_err(), "{page}");
+    }
+    let histogram = "# HELP h H.\n# TYPE h histogram\nh_bucket{le=\"1\"} 2\nh_bucket{le=\"+Inf\"} 3\nh_sum 4\nh_count 3\n";
+    Metrics::parse(histogram).unwrap();
+    for (right, wrong) in [
+        ("} 2", "} 4"),
+        ("le=\"1\"", "le=\"+Inf\""),
+        ("h_count 3", "h_count 2"),
+        ("h_sum 4\n", ""),
+        ("h_bucket{le=\"+Inf\"} 3\n", ""),
+    ] {
+        assert!(Metrics::parse(&histogram.replace(right, wrong)).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn echoed_messages_are_counted() {
+    let (falconet, admin) = start(&[QUIET, &["--ping-every", "200ms"]].concat());
+    let mut client = Client::connect(falconet.address());
+    let before = Metrics::read(admin);
+    for text in ["one", "two", "three"] {
+        client.echo(text);
+    }
+    // Neither is a message, and what the server asks is none.
+    client.send(true, PING, "p");
+    assert_eq!(client.read().opcode, PONG);
+    assert_eq!(client.read().opcode, PING);
+    let after = Metrics::read(admin);
+    let grown = |name| after.total(name) - before.total(name);
+    assert_eq!(grown("falconet_messages_received_total"), 3.0);
+    assert_eq!(grown("falconet_messages_sent_total"), 3.0);
+    // What it said, masked, and what it and the administrator were told besides.
+    assert!(grown("falconet_received_bytes_total") >= 3.0 * 6.0 + 11.0 + 7.0);
+    assert!(grown("falconet_received_bytes_total") < 1000.0);
+    assert!(grown("falconet_sent_bytes_total") >= 3.0 * 2.0 + 11.0 + 3.0);
+    assert!(grown("falconet_loop_lag_seconds_count") >= 3.0);
+    let line = &clients(admin)[0];
+    assert_eq!((number(line, "received"), number(line, "sent")), (3.0, 3.0), "{line}");
+}
+
+#[test]
+fn connections_and_requests_are_counted_by_what_became_of_them() {
+    let (falconet, admin) = start(&[QUIET, &["--head-timeout", "300ms"]].concat());
+    let address = falconet.address();
+    let client = Client::connect(address);
+    let events = Events::connect(address, "/topics/a", "");
+    let mut kept = Http::connect(address);
+    assert_eq!(kept.ask(get("/")).status(), 200);
+    let page = Metrics::read(admin);
+    for (kind, count) in [("http", 1.0), ("websocket", 1.0), ("events", 1.0), ("admin", 1.0)] {
+        assert_eq!(page.value("falconet_connections", kind), count, "{kind}");
+    }
+    assert_eq!(page.total("falconet_connections_accepted_total"), 3.0);
+    for (class, count) in [("1xx", 1.0), ("2xx", 2.0), ("4xx", 0.0)] {
+        assert_eq!(page.value("falconet_requests_total", class), count, "{class}");
+    }
+    assert_eq!(ask(address, get("/nowhere")).status(), 404);
+    exchange(address, "no request\r\n\r\n");
+    connect(address).read_to_end(&mut Vec::new()).unwrap();
+    drop((client, events));
+    wait_until("they are gone", || clients(admin).is_empty());
+    let page = Metrics::read(admin);
+    // The administrator's requests are not among them.
+    assert_eq!(page.value("falconet_requests_total", "2xx"), 2.0);
+    assert_eq!(page.value("falconet_requests_total", "4xx"), 1.0);
+    assert_eq!(page.value("falconet_connections_rejected_total", "head"), 1.0);
+    assert_eq!(page.value("falconet_connections_rejected_total", "timeout"), 1.0);
+    assert_eq!(page.value("falconet_sessions_closed_total", "1006"), 1.0);
+    assert_eq!(page.value("falconet_connections", "websocket"), 0.0);
+    assert_eq!(page.value("falconet_connections", "events"), 0.0);
+}
+
+#[test]
+fn sessions_are_counted_by_the_code_they_closed_with() {
+    let (falconet, admin) = start(QUIET);
+    for (code, label) in [(1000_u16, "1000"), (1001, "1001"), (3999, "other"), (4000, "other")] {
+        let before = Metrics::read(admin).value("falconet_sessions_closed_total", label);
+        let mut client = Client::connect(falconet.address());
+        client.send(true, CLOSE, code.to_be_bytes());
+        assert_eq!(client.read_to_close(), Some(code));
+        wait_until("it is counted", || {
+            Metrics::read(admin).value("falconet_sessions_closed_total", label) == before + 1.0
+        });
+    }
+}
+
+#[test]
+fn published_messages_are_counted_by_where_they_came_from() {
+    let mut command = Falconet::command();
+    command.args(["--listen", "http://127.0.0.1:0", "--admin", "http://127.0.0.1:0"]);
+    command.args(["--broadcast-every", "50ms", "--stdin", "fed"]);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let falconet = Falconet::start_reading(&mut command, reader);
+    let admin = admin_address(&falconet);
+    let mut client = Client::connect_to(falconet.address(), "/topics/a");
+    for _ in 0..2 {
+        client.send(true, TEXT, "x");
+        client.read();
+    }
+    for _ in 0..3 {
+        assert_eq!(ask(falconet.address(), post("/topics/a", "x")).status(), 202);
+    }
+    for _ in 0..4 {
+        assert_eq!(ask(admin, post("/broadcast", "x")).status(), 202);
+    }
+    writer.write_all(b"1\n2\n3\n4\n5\n").unwrap();
+    // The time is told when there is somebody to hear it.
+    let mut hearer = Client::connect(falconet.address());
+    for _ in 0..6 {
+        hearer.read();
+    }
+    let of = |source| Metrics::read(admin).value("falconet_messages_published_total", source);
+    assert_eq!((of("websocket"), of("http"), of("admin")), (2.0, 3.0, 4.0));
+    wait_until("the lines are published", || of("stdin") == 5.0);
+    assert!(of("service") >= 6.0);
+}
+
+#[test]
+fn log_lines_that_are_left_out_are_counted() {
+    let (falconet, admin) = start(QUIET);
+    assert_eq!(Metrics::read(admin).total("falconet_log_lines_dropped_total"), 0.0);
+    for _ in 0..30 {
+        ask(falconet.address(), get("/nowhere"));
+    }
+    // Ten a second are let through, and this took no more than one.
+    let dropped = Metrics::read(admin).total("falconet_log_lines_dropped_total");
+    let logged = falconet.log_so_far().iter().filter(|line| line.contains("/nowhere")).count();
+    assert!(dropped >= 1.0 && logged as f64 + dropped <= 30.0, "{logged} and {dropped}");
+    assert_eq!(Metrics::read(admin).total("falconet_panics_total"), 0.0);
+}
+
+#[test]
+fn who_is_silent_is_swept_and_counted() {
+    let flags = ["--ping-every", "200ms", "--idle-timeout", "1s"];
+    let (falconet, admin) = start(&[QUIET, &flags].concat());
+    let mut client = Client::connect(falconet.address());
+    assert_eq!(client.read_to_close(), Some(1008));
+    assert_eq!(Metrics::read(admin).total("falconet_clients_swept_total"), 1.0);
+}
+
+#[test]
+fn who_reads_slowly_is_seen_to_be_behind_and_to_lose_messages() {
+    let (falconet, admin) = start(&[QUIET, &["--log-messages", "8", "--log-bytes", "1m"]].concat());
+    let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=out");
+    sockopt::set_socket_recv_buffer_size(&client.stream, 65_536).unwrap();
+    let payload = "x".repeat(60_000);
+    let mut publisher = Http::connect(falconet.address());
+    let mut published = 0;
+    let behind = |admin| number(&clients(admin)[0], "behind");
+    while behind(admin) < 8.0 {
+        assert!(published < 500, "it is never behind");
+        assert_eq!(publisher.ask(post("/topics/a", &payload)).status(), 202);
+        published += 1;
+    }
+    for _ in 0..8 {
+        assert_eq!(publisher.ask(post("/topics/a", &payload)).status(), 202);
+    }
+    // The last of it comes when all that was lost is known.
+    assert_eq!(publisher.ask(post("/topics/a", "last")).status(), 202);
+    while client.read().payload != b"last" {}
+    let line = &clients(admin)[0];
+    let (lagged, sent) = (number(line, "lagged"), number(line, "sent"));
+    assert!(lagged >= 8.0, "{line}");
+    assert_eq!(lagged + sent, f64::from(published + 8 + 1), "{line}");
+    assert_eq!(number(line, "behind"), 0.0, "{line}");
+    assert_eq!(Metrics::read(admin).total("falconet_messages_lagged_total"), lagged);
+}
+
+#[test]
+fn what_is_said_is_in_no_metric() {
+    let (falconet, admin) = start(QUIET);
+    let marker = "marker-7f3a";
+    let path = format!("/topics/{marker}?client={marker}");
+    let mut client = Client::connect_to(falconet.address(), &path);
+    client.send(true, TEXT, marker);
+    client.read();
+    let line = format!("X-Request-Id: {marker}\r\nUser-Agent: {marker}\r\n");
+    ask(falconet.address(), request("POST", &path, &line, marker));
+    client.read();
+    client.send(true, CLOSE, [&4000_u16.to_be_bytes()[..], marker.as_bytes()].concat());
+    client.read_to_close();
+    ask(admin, post("/broadcast", marker));
+    ask(admin, get(&format!("/topics/{marker}")));
+    assert!(!read(admin, "/metrics").contains(marker));
+}
+
+// Clients.
+
+#[test]
+fn the_clients_are_listed_with_what_is_known_of_them() {
+    let (falconet, admin) = start(QUIET);
+    let address = falconet.address();
+    let mut echo = Client::connect_to(address, "/?client=anna");
+    echo.echo("x");
+    let events = Events::connect(address, "/topics/a", "X-Client-Id: bert\r\n");
+    let hears = Client::connect_to(address, "/topics/b/c");
+    let says = Client::connect_to(address, "/topics/d?mode=in");
+    // Who looks at the list is not in it.
+    let mut looker = Events::connect(admin, "/events", "");
+    looker.read();
+    let lines = clients(admin);
+    let id = |line: &str| number(line, "id") as u64;
+    let expected = [
+        (&echo.stream, "\"anna\"", "\"websocket\"", "\"/\"", 1.0),
+        (events.stream(), "\"bert\"", "\"events\"", "\"/topics/a\"", 0.0),
+        (&hears.stream, "", "\"websocket\"", "\"/topics/b/c\"", 0.0),
+        (&says.stream, "", "\"websocket\"", "\"/topics/d\"", 0.0),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (index, (stream, correlation, kind, path, messages)) in expected.into_iter().enumerate() {
+        let line = lines.iter().find(|line| id(line) == index as u64 + 1).unwrap();
+        let peer = format!("\"{}\"", stream.local_addr().unwrap());
+        assert_eq!(field(line, "address"), peer, "{line}");
+        assert_eq!((field(line, "kind"), field(line, "path")), (kind, path), "{line}");
+        let said = field(line, "correlation");
+        assert!(said == correlation || (correlation.is_empty() && said.len() == 18), "{line}");
+        for name in ["received", "sent"] {
+            assert_eq!(number(line, name), messages, "{line}");
+        }
+        for name in ["lagged", "behind"] {
+            assert_eq!(number(line, name), 0.0, "{line}");
+        }
+        for name in ["age_seconds", "last_seen_seconds"] {
+            assert!((0.0..10.0).contains(&number(line, name)), "{line}");
+        }
+        let keys: Vec<&str> = line
+            .split(",\"")
+            .filter_map(|pair| pair.split('"').find(|key| !key.is_empty()))
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "id",
+                "correlation",
+                "address",
+                "kind",
+                "path",
+                "age_seconds",
+                "last_seen_seconds",
+                "received",
+                "sent",
+                "lagged",
+                "behind"
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_client_is_evicted_by_its_number() {
+    let (falconet, admin) = start(QUIET);
+    let mut first = Client::connect(falconet.address());
+    let mut second = Client::connect(falconet.address());
+    let answer = ask(admin, request("DELETE", "/clients/1", "", ""));
+    assert_eq!((answer.status(), answer.text()), (200, "{\"evicted\":1}\n"));
+    let close = first.read();
+    assert_eq!(close.close_code(), 1008);
+    assert_eq!(&close.payload[2..], b"evicted by the administrator");
+    first.send(true, CLOSE, 1008_u16.to_be_bytes());
+    assert_eq!(first.read_to_close(), None);
+    second.echo("still here");
+    wait_until("it is gone", || clients(admin).len() == 1);
+    for path in ["/clients/1", "/clients/3", "/clients/-1", "/clients/x", "/clients/1/2"] {
+        let answer = ask(admin, request("DELETE", path, "", ""));
+        assert_eq!(answer.status(), 404, "{path}");
+    }
+    assert_eq!(Metrics::read(admin).value("falconet_sessions_closed_total", "1008"), 1.0);
+}
+
+#[test]
+fn a_listener_is_evicted_too() {
+    let (falconet, admin) = start(QUIET);
+    let mut events = Events::connect(falconet.address(), "/topics/a", "");
+    assert_eq!(ask(admin, request("DELETE", "/clients/1", "", "")).status(), 200);
+    assert_eq!(events.try_read(), None);
+}
+
+#[test]
+fn all_clients_of_a_person_are_evicted_by_their_id() {
+    let (falconet, admin) = start(QUIET);
+    let mut annas = [(); 2].map(|()| Client::connect_to(falconet.address(), "/?client=anna"));
+    let mut bert = Client::connect_to(falconet.address(), "/?client=bert");
+    let delete = |path| ask(admin, request("DELETE", path, "", ""));
+    let answer = delete("/clients?client=anna");
+    assert_eq!((answer.status(), answer.text()), (200, "{\"evicted\":2}\n"));
+    for anna in &mut annas {
+        assert_eq!(anna.read().close_code(), 1008);
+    }
+    bert.echo("still here");
+    assert_eq!(delete("/clients?client=carl").status(), 404);
+    // Never everybody by mistake.
+    for path in ["/clients", "/clients?client=", "/clients?client=a%20b", "/clients?x=anna"] {
+        assert_eq!(delete(path).status(), 400, "{path}");
+    }
+    bert.echo("still here");
+}
+
+#[test]
+fn one_client_is_sent_a_message() {
+    let (falconet, admin) = start(QUIET);
+    let mut first = Client::connect(falconet.address());
+    let mut second = Client::connect(falconet.address());
+    let answer = ask(admin, post("/clients/2", "only you"));
+    assert_eq!((answer.status(), answer.text()), (202, "{\"sent\":1}\n"));
+    assert_eq!(second.read().text(), "only you");
+    assert_eq!(ask(admin, post("/clients/2", [0xff])).status(), 202);
+    assert_eq!(second.read(), Received { fin: true, opcode: BINARY, payload: vec![0xff] });
+    // A frame of its own, as the client waits for leave to send it.
+    let mut http = Http::connect(admin);
+    let lines = "Expect: 100-continue\r\n";
+    let (head, body) = (request("POST", "/clients/2", lines, "late"), "late");
+    http.send(&head[..head.len() - body.len()]);
+    let mut go_on = [0; 25];
+    http.stream().read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    http.send(body);
+    assert_eq!(http.read(true).status(), 202);
+    assert_eq!(second.read().text(), "late");
+    first.echo("nothing for me");
+    assert_eq!(ask(admin, post("/clients/9", "x")).status(), 404);
+    assert_eq!(ask(admin, post("/clients/1", "x".repeat(65_537))).status(), 413);
+    let without_length = "POST /clients/1 HTTP/1.1\r\nHost: a\r\n\r\n";
+    assert_eq!(status_of(&exchange(admin, without_length)), 411);
+}
+
+#[test]
+fn everybody_is_sent_a_broadcast() {
+    let (falconet, admin) = start(QUIET);
+    let mut clients = [(); 2].map(|()| Client::connect(falconet.address()));
+    let answer = ask(admin, post("/broadcast", "hear, hear"));
+    assert_eq!(answer.status(), 202);
+    assert_eq!(number(answer.text(), "subscribers"), 2.0);
+    for client in &mut clients {
+        assert_eq!(client.read().text(), "hear, hear");
+    }
+}
+
+#[test]
+fn the_topics_are_listed_and_read() {
+    let (falconet, admin) = start(QUIET);
+    ask(falconet.address(), post("/topics/garden/t", "21.5"));
+    for path in ["/topics", "/topics/"] {
+        assert_eq!(read(admin, path), read(falconet.address(), "/topics/"));
+    }
+    let answer = ask(admin, get("/topics/garden/t"));
+    assert_eq!((answer.text(), answer.header("X-Sequence")), ("21.5", Some("1")));
+    assert_eq!(ask(admin, get("/topics/garden")).status(), 404);
+    let page = Metrics::read(admin);
+    assert_eq!(page.total("falconet_topics"), 2.0);
+    assert!(page.total("falconet_topic_log_bytes") > 4.0);
+}
+
+// The dashboard.
+
+#[test]
+fn the_dashboard_runs_nothing_but_its_own_script() {
+    let (_falconet, admin) = start(QUIET);
+    let policy = |answer: &Answer| answer.header("Content-Security-Policy").unwrap().to_owned();
+    let (one, other) = (ask(admin, get("/")), ask(admin, get("/")));
+    assert_eq!(one.header("Content-Type"), Some("text/html; charset=utf-8"));
+    assert!(one.text().contains("<title>"));
+    assert_ne!(policy(&one), policy(&other));
+    let policy = policy(&one);
+    for part in ["default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let nonce = policy.split("script-src 'nonce-").nth(1).unwrap().split('\'').next().unwrap();
+    assert_eq!(nonce.len(), 32);
+    for element in ["<script", "<style"] {
+        let with_nonce = format!("{element} nonce=\"{nonce}\">");
+        assert_eq!(one.text().matches(element).count(), one.text().matches(&with_nonce).count());
+    }
+    assert_eq!(one.header("X-Content-Type-Options"), Some("nosniff"));
+    assert_eq!(ask(admin, request("HEAD", "/", "", "")).status(), 200);
+}
+
+#[test]
+fn the_dashboard_is_told_every_second_how_things_are() {
+    let (falconet, admin) = start(QUIET);
+    let mut client = Client::connect(falconet.address());
+    client.echo("one");
+    let _events = Events::connect(falconet.address(), "/topics/a", "");
+    let mut kept = Http::connect(falconet.address());
+    kept.ask(get("/"));
+    let mut looker = Events::connect(admin, "/events", "");
+    let first = looker.read();
+    assert_eq!(first.kind, "stats");
+    client.echo("two");
+    let second = looker.read();
+    let grown = |name| number(&second.data, name) - number(&first.data, name);
+    assert!((0.9..3.0).contains(&grown("time")), "{first:?} {second:?}");
+    assert_eq!((grown("received"), grown("sent")), (1.0, 1.0));
+    let data = &second.data;
+    assert!(data.contains(r#""connections":{"websocket":1,"events":1,"http":1}"#), "{data}");
+    assert_eq!(number(data, "lagged"), 0.0);
+    assert_eq!(number(data, "topics"), 2.0);
+    assert!(number(data, "resident_bytes") > 500_000.0);
+    assert!((0.0..1000.0).contains(&number(data, "loop_lag_ms")));
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    assert!((since.unwrap().as_secs_f64() - number(data, "time")).abs() < 10.0);
+    // Nobody is told of the topic that they come by.
+    for address in [falconet.address(), admin] {
+        assert!(!read(address, "/topics/").contains("stats"));
+    }
+    assert_eq!(Metrics::read(admin).total("falconet_topics"), 2.0);
+    assert_eq!(Metrics::read(admin).value("falconet_messages_published_total", "admin"), 0.0);
+}
+
+#[test]
+fn the_servers_own_topic_takes_nobodys_room() {
+    let (falconet, admin) = start(&[QUIET, &["--max-topics", "2"]].concat());
+    assert_eq!(ask(falconet.address(), post("/topics/a", "x")).status(), 202);
+    let mut looker = Events::connect(admin, "/events", "");
+    looker.read();
+    assert_eq!(ask(falconet.address(), post("/topics/a", "x")).status(), 202);
+    assert_eq!(ask(falconet.address(), post("/topics/b", "x")).status(), 503);
+    ask(falconet.address(), request("DELETE", "/topics/a", "", ""));
+    assert_eq!(ask(falconet.address(), post("/topics/b", "x")).status(), 202);
+}
+
+#[test]
+fn while_nobody_looks_it_does_not_wake_up() {
+    let _turn = alone();
+    let (falconet, admin) = start(QUIET);
+    for _ in 0..2 {
+        let mut looker = Events::connect(admin, "/events", "");
+        looker.read();
+    }
+    wait_until("they have left", || clients(admin).is_empty());
+    // There is no event to wait for: that nothing happens is the claim.
+    wait_until("it rests for as long as two events take", || {
+        let before = falconet.context_switches();
+        std::thread::sleep(Duration::from_millis(2100));
+        falconet.context_switches() == before
+    });
+}
+
+// The access log.
+
+#[test]
+fn the_end_of_a_client_is_a_line_with_what_it_was() {
+    let (falconet, _) = start(QUIET);
+    let mut client = Client::connect_to(falconet.address(), "/?client=anna&token=secret");
+    client.echo("one");
+    client.echo("two");
+    let peer = client.stream.local_addr().unwrap();
+    client.send(true, CLOSE, 1000_u16.to_be_bytes());
+    client.read_to_close();
+    let line = falconet.wait_for_line("connection ended");
+    let start = format!(
+        "connection ended: closed by the peer with 1000 client=1 address={peer} correlation=anna \
+         kind=websocket path=/ duration_ms="
+    );
+    assert!(line.contains(" info ") && line.contains(&start), "{line}");
+    assert!(line.ends_with(" received=2 sent=2") && !line.contains("secret"), "{line}");
+    drop(Events::connect(falconet.address(), "/topics/a?last=1", ""));
+    let line = falconet.wait_for_line("connection ended");
+    assert!(line.contains("connection ended: lost client=2 "), "{line}");
+    assert!(line.contains(" kind=events path=/topics/a duration_ms="), "{line}");
+    assert!(line.ends_with(" received=0 sent=0"), "{line}");
+}
+
+#[test]
+fn a_request_that_comes_every_few_seconds_fills_no_log() {
+    let (falconet, admin) = start(QUIET);
+    read(admin, "/metrics");
+    ask(admin, post("/broadcast", "x"));
+    let line = falconet.wait_for_line("path=/broadcast");
+    assert!(line.contains("method=POST") && line.contains("status=202"), "{line}");
+    assert!(!falconet.log_so_far().iter().any(|line| line.contains("/metrics")));
+}
+
+/// A page of metrics.
+struct Metrics {
+    families: Vec<Family>,
+}
+
+struct Family {
+    name: String,
+    kind: String,
+    samples: Vec<Sample>,
+}
+
+struct Sample {
+    name: String,
+    labels: Vec<(String, String)>,
+    value: f64,
+}
+
+impl Metrics {
+    fn read(admin: SocketAddr) -> Self {
+        Self::of(&ask(admin, get("/metrics")))
+    }
+
+    fn of(answer: &Answer) -> Self {
+        assert_eq!(answer.status(), 200, "{}", answer.head);
+        Self::parse(answer.text()).unwrap_or_else(|error| panic!("{error} in\n{}", answer.text()))
+    }
+
+    fn family(&self, name: &str) -> &Family {
+        let found = self.families.iter().find(|family| family.name == name);
+        found.unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    fn kind(&self, name: &str) -> &str {
+        &self.family(name).kind
+    }
+
+    /// The value of the sample of this name, which has no label.
+    fn total(&self, name: &str) -> f64 {
+        let mut samples = self.families.iter().flat_map(|family| &family.samples);
+        let found = samples.find(|sample| sample.name == name && sample.labels.is_empty());
+        found.unwrap_or_else(|| panic!("no {name}")).value
+    }
+
+    /// The value of the sample whose one label is this.
+    fn value(&self, name: &str, label: &str) -> f64 {
+        let has_label = |sample: &&Sample| matches!(&sample.labels[..], [(_, is)] if is == label);
+        let found = self.family(name).samples.iter().find(has_label);
+        found.unwrap_or_else(|| panic!("no {name} of {label}")).value
+    }
+
+    /// Reads the text format 0.0.4, more strictly than Prometheus does.
+    fn parse(page: &str) -> Result<Self, String> {
+        let body = page.strip_suffix('\n').ok_or("no end of line at the end")?;
+        let mut families: Vec<Family> = Vec::new();
+        let mut lines = body.split('\n').peekable();
+        while let Some(line) = lines.next() {
+            let (name, _help) = line
+                .strip_prefix("# HELP ")
+                .and_then(|rest| rest.split_once(' '))
+                .ok_or_else(|| format!("`{line}` is no HELP"))?;
+            let kind = lines.next().unwrap_or_default();
+            let kind = kind.strip_prefix(&format!("# TYPE {name} ")).ok_or("no TYPE after HELP")?;
+            if families.iter().any(|family| family.name == name) {
+                return Err(format!("{name} comes twice"));
+            }
+            let mut family =
+                Family { name: name.to_owned(), kind: kind.to_owned(), samples: Vec::new() };
+            while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
+                family.samples.push(Sample::parse(sample)?);
+            }
+            family.check()?;
+            families.push(family);
+        }
+        Ok(Self { families })
+    }
+}
+
+impl Family {
+    fn check(&self) -> Result<(), String> {
+        let name = &self.name;
+        let is_name = |name: &str| {
+            name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte))
+                && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
+        };
+        if !is_name(name) || self.samples.is_empty() {
+            return Err(format!("{name} is no name, or has no samples"));
+        }
+        if (self.kind == "counter") != name.ends_with("_total") {
+            return Err(format!("{name} is a {}", self.kind));
+        }
+        for (index, sample) in self.samples.iter().enumerate() {
+            let series = (&sample.name, &sample.labels);
+            if self.samples[..index].iter().any(|other| (&other.name, &other.labels) == series) {
+                return Err(format!("{name} has a series twice"));
+            }
+            let suffix = sample.name.strip_prefix(name.as_str());
+            let belongs = match self.kind.as_str() {
+                "counter" => suffix == Some("") && sample.value >= 0.0,
+                "gauge" => suffix == Some(""),
+                "histogram" => matches!(suffix, Some("_bucket" | "_sum" | "_count")),
+                _ => false,
+            };
+            if !belongs {
+                return Err(format!("{} is no sample of the {} {name}", sample.name, self.kind));
+            }
+        }
+        if self.kind == "histogram" { self.check_histogram() } else { Ok(()) }
+    }
+
+    fn check_histogram(&self) -> Result<(), String> {
+        let (mut last, mut bound) = (0.0, f64::NEG_INFINITY);
+        let ends_in = |sample: &&Sample, suffix| sample.name == format!("{}{suffix}", self.name);
+        for bucket in self.samples.iter().filter(|sample| ends_in(sample, "_bucket")) {
+            let [(label, le)] = &bucket.labels[..] else { return Err("a bucket's labels".into()) };
+            let le: f64 = le.parse().map_err(|_| format!("le is {le}"))?;
+            if label != "le" || le <= bound || bucket.value < last {
+                return Err(format!("the bucket {le} after {bound}"));
+            }
+            (last, bound) = (bucket.value, le);
+        }
+        let one = |suffix| self.samples.iter().find(|sample| ends_in(sample, suffix));
+        let count = one("_count").filter(|_| one("_sum").is_some() && bound == f64::INFINITY);
+        match count {
+            Some(count) if count.value == last => Ok(()),
+            _ => Err("sum, count or +Inf".to_owned()),
+        }
+    }
+}
+
+impl Sample {
+    fn parse(line: &str) -> Result<Self, String> {
+        let (series, value) = line.rsplit_once(' ').ok_or_else(|| format!("`{line}`"))?;
+        let value = value.parse().map_err(|_| format!("`{value}` is no number"))?;
+        let Some((name, rest)) = series.split_once('{') else {
+            return Ok(Self { name: series.to_owned(), labels: Vec::new(), value });
+        };
+        let mut rest = rest.strip_suffix('}').ok_or_else(|| format!("`{line}`"))?;
+        let mut labels = Vec::new();
+        while !rest.is_empty() {
+            let (label, text) = rest.split_once("=\"").ok_or_else(|| format!("`{line}`"))?;
+            let is_label = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            if !is_label || label.is_empty() {
+                return Err(format!("`{label}` is no label"));
+            }
+            let (unescaped, after) = unescape(text).ok_or_else(|| format!("`{line}`"))?;
+            labels.push((label.to_owned(), unescaped));
+            rest = match after.strip_prefix(',') {
+                Some(more) if !more.is_empty() => more,
+                None if after.is_empty() => after,
+                _ => return Err(format!("`{line}`")),
+            };
+        }
+        Ok(Self { name: name.to_owned(), labels, value })
+    }
+}
+
+/// A label's value up to its quote, and what follows that.
+fn unescape(text: &str) -> Option<(String, &str)> {
+    let (mut value, mut characters) = (String::new(), text.chars());
+    loop {
+        match characters.next()? {
+            '"' => return Some((value, characters.as_str())),
+            '\\' => value.push(match characters.next()? {
+                'n' => '\n',
+                escaped @ ('\\' | '"') => escaped,
+                _ => return None,
+            }),
+            character => value.push(character),
+        }
+    }
+}
