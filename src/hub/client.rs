@@ -132,15 +132,19 @@ pub(crate) struct Client {
     received: Cell<u32>,
     sent: Cell<u32>,
     lagged: Cell<u32>,
-    joined: Moment,
+    /// When it joined, in seconds since the hub was opened.
+    joined_second: u32,
     pub(crate) bell: Bell,
     #[allow(clippy::box_collection, reason = "hardly anybody has any mail")]
     mailbox: Cell<Option<Box<VecDeque<Frame>>>>,
     eviction: OnceCell<Box<Eviction>>,
     last_seen: Cell<Moment>,
-    last_ping: Cell<Moment>,
-    write_blocked_since: Cell<Option<Moment>>,
-    message_started: Cell<Option<Moment>>,
+    /// How many milliseconds after that it was last sent a Ping; 0 if it was not.
+    pinged_after: Cell<u32>,
+    is_write_blocked: Cell<bool>,
+    is_message_open: Cell<bool>,
+    /// Since when a write is blocked; else, since when a message is unfinished.
+    waiting_since: Cell<Moment>,
     /// The way to the hub, and what its sweep goes by.
     pub(crate) hub: HubHandle,
 }
@@ -176,14 +180,15 @@ impl Client {
             received: Cell::new(0),
             sent: Cell::new(0),
             lagged: Cell::new(0),
-            joined: now,
+            joined_second: hub.watch().second(now),
             bell: Bell::default(),
             mailbox: Cell::default(),
             eviction: OnceCell::new(),
             last_seen: Cell::new(now),
-            last_ping: Cell::new(now),
-            write_blocked_since: Cell::new(None),
-            message_started: Cell::new(None),
+            pinged_after: Cell::new(0),
+            is_write_blocked: Cell::new(false),
+            is_message_open: Cell::new(false),
+            waiting_since: Cell::new(now),
             hub,
         }
     }
@@ -244,7 +249,8 @@ impl Client {
 
     /// How long it has been here.
     pub(crate) fn age(&self, now: Instant) -> Duration {
-        self.watch().since(self.joined, now)
+        let second = self.watch().second(self.watch().moment(now));
+        Duration::from_secs(second.saturating_sub(self.joined_second).into())
     }
 
     /// How long ago it gave its last sign of life.
@@ -255,34 +261,35 @@ impl Client {
     /// Notes that bytes have come.
     pub(crate) fn seen(&self, now: Instant) {
         self.last_seen.set(self.watch().moment(now));
+        self.pinged_after.set(0);
     }
 
     /// Notes that a write is blocked.
     pub(crate) fn write_blocked(&self, now: Instant) {
-        let since = Some(self.watch().moment(now));
-        self.write_blocked_since.set(since);
-        self.set_alarm(since, self.watch().timeouts.write);
+        self.is_write_blocked.set(true);
+        self.wait_from(now, self.watch().timeouts.write);
     }
 
     /// Notes that no write is blocked any more. Nothing was read meanwhile, so an unfinished message
     /// has its time again.
     pub(crate) fn write_unblocked(&self, now: Instant) {
-        let now = self.watch().moment(now);
-        self.write_blocked_since.set(None);
-        self.message_started.set(self.message_started.get().map(|_| now));
-        self.set_alarm(self.message_started.get(), self.watch().timeouts.message);
+        self.is_write_blocked.set(false);
+        if self.is_message_open.get() {
+            self.wait_from(now, self.watch().timeouts.message);
+        }
     }
 
-    /// Notes that a message has begun.
+    /// Notes that a message has begun. While a write is blocked, its time does not run.
     pub(crate) fn message_began(&self, now: Instant) {
-        let since = Some(self.watch().moment(now));
-        self.message_started.set(since);
-        self.set_alarm(since, self.watch().timeouts.message);
+        self.is_message_open.set(true);
+        if !self.is_write_blocked.get() {
+            self.wait_from(now, self.watch().timeouts.message);
+        }
     }
 
     /// Notes that no message is unfinished any more.
     pub(crate) fn message_ended(&self) {
-        self.message_started.set(None);
+        self.is_message_open.set(false);
     }
 
     /// Has the session closed for `reason`; the first reason stands.
@@ -324,7 +331,8 @@ impl Client {
 
     /// Sends a Ping. With the mailbox full there is traffic enough to find a dead peer by.
     pub(super) fn ping(&self, now: Instant) {
-        self.last_ping.set(self.watch().moment(now));
+        let after = self.silence(now).as_millis().saturating_add(1);
+        self.pinged_after.set(u32::try_from(after).unwrap_or(u32::MAX));
         self.deliver(Frame::ping());
     }
 
@@ -332,7 +340,7 @@ impl Client {
     pub(super) fn expired(&self, now: Instant) -> Option<CloseReason> {
         let timeouts = &self.watch().timeouts;
         let passed = |since, limit| self.watch().deadline(since, limit).is_some_and(|at| at <= now);
-        if passed(self.write_blocked_since.get(), timeouts.write) {
+        if passed(self.write_blocked_since(), timeouts.write) {
             Some(CloseReason::new(CloseCode::Policy, "not reading"))
         } else if passed(self.message_being_read(), timeouts.message) {
             Some(CloseReason::new(CloseCode::Policy, "message unfinished"))
@@ -357,7 +365,7 @@ impl Client {
         let deadlines = [
             self.ping_due(),
             self.watch().deadline(Some(self.last_seen.get()), timeouts.idle),
-            self.watch().deadline(self.write_blocked_since.get(), timeouts.write),
+            self.watch().deadline(self.write_blocked_since(), timeouts.write),
             self.watch().deadline(self.message_being_read(), timeouts.message),
         ];
         deadlines.into_iter().flatten().min()
@@ -367,26 +375,31 @@ impl Client {
     pub(super) fn refresh(&self, now: Instant) {
         let now = self.watch().moment(now);
         self.last_seen.set(now);
-        for since in [&self.write_blocked_since, &self.message_started] {
-            since.set(since.get().map(|_| now));
-        }
+        self.pinged_after.set(0);
+        self.waiting_since.set(now);
+    }
+
+    fn write_blocked_since(&self) -> Option<Moment> {
+        self.is_write_blocked.get().then(|| self.waiting_since.get())
     }
 
     /// Since when a message is unfinished that we would read.
     fn message_being_read(&self) -> Option<Moment> {
-        self.message_started.get().filter(|_| self.write_blocked_since.get().is_none())
+        let is_read = self.is_message_open.get() && !self.is_write_blocked.get();
+        is_read.then(|| self.waiting_since.get())
     }
 
     /// Whether it has had a Ping to answer since it was last seen; without pings silence is enough.
     /// Sweeps are some time apart: the one that finds the idle timeout over may be the first since the
     /// Ping was due.
     fn was_asked(&self) -> bool {
-        self.watch().timeouts.ping_every.is_none() || self.last_ping.get() > self.last_seen.get()
+        self.watch().timeouts.ping_every.is_none() || self.pinged_after.get() > 0
     }
 
     fn ping_due(&self) -> Option<Instant> {
-        let last = self.last_seen.get().max(self.last_ping.get());
-        self.watch().deadline(Some(last), self.watch().timeouts.ping_every)
+        let after = Duration::from_millis(self.pinged_after.get().into());
+        let every = self.watch().timeouts.ping_every?.saturating_add(after);
+        self.watch().deadline(Some(self.last_seen.get()), Some(every))
     }
 
     /// Says whether it is the first.
@@ -402,8 +415,9 @@ impl Client {
         self.hub.watch()
     }
 
-    fn set_alarm(&self, since: Option<Moment>, limit: Option<Duration>) {
-        if let Some(due) = self.watch().deadline(since, limit) {
+    fn wait_from(&self, now: Instant, limit: Option<Duration>) {
+        self.waiting_since.set(self.watch().moment(now));
+        if let Some(due) = limit.and_then(|limit| now.checked_add(limit)) {
             self.watch().alarm.set_at_latest(due);
         }
     }
@@ -435,6 +449,11 @@ impl Watch {
         // In 64 bits they last for 584 years.
         let nanoseconds = passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos());
         Moment(NonZeroU64::MIN.saturating_add(nanoseconds))
+    }
+
+    /// The whole seconds of a time.
+    fn second(&self, moment: Moment) -> u32 {
+        u32::try_from(moment.0.get() / 1_000_000_000).unwrap_or(u32::MAX)
     }
 
     /// How long before `now` that was.
@@ -549,6 +568,6 @@ mod tests {
 
     #[test]
     fn a_client_takes_little_memory() {
-        assert!(size_of::<Client>() <= 192, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 168, "{}", size_of::<Client>());
     }
 }
