@@ -10,6 +10,8 @@
 )]
 
 mod access;
+mod browser;
+mod browser_rig;
 mod cli;
 mod client;
 mod client_topics;
