@@ -195,7 +195,7 @@ function chartIn(parent, name, { span, floor = Infinity, show = short } = {}) {
     // Gone to twice, a place of its own shows as a dot.
     line.setAttribute('d', `${steps.join('')}L${place(samples.at(-1), samples.length - 1)}`);
     latest.textContent = show(newest);
-    range.textContent = `${show(least)} to ${show(most)}`;
+    range.textContent = (least === floor ? 'up' : show(least)) + ` to ${show(most)}`;
     picture.ariaLabel = `${name}: now ${latest.textContent}, ${range.textContent}`;
   }
 

@@ -146,7 +146,7 @@ fn the_page_fits_a_phone_and_is_light_or_dark() {
     look(&mut window, "page");
     window.visit(&format!("http://{}/#{long}", falconet.address()));
     window.wait_for(IS_OPEN);
-    assert_eq!(window.say("document.documentElement.scrollWidth <= innerWidth"), "true");
+    assert_eq!(window.say("document.documentElement.scrollWidth"), PHONE.0.to_string());
 }
 
 #[test]
@@ -297,11 +297,8 @@ fn look(window: &mut Window, name: &str) {
         for (width, height) in [(1280, 800), PHONE] {
             window.resize(width, height);
             window.wait_for(&format!("innerWidth === {width}"));
-            assert_eq!(
-                window.say("document.documentElement.scrollWidth"),
-                width.to_string(),
-                "{name}"
-            );
+            let widest: u32 = window.say("document.documentElement.scrollWidth").parse().unwrap();
+            assert!(widest <= width, "{name}: {widest} of {width}");
             window.picture(&format!("{name}-{scheme}-{width}"));
         }
     }
@@ -383,7 +380,7 @@ fn serve_admin(
     }
 }
 
-/// Tells the state of things, a second of it every few milliseconds, until nobody listens.
+/// Tells the state of things until nobody listens: ten minutes at once, then a little every few milliseconds.
 fn send_stats(mut stream: &TcpStream, trouble: &AtomicU64) -> Option<()> {
     stream
         .write_all(
@@ -391,11 +388,11 @@ fn send_stats(mut stream: &TcpStream, trouble: &AtomicU64) -> Option<()> {
         )
         .ok()?;
     stream.set_read_timeout(Some(Duration::from_millis(20))).ok()?;
-    for second in 0_u64.. {
+    for second in (0_u64..).step_by(6) {
         if trouble.load(Ordering::Relaxed) == 1 {
             break;
         }
-        let (time, wave) = (1_800_000_000 + second, (second % 40).abs_diff(20));
+        let (time, wave) = (1_800_000_000 + second, (second / 6 % 40).abs_diff(20));
         let (received, sent, resident) =
             (second * 12, second * 100 + wave * 7, 2_600_000 + wave * 9_000);
         let event = format!(
@@ -405,6 +402,9 @@ fn send_stats(mut stream: &TcpStream, trouble: &AtomicU64) -> Option<()> {
             30 + wave
         );
         stream.write_all(event.as_bytes()).ok()?;
+        if second < 600 {
+            continue;
+        }
         // The pause; a browser that listens says nothing.
         if matches!(stream.read(&mut [0]), Ok(0)) {
             break;
