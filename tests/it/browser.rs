@@ -3,14 +3,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use falconet::cli::OPTIONS;
-
 use crate::browser_rig::Window;
-use crate::rig::{Falconet, ask, get, post};
+use crate::rig::{Falconet, ask, get, post, wait_until};
 
 const IS_OPEN: &str = "document.getElementById('state').textContent === 'open'";
 const PHONE: (u32, u32) = (360, 740);
@@ -174,7 +172,7 @@ fn the_dashboard_lists_evicts_and_draws() {
     window.press("Enter");
     window.wait_for("document.getElementById('outcome').textContent === 'Client 42 is evicted.'");
     window.wait_for("document.querySelectorAll('#clients tr').length === 2");
-    assert_eq!(*admin.evicted.lock().unwrap(), ["42"]);
+    assert_eq!(*admin.state.evicted.lock().unwrap(), ["42"]);
     assert_eq!(window.say("window.owned"), "undefined");
     look(&mut window, "dashboard");
     assert_eq!(window.complaints(), [""; 0]);
@@ -186,9 +184,10 @@ fn the_dashboard_comes_back_to_a_server_that_refused_it() {
     let admin = Admin::start();
     window.visit(&format!("http://{}/", admin.address));
     window.wait_for("document.getElementById('state').textContent === 'live'");
-    admin.trouble.store(1, Ordering::Relaxed);
+    admin.state.refuses.store(true, Ordering::Relaxed);
     window.wait_for("document.getElementById('state').textContent === 'waiting to reconnect'");
-    admin.trouble.store(0, Ordering::Relaxed);
+    wait_until("it was refused", || admin.state.has_refused.load(Ordering::Relaxed));
+    admin.state.refuses.store(false, Ordering::Relaxed);
     window.wait_for("document.getElementById('state').textContent === 'live'");
 }
 
@@ -202,9 +201,6 @@ fn the_page_and_the_dashboard_draw_by_the_same_hand() {
 
 #[test]
 fn a_page_of_another_origin_can_neither_connect_nor_publish() {
-    if lacks("origin") {
-        return;
-    }
     let Some(mut window) = Window::open() else { return };
     let falconet = Falconet::start(&[]);
     let (address, elsewhere) = (falconet.address(), Falconet::start(&[]));
@@ -234,9 +230,6 @@ fn a_page_of_another_origin_can_neither_connect_nor_publish() {
 
 #[test]
 fn the_page_speaks_wss_to_a_server_that_signed_for_itself() {
-    if lacks("tls-self-signed") {
-        return;
-    }
     let Some(mut window) = Window::open() else { return };
     window.trust_anybody();
     let falconet = Falconet::start_with(Falconet::command().args([
@@ -251,15 +244,6 @@ fn the_page_speaks_wss_to_a_server_that_signed_for_itself() {
     send(&mut window, "over TLS");
     window.wait_for(&row("received text echo", "over TLS"));
     window.wait_for("document.getElementById('address').textContent.startsWith('wss://')");
-}
-
-/// Whether the program has no such option yet, which is told.
-fn lacks(option: &str) -> bool {
-    let lacks = OPTIONS.iter().all(|there| there.name != option);
-    if lacks {
-        println!("skipped: no --{option} yet");
-    }
-    lacks
 }
 
 /// A window at the page of a server that says nothing of itself.
@@ -307,34 +291,35 @@ fn look(window: &mut Window, name: &str) {
 /// What stands behind the dashboard, as far as it asks.
 struct Admin {
     address: SocketAddr,
-    evicted: Arc<Mutex<Vec<String>>>,
-    /// 1 while everything is refused.
-    trouble: Arc<AtomicU64>,
+    state: Arc<AdminState>,
+}
+
+#[derive(Default)]
+struct AdminState {
+    evicted: Mutex<Vec<String>>,
+    refuses: AtomicBool,
+    has_refused: AtomicBool,
 }
 
 impl Admin {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (evicted, trouble) = (Arc::default(), Arc::default());
-        let ends = (Arc::clone(&evicted), Arc::clone(&trouble));
+        let state: Arc<AdminState> = Arc::default();
+        let shared = state.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (evicted, trouble) = (Arc::clone(&ends.0), Arc::clone(&ends.1));
+                let state = shared.clone();
                 // It ends when the browser leaves.
-                std::thread::spawn(move || serve_admin(&stream, &evicted, &trouble));
+                std::thread::spawn(move || serve_admin(&stream, &state));
             }
         });
-        Self { address, evicted, trouble }
+        Self { address, state }
     }
 }
 
 /// Answers one request.
-fn serve_admin(
-    stream: &TcpStream,
-    evicted: &Mutex<Vec<String>>,
-    trouble: &AtomicU64,
-) -> Option<()> {
+fn serve_admin(stream: &TcpStream, state: &AdminState) -> Option<()> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
     let request = lines.next()?;
     lines.find(String::is_empty)?;
@@ -349,7 +334,8 @@ fn serve_admin(
         let mut stream = stream;
         stream.write_all(&[head.as_bytes(), body].concat()).ok()
     };
-    if trouble.load(Ordering::Relaxed) == 1 {
+    if state.refuses.load(Ordering::Relaxed) {
+        state.has_refused.store(true, Ordering::Relaxed);
         return respond("503 Service Unavailable", "text/plain", b"not now\n");
     }
     match (method, path) {
@@ -359,16 +345,16 @@ fn serve_admin(
                 .replace("<style>", "<style nonce=\"once\">");
             respond("200 OK", "text/html; charset=utf-8", page.as_bytes())
         }
-        ("GET", "/events") => send_stats(stream, trouble),
+        ("GET", "/events") => send_stats(stream, state),
         ("GET", "/clients") => {
-            let evicted = evicted.lock().unwrap().clone();
+            let evicted = state.evicted.lock().unwrap().clone();
             let clients =
                 ["41", "42", "43"].into_iter().filter(|id| !evicted.iter().any(|e| e == id));
             let clients: Vec<String> = clients.map(client).collect();
             respond("200 OK", "application/json", format!("[{}]", clients.join(",\n")).as_bytes())
         }
         ("DELETE", _) => {
-            evicted.lock().unwrap().push(path.strip_prefix("/clients/")?.to_owned());
+            state.evicted.lock().unwrap().push(path.strip_prefix("/clients/")?.to_owned());
             respond("204 No Content", "text/plain", b"")
         }
         (_, "/topics/") => respond("200 OK", "application/json", TOPICS.as_bytes()),
@@ -381,15 +367,16 @@ fn serve_admin(
 }
 
 /// Tells the state of things until nobody listens: ten minutes at once, then a little every few milliseconds.
-fn send_stats(mut stream: &TcpStream, trouble: &AtomicU64) -> Option<()> {
+fn send_stats(mut stream: &TcpStream, state: &AdminState) -> Option<()> {
     stream
         .write_all(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n\
+              retry: 10\n",
         )
         .ok()?;
     stream.set_read_timeout(Some(Duration::from_millis(20))).ok()?;
     for second in (0_u64..).step_by(6) {
-        if trouble.load(Ordering::Relaxed) == 1 {
+        if state.refuses.load(Ordering::Relaxed) {
             break;
         }
         let (time, wave) = (1_800_000_000 + second, (second / 6 % 40).abs_diff(20));
