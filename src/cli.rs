@@ -289,6 +289,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         show: |options| show_optional(options.config.limits.publish_rate),
     },
     OptionSpec {
+        name: "max-message-rate",
+        value: "COUNT",
+        help: "how many messages a second of one WebSocket client are read; 0 = any",
+        set: |options, text| set_optional(&mut options.config.limits.message_rate, text),
+        show: |options| show_optional(options.config.limits.message_rate),
+    },
+    OptionSpec {
         name: "max-topics",
         value: "COUNT",
         help: "how many topics there may be",

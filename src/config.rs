@@ -86,6 +86,9 @@ pub struct Limits {
     /// How many messages a second one address may publish over HTTP, or one connection of this host; and
     /// as many at once after a second of rest. Default `None`: no limit; beyond it the answer is 429.
     pub publish_rate: Option<NonZeroU32>,
+    /// How many messages a second one WebSocket client may send, and as many at once after a second of
+    /// rest; what it sends faster is read later. Default `None`: any number.
+    pub message_rate: Option<NonZeroU32>,
     /// How many requests one connection may bring; the answer to the last one says so. Default 1,000.
     pub requests: usize,
 }
@@ -99,6 +102,7 @@ impl Default for Limits {
             connections: 10_000,
             per_address: None,
             publish_rate: None,
+            message_rate: None,
             requests: 1_000,
         }
     }

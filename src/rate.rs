@@ -3,11 +3,12 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-/// So many times a second, and as many at once after a second of rest. One for all whom it limits.
+/// So many times a second, and so many at once after a rest. One for all whom it limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     epoch: Instant,
     interval_ns: u64,
+    burst_ns: u64,
 }
 
 /// How far one of them has used its share: the moment, in nanoseconds since the rate's epoch, when it
@@ -16,9 +17,16 @@ pub(crate) struct Rate {
 pub(crate) struct Pace(u64);
 
 impl Rate {
-    /// A rate that counts time from `epoch`, which must not lie after any `now`.
+    /// A rate of so many a second, and as many at once, that counts time from `epoch`, which must not lie
+    /// after any `now`.
     pub(crate) fn new(per_second: NonZeroU32, epoch: Instant) -> Self {
-        Self { epoch, interval_ns: SECOND_NS / u64::from(per_second.get()) }
+        Self::with_burst(per_second, per_second, epoch)
+    }
+
+    /// The same, with so many at once.
+    pub(crate) fn with_burst(per_second: NonZeroU32, burst: NonZeroU32, epoch: Instant) -> Self {
+        let interval_ns = SECOND_NS / u64::from(per_second.get());
+        Self { epoch, interval_ns, burst_ns: interval_ns * u64::from(burst.get()) }
     }
 
     /// Lets it happen once more, or says after how long it may.
@@ -28,7 +36,7 @@ impl Rate {
     pub(crate) fn admit(&self, pace: &mut Pace, now: Instant) -> Result<(), Duration> {
         let now_ns = self.since_epoch(now);
         let whole_ns = pace.0.max(now_ns).saturating_add(self.interval_ns);
-        match whole_ns.saturating_sub(SECOND_NS).checked_sub(now_ns) {
+        match whole_ns.saturating_sub(self.burst_ns).checked_sub(now_ns) {
             None | Some(0) => {
                 pace.0 = whole_ns;
                 Ok(())

@@ -102,6 +102,14 @@ impl Seat {
     }
 }
 
+#[cfg(test)]
+impl Seat {
+    /// A seat of somebody on this host.
+    pub(crate) fn local() -> Self {
+        Self::take(&Rc::new(Addresses::new(1)), Peer::Unix, false).unwrap()
+    }
+}
+
 impl Sitting {
     fn new(client: Peer, is_counted: bool) -> Self {
         let (ip, scope_id, port, kind) = match client {

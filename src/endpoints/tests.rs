@@ -3,9 +3,10 @@ use std::os::unix::net::UnixStream;
 use futures_lite::future;
 
 use super::*;
+use crate::access::Seat;
 use crate::config::Config;
 use crate::hub::{self, Membership, Start, TopicName};
-use crate::net::{Peer, Reactor, Transport};
+use crate::net::{Reactor, Transport};
 use crate::ws::Commons;
 
 /// What a client that says nothing takes on the heap beside what sessions share and the hub knows: the
@@ -17,7 +18,7 @@ fn what_serves_a_client_takes_little_memory() {
     let (transport, membership, commons) = parts();
     let encoder = events::Encoder::default();
     let listener =
-        events::EventStream::new(transport, Peer::Unix, membership, encoder, commons).begin();
+        events::EventStream::new(transport, Seat::local(), membership, encoder, commons).begin();
     let sizes = [echo, subscriber, listener].map(|stage| size_of_val(&*stage.0));
     let fits = sizes.iter().zip(BUDGETS_BYTES).all(|(size, budget)| *size <= budget);
     assert!(fits, "an echo client, a subscriber and a listener take {sizes:?}: {BUDGETS_BYTES:?}");
@@ -25,7 +26,7 @@ fn what_serves_a_client_takes_little_memory() {
 
 fn session() -> Session {
     let (transport, membership, commons) = parts();
-    Session::begin(transport, Vec::new(), Peer::Unix, membership, commons)
+    Session::begin(transport, Vec::new(), Seat::local(), membership, commons)
 }
 
 /// What a session or a stream of events is made of.

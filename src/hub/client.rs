@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::config::Timeouts;
 use crate::ws::frame::{CloseCode, CloseReason, Frame};
 
+use super::inbox::HubHandle;
 use super::log::Log;
 
 /// Names one client for as long as the server runs. Slots are reused, generations are not, so the id
@@ -81,14 +82,15 @@ pub(crate) struct Client {
     pub(super) log: Option<Log>,
     pub(crate) correlation: CorrelationId,
     pub(crate) bell: Bell,
-    // Boxed, for hardly anybody has any.
+    #[allow(clippy::box_collection, reason = "hardly anybody has any mail")]
     mailbox: Cell<Option<Box<VecDeque<Frame>>>>,
     eviction: OnceCell<Box<Eviction>>,
     last_seen: Cell<Moment>,
     last_ping: Cell<Moment>,
     write_blocked_since: Cell<Option<Moment>>,
     message_started: Cell<Option<Moment>>,
-    watch: Rc<Watch>,
+    /// The way to the hub, and what its sweep goes by.
+    pub(crate) hub: HubHandle,
 }
 
 /// That a client must go, and how.
@@ -105,9 +107,9 @@ impl Client {
         correlation: CorrelationId,
         log: Option<Log>,
         now: Instant,
-        watch: Rc<Watch>,
+        hub: HubHandle,
     ) -> Self {
-        let now = watch.moment(now);
+        let now = hub.watch().moment(now);
         Self {
             generation: id.generation,
             slot: id.slot,
@@ -121,7 +123,7 @@ impl Client {
             last_ping: Cell::new(now),
             write_blocked_since: Cell::new(None),
             message_started: Cell::new(None),
-            watch,
+            hub,
         }
     }
 
@@ -130,34 +132,32 @@ impl Client {
         ClientId { slot: self.slot, generation: self.generation }
     }
 
-    /// Notes that bytes have come, and says when that was.
-    pub(crate) fn seen(&self, now: Instant) -> Moment {
-        let now = self.watch.moment(now);
-        self.last_seen.set(now);
-        now
+    /// Notes that bytes have come.
+    pub(crate) fn seen(&self, now: Instant) {
+        self.last_seen.set(self.watch().moment(now));
     }
 
     /// Notes that a write is blocked.
     pub(crate) fn write_blocked(&self, now: Instant) {
-        let since = Some(self.watch.moment(now));
+        let since = Some(self.watch().moment(now));
         self.write_blocked_since.set(since);
-        self.set_alarm(since, self.watch.timeouts.write);
+        self.set_alarm(since, self.watch().timeouts.write);
     }
 
     /// Notes that no write is blocked any more. Nothing was read meanwhile, so an unfinished message
     /// has its time again.
     pub(crate) fn write_unblocked(&self, now: Instant) {
-        let now = self.watch.moment(now);
+        let now = self.watch().moment(now);
         self.write_blocked_since.set(None);
         self.message_started.set(self.message_started.get().map(|_| now));
-        self.set_alarm(self.message_started.get(), self.watch.timeouts.message);
+        self.set_alarm(self.message_started.get(), self.watch().timeouts.message);
     }
 
     /// Notes that a message has begun.
     pub(crate) fn message_began(&self, now: Instant) {
-        let since = Some(self.watch.moment(now));
+        let since = Some(self.watch().moment(now));
         self.message_started.set(since);
-        self.set_alarm(since, self.watch.timeouts.message);
+        self.set_alarm(since, self.watch().timeouts.message);
     }
 
     /// Notes that no message is unfinished any more.
@@ -202,14 +202,14 @@ impl Client {
 
     /// Sends a Ping. With the mailbox full there is traffic enough to find a dead peer by.
     pub(super) fn ping(&self, now: Instant) {
-        self.last_ping.set(self.watch.moment(now));
+        self.last_ping.set(self.watch().moment(now));
         self.deliver(Frame::ping());
     }
 
     /// Why the client must be given up at `now`, if it must.
     pub(super) fn expired(&self, now: Instant) -> Option<CloseReason> {
-        let timeouts = &self.watch.timeouts;
-        let passed = |since, limit| self.watch.deadline(since, limit).is_some_and(|at| at <= now);
+        let timeouts = &self.watch().timeouts;
+        let passed = |since, limit| self.watch().deadline(since, limit).is_some_and(|at| at <= now);
         if passed(self.write_blocked_since.get(), timeouts.write) {
             Some(CloseReason::new(CloseCode::Policy, "not reading"))
         } else if passed(self.message_being_read(), timeouts.message) {
@@ -231,19 +231,19 @@ impl Client {
         if self.eviction.get().is_some() {
             return None;
         }
-        let timeouts = &self.watch.timeouts;
+        let timeouts = &self.watch().timeouts;
         let deadlines = [
             self.ping_due(),
-            self.watch.deadline(Some(self.last_seen.get()), timeouts.idle),
-            self.watch.deadline(self.write_blocked_since.get(), timeouts.write),
-            self.watch.deadline(self.message_being_read(), timeouts.message),
+            self.watch().deadline(Some(self.last_seen.get()), timeouts.idle),
+            self.watch().deadline(self.write_blocked_since.get(), timeouts.write),
+            self.watch().deadline(self.message_being_read(), timeouts.message),
         ];
         deadlines.into_iter().flatten().min()
     }
 
     /// Lets every running deadline start again.
     pub(super) fn refresh(&self, now: Instant) {
-        let now = self.watch.moment(now);
+        let now = self.watch().moment(now);
         self.last_seen.set(now);
         for since in [&self.write_blocked_since, &self.message_started] {
             since.set(since.get().map(|_| now));
@@ -259,12 +259,12 @@ impl Client {
     /// Sweeps are some time apart: the one that finds the idle timeout over may be the first since the
     /// Ping was due.
     fn was_asked(&self) -> bool {
-        self.watch.timeouts.ping_every.is_none() || self.last_ping.get() > self.last_seen.get()
+        self.watch().timeouts.ping_every.is_none() || self.last_ping.get() > self.last_seen.get()
     }
 
     fn ping_due(&self) -> Option<Instant> {
         let last = self.last_seen.get().max(self.last_ping.get());
-        self.watch.deadline(Some(last), self.watch.timeouts.ping_every)
+        self.watch().deadline(Some(last), self.watch().timeouts.ping_every)
     }
 
     fn set_eviction(&self, eviction: Eviction) {
@@ -273,32 +273,20 @@ impl Client {
         }
     }
 
+    fn watch(&self) -> &Watch {
+        self.hub.watch()
+    }
+
     fn set_alarm(&self, since: Option<Moment>, limit: Option<Duration>) {
-        if let Some(due) = self.watch.deadline(since, limit) {
-            self.watch.alarm.set_at_latest(due);
+        if let Some(due) = self.watch().deadline(since, limit) {
+            self.watch().alarm.set_at_latest(due);
         }
     }
 }
 
 /// A time in nanoseconds since the hub was opened: half as large as an `Instant`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Moment(NonZeroU64);
-
-impl Moment {
-    /// So much later.
-    pub(crate) fn after(self, duration: Duration) -> Self {
-        // In 64 bits they last for 584 years.
-        let seconds = duration.as_secs().saturating_mul(1_000_000_000);
-        Self(self.0.saturating_add(seconds).saturating_add(duration.subsec_nanos().into()))
-    }
-}
-
-impl Default for Moment {
-    /// When the hub was opened.
-    fn default() -> Self {
-        Self(NonZeroU64::MIN)
-    }
-}
+struct Moment(NonZeroU64);
 
 /// What the sweep goes by: since when, how long, and when it is due.
 pub(crate) struct Watch {
@@ -313,7 +301,10 @@ impl Watch {
     }
 
     fn moment(&self, at: Instant) -> Moment {
-        Moment::default().after(at.saturating_duration_since(self.opened))
+        let passed = at.saturating_duration_since(self.opened);
+        // In 64 bits they last for 584 years.
+        let nanoseconds = passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos());
+        Moment(NonZeroU64::MIN.saturating_add(nanoseconds))
     }
 
     /// When `limit` is over; never if either is missing.

@@ -27,7 +27,7 @@ pub struct HubHandle(Rc<Way>);
 /// One for all handles, since every client has one.
 struct Way {
     inbox: Sender<Command>,
-    watch: Rc<Watch>,
+    watch: Watch,
 }
 
 /// What the hub can be told and asked. A `Reply` is where the answer goes.
@@ -60,10 +60,10 @@ pub(crate) fn open(timeouts: Timeouts, limits: Topics) -> (HubHandle, HubTask) {
     let (inbox, commands) = async_channel::bounded(INBOX_COMMANDS);
     // Whoever is behind no further than this has lost nothing.
     let publishes_per_turn = (limits.log_messages / 2).clamp(1, PUBLISHES_PER_TURN);
-    let hub = Hub::new(timeouts, limits);
-    let way = Way { inbox, watch: hub.watch.clone() };
+    let handle = HubHandle(Rc::new(Way { inbox, watch: Watch::new(timeouts) }));
+    let hub = Hub::new(handle.clone(), limits);
     let task = HubTask { hub, commands, waiting: Vec::new(), publishes_per_turn };
-    (HubHandle(Rc::new(way)), task)
+    (handle, task)
 }
 
 /// The hub and its inbox.
@@ -76,7 +76,7 @@ pub(crate) struct HubTask {
 }
 
 impl HubTask {
-    /// Applies commands one after another until no handle is left.
+    /// Applies commands one after another, for ever.
     pub(crate) async fn run(mut self) {
         let mut published = 0;
         while let Ok(command) = self.commands.recv().await {
@@ -345,6 +345,11 @@ impl HubHandle {
         &self.0.watch.alarm
     }
 
+    /// What the sweep goes by.
+    pub(super) fn watch(&self) -> &Watch {
+        &self.0.watch
+    }
+
     /// Takes a client in; it is a member until its [`Membership`] is dropped.
     pub(crate) async fn join(
         &self,
@@ -354,7 +359,7 @@ impl HubHandle {
     ) -> Result<Membership, PublishError> {
         let joining = Joining { correlation, topic, now };
         let subscription = self.ask(|reply| Command::Join(joining, reply)).await??;
-        Ok(Membership { hub: self.clone(), subscription })
+        Ok(Membership { subscription })
     }
 
     pub(crate) async fn sweep(&self, now: Instant) -> Result<(), HubGone> {
@@ -379,7 +384,6 @@ impl HubHandle {
 
 /// That a client is in the hub; dropping it, however the session ends, takes the client out.
 pub(crate) struct Membership {
-    pub(crate) hub: HubHandle,
     pub(crate) subscription: Subscription,
 }
 
@@ -392,9 +396,10 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        if self.hub.0.inbox.try_send(Command::Leave(self.client().id())).is_err() {
+        let (hub, id) = (&self.client().hub, self.client().id());
+        if hub.0.inbox.try_send(Command::Leave(id)).is_err() {
             // The inbox is full: a sweep finds that nobody shares the client's record any more.
-            self.hub.alarm().set_at_latest(Instant::now());
+            hub.alarm().set_at_latest(Instant::now());
         }
     }
 }

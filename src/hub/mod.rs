@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::config::{Timeouts, Topics};
+use crate::config::Topics;
 use crate::ws::frame::{CloseReason, Frame};
 
-pub(crate) use client::{Bell, Client, Eviction, Moment, Watch};
+pub(crate) use client::{Bell, Client, Eviction};
 pub use client::{ClientId, CorrelationId};
 pub use inbox::{HubGone, HubHandle, PublishError};
 pub(crate) use inbox::{Membership, open};
@@ -36,7 +36,7 @@ pub(crate) struct Hub {
     /// What the messages of all topics cost.
     bytes: usize,
     limits: Topics,
-    watch: Rc<Watch>,
+    handle: HubHandle,
     draining: Option<CloseReason>,
 }
 
@@ -72,8 +72,9 @@ impl fmt::Display for TooManyTopics {
 }
 
 impl Hub {
-    /// A hub with nobody in it and the topic `broadcast`. Its watch tells when the next sweep is due.
-    pub(crate) fn new(timeouts: Timeouts, limits: Topics) -> Self {
+    /// A hub with nobody in it and the topic `broadcast`. `handle` is the way to it, which its clients
+    /// get; its alarm tells when the next sweep is due.
+    pub(crate) fn new(handle: HubHandle, limits: Topics) -> Self {
         let broadcast = TopicName::broadcast();
         Self {
             clients: Slab::new(),
@@ -81,7 +82,7 @@ impl Hub {
             topics: BTreeMap::from([(broadcast.clone(), Topic::new(broadcast))]),
             bytes: 0,
             limits,
-            watch: Rc::new(Watch::new(timeouts)),
+            handle,
             draining: None,
         }
     }
@@ -106,14 +107,14 @@ impl Hub {
         }
         self.joins += 1;
         let id = ClientId { slot, generation: self.joins };
-        let client = Rc::new(Client::new(id, correlation, log, now, self.watch.clone()));
+        let client = Rc::new(Client::new(id, correlation, log, now, self.handle.clone()));
         client.place.set(place);
         self.clients.insert(client.clone());
         if let Some(reason) = self.draining {
             client.evict(reason);
         }
         if let Some(due) = client.due() {
-            self.watch.alarm.set_at_latest(due);
+            self.handle.alarm().set_at_latest(due);
         }
         let start = topic.map_or(Start::Live, |(_, start)| start);
         Ok(Subscription::new(client, start, &self.limits))
@@ -211,7 +212,7 @@ impl Hub {
     /// A sweep long overdue means that this process stood still; then nobody else is to blame, and
     /// everybody starts afresh.
     pub(crate) fn sweep(&mut self, now: Instant) {
-        let overdue = self.watch.alarm.due().map(|due| now.saturating_duration_since(due));
+        let overdue = self.handle.alarm().due().map(|due| now.saturating_duration_since(due));
         let stood_still = overdue.is_some_and(|overdue| overdue > LATE);
         let left = self.clients.iter().filter(|(_, client)| Rc::strong_count(client) == 1);
         for id in left.map(|(_, client)| client.id()).collect::<Vec<_>>() {
@@ -231,8 +232,8 @@ impl Hub {
         }
         match next {
             // Not more often than this, however the deadlines are spread.
-            Some(next) => self.watch.alarm.set(next.max(now + SWEEP_EVERY)),
-            None => self.watch.alarm.clear(),
+            Some(next) => self.handle.alarm().set(next.max(now + SWEEP_EVERY)),
+            None => self.handle.alarm().clear(),
         }
     }
 
@@ -304,7 +305,7 @@ impl Hub {
     fn rest_if_empty(&mut self) {
         if self.clients.is_empty() {
             self.clients = Slab::new();
-            self.watch.alarm.clear();
+            self.handle.alarm().clear();
         }
     }
 

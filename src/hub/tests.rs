@@ -1,5 +1,6 @@
 use std::time::SystemTime;
 
+use crate::config::Timeouts;
 use crate::ws::frame::{CloseCode, Message};
 
 use super::*;
@@ -16,7 +17,12 @@ fn hub() -> Hub {
 }
 
 fn hub_with(limits: Topics) -> Hub {
-    Hub::new(Timeouts::default(), limits)
+    hub_by(Timeouts::default(), limits)
+}
+
+/// A hub whose inbox nobody reads.
+fn hub_by(timeouts: Timeouts, limits: Topics) -> Hub {
+    Hub::new(open(timeouts, limits.clone()).0, limits)
 }
 
 fn name(name: &str) -> TopicName {

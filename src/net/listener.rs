@@ -6,7 +6,7 @@ use std::fs;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -24,10 +24,9 @@ use super::transport::Transport;
 
 /// A bound socket. Dropping it closes it, and removes a Unix socket's file if it is still its own.
 pub struct Listener {
-    source: Registration,
     // Before the descriptor, which keeps another file from getting this one's inode.
     _file: Option<SocketFile>,
-    fd: OwnedFd,
+    source: Registration<OwnedFd>,
     spare: RefCell<Option<OwnedFd>>,
     reach: Reach,
     tls: Option<Rc<Acceptor>>,
@@ -129,9 +128,9 @@ impl Listener {
         file: Option<SocketFile>,
         reach: Reach,
     ) -> io::Result<Self> {
-        let source = reactor.register(fd.as_fd())?;
+        let source = reactor.register(fd)?;
         let spare = RefCell::new(Some(open_spare()?));
-        Ok(Self { source, _file: file, fd, spare, reach, tls: None })
+        Ok(Self { _file: file, source, spare, reach, tls: None })
     }
 
     /// From where it can be reached.
@@ -165,7 +164,7 @@ impl Listener {
 
     fn try_accept(&self) -> Result<(Transport, Peer), Errno> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (fd, address) = rustix::net::acceptfrom_with(&self.fd, flags)?;
+        let (fd, address) = rustix::net::acceptfrom_with(self.source.fd(), flags)?;
         let peer = peer_of(address);
         let transport = Transport::new(self.source.reactor(), fd).and_then(|mut transport| {
             if let Some(tls) = &self.tls {
@@ -183,7 +182,7 @@ impl Listener {
     fn turn_one_away(&self) {
         let mut spare = self.spare.borrow_mut();
         if spare.take().is_some() {
-            drop(rustix::net::accept_with(&self.fd, SocketFlags::CLOEXEC));
+            drop(rustix::net::accept_with(self.source.fd(), SocketFlags::CLOEXEC));
         }
         *spare = open_spare().ok();
     }

@@ -119,7 +119,7 @@ impl Reactor {
     }
 
     /// Registers `fd` for edge-triggered readiness in both directions.
-    pub(super) fn register(self: &Rc<Self>, fd: impl AsFd) -> io::Result<Registration> {
+    pub(super) fn register<F: AsFd>(self: &Rc<Self>, fd: F) -> io::Result<Registration<F>> {
         let generation = self.generations.get().wrapping_add(1);
         self.generations.set(generation);
         let key = self.sources.borrow_mut().insert(Source {
@@ -131,10 +131,10 @@ impl Reactor {
             writable: true,
         });
         let key = key as u32;
-        let registration = Registration { reactor: self.clone(), key };
+        let registration = Registration { reactor: self.clone(), key, fd };
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let data = EventData::new_u64((u64::from(generation) << 32) | u64::from(key));
-        epoll::add(&self.epoll, fd, data, interest)?;
+        epoll::add(&self.epoll, &registration.fd, data, interest)?;
         Ok(registration)
     }
 
@@ -215,12 +215,18 @@ impl Reactor {
 
 /// A socket's place in the reactor; dropping it ends the place. The kernel forgets the socket itself
 /// when its last descriptor is closed.
-pub(super) struct Registration {
+pub(super) struct Registration<F: AsFd> {
     reactor: Rc<Reactor>,
     key: u32,
+    fd: F,
 }
 
-impl Registration {
+impl<F: AsFd> Registration<F> {
+    /// What is registered.
+    pub(super) fn fd(&self) -> &F {
+        &self.fd
+    }
+
     /// Is ready when an attempt in `direction` is worth a system call. The task that asked last is woken
     /// when there is news of either direction.
     pub(super) fn poll_ready(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
@@ -266,7 +272,7 @@ impl Source {
     }
 }
 
-impl Drop for Registration {
+impl<F: AsFd> Drop for Registration<F> {
     fn drop(&mut self) {
         let mut sources = self.reactor.sources.borrow_mut();
         let source = sources.remove(self.key as usize);

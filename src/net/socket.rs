@@ -4,7 +4,7 @@ use std::cell::RefMut;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -18,14 +18,13 @@ use super::reactor::{Direction, Reactor, Registration};
 
 /// A connected stream socket, TCP or Unix, that waits on the [`Reactor`].
 pub(super) struct Socket {
-    source: Registration,
-    fd: OwnedFd,
+    source: Registration<OwnedFd>,
 }
 
 impl Socket {
     /// Takes over a connected, non-blocking stream socket.
     pub(super) fn new(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { source: reactor.register(fd.as_fd())?, fd })
+        Ok(Self { source: reactor.register(fd)? })
     }
 
     /// Connects to a TCP address. Dropped early, the attempt is given up.
@@ -59,7 +58,7 @@ impl Socket {
         let socket = Self::new(reactor, fd)?;
         socket.source.blocked(Direction::Write);
         poll_fn(|cx| socket.source.poll_ready(Direction::Write, cx)).await;
-        sockopt::socket_error(&socket.fd)??;
+        sockopt::socket_error(socket.source.fd())??;
         Ok(socket)
     }
 
@@ -76,7 +75,8 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         let room = buffer.len();
         self.poll_io(Direction::Read, room, cx, || {
-            rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::empty()).map(|(count, _)| count)
+            rustix::net::recv(self.source.fd(), &mut *buffer, RecvFlags::empty())
+                .map(|(count, _)| count)
         })
     }
 
@@ -89,7 +89,7 @@ impl Socket {
         let room = buffer.capacity() - buffer.len();
         self.poll_io(Direction::Read, room, cx, || {
             let space = rustix::buffer::spare_capacity(buffer);
-            rustix::net::recv(&self.fd, space, RecvFlags::empty()).map(|(count, _)| count)
+            rustix::net::recv(self.source.fd(), space, RecvFlags::empty()).map(|(count, _)| count)
         })
     }
 
@@ -106,15 +106,15 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         let total = slices.iter().map(|slice| slice.len()).sum();
         self.poll_io(Direction::Write, total, cx, || match slices {
-            [slice] => rustix::net::send(&self.fd, slice, SendFlags::NOSIGNAL),
-            slices => rustix::io::writev(&self.fd, slices),
+            [slice] => rustix::net::send(self.source.fd(), slice, SendFlags::NOSIGNAL),
+            slices => rustix::io::writev(self.source.fd(), slices),
         })
     }
 
     /// Tells the peer that nothing more will come.
     pub(super) fn shut_down(&self) {
         // It can fail only when the connection is over already.
-        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+        let _ = rustix::net::shutdown(self.source.fd(), Shutdown::Write);
     }
 
     /// The reactor this waits on.

@@ -17,8 +17,7 @@ use super::reactor::{Direction, Reactor, Registration};
 /// page free when it can be written. epoll knows no edges of a read that took only a part, so each
 /// answer is asked of `poll`.
 pub struct Watched<F: AsFd> {
-    source: Registration,
-    fd: F,
+    source: Registration<F>,
 }
 
 impl<F: AsFd> Watched<F> {
@@ -28,7 +27,7 @@ impl<F: AsFd> Watched<F> {
     /// What the kernel says when it can't watch it: `EPERM` for a regular file or `/dev/null`, which
     /// are always ready.
     pub fn new(reactor: &Rc<Reactor>, fd: F) -> io::Result<Self> {
-        Ok(Self { source: reactor.register(fd.as_fd())?, fd })
+        Ok(Self { source: reactor.register(fd)? })
     }
 
     /// Is ready when a read would not block.
@@ -50,7 +49,7 @@ impl<F: AsFd> Watched<F> {
         loop {
             ready!(self.source.poll_ready(direction, cx));
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-            match poll(&mut [PollFd::new(&self.fd, wanted)], Some(&at_once)) {
+            match poll(&mut [PollFd::new(self.source.fd(), wanted)], Some(&at_once)) {
                 Ok(0) => self.source.blocked(direction),
                 // Ready, hung up or broken: the attempt says which.
                 Ok(_) => return Poll::Ready(Ok(())),
@@ -64,7 +63,7 @@ impl<F: AsFd> Watched<F> {
 impl<F: AsFd> Drop for Watched<F> {
     fn drop(&mut self) {
         // Others hold the same open file, so closing ours would not make the kernel forget it.
-        self.source.reactor().forget(self.fd.as_fd());
+        self.source.reactor().forget(self.source.fd());
     }
 }
 

@@ -5,15 +5,10 @@
 //! pieces they come in, admits one at a time, and refuses what is wrong or too much as soon as that is
 //! certain. It reads nothing and knows no clock, so it is the same over every transport.
 
-use std::time::Duration;
-
-use crate::hub::Moment;
-
 use super::frame::{
     BINARY, CLOSE, CONTINUATION, CloseCode, CloseReason, FINAL, MASKED, MAX_CONTROL_BYTES, PING,
     PONG, TEXT, apply_mask,
 };
-use super::pace::Pace;
 
 /// Follows the frames of one client (RFC 6455 §5.2).
 pub(super) struct Gate {
@@ -52,15 +47,14 @@ impl Gate {
     }
 
     /// Follows `bytes`, which may not be empty, to the end of the frame at hand at most; says how many
-    /// bytes that takes. Control frames are paced by `controls`.
+    /// bytes that takes. Of a control frame `may_control` says whether it may come now.
     ///
     /// # Errors
     /// Why the client must be refused. Nothing more may pass.
     pub(super) fn admit(
         &mut self,
         bytes: &[u8],
-        now: Moment,
-        controls: &mut Pace,
+        may_control: impl FnOnce() -> bool,
     ) -> Result<usize, CloseReason> {
         let mut passed = 0;
         if self.payload_left == 0 {
@@ -71,7 +65,7 @@ impl Gate {
                 passed += 1;
                 self.check_header()?;
             }
-            self.begin_payload(now, controls)?;
+            self.begin_payload(may_control)?;
         }
         let room = usize::try_from(self.payload_left).unwrap_or(usize::MAX);
         let payload = &bytes[passed..];
@@ -137,12 +131,11 @@ impl Gate {
         if is_shortest { Ok(()) } else { Err(PROTOCOL_ERROR) }
     }
 
-    fn begin_payload(&mut self, now: Moment, controls: &mut Pace) -> Result<(), CloseReason> {
+    fn begin_payload(&mut self, may_control: impl FnOnce() -> bool) -> Result<(), CloseReason> {
         self.payload_left = self.length();
         self.payload_passed = 0;
         if self.is_control() {
-            let in_time = controls.take(now, CONTROL_EVERY, CONTROL_BURST_FRAMES);
-            return if in_time { Ok(()) } else { Err(TOO_MANY_CONTROL_FRAMES) };
+            return if may_control() { Ok(()) } else { Err(TOO_MANY_CONTROL_FRAMES) };
         }
         if self.opcode() == TEXT {
             self.text = Some(TextCheck::default());
@@ -264,9 +257,6 @@ const MASK_BYTES: usize = 4;
 const RESERVED_BITS: u8 = 0x70;
 /// How many frame headers a message may have beside its payload.
 const HEADERS_PER_MESSAGE: usize = 1024;
-/// Control frames: ten a second, and twenty at once.
-const CONTROL_EVERY: Duration = Duration::from_millis(100);
-const CONTROL_BURST_FRAMES: u32 = 20;
 /// How much of a text is looked at in one go; a multiple of the mask's length.
 const CHECKED_BYTES: usize = 512;
 const PROTOCOL_ERROR: CloseReason = CloseReason::new(CloseCode::Protocol, "protocol error");

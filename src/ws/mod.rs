@@ -4,7 +4,6 @@ pub(crate) mod frame;
 mod gate;
 pub(crate) mod handshake;
 mod outlet;
-mod pace;
 mod session;
 mod socket;
 

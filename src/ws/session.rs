@@ -122,6 +122,7 @@ impl Session {
     /// No message is lost: one is taken only when it is returned. But this also ends a session that
     /// must end; dropped meanwhile, it waits no longer for the client's answer to our Close.
     // No `async fn`, whose future would have room for the message beside the end.
+    #[allow(clippy::should_implement_trait, reason = "it is awaited")]
     pub fn next(&mut self) -> impl Future<Output = Option<Message>> + use<'_> {
         let state = &*self.state;
         let mut finishing: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
@@ -185,7 +186,7 @@ impl Session {
 
     /// The hub the client is in.
     pub fn hub(&self) -> &HubHandle {
-        &self.state.outlet.membership().hub
+        &self.state.client().hub
     }
 
     /// The server's timer.

@@ -8,9 +8,11 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::error::Error;
@@ -19,23 +21,28 @@ use async_tungstenite::tungstenite::{self};
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
 
 use crate::config::Config;
-use crate::hub::Moment;
+use crate::net::Sleep;
+use crate::rate::{Pace, Rate};
 
 use super::frame::{CloseCode, CloseReason, MAX_CONTROL_BYTES, Message, Payloads, whole_message};
 use super::gate::Gate;
 use super::outlet::Outlet;
-use super::pace::Pace;
 
 /// What all sessions of a server share.
 pub(crate) struct Commons {
     pub(crate) config: Rc<Config>,
+    controls: Rate,
+    messages: Option<Rate>,
     payloads: RefCell<Payloads>,
 }
 
 impl Commons {
     /// Sessions by `config`.
     pub(crate) fn new(config: Rc<Config>) -> Self {
-        Self { config, payloads: RefCell::new(Payloads::new()) }
+        let epoch = Instant::now();
+        let messages = config.limits.message_rate.map(|rate| Rate::new(rate, epoch));
+        let payloads = RefCell::new(Payloads::new());
+        Self { config, controls: control_rate(epoch), messages, payloads }
     }
 }
 
@@ -44,6 +51,7 @@ pub(super) struct Socket {
     /// What has come and is not yet taken, and who looks at it.
     underway: Option<Box<Underway>>,
     controls: Pace,
+    messages: Pace,
     turn_bytes_left: u32,
     /// Whether our Close has been sent, after which we say nothing more.
     is_closing: bool,
@@ -53,6 +61,8 @@ pub(super) struct Socket {
 struct Underway {
     ahead: Ahead,
     library: Option<Library>,
+    /// Until when nothing is taken.
+    pause: Option<Sleep>,
 }
 
 /// Bytes in the order they came. Those before `admitted` have passed the gate.
@@ -94,12 +104,13 @@ impl Socket {
         let mut socket = Self {
             underway: None,
             controls: Pace::default(),
+            messages: Pace::default(),
             turn_bytes_left: TURN_BYTES,
             is_closing: false,
         };
         if !early.is_empty() {
             let ahead = Ahead { bytes: early, ..Ahead::default() };
-            socket.underway = Some(Box::new(Underway { ahead, library: None }));
+            socket.underway = Some(Box::new(Underway { ahead, ..Underway::default() }));
         }
         socket
     }
@@ -125,26 +136,41 @@ impl Socket {
         loop {
             ready!(outlet.poll_unblocked(cx))?;
             ready!(self.poll_turn(cx));
-            if self.has_more() {
-                if let Some(inbound) = self.take_ahead(cx, outlet, commons)? {
-                    return Poll::Ready(Ok(inbound));
-                }
-                continue;
-            }
-            // What was said in answer goes before we wait.
-            ready!(outlet.poll_drained(cx))?;
-            match self.poll_receive(cx, outlet, commons) {
-                Poll::Ready(Ok(Some(message))) => {
-                    return Poll::Ready(Ok(Inbound::Message(message)));
-                }
-                Poll::Ready(Ok(None)) => {}
-                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
-                Poll::Pending => {
+            ready!(self.poll_pace(cx, outlet, commons));
+            let inbound = if self.has_more() {
+                self.take_ahead(cx, outlet, commons)?
+            } else {
+                // What was said in answer goes before we wait.
+                ready!(outlet.poll_drained(cx))?;
+                let Poll::Ready(received) = self.poll_receive(cx, outlet, commons) else {
                     self.turn_bytes_left = TURN_BYTES;
                     return Poll::Pending;
-                }
+                };
+                received?.map(Inbound::Message)
+            };
+            let Some(inbound) = inbound else { continue };
+            if let (Inbound::Message(_), Some(rate)) = (&inbound, &commons.messages) {
+                // It was asked for before.
+                let _ = rate.admit(&mut self.messages, outlet.transport().timer().now());
+            }
+            return Poll::Ready(Ok(inbound));
+        }
+    }
+
+    /// Is ready unless the client is faster than it may be; then it is heard later.
+    fn poll_pace(&mut self, cx: &mut Context<'_>, outlet: &Outlet, commons: &Commons) -> Poll<()> {
+        let Some(rate) = &commons.messages else { return Poll::Ready(()) };
+        let timer = outlet.transport().timer();
+        while let Err(wait) = rate.admit(&mut self.messages.clone(), timer.now()) {
+            let underway = self.underway.get_or_insert_default();
+            let pause = underway.pause.get_or_insert_with(|| timer.sleep(Some(wait)));
+            ready!(pin!(&mut *pause).poll(cx));
+            underway.pause = None;
+            if underway.library.is_none() && underway.ahead.is_empty() {
+                self.underway = None;
             }
         }
+        Poll::Ready(())
     }
 
     /// Is ready unless the client has had its turn; then other tasks run first.
@@ -171,7 +197,7 @@ impl Socket {
         let underway = &mut self.underway;
         let received = outlet.transport().poll_recv_with(cx, |received| {
             let mut taken = None;
-            if underway.is_none() {
+            if underway.as_ref().is_none_or(|underway| underway.library.is_none()) {
                 taken = whole_message(received, limit, &mut commons.payloads.borrow_mut());
             }
             let (message, count) = taken.unzip();
@@ -200,7 +226,8 @@ impl Socket {
         commons: &Commons,
     ) -> Result<Option<Inbound>, Failure> {
         let limit = commons.config.limits.message_bytes;
-        let now = outlet.client().seen(outlet.transport().timer().now());
+        let now = outlet.transport().timer().now();
+        outlet.client().seen(now);
         let Some(underway) = &mut self.underway else { return Ok(None) };
         if underway.library.is_none() {
             let left = underway.ahead.left();
@@ -216,12 +243,12 @@ impl Socket {
             underway.library = Some(Library::new(std::mem::take(&mut underway.ahead), limit));
         }
         let Some(library) = &mut underway.library else { return Ok(None) };
-        let count = library.admit(now, &mut self.controls)?;
+        let count = library.admit(|| commons.controls.admit(&mut self.controls, now).is_ok())?;
         let inbound = library.poll(outlet, cx, self.is_closing)?;
         match library.gate.is_at_rest() {
             false if !library.is_timed => {
                 library.is_timed = true;
-                outlet.client().message_began(outlet.transport().timer().now());
+                outlet.client().message_began(now);
             }
             false => {}
             true => {
@@ -231,7 +258,7 @@ impl Socket {
                 let ahead = std::mem::take(library.ahead());
                 self.underway = None;
                 if !ahead.is_empty() {
-                    self.underway = Some(Box::new(Underway { ahead, library: None }));
+                    self.underway = Some(Box::new(Underway { ahead, ..Underway::default() }));
                 }
             }
         }
@@ -297,9 +324,9 @@ impl Library {
     }
 
     /// Lets one frame in, or the part of it that has come; says how many bytes.
-    fn admit(&mut self, now: Moment, controls: &mut Pace) -> Result<usize, Failure> {
+    fn admit(&mut self, may_control: impl FnOnce() -> bool) -> Result<usize, Failure> {
         let ahead = &mut self.stream.get_mut().ahead;
-        let count = self.gate.admit(ahead.left(), now, controls).map_err(Failure::Violation)?;
+        let count = self.gate.admit(ahead.left(), may_control).map_err(Failure::Violation)?;
         ahead.admitted = ahead.taken + count;
         Ok(count)
     }
@@ -398,6 +425,13 @@ impl AsyncWrite for Pipe {
     }
 }
 
+/// How fast control frames may come.
+pub(super) fn control_rate(epoch: Instant) -> Rate {
+    Rate::with_burst(CONTROLS_PER_SECOND, CONTROLS_AT_ONCE, epoch)
+}
+
+const CONTROLS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("it is not 0");
+const CONTROLS_AT_ONCE: NonZeroU32 = NonZeroU32::new(20).expect("it is not 0");
 /// How much a client may say before other tasks run, and then the rest of the frame at hand.
 const TURN_BYTES: u32 = 4096;
 /// What a message counts for in a turn at least: so sixteen messages are a turn, too.

@@ -77,6 +77,7 @@ fn what_print_config_prints_is_read_back_the_same() {
         "--max-connections=1",
         "--max-per-address=9",
         "--max-publish-rate=5",
+        "--max-message-rate=7",
         "--max-topics=7",
         "--retain=0",
         "--retain-bytes=1000",

@@ -1,6 +1,7 @@
 //! Messages that come together: whole answers in their order, and none kept back from who waits for it.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use falconet::{CloseReason, Endpoint, HubHandle, Session, SessionEnd, TopicName};
 
@@ -48,6 +49,27 @@ fn pipelined_messages_around_fragments_and_pings_are_answered_in_order() {
     ] {
         assert_eq!(client.read(), Received { fin: true, opcode, payload: payload.into() });
     }
+}
+
+#[test]
+fn messages_faster_than_the_rate_are_all_answered_as_fast_as_it_allows() {
+    let falconet = Falconet::start(&["--broadcast-every", "0", "--max-message-rate", "20"]);
+    let canaries = Canaries::start(falconet.address());
+    for size in [1, 20_000] {
+        let mut client = Client::connect(falconet.address());
+        let begun = Instant::now();
+        let payload = |index: u8| vec![b'a' + index; size];
+        for index in 0..26 {
+            client.stream.write_all(&masked(true, TEXT, &payload(index))).unwrap();
+        }
+        for index in 0..26 {
+            assert_eq!(client.read().payload, payload(index));
+        }
+        // A second's worth at once, and six more a twentieth of a second apart.
+        assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+        client.echo("paced, and no worse for it");
+    }
+    canaries.finish();
 }
 
 /// Replies, and then waits to be let go on.

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
 use crate::config::Timeouts;
-use crate::hub::client::{ClientId, CorrelationId, Watch};
+use crate::hub::client::{ClientId, CorrelationId};
 use crate::hub::tests::{hear, publication};
 
 use super::*;
@@ -33,8 +33,8 @@ fn append(log: &Log, limits: &Topics, messages: &[&str]) {
 fn subscribe(log: &Log, limits: &Topics, start: Start) -> Subscription {
     let id = ClientId { slot: 0, generation: 1 };
     let correlation = CorrelationId::new("test").unwrap();
-    let watch = Rc::new(Watch::new(Timeouts::default()));
-    let client = Client::new(id, correlation, Some(log.clone()), Instant::now(), watch);
+    let (hub, _) = crate::hub::open(Timeouts::default(), limits.clone());
+    let client = Client::new(id, correlation, Some(log.clone()), Instant::now(), hub);
     Subscription::new(Rc::new(client), start, limits)
 }
 

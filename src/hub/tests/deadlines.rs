@@ -16,7 +16,7 @@ fn the_silent_are_pinged_and_the_dead_are_given_up() {
     for second in 1..=75 {
         let now = at(second)(start);
         alive.client.seen(now);
-        if hub.watch.alarm.due().is_some_and(|due| due <= now) {
+        if hub.handle.alarm().due().is_some_and(|due| due <= now) {
             hub.sweep(now);
         }
         pings += hear(&mut silent).iter().filter(|heard| *heard == "ping").count();
@@ -36,7 +36,7 @@ fn a_blocked_write_and_an_unfinished_message_have_their_own_deadlines() {
     let unfinished = join(&mut hub, start);
     blocked.client.write_blocked(start);
     unfinished.client.message_began(start);
-    assert_eq!(hub.watch.alarm.due(), Some(at(10)(start)), "the alarm is brought forward");
+    assert_eq!(hub.handle.alarm().due(), Some(at(10)(start)), "the alarm is brought forward");
     for second in 1..=30 {
         let now = at(second)(start);
         for client in [&blocked, &unfinished] {
@@ -51,7 +51,7 @@ fn a_blocked_write_and_an_unfinished_message_have_their_own_deadlines() {
 #[test]
 fn a_message_is_not_unfinished_while_we_do_not_read_it() {
     let timeouts = Timeouts { write: None, ..Timeouts::default() };
-    let mut hub = Hub::new(timeouts, Topics::default());
+    let mut hub = hub_by(timeouts, Topics::default());
     let start = Instant::now();
     let client = join(&mut hub, start);
     client.client.message_began(start);
@@ -77,7 +77,7 @@ fn a_sweep_long_overdue_blames_nobody() {
     // SIGSTOP for ten minutes.
     hub.sweep(at(600)(start));
     assert!(client.client.eviction().is_none());
-    assert!(hub.watch.alarm.due().unwrap() > at(600)(start));
+    assert!(hub.handle.alarm().due().unwrap() > at(600)(start));
     hub.sweep(at(613)(start));
     assert!(client.client.eviction().is_none(), "this one is late too");
     hub.sweep(at(623)(start));
@@ -87,9 +87,9 @@ fn a_sweep_long_overdue_blames_nobody() {
 #[test]
 fn with_nobody_there_nothing_is_due() {
     let mut hub = hub();
-    assert_eq!(hub.watch.alarm.due(), None);
+    assert_eq!(hub.handle.alarm().due(), None);
     let client = join(&mut hub, Instant::now());
-    assert!(hub.watch.alarm.due().is_some());
+    assert!(hub.handle.alarm().due().is_some());
     hub.leave(client.client.id());
-    assert_eq!(hub.watch.alarm.due(), None);
+    assert_eq!(hub.handle.alarm().due(), None);
 }

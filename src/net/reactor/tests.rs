@@ -187,12 +187,12 @@ fn an_event_of_a_dropped_source_does_not_reach_the_next_at_its_key_and_descripto
     run(async |reactor| {
         let (one, _other) = UnixStream::pair().unwrap();
         let fd = one.as_fd().try_clone_to_owned().unwrap();
-        let first = reactor.register(&fd).unwrap();
+        let first = reactor.register(fd).unwrap();
         let generation = reactor.sources.borrow()[first.key as usize].generation;
-        let event = (u64::from(generation) << 32) | first.key as u64;
+        let event = (u64::from(generation) << 32) | u64::from(first.key);
         let key = first.key;
         // What a task woken by the first event of a batch may do before the second is looked at.
-        drop((first, fd));
+        drop(first);
         let (next, _other) = UnixStream::pair().unwrap();
         let second = reactor.register(&next).unwrap();
         assert_eq!(second.key, key, "the slab reuses the key");

@@ -1,6 +1,10 @@
+use std::time::{Duration, Instant};
+
 use fastrand::Rng;
 
 use super::*;
+use crate::rate::{Pace, Rate};
+use crate::ws::socket::control_rate;
 
 /// One frame as the model sees it: where it begins, where its payload does, and where it ends.
 #[derive(Debug)]
@@ -158,14 +162,14 @@ fn spell(text: &mut Vec<u8>) -> Spelling {
 /// Lets `bytes` through a gate in pieces of these sizes, the last as large as need be, and sees that all
 /// is as the model says.
 fn compare(bytes: &[u8], limit: usize, truth: &Truth, pieces: impl IntoIterator<Item = usize>) {
-    let (mut gate, mut controls) = (Gate::new(limit), Pace::default());
+    let (mut gate, mut controls) = (Gate::new(limit), Controls::new());
     let mut pieces = pieces.into_iter();
     let (mut at, mut ends) = (0, Vec::new());
     while at < bytes.len() {
         let piece_end = pieces.next().map_or(bytes.len(), |size| bytes.len().min(at + size));
         while at < piece_end {
             let piece = &bytes[at..piece_end];
-            match gate.admit(piece, Moment::default(), &mut controls) {
+            match gate.admit(piece, || controls.may_come()) {
                 Ok(count) => {
                     assert!((1..=piece.len()).contains(&count), "{count}");
                     at += count;
@@ -485,20 +489,37 @@ fn a_length_has_one_form() {
     }
 }
 
-/// Lets one whole frame in.
-fn admit(gate: &mut Gate, first: u8, payload: &[u8]) -> Result<(), CloseCode> {
-    admit_at(gate, first, payload, Moment::default(), &mut Pace::default())
+/// When control frames may come.
+struct Controls {
+    rate: Rate,
+    pace: Pace,
+    now: Instant,
 }
 
-fn admit_at(
+impl Controls {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { rate: control_rate(now), pace: Pace::default(), now }
+    }
+
+    fn may_come(&mut self) -> bool {
+        self.rate.admit(&mut self.pace, self.now).is_ok()
+    }
+}
+
+/// Lets one whole frame in.
+fn admit(gate: &mut Gate, first: u8, payload: &[u8]) -> Result<(), CloseCode> {
+    admit_paced(gate, first, payload, &mut Controls::new())
+}
+
+fn admit_paced(
     gate: &mut Gate,
     first: u8,
     payload: &[u8],
-    now: Moment,
-    controls: &mut Pace,
+    controls: &mut Controls,
 ) -> Result<(), CloseCode> {
     let bytes = Sketch::new(first, payload).encode([1, 2, 3, 4]);
-    let count = gate.admit(&bytes, now, controls).map_err(|reason| reason.code)?;
+    let count = gate.admit(&bytes, || controls.may_come()).map_err(|reason| reason.code)?;
     assert_eq!(count, bytes.len());
     Ok(())
 }
@@ -539,29 +560,27 @@ fn a_message_of_the_limit_passes_in_a_thousand_fragments() {
 
 #[test]
 fn twenty_control_frames_may_come_at_once_and_then_ten_a_second() {
-    let (mut gate, mut controls) = (Gate::new(100), Pace::default());
-    let mut now = Moment::default();
+    let (mut gate, mut controls) = (Gate::new(100), Controls::new());
     for index in 0..20 {
         let first = FINAL | [CLOSE, PING, PONG][index % 3];
-        assert_eq!(admit_at(&mut gate, first, b"", now, &mut controls), Ok(()), "{index}");
+        assert_eq!(admit_paced(&mut gate, first, b"", &mut controls), Ok(()), "{index}");
     }
     for _ in 0..100 {
-        now = now.after(Duration::from_millis(100));
-        assert_eq!(admit_at(&mut gate, FINAL | PING, b"", now, &mut controls), Ok(()));
+        controls.now += Duration::from_millis(100);
+        assert_eq!(admit_paced(&mut gate, FINAL | PING, b"", &mut controls), Ok(()));
     }
-    now = now.after(Duration::from_millis(99));
-    let refused = admit_at(&mut gate, FINAL | PONG, b"", now, &mut controls);
+    controls.now += Duration::from_millis(99);
+    let refused = admit_paced(&mut gate, FINAL | PONG, b"", &mut controls);
     assert_eq!(refused, Err(CloseCode::Policy));
 }
 
 #[test]
 fn the_pings_of_a_day_use_up_nothing() {
-    let (mut gate, mut controls) = (Gate::new(100), Pace::default());
-    let mut now = Moment::default();
+    let (mut gate, mut controls) = (Gate::new(100), Controls::new());
     assert_eq!(admit(&mut gate, TEXT, b"a"), Ok(()));
     for _ in 0..24 * 3600 {
-        now = now.after(Duration::from_secs(1));
-        assert_eq!(admit_at(&mut gate, FINAL | PING, &[255; 125], now, &mut controls), Ok(()));
+        controls.now += Duration::from_secs(1);
+        assert_eq!(admit_paced(&mut gate, FINAL | PING, &[255; 125], &mut controls), Ok(()));
         assert!(!gate.is_at_rest());
     }
     assert_eq!(admit(&mut gate, FINAL, &[b'a'; 99]), Ok(()));

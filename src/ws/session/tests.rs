@@ -181,7 +181,7 @@ impl Played {
         let membership = reactor.run(&executor, joined).unwrap().unwrap();
         let client = membership.subscription.client.clone();
         let commons = Rc::new(Commons::new(config));
-        let session = Session::begin(ours, Vec::new(), Peer::Unix, membership, commons);
+        let session = Session::begin(ours, Vec::new(), Seat::local(), membership, commons);
         let end = Rc::new(Cell::new(None));
         let serving = {
             let (end, finish) = (end.clone(), script.finish);
