@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::browser_rig::Window;
 use crate::rig::{Falconet, ask, get, post, wait_until};
 
-const IS_OPEN: &str = "document.getElementById('state').textContent === 'open'";
+/// Says whether the page is connected.
+pub const IS_OPEN: &str = "document.getElementById('state').textContent === 'open'";
 const PHONE: (u32, u32) = (360, 740);
 
 #[test]
@@ -228,24 +229,6 @@ fn a_page_of_another_origin_can_neither_connect_nor_publish() {
     assert_eq!(window.say(&connect("/")), "opened");
 }
 
-#[test]
-fn the_page_speaks_wss_to_a_server_that_signed_for_itself() {
-    let Some(mut window) = Window::open() else { return };
-    window.trust_anybody();
-    let falconet = Falconet::start_with(Falconet::command().args([
-        "--listen",
-        "https://127.0.0.1:0",
-        "--tls-self-signed",
-    ]));
-    let log = falconet.log_so_far().concat();
-    let url = log.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
-    window.visit(url);
-    window.wait_for(IS_OPEN);
-    send(&mut window, "over TLS");
-    window.wait_for(&row("received text echo", "over TLS"));
-    window.wait_for("document.getElementById('address').textContent.startsWith('wss://')");
-}
-
 /// A window at the page of a server that says nothing of itself.
 fn at_the_page(fragment: &str) -> Option<(Window, Falconet)> {
     let mut window = Window::open()?;
@@ -256,7 +239,7 @@ fn at_the_page(fragment: &str) -> Option<(Window, Falconet)> {
 }
 
 /// Sends a message as a person does.
-fn send(window: &mut Window, text: &str) {
+pub fn send(window: &mut Window, text: &str) {
     window.say("document.getElementById('message').focus()");
     window.write(text);
     window.press("Enter");
@@ -264,7 +247,7 @@ fn send(window: &mut Window, text: &str) {
 }
 
 /// Says whether a row with these classes has `text` in it.
-fn row(classes: &str, text: &str) -> String {
+pub fn row(classes: &str, text: &str) -> String {
     let selector = classes.replace(' ', ".");
     format!(
         "[...document.querySelectorAll('#rows .{selector} pre')].some((row) => row.textContent.includes({text:?}))"

@@ -12,6 +12,7 @@
 mod access;
 mod browser;
 mod browser_rig;
+mod browser_tls;
 mod cli;
 mod client;
 mod client_topics;
