@@ -187,7 +187,7 @@ fn the_dashboard_comes_back_to_a_server_that_refused_it() {
     window.wait_for("document.getElementById('state').textContent === 'live'");
     admin.state.refuses.store(true, Ordering::Relaxed);
     window.wait_for("document.getElementById('state').textContent === 'waiting to reconnect'");
-    wait_until("it was refused", || admin.state.has_refused.load(Ordering::Relaxed));
+    wait_until("its events were refused", || admin.state.has_refused.load(Ordering::Relaxed));
     admin.state.refuses.store(false, Ordering::Relaxed);
     window.wait_for("document.getElementById('state').textContent === 'live'");
 }
@@ -281,6 +281,7 @@ struct Admin {
 struct AdminState {
     evicted: Mutex<Vec<String>>,
     refuses: AtomicBool,
+    /// Whether it has refused events.
     has_refused: AtomicBool,
 }
 
@@ -318,7 +319,7 @@ fn serve_admin(stream: &TcpStream, state: &AdminState) -> Option<()> {
         stream.write_all(&[head.as_bytes(), body].concat()).ok()
     };
     if state.refuses.load(Ordering::Relaxed) {
-        state.has_refused.store(true, Ordering::Relaxed);
+        state.has_refused.fetch_or(path == "/events", Ordering::Relaxed);
         return respond("503 Service Unavailable", "text/plain", b"not now\n");
     }
     match (method, path) {
