@@ -84,7 +84,8 @@ async fn converse(
                 (Request::of(&head, seat.client(), &context.correlations), plan)
             }
             Err(error) => {
-                refuse_head(&reader, &error, peer, &context).await;
+                // Boxed, as is all else that few need: a connection has room for the largest it ever awaits.
+                Box::pin(refuse_head(&reader, &error, peer, &context)).await;
                 return None;
             }
         };
@@ -170,7 +171,7 @@ async fn hear(
     match timer.until(deadline, reading).await {
         Some(Some(Ok(head))) => return Some(head),
         Some(Some(Err(NoHead::Refused(error)))) => {
-            refuse_head(reader, &error, peer, context).await;
+            Box::pin(refuse_head(reader, &error, peer, context)).await;
         }
         Some(Some(Err(NoHead::Lost(error)))) if error.kind() == io::ErrorKind::InvalidData => {
             log::info!(target: "falconet::request", address:% = peer; "refused: TLS: {error}");
@@ -180,7 +181,8 @@ async fn hear(
         }
         Some(None) => {
             let response = Response::text(503, "the server is stopping\n");
-            refuse(reader, &response, &Envelope::last(SystemTime::now()), context).await;
+            let envelope = Envelope::last(SystemTime::now());
+            Box::pin(refuse(reader, &response, &envelope, context)).await;
         }
         None => {
             log::info!(target: "falconet::request", address:% = peer; "dropped: no request in time");
@@ -333,7 +335,7 @@ async fn respond(
     let bytes = response.encode(&envelope);
     write_all(transport, &bytes, config).await
         && match file.filter(|_| envelope.body).zip(response.streamed_bytes()) {
-            Some((file, length)) => send_file(transport, &file, length, config).await,
+            Some((file, length)) => Box::pin(send_file(transport, &file, length, config)).await,
             None => true,
         }
 }

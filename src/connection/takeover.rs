@@ -84,7 +84,7 @@ impl Opening {
                 let drops = context.config.reject == Reject::Drop;
                 request.log(response.status(), if drops { "dropped" } else { "answered" });
                 let envelope = Envelope { close: true, ..request.envelope() };
-                refuse(&reader, &response, &envelope, context).await;
+                Box::pin(refuse(&reader, &response, &envelope, context)).await;
                 return None;
             }
         };

@@ -9,7 +9,7 @@ compile_error!("falconet stands on epoll and eventfd: build it for Linux");
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::{Pin, pin};
@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use pin_project_lite::pin_project;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use slab::Slab;
@@ -325,16 +326,34 @@ impl Timer {
     ///
     /// # Cancel safety
     /// As cancel safe as `future`.
-    pub async fn until<T>(&self, deadline: Sleep, future: impl Future<Output = T>) -> Option<T> {
-        let (mut deadline, mut future) = (pin!(deadline), pin!(future));
-        poll_fn(|cx| {
-            // The future first: data that came with the deadline counts.
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                return Poll::Ready(Some(output));
-            }
-            deadline.as_mut().poll(cx).map(|()| None)
-        })
-        .await
+    // No `async fn`, whose future would have room for the other twice.
+    pub fn until<F: Future>(
+        &self,
+        deadline: Sleep,
+        future: F,
+    ) -> impl Future<Output = Option<F::Output>> + use<F> {
+        Until { future, deadline }
+    }
+}
+
+pin_project! {
+    struct Until<F> {
+        #[pin]
+        future: F,
+        deadline: Sleep,
+    }
+}
+
+impl<F: Future> Future for Until<F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        // The future first: data that came with the deadline counts.
+        if let Poll::Ready(output) = this.future.poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        Pin::new(this.deadline).poll(cx).map(|()| None)
     }
 }
 

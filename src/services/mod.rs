@@ -5,14 +5,15 @@ mod sweep;
 mod timestamp;
 
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::hub::HubHandle;
 use crate::net::Timer;
 use async_channel::{Receiver, Sender};
+use pin_project_lite::pin_project;
 
 pub use stdin::Stdin;
 pub(crate) use sweep::Sweep;
@@ -70,15 +71,13 @@ impl Stop {
     ///
     /// # Cancel safety
     /// As cancel safe as `future`.
-    pub async fn unless_requested<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+    // No `async fn`, whose future would have room for the other twice.
+    pub fn unless_requested<F: Future>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = Option<F::Output>> + use<'_, F> {
         // Boxed, so that its code is there once and not with each kind of future.
-        let mut requested: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(self.requested());
-        let mut future = pin!(future);
-        poll_fn(|cx| match requested.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => future.as_mut().poll(cx).map(Some),
-        })
-        .await
+        Unless { future, requested: Box::pin(self.requested()) }
     }
 
     /// Sleeps until `deadline`; says false if the server stops before.
@@ -92,6 +91,26 @@ impl Stop {
     /// The server's timer.
     pub fn timer(&self) -> &Timer {
         &self.timer
+    }
+}
+
+pin_project! {
+    struct Unless<'s, F> {
+        #[pin]
+        future: F,
+        requested: Pin<Box<dyn Future<Output = ()> + 's>>,
+    }
+}
+
+impl<F: Future> Future for Unless<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.requested.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => this.future.poll(cx).map(Some),
+        }
     }
 }
 
