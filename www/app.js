@@ -3,6 +3,12 @@ const SHOWN_CHARACTERS = 4096;
 const SHOWN_BYTES = 256;
 const PENDING_LIMIT = 256;
 const ANNOUNCED_ROWS = 20;
+const SAMPLE_LIMIT = 600;
+const GAP_MS = 10_000;
+const CHART_LIMIT = 4;
+const LINK_LIMIT = 24;
+const RETAINED_LIMIT = 64;
+const TOPIC_NAME = /^(?!.*(?:^|\/)\.{0,2}(?:\/|$))[\w.\/-]{1,128}$/;
 
 const BACKOFF_BASE_MS = 500;
 const BACKOFF_CAP_MS = 30_000;
@@ -33,7 +39,7 @@ const CLOSE_MEANINGS = {
  *
  * A state owns at most one timer; entering the next state cancels it.
  */
-function connectionTo(address, observer) {
+function connectionTo(addressNow, observer) {
   let state = 'closed';
   let socket;
   let timer;
@@ -47,7 +53,7 @@ function connectionTo(address, observer) {
   }
 
   function dial() {
-    const dialled = new WebSocket(address);
+    const dialled = new WebSocket(addressNow());
     const on = (type, react) => dialled.addEventListener(type, (event) => {
       // A socket already replaced may still report its end.
       if (dialled === socket) react(event);
@@ -95,6 +101,15 @@ function connectionTo(address, observer) {
     },
     wake() {
       if (state === 'waiting') dial();
+    },
+    /** Leaves where it is for where it shall be now. */
+    move() {
+      const left = socket;
+      const wasThere = state === 'open';
+      failures = 0;
+      dial();
+      left?.close(1000);
+      if (wasThere) observer.closed({ code: 1000, reason: '', byUser: true, retries: false });
     },
     send(data) {
       // A closing socket drops data before its close event comes.
@@ -151,6 +166,64 @@ function logIn(scroller, rows, note) {
   };
 }
 
+/**
+ * A small live line with its name, its latest number and its range. It shows `span` ms of the past if that
+ * is given, else the newest numbers; and begins at `floor`, or at the least there is.
+ */
+function chartIn(parent, name, { span, floor = Infinity, show = short } = {}) {
+  const samples = [];
+  const figure = byId('chart').content.firstElementChild.cloneNode(true);
+  const [label, latest, picture, line, range] = figure.querySelectorAll('span, b, svg, path, small');
+  label.textContent = name;
+  parent.append(figure);
+  const paintSoon = oncePerFrame(paint);
+
+  function paint() {
+    const numbers = samples.map(({ number }) => number);
+    const [least, most] = [Math.min(...numbers, floor), Math.max(...numbers)];
+    const { at: end, number: newest } = samples.at(-1);
+    // Without ups and downs it lies in the middle, or on the floor.
+    const flat = most === floor ? 1 : 0.5;
+    const place = ({ at, number }, index) => {
+      const x = span ? 300 + ((at - end) / span) * 300 : (index / Math.max(1, samples.length - 1)) * 300;
+      const y = 2 + (most > least ? (most - number) / (most - least) : flat) * 56;
+      return `${x.toFixed(1)} ${y.toFixed(1)}`;
+    };
+    // What was not heard is not drawn.
+    const joins = ({ at }, index) => index > 0 && !(span && at - samples[index - 1].at > GAP_MS);
+    const steps = samples.map((sample, index) => (joins(sample, index) ? 'L' : 'M') + place(sample, index));
+    // Gone to twice, a place of its own shows as a dot.
+    line.setAttribute('d', `${steps.join('')}L${place(samples.at(-1), samples.length - 1)}`);
+    latest.textContent = show(newest);
+    range.textContent = (least === floor ? 'up' : show(least)) + ` to ${show(most)}`;
+    picture.ariaLabel = `${name}: now ${latest.textContent}, ${range.textContent}`;
+  }
+
+  return {
+    add(number, at = 0) {
+      samples.push({ number, at });
+      if (samples.length > SAMPLE_LIMIT) samples.shift();
+      while (span && at - samples[0].at > span) samples.shift();
+      paintSoon();
+    },
+  };
+}
+
+/** The numbers in a message that is a number, or JSON that has some, each with its name. */
+function numbersIn(text) {
+  if (text.length > SHOWN_CHARACTERS) return [];
+  const named = (value, name) => {
+    if (typeof value === 'number') return [[name, value]];
+    const parts = typeof value === 'object' ? Object.entries(value ?? {}) : [];
+    return parts.flatMap(([key, part]) => named(part, name ? `${name}.${key}` : key));
+  };
+  try {
+    return named(JSON.parse(text), '').filter(([, number]) => Number.isFinite(number));
+  } catch {
+    return [];
+  }
+}
+
 function oncePerFrame(draw) {
   let frame = 0;
   return () => {
@@ -189,6 +262,8 @@ const isText = (data) => typeof data === 'string';
 
 const localTime = (date) => `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
 
+const short = (number) => number.toLocaleString('en', { maximumSignificantDigits: 5 });
+
 const inMs = (duration) => `${duration.toFixed(1)} ms`;
 
 const grouped = (number) => number.toLocaleString('en');
@@ -226,8 +301,9 @@ function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
 const element = (tag, textContent) => Object.assign(document.createElement(tag), { textContent });
 
 const byId = (id) => document.getElementById(id);
-// http becomes ws, https becomes wss.
-const address = location.origin.replace('http', 'ws') + location.pathname + location.search;
+let topic = '';
+let isNew = true;
+let charts = new Map();
 const message = byId('message');
 const log = logIn(byId('log'), byId('rows'), byId('log-note'));
 const totals = { sent: { messages: 0, bytes: 0 }, received: { messages: 0, bytes: 0 } };
@@ -235,18 +311,31 @@ let pending = [];
 let lastRoundTrip = '–';
 let countdown;
 
-const connection = connectionTo(address, {
+/** A topic tells first what it retains; who comes back has heard it, but for the newest. */
+function addressNow() {
+  // http becomes ws, https becomes wss.
+  const origin = location.origin.replace('http', 'ws');
+  if (!topic) return origin + location.pathname + location.search;
+  const last = `${location.search ? '&' : '?'}last=${isNew ? RETAINED_LIMIT : 1}`;
+  return `${origin}/topics/${topic}${location.search}${last}`;
+}
+
+const connection = connectionTo(addressNow, {
   changed: showState,
   opened() {
     pending = [];
     complain('');
-    log.add({ kind: 'opened', text: `Connected to ${address}` });
+    log.add({ kind: 'opened', text: `Connected to ${addressNow()}` });
+    isNew = false;
+    listTopics();
   },
   received(payload) {
     const data = isText(payload) ? payload : new Uint8Array(payload);
     const roundTrip = settle(data);
     if (roundTrip !== undefined) lastRoundTrip = inMs(roundTrip);
-    record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? 'broadcast' : 'echo' });
+    const others = topic ? 'published' : 'broadcast';
+    record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? others : 'echo' });
+    if (topic && isText(data)) draw(numbersIn(data));
   },
   failed() {
     log.add({ kind: 'error', text: 'The connection failed' });
@@ -285,6 +374,50 @@ function record(entry) {
   totals[kind].bytes += size;
   log.add({ ...entry, size });
   showTotalsSoon();
+}
+
+function draw(numbers) {
+  for (const [name, number] of numbers) {
+    if (!charts.has(name) && charts.size < CHART_LIMIT) charts.set(name, chartIn(byId('charts'), name || topic));
+    charts.get(name)?.add(number);
+  }
+}
+
+/** The topic is the part of the page's address that no server sees: a link to it can be kept. */
+function readTopic() {
+  const wanted = location.hash.slice(1);
+  const isGood = !wanted || TOPIC_NAME.test(wanted);
+  byId('topic-problem').textContent = isGood ? '' : 'A topic’s name is 1 to 128 of A–Z a–z 0–9 . _ - with / between its parts.';
+  byId('topic').ariaInvalid = !isGood;
+  if (!isGood) return;
+  topic = wanted;
+  isNew = true;
+  charts = new Map();
+  byId('charts').textContent = '';
+  byId('topic').value = topic;
+  byId('message-label').textContent = topic ? `Publish to ${topic}` : 'Your message';
+  byId('address').textContent = location.origin.replace('http', 'ws') + (topic ? `/topics/${topic}` : location.pathname + location.search);
+  document.title = topic ? `${topic} – falconet` : 'falconet';
+  markPlace();
+}
+
+function openTopic(event) {
+  event.preventDefault();
+  location.hash = byId('topic').value.trim();
+}
+
+async function listTopics() {
+  const answer = await fetch(`/topics/${location.search}`).catch(() => undefined);
+  const names = answer?.ok ? (await answer.json()).map((one) => one.topic) : [];
+  byId('topics').replaceChildren(...names.map((name) => Object.assign(element('option', ''), { value: name })));
+  const links = names.slice(0, LINK_LIMIT).map((name) => Object.assign(element('a', name), { href: `#${name}` }));
+  const echo = Object.assign(element('a', 'echo'), { href: '#' });
+  byId('places').replaceChildren(...(names.length > 0 || topic ? [echo, ...links] : []));
+  markPlace();
+}
+
+function markPlace() {
+  for (const link of byId('places').children) link.ariaCurrent = link.hash.slice(1) === topic ? 'page' : null;
 }
 
 function showState(state, delay) {
@@ -334,14 +467,23 @@ function submitOnEnter(event) {
   byId('composer').requestSubmit();
 }
 
-byId('address').textContent = address;
 byId('composer').addEventListener('submit', submit);
 byId('connect').addEventListener('click', connection.connect);
 byId('disconnect').addEventListener('click', connection.disconnect);
 message.addEventListener('keydown', submitOnEnter);
 message.addEventListener('input', () => complain(''));
+byId('place').addEventListener('submit', openTopic);
+byId('topic').addEventListener('focus', listTopics);
+window.addEventListener('hashchange', () => {
+  const before = topic;
+  readTopic();
+  if (topic !== before) connection.move();
+});
 window.addEventListener('online', connection.wake);
 document.addEventListener('visibilitychange', () => {
-  if (document.visibilityState === 'visible') connection.wake();
+  if (document.visibilityState !== 'visible') return;
+  connection.wake();
+  listTopics();
 });
+readTopic();
 connection.connect();

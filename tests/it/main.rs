@@ -11,6 +11,9 @@
 
 mod access;
 mod admin;
+mod browser;
+mod browser_rig;
+mod browser_tls;
 mod cli;
 mod client;
 mod client_topics;

@@ -1,0 +1,25 @@
+//! The page over TLS, in a real browser.
+
+#![cfg(feature = "tls")]
+
+use crate::browser::{IS_OPEN, row, send};
+use crate::browser_rig::Window;
+use crate::rig::Falconet;
+
+#[test]
+fn the_page_speaks_wss_to_a_server_that_signed_for_itself() {
+    let Some(mut window) = Window::open() else { return };
+    window.trust_anybody();
+    let falconet = Falconet::start_with(Falconet::command().args([
+        "--listen",
+        "https://127.0.0.1:0",
+        "--tls-self-signed",
+    ]));
+    let log = falconet.log_so_far().concat();
+    let url = log.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    window.visit(url);
+    window.wait_for(IS_OPEN);
+    send(&mut window, "over TLS");
+    window.wait_for(&row("received text echo", "over TLS"));
+    window.wait_for("document.getElementById('address').textContent.startsWith('wss://')");
+}
