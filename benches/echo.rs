@@ -17,7 +17,7 @@ use rig::report::{Budgets, Table, conclude, percentile, thousands};
 use rig::secure::State;
 use rig::server::{Program, Server};
 use rig::strace::Strace;
-use rig::{clients, peer};
+use rig::{clients, peer, unprotected};
 
 mod rig {
     pub(crate) mod clients;
@@ -29,6 +29,7 @@ mod rig {
     pub(crate) mod secure;
     pub(crate) mod server;
     pub(crate) mod strace;
+    pub(crate) mod unprotected;
 }
 
 fn main() -> ExitCode {
@@ -54,6 +55,7 @@ fn measure() -> io::Result<Budgets> {
     let mut budgets = Budgets::default();
     compare_costs(&falconet, &peer, &mut budgets)?;
     compare_tls(&falconet, &mut budgets)?;
+    compare_protection(&falconet, &mut budgets)?;
     count_system_calls(&falconet, &peer, &mut budgets)?;
     Ok(budgets)
 }
@@ -95,6 +97,16 @@ fn compare_tls(plain: &Program, budgets: &mut Budgets) -> io::Result<()> {
         case.compare(&secure, plain, &table, budgets)?;
     }
     println!("CPU ratio: with TLS over plain\n");
+    Ok(())
+}
+
+/// What the deadlines and limits cost: the same program with them and without.
+fn compare_protection(falconet: &Program, budgets: &mut Budgets) -> io::Result<()> {
+    println!("echo: with all protections, and without those that can be switched off");
+    let unprotected = unprotected::program(&["--broadcast-every", "0"])?;
+    let case = Case { connections: 64, ..SMALL_MESSAGES };
+    case.compare(falconet, &unprotected, &table(), budgets)?;
+    println!("CPU ratio: with protections over without\n");
     Ok(())
 }
 

@@ -23,7 +23,7 @@ use rig::publisher::Publisher;
 use rig::report::{Budgets, Table, conclude, percentile, thousands};
 use rig::server::{Program, Server};
 use rig::strace::Strace;
-use rig::{clients, peer};
+use rig::{clients, peer, unprotected};
 
 mod rig {
     pub(crate) mod audience;
@@ -35,6 +35,7 @@ mod rig {
     pub(crate) mod report;
     pub(crate) mod server;
     pub(crate) mod strace;
+    pub(crate) mod unprotected;
 }
 
 fn main() -> ExitCode {
@@ -108,6 +109,10 @@ fn measure() -> io::Result<Budgets> {
         compare(clients, rounds, &falconet, &peer, &table, &mut budgets)?;
     }
     println!("CPU ratio: falconet's over tokio-tungstenite's");
+    let unprotected = unprotected::program(&["--broadcast-every", &every])?;
+    let (clients, rounds) = CLIENTS[0];
+    compare(clients, rounds, &falconet, &unprotected, &table, &mut budgets)?;
+    println!("CPU ratio: with all protections over without those that can be switched off");
     publish(&mut budgets)?;
     Ok(budgets)
 }
