@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //!
-//! 1. The hub awaits only its inbox.
+//! 1. The hub awaits only its inbox, and yields to others between.
 //! 2. Every queue and log is bounded.
 //! 3. Every await on a peer has a deadline.
 //! 4. `http`, the `Hub`, `ws::handshake` and `ws::frame` do no I/O, read no clock and spawn nothing;
@@ -16,7 +16,8 @@
 //! 7. No byte from the network can panic the process, and a panic in one client's task leaves the
 //!    others whole.
 //! 8. A cargo feature changes nothing until it is configured.
-//! 9. A live session is always being read, except while it does not take what it is sent.
+//! 9. A live session is always being read, except while it does not take what it is sent or is faster
+//!    than it may be.
 //! 10. There is no `unsafe`.
 
 #![forbid(unsafe_code)]

@@ -57,7 +57,13 @@ fn shares(shared: &Rc<Shared>) -> usize {
 impl Drop for Share {
     fn drop(&mut self) {
         if shares(&self.0) == 1 {
-            let last = self.0.addresses.shared.borrow_mut().remove(&self.0.address);
+            let mut shared = self.0.addresses.shared.borrow_mut();
+            let last = shared.remove(&self.0.address);
+            if shared.is_empty() {
+                // Gives the memory of a crowd back.
+                *shared = HashMap::new();
+            }
+            drop(shared);
             drop(last);
         }
     }

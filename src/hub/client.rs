@@ -132,8 +132,8 @@ pub(crate) struct Client {
     received: Cell<u32>,
     sent: Cell<u32>,
     lagged: Cell<u32>,
-    /// When it joined, in seconds since the hub was opened.
-    joined_second: u32,
+    /// When it joined, in hundredths of seconds since the hub was opened.
+    joined_at: u32,
     pub(crate) bell: Bell,
     #[allow(clippy::box_collection, reason = "hardly anybody has any mail")]
     mailbox: Cell<Option<Box<VecDeque<Frame>>>>,
@@ -180,7 +180,7 @@ impl Client {
             received: Cell::new(0),
             sent: Cell::new(0),
             lagged: Cell::new(0),
-            joined_second: hub.watch().second(now),
+            joined_at: hub.watch().hundredths(now),
             bell: Bell::default(),
             mailbox: Cell::default(),
             eviction: OnceCell::new(),
@@ -249,8 +249,8 @@ impl Client {
 
     /// How long it has been here.
     pub(crate) fn age(&self, now: Instant) -> Duration {
-        let second = self.watch().second(self.watch().moment(now));
-        Duration::from_secs(second.saturating_sub(self.joined_second).into())
+        let now = self.watch().hundredths(self.watch().moment(now));
+        Duration::from_millis(u64::from(now.saturating_sub(self.joined_at)) * 10)
     }
 
     /// How long ago it gave its last sign of life.
@@ -451,9 +451,9 @@ impl Watch {
         Moment(NonZeroU64::MIN.saturating_add(nanoseconds))
     }
 
-    /// The whole seconds of a time.
-    fn second(&self, moment: Moment) -> u32 {
-        u32::try_from(moment.0.get() / 1_000_000_000).unwrap_or(u32::MAX)
+    /// A time in hundredths of seconds; after 497 days it stands still.
+    fn hundredths(&self, moment: Moment) -> u32 {
+        u32::try_from(moment.0.get() / 10_000_000).unwrap_or(u32::MAX)
     }
 
     /// How long before `now` that was.
@@ -489,7 +489,7 @@ impl Bell {
         self.rung.get()
     }
 
-    /// Clears the flag, before looking at what there is.
+    /// Clears the flag, when there is nothing more.
     pub(crate) fn hush(&self) {
         self.rung.set(false);
     }

@@ -422,7 +422,7 @@ impl Wake for Interrupt {
 /// How many tasks may run before events are looked at again.
 const TASKS_PER_TURN: usize = 64;
 /// With no more sources than this, it takes no time to look for memory to give back.
-const FEW_SOURCES: usize = 4;
+const FEW_SOURCES: usize = 16;
 /// How much one read may bring: a message of 16 KiB, and more than one socket mostly has.
 const RECEIVE_BYTES: usize = 32 * 1024;
 /// How many events one `epoll_wait` may return: 12 bytes each.

@@ -62,11 +62,6 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Is ready when reading is worth a try.
-    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.source.poll_ready(Direction::Read, cx)
-    }
-
     /// Reads into `buffer`; 0 is the end of the stream.
     pub(super) fn poll_recv(
         &self,

@@ -87,14 +87,6 @@ impl Transport {
         self.tls.as_ref().is_some_and(|session| session.borrow().met_plain_http())
     }
 
-    /// Is ready when reading is worth a try.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &self.tls {
-            Some(session) if session.borrow().is_readable_at_once() => Poll::Ready(()),
-            _ => self.socket.poll_readable(cx),
-        }
-    }
-
     /// Reads into `buffer`; 0 is the end of the stream.
     ///
     /// # Errors
@@ -125,24 +117,6 @@ impl Transport {
         let mut received = self.socket.received();
         ready!(self.socket.poll_recv_more(cx, &mut received))?;
         Poll::Ready(Ok(take(&received)))
-    }
-
-    /// Reads into what `buffer` has room for beyond its length; 0 is the end of the stream.
-    ///
-    /// # Errors
-    /// What the socket fails with, or TLS; it is over then.
-    pub fn poll_recv_more(
-        &self,
-        cx: &mut Context<'_>,
-        buffer: &mut Vec<u8>,
-    ) -> Poll<io::Result<usize>> {
-        let Some(session) = &self.tls else { return self.socket.poll_recv_more(cx, buffer) };
-        let mut session = session.borrow_mut();
-        let plaintext = ready!(session.poll_plaintext(&self.socket, cx))?;
-        let count = plaintext.len().min(buffer.capacity() - buffer.len());
-        buffer.extend_from_slice(&plaintext[..count]);
-        session.forget_plaintext(count);
-        Poll::Ready(Ok(count))
     }
 
     /// Writes some bytes of `slices`, in one system call. What is not reported as written must be the

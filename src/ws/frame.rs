@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 pub use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use async_tungstenite::tungstenite::{self, Bytes, Utf8Bytes};
+use async_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 use bytes::BytesMut;
 
 /// A whole data message; fragments never show.
@@ -44,15 +44,6 @@ impl Message {
             Self::Binary(_) => BINARY,
         };
         FrameHeader::new(opcode, self.payload().len())
-    }
-}
-
-impl From<Message> for tungstenite::Message {
-    fn from(message: Message) -> Self {
-        match message {
-            Message::Text(text) => Self::Text(text),
-            Message::Binary(bytes) => Self::Binary(bytes),
-        }
     }
 }
 

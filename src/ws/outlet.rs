@@ -1,4 +1,4 @@
-//! The way out to one client: whole units, of which at most one is kept for it.
+//! The way out to one client: whole units, of which hardly more than one is kept for it.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -81,7 +81,7 @@ impl Outlet {
     }
 
     /// Accepts one whole frame, given in two parts; what the kernel does not take is kept, and goes
-    /// first. Must be unblocked before, so that no more than a frame is ever kept.
+    /// first. Must be unblocked before, so that no more than a frame and what is corked is ever kept.
     pub(crate) fn send(&self, cx: &mut Context<'_>, head: &[u8], tail: &[u8]) -> io::Result<()> {
         if let Some(unsent) = self.unsent.take() {
             self.unsent.set(Some(unsent));
@@ -126,6 +126,18 @@ impl Outlet {
             self.keep(Unit::Shared(unit.clone()), sent);
         }
         Ok(())
+    }
+
+    /// Sends what it can of what is unsent, while the session does nothing for it.
+    pub(crate) fn push(&self, cx: &mut Context<'_>) {
+        let unsent = self.unsent.take();
+        let was_blocked = unsent.as_ref().is_some_and(|unsent| unsent.is_blocked);
+        self.unsent.set(unsent);
+        // If it fails, the session's next call finds it.
+        if self.poll_drained(cx).is_ready() && was_blocked {
+            // Whoever waits for that may do so by another waker than this one.
+            self.client().bell.ring();
+        }
     }
 
     /// Sends what is corked.

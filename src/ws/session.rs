@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use futures_lite::future;
@@ -127,7 +127,7 @@ impl Session {
     ///
     /// # Cancel safety
     /// No message is lost: one is taken only when it is returned. But this also ends a session that
-    /// must end; dropped meanwhile, it waits no longer for the client's answer to our Close.
+    /// must end; dropped meanwhile, it may leave our Close unsent, and waits no longer for its answer.
     // No `async fn`, whose future would have room for the message beside the end.
     #[allow(clippy::should_implement_trait, reason = "it is awaited")]
     pub fn next(&mut self) -> impl Future<Output = Option<Message>> + use<'_> {
@@ -224,8 +224,7 @@ impl<S: Future<Output = SessionEnd>> Future for Served<S> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let Poll::Ready(end) = this.serving.poll(cx) else {
-            // If that fails, the session's next call finds it.
-            let _ = this.state.outlet.try_drain(cx);
+            this.state.outlet.push(cx);
             return Poll::Pending;
         };
         let client = this.state.client();
@@ -236,11 +235,11 @@ impl<S: Future<Output = SessionEnd>> Future for Served<S> {
 }
 
 impl Drop for Session {
-    /// Ends the connection for the client, if nothing has before: what serves the session may go on.
+    /// Ends the connection for the client, after what was said: what serves the session may go on.
     fn drop(&mut self) {
-        if self.end().is_none() {
-            self.state.outlet.transport().shut_down();
-        }
+        let outlet = &self.state.outlet;
+        let _ = outlet.try_drain(&mut Context::from_waker(Waker::noop()));
+        outlet.transport().shut_down();
     }
 }
 

@@ -167,7 +167,8 @@ impl Socket {
 
     /// Is ready unless the client is faster than it may be; then it is heard later.
     fn poll_pace(&mut self, cx: &mut Context<'_>, outlet: &Outlet, commons: &Commons) -> Poll<()> {
-        let Some(rate) = &commons.messages else { return Poll::Ready(()) };
+        let rate = commons.messages.as_ref().filter(|_| !self.is_closing);
+        let Some(rate) = rate else { return Poll::Ready(()) };
         let timer = outlet.transport().timer();
         while let Err(wait) = rate.admit(&mut self.messages.clone(), timer.now()) {
             let underway = self.underway.get_or_insert_default();
@@ -318,7 +319,9 @@ impl Library {
     /// `message_bytes`.
     fn new(ahead: Ahead, message_bytes: usize) -> Self {
         let config = WebSocketConfig::default()
-            .read_buffer_size(ahead.left().len().max(READ_BUFFER_BYTES))
+            .read_buffer_size(
+                ahead.left().len().clamp(READ_BUFFER_BYTES, LARGEST_READ_BUFFER_BYTES),
+            )
             .write_buffer_size(0)
             .max_write_buffer_size(CONTROL_BUFFER_BYTES)
             .max_message_size(Some(message_bytes))
@@ -451,7 +454,9 @@ const TURN_BYTES: u32 = 4096;
 const MESSAGE_COST_BYTES: usize = 256;
 /// What a frame that is no message counts for beside its bytes.
 const FRAME_COST_BYTES: usize = 64;
-/// How large the library's read buffer is at least; a larger frame makes it grow.
+/// How large the library's read buffer is at first; a larger frame makes it grow. It is filled with zeros
+/// for each frame, so a small one behind which much has come must not find a large one.
 const READ_BUFFER_BYTES: usize = 256;
+const LARGEST_READ_BUFFER_BYTES: usize = 4096;
 /// The library writes only pongs and Closes, of 127 bytes at most.
 const CONTROL_BUFFER_BYTES: usize = 1024;

@@ -79,6 +79,45 @@ fn a_session_dropped_early_ends_its_connection_while_the_endpoint_goes_on() {
     endings.recv_timeout(PATIENCE).unwrap();
 }
 
+#[test]
+fn a_session_whose_client_is_lost_is_no_longer_open_while_the_endpoint_goes_on() {
+    let server = Embedded::start(|server| {
+        server.endpoint("/", async |mut session: Session| {
+            let timer = session.timer();
+            while session.next().await.is_some() {}
+            drop(session);
+            timer.sleep(None).await;
+            SessionEnd::TransportLost
+        })
+    });
+    let mut client = Client::connect(server.address);
+    // Half an end, and no Close.
+    client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(std::io::Read::read(&mut client.stream, &mut [0]).unwrap(), 0, "it is over");
+}
+
+#[test]
+fn what_was_sent_before_a_session_is_dropped_arrives() {
+    let server = Embedded::start(|server| {
+        server.endpoint("/", async |mut session: Session| {
+            while let Some(message) = session.next().await {
+                let is_last = message.as_text() == Some("last");
+                session.send(message).await;
+                if is_last {
+                    break;
+                }
+            }
+            SessionEnd::TransportLost
+        })
+    });
+    let mut client = Client::connect(server.address);
+    let frames = ["one", "last", "and more", "that nobody takes"];
+    let frames = frames.map(|text| masked(true, TEXT, text.as_bytes())).concat();
+    std::io::Write::write_all(&mut client.stream, &frames).unwrap();
+    assert_eq!(client.read().text(), "one");
+    assert_eq!(client.read().text(), "last");
+}
+
 /// Tells of its drop.
 struct Ended(Sender<()>);
 

@@ -60,10 +60,6 @@ impl Session {
         match *self {}
     }
 
-    pub(in crate::net) fn is_readable_at_once(&self) -> bool {
-        match *self {}
-    }
-
     pub(in crate::net) fn poll_open(
         &mut self,
         _: &Socket,

@@ -93,11 +93,6 @@ impl Session {
         self.phase == Phase::PlainHttp
     }
 
-    /// Whether reading has something to tell without the socket: no edge will come for it.
-    pub(in crate::net) fn is_readable_at_once(&self) -> bool {
-        self.holds_plaintext() || !self.is_readable()
-    }
-
     /// Is ready once the handshake is done.
     pub(in crate::net) fn poll_open(
         &mut self,
