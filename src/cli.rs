@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -454,7 +455,9 @@ pub fn parse(
     }
     apply(&mut options, read_environment(&environment)?)?;
     apply(&mut options, flags.settings)?;
-    options.token_file = options.token_file.or_else(|| passed_tokens(environment));
+    if options.token_file.is_none() {
+        options.token_file = passed_tokens(environment)?;
+    }
     check(&options)?;
     options.config.tls.certificate = check_tls(&options)?;
     let options = Box::new(options);
@@ -593,10 +596,23 @@ fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
 }
 
 /// The tokens that systemd passes (systemd.exec(5), LoadCredential=).
-fn passed_tokens(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let file = Path::new(&environment("CREDENTIALS_DIRECTORY")?).join("tokens");
+///
+/// # Errors
+/// Why nobody knows whether it passes some: without tokens there would be a server that lets anybody read.
+fn passed_tokens(
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<PathBuf>, OptionsError> {
+    let Some(directory) = environment("CREDENTIALS_DIRECTORY") else { return Ok(None) };
+    let file = Path::new(&directory).join("tokens");
     // One that can't be read is found out when it is read.
-    std::fs::symlink_metadata(&file).is_ok().then_some(file)
+    match std::fs::symlink_metadata(&file) {
+        Ok(_) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(OptionsError::Config(format!(
+            "can't look for the tokens in {}: {error}",
+            file.display()
+        ))),
+    }
 }
 
 /// Sets what one source says. What may be repeated replaces that of lesser sources.
@@ -962,6 +978,42 @@ mod tests {
             let text = error.to_string();
             assert!(parts.iter().all(|part| text.contains(part)), "{text}");
         }
+    }
+
+    /// A file of the host's temporary directory, removed at the end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str, text: &str) -> Self {
+            let name = format!("falconet-cli-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, text).unwrap();
+            Self(path)
+        }
+
+        /// What the options are where the environment names this file so.
+        fn passed_as(&self, variable: &str) -> Result<Command, OptionsError> {
+            parse([], |name| (name == variable).then(|| self.0.clone().into_os_string()))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn passed_tokens_that_cannot_be_looked_for_are_an_error_and_missing_ones_none() {
+        // In a file there is nothing to look for.
+        let scratch = Scratch::new("credentials", "");
+        let error = scratch.passed_as("CREDENTIALS_DIRECTORY").unwrap_err();
+        assert_eq!(error.exit_code(), 78);
+        let file = scratch.0.join("tokens").display().to_string();
+        assert!(error.to_string().contains(&file), "{error}");
+        let nowhere = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| "/nowhere".into());
+        let Ok(Command::Serve(options)) = parse([], nowhere) else { panic!("no tokens are fine") };
+        assert_eq!(options.token_file, None);
     }
 
     #[test]
