@@ -584,15 +584,30 @@ fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
         }
         let wrong = |what: String| OptionsError::Config(format!("{name}:{}: {what}", index + 1));
         let Some((key, value)) = line.split_once('=') else {
-            return Err(wrong(format!("`{}`: expected `key = value`", line.escape_debug())));
+            return Err(wrong(no_setting(line)));
         };
         let (key, value) = (key.trim(), value.trim().to_owned());
-        let option = find(key)
-            .ok_or_else(|| wrong(format!("no option is called `{}`", key.escape_debug())))?;
+        let option = find(key).ok_or_else(|| wrong(no_option(key)))?;
         let origin = Origin::File { path: name.clone(), line: index + 1 };
         settings.push(Setting { option, value, origin });
     }
     Ok(settings)
+}
+
+/// What is wrong with a line that sets nothing. Of the line it has no more than the name of an option: the
+/// file may be one of tokens, given by mistake.
+fn no_setting(line: &str) -> String {
+    let first = line.split([' ', '\t', ':']).next().and_then(find);
+    let name = first.map_or_else(String::new, |option| format!("{}: ", option.name));
+    format!("{name}expected `name = value`")
+}
+
+/// What is wrong with a name that no option has. It is quoted only where it could be the name of one.
+fn no_option(key: &str) -> String {
+    match key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+        true => format!("no option is called `{key}`"),
+        false => "no option is called what is before the `=`: expected `name = value`".to_owned(),
+    }
 }
 
 /// The tokens that systemd passes (systemd.exec(5), LoadCredential=).
@@ -1014,6 +1029,24 @@ mod tests {
         let nowhere = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| "/nowhere".into());
         let Ok(Command::Serve(options)) = parse([], nowhere) else { panic!("no tokens are fine") };
         assert_eq!(options.token_file, None);
+    }
+
+    #[test]
+    fn a_line_that_is_no_setting_is_named_and_not_quoted() {
+        for (line, part) in [
+            ("secret", "`name = value`"),
+            ("secret subscribe garden", "`name = value`"),
+            ("ping-every secret", "ping-every: "),
+            ("ping-every: secret", "ping-every: "),
+            ("secret subscribe a=b", "no option"),
+            ("SECRET==", "no option"),
+            ("ping-evry = secret", "`ping-evry`"),
+        ] {
+            let scratch = Scratch::new("lines", &format!("# fine\n{line}\n"));
+            let error = scratch.passed_as("FALCONET_CONFIG").unwrap_err().to_string();
+            assert!(error.contains(":2: ") && error.contains(part), "{line}: {error}");
+            assert!(!error.to_lowercase().contains("secret"), "{line}: {error}");
+        }
     }
 
     #[test]
