@@ -675,6 +675,14 @@ fn check(options: &Options) -> Result<(), OptionsError> {
         let text = "exit-on-eof `true`: expected stdin as well, which says what is read";
         return Err(OptionsError::Config(text.to_owned()));
     }
+    if let Some(url) = options.listen.iter().find(|url| url.tls_host().is_some())
+        && options.trusted_proxies.proxy_protocol
+    {
+        return Err(OptionsError::Config(format!(
+            "listen `{url}`: expected http:// or unix: with proxy-protocol, which is not understood \
+             before a TLS handshake"
+        )));
+    }
     if let Some(url) = &options.admin
         && options.token_file.is_none()
         && matches!(admin::may_listen_at(url), Ok(false))
@@ -711,7 +719,8 @@ fn check(options: &Options) -> Result<(), OptionsError> {
 
 /// What is said of TLS: where its certificate comes from, if it is spoken.
 fn check_tls(options: &Options) -> Result<Option<Certificate>, OptionsError> {
-    let listens = options.listen.iter().find(|url| url.tls_host().is_some());
+    let mut urls = options.listen.iter().chain(&options.admin);
+    let listens = urls.find(|url| url.tls_host().is_some());
     let said = [
         ("listen", listens.map(ListenUrl::to_string)),
         ("tls-cert", options.tls_cert.as_ref().map(|path| path.display().to_string())),

@@ -45,7 +45,7 @@ pub struct ServerBuilder {
     config: Config,
     routes: Routes<Rc<dyn AnyEndpoint>>,
     services: Vec<Box<dyn AnyService>>,
-    authorizer: Option<Box<dyn Authorize>>,
+    authorizer: Option<Rc<dyn Authorize>>,
     origins: Origins,
     proxies: TrustedProxies,
     files: Option<PathBuf>,
@@ -111,7 +111,7 @@ impl ServerBuilder {
     /// Has every request pass `authorizer`. Without one everybody may do everything where only this host
     /// can come, and everything but publish where others can (see [`Server::read_only_urls`]).
     pub fn authorize(mut self, authorizer: impl Authorize + 'static) -> Self {
-        self.authorizer = Some(Box::new(authorizer));
+        self.authorizer = Some(Rc::new(authorizer));
         self
     }
 
@@ -144,7 +144,7 @@ impl ServerBuilder {
         }
         let reactor = Reactor::new().map_err(StartError::Reactor)?;
         let urls: Vec<&ListenUrl> = urls.into_iter().collect();
-        let tls_hosts = urls.iter().filter_map(|url| url.tls_host());
+        let tls_hosts = urls.iter().copied().chain(&self.admin).filter_map(ListenUrl::tls_host);
         let tls_hosts: Vec<String> = tls_hosts.map(str::to_owned).collect();
         let tls = match tls_hosts.is_empty() {
             true => None,
@@ -162,7 +162,7 @@ impl ServerBuilder {
             bound.push(url);
         }
         let (admin_listeners, admin_url) = match self.admin.take() {
-            Some(url) => bind_admin(&reactor, url, self.authorizer.is_some())?,
+            Some(url) => bind_admin(&reactor, url, tls.as_ref(), self.authorizer.is_some())?,
             None => (Vec::new(), None),
         };
         let (stop, stop_requested) = Stopper::new();
@@ -184,12 +184,14 @@ impl ServerBuilder {
 fn bind_admin(
     reactor: &Rc<Reactor>,
     url: ListenUrl,
+    tls: Option<&Rc<Acceptor>>,
     is_guarded: bool,
 ) -> Result<(Vec<Listener>, Option<ListenUrl>), StartError> {
     if !is_guarded && matches!(admin::may_listen_at(&url), Ok(false)) {
         return Err(StartError::ExposedAdmin(url));
     }
-    let (listeners, url) = Listener::bind(reactor, &url, None).map_err(StartError::Bind)?;
+    let tls = tls.filter(|_| url.tls_host().is_some());
+    let (listeners, url) = Listener::bind(reactor, &url, tls).map_err(StartError::Bind)?;
     Ok((listeners, Some(url)))
 }
 
@@ -349,7 +351,7 @@ fn context_for_admin(public: &Rc<Context>, desk: Rc<Desk>, stop: Stop) -> Rc<Con
     Rc::new(Context {
         config: Rc::new(Config { reject: Reject::Respond, ..(*public.config).clone() }),
         routes: Routes::default(),
-        access: public.access.clone(),
+        access: Rc::new(public.access.of_admin()),
         hub: public.hub.clone(),
         stop,
         correlations: Correlations::new(),

@@ -8,6 +8,8 @@ mod publish_rate;
 mod seat;
 mod tokens;
 
+use std::rc::Rc;
+
 use crate::http::{RequestHead, Response};
 use crate::net::{Peer, Reach};
 
@@ -23,11 +25,29 @@ pub(crate) struct Access {
     pub(crate) origins: Origins,
     pub(crate) proxies: TrustedProxies,
     /// Without one, only who reaches this host's own listeners may change anything.
-    pub(crate) authorizer: Option<Box<dyn Authorize>>,
+    pub(crate) authorizer: Option<Rc<dyn Authorize>>,
     pub(crate) publish_rate: Option<PublishRate>,
 }
 
 impl Access {
+    /// Who is let in to the administrator: by the same authorizer, and no page from elsewhere and no proxy
+    /// that the public may come by.
+    pub(crate) fn of_admin(&self) -> Self {
+        Self {
+            origins: Origins::default(),
+            proxies: TrustedProxies::default(),
+            authorizer: self.authorizer.clone(),
+            publish_rate: None,
+        }
+    }
+
+    /// From where a request has come to a listener of this `reach` over a connection of `peer`: a proxy on
+    /// this host may have brought it from afar.
+    pub(crate) fn reach_of(&self, peer: Peer, seat: &Seat, reach: Reach) -> Reach {
+        let is_from_afar = self.proxies.trust(peer) && seat.client().limited_address().is_some();
+        if is_from_afar { Reach::Network } else { reach }
+    }
+
     /// Lets a request in that came over a connection of `peer`; the seat is its client's then.
     ///
     /// # Errors

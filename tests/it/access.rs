@@ -185,6 +185,10 @@ fn a_wrong_file_of_tokens_is_exit_code_78_and_its_line_is_named() {
         (&["--token-file", "/nowhere"][..], "/nowhere"),
         (&["--allow-query-token"], "token-file"),
         (&["--proxy-protocol"], "trust-proxy"),
+        (
+            &["--listen", "https://[::1]:0", "--trust-proxy", "::1", "--proxy-protocol"],
+            "listen `https://[::1]:0`: expected http://",
+        ),
     ] {
         let output = Falconet::command().args(flags).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
@@ -378,9 +382,13 @@ fn a_connection_publishes_no_faster_than_it_may() {
 
 #[test]
 fn an_address_publishes_no_faster_than_it_may_over_however_many_connections() {
-    let falconet = Falconet::start(&["--max-publish-rate", "1", "--trust-proxy", "127.0.0.1"]);
+    let folder = Folder::new("publish-rate");
+    let file = folder.write("tokens", TOKENS);
+    let flags = ["--max-publish-rate", "1", "--trust-proxy", "127.0.0.1", "--token-file", &file];
+    let falconet = Falconet::start(&flags);
     let publish = |address: &str| {
-        status(&falconet, "POST", "/topics/t", &format!("X-Forwarded-For: {address}\r\n"))
+        let lines = format!("X-Forwarded-For: {address}\r\nAuthorization: Bearer all-of-it\r\n");
+        status(&falconet, "POST", "/topics/t", &lines)
     };
     let mut statuses = (0..100).map(|_| publish("192.0.2.1"));
     assert_eq!(statuses.next(), Some(202));
@@ -639,3 +647,18 @@ fn assert_untold(falconet: &Falconet) {
 
 /// A token that nothing else looks like.
 const MARKER: &str = "MARKER-5f3a";
+
+#[test]
+fn who_comes_from_afar_by_a_proxy_on_this_host_may_not_publish_without_tokens() {
+    let falconet = Falconet::start(&["--trust-proxy", "127.0.0.1"]);
+    let publish = |lines: &str| {
+        let head = format!(
+            "POST /topics/a HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: 1\r\n\r\nx"
+        );
+        ask(falconet.address(), head).status()
+    };
+    assert_eq!(publish(""), 202);
+    assert_eq!(publish("X-Forwarded-For: 127.0.0.1\r\n"), 202);
+    assert_eq!(publish("X-Forwarded-For: 192.0.2.1\r\n"), 403);
+    assert_eq!(publish(""), 202, "the next request is the proxy's own");
+}

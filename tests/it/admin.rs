@@ -679,7 +679,7 @@ fn one_client_is_sent_a_message() {
     first.echo("nothing for me");
     assert_eq!(ask(admin, post("/clients/9", "x")).status(), 404);
     assert_eq!(ask(admin, post("/clients/1", "x".repeat(65_537))).status(), 413);
-    let without_length = "POST /clients/1 HTTP/1.1\r\nHost: a\r\n\r\n";
+    let without_length = "POST /clients/1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(status_of(&exchange(admin, without_length)), 411);
 }
 
@@ -1001,4 +1001,33 @@ fn unescape(text: &str) -> Option<(String, &str)> {
             character => value.push(character),
         }
     }
+}
+
+#[test]
+fn an_origin_that_is_let_in_is_not_let_in_to_the_administrator() {
+    for origin in ["any", "https://partner.example"] {
+        let (falconet, admin) = start(&["--origin", origin]);
+        let client = Client::connect(falconet.address());
+        let from = |host: &str, origin: &str| {
+            format!(
+                "POST /drain HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nContent-Length: 0\r\n\r\n"
+            )
+        };
+        for (host, from_page) in [
+            ("localhost", "https://partner.example"),
+            ("partner.example", "https://partner.example"),
+            ("rebind.evil", "http://rebind.evil"),
+        ] {
+            assert_eq!(ask(admin, from(host, from_page)).status(), 403, "{origin}: {host}");
+        }
+        assert_eq!(read(admin, "/readyz"), "ready\n", "nothing drains");
+        drop(client);
+    }
+}
+
+#[test]
+fn proxies_that_are_trusted_keep_nobody_from_the_administrator() {
+    let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--broadcast-every", "0"];
+    let (_falconet, admin) = start(&flags);
+    assert_eq!(read(admin, "/healthz"), "ok\n");
 }

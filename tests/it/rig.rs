@@ -350,7 +350,7 @@ pub fn request(method: &str, path: &str, lines: &str, body: impl AsRef<[u8]>) ->
         _ if !body.is_empty() => format!("Content-Length: {}\r\n", body.len()),
         _ => String::new(),
     };
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{lines}{length}\r\n");
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}{length}\r\n");
     [head.as_bytes(), body].concat()
 }
 

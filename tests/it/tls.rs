@@ -370,6 +370,32 @@ fn plain_http_where_tls_is_spoken_is_told_so_in_plain_text() {
 }
 
 #[test]
+fn a_handshake_message_that_another_record_breaks_into_ends_the_connection_and_nothing_else() {
+    let secure = Secure::start("tls-broken-into", &[]);
+    let record = |kind: u8, body: &[u8]| [&[kind, 3, 1, 0, body.len() as u8][..], body].concat();
+    // The beginning of a ClientHello of 256 bytes.
+    let mut hello = vec![1, 0, 1, 0, 3, 3];
+    hello.resize(60, 7);
+    let (alert, data, change) = ([2, 40], [0; 20], [1]);
+    for (kind, body) in [(21, &alert[..]), (23, &data[..]), (20, &change[..]), (22, &[9; 30][..])] {
+        for apart in [false, true] {
+            let mut stream = connect(secure.address());
+            stream.write_all(&record(22, &hello)).unwrap();
+            if apart {
+                // It has been read when the server answers somebody who came later.
+                secure.client("/").echo("next");
+            }
+            let _ = stream.write_all(&record(kind, body));
+            let _ = stream.shutdown(Shutdown::Write);
+            let (_, taken) = time_to_end(stream, Instant::now());
+            assert!(taken < Duration::from_secs(2), "{kind}: {taken:?}");
+        }
+    }
+    secure.client("/").echo("still here");
+    assert!(!secure.falconet.log_so_far().iter().any(|line| line.contains("panicked")));
+}
+
+#[test]
 fn garbage_where_tls_is_spoken_ends_at_once() {
     let secure = Secure::start("tls-garbage", &[]);
     let mut random = fastrand::Rng::with_seed(11);

@@ -202,8 +202,10 @@ impl Session {
             let mut records = scratch.records.borrow_mut();
             let room = records.len().max(RECORD_OVERHEAD_BYTES);
             records.resize(room, 0);
+            let phase = std::mem::replace(&mut self.phase, Phase::Failed);
             if let Ok(length) = self.side.seal_goodbye(&mut self.incoming, &mut records) {
                 self.outgoing.extend_from_slice(&records[..length]);
+                self.phase = phase;
             }
         }
         // It fails only when the connection is over already.
@@ -277,7 +279,8 @@ impl Session {
     /// its own end.
     fn end(&mut self) -> io::Result<()> {
         let was_handshaking = self.phase == Phase::Handshaking;
-        (self.phase, self.incoming) = (Phase::Ended, Vec::new());
+        // What has come of a record stays: rustls remembers how far it is in it, also to say goodbye.
+        self.phase = Phase::Ended;
         match was_handshaking {
             true => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "left in the TLS handshake")),
             false => Ok(()),
@@ -298,9 +301,14 @@ impl Session {
     fn digest(&mut self, received: &mut [u8], plaintext: &mut Vec<u8>) -> Result<usize, Error> {
         let mut used = 0;
         loop {
+            // Whatever goes wrong in there, nothing more is asked of it.
+            let phase = std::mem::replace(&mut self.phase, Phase::Failed);
             let (discard, step) =
                 self.side.step(&mut received[used..], plaintext, &mut self.outgoing);
             used += discard;
+            if step.is_ok() {
+                self.phase = phase;
+            }
             match step {
                 Ok(Step::Again) => {}
                 Ok(Step::Ended) => self.phase = Phase::Ended,
@@ -312,8 +320,9 @@ impl Session {
                     return Ok(used);
                 }
                 Err(error) => {
-                    // The alert that tells the peer, if there is one to send.
-                    let _ = self.side.step(&mut [], plaintext, &mut self.outgoing);
+                    // The alert that tells the peer, if there is one to send; of the same bytes, which
+                    // rustls remembers the place in.
+                    let _ = self.side.step(&mut received[used..], plaintext, &mut self.outgoing);
                     return Err(error);
                 }
             }
@@ -324,7 +333,12 @@ impl Session {
     fn seal(&mut self, bytes: &[u8], records: &mut Vec<u8>) -> io::Result<usize> {
         let room = bytes.len() + (bytes.len() / RECORD_BYTES + 2) * RECORD_OVERHEAD_BYTES;
         records.resize(records.len().max(room), 0);
-        self.side.seal(&mut self.incoming, bytes, records).map_err(|error| self.fail(error))
+        let phase = std::mem::replace(&mut self.phase, Phase::Failed);
+        let sealed = self.side.seal(&mut self.incoming, bytes, records);
+        if sealed.is_ok() {
+            self.phase = phase;
+        }
+        sealed.map_err(|error| self.fail(error))
     }
 }
 
