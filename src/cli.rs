@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -454,7 +455,9 @@ pub fn parse(
     }
     apply(&mut options, read_environment(&environment)?)?;
     apply(&mut options, flags.settings)?;
-    options.token_file = options.token_file.or_else(|| passed_tokens(environment));
+    if options.token_file.is_none() {
+        options.token_file = passed_tokens(environment)?;
+    }
     check(&options)?;
     options.config.tls.certificate = check_tls(&options)?;
     let options = Box::new(options);
@@ -581,22 +584,50 @@ fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
         }
         let wrong = |what: String| OptionsError::Config(format!("{name}:{}: {what}", index + 1));
         let Some((key, value)) = line.split_once('=') else {
-            return Err(wrong(format!("`{}`: expected `key = value`", line.escape_debug())));
+            return Err(wrong(no_setting(line)));
         };
         let (key, value) = (key.trim(), value.trim().to_owned());
-        let option = find(key)
-            .ok_or_else(|| wrong(format!("no option is called `{}`", key.escape_debug())))?;
+        let option = find(key).ok_or_else(|| wrong(no_option(key)))?;
         let origin = Origin::File { path: name.clone(), line: index + 1 };
         settings.push(Setting { option, value, origin });
     }
     Ok(settings)
 }
 
+/// What is wrong with a line that sets nothing. Of the line it has no more than the name of an option: the
+/// file may be one of tokens, given by mistake.
+fn no_setting(line: &str) -> String {
+    let first = line.split([' ', '\t', ':']).next().and_then(find);
+    let name = first.map_or_else(String::new, |option| format!("{}: ", option.name));
+    format!("{name}expected `name = value`")
+}
+
+/// What is wrong with a name that no option has. It is quoted only where it could be the name of one.
+fn no_option(key: &str) -> String {
+    match key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+        true => format!("no option is called `{key}`"),
+        false => "no option is called what is before the `=`: expected `name = value`".to_owned(),
+    }
+}
+
 /// The tokens that systemd passes (systemd.exec(5), LoadCredential=).
-fn passed_tokens(environment: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let file = Path::new(&environment("CREDENTIALS_DIRECTORY")?).join("tokens");
+///
+/// # Errors
+/// Why nobody knows whether it passes some: without tokens there would be a server that lets anybody read.
+fn passed_tokens(
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<PathBuf>, OptionsError> {
+    let Some(directory) = environment("CREDENTIALS_DIRECTORY") else { return Ok(None) };
+    let file = Path::new(&directory).join("tokens");
     // One that can't be read is found out when it is read.
-    std::fs::symlink_metadata(&file).is_ok().then_some(file)
+    match std::fs::symlink_metadata(&file) {
+        Ok(_) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(OptionsError::Config(format!(
+            "can't look for the tokens in {}: {error}",
+            file.display()
+        ))),
+    }
 }
 
 /// Sets what one source says. What may be repeated replaces that of lesser sources.
@@ -970,6 +1001,60 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             let text = error.to_string();
             assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+    }
+
+    /// A file of the host's temporary directory, removed at the end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str, text: &str) -> Self {
+            let name = format!("falconet-cli-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, text).unwrap();
+            Self(path)
+        }
+
+        /// What the options are where the environment names this file so.
+        fn passed_as(&self, variable: &str) -> Result<Command, OptionsError> {
+            parse([], |name| (name == variable).then(|| self.0.clone().into_os_string()))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn passed_tokens_that_cannot_be_looked_for_are_an_error_and_missing_ones_none() {
+        // In a file there is nothing to look for.
+        let scratch = Scratch::new("credentials", "");
+        let error = scratch.passed_as("CREDENTIALS_DIRECTORY").unwrap_err();
+        assert_eq!(error.exit_code(), 78);
+        let file = scratch.0.join("tokens").display().to_string();
+        assert!(error.to_string().contains(&file), "{error}");
+        let nowhere = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| "/nowhere".into());
+        let Ok(Command::Serve(options)) = parse([], nowhere) else { panic!("no tokens are fine") };
+        assert_eq!(options.token_file, None);
+    }
+
+    #[test]
+    fn a_line_that_is_no_setting_is_named_and_not_quoted() {
+        for (line, part) in [
+            ("secret", "`name = value`"),
+            ("secret subscribe garden", "`name = value`"),
+            ("ping-every secret", "ping-every: "),
+            ("ping-every: secret", "ping-every: "),
+            ("secret subscribe a=b", "no option"),
+            ("SECRET==", "no option"),
+            ("ping-evry = secret", "`ping-evry`"),
+        ] {
+            let scratch = Scratch::new("lines", &format!("# fine\n{line}\n"));
+            let error = scratch.passed_as("FALCONET_CONFIG").unwrap_err().to_string();
+            assert!(error.contains(":2: ") && error.contains(part), "{line}: {error}");
+            assert!(!error.to_lowercase().contains("secret"), "{line}: {error}");
         }
     }
 

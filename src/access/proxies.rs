@@ -64,17 +64,22 @@ impl TrustedProxies {
     /// first of all.
     ///
     /// # Errors
-    /// [`TwoClients`], if one header names another client than the other: one of them is then not our
-    /// proxy's, but its client's.
-    pub(crate) fn client_of(&self, peer: Peer, head: &RequestHead<'_>) -> Result<Peer, TwoClients> {
+    /// [`UnclearClient`], if one header names another client than the other, for one of them is then not
+    /// our proxy's, but its client's; or if Forwarded can be read in two ways.
+    pub(crate) fn client_of(
+        &self,
+        peer: Peer,
+        head: &RequestHead<'_>,
+    ) -> Result<Peer, UnclearClient> {
         let (old, new) = (head.values("x-forwarded-for"), head.values("forwarded"));
         let old: Vec<_> = old.flat_map(elements).map(parse_hop).collect();
-        let new: Vec<_> = new.flat_map(elements).map(parse_forwarded).collect();
+        let new = new.flat_map(|value| unquoted_parts(value, b',')).map(parse_forwarded);
+        let new = new.collect::<Result<Vec<_>, _>>()?;
         match (self.last_distrusted(peer, &old), self.last_distrusted(peer, &new)) {
             (client, _) if new.is_empty() => Ok(client),
             (_, client) if old.is_empty() => Ok(client),
             (client, same) if client == same => Ok(client),
-            _ => Err(TwoClients),
+            _ => Err(UnclearClient::Differing),
         }
     }
 
@@ -100,22 +105,64 @@ pub(crate) fn outside<'h>(head: &RequestHead<'h>) -> Outside<'h> {
     Outside { scheme: last("x-forwarded-proto"), host: last("x-forwarded-host") }
 }
 
-/// The elements of a list. In quotes, too, a comma ends one: a client's open quote must not swallow what
-/// the proxy adds.
+/// The elements of a list that knows no quotes.
 fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Reads the `for` of an element of Forwarded (RFC 7239 §4).
-fn parse_forwarded(element: &[u8]) -> Option<IpAddr> {
-    let pairs = element.split(|byte| *byte == b';').filter_map(|pair| {
-        let equals = pair.iter().position(|byte| *byte == b'=')?;
-        Some((pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()))
+/// What is between the separators that are not in quotes. A quote that does not end takes all the rest
+/// with it, so what reads a part must look whether it does.
+fn unquoted_parts(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let parts = value.split(move |byte| {
+        let is_content = std::mem::take(&mut is_escaped);
+        match *byte {
+            b'"' if !is_content => is_quoted = !is_quoted,
+            b'\\' if !is_content => is_escaped = is_quoted,
+            _ => {}
+        }
+        !is_quoted && *byte == separator
     });
-    let mut named = pairs.filter(|(key, _)| key.eq_ignore_ascii_case(b"for"));
-    let (_, value) = named.next()?;
-    let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-    parse_hop(bare.unwrap_or(value))
+    parts.map(<[u8]>::trim_ascii)
+}
+
+/// Reads the `for` of an element of Forwarded (RFC 7239 §4).
+///
+/// # Errors
+/// [`UnclearClient::Malformed`], if a quote does not end, or is not around the whole of a value; or if a
+/// parameter is there twice.
+fn parse_forwarded(element: &[u8]) -> Result<Option<IpAddr>, UnclearClient> {
+    let mut values = PARAMETERS.map(|_| None);
+    for pair in unquoted_parts(element, b';') {
+        let equals = pair.iter().position(|byte| *byte == b'=');
+        let (name, value) = equals.map_or((pair, None), |at| (&pair[..at], Some(&pair[at + 1..])));
+        let value = value.map(|value| unquote(value.trim_ascii())).unwrap_or(Some(b""));
+        let (Some(value), false) = (value, name.contains(&b'"')) else {
+            return Err(UnclearClient::Malformed);
+        };
+        let known =
+            PARAMETERS.iter().position(|known| name.trim_ascii().eq_ignore_ascii_case(known));
+        if known.is_some_and(|index| values[index].replace(value).is_some()) {
+            return Err(UnclearClient::Malformed);
+        }
+    }
+    let [client, ..] = values;
+    Ok(client.and_then(parse_hop))
+}
+
+/// A value without the quotes around it; none if there are others. A backslash in them stays, for no
+/// address has one.
+fn unquote(value: &[u8]) -> Option<&[u8]> {
+    let Some(inner) = value.strip_prefix(b"\"") else {
+        return Some(value).filter(|value| !value.contains(&b'"'));
+    };
+    let mut is_escaped = false;
+    let end = inner.iter().position(|byte| {
+        let is_content = std::mem::take(&mut is_escaped);
+        is_escaped = !is_content && *byte == b'\\';
+        !is_content && *byte == b'"'
+    })?;
+    Some(&inner[..end]).filter(|_| end + 1 == inner.len())
 }
 
 /// Reads an address, perhaps with a port, perhaps in brackets; `unknown` and the like are none.
@@ -198,24 +245,35 @@ impl fmt::Display for TrustedProxyError {
 
 impl std::error::Error for TrustedProxyError {}
 
-/// A request that is said to be for two clients.
+/// Why nobody knows for whom a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TwoClients;
+pub(crate) enum UnclearClient {
+    /// One header names another client than the other.
+    Differing,
+    /// An element of Forwarded can be read in two ways.
+    Malformed,
+}
 
-impl TwoClients {
+impl UnclearClient {
     /// What the peer gets.
     pub(crate) fn response(self) -> Response {
         Response::text(400, format!("{self}\n"))
     }
 }
 
-impl fmt::Display for TwoClients {
+impl fmt::Display for UnclearClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Forwarded and X-Forwarded-For name two different clients")
+        f.write_str(match self {
+            Self::Differing => "Forwarded and X-Forwarded-For name two different clients",
+            Self::Malformed => "Forwarded has an open quote, or a parameter twice in one element",
+        })
     }
 }
 
-impl std::error::Error for TwoClients {}
+impl std::error::Error for UnclearClient {}
+
+/// What an element of Forwarded says at most once (RFC 7239 §4).
+const PARAMETERS: [&[u8]; 4] = [b"for", b"by", b"host", b"proto"];
 
 #[cfg(test)]
 mod tests {
@@ -235,7 +293,7 @@ mod tests {
         Peer::Ip(SocketAddr::new(address.parse().unwrap(), 7))
     }
 
-    fn named(proxies: &TrustedProxies, lines: &str) -> Result<String, TwoClients> {
+    fn named(proxies: &TrustedProxies, lines: &str) -> Result<String, UnclearClient> {
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         let head = head::parse(bytes.as_bytes(), &Limits::default()).expect(lines);
         let client = proxies.client_of(peer("10.0.0.1"), &head)?;
@@ -265,7 +323,9 @@ mod tests {
             ("Forwarded: proto=https ; FOR=\"192.0.2.1:4\";by=x\r\n", "192.0.2.1"),
             ("Forwarded: for=\"[2001:db8::1]:5\"\r\n", "2001:db8::1"),
             ("Forwarded: for=198.51.100.9, for=192.0.2.1, for=10.3.3.3\r\n", "192.0.2.1"),
-            ("Forwarded: for=\"198.51.100.9, for=192.0.2.1\r\n", "192.0.2.1"),
+            ("Forwarded: For=[2001:db8::1]:5\r\n", "2001:db8::1"),
+            ("Forwarded: for=192.0.2.1,\r\n", "-"),
+            ("Forwarded: 192.0.2.1\r\n", "-"),
             ("Forwarded: for=_hidden\r\n", "-"),
             ("Forwarded: host=a\r\n", "-"),
             ("Forwarded: for=192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
@@ -276,7 +336,44 @@ mod tests {
             "Forwarded: for=192.0.2.1\r\nX-Forwarded-For: 192.0.2.2\r\n",
             "Forwarded: for=unknown\r\nX-Forwarded-For: 192.0.2.2\r\n",
         ] {
-            assert_eq!(named(&proxies, lines), Err(TwoClients), "{lines:?}");
+            assert_eq!(named(&proxies, lines), Err(UnclearClient::Differing), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_quotes_names_no_client() {
+        let proxies = proxies(&["10.0.0.0/8"]);
+        for value in [
+            "proto=http;host=\"a;for=6.6.6.6;x=b\";for=192.0.2.1",
+            "host=\"a, for=6.6.6.6\";for=192.0.2.1",
+            "for=192.0.2.1;host=\"a, for=6.6.6.6;x=b\"",
+            "for=192.0.2.1;host=\"a\\\", for=6.6.6.6;x=\\\\\"",
+            "for=6.6.6.6;host=\", for=\", for=\"192.0.2.1\" ; by=\"\"",
+        ] {
+            let lines = format!("Forwarded: {value}\r\n");
+            assert_eq!(named(&proxies, &lines).as_deref(), Ok("192.0.2.1"), "{value}");
+        }
+    }
+
+    #[test]
+    fn an_element_that_can_be_read_in_two_ways_is_refused() {
+        let proxies = proxies(&["10.0.0.0/8"]);
+        for value in [
+            "for=6.6.6.6;for=192.0.2.1",
+            "for=192.0.2.1;host=a;FOR=192.0.2.1",
+            "for=192.0.2.1;host=a;host=b",
+            "for=192.0.2.1;proto=http;Proto=https",
+            "for=\"198.51.100.9, for=192.0.2.1",
+            "host=\"a, for=\"192.0.2.1\"",
+            "host=\"a, for=\"192.0.2.1\";by=\"x",
+            "host=a\";for=6.6.6.6;x=\";for=192.0.2.1",
+            "host=\"a\\\";for=192.0.2.1",
+            "\"for=192.0.2.1",
+            "\"x\";for=192.0.2.1",
+            "for=\"",
+        ] {
+            let lines = format!("Forwarded: {value}\r\n");
+            assert_eq!(named(&proxies, &lines), Err(UnclearClient::Malformed), "{value}");
         }
     }
 

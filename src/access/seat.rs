@@ -131,6 +131,16 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_host_has_no_more_seats_for_all_of_its_addresses() {
+        let addresses = Rc::new(Addresses::new(1));
+        let seat = take(&addresses, "[2001:db8::1]:1").unwrap();
+        assert!(take(&addresses, "[2001:db8::2]:1").is_none());
+        let other = take(&addresses, "[2001:db8:0:1::1]:1").unwrap();
+        drop((seat, other));
+        assert!(addresses.shared.borrow().is_empty());
+    }
+
+    #[test]
     fn this_host_and_a_trusted_proxy_are_exempt() {
         let addresses = Rc::new(Addresses::new(0));
         assert!(take(&addresses, "127.0.0.1:1").is_some());

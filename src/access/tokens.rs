@@ -23,7 +23,7 @@ use super::authorize::{Action, Authorize, Denied};
 /// is 1 to 128 of `A–Z a–z 0–9 - . _ ~`. Without a right it has all; with a topic only for that one
 /// and those below it. Several lines with one token add up. The file is read again when it has changed,
 /// which is looked for once a second at most, when a request comes; if it can't be read then, or a line
-/// is wrong, that is logged and the old lines hold.
+/// is wrong, that is logged and the old lines hold. A last line without a newline is wrong, too.
 ///
 /// A token comes as `Authorization: Bearer`, as the password of `Authorization: Basic`, in a subprotocol
 /// `bearer.TOKEN`, or, if [allowed](Self::allow_in_query), as `?token=` in the URL.
@@ -188,6 +188,11 @@ impl Version {
 fn read(path: &Path, key: &[u8; KEY_BYTES]) -> Result<Vec<Grant>, TokenFileError> {
     let text = fs::read_to_string(path)
         .map_err(|error| TokenFileError::Unreadable { path: path.to_owned(), error })?;
+    let wrong = |line, expected| TokenFileError::Line { path: path.to_owned(), line, expected };
+    if !text.is_empty() && !text.ends_with('\n') {
+        // The half of a line may grant more than all of it does.
+        return Err(wrong(text.lines().count(), UNENDED));
+    }
     let mut grants = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
@@ -199,9 +204,7 @@ fn read(path: &Path, key: &[u8; KEY_BYTES]) -> Result<Vec<Grant>, TokenFileError
             [token, right, topic] => parse_grant(key, token, right, Some(topic)),
             _ => Err("expected no more than TOKEN, RIGHT and TOPIC"),
         };
-        let line = index + 1;
-        let wrong = |expected| TokenFileError::Line { path: path.to_owned(), line, expected };
-        grants.push(grant.map_err(wrong)?);
+        grants.push(grant.map_err(|expected| wrong(index + 1, expected))?);
     }
     Ok(grants)
 }
@@ -319,6 +322,8 @@ const CHALLENGE: &str = "Basic realm=\"falconet\", charset=\"UTF-8\", Bearer rea
 /// As long as the digest's block, so that it is all of its first one.
 const KEY_BYTES: usize = 64;
 const MAX_TOKEN_BYTES: usize = 128;
+const UNENDED: &str =
+    "expected a newline at the end of the file: without one this line may be half written";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

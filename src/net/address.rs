@@ -156,14 +156,14 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// The address that counts against the limit of connections per address; none for peers on this
-    /// host, which are exempt.
+    /// The address that counts against the limits per address; none for peers on this host, which are
+    /// exempt. Of an IPv6 address it is the network of 64 bits, in which a host has as many as it likes.
     pub fn limited_address(&self) -> Option<IpAddr> {
-        match self {
-            Self::Ip(address) => {
-                Some(address.ip().to_canonical()).filter(|address| !address.is_loopback())
-            }
-            Self::Unix => None,
+        let Self::Ip(address) = self else { return None };
+        match address.ip().to_canonical() {
+            ip if ip.is_loopback() => None,
+            IpAddr::V6(ip) => Some(Ipv6Addr::from_bits(ip.to_bits() & IPV6_NETWORK).into()),
+            ip => Some(ip),
         }
     }
 }
@@ -215,6 +215,9 @@ impl fmt::Display for Peer {
         }
     }
 }
+
+/// The bits of an IPv6 address that its host can't choose (RFC 4291 §2.5.4).
+const IPV6_NETWORK: u128 = !0 << 64;
 
 #[cfg(test)]
 mod tests {
@@ -277,7 +280,22 @@ mod tests {
         assert_eq!(limited("[::1]:5"), None);
         assert_eq!(limited("[::ffff:127.0.0.1]:5"), None);
         assert_eq!(limited("192.0.2.1:5"), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(limited("[::ffff:192.0.2.1]:5"), Some("192.0.2.1".parse().unwrap()));
         assert_eq!(Peer::Unix.limited_address(), None);
+    }
+
+    #[test]
+    fn an_ipv6_network_of_64_bits_counts_as_one_address() {
+        let limited = |text: &str| Peer::Ip(text.parse().unwrap()).limited_address().unwrap();
+        for (one, other, are_one) in [
+            ("[2001:db8:1:2::1]:5", "[2001:db8:1:2:ffff:ffff:ffff:ffff]:6", true),
+            ("[2001:db8:1:2::1]:5", "[2001:db8:1:3::1]:5", false),
+            ("192.0.2.1:5", "192.0.2.2:5", false),
+            ("[::ffff:192.0.2.1]:5", "[::ffff:192.0.2.2]:5", false),
+        ] {
+            assert_eq!(limited(one) == limited(other), are_one, "{one} {other}");
+        }
+        assert_eq!(limited("[2001:db8:1:2::1]:5"), "2001:db8:1:2::".parse::<IpAddr>().unwrap());
     }
 
     #[test]

@@ -169,7 +169,7 @@ fn a_bad_file_is_exit_code_78_and_its_line_is_named() {
         ("# fine\n\nping-every = 5", &[":3: ", "ping-every", "`5`", "25s"][..]),
         ("max-message = ten # bytes", &[":1: ", "max-message", "`ten # bytes`", "64k"]),
         ("ping-evry = 5s", &[":1: ", "`ping-evry`"]),
-        ("ping-every: 5s", &[":1: ", "`ping-every: 5s`", "`key = value`"]),
+        ("ping-every: 5s", &[":1: ping-every: ", "`name = value`"]),
         ("config = other", &[":1: ", "`config`"]),
     ] {
         let file = folder.write("bad.conf", text);

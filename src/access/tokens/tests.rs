@@ -155,6 +155,20 @@ fn a_wrong_line_is_named_and_what_it_says_is_not() {
 }
 
 #[test]
+fn a_file_that_may_be_half_written_is_wrong_and_its_last_line_is_named() {
+    for (text, line) in
+        [("secret", ":1: "), ("a\n\nsecret subscribe gar", ":3: "), ("a\n# secret", ":2: ")]
+    {
+        let scratch = Scratch::new("half", text);
+        let error = TokenFile::open(&scratch.0).err().expect(text).to_string();
+        assert!(error.contains(line) && error.contains("newline"), "{text:?}: {error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+    let scratch = Scratch::new("half", "");
+    assert!(TokenFile::open(&scratch.0).is_ok(), "nobody has a token");
+}
+
+#[test]
 fn a_changed_file_is_read_again_after_a_second() {
     let scratch = Scratch::new("again", "old\n");
     let tokens = TokenFile::open(&scratch.0).unwrap();
@@ -173,7 +187,7 @@ fn a_changed_file_is_read_again_after_a_second() {
     assert!(knows("old") && !knows("newer"));
     look_after(1000);
     assert!(!knows("old") && knows("newer"));
-    for broken in ["newest\nno right\n", "\u{e9}\n"] {
+    for broken in ["newest\nno right\n", "\u{e9}\n", "newest", "newer\nnewest subscribe gar"] {
         fs::write(&scratch.0, broken).unwrap();
         look_after(1000);
         assert!(knows("newer") && !knows("newest"), "{broken}");
