@@ -311,13 +311,16 @@ let pending = [];
 let lastRoundTrip = '–';
 let countdown;
 
-/** A topic tells first what it retains; who comes back has heard it, but for the newest. */
-function addressNow() {
+/**
+ * A topic tells first what it retains; who comes back has heard it, but for the newest. What stands in the
+ * query may be a token, and is left out of what is shown.
+ */
+function addressNow(query = location.search) {
   // http becomes ws, https becomes wss.
   const origin = location.origin.replace('http', 'ws');
-  if (!topic) return origin + location.pathname + location.search;
-  const last = `${location.search ? '&' : '?'}last=${isNew ? RETAINED_LIMIT : 1}`;
-  return `${origin}/topics/${topic}${location.search}${last}`;
+  if (!topic) return origin + location.pathname + query;
+  const last = `${query ? '&' : '?'}last=${isNew ? RETAINED_LIMIT : 1}`;
+  return `${origin}/topics/${topic}${query}${last}`;
 }
 
 const connection = connectionTo(addressNow, {
@@ -325,7 +328,7 @@ const connection = connectionTo(addressNow, {
   opened() {
     pending = [];
     complain('');
-    log.add({ kind: 'opened', text: `Connected to ${addressNow()}` });
+    log.add({ kind: 'opened', text: `Connected to ${addressNow('')}` });
     isNew = false;
     listTopics();
   },
@@ -396,7 +399,7 @@ function readTopic() {
   byId('charts').textContent = '';
   byId('topic').value = topic;
   byId('message-label').textContent = topic ? `Publish to ${topic}` : 'Your message';
-  byId('address').textContent = location.origin.replace('http', 'ws') + (topic ? `/topics/${topic}` : location.pathname + location.search);
+  byId('address').textContent = location.origin.replace('http', 'ws') + (topic ? `/topics/${topic}` : location.pathname);
   document.title = topic ? `${topic} – falconet` : 'falconet';
   markPlace();
 }

@@ -9,7 +9,7 @@ use futures_lite::future;
 use crate::config::Limits;
 use crate::endpoints::topic::{Content, Exchange, JSON, TopicError, TopicRequest};
 use crate::http::{RequestHead, Response};
-use crate::hub::{Client, ClientKind, CorrelationId, HubGone, Survey};
+use crate::hub::{Client, ClientKind, CorrelationId, HubGone, Survey, TopicName};
 use crate::tally::{Source, Tally};
 use crate::ws::frame::{CloseCode, CloseReason};
 
@@ -226,11 +226,12 @@ fn push_client(list: &mut String, client: &Client, now: Instant) {
     let [received, sent, lagged] = client.counts();
     let _ = write!(
         list,
-        r#"{{"id":{},"correlation":"{}","address":"{}","kind":"{}","path":"#,
+        r#"{{"id":{},"correlation":"{}","address":"{}","kind":"{}","topic":"{}","path":"#,
         client.id(),
         client.correlation,
         client.peer(),
         client.kind.as_str(),
+        client.topic().map_or("", TopicName::as_str),
     );
     push_json(list, &client.path());
     let _ = write!(

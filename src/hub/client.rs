@@ -17,6 +17,7 @@ use crate::ws::frame::{CloseCode, CloseReason, Frame};
 
 use super::inbox::HubHandle;
 use super::log::Log;
+use super::topic::TopicName;
 
 /// Names one client for as long as the server runs. Slots are reused, generations are not, so the id
 /// of a client that left never means a newer one.
@@ -201,6 +202,11 @@ impl Client {
     /// Who it is on the network.
     pub(crate) fn peer(&self) -> Peer {
         self.peer.into()
+    }
+
+    /// The topic it hears, if it hears one.
+    pub(crate) fn topic(&self) -> Option<&TopicName> {
+        self.log.as_ref().map(Log::topic)
     }
 
     /// The path it came to.

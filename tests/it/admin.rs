@@ -566,12 +566,14 @@ fn the_clients_are_listed_with_what_is_known_of_them() {
         (&hears.stream, "", "\"websocket\"", "\"/topics/b/c\"", 0.0),
         (&says.stream, "", "\"websocket\"", "\"/topics/d\"", 0.0),
     ];
+    let topics = ["\"broadcast\"", "\"a\"", "\"b/c\"", "\"\""];
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
     for (index, (stream, correlation, kind, path, messages)) in expected.into_iter().enumerate() {
         let line = lines.iter().find(|line| id(line) == index as u64 + 1).unwrap();
         let peer = format!("\"{}\"", stream.local_addr().unwrap());
         assert_eq!(field(line, "address"), peer, "{line}");
         assert_eq!((field(line, "kind"), field(line, "path")), (kind, path), "{line}");
+        assert_eq!(field(line, "topic"), topics[index], "{line}");
         let said = field(line, "correlation");
         assert!(said == correlation || (correlation.is_empty() && said.len() == 18), "{line}");
         for name in ["received", "sent"] {
@@ -594,6 +596,7 @@ fn the_clients_are_listed_with_what_is_known_of_them() {
                 "correlation",
                 "address",
                 "kind",
+                "topic",
                 "path",
                 "age_seconds",
                 "last_seen_seconds",
