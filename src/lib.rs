@@ -10,7 +10,7 @@
 //! 2. Every queue and log is bounded.
 //! 3. Every await on a peer has a deadline.
 //! 4. `http`, the `Hub`, `ws::handshake` and `ws::frame` do no I/O, read no clock and spawn nothing;
-//!    only `http::files` opens files.
+//!    only `http::files` opens files, and the time is read once when the hub is opened.
 //! 5. No room imports a later room; `tests/tidy.rs` knows their order.
 //! 6. Only `server.rs` spawns; only `main.rs`, `cli.rs` and the client print.
 //! 7. No byte from the network can panic the process, and a panic in one client's task leaves the

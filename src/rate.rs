@@ -17,8 +17,8 @@ pub(crate) struct Rate {
 pub(crate) struct Pace(u64);
 
 impl Rate {
-    /// A rate of so many a second, and as many at once, that counts time from `epoch`, which must not lie
-    /// after any `now`.
+    /// A rate of so many a second, and as many at once, that counts time from `epoch`; what comes before
+    /// that counts as then.
     pub(crate) fn new(per_second: NonZeroU32, epoch: Instant) -> Self {
         Self::with_burst(per_second, per_second, epoch)
     }

@@ -5,7 +5,6 @@ use std::cell::{Cell, OnceCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
-use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -435,7 +434,7 @@ fn add(count: &Cell<u32>, more: u32) {
 
 /// A time in nanoseconds since the hub was opened: half as large as an `Instant`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Moment(NonZeroU64);
+struct Moment(u64);
 
 /// What the sweep goes by: since when, how long, and when it is due; and where clients are counted.
 pub(crate) struct Watch {
@@ -454,22 +453,22 @@ impl Watch {
         let passed = at.saturating_duration_since(self.opened);
         // In 64 bits they last for 584 years.
         let nanoseconds = passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos());
-        Moment(NonZeroU64::MIN.saturating_add(nanoseconds))
+        Moment(nanoseconds)
     }
 
     /// A time in hundredths of seconds; after 497 days it stands still.
     fn hundredths(&self, moment: Moment) -> u32 {
-        u32::try_from(moment.0.get() / 10_000_000).unwrap_or(u32::MAX)
+        u32::try_from(moment.0 / 10_000_000).unwrap_or(u32::MAX)
     }
 
     /// How long before `now` that was.
     fn since(&self, moment: Moment, now: Instant) -> Duration {
-        Duration::from_nanos(self.moment(now).0.get().saturating_sub(moment.0.get()))
+        Duration::from_nanos(self.moment(now).0.saturating_sub(moment.0))
     }
 
     /// When `limit` is over; never if either is missing.
     fn deadline(&self, since: Option<Moment>, limit: Option<Duration>) -> Option<Instant> {
-        let since = Duration::from_nanos(since?.0.get() - 1);
+        let since = Duration::from_nanos(since?.0);
         self.opened.checked_add(since)?.checked_add(limit?)
     }
 }

@@ -15,9 +15,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::error::Error;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-use async_tungstenite::tungstenite::{self};
+use async_tungstenite::tungstenite::{self, Error};
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
 
 use crate::config::Config;
