@@ -12,7 +12,7 @@
 //! 4. `http`, the `Hub`, `ws::handshake` and `ws::frame` do no I/O, read no clock and spawn nothing;
 //!    only `http::files` opens files, and the time is read once when the hub is opened.
 //! 5. No room imports a later room; `tests/tidy.rs` knows their order.
-//! 6. Only `server.rs` spawns; only `main.rs`, `cli.rs` and the client print.
+//! 6. Only `server.rs` spawns; only `main.rs`, `cli` and the client print.
 //! 7. No byte from the network can panic the process, and a panic in one client's task leaves the
 //!    others whole.
 //! 8. A cargo feature changes nothing until it is configured.

@@ -29,7 +29,7 @@ const ROOMS: &[&str] = &[
 ];
 
 /// Who may print.
-const PRINTERS: &[&str] = &["src/main.rs", "src/cli.rs", "src/bin/"];
+const PRINTERS: &[&str] = &["src/main.rs", "src/cli/", "src/bin/"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

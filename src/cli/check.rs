@@ -1,0 +1,106 @@
+//! What no option can know alone.
+
+use std::fmt;
+
+use super::values::show_time;
+use super::{Options, OptionsError};
+use crate::access::TokenFile;
+use crate::admin;
+use crate::config::Certificate;
+use crate::net::{self, Acceptor, ListenUrl};
+
+/// Finds values that do not go together.
+pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
+    let timeouts = &options.config.timeouts;
+    if let (Some(ping), Some(idle)) = (timeouts.ping_every, timeouts.idle)
+        && idle <= ping
+    {
+        return Err(OptionsError::Config(format!(
+            "idle-timeout `{}`: expected more than ping-every `{}`, or clients are dropped before \
+             they are asked for a sign of life",
+            show_time(Some(idle)),
+            show_time(Some(ping)),
+        )));
+    }
+    if options.exit_on_eof && options.stdin.is_none() {
+        let text = "exit-on-eof `true`: expected stdin as well, which says what is read";
+        return Err(OptionsError::Config(text.to_owned()));
+    }
+    if let Some(url) = options.listen.iter().find(|url| url.tls_host().is_some())
+        && options.trusted_proxies.proxy_protocol
+    {
+        return Err(OptionsError::Config(format!(
+            "listen `{url}`: expected http:// or unix: with proxy-protocol, which is not understood \
+             before a TLS handshake"
+        )));
+    }
+    if let Some(url) = &options.admin
+        && options.token_file.is_none()
+        && matches!(admin::may_listen_at(url), Ok(false))
+    {
+        return Err(OptionsError::Config(format!(
+            "admin `{url}`: expected unix:PATH or a loopback address, or token-file as well, since \
+             others could come there"
+        )));
+    }
+    if let Some(file) = &options.token_file
+        && let Err(error) = TokenFile::open(file)
+    {
+        let file = file.display();
+        return Err(OptionsError::Config(format!("token-file `{file}`: {error}")));
+    }
+    if options.allow_query_token && options.token_file.is_none() {
+        let text = "allow-query-token `true`: expected token-file as well, which has the tokens";
+        return Err(OptionsError::Config(text.to_owned()));
+    }
+    if options.trusted_proxies.proxy_protocol && options.trusted_proxies.is_empty() {
+        let text = "proxy-protocol `true`: expected trust-proxy as well, which says whose";
+        return Err(OptionsError::Config(text.to_owned()));
+    }
+    if let Some(dir) = &options.static_files
+        && let Err(error) = std::fs::read_dir(dir)
+    {
+        return Err(OptionsError::Config(format!(
+            "static `{}`: expected a directory that can be read: {error}",
+            dir.display()
+        )));
+    }
+    Ok(())
+}
+
+/// What is said of TLS: where its certificate comes from, if it is spoken.
+pub(super) fn check_tls(options: &Options) -> Result<Option<Certificate>, OptionsError> {
+    let mut urls = options.listen.iter().chain(&options.admin);
+    let listens = urls.find(|url| url.tls_host().is_some());
+    let said = [
+        ("listen", listens.map(ListenUrl::to_string)),
+        ("tls-cert", options.tls_cert.as_ref().map(|path| path.display().to_string())),
+        ("tls-key", options.tls_key.as_ref().map(|path| path.display().to_string())),
+        ("tls-self-signed", options.tls_self_signed.then(|| "true".to_owned())),
+        ("state-dir", options.state_dir.as_ref().map(|path| path.display().to_string())),
+    ];
+    let said: Vec<(&str, String)> =
+        said.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let Some((name, value)) = said.first() else { return Ok(None) };
+    let wrong = |what: &dyn fmt::Display| OptionsError::Config(format!("{name} `{value}`: {what}"));
+    net::tls_built_in().map_err(|error| wrong(&error))?;
+    if listens.is_none() {
+        return Err(wrong(&"expected listen with https:// as well, which says where"));
+    }
+    let certificate = match (&options.tls_cert, &options.tls_key, options.tls_self_signed) {
+        (Some(chain), Some(key), false) => {
+            Certificate::Files { chain: chain.clone(), key: key.clone() }
+        }
+        (None, None, true) => Certificate::SelfSigned { state_dir: options.state_dir.clone() },
+        _ => return Err(wrong(&"expected both tls-cert and tls-key, or tls-self-signed alone")),
+    };
+    if let (Certificate::Files { .. }, Some(directory)) = (&certificate, &options.state_dir) {
+        return Err(OptionsError::Config(format!(
+            "state-dir `{}`: expected tls-self-signed as well, whose certificate is kept there",
+            directory.display()
+        )));
+    }
+    let checked = Acceptor::check(&certificate);
+    checked.map_err(|error| OptionsError::Config(format!("tls-cert, tls-key: {error}")))?;
+    Ok(Some(certificate))
+}

@@ -1,0 +1,282 @@
+//! The options: one table that flags, environment, file and help all read.
+
+mod check;
+mod sources;
+mod table;
+mod text;
+mod values;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use crate::access::{Origins, TrustedProxies};
+use crate::config::Config;
+use crate::hub::TopicName;
+use crate::log::LogFormat;
+use crate::net::ListenUrl;
+use sources::{Action, Flags};
+
+pub use table::{OPTIONS, OptionSpec};
+pub use text::{help, print_config};
+pub use values::parse_time;
+
+/// Everything the command line, the environment and the file can say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where to listen. Default `http://localhost:8080`.
+    pub listen: Vec<ListenUrl>,
+    /// Where the administrator looks after the server. Default nowhere.
+    pub admin: Option<ListenUrl>,
+    /// The topic that the lines of the standard input are published to. Default none.
+    pub stdin: Option<TopicName>,
+    /// What ends a line of it. Default a line feed.
+    pub stdin_separator: u8,
+    /// Whether its end stops the server. Default false.
+    pub exit_on_eof: bool,
+    /// The directory whose files are served. Default none.
+    pub static_files: Option<PathBuf>,
+    /// The file of the certificate, and those of who signed it. Default none.
+    pub tls_cert: Option<PathBuf>,
+    /// The file of its private key. Default none.
+    pub tls_key: Option<PathBuf>,
+    /// Whether the server signs a certificate for itself. Default false.
+    pub tls_self_signed: bool,
+    /// The directory for what outlasts the server. Default none.
+    pub state_dir: Option<PathBuf>,
+    /// How often the time is broadcast; `None` is never. Default 15 s (article).
+    pub broadcast_every: Option<Duration>,
+    /// The file of the tokens that let in. Default none; or `tokens` among the credentials that systemd
+    /// passes, if it does.
+    pub token_file: Option<PathBuf>,
+    /// Whether a token may come in a URL. Default false.
+    pub allow_query_token: bool,
+    /// The other origins whose pages may talk to the server. Default none.
+    pub origins: Origins,
+    /// The proxies that are believed when they say for whom they ask. Default none.
+    pub trusted_proxies: TrustedProxies,
+    /// What the server is told.
+    pub config: Config,
+    /// How much is logged. Default info.
+    pub log_level: LevelFilter,
+    /// How log lines look. Default text.
+    pub log_format: LogFormat,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let localhost = ListenUrl::Http { host: "localhost".to_owned(), port: 8080 };
+        Self {
+            listen: vec![localhost],
+            admin: None,
+            stdin: None,
+            stdin_separator: b'\n',
+            exit_on_eof: false,
+            static_files: None,
+            tls_cert: None,
+            tls_key: None,
+            tls_self_signed: false,
+            state_dir: None,
+            broadcast_every: Some(Duration::from_secs(15)),
+            token_file: None,
+            allow_query_token: false,
+            origins: Origins::default(),
+            trusted_proxies: TrustedProxies::default(),
+            config: Config::default(),
+            log_level: LevelFilter::Info,
+            log_format: LogFormat::default(),
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Run the server.
+    Serve(Box<Options>),
+    /// Say that the configuration is good.
+    CheckConfig,
+    /// Print the effective configuration, as a file `--config` reads.
+    PrintConfig(Box<Options>),
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// Reads the command line (without the program's name), the environment and the file they name. Flags
+/// beat the environment, which beats the file.
+///
+/// # Errors
+/// [`OptionsError`], which names the option, its value and what would be right.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command, OptionsError> {
+    let flags = Flags::parse(arguments)?;
+    if let Some(command) = flags.information {
+        return Ok(command);
+    }
+    let mut options = Options::default();
+    let file = flags.config.or_else(|| environment("FALCONET_CONFIG"));
+    if let Some(path) = file {
+        sources::apply(&mut options, sources::read_file(Path::new(&path))?)?;
+    }
+    sources::apply(&mut options, sources::read_environment(&environment)?)?;
+    sources::apply(&mut options, flags.settings)?;
+    if options.token_file.is_none() {
+        options.token_file = sources::passed_tokens(environment)?;
+    }
+    check::check(&options)?;
+    options.config.tls.certificate = check::check_tls(&options)?;
+    let options = Box::new(options);
+    Ok(match flags.action {
+        Action::Serve => Command::Serve(options),
+        Action::CheckConfig => Command::CheckConfig,
+        Action::PrintConfig => Command::PrintConfig(options),
+    })
+}
+
+/// Why the options can't be used; `Display` is a line for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OptionsError {
+    /// The command line is wrong: exit code 2.
+    Usage(String),
+    /// The environment, the file, or how values go together is wrong: exit code 78 (sysexits.h).
+    Config(String),
+}
+
+impl OptionsError {
+    /// What the process exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Config(_) => 78,
+        }
+    }
+}
+
+impl From<lexopt::Error> for OptionsError {
+    fn from(error: lexopt::Error) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl fmt::Display for OptionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Config(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for OptionsError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_flags(flags: &[&str]) -> Result<Command, OptionsError> {
+        parse(flags.iter().map(OsString::from), |_| None)
+    }
+
+    #[test]
+    fn what_is_printed_is_read_back_the_same() {
+        let mut options = Options::default();
+        options.listen.push("unix:/tmp/x".parse().unwrap());
+        options.broadcast_every = None;
+        options.config.limits.message_bytes = 70_000;
+        options.log_level = LevelFilter::Debug;
+        let path = std::env::temp_dir().join(format!("falconet-cli-{}", std::process::id()));
+        std::fs::write(&path, print_config(&options)).unwrap();
+        let file = path.clone().into_os_string();
+        let read = parse([], |name| (name == "FALCONET_CONFIG").then(|| file.clone()));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read, Ok(Command::Serve(Box::new(options))));
+    }
+
+    #[test]
+    fn a_bad_value_names_the_option_the_value_and_what_would_be_right() {
+        for (flags, parts) in [
+            (["--ping-every", "5"], ["--ping-every", "`5`", "25s"]),
+            (["--max-head", "1k7"], ["--max-head", "`1k7`", "64k"]),
+            (["--reject", "maybe"], ["--reject", "`maybe`", "respond, drop"]),
+            (["--listen", "ftp://x"], ["--listen", "ftp://x", "http://HOST:PORT"]),
+            (["--max-connections", "0"], ["--max-connections", "`0`", "1 to 1000000"]),
+            (["--log-level", "loud"], ["--log-level", "`loud`", "error, warn"]),
+        ] {
+            let error = parse_flags(&flags).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let text = error.to_string();
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+    }
+
+    /// A file of the host's temporary directory, removed at the end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str, text: &str) -> Self {
+            let name = format!("falconet-cli-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, text).unwrap();
+            Self(path)
+        }
+
+        /// What the options are where the environment names this file so.
+        fn passed_as(&self, variable: &str) -> Result<Command, OptionsError> {
+            parse([], |name| (name == variable).then(|| self.0.clone().into_os_string()))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn passed_tokens_that_cannot_be_looked_for_are_an_error_and_missing_ones_none() {
+        // In a file there is nothing to look for.
+        let scratch = Scratch::new("credentials", "");
+        let error = scratch.passed_as("CREDENTIALS_DIRECTORY").unwrap_err();
+        assert_eq!(error.exit_code(), 78);
+        let file = scratch.0.join("tokens").display().to_string();
+        assert!(error.to_string().contains(&file), "{error}");
+        let nowhere = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| "/nowhere".into());
+        let Ok(Command::Serve(options)) = parse([], nowhere) else { panic!("no tokens are fine") };
+        assert_eq!(options.token_file, None);
+    }
+
+    #[test]
+    fn a_line_that_is_no_setting_is_named_and_not_quoted() {
+        for (line, part) in [
+            ("secret", "`name = value`"),
+            ("secret subscribe garden", "`name = value`"),
+            ("ping-every secret", "ping-every: "),
+            ("ping-every: secret", "ping-every: "),
+            ("secret subscribe a=b", "no option"),
+            ("SECRET==", "no option"),
+            ("ping-evry = secret", "`ping-evry`"),
+        ] {
+            let scratch = Scratch::new("lines", &format!("# fine\n{line}\n"));
+            let error = scratch.passed_as("FALCONET_CONFIG").unwrap_err().to_string();
+            assert!(error.contains(":2: ") && error.contains(part), "{line}: {error}");
+            assert!(!error.to_lowercase().contains("secret"), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_option_is_in_the_help_with_its_default() {
+        let help = help();
+        for option in OPTIONS {
+            assert!(help.contains(&format!("--{} {}", option.name, option.value)));
+        }
+        assert!(
+            help.contains("[default: http://localhost:8080]") && help.contains("[default: 2500ms]")
+        );
+    }
+}
