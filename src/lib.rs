@@ -29,6 +29,7 @@ pub mod cli;
 pub mod config;
 mod connection;
 mod endpoints;
+mod features;
 mod http;
 mod hub;
 
@@ -47,6 +48,7 @@ pub use access::{
 };
 pub use config::Config;
 pub use endpoints::{Echo, Endpoint};
+pub use features::{Feature, NotBuiltIn};
 pub use http::{Asset, HeadError, RequestHead, Response};
 pub use hub::{
     Census, ClientId, CorrelationId, HubGone, HubHandle, PublishError, Published, TooManyTopics,

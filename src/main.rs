@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use falconet::cli::{self, Command, Options};
 use falconet::net::ListenUrl;
 use falconet::signals::on_stop_signals;
-use falconet::{Asset, Echo, Mishaps, Server, StartError, Stdin, Timestamp, TokenFile};
+use falconet::{Asset, Echo, Feature, Mishaps, Server, StartError, Stdin, Timestamp, TokenFile};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -64,20 +64,23 @@ fn compose(options: Options, mishaps: Mishaps) -> Result<Server, StartError> {
         .asset("/", INDEX)
         .asset("/app.js", SCRIPT)
         .asset("/style.css", STYLE)
-        .asset("/icon.svg", ICON)
-        .topics()
-        .origins(options.origins)
-        .trust_proxies(options.trusted_proxies);
-    if let Some(path) = options.token_file {
-        let tokens = TokenFile::open(path).map_err(StartError::Tokens)?;
-        server = server.authorize(tokens.allow_in_query(options.allow_query_token));
+        .asset("/icon.svg", ICON);
+    if Feature::Access.is_built_in() {
+        server = server.origins(options.origins).trust_proxies(options.trusted_proxies);
+        if let Some(path) = options.token_file {
+            let tokens = TokenFile::open(path).map_err(StartError::Tokens)?;
+            server = server.authorize(tokens.allow_in_query(options.allow_query_token));
+        }
     }
-    if let Some(directory) = options.static_files {
-        server = server.files(directory);
-    }
-    if let Some(topic) = options.stdin {
-        let (separator, stops_at_end) = (options.stdin_separator, options.exit_on_eof);
-        server = server.service(Stdin::new(topic, separator, max_line, stops_at_end));
+    if Feature::Topics.is_built_in() {
+        server = server.topics();
+        if let Some(directory) = options.static_files {
+            server = server.files(directory);
+        }
+        if let Some(topic) = options.stdin {
+            let (separator, stops_at_end) = (options.stdin_separator, options.exit_on_eof);
+            server = server.service(Stdin::new(topic, separator, max_line, stops_at_end));
+        }
     }
     if let Some(every) = options.broadcast_every {
         server = server.service(Timestamp::new(every));

@@ -27,6 +27,7 @@ use crate::config::{Config, Limits, Reject};
 use crate::connection::{self, Context, Correlations};
 use crate::endpoints::events::Encoder;
 use crate::endpoints::{AnyEndpoint, Endpoint, Stage};
+use crate::features::{Feature, NotBuiltIn};
 use crate::http::files::Files;
 use crate::http::response::Envelope;
 use crate::http::route::Routes;
@@ -51,6 +52,8 @@ pub struct ServerBuilder {
     files: Option<PathBuf>,
     admin: Option<ListenUrl>,
     mishaps: Mishaps,
+    /// What is asked of it that this build lacks.
+    lacking: Option<NotBuiltIn>,
 }
 
 impl ServerBuilder {
@@ -77,14 +80,14 @@ impl ServerBuilder {
     /// waits for the disk, and everybody with it.
     pub fn files(mut self, directory: impl Into<PathBuf>) -> Self {
         self.files = Some(directory.into());
-        self
+        self.needs(Feature::Topics)
     }
 
     /// Lets everybody publish and subscribe at every path below `/topics/`, whose rest is the topic's
     /// name, and read the list of topics there.
     pub fn topics(mut self) -> Self {
         self.routes.add_topics();
-        self
+        self.needs(Feature::Topics)
     }
 
     /// Lets the administrator look after the server at `url`: metrics, the clients, a dashboard. Without an
@@ -92,7 +95,7 @@ impl ServerBuilder {
     /// other listeners.
     pub fn admin(mut self, url: ListenUrl) -> Self {
         self.admin = Some(url);
-        self
+        self.needs(Feature::Admin)
     }
 
     /// Has the administrator told of panics and lost log lines as `falconet::log::install`
@@ -118,12 +121,18 @@ impl ServerBuilder {
     /// Lets pages of other origins talk to the server, and it go by their hosts' names.
     pub fn origins(mut self, origins: Origins) -> Self {
         self.origins = origins;
-        self
+        self.needs(Feature::Access)
     }
 
     /// Believes these proxies when they say for whom they ask.
     pub fn trust_proxies(mut self, proxies: TrustedProxies) -> Self {
         self.proxies = proxies;
+        self.needs(Feature::Access)
+    }
+
+    /// Remembers what [`bind`](Self::bind) is to complain about.
+    fn needs(mut self, feature: Feature) -> Self {
+        self.lacking = feature.require().err().or(self.lacking);
         self
     }
 
@@ -137,7 +146,12 @@ impl ServerBuilder {
         mut self,
         urls: impl IntoIterator<Item = &'u ListenUrl>,
     ) -> Result<Server, StartError> {
-        if let Some(directory) = self.files.take() {
+        if let Some(lacking) = self.lacking {
+            return Err(StartError::NotBuiltIn(lacking));
+        }
+        if Feature::Topics.is_built_in()
+            && let Some(directory) = self.files.take()
+        {
             let files = Files::open(&directory);
             let failed = |error| StartError::Files { directory, error };
             self.routes.add_files(files.map_err(failed)?);
@@ -162,8 +176,10 @@ impl ServerBuilder {
             bound.push(url);
         }
         let (admin_listeners, admin_url) = match self.admin.take() {
-            Some(url) => bind_admin(&reactor, url, tls.as_ref(), self.authorizer.is_some())?,
-            None => (Vec::new(), None),
+            Some(url) if Feature::Admin.is_built_in() => {
+                bind_admin(&reactor, url, tls.as_ref(), self.authorizer.is_some())?
+            }
+            _ => (Vec::new(), None),
         };
         let (stop, stop_requested) = Stopper::new();
         Ok(Server {
@@ -238,6 +254,7 @@ impl Server {
             files: None,
             admin: None,
             mishaps: Mishaps::default(),
+            lacking: None,
         }
     }
 
@@ -282,14 +299,16 @@ impl Server {
         let ServerBuilder { config, routes, mut services, mishaps, .. } = self.parts;
         let ServerBuilder { authorizer, origins, proxies, .. } = self.parts;
         let (config, tally) = (Rc::new(config), Rc::new(Tally::default()));
-        let rate = config.limits.publish_rate.map(|rate| Rate::new(rate, Instant::now()));
+        let rate = config.limits.publish_rate.filter(|_| Feature::Access.is_built_in());
+        let rate = rate.map(|rate| Rate::new(rate, Instant::now()));
         let publish_rate = rate.map(PublishRate::new);
         let access = Rc::new(Access { origins, proxies, authorizer, publish_rate });
 
         let (hub, hub_task) =
             hub::open(config.timeouts.clone(), config.topics.clone(), tally.clone());
         let hub_task = start(&executor, hub_task.run());
-        let desk = self.admin_url.is_some().then(|| {
+        let has_admin = Feature::Admin.is_built_in() && self.admin_url.is_some();
+        let desk = has_admin.then(|| {
             let (hub, stop, tally) = (hub.clone(), stop.clone(), tally.clone());
             Rc::new(Desk { hub, stop, tally, mishaps })
         });
@@ -594,6 +613,8 @@ pub enum StartError {
     Tls(TlsError),
     /// Others than this host could come to where the administrator is listened to.
     ExposedAdmin(ListenUrl),
+    /// This build lacks what is asked for.
+    NotBuiltIn(NotBuiltIn),
     /// There is no epoll or eventfd to be had.
     Reactor(io::Error),
 }
@@ -612,6 +633,7 @@ impl fmt::Display for StartError {
                 "can't administer at {url}: expected unix:PATH or a loopback address, or tokens, since \
                  others could come there"
             ),
+            Self::NotBuiltIn(lacking) => lacking.fmt(f),
             Self::Reactor(error) => write!(f, "can't watch sockets: {error}"),
         }
     }

@@ -10,6 +10,7 @@ mod tokens;
 
 use std::rc::Rc;
 
+use crate::features::Feature;
 use crate::http::{RequestHead, Response};
 use crate::net::{Peer, Reach};
 
@@ -60,7 +61,7 @@ impl Access {
         is_tls: bool,
         seat: &Seat,
     ) -> Result<(), Response> {
-        let is_proxied = self.proxies.trust(peer);
+        let is_proxied = Feature::Access.is_built_in() && self.proxies.trust(peer);
         let mut outside = match is_proxied {
             true => proxies::outside(head),
             false => origin::Outside::default(),

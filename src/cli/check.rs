@@ -7,7 +7,8 @@ use super::{Options, OptionsError};
 use crate::access::TokenFile;
 use crate::admin;
 use crate::config::Certificate;
-use crate::net::{self, Acceptor, ListenUrl};
+use crate::features::Feature;
+use crate::net::{Acceptor, ListenUrl};
 
 /// Finds values that do not go together.
 pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
@@ -34,7 +35,8 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
              before a TLS handshake"
         )));
     }
-    if let Some(url) = &options.admin
+    if Feature::Admin.is_built_in()
+        && let Some(url) = &options.admin
         && options.token_file.is_none()
         && matches!(admin::may_listen_at(url), Ok(false))
     {
@@ -43,7 +45,8 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
              others could come there"
         )));
     }
-    if let Some(file) = &options.token_file
+    if Feature::Access.is_built_in()
+        && let Some(file) = &options.token_file
         && let Err(error) = TokenFile::open(file)
     {
         let file = file.display();
@@ -57,7 +60,8 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
         let text = "proxy-protocol `true`: expected trust-proxy as well, which says whose";
         return Err(OptionsError::Config(text.to_owned()));
     }
-    if let Some(dir) = &options.static_files
+    if Feature::Topics.is_built_in()
+        && let Some(dir) = &options.static_files
         && let Err(error) = std::fs::read_dir(dir)
     {
         return Err(OptionsError::Config(format!(
@@ -83,7 +87,7 @@ pub(super) fn check_tls(options: &Options) -> Result<Option<Certificate>, Option
         said.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let Some((name, value)) = said.first() else { return Ok(None) };
     let wrong = |what: &dyn fmt::Display| OptionsError::Config(format!("{name} `{value}`: {what}"));
-    net::tls_built_in().map_err(|error| wrong(&error))?;
+    Feature::Tls.require().map_err(|error| wrong(&error))?;
     if listens.is_none() {
         return Err(wrong(&"expected listen with https:// as well, which says where"));
     }

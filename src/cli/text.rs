@@ -6,7 +6,7 @@ use super::table::{OPTIONS, OptionSpec, REPEATED};
 /// The help, with every option and its default.
 pub fn help() -> String {
     let mut text = String::from(HELP_HEAD);
-    for option in OPTIONS {
+    for option in OPTIONS.iter().filter(|option| option.is_built_in()) {
         let (flag, default) = (option.flag(), option.default());
         text += &format!("  {flag:<24} {}\n{:27}[default: {default}]\n", option.help, "");
     }

@@ -19,6 +19,7 @@ use crate::config::{Config, Reject};
 use crate::endpoints::events::Encoder;
 use crate::endpoints::topic::{Exchange, TopicError, TopicRequest};
 use crate::endpoints::{AnyEndpoint, Stage};
+use crate::features::Feature;
 use crate::http::head;
 use crate::http::response::Envelope;
 use crate::http::route::{Destination, RouteError, Routes};
@@ -100,8 +101,14 @@ impl Question {
 
     async fn perform(self, body: &[u8], context: &Context) -> Result<Response, HubGone> {
         match self {
-            Self::Topic(exchange) => exchange.perform(body, Source::Http, &context.hub).await,
-            Self::Admin(errand, desk) => errand.perform(body, &desk).await,
+            Self::Topic(exchange) if Feature::Topics.is_built_in() => {
+                exchange.perform(body, Source::Http, &context.hub).await
+            }
+            Self::Admin(errand, desk) if Feature::Admin.is_built_in() => {
+                errand.perform(body, &desk).await
+            }
+            // Never asked. This way there is no code to answer it.
+            Self::Topic(_) | Self::Admin(..) => Err(HubGone),
         }
     }
 }
@@ -119,7 +126,7 @@ async fn converse(
     context: Rc<Context>,
 ) -> Option<Stage> {
     let mut reader = Reader::new(transport);
-    if context.access.proxies.introduce(seat.client()) {
+    if Feature::Access.is_built_in() && context.access.proxies.introduce(seat.client()) {
         introduce(&mut reader, &seat, &context).await?;
     }
     let (peer, mut pace) = (seat.client(), Pace::default());
@@ -253,10 +260,14 @@ async fn hear(
 /// # Errors
 /// The response that refuses it.
 fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan, Response> {
-    if let Some(desk) = &context.desk {
+    if Feature::Admin.is_built_in()
+        && let Some(desk) = &context.desk
+    {
         return plan_errand(head, desk, reach, context);
     }
-    if let Some(name) = context.routes.topic(head.path()) {
+    if Feature::Topics.is_built_in()
+        && let Some(name) = context.routes.topic(head.path())
+    {
         return plan_topic(head, name, reach, context);
     }
     let action = match head.wants_websocket() {
@@ -412,7 +423,10 @@ async fn respond(
     let envelope = request.envelope();
     let bytes = response.encode(&envelope);
     write_all(transport, &bytes, config).await
-        && match file.filter(|_| envelope.body).zip(response.streamed_bytes()) {
+        && match file
+            .filter(|_| envelope.body && Feature::Topics.is_built_in())
+            .zip(response.streamed_bytes())
+        {
             Some((file, length)) => Box::pin(send_file(transport, &file, length, config)).await,
             None => true,
         }

@@ -4,15 +4,15 @@ use std::rc::Rc;
 
 use crate::access::{Seat, Share};
 use crate::config::Reject;
-use crate::endpoints::events::{self, EventStream};
+use crate::endpoints::events::{self, Encoder, EventStream};
 use crate::endpoints::topic;
 use crate::endpoints::{AnyEndpoint, Stage};
 use crate::http::Response;
 use crate::http::response::Envelope;
 use crate::hub::{ClientKind, CorrelationId, Membership, Newcomer, PublishError, Start, TopicName};
 use crate::net::Transport;
-use crate::ws::Session;
 use crate::ws::handshake::{self, Acceptance};
+use crate::ws::{Commons, Session};
 
 use super::reader::Reader;
 use super::request::Request;
@@ -28,16 +28,10 @@ pub(super) struct Opening {
 }
 
 enum Protocol {
-    /// WebSocket, after a response that accepts it.
-    WebSocket { accept: Acceptance, partner: Partner },
-    /// Server-sent events.
-    Events,
-}
-
-/// Whom a WebSocket client talks with.
-enum Partner {
-    Endpoint(Rc<dyn AnyEndpoint>),
-    Topic { topic: TopicName, may_publish: bool },
+    /// WebSocket, after a response that accepts it, with whoever begins the session.
+    WebSocket { accept: Acceptance, begin: Box<dyn FnOnce(Session) -> Stage> },
+    /// Server-sent events. A pointer, so that a build that opens no such stream has no code for it.
+    Events { begin: fn(Transport, Option<Share>, Membership, Encoder, Rc<Commons>) -> Stage },
 }
 
 impl Opening {
@@ -47,9 +41,9 @@ impl Opening {
         path: Rc<String>,
         endpoint: Rc<dyn AnyEndpoint>,
     ) -> Self {
-        let partner = Partner::Endpoint(endpoint);
         let hears = Some((TopicName::broadcast(), Start::Live));
-        let protocol = Protocol::WebSocket { accept, partner };
+        let begin = Box::new(|session| endpoint.begin(session));
+        let protocol = Protocol::WebSocket { accept, begin };
         Self { hears, kind: ClientKind::WebSocket, path: Some(path), protocol }
     }
 
@@ -62,22 +56,22 @@ impl Opening {
     ) -> Self {
         let hears = start.map(|start| (topic.clone(), start));
         let path = start.is_none().then(|| Rc::new(topic.path()));
-        let partner = Partner::Topic { topic, may_publish };
-        let protocol = Protocol::WebSocket { accept, partner };
+        let begin = Box::new(move |session| topic::converse(session, topic, may_publish));
+        let protocol = Protocol::WebSocket { accept, begin };
         Self { hears, kind: ClientKind::WebSocket, path, protocol }
     }
 
     /// Opens a stream of a topic's messages.
     pub(super) fn of_events(topic: TopicName, start: Start) -> Self {
         let (hears, kind) = (Some((topic, start)), ClientKind::Events);
-        Self { hears, kind, path: None, protocol: Protocol::Events }
+        Self { hears, kind, path: None, protocol: Protocol::EVENTS }
     }
 
     /// Opens a stream of the administrator's events.
     pub(super) fn of_stats(path: &str) -> Self {
         let hears = Some((TopicName::stats(), Start::Live));
         let path = Some(Rc::new(path.to_owned()));
-        Self { hears, kind: ClientKind::Admin, path, protocol: Protocol::Events }
+        Self { hears, kind: ClientKind::Admin, path, protocol: Protocol::EVENTS }
     }
 
     /// Makes a client of whoever sent the request, whose head ends at `head_end`, and says so; `None`
@@ -127,11 +121,17 @@ impl Opening {
 }
 
 impl Protocol {
+    const EVENTS: Self = Self::Events {
+        begin: |transport, share, membership, encoder, commons| {
+            EventStream::new(transport, share, membership, encoder, commons).begin()
+        },
+    };
+
     /// The status of what tells the client that it begins.
     fn status(&self) -> u16 {
         match self {
             Self::WebSocket { .. } => 101,
-            Self::Events => 200,
+            Self::Events { .. } => 200,
         }
     }
 
@@ -141,7 +141,9 @@ impl Protocol {
             Self::WebSocket { accept, .. } => {
                 handshake::response(accept, correlation, &request.id).into_bytes()
             }
-            Self::Events => events::response(correlation, sequence).encode(&request.envelope()),
+            Self::Events { .. } => {
+                events::response(correlation, sequence).encode(&request.envelope())
+            }
         }
     }
 
@@ -155,18 +157,11 @@ impl Protocol {
     ) -> Stage {
         let commons = context.commons.clone();
         match self {
-            Self::Events => {
-                let encoder = context.encoder.clone();
-                EventStream::new(transport, share, membership, encoder, commons).begin()
+            Self::Events { begin } => {
+                begin(transport, share, membership, context.encoder.clone(), commons)
             }
-            Self::WebSocket { partner, .. } => {
-                let session = Session::begin(transport, early, share, membership, commons);
-                match partner {
-                    Partner::Endpoint(endpoint) => endpoint.begin(session),
-                    Partner::Topic { topic, may_publish } => {
-                        topic::converse(session, topic, may_publish)
-                    }
-                }
+            Self::WebSocket { begin, .. } => {
+                begin(Session::begin(transport, early, share, membership, commons))
             }
         }
     }

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::rc::Rc;
 
+use crate::features::Feature;
+
 use super::date::http_date;
 use super::files::{FileError, Files, FoundFile};
 use super::head::RequestHead;
@@ -87,7 +89,8 @@ impl<E> Routes<E> {
     /// # Errors
     /// [`RouteError`], whose response says what would be right.
     pub(crate) fn find(&self, head: &RequestHead<'_>) -> Result<Destination<'_, E>, RouteError> {
-        if let Some(files) = self.files.as_ref().filter(|_| !head.wants_websocket())
+        if Feature::Topics.is_built_in()
+            && let Some(files) = self.files.as_ref().filter(|_| !head.wants_websocket())
             && let Some(found) = find_file(files, head)?
         {
             return Ok(found);

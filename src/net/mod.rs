@@ -14,6 +14,6 @@ pub use address::{AddressError, ListenUrl, Peer, Reach};
 pub use listener::{BindError, Listener};
 pub(crate) use meter::Meter;
 pub use reactor::{Reactor, Sleep, Timer};
-pub use tls::{Acceptor, Connector, TlsError, Trust, built_in as tls_built_in};
+pub use tls::{Acceptor, Connector, TlsError, Trust};
 pub use transport::Transport;
 pub use watched::Watched;

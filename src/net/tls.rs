@@ -41,17 +41,6 @@ pub enum Trust {
     Anybody,
 }
 
-/// Whether this build can speak TLS.
-///
-/// # Errors
-/// [`TlsError`], which names the feature it lacks.
-pub fn built_in() -> Result<(), TlsError> {
-    match cfg!(feature = "tls") {
-        true => Ok(()),
-        false => Err(TlsError::new("this build has no TLS (feature \"tls\")")),
-    }
-}
-
 /// Why TLS can't be spoken; `Display` is a line for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsError {

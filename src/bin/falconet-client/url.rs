@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use falconet::net::{ListenUrl, tls_built_in};
+use falconet::Feature;
+use falconet::net::ListenUrl;
 
 /// A URL of a WebSocket or HTTP server.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ impl FromStr for Url {
         let Some((scheme, rest)) = text.split_once("://") else { return Err(bad(EXPECTED)) };
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "ws" | "http" => "http",
-            "wss" | "https" => match tls_built_in() {
+            "wss" | "https" => match Feature::Tls.require() {
                 Ok(()) => "https",
                 Err(_) => return Err(bad("ws://, since this build has no TLS (feature \"tls\")")),
             },

@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::config::{Certificate, Tls};
+use crate::features::{Feature, NotBuiltIn};
 
 use super::super::socket::Socket;
-use super::{TlsError, Trust, built_in};
+use super::{TlsError, Trust};
 
 /// What would make TLS sessions with clients.
 pub enum Acceptor {}
@@ -19,7 +20,7 @@ impl Acceptor {
     /// # Errors
     /// [`TlsError`], always.
     pub fn new(_: &Tls, _: &[String]) -> Result<Rc<Self>, TlsError> {
-        Err(built_in().expect_err("it is not"))
+        Err(absent())
     }
 
     /// There is none in this build.
@@ -27,7 +28,7 @@ impl Acceptor {
     /// # Errors
     /// [`TlsError`], always.
     pub fn check(_: &Certificate) -> Result<(), TlsError> {
-        Err(built_in().expect_err("it is not"))
+        Err(absent())
     }
 
     pub(in crate::net) fn session(&self, _: Instant) -> io::Result<Session> {
@@ -45,7 +46,7 @@ impl Connector {
     /// # Errors
     /// [`TlsError`], always.
     pub fn new(_: &Trust) -> Result<Self, TlsError> {
-        Err(built_in().expect_err("it is not"))
+        Err(absent())
     }
 
     pub(in crate::net) fn session(&self, _: &str) -> io::Result<Session> {
@@ -101,4 +102,8 @@ impl Session {
     pub(in crate::net) fn say_goodbye(&mut self, _: &Socket) {
         match *self {}
     }
+}
+
+fn absent() -> TlsError {
+    TlsError::new(NotBuiltIn(Feature::Tls).to_string())
 }
