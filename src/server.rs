@@ -313,7 +313,9 @@ impl Server {
             Rc::new(Desk { hub, stop, tally, mishaps })
         });
         services.push(Box::new(Sweep));
-        if let Some(desk) = &desk {
+        if Feature::Admin.is_built_in()
+            && let Some(desk) = &desk
+        {
             services.push(Box::new(Stats::new(desk.clone())));
         }
         let mut services: Vec<Task<()>> = services

@@ -5,13 +5,14 @@ mod request;
 mod takeover;
 
 use std::fs::File;
-use std::future::poll_fn;
+use std::future::{self, Future, poll_fn};
 use std::io::{self, IoSlice, Read};
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use futures_lite::future;
+use futures_lite::future::yield_now;
 
 use crate::access::{Access, Action, Seat};
 use crate::admin::{AdminRequest, Desk, Errand};
@@ -99,16 +100,20 @@ impl Question {
         }
     }
 
-    async fn perform(self, body: &[u8], context: &Context) -> Result<Response, HubGone> {
+    /// Has it answered. No `async fn`, which would have code for what is never asked in this build.
+    fn perform<'a>(
+        self,
+        body: &'a [u8],
+        context: &'a Context,
+    ) -> Pin<Box<dyn Future<Output = Result<Response, HubGone>> + 'a>> {
         match self {
             Self::Topic(exchange) if Feature::Topics.is_built_in() => {
-                exchange.perform(body, Source::Http, &context.hub).await
+                Box::pin(exchange.perform(body, Source::Http, &context.hub))
             }
             Self::Admin(errand, desk) if Feature::Admin.is_built_in() => {
-                errand.perform(body, &desk).await
+                Box::pin(async move { errand.perform(body, &desk).await })
             }
-            // Never asked. This way there is no code to answer it.
-            Self::Topic(_) | Self::Admin(..) => Err(HubGone),
+            Self::Topic(_) | Self::Admin(..) => Box::pin(future::ready(Err(HubGone))),
         }
     }
 }
@@ -126,8 +131,8 @@ async fn converse(
     context: Rc<Context>,
 ) -> Option<Stage> {
     let mut reader = Reader::new(transport);
-    if Feature::Access.is_built_in() && context.access.proxies.introduce(seat.client()) {
-        introduce(&mut reader, &seat, &context).await?;
+    if let Some(introduction) = introduction(&mut reader, &seat, &context) {
+        introduction.await?;
     }
     let (peer, mut pace) = (seat.client(), Pace::default());
     let limits = &context.config.limits;
@@ -184,10 +189,21 @@ async fn converse(
         // A proxy's next request may be another's. It has had this seat, so there is room.
         seat.give_to(peer, true);
         // Somebody may have sent many at once.
-        future::yield_now().await;
+        yield_now().await;
     }
     reader.transport().see_off(context.config.timeouts.linger).await;
     None
+}
+
+/// What comes before the first request of a proxy that says by the PROXY protocol for whom it asks.
+fn introduction<'a>(
+    reader: &'a mut Reader,
+    seat: &'a Seat,
+    context: &'a Context,
+) -> Option<Pin<Box<dyn Future<Output = Option<()>> + 'a>>> {
+    let introduces =
+        Feature::Access.is_built_in() && context.access.proxies.introduce(seat.client());
+    introduces.then(|| Box::pin(introduce(reader, seat, context)) as _)
 }
 
 /// Hears from a proxy for whom the connection is, and gives the seat to its client; `None` if that can't
@@ -445,7 +461,7 @@ async fn send_file(transport: &Transport, file: &File, length: u64, config: &Con
             }
             _ => return false,
         }
-        future::yield_now().await;
+        yield_now().await;
     }
     true
 }
