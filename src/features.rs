@@ -6,7 +6,7 @@ use std::fmt;
 /// A part that a build may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// Who may come and do what: tokens, other origins, proxies, limits of one address.
+    /// Who may come and do what: tokens, proxies that say who comes, limits of one address.
     Access,
     /// The administrator's listener: metrics, clients, dashboard.
     Admin,

@@ -64,9 +64,10 @@ fn compose(options: Options, mishaps: Mishaps) -> Result<Server, StartError> {
         .asset("/", INDEX)
         .asset("/app.js", SCRIPT)
         .asset("/style.css", STYLE)
-        .asset("/icon.svg", ICON);
+        .asset("/icon.svg", ICON)
+        .origins(options.origins);
     if Feature::Access.is_built_in() {
-        server = server.origins(options.origins).trust_proxies(options.trusted_proxies);
+        server = server.trust_proxies(options.trusted_proxies);
         if let Some(path) = options.token_file {
             let tokens = TokenFile::open(path).map_err(StartError::Tokens)?;
             server = server.authorize(tokens.allow_in_query(options.allow_query_token));

@@ -121,7 +121,7 @@ impl ServerBuilder {
     /// Lets pages of other origins talk to the server, and it go by their hosts' names.
     pub fn origins(mut self, origins: Origins) -> Self {
         self.origins = origins;
-        self.needs(Feature::Access)
+        self
     }
 
     /// Believes these proxies when they say for whom they ask.

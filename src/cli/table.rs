@@ -359,8 +359,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         "let pages of this origin in, beside our own; or any; may be repeated",
         |options, text| options.origins.add(text).map_err(|error| error.to_string()),
         |options| options.origins.to_string(),
-    )
-    .only_with(Feature::Access),
+    ),
     OptionSpec::new(
         "trust-proxy",
         "PEER",
