@@ -7,7 +7,7 @@
 
 use std::io::{self, Error, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -38,16 +38,7 @@ fn measure() -> io::Result<Budgets> {
     // is idle.
     let falconet = Program::falconet(&QUIET)?;
     let counts = clients::affordable(&IDLE_CLIENTS)?;
-    let mut sheet = Sheet::new();
-
-    let binary_bytes = fs::metadata(&falconet.path)?.len() as usize;
-    sheet.row("files that need .NET installed", "–", ["190 KB", "295 KB"]);
-    sheet.limited_row(
-        "files, self-contained, bytes",
-        binary_bytes,
-        BINARY_BYTES,
-        ["59 MB", "75 MB"],
-    );
+    let mut sheet = Sheet::new(compare_builds(&falconet)?);
     sheet.rows_at_start(&falconet)?;
     let server = falconet.start()?;
     sheet.rows_without_clients(&server)?;
@@ -63,8 +54,127 @@ fn measure() -> io::Result<Budgets> {
     println!(
         "code and constants, which the kernel can drop. Private: what the process has written."
     );
-    println!("HttpListener, Kestrel: what the article says of its samples (.NET Core 3.0, 2019).");
     Ok(sheet.budgets)
+}
+
+/// Prints what the builds of falconet take beside what the article's samples do: the one that `cargo build`
+/// makes, and the static ones where `.ci/release` has made them.
+fn compare_builds(default: &Program) -> io::Result<Budgets> {
+    let dist = default.path.ancestors().nth(2).unwrap_or(&default.path).join("dist");
+    let mut budgets = Budgets::default();
+    let mut builds = Vec::new();
+    for Build { folder, limits } in BUILDS {
+        let path = folder.map(|folder| dist.join(folder).join("falconet"));
+        let path = path.unwrap_or_else(|| default.path.clone());
+        let program = Program { name: "falconet", path, options: default.options.clone() };
+        let measured = program.path.exists().then(|| Measured::of(&program)).transpose()?;
+        if let Some(measured) = &measured {
+            let ([bytes, resident_kib], name) = (limits, folder.unwrap_or("the default build"));
+            budgets.at_most(format!("bytes of {name}"), measured.bytes, *bytes);
+            let resident = measured.start.memory.resident_kib;
+            budgets.at_most(format!("resident KiB at start of {name}"), resident, *resident_kib);
+        }
+        builds.push(measured);
+    }
+    let table = Table::new(&BUILD_COLUMNS);
+    let row = |what: &str, part: fn(&Measured) -> Option<String>, article: [&str; 2]| {
+        let cell = |build: &Option<Measured>| {
+            build.as_ref().map_or("not built".to_owned(), |build| part(build).unwrap_or("–".into()))
+        };
+        let cells = builds.iter().map(cell);
+        table.row([what.to_owned()].into_iter().chain(cells).chain(article.map(str::to_owned)));
+    };
+    table.row(["files that need .NET installed", "–", "–", "–", "–", "190 KB", "295 KB"]);
+    row("files, self-contained, bytes", |of| Some(thousands(of.bytes)), ["59 MB", "75 MB"]);
+    row("from exec to listening, ms", |of| Some(format!("{:.1}", of.start.milliseconds)), ["", ""]);
+    let resident = |of: &Measured| Some(thousands(of.start.memory.resident_kib));
+    row("memory at start, resident KiB", resident, ["about 5 MB", "about 11 MB"]);
+    row("  private, KiB", |of| Some(thousands(of.start.memory.private_kib)), ["", ""]);
+    row("  per idle client, bytes", |of| Some(thousands(of.per_client)), ["", ""]);
+    row("  per idle client over TLS, bytes", |of| of.per_tls_client.map(thousands), ["", ""]);
+    println!("HttpListener, Kestrel: what the article says of its samples (.NET Core 3.0, 2019).");
+    println!("min: `.ci/release --min --no-default-features`. plain: `--no-default-features`. The");
+    println!("others have all default features. Static: of musl, with no other file.\n");
+    Ok(budgets)
+}
+
+/// A build to be compared.
+struct Build {
+    /// Where `.ci/release` puts it; none is the one that `cargo build` makes.
+    folder: Option<&'static str>,
+    /// The most bytes its file may have, and KiB it may take at the start.
+    limits: [usize; 2],
+}
+
+/// What one build takes.
+struct Measured {
+    bytes: usize,
+    start: Start,
+    per_client: usize,
+    /// None if it speaks no TLS.
+    per_tls_client: Option<usize>,
+}
+
+impl Measured {
+    fn of(program: &Program) -> io::Result<Self> {
+        let bytes = fs::metadata(&program.path)?.len() as usize;
+        let start = Start::of(program, STARTS_COMPARED)?;
+        let count = clients::affordable(&[CLIENTS_COMPARED])?[0];
+        let server = program.start()?;
+        thread::sleep(SETTLING);
+        let alone = Memory::of(&server)?;
+        let idle = clients::connect(&server, count, "/")?;
+        thread::sleep(SETTLING);
+        let per_client = alone.bytes_per_client(&server, count)?;
+        drop((idle, server));
+        let help = Command::new(&program.path).arg("--help").output()?.stdout;
+        let speaks_tls = String::from_utf8_lossy(&help).contains("--tls-self-signed");
+        let tls = || {
+            let state = State::new();
+            let server = state.program(program).start()?;
+            thread::sleep(SETTLING);
+            let alone = Memory::of(&server)?;
+            let idle = secure::connect(&server, &state, TLS_CLIENTS_COMPARED, "/")?;
+            thread::sleep(SETTLING);
+            let bytes = alone.bytes_per_client(&server, idle.len());
+            drop(idle);
+            bytes
+        };
+        let per_tls_client = speaks_tls.then(tls).transpose()?;
+        Ok(Self { bytes, start, per_client, per_tls_client })
+    }
+}
+
+/// How a program starts: the medians of a few times.
+struct Start {
+    milliseconds: f64,
+    memory: Memory,
+}
+
+impl Start {
+    /// Starts the server a few times. Where the kernel puts the program decides which pages around
+    /// those it needs are mapped with them, so the memory of one start is a draw; the median is none.
+    fn of(program: &Program, count: usize) -> io::Result<Self> {
+        let mut times = Vec::new();
+        let mut memories = Vec::new();
+        for _ in 0..count {
+            let begun = Instant::now();
+            let server = program.start()?;
+            times.push(begun.elapsed().as_secs_f64() * 1e3);
+            thread::sleep(START_SETTLING);
+            memories.push(Memory::of(&server)?);
+        }
+        let mut median = |part: fn(&Memory) -> usize| {
+            memories.sort_by_key(part);
+            part(&memories[count / 2])
+        };
+        let memory = Memory {
+            resident_kib: median(|memory| memory.resident_kib),
+            private_kib: median(|memory| memory.private_kib),
+            file_kib: median(|memory| memory.file_kib),
+        };
+        Ok(Self { milliseconds: percentile(&mut times, 50), memory })
+    }
 }
 
 /// The table of this bench, and the budgets in it.
@@ -74,65 +184,38 @@ struct Sheet {
 }
 
 impl Sheet {
-    fn new() -> Self {
-        let columns = [
-            ("footprint", 44),
-            ("falconet", 10),
-            ("limit", 10),
-            ("HttpListener", 12),
-            ("Kestrel", 12),
-        ];
-        Self { table: Table::new(&columns), budgets: Budgets::default() }
+    fn new(budgets: Budgets) -> Self {
+        let columns = [("footprint", 44), ("falconet", 10), ("limit", 10)];
+        Self { table: Table::new(&columns), budgets }
     }
 
-    /// Prints what is only to be known. `article`: HttpListener's figure and Kestrel's.
-    fn row(&self, what: &str, measured: impl ToString, article: [&str; 2]) {
-        self.table.row([what, &measured.to_string(), "", article[0], article[1]]);
+    /// Prints what is only to be known.
+    fn row(&self, what: &str, measured: impl ToString) {
+        self.table.row([what, &measured.to_string(), ""]);
     }
 
     /// Prints what may be `limit` at most, and holds the bench to it.
-    fn limited_row(&mut self, what: &str, measured: usize, limit: usize, article: [&str; 2]) {
+    fn limited_row(&mut self, what: &str, measured: usize, limit: usize) {
         self.budgets.at_most(what, measured, limit);
-        let (measured, limit) = (thousands(measured), thousands(limit));
-        self.table.row([what, &measured, &limit, article[0], article[1]]);
+        self.table.row([what, &thousands(measured), &thousands(limit)]);
     }
 
-    /// Starts the server a few times. Where the kernel puts the program decides which pages around
-    /// those it needs are mapped with them, so the memory of one start is a draw; the median is none.
     fn rows_at_start(&mut self, program: &Program) -> io::Result<()> {
-        let mut times = [0.0; STARTS];
-        let mut memories = Vec::new();
-        for time in &mut times {
-            let begun = Instant::now();
-            let server = program.start()?;
-            *time = begun.elapsed().as_secs_f64() * 1e3;
-            thread::sleep(START_SETTLING);
-            memories.push(Memory::of(&server)?);
-        }
-        let mut median = |part: fn(&Memory) -> usize| {
-            memories.sort_by_key(part);
-            part(&memories[STARTS / 2])
-        };
-        let resident = median(|memory| memory.resident_kib);
-        let article = ["about 5 MB", "about 11 MB"];
-        self.row(
-            "from exec to listening, ms",
-            format!("{:.1}", percentile(&mut times, 50)),
-            UNKNOWN,
-        );
-        self.limited_row("memory at start, resident KiB", resident, RESIDENT_LIMIT_KIB, article);
-        self.row("  of the program's file, KiB", median(|memory| memory.file_kib), UNKNOWN);
-        let private = median(|memory| memory.private_kib);
-        self.limited_row("  private, KiB", private, PRIVATE_LIMIT_KIB, UNKNOWN);
+        let start = Start::of(program, STARTS)?;
+        self.row("from exec to listening, ms", format!("{:.1}", start.milliseconds));
+        let Memory { resident_kib, private_kib, file_kib } = start.memory;
+        self.limited_row("memory at start, resident KiB", resident_kib, RESIDENT_LIMIT_KIB);
+        self.row("  of the program's file, KiB", file_kib);
+        self.limited_row("  private, KiB", private_kib, PRIVATE_LIMIT_KIB);
         Ok(())
     }
 
     fn rows_without_clients(&mut self, server: &Server) -> io::Result<()> {
         thread::sleep(SETTLING);
         let threads = server.per_thread("status")?.len();
-        self.limited_row("threads", threads, 2, UNKNOWN);
+        self.limited_row("threads", threads, 2);
         let (wakeups, _) = idle(server)?;
-        self.limited_row("wake-ups in 30 s, nobody connected", wakeups, 0, UNKNOWN);
+        self.limited_row("wake-ups in 30 s, nobody connected", wakeups, 0);
         Ok(())
     }
 
@@ -149,24 +232,24 @@ impl Sheet {
             let what = format!("memory per client of {}, private bytes", thousands(count));
             if count < counts[counts.len() - 1] {
                 // So few share the pages that hold them badly.
-                self.row(&what, idle_bytes, UNKNOWN);
+                self.row(&what, idle_bytes);
             } else {
-                self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES, UNKNOWN);
+                self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES);
             }
         }
         let connected = thousands(clients.len());
         let (wakeups, cpu_time) = idle(server)?;
-        self.limited_row(&format!("wake-ups in 30 s, {connected} idle"), wakeups, 2, UNKNOWN);
+        self.limited_row(&format!("wake-ups in 30 s, {connected} idle"), wakeups, 2);
         let cpu_ms = format!("{:.2}", cpu_time.as_secs_f64() * 1e3);
-        self.row(&format!("CPU time in 30 s, {connected} idle, ms"), cpu_ms, UNKNOWN);
+        self.row(&format!("CPU time in 30 s, {connected} idle, ms"), cpu_ms);
         for client in &mut clients {
             echo(client, LARGE_MESSAGE_BYTES)?;
         }
         thread::sleep(QUIET_TIME);
         let bytes = alone.bytes_per_client(server, clients.len())?;
-        self.limited_row("  after an echo of 60 KB each", bytes, idle_bytes * 11 / 10, UNKNOWN);
+        self.limited_row("  after an echo of 60 KB each", bytes, idle_bytes * 11 / 10);
         let lost = clients.iter().filter(|client| is_lost(client)).count();
-        self.limited_row("clients lost", lost, 0, UNKNOWN);
+        self.limited_row("clients lost", lost, 0);
         Ok(())
     }
 
@@ -181,17 +264,17 @@ impl Sheet {
         audience.settle(SETTLING)?;
         let idle_bytes = alone.bytes_per_client(&server, count)?;
         let what = format!("memory per subscriber of {}, private bytes", thousands(count));
-        self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES, UNKNOWN);
+        self.limited_row(&what, idle_bytes, CLIENT_LIMIT_BYTES);
         let mut undelivered = 0;
         for _ in 0..MESSAGES {
             publisher.publish()?;
             undelivered += count - audience.next_broadcast(PATIENCE)?.delivered;
         }
-        self.limited_row("messages not delivered", undelivered, 0, UNKNOWN);
+        self.limited_row("messages not delivered", undelivered, 0);
         thread::sleep(QUIET_TIME);
         let bytes = alone.bytes_per_client(&server, count)?;
         let what = format!("  after {MESSAGES} messages");
-        self.limited_row(&what, bytes, idle_bytes * 11 / 10, UNKNOWN);
+        self.limited_row(&what, bytes, idle_bytes * 11 / 10);
         Ok(())
     }
 
@@ -203,7 +286,7 @@ impl Sheet {
         thread::sleep(SETTLING);
         let crowd = thousands(count);
         let what = format!("private KiB before {crowd} have come");
-        self.row(&what, Memory::of(&server)?.private_kib, UNKNOWN);
+        self.row(&what, Memory::of(&server)?.private_kib);
         let mut most = usize::MAX;
         for round in 1..=3 {
             let mut clients = clients::connect(&server, count, "/")?;
@@ -217,7 +300,7 @@ impl Sheet {
                 most = private_kib * 11 / 10;
             }
             let what = format!("  after they have left, round {round}");
-            self.limited_row(&what, private_kib, most, UNKNOWN);
+            self.limited_row(&what, private_kib, most);
         }
         Ok(())
     }
@@ -228,14 +311,14 @@ impl Sheet {
         let server = state.program(plain).start()?;
         thread::sleep(SETTLING);
         let alone = Memory::of(&server)?;
-        self.row("over TLS 1.3: memory at start, private KiB", alone.private_kib, UNKNOWN);
+        self.row("over TLS 1.3: memory at start, private KiB", alone.private_kib);
         let clients = secure::connect(&server, &state, count, "/")?;
         thread::sleep(SETTLING);
         let per_client = alone.bytes_per_client(&server, count)?;
         let what = format!("  per client of {}, private bytes", thousands(count));
-        self.limited_row(&what, per_client, TLS_CLIENT_BYTES, UNKNOWN);
+        self.limited_row(&what, per_client, TLS_CLIENT_BYTES);
         let lost = clients.iter().filter(|client| is_lost(&client.sock)).count();
-        self.limited_row("  clients lost", lost, 0, UNKNOWN);
+        self.limited_row("  clients lost", lost, 0);
         Ok(())
     }
 }
@@ -310,9 +393,6 @@ fn is_lost(client: &TcpStream) -> bool {
     }
 }
 
-/// What the article does not say.
-const UNKNOWN: [&str; 2] = ["", ""];
-
 /// The server whose idle clients are idle.
 const QUIET: [&str; 8] = [
     "--broadcast-every",
@@ -344,8 +424,28 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the server is started to measure that. Odd, so that the median is a start.
 const STARTS: usize = 199;
 
-/// Half for what has no TLS, and as much again for rustls and ring.
-const BINARY_BYTES: usize = 2_000_000;
+/// The builds that are compared, in the order of the columns.
+const BUILDS: &[Build] = &[
+    Build {
+        folder: Some("x86_64-unknown-linux-musl-min-no-default-features"),
+        limits: [300_000, 700],
+    },
+    Build { folder: Some("x86_64-unknown-linux-musl-no-default-features"), limits: [600_000, 900] },
+    Build { folder: None, limits: [2_000_000, RESIDENT_LIMIT_KIB] },
+    Build { folder: Some("x86_64-unknown-linux-musl"), limits: [2_000_000, 900] },
+];
+const BUILD_COLUMNS: [(&str, usize); 7] = [
+    ("builds", 34),
+    ("min static", 11),
+    ("plain static", 12),
+    ("default", 11),
+    ("static", 11),
+    ("HttpListener", 12),
+    ("Kestrel", 12),
+];
+const STARTS_COMPARED: usize = 49;
+const CLIENTS_COMPARED: usize = 2000;
+const TLS_CLIENTS_COMPARED: usize = 300;
 
 /// Keys and states of rustls; no buffer, of which one would be 4 KiB at least.
 const TLS_CLIENT_BYTES: usize = 6144;
