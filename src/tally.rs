@@ -50,6 +50,7 @@ pub(crate) struct Tally {
     pub(crate) admin_connections: Level,
     pub(crate) accepted: Count,
     rejected: [Count; REJECTIONS.len()],
+    refused: [Count; REFUSALS.len()],
     requests: [Count; REQUEST_CLASSES.len()],
     pub(crate) messages_received: Count,
     pub(crate) messages_sent: Count,
@@ -70,6 +71,29 @@ pub(crate) enum Rejection {
     Head,
     /// No request came in time.
     Timeout,
+    /// It did not speak TLS where that is spoken, or not in time.
+    Tls,
+    /// A proxy did not say for whom it is, or not in time.
+    Proxy,
+}
+
+/// Why a request got nothing of what it asked for, by who sent it and not by what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The server does not go by that name.
+    Host,
+    /// A page from elsewhere sent it.
+    Origin,
+    /// The proxy that brought it names two clients.
+    Proxy,
+    /// A proxy brought it, and there were too many of its client's address already.
+    Address,
+    /// It does not say who sent it (401).
+    Unauthenticated,
+    /// Whoever sent it may not do that (403).
+    Forbidden,
+    /// Whoever sent it publishes too fast (429).
+    Rate,
 }
 
 /// Where a published message came from.
@@ -87,6 +111,11 @@ impl Tally {
     /// Counts a connection that was refused.
     pub(crate) fn reject(&self, why: Rejection) {
         self.rejected[why as usize].add(1);
+    }
+
+    /// Counts a request that was refused.
+    pub(crate) fn refuse(&self, why: Refusal) {
+        self.refused[why as usize].add(1);
     }
 
     /// Counts a request by the status of its response.
@@ -109,6 +138,11 @@ impl Tally {
     /// The refused connections by reason.
     pub(crate) fn rejected(&self) -> impl Iterator<Item = (&'static str, u64)> {
         REJECTIONS.into_iter().zip(self.rejected.iter().map(Count::total))
+    }
+
+    /// The refused requests by reason.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        REFUSALS.into_iter().zip(self.refused.iter().map(Count::total))
     }
 
     /// The requests by class of status.
@@ -154,7 +188,10 @@ impl Mishaps {
 }
 
 /// In the order of [`Rejection`].
-const REJECTIONS: [&str; 4] = ["connections", "address", "head", "timeout"];
+const REJECTIONS: [&str; 6] = ["connections", "address", "head", "timeout", "tls", "proxy"];
+/// In the order of [`Refusal`].
+const REFUSALS: [&str; 7] =
+    ["host", "origin", "proxy", "address", "unauthenticated", "forbidden", "rate"];
 const REQUEST_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// In the order of [`Source`].
 const SOURCES: [&str; 5] = ["websocket", "http", "service", "stdin", "admin"];
@@ -193,10 +230,25 @@ mod tests {
             (Rejection::Address, "address"),
             (Rejection::Head, "head"),
             (Rejection::Timeout, "timeout"),
+            (Rejection::Tls, "tls"),
+            (Rejection::Proxy, "proxy"),
         ] {
             let before = counted(tally.rejected()).len();
             tally.reject(why);
             assert_eq!(counted(tally.rejected())[before..], [(name, 1)]);
+        }
+        for (why, name) in [
+            (Refusal::Host, "host"),
+            (Refusal::Origin, "origin"),
+            (Refusal::Proxy, "proxy"),
+            (Refusal::Address, "address"),
+            (Refusal::Unauthenticated, "unauthenticated"),
+            (Refusal::Forbidden, "forbidden"),
+            (Refusal::Rate, "rate"),
+        ] {
+            let before = counted(tally.refused()).len();
+            tally.refuse(why);
+            assert_eq!(counted(tally.refused())[before..], [(name, 1)]);
         }
         for (source, name) in [
             (Source::WebSocket, "websocket"),

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::http::{RequestHead, Response};
 use crate::net::Reach;
+use crate::tally::Refusal;
 
 /// The origins whose pages may talk to the server beside its own. Default none.
 ///
@@ -127,6 +128,14 @@ pub(crate) enum Foreign {
 }
 
 impl Foreign {
+    /// What it is counted as.
+    pub(crate) fn refusal(self) -> Refusal {
+        match self {
+            Self::Host => Refusal::Host,
+            Self::Origin => Refusal::Origin,
+        }
+    }
+
     /// What the peer gets.
     pub(crate) fn response(self) -> Response {
         Response::text(403, format!("{self}\n"))

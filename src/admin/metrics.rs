@@ -37,6 +37,9 @@ fn write_connections(page: &mut Page, desk: &Desk, survey: &Survey) {
     page.family(rejected, "counter", "Connections that got nothing of what they came for.");
     page.labelled(rejected, "reason", tally.rejected());
     page.labelled(rejected, "reason", [("files", desk.meter().files_lacked.total())]);
+    let refused = "falconet_requests_refused_total";
+    page.family(refused, "counter", "HTTP requests refused because of who sent them.");
+    page.labelled(refused, "reason", tally.refused());
     let requests = "falconet_requests_total";
     page.family(requests, "counter", "HTTP requests on the public listeners, by class of status.");
     page.labelled(requests, "class", tally.requests());

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_lite::future::yield_now;
 
-use crate::access::{Access, Action, Seat};
+use crate::access::{Access, Action, Refused, Seat};
 use crate::admin::{AdminRequest, Desk, Errand};
 use crate::config::{Config, Reject};
 use crate::endpoints::events::Encoder;
@@ -29,7 +29,7 @@ use crate::hub::{HubGone, HubHandle};
 use crate::net::{Peer, Reach, Transport};
 use crate::rate::Pace;
 use crate::services::Stop;
-use crate::tally::{Rejection, Source, Tally};
+use crate::tally::{Refusal, Rejection, Source, Tally};
 use crate::ws::Commons;
 use crate::ws::handshake::{self, HandshakeError};
 
@@ -64,6 +64,12 @@ impl Context {
     fn count_rejection(&self, why: Rejection) {
         if self.desk.is_none() {
             self.tally.reject(why);
+        }
+    }
+
+    fn count_refusal(&self, why: Refusal) {
+        if self.desk.is_none() {
+            self.tally.refuse(why);
         }
     }
 }
@@ -157,7 +163,12 @@ async fn converse(
             request.level = log::Level::Debug;
         }
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
-        let plan = plan.unwrap_or_else(|response| Plan::Answer(response, None));
+        let plan = plan.unwrap_or_else(|Refused { why, response }| {
+            if let Some(why) = why {
+                context.count_refusal(why);
+            }
+            Plan::Answer(response, None)
+        });
         let (response, file) = match plan {
             Plan::Answer(response, file) => {
                 // A body that nobody reads is not to be taken for the next request, nor what may be one.
@@ -218,13 +229,20 @@ async fn introduce(reader: &mut Reader, seat: &Seat, context: &Context) -> Optio
             if seat.give_to(client, context.access.proxies.trust(client)) {
                 return Some(());
             }
+            context.count_rejection(Rejection::Address);
             log::warn!(target: "falconet::limit", address:% = client; "too many connections: dropped");
             return None;
         }
-        Some(Some(Err(NoHeader::Wrong(error)))) => error.to_string(),
+        Some(Some(Err(NoHeader::Wrong(error)))) => {
+            context.count_rejection(Rejection::Proxy);
+            error.to_string()
+        }
         Some(Some(Err(NoHeader::Lost))) => "left without a word".to_owned(),
         Some(None) => "the server is stopping".to_owned(),
-        None => "no header of the PROXY protocol in time".to_owned(),
+        None => {
+            context.count_rejection(Rejection::Proxy);
+            "no header of the PROXY protocol in time".to_owned()
+        }
     };
     log::info!(target: "falconet::access", address:% = proxy; "dropped: {refusal}");
     None
@@ -253,6 +271,7 @@ async fn hear(
             Box::pin(refuse_head(reader, &error, peer, context)).await;
         }
         Some(Some(Err(NoHead::Lost(error)))) if error.kind() == io::ErrorKind::InvalidData => {
+            context.count_rejection(Rejection::Tls);
             log::info!(target: "falconet::request", address:% = peer; "refused: TLS: {error}");
         }
         Some(Some(Err(NoHead::Lost(_)))) => {
@@ -264,7 +283,9 @@ async fn hear(
             Box::pin(refuse(reader, &response, &envelope, context)).await;
         }
         None => {
-            context.count_rejection(Rejection::Timeout);
+            let handshakes = reader.transport().is_handshaking();
+            let why = if handshakes { Rejection::Tls } else { Rejection::Timeout };
+            context.count_rejection(why);
             log::info!(target: "falconet::request", address:% = peer; "dropped: no request in time");
         }
     }
@@ -274,8 +295,8 @@ async fn hear(
 /// Decides what a request leads to.
 ///
 /// # Errors
-/// The response that refuses it.
-fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan, Response> {
+/// [`Refused`].
+fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan, Refused> {
     if Feature::Admin.is_built_in()
         && let Some(desk) = &context.desk
     {
@@ -304,13 +325,13 @@ fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan,
 /// Decides what a request for a topic leads to.
 ///
 /// # Errors
-/// The response that refuses it.
+/// [`Refused`].
 fn plan_topic(
     head: &RequestHead<'_>,
     name: &str,
     reach: Reach,
     context: &Context,
-) -> Result<Plan, Response> {
+) -> Result<Plan, Refused> {
     let may = |action| context.access.authorize(head, action, reach);
     let request = TopicRequest::read(head, name, &context.config.limits);
     match request.map_err(TopicError::response)? {
@@ -342,13 +363,13 @@ fn plan_topic(
 /// Decides what a request of the administrator leads to.
 ///
 /// # Errors
-/// The response that refuses it.
+/// [`Refused`].
 fn plan_errand(
     head: &RequestHead<'_>,
     desk: &Rc<Desk>,
     reach: Reach,
     context: &Context,
-) -> Result<Plan, Response> {
+) -> Result<Plan, Refused> {
     context.access.authorize(head, Action::Admin(head.path()), reach)?;
     match AdminRequest::read(head, &context.config.limits)? {
         AdminRequest::Listen => Ok(Plan::TakeOver(Opening::of_stats(head.path()))),
@@ -391,6 +412,7 @@ async fn ask(
                 && let Some(limit) = &context.access.publish_rate
                 && let Err(wait) = limit.admit(request.peer, pace, timer.now())
             {
+                context.count_refusal(Refusal::Rate);
                 return Some(too_fast(wait));
             }
             return question.perform(&reader.bytes()[body], context).await.ok();
@@ -410,7 +432,10 @@ fn too_fast(wait: Duration) -> Response {
 
 /// Logs a head that is none, or breaks the rules.
 async fn refuse_head(reader: &Reader, error: &HeadError, peer: Peer, context: &Context) {
-    context.count_rejection(Rejection::Head);
+    context.count_rejection(match error {
+        HeadError::PlainHttp => Rejection::Tls,
+        _ => Rejection::Head,
+    });
     log::info!(target: "falconet::request", address:% = peer; "refused: {error}");
     if let Some(response) = error.response() {
         refuse(reader, &response, &Envelope::last(SystemTime::now()), context).await;

@@ -81,6 +81,11 @@ impl Transport {
         self.tls.is_some()
     }
 
+    /// Whether a TLS handshake is not yet done.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.borrow().is_handshaking())
+    }
+
     /// Whether the peer began in plain HTTP where TLS is spoken. What is sent to it goes out plain,
     /// so that it can be told.
     pub fn met_plain_http(&self) -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use falconet::{Action, Denied, Echo, Origins, RequestHead, Server};
 use rustix::net::sockopt;
 
+use crate::cli::Folder;
 use crate::rig::*;
 
 /// Nothing happens but what a test does.
@@ -298,6 +299,7 @@ fn the_metrics_are_what_prometheus_reads() {
         ("falconet_connections", "gauge"),
         ("falconet_connections_accepted_total", "counter"),
         ("falconet_connections_rejected_total", "counter"),
+        ("falconet_requests_refused_total", "counter"),
         ("falconet_requests_total", "counter"),
         ("falconet_messages_received_total", "counter"),
         ("falconet_messages_sent_total", "counter"),
@@ -428,6 +430,71 @@ fn connections_and_requests_are_counted_by_what_became_of_them() {
     assert_eq!(page.value("falconet_sessions_closed_total", "1006"), 1.0);
     assert_eq!(page.value("falconet_connections", "websocket"), 0.0);
     assert_eq!(page.value("falconet_connections", "events"), 0.0);
+}
+
+#[test]
+fn refused_requests_are_counted_by_why_they_were_refused() {
+    let folder = Folder::new("refused");
+    let file = folder.write("tokens", "hears subscribe\nall-of-it\n");
+    let limits = ["--max-publish-rate", "1", "--max-per-address", "1"];
+    let flags = ["--token-file", &file, "--trust-proxy", "127.0.0.1"];
+    let (falconet, admin) = start(&[QUIET, &flags, &limits].concat());
+    let address = falconet.address();
+    let ask = |method, lines: &str| {
+        let status = ask(address, request(method, "/topics/a", lines, "")).status();
+        let page = Metrics::read_as(admin, "all-of-it");
+        let reasons =
+            ["host", "origin", "proxy", "address", "unauthenticated", "forbidden", "rate"];
+        let counts = reasons.map(|why| page.value("falconet_requests_refused_total", why));
+        (status, counts.map(|count| count as u32))
+    };
+    let [hears, all] =
+        ["hears", "all-of-it"].map(|token| format!("Authorization: Bearer {token}\r\n"));
+    let evil = "Origin: http://evil.example\r\n";
+    assert_eq!(ask("GET", &format!("{all}{evil}")), (403, [0, 1, 0, 0, 0, 0, 0]));
+    let unclear = format!("{all}Forwarded: for=\"\r\n");
+    assert_eq!(ask("GET", &unclear), (400, [0, 1, 1, 0, 0, 0, 0]));
+    assert_eq!(ask("GET", ""), (401, [0, 1, 1, 0, 1, 0, 0]));
+    assert_eq!(ask("POST", &hears), (403, [0, 1, 1, 0, 1, 1, 0]));
+    // To hear is not to be refused to publish.
+    let lines = format!("\r\n{hears}\r\n");
+    exchange(address, handshake("/topics/a").replacen("\r\n\r\n", &lines, 1));
+    let mut publisher = Http::connect(address);
+    let publish = request("POST", "/topics/a", &all, "x");
+    wait_until("it is too fast", || publisher.ask(&publish).status() == 429);
+    let client = format!("{all}X-Forwarded-For: 192.0.2.1\r\n");
+    let held = Events::connect(address, "/topics/a", &client);
+    assert_eq!(ask("GET", &client), (503, [0, 1, 1, 1, 1, 1, 1]));
+    drop(held);
+    let rebound = "GET / HTTP/1.1\r\nHost: rebound.example\r\n\r\n";
+    assert_eq!(status_of(&exchange(address, rebound)), 403);
+    // What is not there was not refused; nor is the administrator counted.
+    assert_eq!(ask("PATCH", &all).1, [1, 1, 1, 1, 1, 1, 1]);
+    let answer = exchange(admin, request("GET", "/metrics", "", ""));
+    assert_eq!(status_of(&answer), 401);
+    let page = Metrics::read_as(admin, "all-of-it");
+    assert_eq!(page.value("falconet_requests_refused_total", "unauthenticated"), 1.0);
+}
+
+#[test]
+fn who_speaks_no_proxy_protocol_is_counted() {
+    let proxy = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--head-timeout", "100ms"];
+    let (falconet, admin) = start(&[QUIET, &proxy, &["--max-per-address", "1"]].concat());
+    let rejected = |why| Metrics::read(admin).value("falconet_connections_rejected_total", why);
+    assert_eq!(exchange(falconet.address(), get("/")), "");
+    assert_eq!(rejected("proxy"), 1.0);
+    let mut late = Http::connect(falconet.address());
+    late.send("PROXY TCP4 192.0");
+    late.assert_ended();
+    assert_eq!(rejected("proxy"), 2.0);
+    // Who leaves without a word, as who asks whether somebody is there, is not.
+    drop(connect(falconet.address()));
+    let header = "PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n";
+    let mut held = Http::connect(falconet.address());
+    held.send(header);
+    assert_eq!(held.ask(get("/")).status(), 200);
+    assert_eq!(exchange(falconet.address(), header), "");
+    assert_eq!((rejected("proxy"), rejected("address")), (2.0, 1.0));
 }
 
 #[test]
@@ -854,6 +921,12 @@ struct Sample {
 impl Metrics {
     fn read(admin: SocketAddr) -> Self {
         Self::of(&ask(admin, get("/metrics")))
+    }
+
+    /// The same, by a token.
+    fn read_as(admin: SocketAddr, token: &str) -> Self {
+        let lines = format!("Authorization: Bearer {token}\r\n");
+        Self::of(&ask(admin, request("GET", "/metrics", &lines, "")))
     }
 
     fn of(answer: &Answer) -> Self {
