@@ -55,9 +55,28 @@ pub(crate) struct Tally {
     pub(crate) messages_received: Count,
     pub(crate) messages_sent: Count,
     pub(crate) messages_lagged: Count,
-    closed: [Count; CLOSE_CODES.len()],
+    pub(crate) websocket_closed: Closings,
+    /// Of listeners to server-sent events; not those of the administrator.
+    pub(crate) events_closed: Closings,
     pub(crate) swept: Count,
     published: [Count; SOURCES.len()],
+}
+
+/// How sessions have ended, by close code.
+#[derive(Debug, Default)]
+pub(crate) struct Closings([Count; CLOSE_CODES.len()]);
+
+impl Closings {
+    /// Counts a session by the code it closed with.
+    pub(crate) fn add(&self, code: u16) {
+        let known = CLOSE_CODES.iter().position(|(known, _)| *known == code);
+        self.0[known.unwrap_or(CLOSE_CODES.len() - 1)].add(1);
+    }
+
+    /// The closed sessions by code.
+    pub(crate) fn by_code(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CLOSE_CODES.into_iter().map(|(_, code)| code).zip(self.0.iter().map(Count::total))
+    }
 }
 
 /// Why a connection got nothing of what it came for.
@@ -124,12 +143,6 @@ impl Tally {
         self.requests[class - 1].add(1);
     }
 
-    /// Counts a session by the code it closed with.
-    pub(crate) fn close(&self, code: u16) {
-        let known = CLOSE_CODES.iter().position(|(known, _)| *known == code);
-        self.closed[known.unwrap_or(CLOSE_CODES.len() - 1)].add(1);
-    }
-
     /// Counts a published message.
     pub(crate) fn publish(&self, source: Source) {
         self.published[source as usize].add(1);
@@ -148,11 +161,6 @@ impl Tally {
     /// The requests by class of status.
     pub(crate) fn requests(&self) -> impl Iterator<Item = (&'static str, u64)> {
         REQUEST_CLASSES.into_iter().zip(self.requests.iter().map(Count::total))
-    }
-
-    /// The closed sessions by code.
-    pub(crate) fn closed(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        CLOSE_CODES.into_iter().map(|(_, code)| code).zip(self.closed.iter().map(Count::total))
     }
 
     /// The published messages by source.
@@ -267,11 +275,11 @@ mod tests {
     fn what_peers_make_up_makes_no_new_labels() {
         let tally = Tally::default();
         for code in 0..=u16::MAX {
-            tally.close(code);
+            tally.websocket_closed.add(code);
             tally.answer(code);
         }
-        assert_eq!(counted(tally.closed()).len(), CLOSE_CODES.len());
-        assert_eq!(counted(tally.closed()).last(), Some(&("other", 65_536 - 13)));
+        assert_eq!(counted(tally.websocket_closed.by_code()).len(), CLOSE_CODES.len());
+        assert_eq!(counted(tally.websocket_closed.by_code()).last(), Some(&("other", 65_536 - 13)));
         assert_eq!(counted(tally.requests()).len(), 5);
         assert_eq!(counted(tally.requests())[3], ("4xx", 100));
     }

@@ -44,8 +44,9 @@ fn write_connections(page: &mut Page, desk: &Desk, survey: &Survey) {
     page.family(requests, "counter", "HTTP requests on the public listeners, by class of status.");
     page.labelled(requests, "class", tally.requests());
     let closed = "falconet_sessions_closed_total";
-    page.family(closed, "counter", "WebSocket sessions that ended, by close code.");
-    page.labelled(closed, "code", tally.closed());
+    page.family(closed, "counter", "Sessions and streams of events that ended, by close code.");
+    page.labelled(closed, "kind=\"websocket\",code", tally.websocket_closed.by_code());
+    page.labelled(closed, "kind=\"events\",code", tally.events_closed.by_code());
     page.counter(
         "falconet_clients_swept_total",
         "Clients dropped because they were silent, did not read or left a message unfinished.",
@@ -142,6 +143,7 @@ impl Page {
         let _ = writeln!(self.0, "{series} {value}");
     }
 
+    /// Samples that differ in one label. Those that do not may come before its name.
     fn labelled<V: Display>(
         &mut self,
         name: &str,

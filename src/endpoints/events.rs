@@ -57,7 +57,7 @@ impl EventStream {
                 // Boxed, so that who listens holds no room for it.
                 Box::pin(self.finish()).await;
             }
-            end.log(self.outlet.client(), self.outlet.transport().timer().now());
+            end.tell(self.outlet.client(), self.outlet.transport().timer().now());
         })
     }
 

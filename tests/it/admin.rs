@@ -427,7 +427,7 @@ fn connections_and_requests_are_counted_by_what_became_of_them() {
     assert_eq!(page.value("falconet_requests_total", "4xx"), 1.0);
     assert_eq!(page.value("falconet_connections_rejected_total", "head"), 1.0);
     assert_eq!(page.value("falconet_connections_rejected_total", "timeout"), 1.0);
-    assert_eq!(page.value("falconet_sessions_closed_total", "1006"), 1.0);
+    assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1006"), 1.0);
     assert_eq!(page.value("falconet_connections", "websocket"), 0.0);
     assert_eq!(page.value("falconet_connections", "events"), 0.0);
 }
@@ -500,7 +500,12 @@ fn who_speaks_no_proxy_protocol_is_counted() {
 #[test]
 fn sessions_are_counted_by_the_code_they_closed_with() {
     let (falconet, admin) = start(QUIET);
-    for (code, label) in [(1000_u16, "1000"), (1001, "1001"), (3999, "other"), (4000, "other")] {
+    for (code, label) in [
+        (1000_u16, "websocket 1000"),
+        (1001, "websocket 1001"),
+        (3999, "websocket other"),
+        (4000, "websocket other"),
+    ] {
         let before = Metrics::read(admin).value("falconet_sessions_closed_total", label);
         let mut client = Client::connect(falconet.address());
         client.send(true, CLOSE, code.to_be_bytes());
@@ -509,6 +514,45 @@ fn sessions_are_counted_by_the_code_they_closed_with() {
             Metrics::read(admin).value("falconet_sessions_closed_total", label) == before + 1.0
         });
     }
+}
+
+#[test]
+fn streams_of_events_are_counted_by_what_ended_them() {
+    let idle = ["--ping-every", "100ms", "--idle-timeout", "300ms", "--write-timeout", "200ms"];
+    let flags = [QUIET, &idle, &["--close-timeout", "1h"]].concat();
+    let (falconet, admin) = start(&flags);
+    let listen = |path| Events::connect(falconet.address(), path, "");
+    let ended = |code: &str| {
+        let labels = format!("events {code}");
+        Metrics::read(admin).value("falconet_sessions_closed_total", &labels)
+    };
+    drop(listen("/topics/a"));
+    wait_until("one has left", || ended("1006") == 1.0);
+    let mut evicted = listen("/topics/a");
+    assert_eq!(ask(admin, request("DELETE", "/clients/2", "", "")).status(), 200);
+    while evicted.try_read().is_some() {}
+    wait_until("one was evicted", || ended("1008") == 1.0);
+    // One that takes nothing is swept.
+    let stuck = listen("/topics/b");
+    let mut publisher = Http::connect(falconet.address());
+    let payload = "x".repeat(60_000);
+    wait_until("one is swept", || {
+        assert_eq!(publisher.ask(post("/topics/b", &payload)).status(), 202);
+        Metrics::read(admin).total("falconet_clients_swept_total") == 1.0
+    });
+    wait_until("it is counted", || ended("1008") == 2.0);
+    drop(stuck);
+    // The administrator's own is none of them.
+    drop(Events::connect(admin, "/events", ""));
+    let mut client = Client::connect(falconet.address());
+    let mut told = listen("/topics/a");
+    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    while told.try_read().is_some() {}
+    assert_eq!(client.read().close_code(), 1001);
+    wait_until("the drain has ended one", || ended("1001") == 1.0);
+    assert_eq!((ended("1006"), ended("1008")), (1.0, 2.0));
+    let page = Metrics::read(admin);
+    assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1008"), 0.0);
 }
 
 #[test]
@@ -694,7 +738,7 @@ fn a_client_is_evicted_by_its_number() {
         let answer = ask(admin, request("DELETE", path, "", ""));
         assert_eq!(answer.status(), 404, "{path}");
     }
-    assert_eq!(Metrics::read(admin).value("falconet_sessions_closed_total", "1008"), 1.0);
+    assert_eq!(Metrics::read(admin).value("falconet_sessions_closed_total", "websocket 1008"), 1.0);
 }
 
 #[test]
@@ -950,11 +994,14 @@ impl Metrics {
         found.unwrap_or_else(|| panic!("no {name}")).value
     }
 
-    /// The value of the sample whose one label is this.
-    fn value(&self, name: &str, label: &str) -> f64 {
-        let has_label = |sample: &&Sample| matches!(&sample.labels[..], [(_, is)] if is == label);
-        let found = self.family(name).samples.iter().find(has_label);
-        found.unwrap_or_else(|| panic!("no {name} of {label}")).value
+    /// The value of the sample whose labels, with spaces between, are this.
+    fn value(&self, name: &str, labels: &str) -> f64 {
+        let has_labels = |sample: &&Sample| {
+            let values = sample.labels.iter().map(|(_, value)| value.as_str());
+            values.eq(labels.split(' '))
+        };
+        let found = self.family(name).samples.iter().find(has_labels);
+        found.unwrap_or_else(|| panic!("no {name} of {labels}")).value
     }
 
     /// Reads the text format 0.0.4, more strictly than Prometheus does.
