@@ -11,7 +11,7 @@ use futures_lite::future;
 
 use crate::config::{Timeouts, Topics};
 use crate::tally::{Source, Tally};
-use crate::ws::frame::{CloseReason, Frame, Message};
+use crate::ws::frame::{CloseCode, CloseReason, Frame, Message};
 
 use super::client::{Alarm, Client, ClientId, CorrelationId, Newcomer, Watch};
 use super::log::{Publication, Start, Subscription};
@@ -438,6 +438,8 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        // Unless it was known how: its task was given up, as at the end of a drain.
+        self.client().end(&"aborted", CloseCode::Abnormal, Instant::now());
         let (hub, id) = (&self.client().hub, self.client().id());
         if hub.0.inbox.try_send(Command::Leave(id)).is_err() {
             // The inbox is full: a sweep finds that nobody shares the client's record any more.

@@ -229,6 +229,10 @@ impl Drop for Session {
     /// Ends the connection for the client, after what was said: what serves the session may go on.
     fn drop(&mut self) {
         let outlet = &self.state.outlet;
+        if std::thread::panicking() {
+            let now = outlet.transport().timer().now();
+            outlet.client().end(&"its endpoint panicked", CloseCode::Abnormal, now);
+        }
         let _ = outlet.try_drain(&mut Context::from_waker(Waker::noop()));
         outlet.transport().shut_down();
     }

@@ -3,10 +3,12 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use falconet::{Action, Denied, Echo, Origins, RequestHead, Server};
+use falconet::log::LogFormat;
+use falconet::net::ListenUrl;
+use falconet::{Action, Denied, Echo, Origins, RequestHead, Server, Session, SessionEnd};
 use rustix::net::sockopt;
 
 use crate::cli::Folder;
@@ -934,6 +936,133 @@ fn the_end_of_a_client_is_a_line_with_what_it_was() {
     assert!(line.contains(" kind=events path=/topics/a duration_ms="), "{line}");
     assert!(line.ends_with(" received=0 sent=0"), "{line}");
 }
+
+#[test]
+fn the_end_of_plain_requests_is_a_line_for_debugging() {
+    let flags = ["--log-level", "debug", "--keep-alive", "300ms"];
+    let (falconet, _) = start(&[QUIET, &flags].concat());
+    let mut http = Http::connect(falconet.address());
+    let peer = http.stream().local_addr().unwrap();
+    let first = get("/topics/");
+    let second = post("/topics/a?client=anna&token=secret", "21.5");
+    let answered: usize = [&first, &second]
+        .map(|request| http.ask(request))
+        .iter()
+        .map(|answer| answer.head.len() + answer.body.len())
+        .sum();
+    let asked = first.len() + second.len();
+    drop(http);
+    let line = falconet.wait_for_line("connection ended");
+    let fields = format!(
+        "connection ended: closed by the peer address={peer} correlation=anna kind=http \
+         path=/topics/a request="
+    );
+    assert!(line.contains(" debug ") && line.contains(&fields), "{line}");
+    assert!(line.contains(" requests=2 status=202 duration_ms="), "{line}");
+    let bytes = format!(" received_bytes={asked} sent_bytes={answered}");
+    assert!(line.ends_with(&bytes) && !line.contains("secret"), "{line}");
+    // However it ends.
+    let close = request("GET", "/topics/", "Connection: close\r\n", "");
+    let cut = [
+        get("/topics/"),
+        b"POST /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx".to_vec(),
+    ];
+    let wrong = [get("/topics/"), b"GET / HTTP/1.1\r\n\r\n".to_vec()];
+    for (bytes, how) in [
+        (close, "closed by us"),
+        (get("/topics/"), "idle"),
+        (wrong.concat(), "refused"),
+        (cut.concat(), "lost"),
+    ] {
+        let mut stream = connect(falconet.address());
+        stream.write_all(&bytes).unwrap();
+        if how == "lost" {
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        let line = falconet.wait_for_line("connection ended");
+        assert!(line.contains(&format!("connection ended: {how} ")), "{how}: {line}");
+        assert!(line.contains(" requests=1 "), "{line}");
+    }
+    // What has become a session has the session's line, and what asked for nothing has none.
+    let mut http = Http::connect(falconet.address());
+    http.ask(get("/topics/"));
+    http.send(handshake("/"));
+    assert_eq!(http.read(true).status(), 101);
+    drop(connect(falconet.address()));
+    drop(http);
+    let line = falconet.wait_for_line("connection ended");
+    assert!(line.contains("kind=websocket"), "{line}");
+    ask(falconet.address(), get("/"));
+    let line = falconet.wait_for_line("connection ended");
+    assert!(line.contains("kind=http path=/ "), "{line}");
+    let (quiet, _) = start(QUIET);
+    ask(quiet.address(), get("/"));
+    drop(Client::connect(quiet.address()));
+    let line = quiet.wait_for_line("connection ended");
+    assert!(line.contains("kind=websocket"), "{line}");
+}
+
+#[test]
+fn what_is_aborted_has_a_line_too() {
+    let flags = ["--close-timeout", "300ms", "--log-level", "debug"];
+    let (mut falconet, admin) = start(&[QUIET, &flags].concat());
+    // Neither answers the Close, nor reads the answer.
+    let mut client = Client::connect(falconet.address());
+    client.echo("here");
+    let mut http = Http::connect(falconet.address());
+    assert_eq!(http.ask(get("/")).status(), 200);
+    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    let line = falconet.wait_for_line("kind=http path=/ ");
+    assert!(line.contains("connection ended: the server is stopping "), "{line}");
+    let line = falconet.wait_for_line("kind=websocket");
+    assert!(line.contains("connection ended: aborted client=1 "), "{line}");
+    assert!(line.ends_with(" received=1 sent=1"), "{line}");
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn an_endpoint_that_panics_is_counted_and_its_session_has_a_line() {
+    // A panic is counted for the whole process: so this test runs itself in another one.
+    if std::env::var_os(PANICS).is_some() {
+        return serve_what_panics();
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let name = "admin::an_endpoint_that_panics_is_counted_and_its_session_has_a_line";
+    command.args(["--exact", name, "--nocapture"]).env(PANICS, "1");
+    let falconet = Falconet::start_with(&mut command);
+    let admin = admin_address(&falconet);
+    let mut bystander = Client::connect_to(falconet.address(), "/echo");
+    let mut client = Client::connect(falconet.address());
+    client.send(true, TEXT, "boo");
+    assert_eq!(client.read_to_close(), None);
+    let line = falconet.wait_for_line("connection ended");
+    assert!(line.contains("connection ended: its endpoint panicked client=2 "), "{line}");
+    assert!(line.ends_with(" received=1 sent=0"), "{line}");
+    let page = Metrics::read(admin);
+    assert_eq!(page.total("falconet_panics_total"), 1.0);
+    assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1006"), 1.0);
+    wait_until("it is gone", || clients(admin).len() == 1);
+    bystander.echo("still here");
+}
+
+/// A server with an endpoint that panics at the first word, and the administrator.
+fn serve_what_panics() {
+    let mishaps = falconet::log::install(log::LevelFilter::Info, LogFormat::Text);
+    let url: ListenUrl = "http://127.0.0.1:0".parse().unwrap();
+    let server = Server::builder().mishaps(mishaps).endpoint("/echo", Echo).admin(url.clone());
+    let server = server.endpoint("/", async |mut session: Session| -> SessionEnd {
+        let message = session.next().await;
+        panic!("it said {message:?}")
+    });
+    let server = server.bind([&url]).unwrap();
+    eprintln!("listening on {}/", server.urls()[0]);
+    eprintln!("administration on {}", server.admin_url().unwrap());
+    server.run().unwrap();
+}
+
+/// Says that this process is the server.
+const PANICS: &str = "FALCONET_TEST_PANICS";
 
 #[test]
 fn a_request_that_comes_every_few_seconds_fills_no_log() {
