@@ -491,7 +491,7 @@ async fn answer(
             reader.visit().end("closed by us");
             reader.transport().see_off(context.config.timeouts.linger).await;
         }
-        (false, _) => reader.visit().end(if is_dropped { "dropped" } else { "lost" }),
+        (false, _) => reader.visit().end(if is_dropped { "refused" } else { "lost" }),
     }
     false
 }
