@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use falconet::log::LogFormat;
 use falconet::net::ListenUrl;
@@ -255,6 +255,8 @@ fn while_it_drains_it_is_alive_but_not_ready() {
     // It does not answer the Close, and so holds the drain up.
     let mut client = Client::connect(falconet.address());
     client.echo("here");
+    let mut looker = Events::connect(admin, "/events", "");
+    assert_eq!(field(&looker.read().data, "draining"), "false");
     let mut early = Http::connect(admin);
     let answer = early.ask(post("/drain", ""));
     assert_eq!((answer.status(), answer.text()), (202, "draining\n"));
@@ -266,9 +268,36 @@ fn while_it_drains_it_is_alive_but_not_ready() {
         let page = Metrics::of(&connection.ask(get("/metrics")));
         assert_eq!(page.value("falconet_connections", "websocket"), 1.0);
     }
+    // Who looks goes on being told, and who only comes now, too.
+    for looker in [&mut looker, &mut Events::connect(admin, "/events", "")] {
+        let stats =
+            (0..3).map(|_| looker.read().data).find(|data| field(data, "draining") == "true");
+        let stats = stats.expect("it is told in time");
+        assert!(stats.contains(r#"{"websocket":1,"#), "{stats}");
+    }
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
     assert!(early.try_read(true).is_err());
+    while looker.try_read().is_some() {}
+}
+
+#[test]
+fn nobody_waits_for_a_listener_that_was_given_up() {
+    let flags = ["--ping-every", "0", "--idle-timeout", "0", "--write-timeout", "200ms"];
+    let (mut falconet, admin) = start(&[QUIET, &flags, &["--close-timeout", "1h"]].concat());
+    // It reads nothing.
+    let _stuck = Events::connect(falconet.address(), "/topics/a", "");
+    let mut publisher = Http::connect(falconet.address());
+    let payload = "x".repeat(60_000);
+    wait_until("it is swept", || {
+        assert_eq!(publisher.ask(post("/topics/a", &payload)).status(), 202);
+        Metrics::read(admin).total("falconet_clients_swept_total") == 1.0
+    });
+    let begun = Instant::now();
+    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    // The answer to a Close, which it can't give, would have 2 s.
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
 }
 
 #[test]
