@@ -57,14 +57,21 @@ impl Reader {
     }
 
     /// Waits until a header of the PROXY protocol is there, and takes it out: for whom the connection is,
-    /// or `None` if it is the proxy's own.
+    /// or `None` if it is the proxy's own. It comes before all else, a TLS handshake too, so nothing is
+    /// read beyond it.
     pub(super) async fn proxy_header(&mut self) -> Result<Option<SocketAddr>, NoHeader> {
         loop {
             if let Some(header) = proxy_protocol::parse(&self.bytes).map_err(NoHeader::Wrong)? {
                 self.consume(header.length);
                 return Ok(header.client);
             }
-            self.more().await.map_err(|_| NoHeader::Lost)?;
+            let begin = self.bytes.len();
+            self.bytes.resize(begin + proxy_protocol::missing(&self.bytes), 0);
+            let space = &mut self.bytes[begin..];
+            let read = poll_fn(|cx| self.transport.poll_recv_beneath(cx, space)).await;
+            let Ok(count @ 1..) = read else { return Err(NoHeader::Lost) };
+            self.bytes.truncate(begin + count);
+            self.visit.count_received(count);
         }
     }
 

@@ -106,6 +106,18 @@ impl Transport {
         Poll::Ready(Ok(count))
     }
 
+    /// Reads into `buffer` what comes beneath TLS, and before its handshake; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// What the socket fails with.
+    pub fn poll_recv_beneath(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_recv(cx, buffer)
+    }
+
     /// Reads into a buffer shared by all transports, and has `take` take out what came; nothing is the
     /// end of the stream.
     ///
