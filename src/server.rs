@@ -302,7 +302,8 @@ impl Server {
         let rate = config.limits.publish_rate.filter(|_| Feature::Access.is_built_in());
         let rate = rate.map(|rate| Rate::new(rate, Instant::now()));
         let publish_rate = rate.map(PublishRate::new);
-        let access = Rc::new(Access { origins, proxies, authorizer, publish_rate });
+        let access =
+            Rc::new(Access { origins, proxies, authorizer, publish_rate, is_admin: false });
 
         let (hub, hub_task) =
             hub::open(config.timeouts.clone(), config.topics.clone(), tally.clone());

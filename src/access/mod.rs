@@ -29,6 +29,8 @@ pub(crate) struct Access {
     /// Without one, only who reaches this host's own listeners may change anything.
     pub(crate) authorizer: Option<Rc<dyn Authorize>>,
     pub(crate) publish_rate: Option<PublishRate>,
+    /// Whether it is the administrator's, whom no page from elsewhere is even to ask for anything.
+    pub(crate) is_admin: bool,
 }
 
 /// That a request gets nothing of what it asks for.
@@ -62,6 +64,7 @@ impl Access {
             proxies: TrustedProxies::default(),
             authorizer: self.authorizer.clone(),
             publish_rate: None,
+            is_admin: true,
         }
     }
 
@@ -99,7 +102,11 @@ impl Access {
             }
         }
         outside.scheme = outside.scheme.or(is_tls.then_some("https"));
-        self.origins.check(head, reach, outside).map_err(|foreign| {
+        let mut checked = self.origins.check(head, reach, outside);
+        if self.is_admin {
+            checked = checked.and_then(|()| origin::check_site(head));
+        }
+        checked.map_err(|foreign| {
             log::info!(
                 target: "falconet::access",
                 address:% = seat.client(), origin = text(head, "origin"), host = text(head, "host");

@@ -29,6 +29,11 @@ fn admin_address(falconet: &Falconet) -> SocketAddr {
     line.split("administration on http://").nth(1).unwrap().parse().unwrap()
 }
 
+/// Reads what is still to be heard.
+fn read_to_end(events: &mut Events) {
+    assert!((0..1000).any(|_| events.try_read().is_none()), "it does not end");
+}
+
 /// The JSON that is read at `path`, if that is there.
 fn read(admin: SocketAddr, path: &str) -> String {
     let answer = ask(admin, get(path));
@@ -278,7 +283,7 @@ fn while_it_drains_it_is_alive_but_not_ready() {
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
     assert!(early.try_read(true).is_err());
-    while looker.try_read().is_some() {}
+    read_to_end(&mut looker);
 }
 
 #[test]
@@ -309,7 +314,7 @@ fn a_drain_ends_the_server_as_a_signal_does() {
     assert_eq!(ask(admin, post("/drain", "")).status(), 202);
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
-    while looker.try_read().is_some() {}
+    read_to_end(&mut looker);
     assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
 }
 
@@ -354,6 +359,7 @@ fn the_metrics_are_what_prometheus_reads() {
     ] {
         assert_eq!(page.kind(name), kind, "{name}");
     }
+    check_by_promtool(answer.text());
     assert_eq!(page.value("falconet_build_info", env!("CARGO_PKG_VERSION")), 1.0);
     wait_until("the descriptors are counted right", || {
         // Another connection may just be ending.
@@ -368,6 +374,21 @@ fn the_metrics_are_what_prometheus_reads() {
         + Duration::from_secs_f64(page.total("process_start_time_seconds"));
     assert!(started.elapsed().unwrap_or_default() < Duration::from_secs(60));
     assert!(page.total("process_max_fds") > 32.0);
+}
+
+/// Has Prometheus's own tool look at a page, if there is one.
+fn check_by_promtool(page: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped());
+    let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut promtool) = spawned else {
+        eprintln!("skipped: no promtool");
+        return;
+    };
+    // It reads all before it says anything.
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -561,7 +582,7 @@ fn streams_of_events_are_counted_by_what_ended_them() {
     wait_until("one has left", || ended("1006") == 1.0);
     let mut evicted = listen("/topics/a");
     assert_eq!(ask(admin, request("DELETE", "/clients/2", "", "")).status(), 200);
-    while evicted.try_read().is_some() {}
+    read_to_end(&mut evicted);
     wait_until("one was evicted", || ended("1008") == 1.0);
     // One that takes nothing is swept.
     let stuck = listen("/topics/b");
@@ -578,7 +599,7 @@ fn streams_of_events_are_counted_by_what_ended_them() {
     let mut client = Client::connect(falconet.address());
     let mut told = listen("/topics/a");
     assert_eq!(ask(admin, post("/drain", "")).status(), 202);
-    while told.try_read().is_some() {}
+    read_to_end(&mut told);
     assert_eq!(client.read().close_code(), 1001);
     wait_until("the drain has ended one", || ended("1001") == 1.0);
     assert_eq!((ended("1006"), ended("1008")), (1.0, 2.0));
@@ -637,7 +658,37 @@ fn who_is_silent_is_swept_and_counted() {
     let (falconet, admin) = start(&[QUIET, &flags].concat());
     let mut client = Client::connect(falconet.address());
     assert_eq!(client.read_to_close(), Some(1008));
-    assert_eq!(Metrics::read(admin).total("falconet_clients_swept_total"), 1.0);
+    let page = Metrics::read(admin);
+    assert_eq!(page.total("falconet_clients_swept_total"), 1.0);
+    assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1008"), 1.0);
+}
+
+#[test]
+fn who_is_closed_for_reading_too_slowly_is_counted() {
+    let limits = ["--slow-consumer", "close", "--log-messages", "8", "--log-bytes", "1m"];
+    let (falconet, admin) = start(&[QUIET, &limits].concat());
+    let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=out");
+    let events = Events::connect(falconet.address(), "/topics/a", "");
+    let mut publisher = Http::connect(falconet.address());
+    let payload = "x".repeat(60_000);
+    let is_behind = |line: &String| number(line, "behind") >= 16.0;
+    wait_until("both are too far behind", || {
+        assert_eq!(publisher.ask(post("/topics/a", &payload)).status(), 202);
+        clients(admin).iter().all(is_behind)
+    });
+    // It is told when it reads on.
+    assert_eq!(client.read_to_close(), Some(1008));
+    let mut stream = events.into_stream();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    let closed = "falconet_sessions_closed_total";
+    wait_until("both are counted", || {
+        let page = Metrics::read(admin);
+        let counts = ["websocket 1008", "events 1008"].map(|labels| page.value(closed, labels));
+        counts == [1.0, 1.0]
+    });
+    let page = Metrics::read(admin);
+    assert!(page.total("falconet_messages_lagged_total") >= 16.0);
+    assert_eq!(page.total("falconet_clients_swept_total"), 0.0);
 }
 
 #[test]
@@ -1303,6 +1354,45 @@ fn an_origin_that_is_let_in_is_not_let_in_to_the_administrator() {
         }
         assert_eq!(read(admin, "/readyz"), "ready\n", "nothing drains");
         drop(client);
+    }
+}
+
+#[test]
+fn no_page_from_elsewhere_has_the_administrator_do_or_send_anything() {
+    let (falconet, admin) = start(QUIET);
+    let visit = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    for (site, passes) in [
+        ("same-origin", true),
+        ("none", true),
+        ("same-site", false),
+        ("cross-site", false),
+        ("anything", false),
+        ("same-origin\r\nSec-Fetch-Site: cross-site", false),
+    ] {
+        let site = format!("Sec-Fetch-Site: {site}\r\n");
+        let image = format!("{site}Sec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n");
+        let wanted = if passes { 200 } else { 403 };
+        for (method, path) in
+            [("GET", "/"), ("HEAD", "/"), ("GET", "/metrics"), ("GET", "/clients")]
+        {
+            assert_eq!(ask(admin, request(method, path, &image, "")).status(), wanted, "{site}");
+        }
+        let listen = format!("Accept: text/event-stream\r\n{image}");
+        let mut events = Http::connect(admin);
+        events.send(request("GET", "/events", &listen, ""));
+        let head = read_response_head(&mut events.into_client().stream);
+        assert_eq!(status_of(&head), wanted, "{site}");
+        let posted = ask(admin, request("POST", "/broadcast", &image, "x")).status();
+        assert_eq!(posted, if passes { 202 } else { 403 }, "{site}");
+        // Who follows a link comes to the page, and to nothing else; and in no frame.
+        let visited = |path, lines: &str| {
+            ask(admin, request("GET", path, &format!("{site}{lines}"), "")).status()
+        };
+        assert_eq!(visited("/", visit), 200, "{site}");
+        assert_eq!(visited("/metrics", visit), wanted, "{site}");
+        assert_eq!(visited("/", &visit.replace("document", "iframe")), wanted, "{site}");
+        // On the public listeners the Origin is the measure.
+        assert_eq!(ask(falconet.address(), request("GET", "/", &image, "")).status(), 200);
     }
 }
 
