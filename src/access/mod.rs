@@ -103,7 +103,7 @@ impl Access {
         }
         outside.scheme = outside.scheme.or(is_tls.then_some("https"));
         let mut checked = self.origins.check(head, reach, outside);
-        if self.is_admin {
+        if Feature::Admin.is_built_in() && self.is_admin {
             checked = checked.and_then(|()| origin::check_site(head));
         }
         checked.map_err(|foreign| {
