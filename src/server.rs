@@ -32,7 +32,7 @@ use crate::http::files::Files;
 use crate::http::response::Envelope;
 use crate::http::route::Routes;
 use crate::http::{Asset, Response};
-use crate::hub::{self, Bell, HubHandle};
+use crate::hub::{self, Bell, HubHandle, Whom};
 use crate::net::{
     Acceptor, BindError, ListenUrl, Listener, Peer, Reach, Reactor, Timer, TlsError, Transport,
 };
@@ -302,7 +302,8 @@ impl Server {
         let rate = config.limits.publish_rate.filter(|_| Feature::Access.is_built_in());
         let rate = rate.map(|rate| Rate::new(rate, Instant::now()));
         let publish_rate = rate.map(PublishRate::new);
-        let access = Rc::new(Access { origins, proxies, authorizer, publish_rate });
+        let access =
+            Rc::new(Access { origins, proxies, authorizer, publish_rate, is_admin: false });
 
         let (hub, hub_task) =
             hub::open(config.timeouts.clone(), config.topics.clone(), tally.clone());
@@ -312,11 +313,13 @@ impl Server {
             let (hub, stop, tally) = (hub.clone(), stop.clone(), tally.clone());
             Rc::new(Desk { hub, stop, tally, mishaps })
         });
+        let (admin_stopping, admin_stop) = async_channel::bounded::<Infallible>(1);
+        let admin_stop = Stop::new(timer.clone(), admin_stop, self.stop);
         services.push(Box::new(Sweep));
         if Feature::Admin.is_built_in()
             && let Some(desk) = &desk
         {
-            services.push(Box::new(Stats::new(desk.clone())));
+            services.push(Box::new(Stats::new(desk.clone(), admin_stop.clone())));
         }
         let mut services: Vec<Task<()>> = services
             .into_iter()
@@ -341,8 +344,6 @@ impl Server {
             tally,
             desk: None,
         });
-        let (admin_stopping, admin_stop) = async_channel::bounded::<Infallible>(1);
-        let admin_stop = Stop::new(timer.clone(), admin_stop, self.stop);
         let admin_context = desk.map(|desk| context_for_admin(&context, desk, admin_stop));
         let accept_all = |listeners: Vec<Listener>, context: &Rc<Context>| {
             let accepting = listeners.into_iter().map(|listener| {
@@ -351,17 +352,18 @@ impl Server {
             });
             accepting.collect::<Vec<_>>()
         };
-        let acceptors = accept_all(self.listeners, &context);
+        let mut acceptors = accept_all(self.listeners, &context);
         let admin_acceptors =
             admin_context.map(|context| accept_all(self.admin_listeners, &context));
+        let admin =
+            AdminPart { acceptors: admin_acceptors.unwrap_or_default(), stopping: admin_stopping };
 
         let _ = self.stop_requested.recv().await;
         log::info!("stopping: {} connections to close", connections.count());
-        cancel(acceptors).await;
+        cancel(&mut acceptors).await;
         drop(stopping);
-        drain(&hub, &connections, &mut services, admin_stopping, &timer, &context.config).await;
-        cancel(admin_acceptors.unwrap_or_default()).await;
-        cancel(services).await;
+        drain(&hub, &connections, &mut services, admin, &timer, &context.config).await;
+        cancel(&mut services).await;
         hub_task.cancel().await;
     }
 }
@@ -412,7 +414,8 @@ async fn accept(
     }
 }
 
-/// Tells one peer too many so, if it is to be told and that takes no waiting.
+/// Tells one peer too many so, if it is to be told and that takes no waiting. Where TLS is spoken nothing
+/// can be said before a handshake, which is what there is no room for: that peer sees the end, and no more.
 async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
     log::warn!(target: "falconet::limit", address:% = peer; "too many connections: turned away");
     if reject == Reject::Drop {
@@ -425,35 +428,51 @@ async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
     transport.shut_down();
 }
 
-/// Has every session closed, and waits for them and for the services; then the administrator's
-/// connections end. Those left at the deadline are aborted.
+/// What there is for the administrator, and ends last.
+struct AdminPart {
+    acceptors: Vec<Task<()>>,
+    /// Its end is the request to stop.
+    stopping: Sender<Infallible>,
+}
+
+/// Has every session closed, and waits for them; then the administrator's connections end, and the
+/// services. Those left at the deadline are aborted.
 async fn drain(
     hub: &HubHandle,
     connections: &Connections,
     services: &mut [Task<()>],
-    admin_stopping: Sender<Infallible>,
+    mut admin: AdminPart,
     timer: &Timer,
     config: &Config,
 ) {
     let deadline = timer.sleep(Some(config.timeouts.drain));
     let closing = async {
-        let _ = hub.drain(CloseReason::STOPPING).await;
+        let _ = hub.drain(Whom::Public, CloseReason::STOPPING).await;
         connections.until_none_is_public().await;
-        drop(admin_stopping);
+        cancel(&mut admin.acceptors).await;
+        drop(admin.stopping);
+        let _ = hub.drain(Whom::Everybody, CloseReason::STOPPING).await;
         connections.until_none().await;
         for service in services {
             service.await;
         }
     };
-    if timer.until(deadline, closing).await.is_none() && connections.count() > 0 {
+    let is_done = timer.until(deadline, closing).await.is_some();
+    // First, for nobody would end who is accepted from here on.
+    cancel(&mut admin.acceptors).await;
+    if !is_done && connections.count() > 0 {
         log::info!("aborting {} connections", connections.count());
         let left = connections.tasks.take().into_iter().map(|(_, task)| task);
-        cancel(left.collect()).await;
+        cancel(&mut left.collect()).await;
     }
 }
 
-async fn cancel(tasks: Vec<Task<()>>) {
-    for task in tasks {
+/// Ends tasks, the last first, and waits until they have.
+///
+/// # Cancel safety
+/// Dropped early, it leaves those that are not ended.
+async fn cancel(tasks: &mut Vec<Task<()>>) {
+    while let Some(task) = tasks.pop() {
         task.cancel().await;
     }
 }

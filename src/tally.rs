@@ -50,13 +50,33 @@ pub(crate) struct Tally {
     pub(crate) admin_connections: Level,
     pub(crate) accepted: Count,
     rejected: [Count; REJECTIONS.len()],
+    refused: [Count; REFUSALS.len()],
     requests: [Count; REQUEST_CLASSES.len()],
     pub(crate) messages_received: Count,
     pub(crate) messages_sent: Count,
     pub(crate) messages_lagged: Count,
-    closed: [Count; CLOSE_CODES.len()],
+    pub(crate) websocket_closed: Closings,
+    /// Of listeners to server-sent events; not those of the administrator.
+    pub(crate) events_closed: Closings,
     pub(crate) swept: Count,
     published: [Count; SOURCES.len()],
+}
+
+/// How sessions have ended, by close code.
+#[derive(Debug, Default)]
+pub(crate) struct Closings([Count; CLOSE_CODES.len()]);
+
+impl Closings {
+    /// Counts a session by the code it closed with.
+    pub(crate) fn add(&self, code: u16) {
+        let known = CLOSE_CODES.iter().position(|(known, _)| *known == code);
+        self.0[known.unwrap_or(CLOSE_CODES.len() - 1)].add(1);
+    }
+
+    /// The closed sessions by code.
+    pub(crate) fn by_code(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        CLOSE_CODES.into_iter().map(|(_, code)| code).zip(self.0.iter().map(Count::total))
+    }
 }
 
 /// Why a connection got nothing of what it came for.
@@ -70,6 +90,29 @@ pub(crate) enum Rejection {
     Head,
     /// No request came in time.
     Timeout,
+    /// It did not speak TLS where that is spoken, or not in time.
+    Tls,
+    /// A proxy did not say for whom it is, or not in time.
+    Proxy,
+}
+
+/// Why a request got nothing of what it asked for, by who sent it and not by what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The server does not go by that name.
+    Host,
+    /// A page from elsewhere sent it.
+    Origin,
+    /// The proxy that brought it names two clients.
+    Proxy,
+    /// A proxy brought it, and there were too many of its client's address already.
+    Address,
+    /// It does not say who sent it (401).
+    Unauthenticated,
+    /// Whoever sent it may not do that (403).
+    Forbidden,
+    /// Whoever sent it publishes too fast (429).
+    Rate,
 }
 
 /// Where a published message came from.
@@ -89,16 +132,15 @@ impl Tally {
         self.rejected[why as usize].add(1);
     }
 
+    /// Counts a request that was refused.
+    pub(crate) fn refuse(&self, why: Refusal) {
+        self.refused[why as usize].add(1);
+    }
+
     /// Counts a request by the status of its response.
     pub(crate) fn answer(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, REQUEST_CLASSES.len());
         self.requests[class - 1].add(1);
-    }
-
-    /// Counts a session by the code it closed with.
-    pub(crate) fn close(&self, code: u16) {
-        let known = CLOSE_CODES.iter().position(|(known, _)| *known == code);
-        self.closed[known.unwrap_or(CLOSE_CODES.len() - 1)].add(1);
     }
 
     /// Counts a published message.
@@ -111,14 +153,14 @@ impl Tally {
         REJECTIONS.into_iter().zip(self.rejected.iter().map(Count::total))
     }
 
+    /// The refused requests by reason.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        REFUSALS.into_iter().zip(self.refused.iter().map(Count::total))
+    }
+
     /// The requests by class of status.
     pub(crate) fn requests(&self) -> impl Iterator<Item = (&'static str, u64)> {
         REQUEST_CLASSES.into_iter().zip(self.requests.iter().map(Count::total))
-    }
-
-    /// The closed sessions by code.
-    pub(crate) fn closed(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        CLOSE_CODES.into_iter().map(|(_, code)| code).zip(self.closed.iter().map(Count::total))
     }
 
     /// The published messages by source.
@@ -154,7 +196,10 @@ impl Mishaps {
 }
 
 /// In the order of [`Rejection`].
-const REJECTIONS: [&str; 4] = ["connections", "address", "head", "timeout"];
+const REJECTIONS: [&str; 6] = ["connections", "address", "head", "timeout", "tls", "proxy"];
+/// In the order of [`Refusal`].
+const REFUSALS: [&str; 7] =
+    ["host", "origin", "proxy", "address", "unauthenticated", "forbidden", "rate"];
 const REQUEST_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// In the order of [`Source`].
 const SOURCES: [&str; 5] = ["websocket", "http", "service", "stdin", "admin"];
@@ -193,10 +238,25 @@ mod tests {
             (Rejection::Address, "address"),
             (Rejection::Head, "head"),
             (Rejection::Timeout, "timeout"),
+            (Rejection::Tls, "tls"),
+            (Rejection::Proxy, "proxy"),
         ] {
             let before = counted(tally.rejected()).len();
             tally.reject(why);
             assert_eq!(counted(tally.rejected())[before..], [(name, 1)]);
+        }
+        for (why, name) in [
+            (Refusal::Host, "host"),
+            (Refusal::Origin, "origin"),
+            (Refusal::Proxy, "proxy"),
+            (Refusal::Address, "address"),
+            (Refusal::Unauthenticated, "unauthenticated"),
+            (Refusal::Forbidden, "forbidden"),
+            (Refusal::Rate, "rate"),
+        ] {
+            let before = counted(tally.refused()).len();
+            tally.refuse(why);
+            assert_eq!(counted(tally.refused())[before..], [(name, 1)]);
         }
         for (source, name) in [
             (Source::WebSocket, "websocket"),
@@ -215,11 +275,11 @@ mod tests {
     fn what_peers_make_up_makes_no_new_labels() {
         let tally = Tally::default();
         for code in 0..=u16::MAX {
-            tally.close(code);
+            tally.websocket_closed.add(code);
             tally.answer(code);
         }
-        assert_eq!(counted(tally.closed()).len(), CLOSE_CODES.len());
-        assert_eq!(counted(tally.closed()).last(), Some(&("other", 65_536 - 13)));
+        assert_eq!(counted(tally.websocket_closed.by_code()).len(), CLOSE_CODES.len());
+        assert_eq!(counted(tally.websocket_closed.by_code()).last(), Some(&("other", 65_536 - 13)));
         assert_eq!(counted(tally.requests()).len(), 5);
         assert_eq!(counted(tally.requests())[3], ("4xx", 100));
     }

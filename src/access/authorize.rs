@@ -1,6 +1,7 @@
 //! Who may do what.
 
 use crate::http::{RequestHead, Response};
+use crate::tally::Refusal;
 
 /// What a request asks to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,13 @@ pub enum Denied {
 }
 
 impl Denied {
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Unauthenticated(_) => Refusal::Unauthenticated,
+            Self::Forbidden => Refusal::Forbidden,
+        }
+    }
+
     pub(crate) fn response(self) -> Response {
         match self {
             Self::Unauthenticated(challenge) => {

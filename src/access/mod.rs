@@ -13,6 +13,7 @@ use std::rc::Rc;
 use crate::features::Feature;
 use crate::http::{RequestHead, Response};
 use crate::net::{Peer, Reach};
+use crate::tally::Refusal;
 
 pub use authorize::{Action, AllowAll, Authorize, Denied};
 pub use origin::{OriginError, Origins};
@@ -28,6 +29,30 @@ pub(crate) struct Access {
     /// Without one, only who reaches this host's own listeners may change anything.
     pub(crate) authorizer: Option<Rc<dyn Authorize>>,
     pub(crate) publish_rate: Option<PublishRate>,
+    /// Whether it is the administrator's, whom no page from elsewhere is even to ask for anything.
+    pub(crate) is_admin: bool,
+}
+
+/// That a request gets nothing of what it asks for.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// Why, if that lies with who sent it.
+    pub(crate) why: Option<Refusal>,
+    /// What the peer gets.
+    pub(crate) response: Response,
+}
+
+impl Refused {
+    fn new(why: Refusal, response: Response) -> Self {
+        Self { why: Some(why), response }
+    }
+}
+
+impl From<Response> for Refused {
+    /// A request that nobody could make so.
+    fn from(response: Response) -> Self {
+        Self { why: None, response }
+    }
 }
 
 impl Access {
@@ -39,6 +64,7 @@ impl Access {
             proxies: TrustedProxies::default(),
             authorizer: self.authorizer.clone(),
             publish_rate: None,
+            is_admin: true,
         }
     }
 
@@ -52,7 +78,7 @@ impl Access {
     /// Lets a request in that came over a connection of `peer`; the seat is its client's then.
     ///
     /// # Errors
-    /// The response that refuses it.
+    /// [`Refused`].
     pub(crate) fn admit(
         &self,
         head: &RequestHead<'_>,
@@ -60,44 +86,53 @@ impl Access {
         reach: Reach,
         is_tls: bool,
         seat: &Seat,
-    ) -> Result<(), Response> {
+    ) -> Result<(), Refused> {
         let is_proxied = Feature::Access.is_built_in() && self.proxies.trust(peer);
         let mut outside = match is_proxied {
             true => proxies::outside(head),
             false => origin::Outside::default(),
         };
         if is_proxied {
-            let client = self.proxies.client_of(peer, head).map_err(|error| error.response())?;
+            let client = self.proxies.client_of(peer, head);
+            let client = client.map_err(|error| Refused::new(Refusal::Proxy, error.response()))?;
             if !seat.give_to(client, self.proxies.trust(client)) {
                 log::warn!(target: "falconet::limit", address:% = client; "{TOO_MANY}: refused");
-                return Err(Response::text(503, "too many connections\n"));
+                let response = Response::text(503, "too many connections\n");
+                return Err(Refused::new(Refusal::Address, response));
             }
         }
         outside.scheme = outside.scheme.or(is_tls.then_some("https"));
-        self.origins.check(head, reach, outside).map_err(|foreign| {
+        let mut checked = self.origins.check(head, reach, outside);
+        if Feature::Admin.is_built_in() && self.is_admin {
+            checked = checked.and_then(|()| origin::check_site(head));
+        }
+        checked.map_err(|foreign| {
             log::info!(
                 target: "falconet::access",
                 address:% = seat.client(), origin = text(head, "origin"), host = text(head, "host");
                 "refused: {foreign}"
             );
-            foreign.response()
+            Refused::new(foreign.refusal(), foreign.response())
         })
     }
 
     /// Lets a request do something, or says why not.
     ///
     /// # Errors
-    /// The response that refuses it.
+    /// [`Refused`].
     pub(crate) fn authorize(
         &self,
         head: &RequestHead<'_>,
         action: Action<'_>,
         reach: Reach,
-    ) -> Result<(), Response> {
+    ) -> Result<(), Refused> {
         match &self.authorizer {
-            Some(authorizer) => authorizer.authorize(head, action).map_err(Denied::response),
+            Some(authorizer) => authorizer
+                .authorize(head, action)
+                .map_err(|denied| Refused::new(denied.refusal(), denied.response())),
             None if reach == Reach::Network && changes(action) => {
-                Err(Response::text(403, "nobody may publish here without tokens\n"))
+                let response = Response::text(403, "nobody may publish here without tokens\n");
+                Err(Refused::new(Refusal::Forbidden, response))
             }
             None => Ok(()),
         }

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::http::{RequestHead, Response};
 use crate::net::Reach;
+use crate::tally::Refusal;
 
 /// The origins whose pages may talk to the server beside its own. Default none.
 ///
@@ -95,6 +96,25 @@ impl fmt::Display for Origins {
     }
 }
 
+/// Lets a request pass that no page from elsewhere has sent, as far as a browser says so (Fetch Metadata):
+/// one that is only meant to look takes a place as well. A person who follows a link to the first page
+/// may.
+///
+/// # Errors
+/// [`Foreign::Site`].
+pub(super) fn check_site(head: &RequestHead<'_>) -> Result<(), Foreign> {
+    let mut sites = head.values("sec-fetch-site");
+    let is_from_here = match (sites.next(), sites.next()) {
+        (site, None) => matches!(site, None | Some(b"none" | b"same-origin")),
+        _ => false,
+    };
+    let is_visit = head.method() == "GET"
+        && head.path() == "/"
+        && head.single("sec-fetch-mode") == Some(b"navigate")
+        && head.single("sec-fetch-dest") == Some(b"document");
+    if is_from_here || is_visit { Ok(()) } else { Err(Foreign::Site) }
+}
+
 /// A text that is no origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginError {
@@ -124,9 +144,19 @@ pub(crate) enum Foreign {
     Host,
     /// The Origin is another server's.
     Origin,
+    /// It was sent for a page of another server, in whatever way.
+    Site,
 }
 
 impl Foreign {
+    /// What it is counted as.
+    pub(crate) fn refusal(self) -> Refusal {
+        match self {
+            Self::Host => Refusal::Host,
+            Self::Origin | Self::Site => Refusal::Origin,
+        }
+    }
+
     /// What the peer gets.
     pub(crate) fn response(self) -> Response {
         Response::text(403, format!("{self}\n"))
@@ -138,6 +168,7 @@ impl fmt::Display for Foreign {
         f.write_str(match self {
             Self::Host => "this server does not go by that name (see --origin)",
             Self::Origin => "pages from elsewhere may not do this (see --origin)",
+            Self::Site => "pages from elsewhere may not do this",
         })
     }
 }

@@ -30,6 +30,18 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderErro
     }
 }
 
+/// How many bytes at least the header still lacks that `bytes` are the beginning of: who reads no more
+/// than these reads nothing of what follows it.
+pub(crate) fn missing(bytes: &[u8]) -> usize {
+    let at_least = if bytes.starts_with(SIGNATURE) {
+        let rest = bytes.get(SIGNATURE.len() + 2..FIXED_BYTES);
+        FIXED_BYTES + rest.map_or(0, |rest| usize::from(u16::from_be_bytes([rest[0], rest[1]])))
+    } else {
+        SHORTEST_TEXT.len().max(bytes.len() + 1)
+    };
+    at_least.saturating_sub(bytes.len())
+}
+
 /// Version 1: a line such as `PROXY TCP4 192.0.2.1 10.0.0.1 56324 443`.
 fn parse_text(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     let visible = &bytes[..bytes.len().min(MAX_TEXT_BYTES)];
@@ -121,6 +133,8 @@ impl std::error::Error for ProxyHeaderError {}
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature and what says how long the rest is.
 const FIXED_BYTES: usize = SIGNATURE.len() + 4;
+/// The shortest line there can be, and shorter than what else there can be.
+const SHORTEST_TEXT: &str = "PROXY UNKNOWN\r\n";
 /// The longest line there can be, with its end.
 const MAX_TEXT_BYTES: usize = 107;
 /// Addresses, and what a proxy knows of its client's TLS.
@@ -142,6 +156,28 @@ mod tests {
     fn v6() -> Vec<u8> {
         let [from, to] = ["2001:db8::1", "fd00::1"].map(|text| text.parse::<Ipv6Addr>().unwrap());
         [&from.octets()[..], &to.octets(), &[0xdc, 0x04, 0x01, 0xbb]].concat()
+    }
+
+    #[test]
+    fn who_reads_what_is_missing_reads_the_header_and_nothing_that_follows() {
+        let line = b"PROXY TCP4 192.0.2.1 10.0.0.1 56324 443\r\n".to_vec();
+        for header in [
+            SHORTEST_TEXT.into(),
+            line,
+            binary(0x21, 0x11, &v4()),
+            binary(0x21, 0x21, &v6()),
+            binary(0x20, 0, &[]),
+            binary(0x21, 0x11, &[&v4()[..], &[7; 500]].concat()),
+        ] {
+            let stream = [&header[..], b"\x16\x03\x01 and more"].concat();
+            let mut length = 0;
+            while parse(&stream[..length]) == Ok(None) {
+                let missing = missing(&stream[..length]);
+                assert!(missing > 0 && length + missing <= header.len(), "{length}: {missing}");
+                length += missing;
+            }
+            assert_eq!(parse(&stream[..length]).unwrap().unwrap().length, header.len());
+        }
     }
 
     #[test]

@@ -37,12 +37,16 @@ fn write_connections(page: &mut Page, desk: &Desk, survey: &Survey) {
     page.family(rejected, "counter", "Connections that got nothing of what they came for.");
     page.labelled(rejected, "reason", tally.rejected());
     page.labelled(rejected, "reason", [("files", desk.meter().files_lacked.total())]);
+    let refused = "falconet_requests_refused_total";
+    page.family(refused, "counter", "HTTP requests refused because of who sent them.");
+    page.labelled(refused, "reason", tally.refused());
     let requests = "falconet_requests_total";
     page.family(requests, "counter", "HTTP requests on the public listeners, by class of status.");
     page.labelled(requests, "class", tally.requests());
     let closed = "falconet_sessions_closed_total";
-    page.family(closed, "counter", "WebSocket sessions that ended, by close code.");
-    page.labelled(closed, "code", tally.closed());
+    page.family(closed, "counter", "Sessions and streams of events that ended, by close code.");
+    page.labelled(closed, "kind=\"websocket\",code", tally.websocket_closed.by_code());
+    page.labelled(closed, "kind=\"events\",code", tally.events_closed.by_code());
     page.counter(
         "falconet_clients_swept_total",
         "Clients dropped because they were silent, did not read or left a message unfinished.",
@@ -139,6 +143,7 @@ impl Page {
         let _ = writeln!(self.0, "{series} {value}");
     }
 
+    /// Samples that differ in one label. Those that do not may come before its name.
     fn labelled<V: Display>(
         &mut self,
         name: &str,

@@ -15,21 +15,24 @@ use super::{Desk, Seconds, process};
 /// Publishes the state of things to a topic of its own. While nobody looks it does not even wake up.
 pub(crate) struct Stats {
     desk: Rc<Desk>,
+    /// The administrator's, who watches the others go.
+    stop: Stop,
 }
 
 impl Stats {
-    pub(crate) fn new(desk: Rc<Desk>) -> Self {
-        Self { desk }
+    /// Stats that end with `stop`.
+    pub(crate) fn new(desk: Rc<Desk>, stop: Stop) -> Self {
+        Self { desk, stop }
     }
 
-    async fn publish_while_heard(&self, stop: &Stop) -> Result<(), PublishError> {
+    async fn publish_while_heard(&self) -> Result<(), PublishError> {
         let (hub, topic) = (&self.desk.hub, TopicName::stats());
         loop {
             hub.until_subscribed(&topic).await?;
             // What was before nobody has asked for.
             self.desk.meter().turns.take_worst();
             self.publish(&topic).await?;
-            while pause(hub, &topic, stop).await? {
+            while pause(hub, &topic, &self.stop).await? {
                 self.publish(&topic).await?;
             }
             hub.clear(&topic).await?;
@@ -48,7 +51,7 @@ impl Stats {
         let worst_us = turns.take_worst().as_micros();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         format!(
-            r#"{{"time":{},"connections":{{"websocket":{websocket},"events":{events},"http":{}}},"received":{},"sent":{},"lagged":{},"resident_bytes":{},"loop_lag_ms":{}.{:03},"topics":{topics}}}"#,
+            r#"{{"time":{},"connections":{{"websocket":{websocket},"events":{events},"http":{}}},"received":{},"sent":{},"lagged":{},"resident_bytes":{},"loop_lag_ms":{}.{:03},"topics":{topics},"draining":{}}}"#,
             Seconds(now),
             super::api::http_connections(tally, survey),
             tally.messages_received.total(),
@@ -57,13 +60,14 @@ impl Stats {
             process::resident_bytes(),
             worst_us / 1000,
             worst_us % 1000,
+            self.desk.stop.is_requested(),
         )
     }
 }
 
 impl Service for Stats {
-    async fn run(self: Box<Self>, _: HubHandle, stop: Stop) {
-        let _ = stop.unless_requested(self.publish_while_heard(&stop)).await;
+    async fn run(self: Box<Self>, _: HubHandle, _: Stop) {
+        let _ = self.stop.unless_requested(self.publish_while_heard()).await;
     }
 }
 

@@ -27,14 +27,6 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
         let text = "exit-on-eof `true`: expected stdin as well, which says what is read";
         return Err(OptionsError::Config(text.to_owned()));
     }
-    if let Some(url) = options.listen.iter().find(|url| url.tls_host().is_some())
-        && options.trusted_proxies.proxy_protocol
-    {
-        return Err(OptionsError::Config(format!(
-            "listen `{url}`: expected http:// or unix: with proxy-protocol, which is not understood \
-             before a TLS handshake"
-        )));
-    }
     if Feature::Admin.is_built_in()
         && let Some(url) = &options.admin
         && options.token_file.is_none()

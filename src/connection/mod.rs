@@ -3,10 +3,11 @@
 mod reader;
 mod request;
 mod takeover;
+mod visit;
 
 use std::fs::File;
-use std::future::{self, Future, poll_fn};
-use std::io::{self, IoSlice, Read};
+use std::future::{self, Future};
+use std::io::{self, Read};
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_lite::future::yield_now;
 
-use crate::access::{Access, Action, Seat};
+use crate::access::{Access, Action, Refused, Seat};
 use crate::admin::{AdminRequest, Desk, Errand};
 use crate::config::{Config, Reject};
 use crate::endpoints::events::Encoder;
@@ -29,7 +30,7 @@ use crate::hub::{HubGone, HubHandle};
 use crate::net::{Peer, Reach, Transport};
 use crate::rate::Pace;
 use crate::services::Stop;
-use crate::tally::{Rejection, Source, Tally};
+use crate::tally::{Refusal, Rejection, Source, Tally};
 use crate::ws::Commons;
 use crate::ws::handshake::{self, HandshakeError};
 
@@ -66,6 +67,12 @@ impl Context {
             self.tally.reject(why);
         }
     }
+
+    fn count_refusal(&self, why: Refusal) {
+        if self.desk.is_none() {
+            self.tally.refuse(why);
+        }
+    }
 }
 
 /// What a request leads to.
@@ -76,6 +83,18 @@ enum Plan {
     Ask(Question),
     /// Something other than a response.
     TakeOver(Opening),
+}
+
+impl Plan {
+    /// Whether a body of the request stays unread, which is not to be taken for the next request; nor is
+    /// what may be one.
+    fn leaves_a_body(&self, request: &Request) -> bool {
+        match self {
+            Self::Answer(response, _) => request.body_bytes > 0 || response.status() == 411,
+            Self::Ask(question) => request.body_bytes > 0 && !question.takes_body(),
+            Self::TakeOver(_) => false,
+        }
+    }
 }
 
 /// What is asked.
@@ -148,7 +167,7 @@ async fn converse(
             }
             Err(error) => {
                 // Boxed, as is all else that few need: a connection has room for the largest it ever awaits.
-                Box::pin(refuse_head(&reader, &error, peer, &context)).await;
+                Box::pin(refuse_head(&mut reader, &error, peer, &context)).await;
                 return None;
             }
         };
@@ -157,41 +176,34 @@ async fn converse(
             request.level = log::Level::Debug;
         }
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
-        let plan = plan.unwrap_or_else(|response| Plan::Answer(response, None));
-        let (response, file) = match plan {
-            Plan::Answer(response, file) => {
-                // A body that nobody reads is not to be taken for the next request, nor what may be one.
-                request.close |= request.body_bytes > 0 || response.status() == 411;
-                (response, file)
+        let plan = plan.unwrap_or_else(|Refused { why, response }| {
+            if let Some(why) = why {
+                context.count_refusal(why);
             }
+            Plan::Answer(response, None)
+        });
+        request.close |= plan.leaves_a_body(&request);
+        let end = head.end + request.body_bytes as usize;
+        let (response, file) = match plan {
+            Plan::Answer(response, file) => (response, file),
             Plan::Ask(question) => {
                 let asking =
                     ask(&mut reader, head.end, question, &mut request, &mut pace, &context);
                 (asking.await?, None)
             }
             Plan::TakeOver(opening) => {
-                return opening.open(reader, head.end, &request, seat, &context).await;
+                return opening.open(reader, head.end, request, seat, &context).await;
             }
         };
-        context.count_answer(response.status());
-        if response.status() >= 400 && context.config.reject == Reject::Drop {
-            request.log(response.status(), "dropped");
+        if !answer(&mut reader, &response, file, request, &context).await {
             return None;
         }
-        request.log(response.status(), "answered");
-        if !respond(reader.transport(), &response, file, &request, &context.config).await {
-            return None;
-        }
-        if request.close {
-            break;
-        }
-        reader.consume(head.end + request.body_bytes as usize);
+        reader.consume(end);
         // A proxy's next request may be another's. It has had this seat, so there is room.
         seat.give_to(peer, true);
         // Somebody may have sent many at once.
         yield_now().await;
     }
-    reader.transport().see_off(context.config.timeouts.linger).await;
     None
 }
 
@@ -218,13 +230,20 @@ async fn introduce(reader: &mut Reader, seat: &Seat, context: &Context) -> Optio
             if seat.give_to(client, context.access.proxies.trust(client)) {
                 return Some(());
             }
+            context.count_rejection(Rejection::Address);
             log::warn!(target: "falconet::limit", address:% = client; "too many connections: dropped");
             return None;
         }
-        Some(Some(Err(NoHeader::Wrong(error)))) => error.to_string(),
+        Some(Some(Err(NoHeader::Wrong(error)))) => {
+            context.count_rejection(Rejection::Proxy);
+            error.to_string()
+        }
         Some(Some(Err(NoHeader::Lost))) => "left without a word".to_owned(),
         Some(None) => "the server is stopping".to_owned(),
-        None => "no header of the PROXY protocol in time".to_owned(),
+        None => {
+            context.count_rejection(Rejection::Proxy);
+            "no header of the PROXY protocol in time".to_owned()
+        }
     };
     log::info!(target: "falconet::access", address:% = proxy; "dropped: {refusal}");
     None
@@ -242,40 +261,58 @@ async fn hear(
     if !is_first {
         let deadline = timer.sleep(timeouts.keep_alive);
         let more = context.stop.unless_requested(reader.at_least(1));
-        timer.until(deadline, more).await.flatten().flatten()?;
+        let how = match timer.until(deadline, more).await {
+            Some(Some(Some(()))) => None,
+            Some(Some(None)) => Some("closed by the peer"),
+            Some(None) => Some(STOPPING),
+            None => Some("idle"),
+        };
+        if let Some(how) = how {
+            reader.visit().end(how);
+            return None;
+        }
     }
     let handshakes = is_first && reader.transport().is_tls();
     let deadline = timer.sleep(if handshakes { timeouts.tls_head } else { timeouts.head });
     let reading = context.stop.unless_requested(reader.head(&context.config.limits));
-    match timer.until(deadline, reading).await {
+    let how = match timer.until(deadline, reading).await {
         Some(Some(Ok(head))) => return Some(head),
         Some(Some(Err(NoHead::Refused(error)))) => {
             Box::pin(refuse_head(reader, &error, peer, context)).await;
+            return None;
         }
         Some(Some(Err(NoHead::Lost(error)))) if error.kind() == io::ErrorKind::InvalidData => {
+            context.count_rejection(Rejection::Tls);
             log::info!(target: "falconet::request", address:% = peer; "refused: TLS: {error}");
+            "refused"
         }
         Some(Some(Err(NoHead::Lost(_)))) => {
             log::debug!(target: "falconet::request", address:% = peer; "left without a request");
+            "closed by the peer"
         }
         Some(None) => {
             let response = Response::text(503, "the server is stopping\n");
             let envelope = Envelope::last(SystemTime::now());
             Box::pin(refuse(reader, &response, &envelope, context)).await;
+            STOPPING
         }
         None => {
-            context.count_rejection(Rejection::Timeout);
+            let handshakes = reader.transport().is_handshaking();
+            let why = if handshakes { Rejection::Tls } else { Rejection::Timeout };
+            context.count_rejection(why);
             log::info!(target: "falconet::request", address:% = peer; "dropped: no request in time");
+            "timed out"
         }
-    }
+    };
+    reader.visit().end(how);
     None
 }
 
 /// Decides what a request leads to.
 ///
 /// # Errors
-/// The response that refuses it.
-fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan, Response> {
+/// [`Refused`].
+fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan, Refused> {
     if Feature::Admin.is_built_in()
         && let Some(desk) = &context.desk
     {
@@ -304,13 +341,13 @@ fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan,
 /// Decides what a request for a topic leads to.
 ///
 /// # Errors
-/// The response that refuses it.
+/// [`Refused`].
 fn plan_topic(
     head: &RequestHead<'_>,
     name: &str,
     reach: Reach,
     context: &Context,
-) -> Result<Plan, Response> {
+) -> Result<Plan, Refused> {
     let may = |action| context.access.authorize(head, action, reach);
     let request = TopicRequest::read(head, name, &context.config.limits);
     match request.map_err(TopicError::response)? {
@@ -342,13 +379,13 @@ fn plan_topic(
 /// Decides what a request of the administrator leads to.
 ///
 /// # Errors
-/// The response that refuses it.
+/// [`Refused`].
 fn plan_errand(
     head: &RequestHead<'_>,
     desk: &Rc<Desk>,
     reach: Reach,
     context: &Context,
-) -> Result<Plan, Response> {
+) -> Result<Plan, Refused> {
     context.access.authorize(head, Action::Admin(head.path()), reach)?;
     match AdminRequest::read(head, &context.config.limits)? {
         AdminRequest::Listen => Ok(Plan::TakeOver(Opening::of_stats(head.path()))),
@@ -366,18 +403,13 @@ async fn ask(
     pace: &mut Pace,
     context: &Context,
 ) -> Option<Response> {
-    let body_bytes = match question.takes_body() {
-        // Within the limit of a message.
-        true => request.body_bytes as usize,
-        false => {
-            request.close |= request.body_bytes > 0;
-            0
-        }
-    };
+    // Within the limit of a message.
+    let body_bytes = if question.takes_body() { request.body_bytes as usize } else { 0 };
     let body = head_end..head_end + body_bytes;
     if question.expects_continue() && reader.bytes().len() < body.end {
         let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-        if !write_all(reader.transport(), go_on, &context.config).await {
+        if !write_all(reader, go_on, &context.config).await {
+            reader.visit().end("lost");
             return None;
         }
     }
@@ -385,12 +417,16 @@ async fn ask(
     let deadline = timer.sleep(context.config.timeouts.message);
     let reading = context.stop.unless_requested(reader.at_least(body.end));
     let refusal = match timer.until(deadline, reading).await {
-        Some(Some(read)) => {
-            read?;
+        Some(Some(None)) => {
+            reader.visit().end("lost");
+            return None;
+        }
+        Some(Some(Some(()))) => {
             if let Question::Topic(Exchange::Publish { .. }) = question
                 && let Some(limit) = &context.access.publish_rate
                 && let Err(wait) = limit.admit(request.peer, pace, timer.now())
             {
+                context.count_refusal(Refusal::Rate);
                 return Some(too_fast(wait));
             }
             return question.perform(&reader.bytes()[body], context).await.ok();
@@ -409,8 +445,12 @@ fn too_fast(wait: Duration) -> Response {
 }
 
 /// Logs a head that is none, or breaks the rules.
-async fn refuse_head(reader: &Reader, error: &HeadError, peer: Peer, context: &Context) {
-    context.count_rejection(Rejection::Head);
+async fn refuse_head(reader: &mut Reader, error: &HeadError, peer: Peer, context: &Context) {
+    reader.visit().end("refused");
+    context.count_rejection(match error {
+        HeadError::PlainHttp => Rejection::Tls,
+        _ => Rejection::Head,
+    });
     log::info!(target: "falconet::request", address:% = peer; "refused: {error}");
     if let Some(response) = error.response() {
         refuse(reader, &response, &Envelope::last(SystemTime::now()), context).await;
@@ -423,14 +463,42 @@ async fn refuse(reader: &Reader, response: &Response, envelope: &Envelope, conte
         return;
     }
     let response = response.encode(envelope);
-    if write_all(reader.transport(), &response, &context.config).await {
+    if write_all(reader, &response, &context.config).await {
         reader.transport().see_off(context.config.timeouts.linger).await;
     }
 }
 
+/// Answers a request; says whether the connection goes on.
+async fn answer(
+    reader: &mut Reader,
+    response: &Response,
+    file: Option<File>,
+    mut request: Request,
+    context: &Context,
+) -> bool {
+    let status = response.status();
+    context.count_answer(status);
+    // There will be no other that could be heard.
+    request.close |= context.stop.is_requested();
+    let is_dropped = status >= 400 && context.config.reject == Reject::Drop;
+    request.log(status, if is_dropped { "dropped" } else { "answered" });
+    let is_sent = !is_dropped && respond(reader, response, file, &request, &context.config).await;
+    let closes = request.close;
+    reader.visit().note(request, status);
+    match (is_sent, closes) {
+        (true, false) => return true,
+        (true, true) => {
+            reader.visit().end("closed by us");
+            reader.transport().see_off(context.config.timeouts.linger).await;
+        }
+        (false, _) => reader.visit().end(if is_dropped { "refused" } else { "lost" }),
+    }
+    false
+}
+
 /// Sends a response and the file that belongs to it; says whether it could.
 async fn respond(
-    transport: &Transport,
+    reader: &Reader,
     response: &Response,
     file: Option<File>,
     request: &Request,
@@ -438,25 +506,25 @@ async fn respond(
 ) -> bool {
     let envelope = request.envelope();
     let bytes = response.encode(&envelope);
-    write_all(transport, &bytes, config).await
+    write_all(reader, &bytes, config).await
         && match file
             .filter(|_| envelope.body && Feature::Topics.is_built_in())
             .zip(response.streamed_bytes())
         {
-            Some((file, length)) => Box::pin(send_file(transport, &file, length, config)).await,
+            Some((file, length)) => Box::pin(send_file(reader, &file, length, config)).await,
             None => true,
         }
 }
 
 /// Sends so many bytes of a file, piece by piece; says whether there were so many and it could.
-async fn send_file(transport: &Transport, file: &File, length: u64, config: &Config) -> bool {
+async fn send_file(reader: &Reader, file: &File, length: u64, config: &Config) -> bool {
     let mut file = file.take(length);
     let mut left = length;
     let mut piece = vec![0; FILE_PIECE_BYTES];
     while left > 0 {
         // It waits for the disk, and everybody with it: for one piece, then others run.
         match file.read(&mut piece) {
-            Ok(count) if count > 0 && write_all(transport, &piece[..count], config).await => {
+            Ok(count) if count > 0 && write_all(reader, &piece[..count], config).await => {
                 left -= count as u64;
             }
             _ => return false,
@@ -467,17 +535,17 @@ async fn send_file(transport: &Transport, file: &File, length: u64, config: &Con
 }
 
 /// Writes everything within the write deadline; says whether it could.
-async fn write_all(transport: &Transport, mut bytes: &[u8], config: &Config) -> bool {
+async fn write_all(reader: &Reader, mut bytes: &[u8], config: &Config) -> bool {
     let writing = async {
         while !bytes.is_empty() {
-            let sent = poll_fn(|cx| transport.poll_send(cx, &[IoSlice::new(bytes)])).await?;
-            bytes = &bytes[sent..];
+            bytes = &bytes[reader.send(bytes).await?..];
         }
         io::Result::Ok(())
     };
-    let deadline = transport.timer().sleep(config.timeouts.write);
-    matches!(transport.timer().until(deadline, writing).await, Some(Ok(())))
+    let timer = reader.transport().timer();
+    matches!(timer.until(timer.sleep(config.timeouts.write), writing).await, Some(Ok(())))
 }
 
+const STOPPING: &str = "the server is stopping";
 /// How much of a file is in memory at once.
 const FILE_PIECE_BYTES: usize = 16 * 1024;

@@ -1,7 +1,7 @@
-//! Reads requests off a connection, one after another.
+//! Reads requests off a connection, one after another, and sends the answers.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
 
@@ -11,9 +11,12 @@ use crate::http::HeadError;
 use crate::http::head::HeadScan;
 use crate::net::Transport;
 
+use super::visit::Visit;
+
 /// What a connection has brought and is not yet dealt with.
 pub(super) struct Reader {
     transport: Transport,
+    visit: Visit,
     bytes: Vec<u8>,
 }
 
@@ -35,7 +38,13 @@ pub(super) enum NoHeader {
 
 impl Reader {
     pub(super) fn new(transport: Transport) -> Self {
-        Self { transport, bytes: Vec::new() }
+        let visit = Visit::new(transport.timer().now());
+        Self { transport, visit, bytes: Vec::new() }
+    }
+
+    /// What is remembered of the connection.
+    pub(super) fn visit(&mut self) -> &mut Visit {
+        &mut self.visit
     }
 
     pub(super) fn transport(&self) -> &Transport {
@@ -48,14 +57,21 @@ impl Reader {
     }
 
     /// Waits until a header of the PROXY protocol is there, and takes it out: for whom the connection is,
-    /// or `None` if it is the proxy's own.
+    /// or `None` if it is the proxy's own. It comes before all else, a TLS handshake too, so nothing is
+    /// read beyond it.
     pub(super) async fn proxy_header(&mut self) -> Result<Option<SocketAddr>, NoHeader> {
         loop {
             if let Some(header) = proxy_protocol::parse(&self.bytes).map_err(NoHeader::Wrong)? {
                 self.consume(header.length);
                 return Ok(header.client);
             }
-            self.more().await.map_err(|_| NoHeader::Lost)?;
+            let begin = self.bytes.len();
+            self.bytes.resize(begin + proxy_protocol::missing(&self.bytes), 0);
+            let space = &mut self.bytes[begin..];
+            let read = poll_fn(|cx| self.transport.poll_recv_beneath(cx, space)).await;
+            let Ok(count @ 1..) = read else { return Err(NoHeader::Lost) };
+            self.bytes.truncate(begin + count);
+            self.visit.count_received(count);
         }
     }
 
@@ -89,8 +105,16 @@ impl Reader {
         }
     }
 
+    /// Sends some bytes of `bytes`.
+    pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = poll_fn(|cx| self.transport.poll_send(cx, &[IoSlice::new(bytes)])).await?;
+        self.visit.count_sent(sent);
+        Ok(sent)
+    }
+
     /// Gives up reading: the transport, and what was read beyond the request at hand, of `count` bytes.
     pub(super) fn into_parts(mut self, count: usize) -> (Transport, Vec<u8>) {
+        self.visit.hand_over();
         let beyond = self.bytes.split_off(count);
         (self.transport, beyond)
     }
@@ -106,7 +130,10 @@ impl Reader {
         });
         match read.await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(()),
+            count => {
+                self.visit.count_received(count);
+                Ok(())
+            }
         }
     }
 }

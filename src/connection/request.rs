@@ -57,6 +57,11 @@ impl Request {
         matches!(&*self.method, "GET" | "HEAD")
     }
 
+    /// The id of whoever sent it, for the log.
+    pub(super) fn correlation(&self) -> &dyn Display {
+        self.correlation.as_ref().map_or(&"-", |id| id)
+    }
+
     /// Logs what became of it.
     pub(super) fn log(&self, status: u16, verb: &str) {
         // Published messages have lines of their own kind: many of them hide no others.
@@ -64,7 +69,7 @@ impl Request {
         log::log!(
             target: target, self.level,
             address:% = self.peer, method = &*self.method, path = &*self.path, request = &*self.id,
-            correlation:% = self.correlation.as_ref().map_or(&"-" as &dyn Display, |id| id), status;
+            correlation:% = self.correlation(), status;
             "{verb}"
         );
     }

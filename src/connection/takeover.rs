@@ -3,20 +3,18 @@
 use std::rc::Rc;
 
 use crate::access::{Seat, Share};
-use crate::config::Reject;
 use crate::endpoints::events::{self, Encoder, EventStream};
 use crate::endpoints::topic;
 use crate::endpoints::{AnyEndpoint, Stage};
 use crate::http::Response;
-use crate::http::response::Envelope;
 use crate::hub::{ClientKind, CorrelationId, Membership, Newcomer, PublishError, Start, TopicName};
 use crate::net::Transport;
 use crate::ws::handshake::{self, Acceptance};
-use crate::ws::{Commons, Session};
+use crate::ws::{Commons, Session, SessionEnd};
 
 use super::reader::Reader;
 use super::request::Request;
-use super::{Context, refuse, write_all};
+use super::{Context, answer, write_all};
 
 /// What a request opens, and what the client will hear.
 pub(super) struct Opening {
@@ -78,9 +76,9 @@ impl Opening {
     /// if that can't be.
     pub(super) async fn open(
         self,
-        reader: Reader,
+        mut reader: Reader,
         head_end: usize,
-        request: &Request,
+        mut request: Request,
         seat: Seat,
         context: &Context,
     ) -> Option<Stage> {
@@ -95,17 +93,15 @@ impl Opening {
             Err(PublishError::HubGone) => return None,
             Err(PublishError::TooManyTopics(error)) => {
                 let response = Response::text(503, format!("{error}\n"));
-                context.count_answer(response.status());
-                let drops = context.config.reject == Reject::Drop;
-                request.log(response.status(), if drops { "dropped" } else { "answered" });
-                let envelope = Envelope { close: true, ..request.envelope() };
-                Box::pin(refuse(&reader, &response, &envelope, context)).await;
+                request.close = true;
+                Box::pin(answer(&mut reader, &response, None, request, context)).await;
                 return None;
             }
         };
         let (client, sequence) = (membership.client(), membership.subscription.sequence());
-        let response = self.protocol.response(&client.correlation, sequence, request);
-        if !write_all(reader.transport(), &response, &context.config).await {
+        let response = self.protocol.response(&client.correlation, sequence, &request);
+        if !write_all(&reader, &response, &context.config).await {
+            SessionEnd::TransportLost.tell(client, reader.transport().timer().now());
             return None;
         }
         context.count_answer(self.protocol.status());

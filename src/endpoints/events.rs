@@ -11,7 +11,7 @@ use base64ct::{Base64, Encoding as _};
 use crate::access::Share;
 use crate::config::SlowConsumer;
 use crate::http::Response;
-use crate::hub::{CorrelationId, Delivery, Membership};
+use crate::hub::{CorrelationId, Delivery, Eviction, Membership};
 use crate::net::Transport;
 use crate::ws::frame::{CloseReason, Frame};
 use crate::ws::{Commons, Outlet, SessionEnd};
@@ -53,11 +53,14 @@ impl EventStream {
     pub(crate) fn begin(mut self) -> Stage {
         Stage::last(async move {
             let end = poll_fn(|cx| self.poll_end(cx)).await;
-            if let SessionEnd::Evicted(_) = end {
+            match (end, self.outlet.client().eviction()) {
+                // It gives no sign of life: nobody waits for it.
+                (_, Some(Eviction { answering: false, .. })) => self.outlet.transport().shut_down(),
                 // Boxed, so that who listens holds no room for it.
-                Box::pin(self.finish()).await;
+                (SessionEnd::Evicted(_), _) => Box::pin(self.finish()).await,
+                _ => {}
             }
-            end.log(self.outlet.client(), self.outlet.transport().timer().now());
+            end.tell(self.outlet.client(), self.outlet.transport().timer().now());
         })
     }
 
@@ -69,9 +72,9 @@ impl EventStream {
         self.outlet.transport().see_off(timeouts.linger).await;
     }
 
-    /// Sends what was published before, if it is the hub that ends the stream and the client lives.
+    /// Sends what was published before, if it is the hub that ends the stream.
     async fn say_the_rest(&mut self) {
-        if self.outlet.client().eviction().is_some_and(|eviction| eviction.answering) {
+        if self.outlet.client().eviction().is_some() {
             let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         }
         let _ = self.outlet.drained().await;

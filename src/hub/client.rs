@@ -143,6 +143,7 @@ pub(crate) struct Client {
     pinged_after: Cell<u32>,
     is_write_blocked: Cell<bool>,
     is_message_open: Cell<bool>,
+    has_ended: Cell<bool>,
     /// Since when a write is blocked; else, since when a message is unfinished.
     waiting_since: Cell<Moment>,
     /// The way to the hub, and what its sweep goes by.
@@ -188,6 +189,7 @@ impl Client {
             pinged_after: Cell::new(0),
             is_write_blocked: Cell::new(false),
             is_message_open: Cell::new(false),
+            has_ended: Cell::new(false),
             waiting_since: Cell::new(now),
             hub,
         }
@@ -237,9 +239,26 @@ impl Client {
         self.watch().tally.messages_lagged.add(messages);
     }
 
-    /// Counts how its session has ended.
-    pub(crate) fn count_close(&self, code: CloseCode) {
-        self.watch().tally.close(code.into());
+    /// Logs and counts that its connection has ended, and how: the line of an access log. The first to
+    /// say so knows best.
+    pub(crate) fn end(&self, how: &dyn fmt::Display, code: CloseCode, now: Instant) {
+        if self.has_ended.replace(true) {
+            return;
+        }
+        let tally = &self.watch().tally;
+        match self.kind {
+            ClientKind::WebSocket => tally.websocket_closed.add(code.into()),
+            ClientKind::Events => tally.events_closed.add(code.into()),
+            ClientKind::Admin => {}
+        }
+        let [received, sent, _] = self.counts();
+        log::info!(
+            target: "falconet::ended",
+            client:% = self.id(), address:% = self.peer(), correlation:% = self.correlation,
+            kind = self.kind.as_str(), path:% = self.path(),
+            duration_ms = self.age(now).as_millis() as u64, received, sent;
+            "connection ended: {how}"
+        );
     }
 
     /// How many messages it has sent us, was sent and has lost. They count no further than 2^32.

@@ -11,13 +11,13 @@ use futures_lite::future;
 
 use crate::config::{Timeouts, Topics};
 use crate::tally::{Source, Tally};
-use crate::ws::frame::{CloseReason, Frame, Message};
+use crate::ws::frame::{CloseCode, CloseReason, Frame, Message};
 
 use super::client::{Alarm, Client, ClientId, CorrelationId, Newcomer, Watch};
 use super::log::{Publication, Start, Subscription};
 use super::reply::{Reply, reply};
 use super::topic::{TopicCensus, TopicName};
-use super::{Census, Hub, Published, Survey, TooManyTopics};
+use super::{Census, Hub, Published, Survey, TooManyTopics, Whom};
 
 /// The way to the hub: the only means to change who is connected and what they are told.
 ///
@@ -44,7 +44,7 @@ enum Command {
     SendToAll(CorrelationId, Frame, Reply<usize>),
     EvictAll(CorrelationId, CloseReason, Reply<usize>),
     Sweep(Instant, Reply<()>),
-    Drain(CloseReason),
+    Drain(Whom, CloseReason),
     Census(Reply<Census>),
     Clients(Reply<Vec<Rc<Client>>>),
     Find(u64, Reply<Option<ClientId>>),
@@ -132,7 +132,7 @@ impl HubTask {
                 hub.sweep(now);
                 reply.send(());
             }
-            Command::Drain(reason) => hub.drain(reason),
+            Command::Drain(whom, reason) => hub.drain(whom, reason),
             Command::Census(reply) => reply.send(hub.census()),
             Command::Clients(reply) => reply.send(hub.clients()),
             Command::Find(number, reply) => reply.send(hub.find(number)),
@@ -408,8 +408,8 @@ impl HubHandle {
         self.ask(|reply| Command::Sweep(now, reply)).await
     }
 
-    pub(crate) async fn drain(&self, reason: CloseReason) -> Result<(), HubGone> {
-        self.tell(Command::Drain(reason)).await
+    pub(crate) async fn drain(&self, whom: Whom, reason: CloseReason) -> Result<(), HubGone> {
+        self.tell(Command::Drain(whom, reason)).await
     }
 
     /// Boxed, so that its code is there once and not with each kind of question.
@@ -438,6 +438,8 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
+        // Unless it was known how: its task was given up, as at the end of a drain.
+        self.client().end(&"aborted", CloseCode::Abnormal, Instant::now());
         let (hub, id) = (&self.client().hub, self.client().id());
         if hub.0.inbox.try_send(Command::Leave(id)).is_err() {
             // The inbox is full: a sweep finds that nobody shares the client's record any more.

@@ -37,9 +37,23 @@ pub(crate) struct Hub {
     bytes: usize,
     limits: Topics,
     handle: HubHandle,
-    draining: Option<CloseReason>,
+    draining: Option<(CloseReason, Whom)>,
     /// How many clients there are of each [`ClientKind`].
     kinds: [usize; 3],
+}
+
+/// Whom a drain evicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// Everybody but the administrator, who watches.
+    Public,
+    Everybody,
+}
+
+impl Whom {
+    fn includes(self, client: &Client) -> bool {
+        self == Self::Everybody || client.kind != ClientKind::Admin
+    }
 }
 
 /// What the administrator is told of the hub.
@@ -126,7 +140,9 @@ impl Hub {
         let client = Rc::new(Client::new(id, newcomer, log, now, self.handle.clone()));
         client.place.set(place);
         self.clients.insert(client.clone());
-        if let Some(reason) = self.draining {
+        if let Some((reason, whom)) = self.draining
+            && whom.includes(&client)
+        {
             client.evict(reason);
         }
         if let Some(due) = client.due() {
@@ -275,10 +291,10 @@ impl Hub {
         }
     }
 
-    /// Evicts everybody, and everybody who still joins.
-    pub(crate) fn drain(&mut self, reason: CloseReason) {
-        self.draining = Some(reason);
-        for (_, client) in &self.clients {
+    /// Evicts all of them, and all of them who still join.
+    pub(crate) fn drain(&mut self, whom: Whom, reason: CloseReason) {
+        self.draining = Some((reason, whom));
+        for (_, client) in self.clients.iter().filter(|(_, client)| whom.includes(client)) {
             client.evict(reason);
         }
     }

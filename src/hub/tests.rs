@@ -482,12 +482,23 @@ fn the_first_reason_to_be_evicted_stands() {
 }
 
 #[test]
-fn a_drain_evicts_everybody_and_who_still_joins() {
+fn a_drain_evicts_everybody_and_who_still_joins_the_administrator_last() {
     let mut hub = hub();
     let before = subscribe(&mut hub, "broadcast");
-    hub.drain(REASON);
+    let admin = |hub: &mut Hub| {
+        let admin = Newcomer { kind: ClientKind::Admin, ..newcomer("admin") };
+        hub.join(admin, Some((TopicName::stats(), Start::Live)), Instant::now()).unwrap()
+    };
+    let admin_before = admin(&mut hub);
+    hub.drain(Whom::Public, REASON);
     let after = subscribe(&mut hub, "broadcast");
-    for client in [before, after] {
+    let admin_meanwhile = admin(&mut hub);
+    for admin in [&admin_before, &admin_meanwhile] {
+        assert!(admin.client.eviction().is_none(), "who watches goes last");
+    }
+    hub.drain(Whom::Everybody, REASON);
+    let admin_after = admin(&mut hub);
+    for client in [before, after, admin_before, admin_meanwhile, admin_after] {
         let eviction = client.client.eviction().unwrap();
         assert!(eviction.answering);
         assert_eq!(eviction.reason, REASON);

@@ -81,6 +81,11 @@ impl Transport {
         self.tls.is_some()
     }
 
+    /// Whether a TLS handshake is not yet done.
+    pub fn is_handshaking(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.borrow().is_handshaking())
+    }
+
     /// Whether the peer began in plain HTTP where TLS is spoken. What is sent to it goes out plain,
     /// so that it can be told.
     pub fn met_plain_http(&self) -> bool {
@@ -99,6 +104,18 @@ impl Transport {
         buffer[..count].copy_from_slice(&plaintext[..count]);
         session.forget_plaintext(count);
         Poll::Ready(Ok(count))
+    }
+
+    /// Reads into `buffer` what comes beneath TLS, and before its handshake; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// What the socket fails with.
+    pub fn poll_recv_beneath(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_recv(cx, buffer)
     }
 
     /// Reads into a buffer shared by all transports, and has `take` take out what came; nothing is the

@@ -59,20 +59,13 @@ impl fmt::Display for SessionEnd {
 }
 
 impl SessionEnd {
-    /// Logs that it was the end of a client's connection, and what that was: the line of an access log.
-    pub(crate) fn log(&self, client: &Client, now: Instant) {
-        let [received, sent, _] = client.counts();
-        log::info!(
-            target: "falconet::ended",
-            client:% = client.id(), address:% = client.peer(), correlation:% = client.correlation,
-            kind = client.kind.as_str(), path:% = client.path(),
-            duration_ms = client.age(now).as_millis() as u64, received, sent;
-            "connection ended: {self}"
-        );
+    /// Logs and counts that it was the end of a client's connection.
+    pub(crate) fn tell(&self, client: &Client, now: Instant) {
+        client.end(self, self.code(), now);
     }
 
     /// The code it ended with; 1006 stands for none (RFC 6455 §7.1.5).
-    pub(crate) fn code(&self) -> CloseCode {
+    fn code(&self) -> CloseCode {
         match self {
             Self::ClosedByPeer(code) => *code,
             Self::Evicted(reason) => reason.code,
@@ -227,9 +220,7 @@ impl<S: Future<Output = SessionEnd>> Future for Served<S> {
             this.state.outlet.push(cx);
             return Poll::Pending;
         };
-        let client = this.state.client();
-        client.count_close(end.code());
-        end.log(client, this.state.outlet.transport().timer().now());
+        end.tell(this.state.client(), this.state.outlet.transport().timer().now());
         Poll::Ready(())
     }
 }
@@ -238,6 +229,10 @@ impl Drop for Session {
     /// Ends the connection for the client, after what was said: what serves the session may go on.
     fn drop(&mut self) {
         let outlet = &self.state.outlet;
+        if std::thread::panicking() {
+            let now = outlet.transport().timer().now();
+            outlet.client().end(&"its endpoint panicked", CloseCode::Abnormal, now);
+        }
         let _ = outlet.try_drain(&mut Context::from_waker(Waker::noop()));
         outlet.transport().shut_down();
     }

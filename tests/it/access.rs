@@ -185,10 +185,6 @@ fn a_wrong_file_of_tokens_is_exit_code_78_and_its_line_is_named() {
         (&["--token-file", "/nowhere"][..], "/nowhere"),
         (&["--allow-query-token"], "token-file"),
         (&["--proxy-protocol"], "trust-proxy"),
-        (
-            &["--listen", "https://[::1]:0", "--trust-proxy", "::1", "--proxy-protocol"],
-            "listen `https://[::1]:0`: expected http://",
-        ),
     ] {
         let output = Falconet::command().args(flags).output().unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
@@ -317,6 +313,59 @@ fn origins_are_looked_at_before_tokens() {
     let evil = "Origin: http://evil.example\r\n";
     assert_eq!(status(&falconet, "GET", "/", evil), 403);
     assert_eq!(status(&falconet, "POST", "/topics/t", &(bearer("secret") + evil)), 403);
+}
+
+#[test]
+fn a_refusal_says_that_the_connection_ends_if_it_does_and_only_then() {
+    let folder = Folder::new("refusals");
+    let file = folder.write("tokens", "secret\nhears subscribe\n");
+    let flags = ["--token-file", &file, "--trust-proxy", "127.0.0.1", "--max-per-address", "1"];
+    let falconet = Falconet::start(&flags);
+    let client = "X-Forwarded-For: 192.0.2.1\r\n";
+    let _held = Client::connect_saying(falconet.address(), "/", &(bearer("secret") + client)).0;
+    let refused = [
+        (bearer("secret") + "Origin: http://evil.example\r\n", 403),
+        (bearer("secret") + "Forwarded: for=\"\r\n", 400),
+        (bearer("secret") + client, 503),
+        (bearer("hears"), 403),
+        (String::new(), 401),
+    ];
+    for (lines, status) in refused {
+        for body in ["", "a body"] {
+            let mut http = Http::connect(falconet.address());
+            let request = request("POST", "/topics/t", &lines, body);
+            // The body may never come, or with the head.
+            for sent in [request.len() - body.len(), request.len()] {
+                let answer = http.ask(&request[..sent]);
+                let answered = (answer.status(), answer.closes());
+                assert_eq!(answered, (status, !body.is_empty()), "{lines}{body}");
+                if answer.closes() {
+                    http.assert_ended();
+                    http = Http::connect(falconet.address());
+                }
+            }
+            let again = http.ask(self::request("GET", "/", &bearer("secret"), ""));
+            assert_eq!((again.status(), again.closes()), (200, false), "{lines}");
+        }
+    }
+    // Of a request that is none, or breaks the rules, nobody knows where it ends.
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(2100));
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 501),
+        (&*long, 414),
+    ] {
+        let mut http = Http::connect(falconet.address());
+        let answer = http.ask(head);
+        assert_eq!((answer.status(), answer.closes()), (status, true), "{head}");
+        http.assert_ended();
+    }
+    // Nor of one that may have a body whose length it does not say.
+    let mut http = Http::connect(falconet.address());
+    let lines = format!("Host: localhost\r\n{}", bearer("secret"));
+    let answer = http.ask(format!("POST /topics/t HTTP/1.1\r\n{lines}\r\n"));
+    assert_eq!((answer.status(), answer.closes()), (411, true));
+    http.assert_ended();
 }
 
 #[test]

@@ -3,12 +3,15 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use falconet::{Action, Denied, Echo, Origins, RequestHead, Server};
+use falconet::log::LogFormat;
+use falconet::net::ListenUrl;
+use falconet::{Action, Denied, Echo, Origins, RequestHead, Server, Session, SessionEnd};
 use rustix::net::sockopt;
 
+use crate::cli::Folder;
 use crate::rig::*;
 
 /// Nothing happens but what a test does.
@@ -24,6 +27,11 @@ fn start(flags: &[&str]) -> (Falconet, SocketAddr) {
 fn admin_address(falconet: &Falconet) -> SocketAddr {
     let line = falconet.wait_for_line("administration on ");
     line.split("administration on http://").nth(1).unwrap().parse().unwrap()
+}
+
+/// Reads what is still to be heard.
+fn read_to_end(events: &mut Events) {
+    assert!((0..1000).any(|_| events.try_read().is_none()), "it does not end");
 }
 
 /// The JSON that is read at `path`, if that is there.
@@ -252,6 +260,8 @@ fn while_it_drains_it_is_alive_but_not_ready() {
     // It does not answer the Close, and so holds the drain up.
     let mut client = Client::connect(falconet.address());
     client.echo("here");
+    let mut looker = Events::connect(admin, "/events", "");
+    assert_eq!(field(&looker.read().data, "draining"), "false");
     let mut early = Http::connect(admin);
     let answer = early.ask(post("/drain", ""));
     assert_eq!((answer.status(), answer.text()), (202, "draining\n"));
@@ -263,9 +273,36 @@ fn while_it_drains_it_is_alive_but_not_ready() {
         let page = Metrics::of(&connection.ask(get("/metrics")));
         assert_eq!(page.value("falconet_connections", "websocket"), 1.0);
     }
+    // Who looks goes on being told, and who only comes now, too.
+    for looker in [&mut looker, &mut Events::connect(admin, "/events", "")] {
+        let stats =
+            (0..3).map(|_| looker.read().data).find(|data| field(data, "draining") == "true");
+        let stats = stats.expect("it is told in time");
+        assert!(stats.contains(r#"{"websocket":1,"#), "{stats}");
+    }
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
     assert!(early.try_read(true).is_err());
+    read_to_end(&mut looker);
+}
+
+#[test]
+fn nobody_waits_for_a_listener_that_was_given_up() {
+    let flags = ["--ping-every", "0", "--idle-timeout", "0", "--write-timeout", "200ms"];
+    let (mut falconet, admin) = start(&[QUIET, &flags, &["--close-timeout", "1h"]].concat());
+    // It reads nothing.
+    let _stuck = Events::connect(falconet.address(), "/topics/a", "");
+    let mut publisher = Http::connect(falconet.address());
+    let payload = "x".repeat(60_000);
+    wait_until("it is swept", || {
+        assert_eq!(publisher.ask(post("/topics/a", &payload)).status(), 202);
+        Metrics::read(admin).total("falconet_clients_swept_total") == 1.0
+    });
+    let begun = Instant::now();
+    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    // The answer to a Close, which it can't give, would have 2 s.
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -277,7 +314,7 @@ fn a_drain_ends_the_server_as_a_signal_does() {
     assert_eq!(ask(admin, post("/drain", "")).status(), 202);
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
-    while looker.try_read().is_some() {}
+    read_to_end(&mut looker);
     assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
 }
 
@@ -298,6 +335,7 @@ fn the_metrics_are_what_prometheus_reads() {
         ("falconet_connections", "gauge"),
         ("falconet_connections_accepted_total", "counter"),
         ("falconet_connections_rejected_total", "counter"),
+        ("falconet_requests_refused_total", "counter"),
         ("falconet_requests_total", "counter"),
         ("falconet_messages_received_total", "counter"),
         ("falconet_messages_sent_total", "counter"),
@@ -321,6 +359,7 @@ fn the_metrics_are_what_prometheus_reads() {
     ] {
         assert_eq!(page.kind(name), kind, "{name}");
     }
+    check_by_promtool(answer.text());
     assert_eq!(page.value("falconet_build_info", env!("CARGO_PKG_VERSION")), 1.0);
     wait_until("the descriptors are counted right", || {
         // Another connection may just be ending.
@@ -335,6 +374,21 @@ fn the_metrics_are_what_prometheus_reads() {
         + Duration::from_secs_f64(page.total("process_start_time_seconds"));
     assert!(started.elapsed().unwrap_or_default() < Duration::from_secs(60));
     assert!(page.total("process_max_fds") > 32.0);
+}
+
+/// Has Prometheus's own tool look at a page, if there is one.
+fn check_by_promtool(page: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped());
+    let spawned = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let Ok(mut promtool) = spawned else {
+        eprintln!("skipped: no promtool");
+        return;
+    };
+    // It reads all before it says anything.
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]
@@ -425,15 +479,85 @@ fn connections_and_requests_are_counted_by_what_became_of_them() {
     assert_eq!(page.value("falconet_requests_total", "4xx"), 1.0);
     assert_eq!(page.value("falconet_connections_rejected_total", "head"), 1.0);
     assert_eq!(page.value("falconet_connections_rejected_total", "timeout"), 1.0);
-    assert_eq!(page.value("falconet_sessions_closed_total", "1006"), 1.0);
+    assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1006"), 1.0);
     assert_eq!(page.value("falconet_connections", "websocket"), 0.0);
     assert_eq!(page.value("falconet_connections", "events"), 0.0);
 }
 
 #[test]
+fn refused_requests_are_counted_by_why_they_were_refused() {
+    let folder = Folder::new("refused");
+    let file = folder.write("tokens", "hears subscribe\nall-of-it\n");
+    let limits = ["--max-publish-rate", "1", "--max-per-address", "1"];
+    let flags = ["--token-file", &file, "--trust-proxy", "127.0.0.1"];
+    let (falconet, admin) = start(&[QUIET, &flags, &limits].concat());
+    let address = falconet.address();
+    let ask = |method, lines: &str| {
+        let status = ask(address, request(method, "/topics/a", lines, "")).status();
+        let page = Metrics::read_as(admin, "all-of-it");
+        let reasons =
+            ["host", "origin", "proxy", "address", "unauthenticated", "forbidden", "rate"];
+        let counts = reasons.map(|why| page.value("falconet_requests_refused_total", why));
+        (status, counts.map(|count| count as u32))
+    };
+    let [hears, all] =
+        ["hears", "all-of-it"].map(|token| format!("Authorization: Bearer {token}\r\n"));
+    let evil = "Origin: http://evil.example\r\n";
+    assert_eq!(ask("GET", &format!("{all}{evil}")), (403, [0, 1, 0, 0, 0, 0, 0]));
+    let unclear = format!("{all}Forwarded: for=\"\r\n");
+    assert_eq!(ask("GET", &unclear), (400, [0, 1, 1, 0, 0, 0, 0]));
+    assert_eq!(ask("GET", ""), (401, [0, 1, 1, 0, 1, 0, 0]));
+    assert_eq!(ask("POST", &hears), (403, [0, 1, 1, 0, 1, 1, 0]));
+    // To hear is not to be refused to publish.
+    let lines = format!("\r\n{hears}\r\n");
+    exchange(address, handshake("/topics/a").replacen("\r\n\r\n", &lines, 1));
+    let mut publisher = Http::connect(address);
+    let publish = request("POST", "/topics/a", &all, "x");
+    wait_until("it is too fast", || publisher.ask(&publish).status() == 429);
+    let client = format!("{all}X-Forwarded-For: 192.0.2.1\r\n");
+    let held = Events::connect(address, "/topics/a", &client);
+    assert_eq!(ask("GET", &client), (503, [0, 1, 1, 1, 1, 1, 1]));
+    drop(held);
+    let rebound = "GET / HTTP/1.1\r\nHost: rebound.example\r\n\r\n";
+    assert_eq!(status_of(&exchange(address, rebound)), 403);
+    // What is not there was not refused; nor is the administrator counted.
+    assert_eq!(ask("PATCH", &all).1, [1, 1, 1, 1, 1, 1, 1]);
+    let answer = exchange(admin, request("GET", "/metrics", "", ""));
+    assert_eq!(status_of(&answer), 401);
+    let page = Metrics::read_as(admin, "all-of-it");
+    assert_eq!(page.value("falconet_requests_refused_total", "unauthenticated"), 1.0);
+}
+
+#[test]
+fn who_speaks_no_proxy_protocol_is_counted() {
+    let proxy = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--head-timeout", "100ms"];
+    let (falconet, admin) = start(&[QUIET, &proxy, &["--max-per-address", "1"]].concat());
+    let rejected = |why| Metrics::read(admin).value("falconet_connections_rejected_total", why);
+    assert_eq!(exchange(falconet.address(), get("/")), "");
+    assert_eq!(rejected("proxy"), 1.0);
+    let mut late = Http::connect(falconet.address());
+    late.send("PROXY TCP4 192.0");
+    late.assert_ended();
+    assert_eq!(rejected("proxy"), 2.0);
+    // Who leaves without a word, as who asks whether somebody is there, is not.
+    drop(connect(falconet.address()));
+    let header = "PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n";
+    let mut held = Http::connect(falconet.address());
+    held.send(header);
+    assert_eq!(held.ask(get("/")).status(), 200);
+    assert_eq!(exchange(falconet.address(), header), "");
+    assert_eq!((rejected("proxy"), rejected("address")), (2.0, 1.0));
+}
+
+#[test]
 fn sessions_are_counted_by_the_code_they_closed_with() {
     let (falconet, admin) = start(QUIET);
-    for (code, label) in [(1000_u16, "1000"), (1001, "1001"), (3999, "other"), (4000, "other")] {
+    for (code, label) in [
+        (1000_u16, "websocket 1000"),
+        (1001, "websocket 1001"),
+        (3999, "websocket other"),
+        (4000, "websocket other"),
+    ] {
         let before = Metrics::read(admin).value("falconet_sessions_closed_total", label);
         let mut client = Client::connect(falconet.address());
         client.send(true, CLOSE, code.to_be_bytes());
@@ -442,6 +566,45 @@ fn sessions_are_counted_by_the_code_they_closed_with() {
             Metrics::read(admin).value("falconet_sessions_closed_total", label) == before + 1.0
         });
     }
+}
+
+#[test]
+fn streams_of_events_are_counted_by_what_ended_them() {
+    let idle = ["--ping-every", "100ms", "--idle-timeout", "300ms", "--write-timeout", "200ms"];
+    let flags = [QUIET, &idle, &["--close-timeout", "1h"]].concat();
+    let (falconet, admin) = start(&flags);
+    let listen = |path| Events::connect(falconet.address(), path, "");
+    let ended = |code: &str| {
+        let labels = format!("events {code}");
+        Metrics::read(admin).value("falconet_sessions_closed_total", &labels)
+    };
+    drop(listen("/topics/a"));
+    wait_until("one has left", || ended("1006") == 1.0);
+    let mut evicted = listen("/topics/a");
+    assert_eq!(ask(admin, request("DELETE", "/clients/2", "", "")).status(), 200);
+    read_to_end(&mut evicted);
+    wait_until("one was evicted", || ended("1008") == 1.0);
+    // One that takes nothing is swept.
+    let stuck = listen("/topics/b");
+    let mut publisher = Http::connect(falconet.address());
+    let payload = "x".repeat(60_000);
+    wait_until("one is swept", || {
+        assert_eq!(publisher.ask(post("/topics/b", &payload)).status(), 202);
+        Metrics::read(admin).total("falconet_clients_swept_total") == 1.0
+    });
+    wait_until("it is counted", || ended("1008") == 2.0);
+    drop(stuck);
+    // The administrator's own is none of them.
+    drop(Events::connect(admin, "/events", ""));
+    let mut client = Client::connect(falconet.address());
+    let mut told = listen("/topics/a");
+    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    read_to_end(&mut told);
+    assert_eq!(client.read().close_code(), 1001);
+    wait_until("the drain has ended one", || ended("1001") == 1.0);
+    assert_eq!((ended("1006"), ended("1008")), (1.0, 2.0));
+    let page = Metrics::read(admin);
+    assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1008"), 0.0);
 }
 
 #[test]
@@ -495,7 +658,37 @@ fn who_is_silent_is_swept_and_counted() {
     let (falconet, admin) = start(&[QUIET, &flags].concat());
     let mut client = Client::connect(falconet.address());
     assert_eq!(client.read_to_close(), Some(1008));
-    assert_eq!(Metrics::read(admin).total("falconet_clients_swept_total"), 1.0);
+    let page = Metrics::read(admin);
+    assert_eq!(page.total("falconet_clients_swept_total"), 1.0);
+    assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1008"), 1.0);
+}
+
+#[test]
+fn who_is_closed_for_reading_too_slowly_is_counted() {
+    let limits = ["--slow-consumer", "close", "--log-messages", "8", "--log-bytes", "1m"];
+    let (falconet, admin) = start(&[QUIET, &limits].concat());
+    let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=out");
+    let events = Events::connect(falconet.address(), "/topics/a", "");
+    let mut publisher = Http::connect(falconet.address());
+    let payload = "x".repeat(60_000);
+    let is_behind = |line: &String| number(line, "behind") >= 16.0;
+    wait_until("both are too far behind", || {
+        assert_eq!(publisher.ask(post("/topics/a", &payload)).status(), 202);
+        clients(admin).iter().all(is_behind)
+    });
+    // It is told when it reads on.
+    assert_eq!(client.read_to_close(), Some(1008));
+    let mut stream = events.into_stream();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    let closed = "falconet_sessions_closed_total";
+    wait_until("both are counted", || {
+        let page = Metrics::read(admin);
+        let counts = ["websocket 1008", "events 1008"].map(|labels| page.value(closed, labels));
+        counts == [1.0, 1.0]
+    });
+    let page = Metrics::read(admin);
+    assert!(page.total("falconet_messages_lagged_total") >= 16.0);
+    assert_eq!(page.total("falconet_clients_swept_total"), 0.0);
 }
 
 #[test]
@@ -627,7 +820,7 @@ fn a_client_is_evicted_by_its_number() {
         let answer = ask(admin, request("DELETE", path, "", ""));
         assert_eq!(answer.status(), 404, "{path}");
     }
-    assert_eq!(Metrics::read(admin).value("falconet_sessions_closed_total", "1008"), 1.0);
+    assert_eq!(Metrics::read(admin).value("falconet_sessions_closed_total", "websocket 1008"), 1.0);
 }
 
 #[test]
@@ -825,6 +1018,133 @@ fn the_end_of_a_client_is_a_line_with_what_it_was() {
 }
 
 #[test]
+fn the_end_of_plain_requests_is_a_line_for_debugging() {
+    let flags = ["--log-level", "debug", "--keep-alive", "300ms"];
+    let (falconet, _) = start(&[QUIET, &flags].concat());
+    let mut http = Http::connect(falconet.address());
+    let peer = http.stream().local_addr().unwrap();
+    let first = get("/topics/");
+    let second = post("/topics/a?client=anna&token=secret", "21.5");
+    let answered: usize = [&first, &second]
+        .map(|request| http.ask(request))
+        .iter()
+        .map(|answer| answer.head.len() + answer.body.len())
+        .sum();
+    let asked = first.len() + second.len();
+    drop(http);
+    let line = falconet.wait_for_line("connection ended");
+    let fields = format!(
+        "connection ended: closed by the peer address={peer} correlation=anna kind=http \
+         path=/topics/a request="
+    );
+    assert!(line.contains(" debug ") && line.contains(&fields), "{line}");
+    assert!(line.contains(" requests=2 status=202 duration_ms="), "{line}");
+    let bytes = format!(" received_bytes={asked} sent_bytes={answered}");
+    assert!(line.ends_with(&bytes) && !line.contains("secret"), "{line}");
+    // However it ends.
+    let close = request("GET", "/topics/", "Connection: close\r\n", "");
+    let cut = [
+        get("/topics/"),
+        b"POST /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx".to_vec(),
+    ];
+    let wrong = [get("/topics/"), b"GET / HTTP/1.1\r\n\r\n".to_vec()];
+    for (bytes, how) in [
+        (close, "closed by us"),
+        (get("/topics/"), "idle"),
+        (wrong.concat(), "refused"),
+        (cut.concat(), "lost"),
+    ] {
+        let mut stream = connect(falconet.address());
+        stream.write_all(&bytes).unwrap();
+        if how == "lost" {
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        let line = falconet.wait_for_line("connection ended");
+        assert!(line.contains(&format!("connection ended: {how} ")), "{how}: {line}");
+        assert!(line.contains(" requests=1 "), "{line}");
+    }
+    // What has become a session has the session's line, and what asked for nothing has none.
+    let mut http = Http::connect(falconet.address());
+    http.ask(get("/topics/"));
+    http.send(handshake("/"));
+    assert_eq!(http.read(true).status(), 101);
+    drop(connect(falconet.address()));
+    drop(http);
+    let line = falconet.wait_for_line("connection ended");
+    assert!(line.contains("kind=websocket"), "{line}");
+    ask(falconet.address(), get("/"));
+    let line = falconet.wait_for_line("connection ended");
+    assert!(line.contains("kind=http path=/ "), "{line}");
+    let (quiet, _) = start(QUIET);
+    ask(quiet.address(), get("/"));
+    drop(Client::connect(quiet.address()));
+    let line = quiet.wait_for_line("connection ended");
+    assert!(line.contains("kind=websocket"), "{line}");
+}
+
+#[test]
+fn what_is_aborted_has_a_line_too() {
+    let flags = ["--close-timeout", "300ms", "--log-level", "debug"];
+    let (mut falconet, admin) = start(&[QUIET, &flags].concat());
+    // Neither answers the Close, nor reads the answer.
+    let mut client = Client::connect(falconet.address());
+    client.echo("here");
+    let mut http = Http::connect(falconet.address());
+    assert_eq!(http.ask(get("/")).status(), 200);
+    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    let line = falconet.wait_for_line("kind=http path=/ ");
+    assert!(line.contains("connection ended: the server is stopping "), "{line}");
+    let line = falconet.wait_for_line("kind=websocket");
+    assert!(line.contains("connection ended: aborted client=1 "), "{line}");
+    assert!(line.ends_with(" received=1 sent=1"), "{line}");
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn an_endpoint_that_panics_is_counted_and_its_session_has_a_line() {
+    // A panic is counted for the whole process: so this test runs itself in another one.
+    if std::env::var_os(PANICS).is_some() {
+        return serve_what_panics();
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let name = "admin::an_endpoint_that_panics_is_counted_and_its_session_has_a_line";
+    command.args(["--exact", name, "--nocapture"]).env(PANICS, "1");
+    let falconet = Falconet::start_with(&mut command);
+    let admin = admin_address(&falconet);
+    let mut bystander = Client::connect_to(falconet.address(), "/echo");
+    let mut client = Client::connect(falconet.address());
+    client.send(true, TEXT, "boo");
+    assert_eq!(client.read_to_close(), None);
+    let line = falconet.wait_for_line("connection ended");
+    assert!(line.contains("connection ended: its endpoint panicked client=2 "), "{line}");
+    assert!(line.ends_with(" received=1 sent=0"), "{line}");
+    let page = Metrics::read(admin);
+    assert_eq!(page.total("falconet_panics_total"), 1.0);
+    assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1006"), 1.0);
+    wait_until("it is gone", || clients(admin).len() == 1);
+    bystander.echo("still here");
+}
+
+/// A server with an endpoint that panics at the first word, and the administrator.
+fn serve_what_panics() {
+    let mishaps = falconet::log::install(log::LevelFilter::Info, LogFormat::Text);
+    let url: ListenUrl = "http://127.0.0.1:0".parse().unwrap();
+    let server = Server::builder().mishaps(mishaps).endpoint("/echo", Echo).admin(url.clone());
+    let server = server.endpoint("/", async |mut session: Session| -> SessionEnd {
+        let message = session.next().await;
+        panic!("it said {message:?}")
+    });
+    let server = server.bind([&url]).unwrap();
+    eprintln!("listening on {}/", server.urls()[0]);
+    eprintln!("administration on {}", server.admin_url().unwrap());
+    server.run().unwrap();
+}
+
+/// Says that this process is the server.
+const PANICS: &str = "FALCONET_TEST_PANICS";
+
+#[test]
 fn a_request_that_comes_every_few_seconds_fills_no_log() {
     let (falconet, admin) = start(QUIET);
     read(admin, "/metrics");
@@ -856,6 +1176,12 @@ impl Metrics {
         Self::of(&ask(admin, get("/metrics")))
     }
 
+    /// The same, by a token.
+    fn read_as(admin: SocketAddr, token: &str) -> Self {
+        let lines = format!("Authorization: Bearer {token}\r\n");
+        Self::of(&ask(admin, request("GET", "/metrics", &lines, "")))
+    }
+
     fn of(answer: &Answer) -> Self {
         assert_eq!(answer.status(), 200, "{}", answer.head);
         Self::parse(answer.text()).unwrap_or_else(|error| panic!("{error} in\n{}", answer.text()))
@@ -877,11 +1203,14 @@ impl Metrics {
         found.unwrap_or_else(|| panic!("no {name}")).value
     }
 
-    /// The value of the sample whose one label is this.
-    fn value(&self, name: &str, label: &str) -> f64 {
-        let has_label = |sample: &&Sample| matches!(&sample.labels[..], [(_, is)] if is == label);
-        let found = self.family(name).samples.iter().find(has_label);
-        found.unwrap_or_else(|| panic!("no {name} of {label}")).value
+    /// The value of the sample whose labels, with spaces between, are this.
+    fn value(&self, name: &str, labels: &str) -> f64 {
+        let has_labels = |sample: &&Sample| {
+            let values = sample.labels.iter().map(|(_, value)| value.as_str());
+            values.eq(labels.split(' '))
+        };
+        let found = self.family(name).samples.iter().find(has_labels);
+        found.unwrap_or_else(|| panic!("no {name} of {labels}")).value
     }
 
     /// Reads the text format 0.0.4, more strictly than Prometheus does.
@@ -1025,6 +1354,45 @@ fn an_origin_that_is_let_in_is_not_let_in_to_the_administrator() {
         }
         assert_eq!(read(admin, "/readyz"), "ready\n", "nothing drains");
         drop(client);
+    }
+}
+
+#[test]
+fn no_page_from_elsewhere_has_the_administrator_do_or_send_anything() {
+    let (falconet, admin) = start(QUIET);
+    let visit = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
+    for (site, passes) in [
+        ("same-origin", true),
+        ("none", true),
+        ("same-site", false),
+        ("cross-site", false),
+        ("anything", false),
+        ("same-origin\r\nSec-Fetch-Site: cross-site", false),
+    ] {
+        let site = format!("Sec-Fetch-Site: {site}\r\n");
+        let image = format!("{site}Sec-Fetch-Mode: no-cors\r\nSec-Fetch-Dest: image\r\n");
+        let wanted = if passes { 200 } else { 403 };
+        for (method, path) in
+            [("GET", "/"), ("HEAD", "/"), ("GET", "/metrics"), ("GET", "/clients")]
+        {
+            assert_eq!(ask(admin, request(method, path, &image, "")).status(), wanted, "{site}");
+        }
+        let listen = format!("Accept: text/event-stream\r\n{image}");
+        let mut events = Http::connect(admin);
+        events.send(request("GET", "/events", &listen, ""));
+        let head = read_response_head(&mut events.into_client().stream);
+        assert_eq!(status_of(&head), wanted, "{site}");
+        let posted = ask(admin, request("POST", "/broadcast", &image, "x")).status();
+        assert_eq!(posted, if passes { 202 } else { 403 }, "{site}");
+        // Who follows a link comes to the page, and to nothing else; and in no frame.
+        let visited = |path, lines: &str| {
+            ask(admin, request("GET", path, &format!("{site}{lines}"), "")).status()
+        };
+        assert_eq!(visited("/", visit), 200, "{site}");
+        assert_eq!(visited("/metrics", visit), wanted, "{site}");
+        assert_eq!(visited("/", &visit.replace("document", "iframe")), wanted, "{site}");
+        // On the public listeners the Origin is the measure.
+        assert_eq!(ask(falconet.address(), request("GET", "/", &image, "")).status(), 200);
     }
 }
 

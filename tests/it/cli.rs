@@ -91,6 +91,7 @@ fn what_print_config_prints_is_read_back_the_same() {
         "--origin=any",
         "--trust-proxy=10.0.0.0/8",
         "--trust-proxy=unix",
+        "--proxy-protocol",
         "--reject=drop",
         "--log-level=off",
         "--log-format=json",
@@ -103,9 +104,7 @@ fn what_print_config_prints_is_read_back_the_same() {
     }
     let file = folder.write("printed.conf", &config);
     assert_eq!(printed(Falconet::command().args(["--print-config", "--config", &file])), config);
-    // One is not for where TLS is spoken, and left off.
-    assert!(config.contains("\nproxy-protocol = false\n"), "{config}");
-    assert_eq!(config.lines().count(), flags.len() + 1, "every option is printed");
+    assert_eq!(config.lines().count(), flags.len(), "every option is printed");
 }
 
 #[test]

@@ -33,4 +33,5 @@ mod rig;
 mod stdin;
 mod tls;
 mod tls_absent;
+mod tls_access;
 mod topics;

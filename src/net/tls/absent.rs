@@ -57,6 +57,10 @@ impl Connector {
 pub(in crate::net) enum Session {}
 
 impl Session {
+    pub(in crate::net) fn is_handshaking(&self) -> bool {
+        match *self {}
+    }
+
     pub(in crate::net) fn met_plain_http(&self) -> bool {
         match *self {}
     }

@@ -88,6 +88,11 @@ impl Session {
         session.digest(&mut [], &mut Vec::new()).map(|_| session)
     }
 
+    /// Whether the handshake is not yet done.
+    pub(in crate::net) fn is_handshaking(&self) -> bool {
+        self.phase == Phase::Handshaking
+    }
+
     /// Whether the peer began in plain HTTP.
     pub(in crate::net) fn met_plain_http(&self) -> bool {
         self.phase == Phase::PlainHttp
