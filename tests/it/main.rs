@@ -16,6 +16,7 @@ mod browser_rig;
 mod browser_tls;
 mod cli;
 mod client;
+mod client_tokens;
 mod client_topics;
 mod conformance;
 mod crowd;

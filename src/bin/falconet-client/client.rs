@@ -103,7 +103,7 @@ impl Client {
 
     /// Connects and talks.
     async fn attempt(&mut self) -> Ending {
-        let opening = handshake::open(&self.options.url, &self.options.trust, &self.reactor);
+        let opening = handshake::open(&self.options.server, &self.reactor);
         let (transport, early) = match self.interrupts.unless(opening).await {
             None => return Ending::Interrupted,
             Some(Err(refusal)) => return Ending::Refused(refusal),
@@ -111,7 +111,7 @@ impl Client {
         };
         self.greet();
         if let Some(target) = self.options.next_target.take() {
-            self.options.url.target = target;
+            self.options.server.url.target = target;
         }
         let mut connection = Connection::begin(transport, early, &self.options).await;
         let end = self.converse(&mut connection).await;
@@ -123,7 +123,7 @@ impl Client {
     }
 
     fn greet(&mut self) {
-        let url = &self.options.url;
+        let url = &self.options.server.url;
         match (self.input.is_terminal(), std::mem::take(&mut self.is_reconnecting)) {
             (true, _) => self.screen.say(&format!("connected to {url}; ESC closes")),
             (false, true) => self.screen.say(&format!("reconnected to {url}")),

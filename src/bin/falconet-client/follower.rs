@@ -79,10 +79,10 @@ impl Follower {
             Some(Ok(stream)) => stream,
         };
         if std::mem::take(&mut self.is_reconnecting) {
-            self.screen.say(&format!("reconnected to {}", self.options.url));
+            self.screen.say(&format!("reconnected to {}", self.options.server.url));
         }
         if let Some(target) = self.options.next_target.take() {
-            self.options.url.target = target;
+            self.options.server.url.target = target;
         }
         let opened = self.timer.now();
         let ending = self.follow(&mut stream).await;
@@ -180,17 +180,17 @@ struct EventStream {
 impl EventStream {
     /// Connects to the server and asks for the events after the one with `last_id`, if not empty.
     async fn open(
-        options: &Options,
+        Options { server, idle_timeout, .. }: &Options,
         last_id: &str,
         reactor: &Rc<Reactor>,
     ) -> Result<Self, Refusal> {
         let fields = [("Accept", EVENT_STREAM), ("Last-Event-ID", last_id)];
         let fields = if last_id.is_empty() { &fields[..1] } else { &fields };
-        let mut connection = HttpConnection::open(&options.url, &options.trust, reactor).await?;
-        let response = connection.request("GET", &options.url, fields, b"").await?;
+        let mut connection = HttpConnection::open(server, reactor).await?;
+        let response = connection.request("GET", server, fields, b"").await?;
         if response.code != 200 {
             let body = connection.body(&response).await;
-            return Err(Refusal::declined(&response, &body));
+            return Err(Refusal::declined(&response, &body, server.token.as_ref()));
         }
         let kind = response.single("content-type").and_then(|kind| kind.split(';').next());
         if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(EVENT_STREAM)) {
@@ -203,7 +203,7 @@ impl EventStream {
         let begin = response.single("x-sequence").filter(|_| last_id.is_empty());
         let parser = Parser::after(begin.unwrap_or(last_id));
         let (transport, received) = connection.into_parts();
-        Ok(Self { transport, parser, received, parsed: 0, idle_timeout: options.idle_timeout })
+        Ok(Self { transport, parser, received, parsed: 0, idle_timeout: *idle_timeout })
     }
 
     /// The next event, or how the connection was lost.

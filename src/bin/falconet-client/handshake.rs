@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use base64ct::{Base64, Encoding};
-use falconet::net::{Reactor, Transport, Trust};
+use falconet::net::{Reactor, Transport};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::http::HttpConnection;
+use crate::options::Server;
 use crate::response::{Refusal, Response};
-use crate::url::Url;
 
 /// Connects to the server and asks it to speak WebSocket. Returns the connection and the bytes that
 /// came after the response head.
@@ -19,8 +19,7 @@ use crate::url::Url;
 /// # Cancel safety
 /// Dropped early, the attempt is given up.
 pub(crate) async fn open(
-    url: &Url,
-    trust: &Trust,
+    server: &Server,
     reactor: &Rc<Reactor>,
 ) -> Result<(Transport, Vec<u8>), Refusal> {
     let mut key = [0; 16];
@@ -33,11 +32,11 @@ pub(crate) async fn open(
         ("Sec-WebSocket-Version", "13"),
         ("Sec-WebSocket-Key", &key),
     ];
-    let mut connection = HttpConnection::open(url, trust, reactor).await?;
-    let response = connection.request("GET", url, &fields, b"").await?;
+    let mut connection = HttpConnection::open(server, reactor).await?;
+    let response = connection.request("GET", server, &fields, b"").await?;
     if response.code != 101 {
         let body = connection.body(&response).await;
-        return Err(Refusal::declined(&response, &body));
+        return Err(Refusal::declined(&response, &body, server.token.as_ref()));
     }
     judge(&response, &falconet::accept_value(key.as_bytes()))?;
     Ok(connection.into_parts())

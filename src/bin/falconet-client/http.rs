@@ -9,6 +9,7 @@ use std::time::Duration;
 use falconet::net::{Connector, ListenUrl, Reactor, Timer, Transport, Trust};
 use futures_lite::future;
 
+use crate::options::Server;
 use crate::response::{Refusal, Response};
 use crate::screen::escaped;
 use crate::url::Url;
@@ -23,18 +24,15 @@ pub(crate) struct HttpConnection {
 
 impl HttpConnection {
     /// Connects to the first address of the server that answers, and over TLS if the URL says so and
-    /// `trust` allows it.
+    /// whom we trust allows it.
     ///
     /// # Errors
     /// [`Refusal`], also when an address has not answered within 5 s.
     ///
     /// # Cancel safety
     /// Dropped early, the attempt is given up.
-    pub(crate) async fn open(
-        url: &Url,
-        trust: &Trust,
-        reactor: &Rc<Reactor>,
-    ) -> Result<Self, Refusal> {
+    pub(crate) async fn open(server: &Server, reactor: &Rc<Reactor>) -> Result<Self, Refusal> {
+        let Server { url, trust, .. } = server;
         let timer = Timer::new(reactor);
         let mut transport = connect(url, reactor, &timer).await?;
         if let Some(host) = url.address.tls_host() {
@@ -43,20 +41,20 @@ impl HttpConnection {
         Ok(Self { transport, timer, received: Vec::new(), is_request_sent: false })
     }
 
-    /// Sends a request and reads the head of the response, which may come before all is sent.
+    /// Sends a request, with the token if there is one, and reads the head of the response, which may come before all is sent.
     ///
     /// # Errors
     /// [`RequestError`], also when the server has taken nothing for 5 s or not answered within 5 s.
     pub(crate) async fn request(
         &mut self,
         method: &str,
-        url: &Url,
+        server: &Server,
         fields: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Response, RequestError> {
         let Self { transport, timer, received, is_request_sent } = self;
         *is_request_sent = false;
-        let bytes = [head(method, url, fields).as_bytes(), body].concat();
+        let bytes = [head(method, server, fields).as_bytes(), body].concat();
         let answered = read_response(transport, received);
         let overdue = async {
             send(transport, timer, &bytes).await?;
@@ -138,10 +136,14 @@ fn timed_out<T>() -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::TimedOut, "no connection within 5 s"))
 }
 
-fn head(method: &str, url: &Url, fields: &[(&str, &str)]) -> String {
+fn head(method: &str, server: &Server, fields: &[(&str, &str)]) -> String {
+    let Server { url, token, .. } = server;
     let mut head = format!("{method} {} HTTP/1.1\r\nHost: {}\r\n", url.target, url.host);
     for (name, value) in fields {
         head += &format!("{name}: {value}\r\n");
+    }
+    if let Some(token) = token {
+        head += &format!("Authorization: {}\r\n", token.authorization());
     }
     head + concat!("User-Agent: falconet-client/", env!("CARGO_PKG_VERSION"), "\r\n\r\n")
 }
@@ -231,12 +233,19 @@ const MAX_BODY_BYTES: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::Token;
 
     #[test]
     fn a_request_head_has_its_fields_between_host_and_agent() {
         let url: Url = "ws://pi:8080/chat?room=1".parse().unwrap();
-        let head = head("GET", &url, &[("Upgrade", "websocket"), ("A", "b")]);
+        let token = Token::in_environment(Some("secret".as_ref())).unwrap();
+        let mut server = Server { url, trust: Trust::default(), token };
+        let shown = head("GET", &server, &[("Upgrade", "websocket"), ("A", "b")]);
+        server.token = None;
+        let head = head("GET", &server, &[("Upgrade", "websocket"), ("A", "b")]);
         let begin = "GET /chat?room=1 HTTP/1.1\r\nHost: pi:8080\r\nUpgrade: websocket\r\nA: b\r\n";
         assert!(head.starts_with(begin) && head.ends_with("\r\n\r\n"), "{head}");
+        let begin = format!("{begin}Authorization: Bearer secret\r\nUser-Agent: ");
+        assert!(shown.starts_with(&begin) && !head.contains("Authorization"), "{shown}");
     }
 }

@@ -28,6 +28,10 @@
 //! Over TLS (`wss://`, `https://`) a server must show a certificate that this host trusts, or that `--ca
 //! FILE` vouches for. One that does not is refused for good; `--insecure` lets it pass with a warning.
 //!
+//! A server that asks who we are is shown a token with each request: the first one in the file of
+//! `--token-file FILE`, else that in the variable `FALCONET_TOKEN`. It is never in an argument, which
+//! other users of this host could read, and never shown. One that is not let in stays out: it is not tried again.
+//!
 //! SIGINT, SIGTERM and SIGHUP close with 1000, a second one exits at once; the terminal is given back
 //! either way.
 //!
@@ -66,21 +70,23 @@ mod response;
 mod screen;
 mod sse;
 mod terminal;
+mod token;
 mod url;
 
 fn main() -> ExitCode {
-    match options::parse(std::env::args_os().skip(1)) {
+    let environment = std::env::var_os(token::VARIABLE);
+    match options::parse(std::env::args_os().skip(1), environment.as_deref()) {
         Ok(Command::Talk(options)) => talk(options),
         Ok(Command::Publish(publication)) => publish(publication),
         Ok(Command::Subscribe(options)) => {
-            warn_of(&options.trust);
+            warn_of(&options.server.trust);
             converse(None, |reactor, interrupts| {
                 let input = Input::nothing(&reactor);
                 Client::new(options, reactor, input, interrupts).run()
             })
         }
         Ok(Command::Follow(options)) => {
-            warn_of(&options.trust);
+            warn_of(&options.server.trust);
             converse(None, |reactor, interrupts| Follower::new(options, reactor, interrupts).run())
         }
         Ok(Command::Help) => say(HELP),
@@ -90,7 +96,7 @@ fn main() -> ExitCode {
 }
 
 fn talk(options: Options) -> ExitCode {
-    warn_of(&options.trust);
+    warn_of(&options.server.trust);
     let raw_mode = match RawMode::enter(io::stdin()) {
         Ok(raw_mode) => raw_mode,
         Err(error) => return fail(&format!("can't read the terminal: {error}"), FAILURE),
@@ -121,7 +127,7 @@ fn converse<F: Future<Output = bool>>(
 }
 
 fn publish(publication: Publication) -> ExitCode {
-    warn_of(&publication.trust);
+    warn_of(&publication.server.trust);
     match run(|reactor| publisher::publish(publication, reactor)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(why)) => fail(&why, FAILURE),

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::protocol::Message;
@@ -12,6 +13,7 @@ use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 
 use crate::input::message;
+use crate::token::{Token, TokenError};
 use crate::url::{Url, UrlError};
 
 /// What the command line asks for.
@@ -31,13 +33,22 @@ pub(crate) enum Command {
     Version,
 }
 
+/// A server, and how to know it and be known to it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// Where it is, and what to ask it for. Default `ws://localhost:8080/`, or a topic there.
+    pub(crate) url: Url,
+    /// Whom to trust, if it speaks TLS. Default whom this host trusts.
+    pub(crate) trust: Trust,
+    /// What to show it with each request. Default none.
+    pub(crate) token: Option<Token>,
+}
+
 /// How to be connected to which server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// The server. Default `ws://localhost:8080/`.
-    pub(crate) url: Url,
-    /// Whom to trust, if the server speaks TLS. Default whom this host trusts.
-    pub(crate) trust: Trust,
+    /// The server.
+    pub(crate) server: Server,
     /// What to ask it for after the first connection; `None` is the same again. Default `None`.
     pub(crate) next_target: Option<String>,
     /// Whether a connection that ended otherwise than wished is followed by another. Default true.
@@ -52,19 +63,31 @@ pub(crate) struct Options {
 /// What to publish.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
-    /// The topic on its server.
-    pub(crate) url: Url,
-    /// Whom to trust, if it speaks TLS. Default whom this host trusts.
-    pub(crate) trust: Trust,
+    /// The server, and the topic there.
+    pub(crate) server: Server,
     /// The message; `None` is each line of stdin.
     pub(crate) message: Option<Message>,
 }
 
-/// Reads the command line, without the program's name.
+/// Reads the command line, without the program's name. The `token` is that of the environment, whose place
+/// one of the command line takes.
 ///
 /// # Errors
 /// [`UsageError`], which says what would be right.
-pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    token: Option<&OsStr>,
+) -> Result<Command, UsageError> {
+    let mut command = parse_command(arguments)?;
+    if let Some(server) = command.server()
+        && server.token.is_none()
+    {
+        server.token = Token::in_environment(token)?;
+    }
+    Ok(command)
+}
+
+fn parse_command(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let mut arguments = arguments.into_iter().peekable();
     let subcommand = arguments.next_if(|first| first == "pub" || first == "sub");
     let parser = Parser::from_args(arguments);
@@ -82,42 +105,44 @@ fn parse_talk(mut parser: Parser) -> Result<Command, UsageError> {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
-            Long("ca") => options.trust = authority(&options.trust, &mut parser)?,
-            Long("insecure") => options.trust = anybody(&options.trust)?,
+            Long("ca") => options.server.trust_file(&mut parser)?,
+            Long("insecure") => options.server.trust_anybody()?,
+            Long("token-file") => options.server.show_token(&mut parser)?,
             Long("no-reconnect") => options.reconnect = false,
             Long("ping-every") => options.ping_every = time("--ping-every", &mut parser)?,
             Long("idle-timeout") => options.idle_timeout = time("--idle-timeout", &mut parser)?,
             Value(url) if urls == 0 => {
-                options.url = url.to_string_lossy().parse()?;
+                options.server.url = url.to_string_lossy().parse()?;
                 urls += 1;
             }
             other => return Err(other.unexpected().into()),
         }
     }
-    check_trust(&options.trust, &options.url)?;
+    options.server.check_trust()?;
     options.check_times()?;
     Ok(Command::Talk(options))
 }
 
 fn parse_publication(mut parser: Parser) -> Result<Command, UsageError> {
-    let mut url = Url::of_server(DEFAULT_SERVER)?;
-    let (mut topic, mut words, mut trust) = (None, None, Trust::default());
+    let mut server = Server::at(Url::of_server(DEFAULT_SERVER)?);
+    let (mut topic, mut words) = (None, None);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
-            Long("server") => url = Url::of_server(&parser.value()?.to_string_lossy())?,
-            Long("ca") => trust = authority(&trust, &mut parser)?,
-            Long("insecure") => trust = anybody(&trust)?,
+            Long("server") => server.url = Url::of_server(&parser.value()?.to_string_lossy())?,
+            Long("ca") => server.trust_file(&mut parser)?,
+            Long("insecure") => server.trust_anybody()?,
+            Long("token-file") => server.show_token(&mut parser)?,
             Value(name) if topic.is_none() => topic = Some(topic_name(&name)?),
             Value(value) if words.is_none() => words = Some(value),
             other => return Err(other.unexpected().into()),
         }
     }
-    check_trust(&trust, &url)?;
-    url.target = topic.ok_or_else(no_topic)?.path();
+    server.check_trust()?;
+    server.url.target = topic.ok_or_else(no_topic)?.path();
     let words = words.filter(|words| words != "-");
     let message = words.map(|words| message(words.as_encoded_bytes()));
-    Ok(Command::Publish(Publication { url, trust, message }))
+    Ok(Command::Publish(Publication { server, message }))
 }
 
 fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
@@ -126,9 +151,12 @@ fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
-            Long("server") => options.url = Url::of_server(&parser.value()?.to_string_lossy())?,
-            Long("ca") => options.trust = authority(&options.trust, &mut parser)?,
-            Long("insecure") => options.trust = anybody(&options.trust)?,
+            Long("server") => {
+                options.server.url = Url::of_server(&parser.value()?.to_string_lossy())?;
+            }
+            Long("ca") => options.server.trust_file(&mut parser)?,
+            Long("insecure") => options.server.trust_anybody()?,
+            Long("token-file") => options.server.show_token(&mut parser)?,
             Long("last") => last = Some(count("--last", &mut parser)?),
             Long("sse") => is_sse = true,
             Long("no-reconnect") => options.reconnect = false,
@@ -138,7 +166,7 @@ fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
             other => return Err(other.unexpected().into()),
         }
     }
-    check_trust(&options.trust, &options.url)?;
+    options.server.check_trust()?;
     let path = topic.ok_or_else(no_topic)?.path();
     let (target, separator) = match is_sse {
         true => (path, '?'),
@@ -148,7 +176,7 @@ fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
         Some(last) => format!("{target}{separator}last={last}"),
         None => target.clone(),
     };
-    options.url.target = first_target;
+    options.server.url.target = first_target;
     options.next_target = Some(target);
     if is_sse {
         return Ok(Command::Follow(options));
@@ -157,11 +185,67 @@ fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
     Ok(Command::Subscribe(options))
 }
 
+impl Command {
+    /// The server it is for.
+    fn server(&mut self) -> Option<&mut Server> {
+        match self {
+            Self::Talk(options) | Self::Subscribe(options) | Self::Follow(options) => {
+                Some(&mut options.server)
+            }
+            Self::Publish(publication) => Some(&mut publication.server),
+            Self::Help | Self::Version => None,
+        }
+    }
+}
+
+impl Server {
+    fn at(url: Url) -> Self {
+        Self { url, trust: Trust::default(), token: None }
+    }
+
+    fn trust_file(&mut self, parser: &mut Parser) -> Result<(), UsageError> {
+        let path = parser.value()?.into();
+        if self.trust == Trust::Anybody {
+            return Err(both());
+        }
+        self.trust = Trust::File(path);
+        Ok(())
+    }
+
+    fn trust_anybody(&mut self) -> Result<(), UsageError> {
+        if let Trust::File(_) = self.trust {
+            return Err(both());
+        }
+        self.trust = Trust::Anybody;
+        Ok(())
+    }
+
+    /// Trust is asked for only where TLS is spoken.
+    fn check_trust(&self) -> Result<(), UsageError> {
+        let Self { url, trust, .. } = self;
+        let option = match trust {
+            Trust::System => return Ok(()),
+            Trust::File(_) => "--ca",
+            Trust::Anybody => "--insecure",
+        };
+        match url.address.tls_host() {
+            Some(_) => Ok(()),
+            None => {
+                Err(UsageError(format!("{option}: expected a wss:// or https:// URL, not `{url}`")))
+            }
+        }
+    }
+
+    fn show_token(&mut self, parser: &mut Parser) -> Result<(), UsageError> {
+        self.token = Some(Token::in_file(Path::new(&parser.value()?))?);
+        Ok(())
+    }
+}
+
 impl Options {
     fn new(url: Url) -> Self {
         Self {
-            url,
-            trust: Trust::default(),
+            server: Server::at(url),
             next_target: None,
             reconnect: true,
             ping_every: Some(Duration::from_secs(25)),
@@ -180,38 +264,8 @@ impl Options {
     }
 }
 
-fn authority(trust: &Trust, parser: &mut Parser) -> Result<Trust, UsageError> {
-    let path = parser.value()?.into();
-    match trust {
-        Trust::Anybody => Err(both()),
-        Trust::System | Trust::File(_) => Ok(Trust::File(path)),
-    }
-}
-
-fn anybody(trust: &Trust) -> Result<Trust, UsageError> {
-    match trust {
-        Trust::File(_) => Err(both()),
-        Trust::System | Trust::Anybody => Ok(Trust::Anybody),
-    }
-}
-
 fn both() -> UsageError {
     UsageError("--insecure trusts anybody: expected either that or --ca".to_owned())
-}
-
-/// Trust is asked for only where TLS is spoken.
-fn check_trust(trust: &Trust, url: &Url) -> Result<(), UsageError> {
-    let option = match trust {
-        Trust::System => return Ok(()),
-        Trust::File(_) => "--ca",
-        Trust::Anybody => "--insecure",
-    };
-    match url.address.tls_host() {
-        Some(_) => Ok(()),
-        None => {
-            Err(UsageError(format!("{option}: expected a wss:// or https:// URL, not `{url}`")))
-        }
-    }
 }
 
 fn time(option: &str, parser: &mut Parser) -> Result<Option<Duration>, UsageError> {
@@ -251,6 +305,12 @@ impl From<lexopt::Error> for UsageError {
 
 impl From<TopicNameError> for UsageError {
     fn from(error: TopicNameError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<TokenError> for UsageError {
+    fn from(error: TokenError) -> Self {
         Self(error.to_string())
     }
 }
@@ -295,6 +355,8 @@ Options:
   --ca FILE                trust servers that a certificate in FILE (PEM)
                            vouches for [default: those that this host trusts]
   --insecure               trust any server, also one that only pretends
+  --token-file FILE        show servers the first token in FILE with each request
+                           [default: that in the variable FALCONET_TOKEN]
   --no-reconnect           do not reconnect when the connection is lost
   --ping-every TIME        how often to send the server a Ping; 0 = never
                            [default: 25s]
@@ -324,7 +386,7 @@ mod tests {
     use super::*;
 
     fn parsed(arguments: &[&str]) -> Result<Command, UsageError> {
-        parse(arguments.iter().map(OsString::from))
+        parse(arguments.iter().map(OsString::from), None)
     }
 
     #[test]
@@ -345,6 +407,9 @@ mod tests {
             (&["--ca", "a.pem", "--insecure", "wss://pi"], "either that or --ca"),
             (&["pub", "--insecure", "a"], "--insecure: expected a wss://"),
             (&["sub", "--ca", "a.pem", "a"], "--ca: expected a wss://"),
+            (&["--token-file", "/nowhere/token"], "--token-file /nowhere/token: "),
+            (&["pub", "--token-file", "/nowhere/token", "a"], "--token-file /nowhere/token: "),
+            (&["sub", "--token-file", "/nowhere/token", "a"], "--token-file /nowhere/token: "),
             (&["pub"], "the NAME of a topic"),
             (&["pub", "a/../b"], "`a/../b` is no topic's name"),
             (&["pub", "--server", "http://pi/x", "a"], "without a path"),
@@ -364,6 +429,18 @@ mod tests {
     }
 
     #[test]
+    fn the_environments_token_is_for_whoever_has_no_other() {
+        let token = || Some(OsStr::new("wrong\n"));
+        for arguments in [&[][..], &["pub", "a"], &["sub", "a"], &["sub", "--sse", "a"]] {
+            let error = parse(arguments.iter().map(OsString::from), token()).unwrap_err();
+            assert!(error.to_string().starts_with("FALCONET_TOKEN is no token"), "{error}");
+        }
+        assert_eq!(parse(["--help".into()], token()), Ok(Command::Help));
+        let other = concat!(env!("CARGO_MANIFEST_DIR"), "/LICENSE");
+        assert!(parse(["--token-file".into(), other.into()], token()).is_ok());
+    }
+
+    #[test]
     fn a_publication_is_a_message_or_stdin() {
         for (arguments, expected) in [
             (&["pub", "a/b", "done"][..], Some(Message::text("done"))),
@@ -373,7 +450,7 @@ mod tests {
             (&["pub", "a/b"], None),
         ] {
             let Ok(Command::Publish(publication)) = parsed(arguments) else { panic!("right") };
-            assert_eq!(publication.url.target, "/topics/a/b");
+            assert_eq!(publication.server.url.target, "/topics/a/b");
             assert_eq!(publication.message, expected, "{arguments:?}");
         }
     }
@@ -393,7 +470,7 @@ mod tests {
                 Ok(Command::Follow(options)) if is_sse => options,
                 other => panic!("{other:?}"),
             };
-            assert_eq!(options.url.target, first);
+            assert_eq!(options.server.url.target, first);
             assert_eq!(options.next_target.as_deref(), Some(next));
         }
     }

@@ -4,21 +4,20 @@ use std::future::poll_fn;
 use std::rc::Rc;
 
 use async_tungstenite::tungstenite::protocol::Message;
-use falconet::net::{Reactor, Trust};
+use falconet::net::Reactor;
 
 use crate::http::{HttpConnection, RequestError};
 use crate::input::{Input, Typed};
-use crate::options::Publication;
+use crate::options::{Publication, Server};
 use crate::response::{Refusal, Response};
-use crate::url::Url;
 
 /// Publishes the message, or each line of stdin up to the first that is not accepted.
 ///
 /// # Errors
 /// Why the server did not accept one, or why there is no more of stdin.
 pub(crate) async fn publish(publication: Publication, reactor: Rc<Reactor>) -> Result<(), String> {
-    let Publication { url, trust, message } = publication;
-    let mut publisher = Publisher { url, trust, reactor, kept: None };
+    let Publication { server, message } = publication;
+    let mut publisher = Publisher { server, reactor, kept: None };
     match message {
         Some(message) => publisher.publish(&message).await.map_err(|refusal| refusal.to_string()),
         None => publisher.publish_lines().await,
@@ -27,8 +26,7 @@ pub(crate) async fn publish(publication: Publication, reactor: Rc<Reactor>) -> R
 
 /// Publishes one message after the other, over one connection as long as the server keeps it.
 struct Publisher {
-    url: Url,
-    trust: Trust,
+    server: Server,
     reactor: Rc<Reactor>,
     kept: Option<HttpConnection>,
 }
@@ -66,7 +64,7 @@ impl Publisher {
                 answered => return self.settle(kept, answered?).await,
             }
         }
-        let mut connection = HttpConnection::open(&self.url, &self.trust, &self.reactor).await?;
+        let mut connection = HttpConnection::open(&self.server, &self.reactor).await?;
         let response = self.post(&mut connection, message).await?;
         self.settle(connection, response).await
     }
@@ -83,7 +81,7 @@ impl Publisher {
         let body = message.clone().into_data();
         let length = body.len().to_string();
         let fields = [("Content-Type", kind), ("Content-Length", &length)];
-        connection.request("POST", &self.url, &fields, &body).await
+        connection.request("POST", &self.server, &fields, &body).await
     }
 
     /// Says what the server said, and keeps the connection if another request may follow.
@@ -94,7 +92,7 @@ impl Publisher {
     ) -> Result<(), Refusal> {
         let body = connection.body(&response).await;
         if response.code != ACCEPTED {
-            return Err(Refusal::declined(&response, &body));
+            return Err(Refusal::declined(&response, &body, self.server.token.as_ref()));
         }
         self.kept = Some(connection).filter(|_| response.may_be_followed(&body));
         Ok(())

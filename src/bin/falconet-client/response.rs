@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::screen::escaped;
+use crate::token::{Token, advice};
 
 /// The head of a response.
 #[derive(Debug)]
@@ -90,14 +91,21 @@ impl Refusal {
         Self { reason: reason.into(), is_lasting: true }
     }
 
-    /// What the server declined with: its status, and the first line of what it has to say.
-    pub(crate) fn declined(response: &Response, body: &[u8]) -> Self {
+    /// What the server declined with: its status, and the first line of what it has to say; and what would
+    /// be right, if that is another token than the one shown.
+    pub(crate) fn declined(response: &Response, body: &[u8], token: Option<&Token>) -> Self {
         let mut reason = format!("{} {}", response.code, escaped(&response.phrase));
         let text = String::from_utf8_lossy(body);
         let line = text.lines().next().unwrap_or_default();
         if !line.is_empty() {
             let line: String = line.chars().take(MAX_SHOWN_CHARACTERS).collect();
             reason += &format!(": {}", escaped(&line));
+        }
+        if let Some(token) = token {
+            reason = token.cut_from(&reason);
+        }
+        if let Some(advice) = advice(response.code, token) {
+            reason += &format!("; {advice}");
         }
         Self { reason, is_lasting: is_lasting(response.code) }
     }
@@ -158,6 +166,24 @@ mod tests {
     }
 
     #[test]
+    fn who_is_not_let_in_is_told_of_tokens_and_shown_none() {
+        let token = Token::in_environment(Some("secret".as_ref())).unwrap();
+        for (code, token, expected) in [
+            (401, None, "; expected a token, by --token-file FILE or FALCONET_TOKEN"),
+            (401, token.as_ref(), "; expected a token that the server knows, unlike that of FALC"),
+            (403, token.as_ref(), "; expected a token that may do this, unlike that of FALCONET_T"),
+        ] {
+            let response = parsed(&format!("HTTP/1.1 {code} No secret\r\n\r\n"));
+            let said = Refusal::declined(&response, b"no secret\n", token).to_string();
+            assert!(said.contains(expected), "{said}");
+            assert_eq!(said.contains("secret"), token.is_none(), "{said}");
+        }
+        let response = parsed("HTTP/1.1 403 No\r\n\r\n");
+        let said = Refusal::declined(&response, b"no token was asked for\n", None).to_string();
+        assert_eq!(said, "refused: 403 No: no token was asked for");
+    }
+
+    #[test]
     fn what_may_pass_is_told_from_what_lasts() {
         for (code, lasts) in [
             (200, true),
@@ -171,7 +197,7 @@ mod tests {
             (503, false),
         ] {
             let response = parsed(&format!("HTTP/1.1 {code} No\r\nContent-Length: 3\r\n\r\n"));
-            let refusal = Refusal::declined(&response, b"a \x1b[2J\nsecond line");
+            let refusal = Refusal::declined(&response, b"a \x1b[2J\nsecond line", None);
             assert_eq!(refusal.is_lasting, lasts, "{code}");
             assert_eq!(refusal.to_string(), format!("refused: {code} No: a \\u{{1b}}[2J"));
         }

@@ -64,9 +64,13 @@ impl Url {
     }
 }
 
+/// Without what is in the query, which may be a token.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        match (&self.address, self.text.split_once('?')) {
+            (ListenUrl::Unix(_), _) | (_, None) => f.write_str(&self.text),
+            (_, Some((shown, _))) => f.write_str(shown),
+        }
     }
 }
 
@@ -106,6 +110,17 @@ mod tests {
             let url: Url = text.parse().unwrap();
             assert_eq!(url.address.to_string(), address);
             assert_eq!((url.host.as_str(), url.target.as_str()), (host, target));
+        }
+    }
+
+    #[test]
+    fn a_query_is_not_shown() {
+        for (text, shown) in [
+            ("ws://pi/a?token=b?c", "ws://pi/a"),
+            ("http://pi?token=b", "http://pi"),
+            ("unix:/run/what?", "unix:/run/what?"),
+        ] {
+            assert_eq!(text.parse::<Url>().unwrap().to_string(), shown);
         }
     }
 
