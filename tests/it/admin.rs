@@ -24,7 +24,7 @@ fn start(flags: &[&str]) -> (Falconet, SocketAddr) {
     (falconet, admin)
 }
 
-fn admin_address(falconet: &Falconet) -> SocketAddr {
+pub fn admin_address(falconet: &Falconet) -> SocketAddr {
     let line = falconet.wait_for_line("administration on ");
     line.split("administration on http://").nth(1).unwrap().parse().unwrap()
 }

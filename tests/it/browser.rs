@@ -1,14 +1,8 @@
-//! The page and the dashboard in a real browser. Without one the tests say so and pass, but not under
+//! The page in a real browser. Without one the tests say so and pass, but not under
 //! `CI=true`.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
 use crate::browser_rig::Window;
-use crate::rig::{Falconet, ask, get, post, wait_until};
+use crate::rig::{Falconet, ask, get, post};
 
 /// Says whether the page is connected.
 pub const IS_OPEN: &str = "document.getElementById('state').textContent === 'open'";
@@ -149,50 +143,6 @@ fn the_page_fits_a_phone_and_is_light_or_dark() {
 }
 
 #[test]
-fn the_dashboard_lists_evicts_and_draws() {
-    let Some(mut window) = Window::open() else { return };
-    let admin = Admin::start();
-    window.visit(&format!("http://{}/", admin.address));
-    window.wait_for("document.querySelectorAll('#clients tr').length === 3");
-    let first = "document.querySelector('#clients tr').innerText.replace(/\\s+/g, ' ')";
-    let cells = window.say(first);
-    assert!(cells.contains("41 anna 127.0.0.1 websocket /topics/a 1 h 3 s 1,234 5 6 7"), "{cells}");
-    window.wait_for("document.querySelectorAll('#topics tr').length === 2");
-    let topics = window.say("document.getElementById('topics').innerText");
-    assert!(topics.contains("<img src=x onerror=\"window.owned = 1\">"), "{topics}");
-    assert!(topics.contains("3 bytes"), "{topics}");
-
-    let lines = "[...document.querySelectorAll('path')].map((p) => p.getAttribute('d') ?? '')";
-    window.wait_for(&format!("{lines}.every((d) => d.split('L').length > 3)"));
-    let before = window.say(lines);
-    window.wait_for(&format!("{lines}.join() !== {before:?}"));
-    let rate = "document.querySelectorAll('figcaption b')[3].textContent";
-    window.wait_for(&format!("{rate} === '12/s'"));
-
-    window.say("document.querySelector('#clients tr:nth-child(2) button').focus()");
-    window.press("Enter");
-    window.wait_for("document.getElementById('outcome').textContent === 'Client 42 is evicted.'");
-    window.wait_for("document.querySelectorAll('#clients tr').length === 2");
-    assert_eq!(*admin.state.evicted.lock().unwrap(), ["42"]);
-    assert_eq!(window.say("window.owned"), "undefined");
-    look(&mut window, "dashboard");
-    assert_eq!(window.complaints(), [""; 0]);
-}
-
-#[test]
-fn the_dashboard_comes_back_to_a_server_that_refused_it() {
-    let Some(mut window) = Window::open() else { return };
-    let admin = Admin::start();
-    window.visit(&format!("http://{}/", admin.address));
-    window.wait_for("document.getElementById('state').textContent === 'live'");
-    admin.state.refuses.store(true, Ordering::Relaxed);
-    window.wait_for("document.getElementById('state').textContent === 'waiting to reconnect'");
-    wait_until("its events were refused", || admin.state.has_refused.load(Ordering::Relaxed));
-    admin.state.refuses.store(false, Ordering::Relaxed);
-    window.wait_for("document.getElementById('state').textContent === 'live'");
-}
-
-#[test]
 fn the_page_and_the_dashboard_draw_by_the_same_hand() {
     let [page, dashboard] = [include_str!("../../www/app.js"), DASHBOARD];
     let start = page.find("/**\n * A small live line").unwrap();
@@ -256,7 +206,7 @@ pub fn row(classes: &str, text: &str) -> String {
 
 /// Takes pictures, light and dark, wide and narrow. Nothing is wider than the window, and the colours
 /// are the ones asked for.
-fn look(window: &mut Window, name: &str) {
+pub fn look(window: &mut Window, name: &str) {
     for (scheme, is_dark) in [("light", false), ("dark", true)] {
         window.prefer(scheme);
         let color = window.say("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]");
@@ -271,128 +221,4 @@ fn look(window: &mut Window, name: &str) {
     }
 }
 
-/// What stands behind the dashboard, as far as it asks.
-struct Admin {
-    address: SocketAddr,
-    state: Arc<AdminState>,
-}
-
-#[derive(Default)]
-struct AdminState {
-    evicted: Mutex<Vec<String>>,
-    refuses: AtomicBool,
-    /// Whether it has refused events.
-    has_refused: AtomicBool,
-}
-
-impl Admin {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let state: Arc<AdminState> = Arc::default();
-        let shared = state.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let state = shared.clone();
-                // It ends when the browser leaves.
-                std::thread::spawn(move || serve_admin(&stream, &state));
-            }
-        });
-        Self { address, state }
-    }
-}
-
-/// Answers one request.
-fn serve_admin(stream: &TcpStream, state: &AdminState) -> Option<()> {
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let request = lines.next()?;
-    lines.find(String::is_empty)?;
-    let (method, rest) = request.split_once(' ')?;
-    let path = rest.split([' ', '?']).next()?;
-    let respond = |status: &str, kind: &str, body: &[u8]| {
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\
-             Content-Security-Policy: {POLICY}\r\n\r\n",
-            body.len()
-        );
-        let mut stream = stream;
-        stream.write_all(&[head.as_bytes(), body].concat()).ok()
-    };
-    if state.refuses.load(Ordering::Relaxed) {
-        state.has_refused.fetch_or(path == "/events", Ordering::Relaxed);
-        return respond("503 Service Unavailable", "text/plain", b"not now\n");
-    }
-    match (method, path) {
-        (_, "/") => {
-            let page = DASHBOARD
-                .replace("<script>", "<script nonce=\"once\">")
-                .replace("<style>", "<style nonce=\"once\">");
-            respond("200 OK", "text/html; charset=utf-8", page.as_bytes())
-        }
-        ("GET", "/events") => send_stats(stream, state),
-        ("GET", "/clients") => {
-            let evicted = state.evicted.lock().unwrap().clone();
-            let clients =
-                ["41", "42", "43"].into_iter().filter(|id| !evicted.iter().any(|e| e == id));
-            let clients: Vec<String> = clients.map(client).collect();
-            respond("200 OK", "application/json", format!("[{}]", clients.join(",\n")).as_bytes())
-        }
-        ("DELETE", _) => {
-            state.evicted.lock().unwrap().push(path.strip_prefix("/clients/")?.to_owned());
-            respond("204 No Content", "text/plain", b"")
-        }
-        (_, "/topics/") => respond("200 OK", "application/json", TOPICS.as_bytes()),
-        (_, "/topics/binary") => respond("200 OK", "application/octet-stream", &[0, 255, 1]),
-        (_, "/topics/a") => {
-            respond("200 OK", "text/plain", b"<img src=x onerror=\"window.owned = 1\">")
-        }
-        _ => respond("404 Not Found", "text/plain", b"nothing here\n"),
-    }
-}
-
-/// Tells the state of things until nobody listens: ten minutes at once, then a little every few milliseconds.
-fn send_stats(mut stream: &TcpStream, state: &AdminState) -> Option<()> {
-    stream
-        .write_all(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n\
-              retry: 10\n",
-        )
-        .ok()?;
-    stream.set_read_timeout(Some(Duration::from_millis(20))).ok()?;
-    for second in (0_u64..).step_by(6) {
-        if state.refuses.load(Ordering::Relaxed) {
-            break;
-        }
-        let (time, wave) = (1_800_000_000 + second, (second / 6 % 40).abs_diff(20));
-        let (received, sent, resident) =
-            (second * 12, second * 100 + wave * 7, 2_600_000 + wave * 9_000);
-        let event = format!(
-            "event: stats\ndata: {{\"time\":{time},\"connections\":{{\"websocket\":{},\"events\":2,\"http\":1}},\
-             \"received\":{received},\"sent\":{sent},\"lagged\":0,\"resident_bytes\":{resident},\
-             \"loop_lag_ms\":0.{wave},\"topics\":2}}\n\n",
-            30 + wave
-        );
-        stream.write_all(event.as_bytes()).ok()?;
-        if second < 600 {
-            continue;
-        }
-        // The pause; a browser that listens says nothing.
-        if matches!(stream.read(&mut [0]), Ok(0)) {
-            break;
-        }
-    }
-    Some(())
-}
-
-fn client(id: &str) -> String {
-    format!(
-        r#"{{"id":{id},"correlation":"anna","address":"127.0.0.1","kind":"websocket","path":"/topics/a","age_seconds":4000.5,"last_seen_seconds":3.2,"received":1234,"sent":5,"lagged":6,"behind":7}}"#
-    )
-}
-
 const DASHBOARD: &str = include_str!("../../www/admin.html");
-const POLICY: &str = "default-src 'none'; script-src 'nonce-once'; style-src 'nonce-once'; \
-    img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-    frame-ancestors 'none'";
-const TOPICS: &str = r#"[{"topic":"a","sequence":1500,"subscribers":2},
-    {"topic":"binary","sequence":7,"subscribers":0}]"#;

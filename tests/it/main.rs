@@ -12,6 +12,7 @@
 mod access;
 mod admin;
 mod browser;
+mod browser_admin;
 mod browser_rig;
 mod browser_tls;
 mod cli;

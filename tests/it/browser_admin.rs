@@ -1,0 +1,203 @@
+//! The dashboard of a running server in a real browser.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc::channel;
+
+use crate::admin::admin_address;
+use crate::browser::{IS_OPEN, look, row, send};
+use crate::browser_rig::Window;
+use crate::cli::Folder;
+use crate::rig::*;
+
+/// Says whether the dashboard hears of the server.
+const IS_LIVE: &str = "document.getElementById('state').textContent === 'live'";
+
+/// A server with an administrator.
+fn start(flags: &[&str]) -> (Falconet, SocketAddr) {
+    let quiet = ["--admin", "http://127.0.0.1:0", "--broadcast-every", "0"];
+    let falconet = Falconet::start(&[&quiet, flags].concat());
+    let admin = admin_address(&falconet);
+    (falconet, admin)
+}
+
+/// A window at the dashboard of a server; `credentials` stand before its address.
+fn at_the_dashboard(flags: &[&str], credentials: &str) -> Option<(Window, Falconet, SocketAddr)> {
+    let mut window = Window::open()?;
+    let (falconet, admin) = start(flags);
+    window.visit(&format!("http://{credentials}{admin}/"));
+    window.wait_for(IS_LIVE);
+    Some((window, falconet, admin))
+}
+
+/// What a chart's latest number is.
+fn latest(name: &str) -> String {
+    let figure = format!(
+        "[...document.querySelectorAll('figure')].find((f) => f.querySelector('span').textContent === {name:?})"
+    );
+    format!("{figure}.querySelector('b').textContent")
+}
+
+/// The text of the row of the table `id` that says `part`; empty if there is none.
+fn row_of(id: &str, part: &str) -> String {
+    format!(
+        "([...document.querySelectorAll('#{id} tr')].map((row) => [...row.cells].map((cell) => cell.textContent).join('|'))\
+         .find((text) => text.includes({part:?})) ?? '')"
+    )
+}
+
+#[test]
+fn the_dashboard_lists_who_is_there_and_evicts_by_a_button() {
+    let Some((mut window, falconet, _)) = at_the_dashboard(&[], "") else { return };
+    let address = falconet.address();
+    let mut anna = Client::connect_to(address, "/?client=anna");
+    anna.echo("one");
+    anna.echo("two");
+    let mut bob = Client::connect_to(address, "/topics/garden?client=bob");
+    let _listener = Events::connect(address, "/topics/garden", "X-Client-Id: carla\r\n");
+    window.wait_for("document.querySelectorAll('#clients tr').length === 3");
+    for (person, kind, path) in [
+        ("anna", "websocket", "/"),
+        ("bob", "websocket", "/topics/garden"),
+        ("carla", "events", "/topics/garden"),
+    ] {
+        let cells = window.say(&row_of("clients", person));
+        assert!(
+            cells.contains(&format!("|{person}|127.0.0.1:"))
+                && cells.contains(&format!("|{kind}|{path}|")),
+            "{cells}"
+        );
+    }
+    window.wait_for(&format!("{}.includes(' s|2|2|0|0|Evict')", row_of("clients", "anna")));
+    window.wait_for("document.getElementById('clients-note').textContent === '3'");
+    for (name, number) in [("WebSocket", "2"), ("Events", "1"), ("Topics", "2")] {
+        window.wait_for(&format!("{} === {number:?}", latest(name)));
+    }
+
+    window.say("[...document.querySelectorAll('#clients tr')].find((row) => row.innerText.includes('anna')).querySelector('button').focus()");
+    window.press("Enter");
+    assert_eq!(anna.read_to_close(), Some(1008));
+    window.wait_for(
+        "/^Client \\d+ is evicted.$/.test(document.getElementById('outcome').textContent)",
+    );
+    window.wait_for("document.querySelectorAll('#clients tr').length === 2");
+    assert_eq!(window.say(&row_of("clients", "anna")), "");
+    window.wait_for(&format!("{} === '1'", latest("WebSocket")));
+    bob.send(true, PING, "still here");
+    assert_eq!(bob.read().payload, b"still here");
+    assert_eq!(window.complaints(), [""; 0]);
+}
+
+#[test]
+fn the_dashboard_shows_what_was_published_last_and_never_runs_it() {
+    let Some((mut window, falconet, _)) = at_the_dashboard(&[], "") else { return };
+    let markup = "<img src=x onerror=\"window.owned = 1\">";
+    let publish = |topic: &str, body: &[u8], lines: &str| {
+        let answer =
+            ask(falconet.address(), request("POST", &format!("/topics/{topic}"), lines, body));
+        assert_eq!(answer.status(), 202);
+    };
+    publish("markup", markup.as_bytes(), "");
+    publish("bytes", &[0, 255, 1], "Content-Type: application/octet-stream\r\n");
+    publish("long", "W".repeat(300).as_bytes(), "");
+    publish("garden/gate", b"open", "");
+    publish("garden/gate", b"shut", "");
+    for (topic, cells) in [
+        ("markup", format!("markup|1|0|{markup}")),
+        ("bytes", "bytes|1|0|3 bytes".to_owned()),
+        ("long", format!("long|1|0|{}…", "W".repeat(256))),
+        ("garden/gate", "garden/gate|2|0|shut".to_owned()),
+    ] {
+        window.wait_for(&format!("{} === {cells:?}", row_of("topics", topic)));
+    }
+    publish("garden/gate", b"ajar", "");
+    window.wait_for(&format!("{} === 'garden/gate|3|0|ajar'", row_of("topics", "garden/gate")));
+    assert_eq!(window.say("document.querySelectorAll('#topics img').length"), "0");
+    assert_eq!(window.say("window.owned"), "undefined");
+    assert_eq!(window.complaints(), [""; 0]);
+}
+
+#[test]
+fn the_dashboard_draws_and_fits_a_phone_light_or_dark() {
+    let Some((mut window, falconet, _)) = at_the_dashboard(&[], "") else { return };
+    let address = falconet.address();
+    let long = format!("topic-{}", "x".repeat(100));
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(address)).collect();
+    let _long = Client::connect_to(address, &format!("/topics/{long}?client={}", "i".repeat(64)));
+    ask(address, post(&format!("/topics/{long}"), "W".repeat(300)));
+    ask(address, post("/topics/garden/temperature", r#"{"temperature":21.5,"humidity":58}"#));
+    let lines = "[...document.querySelectorAll('path')].map((p) => p.getAttribute('d') ?? '')";
+    let is_drawn = format!("{lines}.every((d) => d.split('L').length > 4)");
+    while window.say(&is_drawn) != "true" {
+        for client in &mut clients {
+            client.echo("x");
+        }
+    }
+    let rate = latest("Received");
+    window.wait_for(&format!("/^[\\d.,]+\\/s$/.test({rate})"));
+    window.wait_for(&format!("/^\\d+\\.\\d MiB$/.test({})", latest("Memory")));
+    window.wait_for("document.querySelectorAll('#clients tr').length === 4");
+    window.wait_for(&format!("{} !== ''", row_of("topics", "garden/temperature")));
+    look(&mut window, "dashboard");
+    assert_eq!(window.complaints(), [""; 0]);
+}
+
+#[test]
+fn the_dashboard_and_the_page_work_for_whoever_has_logged_in() {
+    let folder = Folder::new("browser-tokens");
+    let file = folder.write("tokens", "MARKER-b33f\n");
+    let flags = ["--token-file", &file];
+    let credentials = "anybody:MARKER-b33f@";
+    let Some((mut window, falconet, _)) = at_the_dashboard(&flags, credentials) else { return };
+    window.wait_for(&format!("{} === '0'", latest("WebSocket")));
+    let (mut client, _) = Client::connect_saying(
+        falconet.address(),
+        "/?client=anna",
+        "Authorization: Bearer MARKER-b33f\r\n",
+    );
+    client.echo("one");
+    window.wait_for(&format!("{} !== ''", row_of("clients", "anna")));
+    window.say("document.querySelector('#clients button').focus()");
+    window.press("Enter");
+    assert_eq!(client.read_to_close(), Some(1008));
+    window.wait_for("document.querySelectorAll('#clients tr').length === 0");
+    assert_eq!(window.complaints(), [""; 0]);
+
+    window.visit(&format!("http://{credentials}{}/#news", falconet.address()));
+    window.wait_for(IS_OPEN);
+    send(&mut window, "by a browser");
+    window.wait_for(&row("received text echo", "by a browser"));
+    window.wait_for("document.querySelectorAll('#places a').length === 3");
+    assert_eq!(window.complaints(), [""; 0]);
+}
+
+#[test]
+fn the_dashboard_comes_back_to_a_server_that_was_killed_or_refused_it() {
+    let Some((mut window, falconet, admin)) = at_the_dashboard(&[], "") else { return };
+    drop(falconet);
+    window.wait_for("document.getElementById('state').textContent === 'waiting to reconnect'");
+    // In its place is somebody who refuses.
+    let listener = TcpListener::bind(admin).unwrap();
+    let (refused, refusals) = channel();
+    let refusing = std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).unwrap_or_default();
+            let _ = stream.write_all(
+                b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
+            if refused.send(head[..length].starts_with(b"GET /events")).is_err() {
+                break;
+            }
+        }
+    });
+    while !refusals.recv_timeout(PATIENCE).expect("it comes back") {}
+    drop(refusals);
+    // One more, of which nobody hears.
+    let _ = ask(admin, get("/"));
+    refusing.join().unwrap();
+    let again = Falconet::start(&["--admin", &format!("http://{admin}")]);
+    window.wait_for(IS_LIVE);
+    let _client = Client::connect(again.address());
+    window.wait_for(&format!("{} === '1'", latest("WebSocket")));
+}
