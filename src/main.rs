@@ -63,6 +63,7 @@ fn compose(options: Options, mishaps: Mishaps) -> Result<Server, StartError> {
         .endpoint("/", Echo)
         .asset("/", INDEX)
         .asset("/app.js", SCRIPT)
+        .asset("/chart.js", CHART)
         .asset("/style.css", STYLE)
         .asset("/icon.svg", ICON)
         .origins(options.origins);
@@ -109,6 +110,10 @@ const INDEX: Asset =
     Asset { content_type: "text/html; charset=utf-8", body: include_bytes!("../www/index.html") };
 const SCRIPT: Asset =
     Asset { content_type: "text/javascript; charset=utf-8", body: include_bytes!("../www/app.js") };
+const CHART: Asset = Asset {
+    content_type: "text/javascript; charset=utf-8",
+    body: include_bytes!("../www/chart.js"),
+};
 const STYLE: Asset =
     Asset { content_type: "text/css; charset=utf-8", body: include_bytes!("../www/style.css") };
 const ICON: Asset =

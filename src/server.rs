@@ -22,7 +22,7 @@ use smol::{LocalExecutor, Task};
 use crate::access::{
     Access, Addresses, Authorize, Origins, PublishRate, Seat, TokenFileError, TrustedProxies,
 };
-use crate::admin::{self, Desk, Stats};
+use crate::admin::{self, Desk, History, Stats};
 use crate::config::{Config, Limits, Reject};
 use crate::connection::{self, Context, Correlations};
 use crate::endpoints::events::Encoder;
@@ -311,7 +311,7 @@ impl Server {
         let has_admin = Feature::Admin.is_built_in() && self.admin_url.is_some();
         let desk = has_admin.then(|| {
             let (hub, stop, tally) = (hub.clone(), stop.clone(), tally.clone());
-            Rc::new(Desk { hub, stop, tally, mishaps })
+            Rc::new(Desk { hub, stop, tally, mishaps, history: History::default() })
         });
         let (admin_stopping, admin_stop) = async_channel::bounded::<Infallible>(1);
         let admin_stop = Stop::new(timer.clone(), admin_stop, self.stop);

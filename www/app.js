@@ -3,8 +3,6 @@ const SHOWN_CHARACTERS = 4096;
 const SHOWN_BYTES = 256;
 const PENDING_LIMIT = 256;
 const ANNOUNCED_ROWS = 20;
-const SAMPLE_LIMIT = 600;
-const GAP_MS = 10_000;
 const CHART_LIMIT = 4;
 const LINK_LIMIT = 24;
 const RETAINED_LIMIT = 64;
@@ -166,49 +164,6 @@ function logIn(scroller, rows, note) {
   };
 }
 
-/**
- * A small live line with its name, its latest number and its range. It shows `span` ms of the past if that
- * is given, else the newest numbers; and begins at `floor`, or at the least there is.
- */
-function chartIn(parent, name, { span, floor = Infinity, show = short } = {}) {
-  const samples = [];
-  const figure = byId('chart').content.firstElementChild.cloneNode(true);
-  const [label, latest, picture, line, range] = figure.querySelectorAll('span, b, svg, path, small');
-  label.textContent = name;
-  parent.append(figure);
-  const paintSoon = oncePerFrame(paint);
-
-  function paint() {
-    const numbers = samples.map(({ number }) => number);
-    const [least, most] = [Math.min(...numbers, floor), Math.max(...numbers)];
-    const { at: end, number: newest } = samples.at(-1);
-    // Without ups and downs it lies in the middle, or on the floor.
-    const flat = most === floor ? 1 : 0.5;
-    const place = ({ at, number }, index) => {
-      const x = span ? 300 + ((at - end) / span) * 300 : (index / Math.max(1, samples.length - 1)) * 300;
-      const y = 2 + (most > least ? (most - number) / (most - least) : flat) * 56;
-      return `${x.toFixed(1)} ${y.toFixed(1)}`;
-    };
-    // What was not heard is not drawn.
-    const joins = ({ at }, index) => index > 0 && !(span && at - samples[index - 1].at > GAP_MS);
-    const steps = samples.map((sample, index) => (joins(sample, index) ? 'L' : 'M') + place(sample, index));
-    // Gone to twice, a place of its own shows as a dot.
-    line.setAttribute('d', `${steps.join('')}L${place(samples.at(-1), samples.length - 1)}`);
-    latest.textContent = show(newest);
-    range.textContent = (least === floor ? 'up' : show(least)) + ` to ${show(most)}`;
-    picture.ariaLabel = `${name}: now ${latest.textContent}, ${range.textContent}`;
-  }
-
-  return {
-    add(number, at = 0) {
-      samples.push({ number, at });
-      if (samples.length > SAMPLE_LIMIT) samples.shift();
-      while (span && at - samples[0].at > span) samples.shift();
-      paintSoon();
-    },
-  };
-}
-
 /** The numbers in a message that is a number, or JSON that has some, each with its name. */
 function numbersIn(text) {
   if (text.length > SHOWN_CHARACTERS) return [];
@@ -222,16 +177,6 @@ function numbersIn(text) {
   } catch {
     return [];
   }
-}
-
-function oncePerFrame(draw) {
-  let frame = 0;
-  return () => {
-    frame ||= requestAnimationFrame(() => {
-      frame = 0;
-      draw();
-    });
-  };
 }
 
 /** The data, or what is wrong with which character. */
@@ -262,11 +207,7 @@ const isText = (data) => typeof data === 'string';
 
 const localTime = (date) => `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
 
-const short = (number) => number.toLocaleString('en', { maximumSignificantDigits: 5 });
-
 const inMs = (duration) => `${duration.toFixed(1)} ms`;
-
-const grouped = (number) => number.toLocaleString('en');
 
 const inBytes = (size) => `${grouped(size)} byte${size === 1 ? '' : 's'}`;
 
@@ -298,9 +239,6 @@ function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
   return row;
 }
 
-const element = (tag, textContent) => Object.assign(document.createElement(tag), { textContent });
-
-const byId = (id) => document.getElementById(id);
 let topic = '';
 let isNew = true;
 let charts = new Map();

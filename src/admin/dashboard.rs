@@ -6,11 +6,12 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::http::Response;
 
-/// The dashboard. Its elements `<script>` and `<style>`, written just so, get this response's nonce,
+/// The dashboard, with what it shares with the page at the place named so. Its elements `<script>` and `<style>`, written just so, get this response's nonce,
 /// and nothing else in it is run (CSP 3 §7.1).
 pub(super) fn response() -> Response {
     let nonce = nonce();
     let page = PAGE
+        .replace("// chart.js", CHART)
         .replace("<script>", &format!("<script nonce=\"{nonce}\">"))
         .replace("<style>", &format!("<style nonce=\"{nonce}\">"));
     let policy = format!(
@@ -36,6 +37,7 @@ fn nonce() -> String {
 }
 
 const PAGE: &str = include_str!("../../www/admin.html");
+const CHART: &str = include_str!("../../www/chart.js");
 
 #[cfg(test)]
 mod tests {

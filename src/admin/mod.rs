@@ -17,7 +17,7 @@ use crate::services::Stop;
 use crate::tally::{Mishaps, Tally};
 
 pub(crate) use api::{AdminRequest, Errand};
-pub(crate) use stats::Stats;
+pub(crate) use stats::{History, Stats};
 
 /// Where the administrator's errands are done.
 pub(crate) struct Desk {
@@ -26,6 +26,8 @@ pub(crate) struct Desk {
     pub(crate) stop: Stop,
     pub(crate) tally: Rc<Tally>,
     pub(crate) mishaps: Mishaps,
+    /// How things were.
+    pub(crate) history: History,
 }
 
 impl Desk {

@@ -388,7 +388,7 @@ fn plan_errand(
 ) -> Result<Plan, Refused> {
     context.access.authorize(head, Action::Admin(head.path()), reach)?;
     match AdminRequest::read(head, &context.config.limits)? {
-        AdminRequest::Listen => Ok(Plan::TakeOver(Opening::of_stats(head.path()))),
+        AdminRequest::Listen => Ok(Plan::TakeOver(Opening::of_stats(head.path(), desk.past()))),
         AdminRequest::Errand(errand) => Ok(Plan::Ask(Question::Admin(errand, desk.clone()))),
     }
 }

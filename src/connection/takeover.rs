@@ -29,7 +29,10 @@ enum Protocol {
     /// WebSocket, after a response that accepts it, with whoever begins the session.
     WebSocket { accept: Acceptance, begin: Box<dyn FnOnce(Session) -> Stage> },
     /// Server-sent events. A pointer, so that a build that opens no such stream has no code for it.
-    Events { begin: fn(Transport, Option<Share>, Membership, Encoder, Rc<Commons>) -> Stage },
+    Events {
+        past: String,
+        begin: fn(Transport, Option<Share>, Membership, Encoder, Rc<Commons>) -> Stage,
+    },
 }
 
 impl Opening {
@@ -62,14 +65,14 @@ impl Opening {
     /// Opens a stream of a topic's messages.
     pub(super) fn of_events(topic: TopicName, start: Start) -> Self {
         let (hears, kind) = (Some((topic, start)), ClientKind::Events);
-        Self { hears, kind, path: None, protocol: Protocol::EVENTS }
+        Self { hears, kind, path: None, protocol: Protocol::events(String::new()) }
     }
 
-    /// Opens a stream of the administrator's events.
-    pub(super) fn of_stats(path: &str) -> Self {
+    /// Opens a stream of the administrator's events, which begins with what is past.
+    pub(super) fn of_stats(path: &str, past: String) -> Self {
         let hears = Some((TopicName::stats(), Start::Live));
         let path = Some(Rc::new(path.to_owned()));
-        Self { hears, kind: ClientKind::Admin, path, protocol: Protocol::EVENTS }
+        Self { hears, kind: ClientKind::Admin, path, protocol: Protocol::events(past) }
     }
 
     /// Makes a client of whoever sent the request, whose head ends at `head_end`, and says so; `None`
@@ -117,11 +120,14 @@ impl Opening {
 }
 
 impl Protocol {
-    const EVENTS: Self = Self::Events {
-        begin: |transport, share, membership, encoder, commons| {
-            EventStream::new(transport, share, membership, encoder, commons).begin()
-        },
-    };
+    fn events(past: String) -> Self {
+        Self::Events {
+            past,
+            begin: |transport, share, membership, encoder, commons| {
+                EventStream::new(transport, share, membership, encoder, commons).begin()
+            },
+        }
+    }
 
     /// The status of what tells the client that it begins.
     fn status(&self) -> u16 {
@@ -137,8 +143,9 @@ impl Protocol {
             Self::WebSocket { accept, .. } => {
                 handshake::response(accept, correlation, &request.id).into_bytes()
             }
-            Self::Events { .. } => {
-                events::response(correlation, sequence).encode(&request.envelope())
+            Self::Events { past, .. } => {
+                let head = events::response(correlation, sequence).encode(&request.envelope());
+                [&head, past.as_bytes()].concat()
             }
         }
     }
@@ -153,7 +160,7 @@ impl Protocol {
     ) -> Stage {
         let commons = context.commons.clone();
         match self {
-            Self::Events { begin } => {
+            Self::Events { begin, .. } => {
                 begin(transport, share, membership, context.encoder.clone(), commons)
             }
             Self::WebSocket { begin, .. } => {

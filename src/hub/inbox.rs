@@ -49,7 +49,8 @@ enum Command {
     Clients(Reply<Vec<Rc<Client>>>),
     Find(u64, Reply<Option<ClientId>>),
     Survey(Reply<Survey>),
-    AwaitAudience(TopicName, bool, Reply<()>),
+    /// Without a topic, that of the hub: who is connected.
+    AwaitAudience(Option<TopicName>, bool, Reply<()>),
 }
 
 /// Who joins, when and to hear what.
@@ -74,8 +75,8 @@ pub(crate) fn open(timeouts: Timeouts, limits: Topics, tally: Rc<Tally>) -> (Hub
 pub(crate) struct HubTask {
     hub: Hub,
     commands: Receiver<Command>,
-    /// Who waits for a topic to have subscribers, or to have none.
-    waiting: Vec<(TopicName, bool, Reply<()>)>,
+    /// Who waits for a topic to have subscribers, or to have none; or for anybody to be connected.
+    waiting: Vec<(Option<TopicName>, bool, Reply<()>)>,
     publishes_per_turn: usize,
 }
 
@@ -145,8 +146,9 @@ impl HubTask {
 
     fn tell_waiting(&mut self) {
         let hub = &self.hub;
-        let is_over = |(name, wanted, reply): &mut (TopicName, bool, Reply<()>)| {
-            *wanted == (hub.subscribers(name) > 0) || reply.is_forgotten()
+        let is_over = |(name, wanted, reply): &mut (Option<TopicName>, bool, Reply<()>)| {
+            let audience = name.as_ref().map_or(hub.census().clients, |name| hub.subscribers(name));
+            *wanted == (audience > 0) || reply.is_forgotten()
         };
         for (_, _, reply) in self.waiting.extract_if(.., is_over) {
             reply.send(());
@@ -368,7 +370,7 @@ impl HubHandle {
     /// # Cancel safety
     /// Dropped early, nothing has changed.
     pub async fn until_subscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
-        self.ask(|reply| Command::AwaitAudience(topic.clone(), true, reply)).await
+        self.ask(|reply| Command::AwaitAudience(Some(topic.clone()), true, reply)).await
     }
 
     /// Waits until a topic has no subscriber.
@@ -379,7 +381,12 @@ impl HubHandle {
     /// # Cancel safety
     /// Dropped early, nothing has changed.
     pub async fn until_unsubscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
-        self.ask(|reply| Command::AwaitAudience(topic.clone(), false, reply)).await
+        self.ask(|reply| Command::AwaitAudience(Some(topic.clone()), false, reply)).await
+    }
+
+    /// Waits until somebody is connected, or until nobody is.
+    pub(crate) async fn until_peopled(&self, wanted: bool) -> Result<(), HubGone> {
+        self.ask(|reply| Command::AwaitAudience(None, wanted, reply)).await
     }
 
     /// When the next sweep is due.

@@ -143,14 +143,6 @@ fn the_page_fits_a_phone_and_is_light_or_dark() {
 }
 
 #[test]
-fn the_page_and_the_dashboard_draw_by_the_same_hand() {
-    let [page, dashboard] = [include_str!("../../www/app.js"), DASHBOARD];
-    let start = page.find("/**\n * A small live line").unwrap();
-    let chart = &page[start..start + page[start..].find("\n}\n").unwrap()];
-    assert!(dashboard.contains(chart), "the dashboard lacks\n{chart}");
-}
-
-#[test]
 fn a_page_of_another_origin_can_neither_connect_nor_publish() {
     let Some(mut window) = Window::open() else { return };
     let falconet = Falconet::start(&[]);
@@ -220,5 +212,3 @@ pub fn look(window: &mut Window, name: &str) {
         }
     }
 }
-
-const DASHBOARD: &str = include_str!("../../www/admin.html");

@@ -8,6 +8,7 @@ use crate::admin::admin_address;
 use crate::browser::{IS_OPEN, look, row, send};
 use crate::browser_rig::Window;
 use crate::cli::Folder;
+use crate::history::remembered;
 use crate::rig::*;
 
 /// Says whether the dashboard hears of the server.
@@ -139,6 +140,22 @@ fn the_dashboard_draws_and_fits_a_phone_light_or_dark() {
     window.wait_for("document.querySelectorAll('#clients tr').length === 4");
     window.wait_for(&format!("{} !== ''", row_of("topics", "garden/temperature")));
     look(&mut window, "dashboard");
+    assert_eq!(window.complaints(), [""; 0]);
+}
+
+#[test]
+fn a_dashboard_that_is_opened_later_draws_what_was_before() {
+    let Some(mut window) = Window::open() else { return };
+    let (falconet, admin) = start(&[]);
+    let client = Client::connect(falconet.address());
+    wait_until("it is remembered", || remembered(admin).contains("\"websocket\":1,"));
+    drop(client);
+    wait_until("it has left", || ask(admin, get("/clients")).text() == "[]\n");
+    window.visit(&format!("http://{admin}/"));
+    window.wait_for(IS_LIVE);
+    window.wait_for(&format!("{} === '0'", latest("WebSocket")));
+    let range = latest("WebSocket").replace("'b'", "'small'");
+    window.wait_for(&format!("{range} === 'up to 1'"));
     assert_eq!(window.complaints(), [""; 0]);
 }
 

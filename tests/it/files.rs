@@ -120,7 +120,7 @@ fn without_an_index_the_page_stays() {
     site.write("data.json", "{}");
     let falconet = site.serve();
     let without = Falconet::start(&[]);
-    for target in ["/", "/app.js", "/style.css"] {
+    for target in ["/", "/app.js", "/chart.js", "/style.css"] {
         let answer = ask(&falconet, "GET", target, "");
         assert_eq!(answer.status(), 200, "{target}");
         assert_eq!(answer, ask(&without, "GET", target, ""), "{target}");

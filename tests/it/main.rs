@@ -27,6 +27,7 @@ mod files;
 mod floods;
 mod guarantees;
 mod handshake;
+mod history;
 mod http;
 mod pipelining;
 mod properties;
