@@ -38,3 +38,4 @@ mod tls;
 mod tls_absent;
 mod tls_access;
 mod topics;
+mod untold;

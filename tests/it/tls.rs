@@ -90,10 +90,13 @@ impl Secure {
     }
 }
 
-type TlsStream<S = TcpStream> = StreamOwned<ClientConnection, S>;
+pub type TlsStream<S = TcpStream> = StreamOwned<ClientConnection, S>;
 
 /// A client that trusts who a certificate vouches for, and speaks one version of TLS.
-fn trusting(certificate: &Path, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+pub fn trusting(
+    certificate: &Path,
+    version: &'static SupportedProtocolVersion,
+) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -102,7 +105,7 @@ fn trusting(certificate: &Path, version: &'static SupportedProtocolVersion) -> A
     Arc::new(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn open(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsStream> {
+pub fn open(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsStream> {
     open_over(connect(address), config)
 }
 
