@@ -1,4 +1,4 @@
-//! The page over TLS, in a real browser.
+//! The page and the dashboard over TLS, in a real browser.
 
 #![cfg(feature = "tls")]
 
@@ -22,4 +22,22 @@ fn the_page_speaks_wss_to_a_server_that_signed_for_itself() {
     send(&mut window, "over TLS");
     window.wait_for(&row("received text echo", "over TLS"));
     window.wait_for("document.getElementById('address').textContent.startsWith('wss://')");
+}
+
+#[test]
+fn the_dashboard_hears_of_a_server_over_tls() {
+    let Some(mut window) = Window::open() else { return };
+    window.trust_anybody();
+    let falconet = Falconet::start_with(Falconet::command().args([
+        "--listen",
+        "https://127.0.0.1:0",
+        "--admin",
+        "https://127.0.0.1:0",
+        "--tls-self-signed",
+    ]));
+    let line = falconet.wait_for_line("administration on ");
+    window.visit(line.split("administration on ").nth(1).unwrap());
+    window.wait_for("document.getElementById('state').textContent === 'live'");
+    window.wait_for("document.querySelectorAll('#topics tr').length === 1");
+    assert_eq!(window.complaints(), [""; 0]);
 }

@@ -589,6 +589,38 @@ fn a_self_signed_certificate_is_for_this_host_and_for_where_it_listens() {
     assert!(connection.complete_io(&mut connect(made.address())).is_err());
 }
 
+#[test]
+fn the_fingerprint_of_the_certificate_that_is_shown_is_logged() {
+    let secure = Secure::start("tls-fingerprint", &[]);
+    let certificate = shown(secure.address(), &[&secure.certificate()]);
+    let digest = ring::digest::digest(&ring::digest::SHA256, &certificate);
+    let digits: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+    let log = secure.falconet.log_so_far().concat();
+    assert!(log.contains(&format!("SHA-256 fingerprint {}", digits.join(":"))), "{log}");
+}
+
+#[test]
+fn all_of_a_chain_is_shown() {
+    let own = Directory::new("tls-chain");
+    make_pair(&own.path);
+    let signer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls/rsa-cert.pem");
+    let [leaf, chain] = ["tls-cert.pem", "chain.pem"].map(|name| own.file(name));
+    let both = [&leaf, &signer].map(|file| fs::read_to_string(file).unwrap()).concat();
+    fs::write(&chain, both).unwrap();
+    let falconet = Falconet::start_with(
+        Falconet::command()
+            .args(["--listen", "https://127.0.0.1:0", "--tls-cert"])
+            .arg(&chain)
+            .arg("--tls-key")
+            .arg(own.file("tls-key.pem")),
+    );
+    for version in [&TLS12, &TLS13] {
+        let stream = open(falconet.address(), &trusting(&leaf, version)).unwrap();
+        let expected = [&leaf, &signer].map(|file| CertificateDer::from_pem_file(file).unwrap());
+        assert_eq!(stream.conn.peer_certificates().unwrap(), expected);
+    }
+}
+
 /// Writes a pair of the server's own kind to `directory`, and returns its certificate.
 fn make_pair(directory: &Path) -> CertificateDer<'static> {
     let _ = fs::remove_file(directory.join("tls-key.pem"));
