@@ -1,11 +1,15 @@
 //! The program: which endpoint stands at which path, which services run.
 
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use falconet::cli::{self, Command, Options};
 use falconet::net::ListenUrl;
 use falconet::signals::on_stop_signals;
-use falconet::{Asset, Echo, Feature, Mishaps, Server, StartError, Stdin, Timestamp, TokenFile};
+use falconet::systemd::Notifier;
+use falconet::{
+    Asset, Echo, Feature, Mishaps, Server, StartError, Stdin, Supervision, Timestamp, TokenFile,
+};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
@@ -20,7 +24,8 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> ExitCode {
     let mishaps = falconet::log::install(options.log_level, options.log_format);
-    let server = match compose(options, mishaps) {
+    let notifier = Notifier::from_environment().map(Rc::new);
+    let server = match compose(options, mishaps, notifier.clone()) {
         Ok(server) => server,
         Err(error) => return fail(&error, RUNTIME_FAILURE),
     };
@@ -48,6 +53,10 @@ fn serve(options: Options) -> ExitCode {
         let urls = read_only.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(", ");
         log::warn!("anybody may read but nobody publish at {urls} without a --token-file");
     }
+    if let Some(notifier) = notifier {
+        let urls = server.urls().len();
+        notifier.tell(&format!("READY=1\nSTATUS=listening on {urls} URLs"));
+    }
     match server.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("stopped: {error}"), RUNTIME_FAILURE),
@@ -55,7 +64,11 @@ fn serve(options: Options) -> ExitCode {
 }
 
 /// The table of contents.
-fn compose(options: Options, mishaps: Mishaps) -> Result<Server, StartError> {
+fn compose(
+    options: Options,
+    mishaps: Mishaps,
+    notifier: Option<Rc<Notifier>>,
+) -> Result<Server, StartError> {
     let max_line = options.config.limits.message_bytes;
     let mut server = Server::builder()
         .config(options.config)
@@ -85,6 +98,9 @@ fn compose(options: Options, mishaps: Mishaps) -> Result<Server, StartError> {
     }
     if let Some(every) = options.broadcast_every {
         server = server.service(Timestamp::new(every));
+    }
+    if let Some(notifier) = notifier {
+        server = server.service(Supervision::new(notifier));
     }
     if let Some(url) = options.admin {
         server = server.admin(url);

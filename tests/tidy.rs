@@ -13,6 +13,7 @@ const ROOMS: &[&str] = &[
     "config",
     "rate",
     "tally",
+    "systemd",
     "net",
     "signals",
     "http",

@@ -31,6 +31,7 @@ mod properties;
 mod pulled_plug;
 mod rig;
 mod stdin;
+mod systemd;
 mod tls;
 mod tls_absent;
 mod tls_access;
