@@ -43,7 +43,9 @@ fn serve(options: Options) -> ExitCode {
             ListenUrl::Http { .. } | ListenUrl::Https { .. } => {
                 log::info!("listening on {url}/ (open it in a browser; Ctrl+C stops)");
             }
-            ListenUrl::Unix(_) => log::info!("listening on {url} (Ctrl+C stops)"),
+            ListenUrl::Unix(_) | ListenUrl::Systemd => {
+                log::info!("listening on {url} (Ctrl+C stops)")
+            }
         }
     }
     if let Some(url) = server.admin_url() {

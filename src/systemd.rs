@@ -1,4 +1,5 @@
-//! What systemd is told by the programs that it starts (sd_notify(3)).
+//! What systemd passes to the programs that it starts (sd_listen_fds(3)), and is told by them
+//! (sd_notify(3)).
 
 use std::cell::Cell;
 use std::env;
@@ -6,8 +7,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use listenfd::ListenFd;
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, send, socket_with,
+    sockopt,
 };
 
 /// Tells systemd how the server is.
@@ -68,3 +71,36 @@ fn watchdog() -> Option<Duration> {
 fn is_for_us(variable: &str) -> bool {
     env::var(variable).map_or(true, |pid| pid.parse() == Ok(std::process::id()))
 }
+
+/// Takes the listening stream sockets that systemd passed. A second time there are none.
+///
+/// # Errors
+/// If there are none, or one that is passed is something else.
+pub(crate) fn take_listeners() -> io::Result<Vec<OwnedFd>> {
+    let count = env::var("LISTEN_FDS").ok().and_then(|count| count.parse::<usize>().ok());
+    let count = count.filter(|count| *count <= MOST_LISTENERS && is_for_us("LISTEN_PID"));
+    let mut passed = ListenFd::from_env();
+    let take = |index| {
+        take_listener(&mut passed, index).ok_or_else(|| {
+            let descriptor = FIRST_PASSED + index;
+            io::Error::other(format!("descriptor {descriptor} is no stream socket that listens"))
+        })
+    };
+    match count {
+        None | Some(0) => Err(io::Error::other("it passed no sockets (LISTEN_FDS, LISTEN_PID)")),
+        Some(count) => (0..count).map(take).collect(),
+    }
+}
+
+fn take_listener(passed: &mut ListenFd, index: usize) -> Option<OwnedFd> {
+    let listener = match passed.take_tcp_listener(index) {
+        Ok(listener) => listener.map(OwnedFd::from),
+        Err(_) => passed.take_unix_listener(index).ok()?.map(OwnedFd::from),
+    };
+    listener.filter(|listener| sockopt::socket_acceptconn(listener).unwrap_or(false))
+}
+
+/// The descriptor that is passed first (SD_LISTEN_FDS_START).
+const FIRST_PASSED: usize = 3;
+/// More than anybody has; the number is looked at before there is room for so many.
+const MOST_LISTENERS: usize = 256;

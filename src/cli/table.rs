@@ -82,7 +82,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "listen",
         "URL",
-        "where to listen: http://HOST:PORT, https://HOST:PORT or unix:PATH; may be repeated",
+        "where to listen: http://HOST:PORT, https://HOST:PORT, unix:PATH, or systemd for what it passes; may be repeated",
         |options, text| {
             options.listen.push(text.parse().map_err(|error| format!("{error}"))?);
             Ok(())
@@ -96,7 +96,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         "URL",
         "where to look after the server: unix:PATH, or http://HOST:PORT on loopback or with tokens",
         |options, text| {
-            options.admin = Some(text.parse().map_err(|error| format!("{error}"))?);
+            let url: ListenUrl = text.parse().map_err(|error| format!("{error}"))?;
+            if url == ListenUrl::Systemd {
+                return Err("expected http://HOST:PORT, https://HOST:PORT or unix:PATH".to_owned());
+            }
+            options.admin = Some(url);
             Ok(())
         },
         |options| options.admin.as_ref().map(ListenUrl::to_string).unwrap_or_default(),

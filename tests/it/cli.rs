@@ -124,9 +124,9 @@ fn a_bad_option_is_named_with_its_value_and_what_would_be_right() {
         (&["--reject", "maybe"], &["--reject", "`maybe`", "respond, drop"]),
         (&["--log-level", "loud"], &["--log-level", "`loud`", "info, debug"]),
         (&["--log-format", "xml"], &["--log-format", "`xml`", "text, logfmt, json"]),
-        (&["--listen", "ftp://a"], &["--listen", "`ftp://a`", "https://HOST:PORT or unix:PATH"]),
+        (&["--listen", "ftp://a"], &["--listen", "`ftp://a`", "unix:PATH or systemd"]),
         (&["--listen", "http://a:99999"], &["--listen", "`http://a:99999`", "0 to 65535"]),
-        (&["--listen", ""], &["--listen", "``", "https://HOST:PORT or unix:PATH"]),
+        (&["--listen", ""], &["--listen", "``", "unix:PATH or systemd"]),
     ];
     for (flags, parts) in rows {
         assert_refused(Falconet::command().args(flags), 2, parts);
@@ -440,7 +440,7 @@ fn wait(child: &mut Child) -> Option<i32> {
 }
 
 /// A program that does not outlive its test.
-struct Killed(Child);
+pub struct Killed(pub Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
