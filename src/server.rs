@@ -208,9 +208,12 @@ fn bind_admin(
         return Err(StartError::ExposedAdmin(url));
     }
     let tls = tls.filter(|_| url.tls_host().is_some());
-    let bound = Listener::bind(reactor, &url, tls).map_err(StartError::Bind)?;
-    let (listeners, urls): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
-    Ok((listeners.into_iter().flatten().collect(), urls.into_iter().next()))
+    let (mut listeners, mut bound) = (Vec::new(), None);
+    for (sockets, url) in Listener::bind(reactor, &url, tls).map_err(StartError::Bind)? {
+        listeners.extend(sockets);
+        bound = Some(url);
+    }
+    Ok((listeners, bound))
 }
 
 /// A WebSocket server, bound and ready to run.

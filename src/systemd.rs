@@ -79,17 +79,19 @@ fn is_for_us(variable: &str) -> bool {
 pub(crate) fn take_listeners() -> io::Result<Vec<OwnedFd>> {
     let count = env::var("LISTEN_FDS").ok().and_then(|count| count.parse::<usize>().ok());
     let count = count.filter(|count| *count <= MOST_LISTENERS && is_for_us("LISTEN_PID"));
-    let mut passed = ListenFd::from_env();
-    let take = |index| {
-        take_listener(&mut passed, index).ok_or_else(|| {
-            let descriptor = FIRST_PASSED + index;
-            io::Error::other(format!("descriptor {descriptor} is no stream socket that listens"))
-        })
-    };
-    match count {
-        None | Some(0) => Err(io::Error::other("it passed no sockets (LISTEN_FDS, LISTEN_PID)")),
-        Some(count) => (0..count).map(take).collect(),
+    let count = count.unwrap_or(0);
+    if count == 0 {
+        return Err(io::Error::other("it passed no sockets (LISTEN_FDS, LISTEN_PID)"));
     }
+    let mut passed = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..count {
+        let wrong =
+            || format!("descriptor {} is no stream socket that listens", FIRST_PASSED + index);
+        let listener = take_listener(&mut passed, index);
+        listeners.push(listener.ok_or_else(|| io::Error::other(wrong()))?);
+    }
+    Ok(listeners)
 }
 
 fn take_listener(passed: &mut ListenFd, index: usize) -> Option<OwnedFd> {

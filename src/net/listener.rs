@@ -56,9 +56,11 @@ impl Listener {
                 return Ok(vec![(vec![listener], url.clone())]);
             }
             ListenUrl::Systemd => {
-                let sockets = systemd::take_listeners().map_err(bind_error)?;
-                let taken = sockets.into_iter().map(|socket| Self::take_over(reactor, socket));
-                return taken.collect::<io::Result<_>>().map_err(bind_error);
+                let mut bound = Vec::new();
+                for socket in systemd::take_listeners().map_err(bind_error)? {
+                    bound.push(Self::take_over(reactor, socket).map_err(bind_error)?);
+                }
+                return Ok(bound);
             }
             ListenUrl::Http { .. } | ListenUrl::Https { .. } => {}
         }
