@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Ok(Command::Serve(options)) => serve(*options),
         Ok(Command::CheckConfig) => say("the configuration is good\n"),
         Ok(Command::PrintConfig(options)) => say(&cli::print_config(&options)),
+        Ok(Command::Print(text)) => say(&text),
         Ok(Command::Help) => say(&cli::help()),
         Ok(Command::Version) => say(concat!("falconet ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => fail(&error, error.exit_code()),

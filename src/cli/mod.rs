@@ -1,6 +1,7 @@
 //! The options: one table that flags, environment, file and help all read.
 
 mod check;
+mod manual;
 mod sources;
 mod table;
 mod text;
@@ -21,8 +22,9 @@ use crate::log::LogFormat;
 use crate::net::ListenUrl;
 use sources::{Action, Flags};
 
+pub use manual::{completions, manual};
 pub use table::{OPTIONS, OptionSpec};
-pub use text::{help, print_config};
+pub use text::{help, print_config, print_default_config};
 pub use values::parse_time;
 
 /// Everything the command line, the environment and the file can say.
@@ -102,6 +104,8 @@ pub enum Command {
     CheckConfig,
     /// Print the effective configuration, as a file `--config` reads.
     PrintConfig(Box<Options>),
+    /// Print this text.
+    Print(String),
     /// Print the help.
     Help,
     /// Print the version.

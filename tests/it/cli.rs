@@ -418,7 +418,7 @@ fn the_log_level_decides_what_is_logged() {
 }
 
 /// Runs a command that ends by itself; returns its exit code, stdout and stderr.
-fn run(command: &mut Command) -> (Option<i32>, String, String) {
+pub fn run(command: &mut Command) -> (Option<i32>, String, String) {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut program = Killed(command.spawn().unwrap());
     let code = wait(&mut program.0);
@@ -451,7 +451,7 @@ impl Drop for Killed {
 }
 
 /// What a command that succeeds prints.
-fn printed(command: &mut Command) -> String {
+pub fn printed(command: &mut Command) -> String {
     let (code, stdout, stderr) = run(command);
     assert_eq!((code, &*stderr), (Some(0), ""), "{command:?}");
     stdout

@@ -27,6 +27,7 @@ mod guarantees;
 mod handshake;
 mod http;
 mod pipelining;
+mod printed;
 mod properties;
 mod pulled_plug;
 mod rig;
