@@ -27,6 +27,7 @@ mod admin;
 pub mod cli;
 
 pub mod config;
+pub mod confine;
 mod connection;
 mod endpoints;
 mod features;

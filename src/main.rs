@@ -4,8 +4,9 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use falconet::cli::{self, Command, Options};
+use falconet::confine::{self, Account, AccountError, Walls};
 use falconet::net::ListenUrl;
-use falconet::signals::on_stop_signals;
+use falconet::signals::StopSignals;
 use falconet::systemd::Notifier;
 use falconet::{
     Asset, Echo, Feature, Mishaps, Server, StartError, Stdin, Supervision, Timestamp, TokenFile,
@@ -26,13 +27,18 @@ fn main() -> ExitCode {
 fn serve(options: Options) -> ExitCode {
     let mishaps = falconet::log::install(options.log_level, options.log_format);
     let notifier = Notifier::from_environment().map(Rc::new);
-    let server = match compose(options, mishaps, notifier.clone()) {
+    let signals = StopSignals::look();
+    let server = match compose(options.clone(), mishaps, notifier.clone()) {
         Ok(server) => server,
         Err(error) => return fail(&error, RUNTIME_FAILURE),
     };
+    // Before any thread is started, which would keep what it has.
+    if let Err(error) = confine(&options) {
+        return fail(&error, BAD_CONFIGURATION);
+    }
     let stopper = server.stopper();
     // The first signal drains the server; the second ends the process.
-    let handled = on_stop_signals(move |before| match before {
+    let handled = signals.heed(move |before| match before {
         0 => stopper.stop(),
         _ => std::process::exit(RUNTIME_FAILURE.into()),
     });
@@ -111,6 +117,28 @@ fn compose(
     server.bind(&options.listen)
 }
 
+/// Gives up what is not needed any more now that everything is bound.
+fn confine(options: &Options) -> Result<(), AccountError> {
+    if let Some(name) = &options.user {
+        Account::find(name)?.assume()?;
+        for path in options.read_later() {
+            if let Err(error) = std::fs::File::open(path) {
+                log::warn!("{name} can't read {}: {error}", path.display());
+            }
+        }
+    } else if confine::is_root() {
+        log::warn!("running as root: --user NAME is safer");
+    }
+    if options.sandbox {
+        match options.sandbox().enter() {
+            Walls::All => log::debug!("in a sandbox"),
+            Walls::Some => log::debug!("in a sandbox, as far as this kernel has one"),
+            Walls::None => log::info!("not in a sandbox: this kernel has no Landlock to give"),
+        }
+    }
+    Ok(())
+}
+
 /// Prints what was asked for; nobody reading it is no failure.
 fn say(text: &str) -> ExitCode {
     use std::io::Write;
@@ -133,3 +161,5 @@ const STYLE: Asset =
 const ICON: Asset =
     Asset { content_type: "image/svg+xml", body: include_bytes!("../www/icon.svg") };
 const RUNTIME_FAILURE: u8 = 1;
+/// As for what the options say (sysexits.h).
+const BAD_CONFIGURATION: u8 = 78;

@@ -16,6 +16,7 @@ const ROOMS: &[&str] = &[
     "systemd",
     "net",
     "signals",
+    "confine",
     "http",
     "ws/frame",
     "hub",

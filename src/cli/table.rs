@@ -174,6 +174,23 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .only_with(Feature::Tls),
     OptionSpec::new(
+        "user",
+        "NAME",
+        "become this user once everything is bound",
+        |options, text| {
+            options.user = Some(text.to_owned());
+            Ok(())
+        },
+        |options| options.user.clone().unwrap_or_default(),
+    ),
+    OptionSpec::new(
+        "sandbox",
+        "HOW",
+        "open, connect to and execute nothing else once started: auto (if the kernel can) or off",
+        |options, text| set_choice(&mut options.sandbox, SANDBOXES, text),
+        |options| show_choice(&options.sandbox, SANDBOXES),
+    ),
+    OptionSpec::new(
         "broadcast-every",
         "TIME",
         "how often the server time is sent to everybody; 0 = never",
@@ -418,6 +435,7 @@ pub(super) fn find(name: &str) -> Option<&'static OptionSpec> {
 /// The options that may be given several times by one source.
 pub(super) const REPEATED: &[&str] = &["listen", "origin", "trust-proxy"];
 const SEPARATORS: &[(&str, u8)] = &[("newline", b'\n'), ("nul", 0)];
+const SANDBOXES: &[(&str, bool)] = &[("auto", true), ("off", false)];
 const SWITCHES: &[(&str, bool)] = &[("true", true), ("false", false)];
 const SLOW_CONSUMERS: &[(&str, SlowConsumer)] =
     &[("skip", SlowConsumer::Skip), ("close", SlowConsumer::Close)];

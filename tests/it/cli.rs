@@ -60,6 +60,8 @@ fn what_print_config_prints_is_read_back_the_same() {
         "--listen=unix:/tmp/x y",
         "--tls-self-signed",
         "--state-dir=/var/lib/x y",
+        "--user=nobody",
+        "--sandbox=off",
         "--tls-timeout=3s",
         "--stdin=garden/temperature",
         "--stdin-separator=nul",

@@ -17,6 +17,7 @@ mod browser_tls;
 mod cli;
 mod client;
 mod client_topics;
+mod confine;
 mod conformance;
 mod crowd;
 mod embedded;
