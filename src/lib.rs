@@ -27,6 +27,7 @@ mod admin;
 pub mod cli;
 
 pub mod config;
+pub mod confine;
 mod connection;
 mod endpoints;
 mod features;
@@ -39,6 +40,7 @@ mod rate;
 mod server;
 mod services;
 pub mod signals;
+pub mod systemd;
 mod tally;
 mod ws;
 
@@ -55,7 +57,7 @@ pub use hub::{
     TopicCensus, TopicName, TopicNameError,
 };
 pub use server::{Server, ServerBuilder, StartError};
-pub use services::{LocalClock, Service, Stdin, Stop, Stopper, Timestamp};
+pub use services::{LocalClock, Service, Stdin, Stop, Stopper, Supervision, Timestamp};
 pub use tally::Mishaps;
 pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd, accept_value};
 

@@ -1,17 +1,23 @@
 //! The program: which endpoint stands at which path, which services run.
 
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use falconet::cli::{self, Command, Options};
+use falconet::confine::{self, Account, AccountError, Walls};
 use falconet::net::ListenUrl;
-use falconet::signals::on_stop_signals;
-use falconet::{Asset, Echo, Feature, Mishaps, Server, StartError, Stdin, Timestamp, TokenFile};
+use falconet::signals::StopSignals;
+use falconet::systemd::Notifier;
+use falconet::{
+    Asset, Echo, Feature, Mishaps, Server, StartError, Stdin, Supervision, Timestamp, TokenFile,
+};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Command::Serve(options)) => serve(*options),
         Ok(Command::CheckConfig) => say("the configuration is good\n"),
         Ok(Command::PrintConfig(options)) => say(&cli::print_config(&options)),
+        Ok(Command::Print(text)) => say(&text),
         Ok(Command::Help) => say(&cli::help()),
         Ok(Command::Version) => say(concat!("falconet ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => fail(&error, error.exit_code()),
@@ -20,13 +26,19 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> ExitCode {
     let mishaps = falconet::log::install(options.log_level, options.log_format);
-    let server = match compose(options, mishaps) {
+    let notifier = Notifier::from_environment().map(Rc::new);
+    let signals = StopSignals::look();
+    let server = match compose(options.clone(), mishaps, notifier.clone()) {
         Ok(server) => server,
         Err(error) => return fail(&error, RUNTIME_FAILURE),
     };
+    // Before any thread is started, which would keep what it has.
+    if let Err(error) = confine(&options) {
+        return fail(&error, BAD_CONFIGURATION);
+    }
     let stopper = server.stopper();
     // The first signal drains the server; the second ends the process.
-    let handled = on_stop_signals(move |before| match before {
+    let handled = signals.heed(move |before| match before {
         0 => stopper.stop(),
         _ => std::process::exit(RUNTIME_FAILURE.into()),
     });
@@ -38,7 +50,9 @@ fn serve(options: Options) -> ExitCode {
             ListenUrl::Http { .. } | ListenUrl::Https { .. } => {
                 log::info!("listening on {url}/ (open it in a browser; Ctrl+C stops)");
             }
-            ListenUrl::Unix(_) => log::info!("listening on {url} (Ctrl+C stops)"),
+            ListenUrl::Unix(_) | ListenUrl::Systemd => {
+                log::info!("listening on {url} (Ctrl+C stops)")
+            }
         }
     }
     if let Some(url) = server.admin_url() {
@@ -48,6 +62,10 @@ fn serve(options: Options) -> ExitCode {
         let urls = read_only.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(", ");
         log::warn!("anybody may read but nobody publish at {urls} without a --token-file");
     }
+    if let Some(notifier) = notifier {
+        let urls = server.urls().len();
+        notifier.tell(&format!("READY=1\nSTATUS=listening on {urls} URLs"));
+    }
     match server.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("stopped: {error}"), RUNTIME_FAILURE),
@@ -55,7 +73,11 @@ fn serve(options: Options) -> ExitCode {
 }
 
 /// The table of contents.
-fn compose(options: Options, mishaps: Mishaps) -> Result<Server, StartError> {
+fn compose(
+    options: Options,
+    mishaps: Mishaps,
+    notifier: Option<Rc<Notifier>>,
+) -> Result<Server, StartError> {
     let max_line = options.config.limits.message_bytes;
     let mut server = Server::builder()
         .config(options.config)
@@ -87,10 +109,35 @@ fn compose(options: Options, mishaps: Mishaps) -> Result<Server, StartError> {
     if let Some(every) = options.broadcast_every {
         server = server.service(Timestamp::new(every));
     }
+    if let Some(notifier) = notifier {
+        server = server.service(Supervision::new(notifier));
+    }
     if let Some(url) = options.admin {
         server = server.admin(url);
     }
     server.bind(&options.listen)
+}
+
+/// Gives up what is not needed any more now that everything is bound.
+fn confine(options: &Options) -> Result<(), AccountError> {
+    if let Some(name) = &options.user {
+        Account::find(name)?.assume()?;
+        for path in options.read_later() {
+            if let Err(error) = std::fs::File::open(path) {
+                log::warn!("{name} can't read {}: {error}", path.display());
+            }
+        }
+    } else if confine::is_root() {
+        log::warn!("running as root: --user NAME is safer");
+    }
+    if options.sandbox {
+        match options.sandbox().enter() {
+            Walls::All => log::debug!("in a sandbox"),
+            Walls::Some => log::debug!("in a sandbox, as far as this kernel has one"),
+            Walls::None => log::info!("not in a sandbox: this kernel has no Landlock to give"),
+        }
+    }
+    Ok(())
 }
 
 /// Prints what was asked for; nobody reading it is no failure.
@@ -119,3 +166,5 @@ const STYLE: Asset =
 const ICON: Asset =
     Asset { content_type: "image/svg+xml", body: include_bytes!("../www/icon.svg") };
 const RUNTIME_FAILURE: u8 = 1;
+/// As for what the options say (sysexits.h).
+const BAD_CONFIGURATION: u8 = 78;

@@ -167,13 +167,14 @@ impl ServerBuilder {
         let (mut listeners, mut bound, mut read_only) = (Vec::new(), Vec::new(), Vec::new());
         for url in urls {
             let tls = tls.as_ref().filter(|_| url.tls_host().is_some());
-            let (sockets, url) = Listener::bind(&reactor, url, tls).map_err(StartError::Bind)?;
-            let is_exposed = sockets.iter().any(|socket| socket.reach() == Reach::Network);
-            if is_exposed && self.authorizer.is_none() {
-                read_only.push(url.clone());
+            for (sockets, url) in Listener::bind(&reactor, url, tls).map_err(StartError::Bind)? {
+                let is_exposed = sockets.iter().any(|socket| socket.reach() == Reach::Network);
+                if is_exposed && self.authorizer.is_none() {
+                    read_only.push(url.clone());
+                }
+                listeners.extend(sockets);
+                bound.push(url);
             }
-            listeners.extend(sockets);
-            bound.push(url);
         }
         let (admin_listeners, admin_url) = match self.admin.take() {
             Some(url) if Feature::Admin.is_built_in() => {
@@ -207,8 +208,12 @@ fn bind_admin(
         return Err(StartError::ExposedAdmin(url));
     }
     let tls = tls.filter(|_| url.tls_host().is_some());
-    let (listeners, url) = Listener::bind(reactor, &url, tls).map_err(StartError::Bind)?;
-    Ok((listeners, Some(url)))
+    let (mut listeners, mut bound) = (Vec::new(), None);
+    for (sockets, url) in Listener::bind(reactor, &url, tls).map_err(StartError::Bind)? {
+        listeners.extend(sockets);
+        bound = Some(url);
+    }
+    Ok((listeners, bound))
 }
 
 /// A WebSocket server, bound and ready to run.

@@ -2,25 +2,35 @@
 
 use nix::sys::signal::{SigSet, Signal};
 
-/// Calls `heed` for every SIGINT, SIGTERM and SIGHUP, with how many came before it. It runs on a thread
-/// of its own and must not block. A SIGHUP that was ignored when the program started stays ignored, as
-/// nohup(1) wishes. To be called once, before other threads are started.
-///
-/// # Errors
-/// When there is a handler already, or no thread to be had.
-pub fn on_stop_signals(mut heed: impl FnMut(u32) + Send + 'static) -> Result<(), ctrlc::Error> {
-    if is_hangup_ignored() {
-        // The handler would undo that; a blocked signal never comes.
-        let mut hangup = SigSet::empty();
-        hangup.add(Signal::SIGHUP);
-        // It fails only for a signal that does not exist.
-        let _ = hangup.thread_block();
+/// SIGINT, SIGTERM and SIGHUP. A SIGHUP that was ignored when the program started stays ignored, as
+/// nohup(1) wishes.
+pub struct StopSignals(());
+
+impl StopSignals {
+    /// Finds out what is ignored, for which it needs /proc. To be called before other threads are started.
+    pub fn look() -> Self {
+        if is_hangup_ignored() {
+            // The handler would undo that; a blocked signal never comes.
+            let mut hangup = SigSet::empty();
+            hangup.add(Signal::SIGHUP);
+            // It fails only for a signal that does not exist.
+            let _ = hangup.thread_block();
+        }
+        Self(())
     }
-    let mut before = 0;
-    ctrlc::set_handler(move || {
-        heed(before);
-        before += 1;
-    })
+
+    /// Calls `heed` for every signal, with how many came before it. It runs on a thread of its own and
+    /// must not block.
+    ///
+    /// # Errors
+    /// When there is a handler already, or no thread to be had.
+    pub fn heed(self, mut heed: impl FnMut(u32) + Send + 'static) -> Result<(), ctrlc::Error> {
+        let mut before = 0;
+        ctrlc::set_handler(move || {
+            heed(before);
+            before += 1;
+        })
+    }
 }
 
 /// Whether this process was started with SIGHUP ignored (proc_pid_status(5)).

@@ -50,6 +50,9 @@ impl fmt::Display for Seconds {
 /// # Errors
 /// What the resolver says of the host name.
 pub(crate) fn may_listen_at(url: &ListenUrl) -> io::Result<bool> {
+    if *url == ListenUrl::Systemd {
+        return Ok(false);
+    }
     // Of a Unix socket there is none.
     Ok(url.resolve()?.iter().all(|address| address.ip().to_canonical().is_loopback()))
 }
@@ -72,6 +75,7 @@ mod tests {
             ("http://127.9.9.9:1", true),
             ("http://[::1]:1", true),
             ("http://[::ffff:127.0.0.1]:1", true),
+            ("systemd", false),
             ("http://0.0.0.0:1", false),
             ("http://[::]:1", false),
             ("http://192.0.2.1:1", false),

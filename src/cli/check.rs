@@ -7,6 +7,7 @@ use super::{Options, OptionsError};
 use crate::access::TokenFile;
 use crate::admin;
 use crate::config::Certificate;
+use crate::confine::Account;
 use crate::features::Feature;
 use crate::net::{Acceptor, ListenUrl};
 
@@ -22,6 +23,9 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
             show_time(Some(idle)),
             show_time(Some(ping)),
         )));
+    }
+    if let Some(name) = &options.user {
+        Account::find(name).map_err(|error| OptionsError::Config(error.to_string()))?;
     }
     if options.exit_on_eof && options.stdin.is_none() {
         let text = "exit-on-eof `true`: expected stdin as well, which says what is read";

@@ -1,6 +1,7 @@
 //! The options: one table that flags, environment, file and help all read.
 
 mod check;
+mod manual;
 mod sources;
 mod table;
 mod text;
@@ -15,14 +16,16 @@ use log::LevelFilter;
 
 use crate::access::{Origins, TrustedProxies};
 use crate::config::Config;
+use crate::confine::Sandbox;
 use crate::features::Feature;
 use crate::hub::TopicName;
 use crate::log::LogFormat;
 use crate::net::ListenUrl;
 use sources::{Action, Flags};
 
+pub use manual::{completions, manual};
 pub use table::{OPTIONS, OptionSpec};
-pub use text::{help, print_config};
+pub use text::{help, print_config, print_default_config};
 pub use values::parse_time;
 
 /// Everything the command line, the environment and the file can say.
@@ -48,6 +51,10 @@ pub struct Options {
     pub tls_self_signed: bool,
     /// The directory for what outlasts the server. Default none.
     pub state_dir: Option<PathBuf>,
+    /// The user to become once everything is bound. Default none: the one who starts it.
+    pub user: Option<String>,
+    /// Whether to go into a sandbox where the kernel has one. Default true.
+    pub sandbox: bool,
     /// How often the time is broadcast; `None` is never. Default 15 s (article).
     pub broadcast_every: Option<Duration>,
     /// The file of the tokens that let in. Default none; or `tokens` among the credentials that systemd
@@ -67,6 +74,34 @@ pub struct Options {
     pub log_format: LogFormat,
 }
 
+impl Options {
+    /// The files and directories that are read while the server runs.
+    pub fn read_later(&self) -> impl Iterator<Item = &Path> {
+        let files = [&self.token_file, &self.tls_cert, &self.tls_key, &self.static_files];
+        files.into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    /// The sandbox that has room for what these options ask for.
+    pub fn sandbox(&self) -> Sandbox {
+        let mut sandbox = Sandbox::default();
+        for file in [&self.token_file, &self.tls_cert, &self.tls_key].into_iter().flatten() {
+            sandbox.read_again(file);
+        }
+        for directory in [&self.static_files, &self.state_dir].into_iter().flatten() {
+            sandbox.read_below(directory);
+        }
+        for url in self.listen.iter().chain(&self.admin) {
+            if let ListenUrl::Unix(path) = url {
+                sandbox.remove(path);
+            }
+        }
+        if self.admin.is_some() {
+            sandbox.ask_kernel();
+        }
+        sandbox
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         let localhost = ListenUrl::Http { host: "localhost".to_owned(), port: 8080 };
@@ -81,6 +116,8 @@ impl Default for Options {
             tls_key: None,
             tls_self_signed: false,
             state_dir: None,
+            user: None,
+            sandbox: true,
             broadcast_every: Some(Duration::from_secs(15)),
             token_file: None,
             allow_query_token: false,
@@ -102,6 +139,8 @@ pub enum Command {
     CheckConfig,
     /// Print the effective configuration, as a file `--config` reads.
     PrintConfig(Box<Options>),
+    /// Print this text.
+    Print(String),
     /// Print the help.
     Help,
     /// Print the version.

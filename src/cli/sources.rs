@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::table::{OPTIONS, OptionSpec, REPEATED, find};
-use super::{Command, Options, OptionsError};
+use super::text::{help, print_default_config, unit};
+use super::{Command, Options, OptionsError, completions, manual};
 use crate::access::Origins;
 
 /// A value for an option, and where it came from.
@@ -50,6 +51,20 @@ impl Flags {
             match argument {
                 Short('h') | Long("help") => flags.information = Some(Command::Help),
                 Short('V') | Long("version") => flags.information = Some(Command::Version),
+                Long("print-man") => {
+                    flags.information = Some(Command::Print(manual(&help())));
+                }
+                Long("print-completions") => {
+                    let script = completions(&parser.value()?.to_string_lossy(), &help())?;
+                    flags.information = Some(Command::Print(script));
+                }
+                Long("print-unit") => {
+                    let unit = unit(&parser.value()?.to_string_lossy())?;
+                    flags.information = Some(Command::Print(unit.to_owned()));
+                }
+                Long("print-default-config") => {
+                    flags.information = Some(Command::Print(print_default_config()));
+                }
                 Long("check-config") => flags.action = Action::CheckConfig,
                 Long("print-config") => flags.action = Action::PrintConfig,
                 Long("config") => flags.config = Some(parser.value()?),

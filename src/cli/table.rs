@@ -82,7 +82,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "listen",
         "URL",
-        "where to listen: http://HOST:PORT, https://HOST:PORT or unix:PATH; may be repeated",
+        "where to listen: http://HOST:PORT, https://HOST:PORT, unix:PATH, or systemd for what it passes; may be repeated",
         |options, text| {
             options.listen.push(text.parse().map_err(|error| format!("{error}"))?);
             Ok(())
@@ -96,7 +96,11 @@ pub const OPTIONS: &[OptionSpec] = &[
         "URL",
         "where to look after the server: unix:PATH, or http://HOST:PORT on loopback or with tokens",
         |options, text| {
-            options.admin = Some(text.parse().map_err(|error| format!("{error}"))?);
+            let url: ListenUrl = text.parse().map_err(|error| format!("{error}"))?;
+            if url == ListenUrl::Systemd {
+                return Err("expected http://HOST:PORT, https://HOST:PORT or unix:PATH".to_owned());
+            }
+            options.admin = Some(url);
             Ok(())
         },
         |options| options.admin.as_ref().map(ListenUrl::to_string).unwrap_or_default(),
@@ -169,6 +173,23 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options| show_path(&options.state_dir),
     )
     .only_with(Feature::Tls),
+    OptionSpec::new(
+        "user",
+        "NAME",
+        "become this user once everything is bound",
+        |options, text| {
+            options.user = Some(text.to_owned());
+            Ok(())
+        },
+        |options| options.user.clone().unwrap_or_default(),
+    ),
+    OptionSpec::new(
+        "sandbox",
+        "HOW",
+        "open, connect to and execute nothing else once started: auto (if the kernel can) or off",
+        |options, text| set_choice(&mut options.sandbox, SANDBOXES, text),
+        |options| show_choice(&options.sandbox, SANDBOXES),
+    ),
     OptionSpec::new(
         "broadcast-every",
         "TIME",
@@ -414,6 +435,7 @@ pub(super) fn find(name: &str) -> Option<&'static OptionSpec> {
 /// The options that may be given several times by one source.
 pub(super) const REPEATED: &[&str] = &["listen", "origin", "trust-proxy"];
 const SEPARATORS: &[(&str, u8)] = &[("newline", b'\n'), ("nul", 0)];
+const SANDBOXES: &[(&str, bool)] = &[("auto", true), ("off", false)];
 const SWITCHES: &[(&str, bool)] = &[("true", true), ("false", false)];
 const SLOW_CONSUMERS: &[(&str, SlowConsumer)] =
     &[("skip", SlowConsumer::Skip), ("close", SlowConsumer::Close)];

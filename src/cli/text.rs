@@ -1,7 +1,7 @@
-//! What is printed when asked for: the help, the configuration.
+//! What is printed when asked for: the help, the configuration, what systemd needs.
 
-use super::Options;
 use super::table::{OPTIONS, OptionSpec, REPEATED};
+use super::{Options, OptionsError};
 
 /// The help, with every option and its default.
 pub fn help() -> String {
@@ -29,6 +29,32 @@ pub fn print_config(options: &Options) -> String {
     OPTIONS.iter().map(line).collect()
 }
 
+/// A file `--config` reads in which nothing is set, and every option explained and shown with its default.
+pub fn print_default_config() -> String {
+    let mut text = String::from(CONFIG_HEAD);
+    for option in OPTIONS.iter().filter(|option| option.is_built_in()) {
+        let default = (option.show)(&Options::default());
+        let value = if default.is_empty() { option.value } else { &default };
+        text += &format!("\n# {}\n#{} = {value}\n", option.help, option.name);
+    }
+    text
+}
+
+/// The unit of systemd that is called `falconet.NAME`.
+pub(super) fn unit(name: &str) -> Result<&'static str, OptionsError> {
+    match name {
+        "service" => Ok(include_str!("falconet.service")),
+        "socket" => Ok(include_str!("falconet.socket")),
+        other => Err(OptionsError::Usage(format!(
+            "--print-unit `{}`: expected one of service, socket",
+            other.escape_debug()
+        ))),
+    }
+}
+
+const CONFIG_HEAD: &str = "\
+# The configuration of falconet(1). Flags and FALCONET_NAME in the environment beat what is set here.
+";
 const HELP_HEAD: &str = "\
 falconet: a WebSocket server for small hosts
 
@@ -45,6 +71,10 @@ const HELP_TAIL: &str = "
   --config FILE            read `name = value` lines from FILE (# begins a comment)
   --check-config           say whether the configuration is good, and exit
   --print-config           print the effective configuration, and exit
+  --print-default-config   print a configuration in which nothing is set, and exit
+  --print-unit NAME        print a unit for systemd, and exit: service or socket
+  --print-man              print the manual page, and exit
+  --print-completions SHELL print completions for bash, zsh or fish, and exit
   -h, --help               print this, and exit
   -V, --version            print the version, and exit
 

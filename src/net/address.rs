@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAdd
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where a server listens: `http://HOST:PORT`, `https://HOST:PORT` or `unix:PATH`.
+/// Where a server listens: `http://HOST:PORT`, `https://HOST:PORT`, `unix:PATH` or `systemd`.
 ///
 /// The host `localhost` means both loopback addresses; any other name is resolved when the server
 /// starts. Port 0 is a free port of the kernel's choice.
@@ -28,16 +28,19 @@ pub enum ListenUrl {
     },
     /// A Unix socket in the file system.
     Unix(PathBuf),
+    /// Every socket that systemd passes (sd_listen_fds(3)), TCP or Unix. No TLS is spoken there, whatever
+    /// their names.
+    Systemd,
 }
 
 impl ListenUrl {
-    /// The socket addresses this stands for.
+    /// The socket addresses this stands for; none for Unix sockets and those that systemd knows.
     ///
     /// # Errors
     /// What the resolver says of the host name.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match self {
-            Self::Unix(_) => Ok(Vec::new()),
+            Self::Unix(_) | Self::Systemd => Ok(Vec::new()),
             Self::Http { host, port } | Self::Https { host, port }
                 if host.eq_ignore_ascii_case("localhost") =>
             {
@@ -54,7 +57,7 @@ impl ListenUrl {
     pub fn tls_host(&self) -> Option<&str> {
         match self {
             Self::Https { host, .. } => Some(host),
-            Self::Http { .. } | Self::Unix(_) => None,
+            Self::Http { .. } | Self::Unix(_) | Self::Systemd => None,
         }
     }
 
@@ -63,7 +66,7 @@ impl ListenUrl {
         match self {
             Self::Http { host, .. } => Self::Http { host: host.clone(), port: bound },
             Self::Https { host, .. } => Self::Https { host: host.clone(), port: bound },
-            Self::Unix(path) => Self::Unix(path.clone()),
+            Self::Unix(_) | Self::Systemd => self.clone(),
         }
     }
 }
@@ -73,6 +76,9 @@ impl FromStr for ListenUrl {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let bad = |expected| AddressError { url: text.to_owned(), expected };
+        if text == SYSTEMD {
+            return Ok(Self::Systemd);
+        }
         if let Some(path) = text.strip_prefix("unix:") {
             if path.is_empty() {
                 return Err(bad("a path after `unix:`"));
@@ -83,7 +89,7 @@ impl FromStr for ListenUrl {
             match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
                 (Some(authority), _) => (authority, false),
                 (_, Some(authority)) => (authority, true),
-                _ => return Err(bad("http://HOST:PORT, https://HOST:PORT or unix:PATH")),
+                _ => return Err(bad("http://HOST:PORT, https://HOST:PORT, unix:PATH or systemd")),
             };
         let authority = authority.strip_suffix('/').unwrap_or(authority);
         let (host, port) = match authority.rsplit_once(':') {
@@ -112,6 +118,7 @@ impl fmt::Display for ListenUrl {
             Self::Http { host, port } => ("http", host, port),
             Self::Https { host, port } => ("https", host, port),
             Self::Unix(path) => return write!(f, "unix:{}", path.display()),
+            Self::Systemd => return f.write_str(SYSTEMD),
         };
         match host.contains(':') {
             true => write!(f, "{scheme}://[{host}]:{port}"),
@@ -144,6 +151,16 @@ pub enum Reach {
     Loopback,
     /// From other hosts, too.
     Network,
+}
+
+impl Reach {
+    /// From where a TCP listener at `address` can be reached.
+    pub(super) fn of(address: SocketAddr) -> Self {
+        match address.ip().to_canonical().is_loopback() {
+            true => Self::Loopback,
+            false => Self::Network,
+        }
+    }
 }
 
 /// Who is at the other end of a connection.
@@ -216,6 +233,7 @@ impl fmt::Display for Peer {
     }
 }
 
+const SYSTEMD: &str = "systemd";
 /// The bits of an IPv6 address that its host can't choose (RFC 4291 §2.5.4).
 const IPV6_NETWORK: u128 = !0 << 64;
 
@@ -236,6 +254,7 @@ mod tests {
             ("https://pi", "https://pi:443"),
             ("https://[::1]", "https://[::1]:443"),
             ("unix:/run/falconet.sock", "unix:/run/falconet.sock"),
+            ("systemd", "systemd"),
         ] {
             assert_eq!(text.parse::<ListenUrl>().unwrap().to_string(), written);
         }
@@ -260,6 +279,7 @@ mod tests {
             "http://[x]:80",
             "unix:",
             "ws://localhost:1",
+            "systemd:",
         ] {
             let error = text.parse::<ListenUrl>().unwrap_err().to_string();
             assert!(error.contains(text) && error.contains("expected"), "{text}: {error}");

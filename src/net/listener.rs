@@ -1,12 +1,14 @@
 //! Bound sockets and the peers they bring.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -21,6 +23,7 @@ use super::reactor::{Direction, Reactor, Registration, Timer};
 use super::socket::open_stream;
 use super::tls::Acceptor;
 use super::transport::Transport;
+use crate::systemd;
 
 /// A bound socket. Dropping it closes it, and removes a Unix socket's file if it is still its own.
 pub struct Listener {
@@ -35,7 +38,8 @@ pub struct Listener {
 impl Listener {
     /// Binds every address `url` stands for: two for `localhost`, one for most others. Returns them
     /// with the URL as bound, whose port is never 0. A stale Unix socket file is removed first. With
-    /// `tls`, peers are expected to speak it.
+    /// `tls`, peers are expected to speak it. What systemd passes is bound already, and each socket has a
+    /// URL of its own.
     ///
     /// # Errors
     /// [`BindError`], when any of them can't be bound; but a loopback address this host does not have
@@ -44,11 +48,21 @@ impl Listener {
         reactor: &Rc<Reactor>,
         url: &ListenUrl,
         tls: Option<&Rc<Acceptor>>,
-    ) -> Result<(Vec<Self>, ListenUrl), BindError> {
+    ) -> Result<Vec<(Vec<Self>, ListenUrl)>, BindError> {
         let bind_error = |source| BindError { url: url.clone(), source };
-        if let ListenUrl::Unix(path) = url {
-            let listener = Self::bind_unix(reactor, path).map_err(bind_error)?;
-            return Ok((vec![listener], url.clone()));
+        match url {
+            ListenUrl::Unix(path) => {
+                let listener = Self::bind_unix(reactor, path).map_err(bind_error)?;
+                return Ok(vec![(vec![listener], url.clone())]);
+            }
+            ListenUrl::Systemd => {
+                let mut bound = Vec::new();
+                for socket in systemd::take_listeners().map_err(bind_error)? {
+                    bound.push(Self::take_over(reactor, socket).map_err(bind_error)?);
+                }
+                return Ok(bound);
+            }
+            ListenUrl::Http { .. } | ListenUrl::Https { .. } => {}
         }
         let addresses = url.resolve().map_err(bind_error)?;
         let mut attempts_left = FREE_PORT_ATTEMPTS;
@@ -59,7 +73,7 @@ impl Listener {
                     for listener in &mut listeners {
                         listener.tls = tls.cloned();
                     }
-                    return Ok((listeners, url.with_port(port)));
+                    return Ok(vec![(listeners, url.with_port(port))]);
                 }
                 // The port the kernel chose for the first address was taken on the second.
                 Err(error)
@@ -98,18 +112,12 @@ impl Listener {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let fd = open_stream(family)?;
         sockopt::set_socket_reuseaddr(&fd, true)?;
-        // Accepted sockets inherit all of these.
-        sockopt::set_tcp_nodelay(&fd, true)?;
-        sockopt::set_tcp_user_timeout(&fd, USER_TIMEOUT.as_millis() as u32)?;
+        set_tcp_options(&fd)?;
         set_buffers(&fd)?;
         rustix::net::bind(&fd, &address)?;
         rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
         let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
-        let reach = match bound.ip().to_canonical().is_loopback() {
-            true => Reach::Loopback,
-            false => Reach::Network,
-        };
-        Ok((Self::new(reactor, fd, None, reach)?, bound.port()))
+        Ok((Self::new(reactor, fd, None, Reach::of(bound))?, bound.port()))
     }
 
     fn bind_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
@@ -120,6 +128,22 @@ impl Listener {
         let file = SocketFile { path: path.to_owned(), inode: inode_of(path)? };
         rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
         Self::new(reactor, fd, Some(file), Reach::Unix)
+    }
+
+    /// Takes over a socket that somebody else has bound and listens on, and whose file is theirs to remove.
+    fn take_over(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<(Vec<Self>, ListenUrl)> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        set_buffers(&fd)?;
+        let address = rustix::net::getsockname(&fd)?;
+        let (reach, url) = match SocketAddr::try_from(address.clone()) {
+            Ok(address) => {
+                set_tcp_options(&fd)?;
+                let (host, port) = (address.ip().to_string(), address.port());
+                (Reach::of(address), ListenUrl::Http { host, port })
+            }
+            Err(_) => (Reach::Unix, ListenUrl::Unix(path_of(&SocketAddrUnix::try_from(address)?))),
+        };
+        Ok((vec![Self::new(reactor, fd, None, reach)?], url))
     }
 
     fn new(
@@ -239,6 +263,22 @@ fn peer_of(address: Option<SocketAddrAny>) -> Peer {
 fn is_missing(error: &io::Error) -> bool {
     let missing = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
     Errno::from_io_error(error).is_some_and(|error| missing.contains(&error))
+}
+
+/// What TCP peers get; accepted sockets inherit it.
+fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(fd, true)?;
+    sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT.as_millis() as u32)?;
+    Ok(())
+}
+
+/// Where a Unix socket is; an abstract name begins with an `@`, as ss(8) shows it.
+fn path_of(address: &SocketAddrUnix) -> PathBuf {
+    let (prefix, name) = match (address.path_bytes(), address.abstract_name()) {
+        (Some(path), _) => (&b""[..], path),
+        (None, name) => (&b"@"[..], name.unwrap_or_default()),
+    };
+    OsString::from_vec([prefix, name].concat()).into()
 }
 
 /// The kernel's default lets it buffer 4 MB for each peer that does not read.

@@ -1,6 +1,7 @@
 //! What runs beside the connections.
 
 mod stdin;
+mod supervision;
 mod sweep;
 mod timestamp;
 
@@ -16,6 +17,7 @@ use async_channel::{Receiver, Sender};
 use pin_project_lite::pin_project;
 
 pub use stdin::Stdin;
+pub use supervision::Supervision;
 pub(crate) use sweep::Sweep;
 pub use timestamp::{LocalClock, Timestamp};
 

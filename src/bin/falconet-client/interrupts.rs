@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use async_channel::Receiver;
-use falconet::signals::on_stop_signals;
+use falconet::signals::StopSignals;
 use futures_lite::{Stream, future};
 
 use crate::terminal::RawMode;
@@ -22,7 +22,7 @@ impl Interrupts {
     pub(crate) fn listen(raw_mode: Option<&RawMode>, failure: u8) -> Result<Self, ctrlc::Error> {
         let (interrupt, received) = async_channel::bounded(1);
         let terminal = raw_mode.map(RawMode::terminal);
-        on_stop_signals(move |before| {
+        StopSignals::look().heed(move |before| {
             if before == 0 {
                 // There is room for the one there is.
                 let _ = interrupt.try_send(());

@@ -89,6 +89,7 @@ fn main() -> ExitCode {
             warn_of(&options.server.trust);
             converse(None, |reactor, interrupts| Follower::new(options, reactor, interrupts).run())
         }
+        Ok(Command::Print(text)) => say(&text),
         Ok(Command::Help) => say(HELP),
         Ok(Command::Version) => say(concat!("falconet-client ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => fail(&error, WRONG_USAGE),

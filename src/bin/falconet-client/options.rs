@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::protocol::Message;
-use falconet::cli::parse_time;
+use falconet::cli::{OptionsError, completions, manual, parse_time};
 use falconet::net::Trust;
 use falconet::{TopicName, TopicNameError};
 use lexopt::Arg::{Long, Short, Value};
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Subscribe(Options),
     /// Print the messages of a topic, received as server-sent events.
     Follow(Options),
+    /// Print this text.
+    Print(String),
     /// Print the help.
     Help,
     /// Print the version.
@@ -108,6 +110,11 @@ fn parse_talk(mut parser: Parser) -> Result<Command, UsageError> {
             Long("ca") => options.server.trust_file(&mut parser)?,
             Long("insecure") => options.server.trust_anybody()?,
             Long("token-file") => options.server.show_token(&mut parser)?,
+            Long("print-man") => return Ok(Command::Print(manual(HELP))),
+            Long("print-completions") => {
+                let shell = parser.value()?;
+                return Ok(Command::Print(completions(&shell.to_string_lossy(), HELP)?));
+            }
             Long("no-reconnect") => options.reconnect = false,
             Long("ping-every") => options.ping_every = time("--ping-every", &mut parser)?,
             Long("idle-timeout") => options.idle_timeout = time("--idle-timeout", &mut parser)?,
@@ -303,6 +310,12 @@ impl From<lexopt::Error> for UsageError {
     }
 }
 
+impl From<OptionsError> for UsageError {
+    fn from(error: OptionsError) -> Self {
+        Self(error.to_string())
+    }
+}
+
 impl From<TopicNameError> for UsageError {
     fn from(error: TopicNameError) -> Self {
         Self(error.to_string())
@@ -362,6 +375,8 @@ Options:
                            [default: 25s]
   --idle-timeout TIME      how long the server may be silent before the
                            connection is lost; 0 = for ever [default: 75s]
+  --print-man              print the manual page, and exit
+  --print-completions SHELL print completions for bash, zsh or fish, and exit
   -h, --help               print this, and exit
   -V, --version            print the version, and exit
 

@@ -1,0 +1,200 @@
+//! What the server gives up once it is bound: being root, and all that it will not need.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use falconet::confine::{Sandbox, Walls};
+use rustix::process::{Signal, geteuid};
+
+use crate::cli::{Folder, assert_refused, printed};
+use crate::rig::*;
+
+#[test]
+fn every_thread_becomes_the_user_after_a_port_of_root_is_bound() {
+    if !geteuid().is_root() {
+        return println!("not root, who alone can become another user");
+    }
+    let free = (600..1000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
+    let url = format!("http://127.0.0.1:{free}");
+    let mut falconet =
+        Falconet::start_with(Falconet::command().args(["--listen", &url, "--user", "nobody"]));
+    Client::connect(falconet.address()).echo("a");
+    let id = |what: &str| printed(Command::new("id").args([what, "nobody"])).trim().to_owned();
+    for status in statuses_of_threads(&falconet) {
+        assert_eq!(words_after(&status, "Uid:"), [&*id("-u"); 4]);
+        assert_eq!(words_after(&status, "Gid:"), [&*id("-g"); 4]);
+        assert_eq!(words_after(&status, "Groups:"), id("-G").split(' ').collect::<Vec<_>>());
+        assert_eq!(words_after(&status, "CapEff:"), ["0000000000000000"]);
+        assert_eq!(words_after(&status, "CapPrm:"), ["0000000000000000"]);
+    }
+    falconet.signal(Signal::TERM);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert!(!falconet.log_so_far().iter().any(|line| line.contains(" warn ")));
+}
+
+#[test]
+fn who_nobody_knows_is_refused() {
+    let parts = &["user `no-such-user`", "expected a user"][..];
+    for flag in ["--check-config", "--log-level=info"] {
+        let mut command = Falconet::command();
+        assert_refused(command.args(["--user", "no-such-user", flag]), 78, parts);
+    }
+}
+
+#[test]
+fn only_root_becomes_another_user() {
+    let mut command = Falconet::command();
+    command.args(["--listen", "http://127.0.0.1:0", "--user", "nobody"]);
+    if geteuid().is_root() {
+        // As somebody else, who may have no way to where the program was built.
+        let way = Command::new(env!("CARGO_BIN_EXE_falconet")).arg("-V").uid(NOBODY).output();
+        if way.is_err() {
+            return println!("nobody can't start {}", env!("CARGO_BIN_EXE_falconet"));
+        }
+        command.uid(NOBODY);
+    }
+    let parts = &["user `nobody`", "expected to be started by root"][..];
+    assert_refused(command.args(["--log-level", "off"]), 78, parts);
+}
+
+#[test]
+fn root_is_warned_and_so_is_who_cannot_read_what_it_needs() {
+    if !geteuid().is_root() {
+        return println!("not root, who is warned");
+    }
+    let warnings = |falconet: &Falconet| {
+        let log = falconet.log_so_far();
+        log.into_iter().filter(|line| line.contains(" warn ")).collect::<Vec<String>>()
+    };
+    let falconet = Falconet::start(&[]);
+    let warned = warnings(&falconet);
+    assert!(warned.len() == 1 && warned[0].contains("--user NAME"), "{warned:?}");
+    let folder = Folder::new("unreadable");
+    let tokens = folder.write("tokens", "secret\n");
+    fs::set_permissions(&tokens, fs::Permissions::from_mode(0o600)).unwrap();
+    let falconet = Falconet::start(&["--user", "nobody", "--token-file", &tokens]);
+    let warned = warnings(&falconet);
+    assert!(warned.len() == 1 && warned[0].contains(&tokens), "{warned:?}");
+}
+
+#[test]
+fn every_thread_is_in_the_sandbox_unless_it_is_off() {
+    if walls_of(&Sandbox::default()) == Walls::None {
+        return println!("this kernel has no Landlock");
+    }
+    for (how, new_privileges) in [("auto", "1"), ("off", "0")] {
+        let falconet = Falconet::start(&["--sandbox", how]);
+        Client::connect(falconet.address()).echo("a");
+        let statuses = statuses_of_threads(&falconet);
+        assert_eq!(statuses.len(), 2);
+        for status in statuses {
+            assert_eq!(words_after(&status, "NoNewPrivs:"), [new_privileges], "{how}");
+        }
+    }
+}
+
+#[test]
+fn in_the_sandbox_there_is_what_the_options_ask_for() {
+    let folder = Folder::new("sandboxed");
+    let socket = folder.path.join("socket");
+    fs::create_dir(folder.path.join("public")).unwrap();
+    let tokens = folder.write("tokens", "first\n");
+    let mut falconet = Falconet::start(&[
+        "--static",
+        folder.path.join("public").to_str().unwrap(),
+        "--token-file",
+        &tokens,
+        "--listen",
+        &format!("unix:{}", socket.display()),
+        "--admin",
+        "http://127.0.0.1:0",
+        "--sandbox",
+        "auto",
+    ]);
+    let line = falconet.wait_for_line("administration on ");
+    let admin = line.split("://").nth(1).unwrap().trim().parse().unwrap();
+    // Files that came later, and one that another has taken the place of.
+    folder.write("public/late.txt", "late");
+    folder.write("new", "second\n");
+    fs::rename(folder.path.join("new"), &tokens).unwrap();
+    let authorized = |path| request("GET", path, "Authorization: Bearer second\r\n", "");
+    wait_until("the tokens are read again", || {
+        ask(falconet.address(), authorized("/late.txt")).status() == 200
+    });
+    let metrics = ask(admin, authorized("/metrics"));
+    assert_eq!(metrics.status(), 200);
+    for name in ["process_cpu_seconds_total", "process_start_time_seconds", "process_open_fds"] {
+        let value = metrics.text().lines().find_map(|line| line.strip_prefix(name));
+        assert!(value.is_some_and(|value| value.trim() != "0"), "{name}\n{}", metrics.text());
+    }
+    falconet.signal(Signal::TERM);
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn out_of_the_sandbox_nothing_is_opened_connected_to_or_executed() {
+    let folder = Folder::new("walls");
+    let inside = folder.path.join("inside");
+    fs::create_dir(&inside).unwrap();
+    let (open, outside) = (folder.write("inside/open", "a"), folder.write("outside", "b"));
+    let (again, fleeting) = (folder.write("again", "c"), folder.write("inside/fleeting", "d"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let name = SocketAddr::from_abstract_name(format!("walls-{}", std::process::id())).unwrap();
+    let _abstract = UnixListener::bind_addr(&name).unwrap();
+    let true_program = Command::new("true");
+    let mut sandbox = Sandbox::default();
+    sandbox.read_below(&inside);
+    sandbox.remove(fleeting.as_ref());
+    // It is for the thread that enters it, and so the other tests go on outside.
+    let thread = std::thread::spawn(move || {
+        let walls = sandbox.enter();
+        if walls != Walls::All {
+            return println!("{walls:?} of the walls: this kernel is older than Linux 6.12");
+        }
+        assert_eq!(fs::read_to_string(&open).unwrap(), "a");
+        fs::remove_file(&fleeting).unwrap();
+        let denied = |what: &str, kind: Option<ErrorKind>| {
+            assert_eq!(kind, Some(ErrorKind::PermissionDenied), "{what}");
+        };
+        denied("read", fs::read(&outside).err().map(|error| error.kind()));
+        denied("read /etc", fs::read("/etc/passwd").err().map(|error| error.kind()));
+        denied("list", fs::read_dir(&inside).err().map(|error| error.kind()));
+        denied("write", fs::write(&open, "x").err().map(|error| error.kind()));
+        denied("make", fs::write(inside.join("new"), "x").err().map(|error| error.kind()));
+        denied("remove", fs::remove_file(&again).err().map(|error| error.kind()));
+        denied("connect", TcpStream::connect(address).err().map(|error| error.kind()));
+        denied("bind", TcpListener::bind("127.0.0.1:0").err().map(|error| error.kind()));
+        denied("abstract", UnixStream::connect_addr(&name).err().map(|error| error.kind()));
+        let mut program = true_program;
+        denied("execute", program.spawn().err().map(|error| error.kind()));
+    });
+    thread.join().unwrap();
+    assert!(fs::read_to_string(folder.path.join("outside")).is_ok());
+}
+
+/// What a sandbox keeps out on this kernel.
+fn walls_of(sandbox: &Sandbox) -> Walls {
+    let sandbox = sandbox.clone();
+    std::thread::spawn(move || sandbox.enter()).join().unwrap()
+}
+
+/// What the kernel says of each thread.
+fn statuses_of_threads(falconet: &Falconet) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", falconet.pid())).unwrap();
+    tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()
+}
+
+fn words_after<'s>(status: &'s str, name: &str) -> Vec<&'s str> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.split_whitespace().collect()
+}
+
+const NOBODY: u32 = 65534;
