@@ -10,6 +10,8 @@ pub enum Feature {
     Access,
     /// The administrator's listener: metrics, clients, dashboard.
     Admin,
+    /// What a service of the host needs: systemd, another user, a sandbox, manual pages.
+    System,
     /// `https://` and `wss://`.
     Tls,
     /// Topics, by WebSocket and HTTP; what is published from the standard input; files.
@@ -22,6 +24,7 @@ impl Feature {
         match self {
             Self::Access => cfg!(feature = "access"),
             Self::Admin => cfg!(feature = "admin"),
+            Self::System => cfg!(feature = "system"),
             Self::Tls => cfg!(feature = "tls"),
             Self::Topics => cfg!(feature = "topics"),
         }
@@ -39,6 +42,7 @@ impl Feature {
         match self {
             Self::Access => "access",
             Self::Admin => "admin",
+            Self::System => "system",
             Self::Tls => "tls",
             Self::Topics => "topics",
         }
@@ -56,6 +60,7 @@ impl fmt::Display for NotBuiltIn {
             match self.0 {
                 Feature::Access => "access control",
                 Feature::Admin => "administration",
+                Feature::System => "tie to the host's system",
                 Feature::Tls => "TLS",
                 Feature::Topics => "topics",
             },

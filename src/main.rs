@@ -26,14 +26,19 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> ExitCode {
     let mishaps = falconet::log::install(options.log_level, options.log_format);
-    let notifier = Notifier::from_environment().map(Rc::new);
+    let notifier = match Feature::System.is_built_in() {
+        true => Notifier::from_environment().map(Rc::new),
+        false => None,
+    };
     let signals = StopSignals::look();
     let server = match compose(options.clone(), mishaps, notifier.clone()) {
         Ok(server) => server,
         Err(error) => return fail(&error, RUNTIME_FAILURE),
     };
     // Before any thread is started, which would keep what it has.
-    if let Err(error) = confine(&options) {
+    if Feature::System.is_built_in()
+        && let Err(error) = confine(&options)
+    {
         return fail(&error, BAD_CONFIGURATION);
     }
     let stopper = server.stopper();
@@ -62,7 +67,9 @@ fn serve(options: Options) -> ExitCode {
         let urls = read_only.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(", ");
         log::warn!("anybody may read but nobody publish at {urls} without a --token-file");
     }
-    if let Some(notifier) = notifier {
+    if Feature::System.is_built_in()
+        && let Some(notifier) = notifier
+    {
         let urls = server.urls().len();
         notifier.tell(&format!("READY=1\nSTATUS=listening on {urls} URLs"));
     }
@@ -109,7 +116,9 @@ fn compose(
     if let Some(every) = options.broadcast_every {
         server = server.service(Timestamp::new(every));
     }
-    if let Some(notifier) = notifier {
+    if Feature::System.is_built_in()
+        && let Some(notifier) = notifier
+    {
         server = server.service(Supervision::new(notifier));
     }
     if let Some(url) = options.admin {
@@ -159,7 +168,8 @@ const SCRIPT: Asset =
     Asset { content_type: "text/javascript; charset=utf-8", body: include_bytes!("../www/app.js") };
 const CHART: Asset = Asset {
     content_type: "text/javascript; charset=utf-8",
-    body: include_bytes!("../www/chart.js"),
+    // Only topics are drawn.
+    body: if Feature::Topics.is_built_in() { include_bytes!("../www/chart.js") } else { b"" },
 };
 const STYLE: Asset =
     Asset { content_type: "text/css; charset=utf-8", body: include_bytes!("../www/style.css") };

@@ -51,6 +51,7 @@ impl OptionSpec {
             self.set = match feature {
                 Feature::Access => |_, _| Err(NotBuiltIn(Feature::Access).to_string()),
                 Feature::Admin => |_, _| Err(NotBuiltIn(Feature::Admin).to_string()),
+                Feature::System => |_, _| Err(NotBuiltIn(Feature::System).to_string()),
                 Feature::Tls => |_, _| Err(NotBuiltIn(Feature::Tls).to_string()),
                 Feature::Topics => |_, _| Err(NotBuiltIn(Feature::Topics).to_string()),
             };
@@ -182,14 +183,16 @@ pub const OPTIONS: &[OptionSpec] = &[
             Ok(())
         },
         |options| options.user.clone().unwrap_or_default(),
-    ),
+    )
+    .only_with(Feature::System),
     OptionSpec::new(
         "sandbox",
         "HOW",
         "open, connect to and execute nothing else once started: auto (if the kernel can) or off",
         |options, text| set_choice(&mut options.sandbox, SANDBOXES, text),
         |options| show_choice(&options.sandbox, SANDBOXES),
-    ),
+    )
+    .only_with(Feature::System),
     OptionSpec::new(
         "broadcast-every",
         "TIME",

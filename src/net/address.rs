@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Where a server listens: `http://HOST:PORT`, `https://HOST:PORT`, `unix:PATH` or `systemd`.
 ///
-/// The host `localhost` means both loopback addresses; any other name is resolved when the server
-/// starts. Port 0 is a free port of the kernel's choice.
+/// The host `localhost` means both loopback addresses; any other name is looked for in /etc/hosts when the
+/// server starts, and nowhere else: a server does not wait for a network to learn who it is. Port 0 is a
+/// free port of the kernel's choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenUrl {
     /// A TCP port of a host.
@@ -37,7 +38,7 @@ impl ListenUrl {
     /// The socket addresses this stands for; none for Unix sockets and those that systemd knows.
     ///
     /// # Errors
-    /// What the resolver says of the host name.
+    /// When the host is neither an address nor a name in /etc/hosts.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match self {
             Self::Unix(_) | Self::Systemd => Ok(Vec::new()),
@@ -48,7 +49,16 @@ impl ListenUrl {
                 Ok(loopbacks.map(|address| SocketAddr::new(address, *port)).to_vec())
             }
             Self::Http { host, port } | Self::Https { host, port } => {
-                Ok((host.as_str(), *port).to_socket_addrs()?.collect())
+                let of_port = |address| SocketAddr::new(address, *port);
+                if let Ok(address) = host.parse() {
+                    return Ok(vec![of_port(address)]);
+                }
+                let hosts = std::fs::read_to_string(HOSTS).unwrap_or_default();
+                let found: Vec<_> = addresses_in(&hosts, host).map(of_port).collect();
+                match found.is_empty() {
+                    true => Err(io::Error::other(NO_HOST)),
+                    false => Ok(found),
+                }
             }
         }
     }
@@ -125,6 +135,15 @@ impl fmt::Display for ListenUrl {
             false => write!(f, "{scheme}://{host}:{port}"),
         }
     }
+}
+
+/// The addresses that a file such as /etc/hosts has for a name (hosts(5)).
+fn addresses_in(hosts: &str, name: &str) -> impl Iterator<Item = IpAddr> {
+    hosts.lines().filter_map(move |line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let address = words.next()?.parse().ok()?;
+        words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
+    })
 }
 
 /// Says which text is no listen URL and what one looks like.
@@ -234,12 +253,26 @@ impl fmt::Display for Peer {
 }
 
 const SYSTEMD: &str = "systemd";
+const HOSTS: &str = "/etc/hosts";
+const NO_HOST: &str = "expected localhost, an address, or a name in /etc/hosts";
 /// The bits of an IPv6 address that its host can't choose (RFC 4291 §2.5.4).
 const IPV6_NETWORK: u128 = !0 << 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_has_the_addresses_that_the_hosts_file_gives_it() {
+        let hosts = "127.0.0.1 localhost\n# 10.0.0.1 pi\n10.0.0.2\tpi.local PI # or 10.0.0.3 tau\n\
+            fe80::1 pi\nnonsense pi\n\n10.0.0.4";
+        let found = |name| addresses_in(hosts, name).map(|a| a.to_string()).collect::<Vec<_>>();
+        assert_eq!(found("pi"), ["10.0.0.2", "fe80::1"]);
+        assert_eq!(found("Pi.Local"), ["10.0.0.2"]);
+        for name in ["tau", "p", "10.0.0.2", ""] {
+            assert!(found(name).is_empty(), "{name}");
+        }
+    }
 
     #[test]
     fn listen_urls_are_read_and_written() {

@@ -23,6 +23,7 @@ use super::reactor::{Direction, Reactor, Registration, Timer};
 use super::socket::open_stream;
 use super::tls::Acceptor;
 use super::transport::Transport;
+use crate::features::Feature;
 use crate::systemd;
 
 /// A bound socket. Dropping it closes it, and removes a Unix socket's file if it is still its own.
@@ -57,6 +58,8 @@ impl Listener {
             }
             ListenUrl::Systemd => {
                 let mut bound = Vec::new();
+                let lacking = Feature::System.require();
+                lacking.map_err(|error| bind_error(io::Error::other(error)))?;
                 for socket in systemd::take_listeners().map_err(bind_error)? {
                     bound.push(Self::take_over(reactor, socket).map_err(bind_error)?);
                 }

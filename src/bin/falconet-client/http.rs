@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -98,7 +99,7 @@ async fn connect(url: &Url, reactor: &Rc<Reactor>, timer: &Timer) -> Result<Tran
         return connected.map_err(|error| Refusal::passing(format!("{url}: {error}")));
     }
     // The resolver blocks, for as long as resolv.conf lets it. There is nothing else to do yet.
-    let addresses = url.address.resolve();
+    let addresses = url.address.resolve().or_else(|_| look_up(&url.address));
     let addresses = addresses.map_err(|error| Refusal::passing(format!("{url}: {error}")))?;
     let mut failures = Vec::new();
     for address in addresses {
@@ -110,6 +111,16 @@ async fn connect(url: &Url, reactor: &Rc<Reactor>, timer: &Timer) -> Result<Tran
         }
     }
     Err(Refusal::passing(failures.join("; ")))
+}
+
+/// Asks the resolver of the host for a server's addresses.
+fn look_up(address: &ListenUrl) -> io::Result<Vec<SocketAddr>> {
+    match address {
+        ListenUrl::Http { host, port } | ListenUrl::Https { host, port } => {
+            Ok((host.as_str(), *port).to_socket_addrs()?.collect())
+        }
+        ListenUrl::Unix(_) | ListenUrl::Systemd => Ok(Vec::new()),
+    }
 }
 
 /// Speaks TLS on a connection.

@@ -200,7 +200,7 @@ impl Command {
                 Some(&mut options.server)
             }
             Self::Publish(publication) => Some(&mut publication.server),
-            Self::Help | Self::Version => None,
+            Self::Help | Self::Version | Self::Print(_) => None,
         }
     }
 }
