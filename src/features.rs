@@ -20,6 +20,8 @@ pub enum Feature {
 
 impl Feature {
     /// Whether this build has it.
+    // Always, or the smallest build has code for what it lacks.
+    #[inline(always)]
     pub const fn is_built_in(self) -> bool {
         match self {
             Self::Access => cfg!(feature = "access"),
@@ -34,6 +36,7 @@ impl Feature {
     ///
     /// # Errors
     /// [`NotBuiltIn`], if it does not.
+    #[inline(always)]
     pub const fn require(self) -> Result<(), NotBuiltIn> {
         if self.is_built_in() { Ok(()) } else { Err(NotBuiltIn(self)) }
     }

@@ -24,7 +24,9 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
             show_time(Some(ping)),
         )));
     }
-    if let Some(name) = &options.user {
+    if Feature::System.is_built_in()
+        && let Some(name) = &options.user
+    {
         Account::find(name).map_err(|error| OptionsError::Config(error.to_string()))?;
     }
     if options.exit_on_eof && options.stdin.is_none() {

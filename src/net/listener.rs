@@ -58,8 +58,9 @@ impl Listener {
             }
             ListenUrl::Systemd => {
                 let mut bound = Vec::new();
-                let lacking = Feature::System.require();
-                lacking.map_err(|error| bind_error(io::Error::other(error)))?;
+                if let Err(lacking) = Feature::System.require() {
+                    return Err(bind_error(io::Error::other(lacking)));
+                }
                 for socket in systemd::take_listeners().map_err(bind_error)? {
                     bound.push(Self::take_over(reactor, socket).map_err(bind_error)?);
                 }
