@@ -19,6 +19,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
+#[cfg(feature = "topics")]
 #[test]
 fn a_message_to_a_thousand_websocket_subscribers_allocates_nothing_for_each() {
     let request = "GET /topics/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -26,6 +27,7 @@ fn a_message_to_a_thousand_websocket_subscribers_allocates_nothing_for_each() {
     measure(request, |_| [&[0x81, MESSAGE.len() as u8], MESSAGE.as_bytes()].concat());
 }
 
+#[cfg(feature = "topics")]
 #[test]
 fn a_message_to_a_thousand_listeners_allocates_nothing_for_each() {
     let request = "GET /topics/t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";

@@ -8,6 +8,7 @@ use crate::rig::{Falconet, ask, get, post};
 pub const IS_OPEN: &str = "document.getElementById('state').textContent === 'open'";
 const PHONE: (u32, u32) = (360, 740);
 
+#[cfg(feature = "topics")]
 #[test]
 fn the_page_echoes_text_and_binary() {
     let Some((mut window, _falconet)) = at_the_page("") else { return };
@@ -20,6 +21,7 @@ fn the_page_echoes_text_and_binary() {
     assert_eq!(window.complaints(), [""; 0]);
 }
 
+#[cfg(feature = "topics")]
 #[test]
 fn the_page_shows_a_broadcast() {
     let Some((mut window, falconet)) = at_the_page("") else { return };
@@ -27,6 +29,7 @@ fn the_page_shows_a_broadcast() {
     window.wait_for(&row("received text broadcast", "to everybody"));
 }
 
+#[cfg(feature = "topics")]
 #[test]
 fn the_page_comes_back_to_a_server_that_was_killed() {
     let Some(mut window) = Window::open() else { return };
@@ -44,6 +47,7 @@ fn the_page_comes_back_to_a_server_that_was_killed() {
     window.wait_for(&row("received text published", "I am back"));
 }
 
+#[cfg(feature = "topics")]
 #[test]
 fn a_topic_published_by_plain_http_is_drawn() {
     let Some((mut window, falconet)) = at_the_page("#garden/temperature") else { return };
@@ -66,6 +70,7 @@ fn a_topic_published_by_plain_http_is_drawn() {
     assert_eq!(window.complaints(), [""; 0]);
 }
 
+#[cfg(feature = "topics")]
 #[test]
 fn a_topic_is_picked_or_typed_and_published_to_with_the_keyboard_alone() {
     let Some((mut window, falconet)) = at_the_page("") else { return };
@@ -95,6 +100,7 @@ fn a_topic_is_picked_or_typed_and_published_to_with_the_keyboard_alone() {
     assert_eq!(window.complaints(), [""; 0]);
 }
 
+#[cfg(feature = "topics")]
 #[test]
 fn markup_that_is_published_is_never_run() {
     let Some((mut window, falconet)) = at_the_page("#markup") else { return };
@@ -123,6 +129,7 @@ fn markup_that_is_published_is_never_run() {
     assert_eq!(window.say("window.owned"), "undefined");
 }
 
+#[cfg(feature = "topics")]
 #[test]
 fn the_page_fits_a_phone_and_is_light_or_dark() {
     let Some((mut window, falconet)) = at_the_page("#garden/temperature") else { return };

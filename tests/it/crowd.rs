@@ -10,6 +10,7 @@ use rustix::net::sockopt;
 
 use crate::rig::*;
 
+#[cfg(feature = "topics")]
 #[test]
 fn listeners_get_every_message_or_are_told_how_many_they_lost() {
     let crowd = Crowd::gather(Protocol::Events, &["--slow-consumer", "skip"]);
@@ -20,6 +21,7 @@ fn listeners_get_every_message_or_are_told_how_many_they_lost() {
     }
 }
 
+#[cfg(feature = "topics")]
 #[test]
 fn websocket_subscribers_get_every_message_or_are_closed() {
     let crowd = Crowd::gather(Protocol::WebSocket, &["--slow-consumer", "close"]);
@@ -30,6 +32,7 @@ fn websocket_subscribers_get_every_message_or_are_closed() {
     }
 }
 
+#[cfg(feature = "topics")]
 #[test]
 fn a_subscriber_costs_no_more_memory_than_an_idle_client() {
     let _turn = alone();

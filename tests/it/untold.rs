@@ -122,6 +122,7 @@ fn ask_for_everything(doors: &[Door], way: Way, token: &str) -> Vec<Wire> {
     open
 }
 
+#[cfg(all(feature = "access", feature = "admin", feature = "topics"))]
 #[test]
 fn a_token_is_told_nobody_whichever_way_it_comes() {
     let folder = Folder::new("untold");

@@ -96,6 +96,7 @@ const EXPECTED: &str = "ws://HOST[:PORT][/PATH], wss://… or unix:PATH";
 mod tests {
     use super::*;
 
+    #[cfg(feature = "tls")]
     #[test]
     fn a_url_says_where_to_connect_and_what_to_ask_for() {
         for (text, address, host, target) in [
@@ -124,6 +125,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "tls")]
     #[test]
     fn what_is_no_url_is_refused_with_what_would_be_right() {
         for (text, expected) in [

@@ -1,0 +1,80 @@
+//! What a build without some of the features says of them.
+
+#![cfg(not(all(
+    feature = "access",
+    feature = "admin",
+    feature = "system",
+    feature = "tls",
+    feature = "topics"
+)))]
+
+use std::process::{Command, Output};
+
+use falconet::cli::OPTIONS;
+use falconet::net::ListenUrl;
+use falconet::{Feature, Server, StartError};
+
+use crate::rig::Falconet;
+
+#[test]
+fn every_option_of_what_is_not_built_in_is_refused_by_name_and_no_other_is_in_the_help() {
+    let help = Falconet::command().arg("--help").output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    for option in OPTIONS {
+        let flag = format!("--{}", option.name);
+        assert_eq!(help.contains(&format!("  {flag}")), option.is_built_in(), "{flag}");
+        if option.is_built_in() {
+            continue;
+        }
+        let value = (!option.value.is_empty()).then_some("1");
+        let output = Falconet::command().arg(&flag).args(value).output().unwrap();
+        assert_refused(&output, 2, &flag);
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+#[test]
+fn no_tls_is_spoken_where_there_is_none() {
+    let output = Falconet::command().args(["--listen", "https://127.0.0.1:0"]).output().unwrap();
+    assert_refused(&output, 78, "https://127.0.0.1:0");
+    let mut client = Command::new(env!("CARGO_BIN_EXE_falconet-client"));
+    assert_refused(&client.arg("wss://localhost:1").output().unwrap(), 2, "wss://localhost:1");
+}
+
+#[cfg(not(feature = "system"))]
+#[test]
+fn nothing_is_printed_for_a_system_or_taken_from_it() {
+    let output = Falconet::command().args(["--print-unit", "service"]).output().unwrap();
+    assert_refused(&output, 2, "feature \"system\"");
+    let output = Falconet::command().args(["--listen", "systemd"]).output().unwrap();
+    assert_refused(&output, 1, "feature \"system\"");
+}
+
+#[cfg(not(feature = "topics"))]
+#[test]
+fn a_server_with_topics_does_not_start_without_them() {
+    assert_lacks(Server::builder().topics().bind(&[] as &[ListenUrl]), Feature::Topics);
+    assert_lacks(Server::builder().files("/").bind(&[] as &[ListenUrl]), Feature::Topics);
+}
+
+#[cfg(not(feature = "admin"))]
+#[test]
+fn a_server_with_an_administrator_does_not_start_without_administration() {
+    let url = "http://127.0.0.1:0".parse().unwrap();
+    assert_lacks(Server::builder().admin(url).bind(&[] as &[ListenUrl]), Feature::Admin);
+}
+
+fn assert_lacks(bound: Result<Server, StartError>, feature: Feature) {
+    match bound {
+        Err(StartError::NotBuiltIn(lacking)) => assert_eq!(lacking.0, feature),
+        Err(error) => panic!("another error: {error}"),
+        Ok(_) => panic!("it started"),
+    }
+}
+
+/// The program has ended with this code, and says what it lacks and who wants it.
+fn assert_refused(output: &Output, code: i32, name: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{name}: {text}");
+    assert!(text.contains(name) && text.contains("this build has no "), "{name}: {text}");
+}
