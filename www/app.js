@@ -350,6 +350,8 @@ function openTopic(event) {
 async function listTopics() {
   // A password that is in the page's own address stands in the way of reading what has none.
   const answer = await fetch(`${location.origin}/topics/${location.search}`).catch(() => undefined);
+  // A server without topics has no use for the name of one.
+  byId('place').hidden = answer?.status === 404;
   const names = answer?.ok ? (await answer.json()).map((one) => one.topic) : [];
   byId('topics').replaceChildren(...names.map((name) => Object.assign(element('option', ''), { value: name })));
   const links = names.slice(0, LINK_LIMIT).map((name) => Object.assign(element('a', name), { href: `#${name}` }));

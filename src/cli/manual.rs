@@ -3,7 +3,7 @@
 use super::OptionsError;
 
 /// The manual page of a program in roff (man(7)), from its help: `NAME: what it is`, then paragraphs,
-/// examples with two spaces in front, and options that go on at [`TEXT_COLUMN`].
+/// examples with two spaces in front, and options that go on at `TEXT_COLUMN`.
 pub fn manual(help: &str) -> String {
     let (title, rest) = help.split_once('\n').unwrap_or((help, ""));
     let (name, what) = title.split_once(": ").unwrap_or((title, ""));
