@@ -141,9 +141,10 @@ fn confine(options: &Options) -> Result<(), AccountError> {
     }
     if options.sandbox {
         match options.sandbox().enter() {
-            Walls::All => log::debug!("in a sandbox"),
-            Walls::Some => log::debug!("in a sandbox, as far as this kernel has one"),
-            Walls::None => log::info!("not in a sandbox: this kernel has no Landlock to give"),
+            Err(error) => log::warn!("not in a sandbox: {error}"),
+            Ok(Walls::All) => log::debug!("in a sandbox"),
+            Ok(Walls::Some) => log::debug!("in a sandbox, as far as this kernel has one"),
+            Ok(Walls::None) => log::info!("not in a sandbox: this kernel has no Landlock to give"),
         }
     }
     Ok(())

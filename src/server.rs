@@ -146,6 +146,9 @@ impl ServerBuilder {
         mut self,
         urls: impl IntoIterator<Item = &'u ListenUrl>,
     ) -> Result<Server, StartError> {
+        if self.config.limits.publish_rate.is_some() {
+            self = self.needs(Feature::Access);
+        }
         if let Some(lacking) = self.lacking {
             return Err(StartError::NotBuiltIn(lacking));
         }

@@ -68,13 +68,6 @@ impl Access {
         }
     }
 
-    /// From where a request has come to a listener of this `reach` over a connection of `peer`: a proxy on
-    /// this host may have brought it from afar.
-    pub(crate) fn reach_of(&self, peer: Peer, seat: &Seat, reach: Reach) -> Reach {
-        let is_from_afar = self.proxies.trust(peer) && seat.client().limited_address().is_some();
-        if is_from_afar { Reach::Network } else { reach }
-    }
-
     /// Lets a request in that came over a connection of `peer`; the seat is its client's then.
     ///
     /// # Errors

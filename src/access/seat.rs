@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use crate::net::Peer;
+use crate::net::{Peer, Reach};
 
 /// Who has a share of each address's connections that is not this host: at most `limit` each.
 pub(crate) struct Addresses {
@@ -86,6 +86,12 @@ impl Seat {
     /// Who sits here.
     pub(crate) fn client(&self) -> Peer {
         self.client.get()
+    }
+
+    /// From where its client has come to a listener of this `reach`: a proxy on this host may have brought it
+    /// from afar, whichever way it says so.
+    pub(crate) fn reach(&self, listener: Reach) -> Reach {
+        if self.client().limited_address().is_some() { Reach::Network } else { listener }
     }
 
     /// What its client holds from now on, who stays the same.

@@ -43,6 +43,12 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
              others could come there"
         )));
     }
+    if let Some(file) = &options.token_file
+        && let Err(lacking) = Feature::Access.require()
+    {
+        // Passed by systemd: an option is refused before.
+        return Err(OptionsError::Config(format!("token-file `{}`: {lacking}", file.display())));
+    }
     if Feature::Access.is_built_in()
         && let Some(file) = &options.token_file
         && let Err(error) = TokenFile::open(file)

@@ -17,7 +17,6 @@ use log::LevelFilter;
 use crate::access::{Origins, TrustedProxies};
 use crate::config::Config;
 use crate::confine::Sandbox;
-use crate::features::Feature;
 use crate::hub::TopicName;
 use crate::log::LogFormat;
 use crate::net::ListenUrl;
@@ -167,7 +166,7 @@ pub fn parse(
     }
     sources::apply(&mut options, sources::read_environment(&environment)?)?;
     sources::apply(&mut options, flags.settings)?;
-    if Feature::Access.is_built_in() && options.token_file.is_none() {
+    if options.token_file.is_none() {
         options.token_file = sources::passed_tokens(environment)?;
     }
     check::check(&options)?;

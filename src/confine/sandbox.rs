@@ -25,9 +25,16 @@ impl Sandbox {
     }
 
     /// Lets a file be read again, which may be another one by then: all that are where it is, and where
-    /// it is if it is a link.
+    /// it is if it is a link. If the directory is a link, so is all that is beside the one it leads to: the
+    /// link may lead to another by then.
     pub fn read_again(&mut self, file: &Path) {
-        self.read.push(folder_of(file));
+        let folder = folder_of(file);
+        if fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_symlink())
+            && let Ok(target) = fs::canonicalize(&folder)
+        {
+            self.read.push(folder_of(&target));
+        }
+        self.read.push(folder);
         if let Ok(target) = fs::canonicalize(file) {
             self.read.push(folder_of(&target));
         }
@@ -45,11 +52,10 @@ impl Sandbox {
 
     /// Goes into the sandbox, for good. A file that is not there now can't be opened later. To be called
     /// before other threads are started, which would stay outside.
-    pub fn enter(&self) -> Walls {
-        self.try_enter().unwrap_or(Walls::None)
-    }
-
-    fn try_enter(&self) -> Result<Walls, RulesetError> {
+    ///
+    /// # Errors
+    /// What the kernel objects to, if it has sandboxes. Nothing is kept out then.
+    pub fn enter(&self) -> Result<Walls, RulesetError> {
         let mut ruleset = Ruleset::default()
             .handle_access(AccessFs::from_all(NEWEST))?
             .handle_access(AccessNet::from_all(NEWEST))?

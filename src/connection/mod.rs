@@ -161,7 +161,7 @@ async fn converse(
         let (mut request, plan) = match head::parse(&reader.bytes()[head.clone()], limits) {
             Ok(head) => {
                 let admitted = context.access.admit(&head, peer, reach, is_tls, &seat);
-                let reach = context.access.reach_of(peer, &seat, reach);
+                let reach = seat.reach(reach);
                 let plan = admitted.and_then(|()| plan(&head, reach, &context));
                 (Request::of(&head, seat.client(), &context.correlations), plan)
             }

@@ -53,8 +53,15 @@ impl ListenUrl {
                 if let Ok(address) = host.parse() {
                     return Ok(vec![of_port(address)]);
                 }
-                let hosts = std::fs::read_to_string(HOSTS).unwrap_or_default();
-                let found: Vec<_> = addresses_in(&hosts, host).map(of_port).collect();
+                let hosts = std::fs::read(HOSTS).unwrap_or_default();
+                let hosts = String::from_utf8_lossy(&hosts);
+                let mut found = Vec::new();
+                for address in addresses_in(&hosts, host).map(of_port) {
+                    // A name may stand on two lines of one address, which is bound once.
+                    if !found.contains(&address) {
+                        found.push(address);
+                    }
+                }
                 match found.is_empty() {
                     true => Err(io::Error::other(NO_HOST)),
                     false => Ok(found),

@@ -50,6 +50,17 @@ fn nothing_is_printed_for_a_system_or_taken_from_it() {
     assert_refused(&output, 1, "feature \"system\"");
 }
 
+#[cfg(not(feature = "access"))]
+#[test]
+fn tokens_that_systemd_passes_are_not_left_unread() {
+    let folder = std::env::temp_dir().join(format!("falconet-passed-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("tokens"), "secret\n").unwrap();
+    let output = Falconet::command().env("CREDENTIALS_DIRECTORY", &folder).output().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_refused(&output, 78, "feature \"access\"");
+}
+
 #[cfg(not(feature = "topics"))]
 #[test]
 fn a_server_with_topics_does_not_start_without_them() {

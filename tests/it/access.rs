@@ -738,3 +738,16 @@ fn who_comes_from_afar_by_a_proxy_on_this_host_may_not_publish_without_tokens() 
     assert_eq!(publish("X-Forwarded-For: 192.0.2.1\r\n"), 403);
     assert_eq!(publish(""), 202, "the next request is the proxy's own");
 }
+
+#[cfg(all(feature = "access", feature = "topics"))]
+#[test]
+fn who_comes_from_afar_by_the_proxy_protocol_may_not_publish_without_tokens() {
+    let falconet = Falconet::start(&["--trust-proxy", "127.0.0.1", "--proxy-protocol"]);
+    let publish = |client: &str| {
+        let header = format!("PROXY TCP4 {client} 127.0.0.1 5000 80\r\n");
+        let head = "POST /topics/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
+        ask(falconet.address(), header + head).status()
+    };
+    assert_eq!(publish("127.0.0.1"), 202);
+    assert_eq!(publish("192.0.2.1"), 403);
+}
