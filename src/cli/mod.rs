@@ -25,7 +25,7 @@ use sources::{Action, Flags};
 pub use manual::{completions, manual};
 pub use table::{OPTIONS, OptionSpec};
 pub use text::{help, print_config, print_default_config};
-pub use values::parse_time;
+pub use values::{parse_time, show_time};
 
 /// Everything the command line, the environment and the file can say.
 #[derive(Clone, Debug, PartialEq, Eq)]

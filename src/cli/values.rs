@@ -42,7 +42,8 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     milliseconds.map(Duration::from_millis).ok_or_else(|| "expected 1000h at most".to_owned())
 }
 
-pub(super) fn show_time(time: Option<Duration>) -> String {
+/// Writes a time as it is read; none as `0`.
+pub fn show_time(time: Option<Duration>) -> String {
     match time.unwrap_or_default().as_millis() {
         0 => "0".to_owned(),
         time if time % 3_600_000 == 0 => format!("{}h", time / 3_600_000),

@@ -10,6 +10,7 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{Bytes, Error};
+use falconet::cli::show_time;
 use falconet::net::{Timer, Transport};
 use futures_lite::{AsyncRead, AsyncWrite, Stream, StreamExt};
 
@@ -209,10 +210,13 @@ impl Connection {
             }
             if let Some(limit) = self.idle_timeout {
                 if is_due(wire.heard, limit) {
-                    return lost(format!("nothing heard from the server for {limit:?}"));
+                    return lost(format!(
+                        "nothing heard from the server for {}",
+                        show_time(Some(limit))
+                    ));
                 }
                 if wire.unsent_bytes() > 0 && is_due(wire.progressed, limit) {
-                    return lost(format!("the server took nothing for {limit:?}"));
+                    return lost(format!("the server took nothing for {}", show_time(Some(limit))));
                 }
             }
             if let Some(every) = self.ping_every

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_tungstenite::tungstenite::protocol::Message;
 use base64ct::{Base64, Encoding};
+use falconet::cli::show_time;
 use falconet::net::{Reactor, Timer, Transport};
 
 use crate::backoff::Backoff;
@@ -233,7 +234,7 @@ impl EventStream {
         match timer.until(timer.sleep(self.idle_timeout), receiving).await {
             None => {
                 let limit = self.idle_timeout.unwrap_or_default();
-                Err(format!("nothing heard from the server for {limit:?}"))
+                Err(format!("nothing heard from the server for {}", show_time(Some(limit))))
             }
             Some(Err(error)) => Err(error.to_string()),
             Some(Ok(())) if self.received.is_empty() => Err("the server hung up".to_owned()),

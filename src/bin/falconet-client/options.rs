@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::protocol::Message;
-use falconet::cli::{OptionsError, completions, manual, parse_time};
+use falconet::cli::{OptionsError, completions, manual, parse_time, show_time};
 use falconet::net::Trust;
 use falconet::{TopicName, TopicNameError};
 use lexopt::Arg::{Long, Short, Value};
@@ -263,8 +263,10 @@ impl Options {
     fn check_times(&self) -> Result<(), UsageError> {
         match (self.ping_every, self.idle_timeout) {
             (Some(ping), Some(idle)) if idle <= ping => Err(UsageError(format!(
-                "--idle-timeout is {idle:?}: expected more than --ping-every, {ping:?}, or the \
-                 server is given up before it is asked for a sign of life"
+                "--idle-timeout is {}: expected more than --ping-every, {}, or the server is given \
+                 up before it is asked for a sign of life",
+                show_time(Some(idle)),
+                show_time(Some(ping)),
             ))),
             _ => Ok(()),
         }
