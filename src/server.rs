@@ -140,8 +140,8 @@ impl ServerBuilder {
     ///
     /// # Errors
     /// [`StartError`], when a URL can't be bound, others could come to the administrator's, the directory
-    /// of files can't be opened, there is no certificate for an `https://` URL, or the kernel has no epoll
-    /// to give.
+    /// of files can't be opened, there is no certificate for an `https://` URL, the kernel has no epoll to
+    /// give, or this build lacks a [`Feature`] that was asked for.
     pub fn bind<'u>(
         mut self,
         urls: impl IntoIterator<Item = &'u ListenUrl>,
