@@ -14,6 +14,7 @@ use std::task::Poll;
 use std::time::{Instant, SystemTime};
 
 use async_channel::{Receiver, Sender};
+use async_executor::StaticLocalExecutor;
 use futures_lite::{FutureExt, future};
 use rustix::process::{Resource, getrlimit};
 use slab::Slab;
@@ -293,14 +294,16 @@ impl Server {
     /// # Errors
     /// What `epoll_wait` fails with.
     pub fn run(self) -> io::Result<()> {
-        let executor = Rc::new(LocalExecutor::new());
+        // Of all that ends before `main` nothing is left but this, less than a kilobyte, for good. So it needs
+        // no list of its tasks, which would have a place for each of a crowd as long as the server runs.
+        let executor = LocalExecutor::new().leak();
         let reactor = self.reactor.clone();
-        let main = start(&executor, self.supervise(executor.clone()));
-        reactor.run(&executor, main)
+        let main = start(executor, self.supervise(executor));
+        reactor.run(executor, main)
     }
 
     /// Starts everything, waits for the request to stop, ends everything.
-    async fn supervise(self, executor: Rc<LocalExecutor<'static>>) {
+    async fn supervise(self, executor: &'static StaticLocalExecutor) {
         let timer = Timer::new(&self.reactor);
         let (stopping, stop_requested) = async_channel::bounded::<Infallible>(1);
         let stop = Stop::new(timer.clone(), stop_requested, self.stop.clone());
@@ -315,7 +318,7 @@ impl Server {
 
         let (hub, hub_task) =
             hub::open(config.timeouts.clone(), config.topics.clone(), tally.clone());
-        let hub_task = start(&executor, hub_task.run());
+        let hub_task = start(executor, hub_task.run());
         let has_admin = Feature::Admin.is_built_in() && self.admin_url.is_some();
         let desk = has_admin.then(|| {
             let (hub, stop, tally) = (hub.clone(), stop.clone(), tally.clone());
@@ -334,7 +337,7 @@ impl Server {
             .map(|service| {
                 let running = AssertUnwindSafe(service.run_boxed(hub.clone(), stop.clone()));
                 // A panic, which the hook has logged, must not reach who waits for the service's end.
-                start(&executor, async { drop(running.catch_unwind().await) })
+                start(executor, async { drop(running.catch_unwind().await) })
             })
             .collect();
 
@@ -356,7 +359,7 @@ impl Server {
         let accept_all = |listeners: Vec<Listener>, context: &Rc<Context>| {
             let accepting = listeners.into_iter().map(|listener| {
                 let (connections, context) = (connections.clone(), context.clone());
-                start(&executor, accept(listener, connections, context, executor.clone()))
+                start(executor, accept(listener, connections, context, executor))
             });
             accepting.collect::<Vec<_>>()
         };
@@ -394,7 +397,10 @@ fn context_for_admin(public: &Rc<Context>, desk: Rc<Desk>, stop: Stop) -> Rc<Con
 }
 
 /// Starts a task. Boxed, so that the executor's code is there once for all kinds.
-fn start(executor: &LocalExecutor<'static>, task: impl Future<Output = ()> + 'static) -> Task<()> {
+fn start(
+    executor: &'static StaticLocalExecutor,
+    task: impl Future<Output = ()> + 'static,
+) -> Task<()> {
     let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(task);
     executor.spawn(task)
 }
@@ -404,7 +410,7 @@ async fn accept(
     listener: Listener,
     connections: Rc<Connections>,
     context: Rc<Context>,
-    executor: Rc<LocalExecutor<'static>>,
+    executor: &'static StaticLocalExecutor,
 ) {
     for accepted in 1_u64.. {
         let (transport, peer) = listener.accept().await;
@@ -412,7 +418,7 @@ async fn accept(
         match connections.admit(peer, is_exempt, context.desk.is_some()) {
             Some((place, seat)) => {
                 let reach = listener.reach();
-                place.fill(connection::serve(transport, seat, reach, context.clone()), &executor);
+                place.fill(connection::serve(transport, seat, reach, context.clone()), executor);
             }
             None => turn_away(&transport, peer, context.config.reject).await,
         }
@@ -580,7 +586,7 @@ impl Place {
     }
 
     /// Starts the task of the connection whose place this is.
-    fn fill(mut self, stage: Stage, executor: &LocalExecutor<'static>) {
+    fn fill(mut self, stage: Stage, executor: &'static StaticLocalExecutor) {
         let connections = self.connections.clone();
         let mut tasks = connections.tasks.borrow_mut();
         let entry = tasks.vacant_entry();

@@ -19,11 +19,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use async_executor::StaticLocalExecutor;
 use pin_project_lite::pin_project;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use slab::Slab;
-use smol::{LocalExecutor, Task};
+use smol::Task;
 
 use super::meter::Meter;
 
@@ -90,7 +91,7 @@ impl Reactor {
     ///
     /// # Panics
     /// If `main` panicked, with its panic.
-    pub fn run<T>(&self, executor: &LocalExecutor<'_>, main: Task<T>) -> io::Result<T> {
+    pub fn run<T>(&self, executor: &StaticLocalExecutor, main: Task<T>) -> io::Result<T> {
         let mut events = Vec::with_capacity(EVENTS_PER_WAIT);
         loop {
             let idle = !(0..TASKS_PER_TURN).all(|_| executor.try_tick());
@@ -159,7 +160,7 @@ impl Reactor {
     /// Sleeps until an event, the first deadline or a waker called from another thread.
     fn sleep(
         &self,
-        executor: &LocalExecutor<'_>,
+        executor: &StaticLocalExecutor,
         now: Instant,
         events: &mut Vec<epoll::Event>,
     ) -> io::Result<()> {

@@ -84,7 +84,7 @@ mod tests {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let watched = Watched::new(&reactor, reader.try_clone().unwrap()).unwrap();
         let timer = Timer::new(&reactor);
-        let executor = LocalExecutor::new();
+        let executor = LocalExecutor::new().leak();
         let main = executor.spawn(async move {
             let mut reader = reader;
             let is_readable = async || {
@@ -101,7 +101,7 @@ mod tests {
             drop(writer);
             assert!(is_readable().await, "its end is to be read");
         });
-        reactor.run(&executor, main).unwrap();
+        reactor.run(executor, main).unwrap();
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
         let (mut reader, mut writer) = std::io::pipe().unwrap();
         writer.write_all(&[0; 65536]).unwrap();
         let timer = Timer::new(&reactor);
-        let executor = LocalExecutor::new();
+        let executor = LocalExecutor::new().leak();
         let again = reactor.clone();
         let main = executor.spawn(async move {
             for full in [true, false] {
@@ -121,7 +121,7 @@ mod tests {
                 reader.read_exact(&mut [0; 4096]).unwrap();
             }
         });
-        reactor.run(&executor, main).unwrap();
+        reactor.run(executor, main).unwrap();
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! What the library promises to who composes a server of their own.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::rc::Rc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use falconet::{
@@ -279,6 +282,34 @@ fn a_service_that_does_not_stop_is_dropped_after_the_drain() {
     let start = std::time::Instant::now();
     server.stop().unwrap().unwrap();
     assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
+}
+
+#[test]
+fn nothing_is_left_of_a_server_that_has_ended() {
+    let (kept, left) = channel::<Infallible>();
+    let server = Embedded::start(|server| {
+        let mut config = Config::default();
+        config.timeouts.drain = Duration::from_millis(300);
+        let server = server.config(config).service(Stubborn).endpoint("/", Echo);
+        server.endpoint("/stubborn", async move |_session: Session| {
+            let _kept = kept.clone();
+            std::future::pending().await
+        })
+    });
+    // One answers the Close with nothing, one is kept by its endpoint, and one is not done with its head.
+    let idle = Client::connect(server.address);
+    let stubborn = Client::connect_to(server.address, "/stubborn");
+    let mut early = TcpStream::connect(server.address).unwrap();
+    early.set_read_timeout(Some(PATIENCE)).unwrap();
+    early.write_all(b"GET /").unwrap();
+    server.stop().unwrap().unwrap();
+    assert_eq!(left.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+    for mut stream in [idle.stream, stubborn.stream, early] {
+        let mut rest = Vec::new();
+        // A reset is an end as well.
+        let end = stream.read_to_end(&mut rest).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?}");
+    }
 }
 
 /// Ends in a panic.

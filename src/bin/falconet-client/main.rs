@@ -112,7 +112,7 @@ fn talk(options: Options) -> ExitCode {
 }
 
 /// Runs what talks to a server until it or a signal ends it, and says whether it ended as wished.
-fn converse<F: Future<Output = bool>>(
+fn converse<F: Future<Output = bool> + 'static>(
     raw_mode: Option<&RawMode>,
     client: impl FnOnce(Rc<Reactor>, Interrupts) -> F,
 ) -> ExitCode {
@@ -137,10 +137,12 @@ fn publish(publication: Publication) -> ExitCode {
 }
 
 /// Runs `program` to its end.
-fn run<T, F: Future<Output = T>>(program: impl FnOnce(Rc<Reactor>) -> F) -> io::Result<T> {
+fn run<T: 'static, F: Future<Output = T> + 'static>(
+    program: impl FnOnce(Rc<Reactor>) -> F,
+) -> io::Result<T> {
     let reactor = Reactor::new()?;
-    let executor = LocalExecutor::new();
-    reactor.run(&executor, executor.spawn(program(reactor.clone())))
+    let executor = LocalExecutor::new().leak();
+    reactor.run(executor, executor.spawn(program(reactor.clone())))
 }
 
 /// Says so if nobody knows with whom we will talk.

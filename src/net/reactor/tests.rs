@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use futures_lite::future;
 use rustix::net::sockopt;
+use smol::LocalExecutor;
 
 use super::*;
 use crate::net::Transport;
@@ -13,7 +14,7 @@ use crate::net::Transport;
 /// Runs a task to its end on a reactor of its own.
 fn run<T: 'static>(task: impl AsyncFnOnce(Rc<Reactor>) -> T + 'static) -> T {
     let reactor = Reactor::new().unwrap();
-    let executor = LocalExecutor::new();
+    let executor = LocalExecutor::new().leak();
     let main = executor.spawn({
         let reactor = reactor.clone();
         async move {
@@ -25,7 +26,7 @@ fn run<T: 'static>(task: impl AsyncFnOnce(Rc<Reactor>) -> T + 'static) -> T {
             ended.expect("before the deadline")
         }
     });
-    reactor.run(&executor, main).unwrap()
+    reactor.run(executor, main).unwrap()
 }
 
 /// A transport and the other end of its stream, which blocks.
@@ -263,7 +264,7 @@ fn a_waker_called_from_another_thread_ends_the_sleep() {
 #[test]
 fn events_are_looked_at_while_tasks_keep_waking_themselves() {
     let reactor = Reactor::new().unwrap();
-    let executor = LocalExecutor::new();
+    let executor = LocalExecutor::new().leak();
     let polls = Rc::new(Cell::new(0_usize));
     for _ in 0..1000 {
         let polls = polls.clone();
@@ -286,7 +287,7 @@ fn events_are_looked_at_while_tasks_keep_waking_themselves() {
         }
         waits
     });
-    let waits = reactor.run(&executor, main).unwrap();
+    let waits = reactor.run(executor, main).unwrap();
     // 64 tasks until the event is fetched, then the queue of a thousand in front of the reader.
     assert!(waits.iter().all(|wait| *wait <= 64 + 1000), "{waits:?}");
 }

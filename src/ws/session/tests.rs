@@ -161,7 +161,7 @@ impl Played {
     /// Plays a script to its end.
     fn new(seed: u64, script: &Script, rng: Rng) -> Self {
         let reactor = Reactor::new().unwrap();
-        let executor = LocalExecutor::new();
+        let executor = LocalExecutor::new().leak();
         let config = Rc::new(Self::config());
         let (hub, hub_task) =
             hub::open(config.timeouts.clone(), config.topics.clone(), Rc::default());
@@ -179,7 +179,7 @@ impl Played {
             let (hub, topic, now) = (hub.clone(), topic.clone(), timer.now());
             async move { hub.join(Newcomer::local(1.into()), Some((topic, Start::Live)), now).await }
         });
-        let membership = reactor.run(&executor, joined).unwrap().unwrap();
+        let membership = reactor.run(executor, joined).unwrap().unwrap();
         let client = membership.subscription.client.clone();
         let commons = Rc::new(Commons::new(config));
         let session = Session::begin(ours, Vec::new(), None, membership, commons);
@@ -205,7 +205,7 @@ impl Played {
                 speaker
             }
         });
-        let speaker = reactor.run(&executor, main).unwrap();
+        let speaker = reactor.run(executor, main).unwrap();
         let Speaker { heard, rest, told, was_blocked, .. } = speaker;
         Self { heard, rest, told, end: end.get(), was_blocked }
     }
