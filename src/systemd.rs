@@ -25,13 +25,22 @@ impl Notifier {
     /// and if it can't be reached, which is logged. Connected at once: later it may be out of reach.
     pub fn from_environment() -> Option<Self> {
         let name = env::var("NOTIFY_SOCKET").ok()?;
-        match connect_to(&name) {
-            Ok(socket) => Some(Self { socket, watchdog: watchdog(), has_failed: Cell::new(false) }),
+        match Self::connect(&name, watchdog()) {
+            Ok(notifier) => Some(notifier),
             Err(error) => {
                 log::warn!("can't tell systemd anything at {}: {error}", name.escape_debug());
                 None
             }
         }
+    }
+
+    /// One that tells whoever listens at `name`, as in `NOTIFY_SOCKET`, and who waits for a sign of life as
+    /// long as `watchdog` says.
+    ///
+    /// # Errors
+    /// If nobody listens there.
+    pub fn connect(name: &str, watchdog: Option<Duration>) -> io::Result<Self> {
+        Ok(Self { socket: connect_to(name)?, watchdog, has_failed: Cell::new(false) })
     }
 
     /// How long systemd waits for a sign of life; `None` is for ever.

@@ -1,13 +1,17 @@
 //! What systemd is told, and what it passes.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use falconet::systemd::Notifier;
+use falconet::{CloseReason, Echo, Session, Supervision};
 use rustix::process::Signal;
 
 use crate::cli::{Folder, Killed, assert_refused};
@@ -42,6 +46,48 @@ fn signs_of_life_come_twice_in_the_time_systemd_waits_and_count_the_clients() {
     assert_eq!(told(&systemd), "WATCHDOG=1\nSTATUS=1 clients");
     let taken = begun.elapsed();
     assert!(taken > Duration::from_millis(150) && taken < Duration::from_secs(2), "{taken:?}");
+}
+
+#[test]
+fn while_the_loop_is_stuck_no_sign_of_life_comes() {
+    const PATIENCE_OF_SYSTEMD: Duration = Duration::from_millis(300);
+    let folder = Folder::new("stuck");
+    let (systemd, name) = listen_as_systemd(&folder);
+    let (sticking, stuck) = channel();
+    let (resume, resumed) = channel();
+    let server = Embedded::start(move |server| {
+        let notifier = Notifier::connect(&name, Some(PATIENCE_OF_SYSTEMD)).unwrap();
+        let stick = async move |mut session: Session| {
+            session.next().await;
+            sticking.send(()).unwrap();
+            // As no endpoint may: nothing else runs meanwhile.
+            resumed.recv_timeout(PATIENCE).unwrap();
+            session.close(CloseReason::NORMAL).await
+        };
+        server
+            .service(Supervision::new(Rc::new(notifier)))
+            .endpoint("/", Echo)
+            .endpoint("/stick", stick)
+    });
+    assert_eq!(told(&systemd), "WATCHDOG=1\nSTATUS=0 clients");
+    let mut other = Client::connect(server.address);
+    let mut client = Client::connect_to(server.address, "/stick");
+    client.send(true, TEXT, "now");
+    stuck.recv_timeout(PATIENCE).unwrap();
+    // All that was told before is there by now.
+    systemd.set_nonblocking(true).unwrap();
+    while systemd.recv(&mut [0; 256]).is_ok() {}
+    systemd.set_nonblocking(false).unwrap();
+
+    systemd.set_read_timeout(Some(2 * PATIENCE_OF_SYSTEMD)).unwrap();
+    let heard = systemd.recv(&mut [0; 256]);
+    assert_eq!(heard.map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+    resume.send(()).unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(told(&systemd).starts_with("WATCHDOG=1\n"));
+    assert_eq!(client.read_to_close(), Some(1000));
+    other.echo("as ever");
+    server.stop().unwrap().unwrap();
 }
 
 #[test]
