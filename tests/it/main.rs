@@ -47,6 +47,7 @@ mod handshake;
 #[cfg(feature = "admin")]
 mod history;
 mod http;
+mod limits;
 mod pipelining;
 #[cfg(feature = "system")]
 mod printed;

@@ -1,0 +1,118 @@
+//! On a small host: few descriptors, little memory.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::rig::*;
+
+#[test]
+fn with_64_descriptors_it_serves_as_many_as_it_says_and_others_when_those_have_left() {
+    let falconet = Falconet::start_with(&mut limited("ulimit -n 64"));
+    let line = falconet.wait_for_line("room for ");
+    let room = line.split("room for ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    let room: usize = room.parse().unwrap();
+    assert!(room >= 32, "{line}");
+    let files = falconet.open_files();
+    let connect_some = |count| -> Vec<Client> {
+        (0..count).map(|_| Client::connect(falconet.address())).collect()
+    };
+    let mut clients = connect_some(room);
+    for _ in 0..room {
+        // Says nothing, so that no reset overtakes the answer.
+        assert_eq!(status_of(&exchange(falconet.address(), "")), 503);
+    }
+    clients.truncate(room / 2);
+    wait_until("there is room again", || falconet.open_files() == files + clients.len());
+    clients.extend(connect_some(room - clients.len()));
+    assert_eq!(status_of(&exchange(falconet.address(), "")), 503);
+    for client in &mut clients {
+        client.echo("a");
+    }
+    let log = falconet.log_so_far();
+    assert!(!log.iter().any(|line| line.contains("out of file descriptors")), "{log:#?}");
+}
+
+#[test]
+fn five_hundred_clients_fit_into_8_mib_of_data() {
+    let falconet = Falconet::start_with(&mut limited("ulimit -d 8192"));
+    assert_500_fit_into(&falconet);
+}
+
+#[test]
+fn five_hundred_clients_fit_into_a_memory_cgroup_of_8_mib() {
+    let Some(group) = Group::of_8_mib() else {
+        // Past the capture of what a test prints that passes.
+        let _ = writeln!(io::stderr(), "skipped: no memory cgroup can be made; see what is data");
+        return;
+    };
+    let join = format!("echo $$ >'{}/cgroup.procs' || exit", group.path.display());
+    let falconet = Falconet::start_with(&mut limited(&join));
+    assert_500_fit_into(&falconet);
+    println!("{} bytes at most, the kernel's included", group.peak());
+}
+
+/// Has 500 clients come, each echo once, and stay; and the server serve one more.
+fn assert_500_fit_into(falconet: &Falconet) {
+    let count = affordable(500);
+    let clients: Vec<Client> = (0..count)
+        .map(|index| {
+            let mut client = Client::connect(falconet.address());
+            client.echo(&format!("client {index}"));
+            client
+        })
+        .collect();
+    Client::connect(falconet.address()).echo("one more");
+    assert!(falconet.open_files() > clients.len(), "they are all there");
+}
+
+/// The command line of the program by way of a shell that first runs `limit`.
+fn limited(limit: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.env_clear().args(["-c", &format!("{limit}; exec \"$@\""), "sh"]);
+    command.args([env!("CARGO_BIN_EXE_falconet"), "--listen", "http://127.0.0.1:0"]);
+    command
+}
+
+/// Processes that together may have so much memory, and no swap. Gone with its value, which must be dropped
+/// after them.
+struct Group {
+    path: PathBuf,
+}
+
+impl Group {
+    /// One of the first version of cgroups, or of the second. `None` if there is none to be had, as there
+    /// is for none but root.
+    fn of_8_mib() -> Option<Self> {
+        let versions = [
+            ("memory/", ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"], "8388608"),
+            ("", ["memory.max", "memory.swap.max"], "0"),
+        ];
+        versions.into_iter().find_map(|(parent, [limit, swap_limit], most_with_swap)| {
+            let name = format!("/sys/fs/cgroup/{parent}falconet-{}", std::process::id());
+            fs::create_dir(&name).ok()?;
+            let group = Self { path: name.into() };
+            // Or it would be made, where this is no cgroup.
+            let is_limited = group.path.join(limit).exists()
+                && fs::write(group.path.join(limit), "8388608").is_ok();
+            // Not where swap is not counted.
+            let _ = fs::metadata(group.path.join(swap_limit))
+                .and_then(|_| fs::write(group.path.join(swap_limit), most_with_swap));
+            is_limited.then_some(group)
+        })
+    }
+
+    /// How much they have had, as the kernel says it.
+    fn peak(&self) -> String {
+        let files = ["memory.max_usage_in_bytes", "memory.peak"];
+        let read = files.iter().find_map(|file| fs::read_to_string(self.path.join(file)).ok());
+        read.map_or("nobody knows how many".to_owned(), |bytes| bytes.trim().to_owned())
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.path);
+    }
+}
