@@ -2,6 +2,8 @@
 //! A crate of its own, for its allocator counts whatever the process does.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of this crate is tests")]
+// Most of it is about topics.
+#![cfg_attr(not(feature = "topics"), allow(dead_code))]
 
 use std::alloc::System;
 use std::io::{Read, Write};
