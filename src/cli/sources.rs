@@ -8,7 +8,7 @@ use super::table::{OPTIONS, OptionSpec, REPEATED, find};
 use super::text::{help, print_default_config, unit};
 use super::{Command, Options, OptionsError, completions, manual};
 use crate::access::Origins;
-use crate::features::Feature;
+use crate::features::{Feature, NotBuiltIn};
 
 /// A value for an option, and where it came from.
 pub(super) struct Setting {
@@ -46,28 +46,26 @@ impl Flags {
     ) -> Result<Self, OptionsError> {
         use lexopt::Arg::{Long, Short};
         let mut parser = lexopt::Parser::from_args(arguments);
-        // What is printed for the host's system.
-        let may_print = || {
-            let lacking = Feature::System.require();
-            lacking.map_err(|error| OptionsError::Usage(error.to_string()))
-        };
         let mut flags =
             Self { information: None, action: Action::Serve, config: None, settings: Vec::new() };
         while let Some(argument) = parser.next()? {
             match argument {
                 Short('h') | Long("help") => flags.information = Some(Command::Help),
                 Short('V') | Long("version") => flags.information = Some(Command::Version),
+                // What is printed for the host's system.
+                Long("print-man" | "print-completions" | "print-unit")
+                    if !Feature::System.is_built_in() =>
+                {
+                    return Err(OptionsError::Usage(NotBuiltIn(Feature::System).to_string()));
+                }
                 Long("print-man") => {
-                    may_print()?;
                     flags.information = Some(Command::Print(manual(&help())));
                 }
                 Long("print-completions") => {
-                    may_print()?;
                     let script = completions(&parser.value()?.to_string_lossy(), &help())?;
                     flags.information = Some(Command::Print(script));
                 }
                 Long("print-unit") => {
-                    may_print()?;
                     let unit = unit(&parser.value()?.to_string_lossy())?;
                     flags.information = Some(Command::Print(unit.to_owned()));
                 }
