@@ -31,12 +31,14 @@ fn serve(options: Options) -> ExitCode {
         false => None,
     };
     let signals = StopSignals::look();
-    let server = match compose(options.clone(), mishaps, notifier.clone()) {
+    let confined = Feature::System.is_built_in().then(|| options.clone());
+    let server = match compose(options, mishaps, notifier.clone()) {
         Ok(server) => server,
         Err(error) => return fail(&error, RUNTIME_FAILURE),
     };
     // Before any thread is started, which would keep what it has.
     if Feature::System.is_built_in()
+        && let Some(options) = confined
         && let Err(error) = confine(&options)
     {
         return fail(&error, BAD_CONFIGURATION);

@@ -80,6 +80,13 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
 pub(super) fn check_tls(options: &Options) -> Result<Option<Certificate>, OptionsError> {
     let mut urls = options.listen.iter().chain(&options.admin);
     let listens = urls.find(|url| url.tls_host().is_some());
+    if let Err(lacking) = Feature::Tls.require() {
+        // The options of a certificate are refused before.
+        return match listens {
+            Some(url) => Err(OptionsError::Config(format!("listen `{url}`: {lacking}"))),
+            None => Ok(None),
+        };
+    }
     let said = [
         ("listen", listens.map(ListenUrl::to_string)),
         ("tls-cert", options.tls_cert.as_ref().map(|path| path.display().to_string())),
@@ -91,7 +98,6 @@ pub(super) fn check_tls(options: &Options) -> Result<Option<Certificate>, Option
         said.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     let Some((name, value)) = said.first() else { return Ok(None) };
     let wrong = |what: &dyn fmt::Display| OptionsError::Config(format!("{name} `{value}`: {what}"));
-    Feature::Tls.require().map_err(|error| wrong(&error))?;
     if listens.is_none() {
         return Err(wrong(&"expected listen with https:// as well, which says where"));
     }
