@@ -29,7 +29,7 @@ pub enum LogFormat {
 }
 
 /// Has everything falconet logs, and every panic, written to stderr. What others log is not: the
-/// libraries beneath tell of every frame.
+/// libraries beneath tell of every frame. The values of a line's fields are texts and whole numbers.
 ///
 /// Under systemd (`JOURNAL_STREAM` is set) lines in text have no time, which the journal knows, but a
 /// priority in front (sd-daemon(3)).
@@ -154,7 +154,10 @@ struct Pairs(Vec<(String, String)>);
 
 impl<'kvs> VisitSource<'kvs> for Pairs {
     fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
-        self.0.push((key.to_string(), shorten(value.to_string())));
+        // Not `value.to_string()`, with which comes how to write numbers with decimals.
+        let text = value.to_borrowed_str().map(str::to_owned);
+        let text = text.or_else(|| value.to_u64().map(|number| number.to_string()));
+        self.0.push((key.to_string(), shorten(text.unwrap_or_else(|| "?".to_owned()))));
         Ok(())
     }
 }

@@ -431,7 +431,7 @@ async fn accept(
 /// Tells one peer too many so, if it is to be told and that takes no waiting. Where TLS is spoken nothing
 /// can be said before a handshake, which is what there is no room for: that peer sees the end, and no more.
 async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
-    log::warn!(target: "falconet::limit", address:% = peer; "too many connections: turned away");
+    log::warn!(target: "falconet::limit", address = peer.to_string(); "too many connections: turned away");
     if reject == Reject::Drop {
         return;
     }

@@ -116,6 +116,14 @@ fn only_the_programs_print() {
 }
 
 #[test]
+fn the_values_of_log_lines_are_texts_and_whole_numbers() {
+    for (file, text) in sources("src") {
+        // The logger writes `?` for others.
+        assert!(![":%", ":?,", ":? ="].iter().any(|form| text.contains(form)), "{file}");
+    }
+}
+
+#[test]
 fn every_file_says_what_it_is() {
     for (file, text) in sources("src") {
         assert!(text.starts_with("//! ") || file.ends_with("tests.rs"), "{file} has no first line");

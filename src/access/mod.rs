@@ -89,7 +89,7 @@ impl Access {
             let client = self.proxies.client_of(peer, head);
             let client = client.map_err(|error| Refused::new(Refusal::Proxy, error.response()))?;
             if !seat.give_to(client, self.proxies.trust(client)) {
-                log::warn!(target: "falconet::limit", address:% = client; "{TOO_MANY}: refused");
+                log::warn!(target: "falconet::limit", address = client.to_string(); "{TOO_MANY}: refused");
                 let response = Response::text(503, "too many connections\n");
                 return Err(Refused::new(Refusal::Address, response));
             }
@@ -102,7 +102,7 @@ impl Access {
         checked.map_err(|foreign| {
             log::info!(
                 target: "falconet::access",
-                address:% = seat.client(), origin = text(head, "origin"), host = text(head, "host");
+                address = seat.client().to_string(), origin = text(head, "origin"), host = text(head, "host");
                 "refused: {foreign}"
             );
             Refused::new(foreign.refusal(), foreign.response())

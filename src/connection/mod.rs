@@ -231,7 +231,7 @@ async fn introduce(reader: &mut Reader, seat: &Seat, context: &Context) -> Optio
                 return Some(());
             }
             context.count_rejection(Rejection::Address);
-            log::warn!(target: "falconet::limit", address:% = client; "too many connections: dropped");
+            log::warn!(target: "falconet::limit", address = client.to_string(); "too many connections: dropped");
             return None;
         }
         Some(Some(Err(NoHeader::Wrong(error)))) => {
@@ -245,7 +245,7 @@ async fn introduce(reader: &mut Reader, seat: &Seat, context: &Context) -> Optio
             "no header of the PROXY protocol in time".to_owned()
         }
     };
-    log::info!(target: "falconet::access", address:% = proxy; "dropped: {refusal}");
+    log::info!(target: "falconet::access", address = proxy.to_string(); "dropped: {refusal}");
     None
 }
 
@@ -283,11 +283,11 @@ async fn hear(
         }
         Some(Some(Err(NoHead::Lost(error)))) if error.kind() == io::ErrorKind::InvalidData => {
             context.count_rejection(Rejection::Tls);
-            log::info!(target: "falconet::request", address:% = peer; "refused: TLS: {error}");
+            log::info!(target: "falconet::request", address = peer.to_string(); "refused: TLS: {error}");
             "refused"
         }
         Some(Some(Err(NoHead::Lost(_)))) => {
-            log::debug!(target: "falconet::request", address:% = peer; "left without a request");
+            log::debug!(target: "falconet::request", address = peer.to_string(); "left without a request");
             "closed by the peer"
         }
         Some(None) => {
@@ -300,7 +300,7 @@ async fn hear(
             let handshakes = reader.transport().is_handshaking();
             let why = if handshakes { Rejection::Tls } else { Rejection::Timeout };
             context.count_rejection(why);
-            log::info!(target: "falconet::request", address:% = peer; "dropped: no request in time");
+            log::info!(target: "falconet::request", address = peer.to_string(); "dropped: no request in time");
             "timed out"
         }
     };
@@ -451,7 +451,7 @@ async fn refuse_head(reader: &mut Reader, error: &HeadError, peer: Peer, context
         HeadError::PlainHttp => Rejection::Tls,
         _ => Rejection::Head,
     });
-    log::info!(target: "falconet::request", address:% = peer; "refused: {error}");
+    log::info!(target: "falconet::request", address = peer.to_string(); "refused: {error}");
     if let Some(response) = error.response() {
         refuse(reader, &response, &Envelope::last(SystemTime::now()), context).await;
     }

@@ -1,7 +1,6 @@
 //! What is remembered of a request while it is answered: its facts for the log, and its ids.
 
 use std::cell::Cell;
-use std::fmt::Display;
 use std::time::SystemTime;
 
 use log::Level;
@@ -58,8 +57,8 @@ impl Request {
     }
 
     /// The id of whoever sent it, for the log.
-    pub(super) fn correlation(&self) -> &dyn Display {
-        self.correlation.as_ref().map_or(&"-", |id| id)
+    pub(super) fn correlation(&self) -> String {
+        self.correlation.as_ref().map_or("-".to_owned(), CorrelationId::to_string)
     }
 
     /// Logs what became of it.
@@ -68,8 +67,8 @@ impl Request {
         let target = if self.is_read() { "falconet::request" } else { "falconet::publish" };
         log::log!(
             target: target, self.level,
-            address:% = self.peer, method = &*self.method, path = &*self.path, request = &*self.id,
-            correlation:% = self.correlation(), status;
+            address = self.peer.to_string(), method = &*self.method, path = &*self.path, request = &*self.id,
+            correlation = self.correlation(), status;
             "{verb}"
         );
     }

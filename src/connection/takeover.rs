@@ -110,8 +110,9 @@ impl Opening {
         context.count_answer(self.protocol.status());
         log::info!(
             target: "falconet::client",
-            client:% = client.id(), address:% = request.peer, path = &*request.path,
-            correlation:% = client.correlation, request = &*request.id;
+            client = client.id().to_string(), address = request.peer.to_string(),
+            path = &*request.path, correlation = client.correlation.to_string(),
+            request = &*request.id;
             "new connection"
         );
         let (transport, early) = reader.into_parts(head_end);

@@ -58,7 +58,7 @@ impl Drop for Visit {
         let Some((request, status)) = self.last.take().map(|last| *last) else { return };
         log::debug!(
             target: TARGET,
-            address:% = request.peer, correlation:% = request.correlation(), kind = "http",
+            address = request.peer.to_string(), correlation = request.correlation(), kind = "http",
             path = &*request.path, request = &*request.id, requests = self.requests, status,
             duration_ms = self.begun.elapsed().as_millis() as u64,
             received_bytes = self.received_bytes, sent_bytes = self.sent_bytes.get();

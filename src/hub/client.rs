@@ -254,8 +254,8 @@ impl Client {
         let [received, sent, _] = self.counts();
         log::info!(
             target: "falconet::ended",
-            client:% = self.id(), address:% = self.peer(), correlation:% = self.correlation,
-            kind = self.kind.as_str(), path:% = self.path(),
+            client = self.id().to_string(), address = self.peer().to_string(),
+            correlation = self.correlation.to_string(), kind = self.kind.as_str(), path = self.path(),
             duration_ms = self.age(now).as_millis() as u64, received, sent;
             "connection ended: {how}"
         );

@@ -318,9 +318,10 @@ impl State {
                 }
                 Some(Delivery::Lagged(messages)) => {
                     self.client().count_lagged(messages);
-                    let (client, correlation) = (self.client().id(), &self.client().correlation);
+                    let client = self.client().id().to_string();
+                    let correlation = self.client().correlation.to_string();
                     log::debug!(
-                        target: "falconet::client", client:%, correlation:%, messages;
+                        target: "falconet::client", client, correlation, messages;
                         "reads too slowly: messages lost"
                     );
                     if self.commons.config.topics.slow_consumer == SlowConsumer::Close {
