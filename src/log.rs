@@ -3,7 +3,6 @@
 //! One write a line, and only when it will not block; what can't be written is counted. Bytes of peers
 //! are escaped, and no kind of line comes more than ten times a second.
 
-use std::collections::HashMap;
 use std::fmt::Write;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -67,12 +66,15 @@ struct StderrLogger {
 
 #[derive(Default)]
 struct State {
-    classes: HashMap<(String, Level), Class>,
+    /// One for each kind of line there has been: a few dozen at most.
+    classes: Vec<Class>,
     lines_lost: u64,
 }
 
 /// What was let through of one kind of line, and what was not.
 struct Class {
+    target: String,
+    level: Level,
     second: Instant,
     lines: u32,
     suppressed: u64,
@@ -115,9 +117,14 @@ impl StderrLogger {
 impl State {
     /// Lets a line through, with how many of its kind were suppressed before it; or counts it.
     fn admit(&mut self, record: &Record<'_>, now: Instant) -> Option<u64> {
-        let class = (record.target().to_owned(), record.level());
-        let class =
-            self.classes.entry(class).or_insert(Class { second: now, lines: 0, suppressed: 0 });
+        let (target, level) = (record.target(), record.level());
+        let is_it = |class: &Class| class.level == level && class.target == target;
+        let index = self.classes.iter().position(is_it).unwrap_or_else(|| {
+            let target = target.to_owned();
+            self.classes.push(Class { target, level, second: now, lines: 0, suppressed: 0 });
+            self.classes.len() - 1
+        });
+        let class = &mut self.classes[index];
         if now.saturating_duration_since(class.second) >= Duration::from_secs(1) {
             (class.second, class.lines) = (now, 0);
         }
