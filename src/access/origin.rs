@@ -123,7 +123,7 @@ pub struct OriginError {
 
 impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text.escape_debug();
+        let text = self.text.escape_default();
         write!(f, "`{text}` is no origin: expected SCHEME://HOST[:PORT] without a path, or any")
     }
 }

@@ -180,7 +180,7 @@ pub(super) fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(),
     }
     for Setting { option, value, origin } in settings {
         (option.set)(options, &value).map_err(|expected| {
-            let (name, value) = (option.name, value.escape_debug());
+            let (name, value) = (option.name, value.escape_default());
             match origin {
                 Origin::Flag => OptionsError::Usage(format!("--{name} `{value}`: {expected}")),
                 Origin::Environment => {
