@@ -53,7 +53,7 @@ impl Flags {
                 Short('h') | Long("help") => flags.information = Some(Command::Help),
                 Short('V') | Long("version") => flags.information = Some(Command::Version),
                 // What is printed for the host's system.
-                Long("print-man" | "print-completions" | "print-unit")
+                Long("print-default-config" | "print-man" | "print-completions" | "print-unit")
                     if !Feature::System.is_built_in() =>
                 {
                     return Err(OptionsError::Usage(NotBuiltIn(Feature::System).to_string()));

@@ -20,7 +20,7 @@ pub struct OptionSpec {
     pub name: &'static str,
     /// What stands for the value in the help; empty for a switch, which is `true` or `false` elsewhere.
     pub value: &'static str,
-    /// What it does, in a few words.
+    /// What it does, in a few words; nothing in a build that lacks it.
     pub help: &'static str,
     /// The part of the program it is for, which a build may lack.
     pub feature: Option<Feature>,
@@ -48,6 +48,7 @@ impl OptionSpec {
     const fn only_with(mut self, feature: Feature) -> Self {
         self.feature = Some(feature);
         if !feature.is_built_in() {
+            self.help = "";
             self.set = match feature {
                 Feature::Access => |_, _| Err(NotBuiltIn(Feature::Access).to_string()),
                 Feature::Admin => |_, _| Err(NotBuiltIn(Feature::Admin).to_string()),

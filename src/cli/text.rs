@@ -2,15 +2,24 @@
 
 use super::table::{OPTIONS, OptionSpec, REPEATED};
 use super::{Options, OptionsError};
+use crate::features::Feature;
 
 /// The help, with every option and its default.
 pub fn help() -> String {
     let mut text = String::from(HELP_HEAD);
+    if Feature::Topics.is_built_in() {
+        text += HELP_OF_TOPICS;
+    }
+    text += HELP_OPTIONS;
     for option in OPTIONS.iter().filter(|option| option.is_built_in()) {
         let (flag, default) = (option.flag(), option.default());
         text += &format!("  {flag:<24} {}\n{:27}[default: {default}]\n", option.help, "");
     }
-    text + HELP_TAIL
+    text += HELP_TAIL;
+    if Feature::System.is_built_in() {
+        text += HELP_OF_SYSTEM;
+    }
+    text + HELP_END
 }
 
 /// The configuration as a file `--config` reads.
@@ -60,22 +69,28 @@ falconet: a WebSocket server for small hosts
 
 Usage: falconet [OPTION...]
 
-Serves a page, an echo WebSocket at the same URL, the time to everybody, and topics:
-publish to /topics/NAME with POST or WebSocket, subscribe with WebSocket or SSE.
+Serves a page, an echo WebSocket at the same URL, and the time to everybody.
+";
+const HELP_OF_TOPICS: &str = "\
+Topics: publish to /topics/NAME with POST or WebSocket, subscribe with WebSocket or SSE.
 
   producer | falconet --stdin NAME     each line to whoever hears /topics/NAME
-
+";
+const HELP_OPTIONS: &str = "
 Options, from a flag, else FALCONET_NAME in the environment, else the file:
 ";
 const HELP_TAIL: &str = "
   --config FILE            read `name = value` lines from FILE (# begins a comment)
   --check-config           say whether the configuration is good, and exit
   --print-config           print the effective configuration, and exit
-  --print-default-config   print a configuration in which nothing is set, and exit
+";
+const HELP_OF_SYSTEM: &str =
+    "  --print-default-config   print a configuration in which nothing is set, and exit
   --print-unit NAME        print a unit for systemd, and exit: service or socket
   --print-man              print the manual page, and exit
   --print-completions SHELL print completions for bash, zsh or fish, and exit
-  -h, --help               print this, and exit
+";
+const HELP_END: &str = "  -h, --help               print this, and exit
   -V, --version            print the version, and exit
 
 Times are like 250ms, 25s, 2m, 1h; 0 is off (for --close-timeout: do not wait). Sizes are bytes, or like 64k, 1m.

@@ -44,8 +44,10 @@ fn no_tls_is_spoken_where_there_is_none() {
 #[cfg(not(feature = "system"))]
 #[test]
 fn nothing_is_printed_for_a_system_or_taken_from_it() {
-    let output = Falconet::command().args(["--print-unit", "service"]).output().unwrap();
-    assert_refused(&output, 2, "feature \"system\"");
+    for print in ["--print-default-config", "--print-man", "--print-completions", "--print-unit"] {
+        let output = Falconet::command().args([print, "bash"]).output().unwrap();
+        assert_refused(&output, 2, "feature \"system\"");
+    }
     let output = Falconet::command().args(["--listen", "systemd"]).output().unwrap();
     assert_refused(&output, 1, "feature \"system\"");
 }
