@@ -33,31 +33,12 @@ struct Way {
 
 /// What the hub can be told and asked. A `Reply` is where the answer goes.
 enum Command {
-    Join(Box<Joining>, Reply<Result<Subscription, TooManyTopics>>),
     Leave(ClientId),
     Publish(TopicName, Publication, Source, Option<Reply<Result<Published, TooManyTopics>>>),
-    Last(TopicName, Reply<Option<(u64, Publication)>>),
-    Clear(TopicName, Reply<()>),
-    Topics(Reply<Vec<TopicCensus>>),
-    SendTo(ClientId, Frame, Reply<bool>),
-    Evict(ClientId, CloseReason, Reply<bool>),
-    SendToAll(CorrelationId, Frame, Reply<usize>),
-    EvictAll(CorrelationId, CloseReason, Reply<usize>),
-    Sweep(Instant, Reply<()>),
-    Drain(Whom, CloseReason),
-    Census(Reply<Census>),
-    Clients(Reply<Vec<Rc<Client>>>),
-    Find(u64, Reply<Option<ClientId>>),
-    Survey(Reply<Survey>),
     /// Without a topic, that of the hub: who is connected.
     AwaitAudience(Option<TopicName>, bool, Reply<()>),
-}
-
-/// Who joins, when and to hear what.
-struct Joining {
-    newcomer: Newcomer,
-    topic: Option<(TopicName, Start)>,
-    now: Instant,
+    /// All that takes no waiting. No variant for each, whose code a build would have that never asks.
+    Do(Box<dyn FnOnce(&mut Hub)>),
 }
 
 /// Opens a hub's inbox; [`run`] serves it. What happens is counted in `tally`.
@@ -99,10 +80,6 @@ impl HubTask {
     async fn apply(&mut self, command: Command) {
         let hub = &mut self.hub;
         match command {
-            Command::Join(joining, reply) => {
-                let Joining { newcomer, topic, now } = *joining;
-                reply.send(hub.join(newcomer, topic, now).inspect_err(warn));
-            }
             Command::Leave(id) => hub.leave(id),
             Command::Publish(name, publication, source, reply) => {
                 let published = publish(hub, &name, publication).await.inspect_err(warn);
@@ -113,34 +90,10 @@ impl HubTask {
                     reply.send(published);
                 }
             }
-            Command::Last(name, reply) => reply.send(hub.last(&name)),
-            Command::Clear(name, reply) => {
-                hub.clear(&name);
-                reply.send(());
-            }
-            Command::Topics(reply) => reply.send(hub.topics()),
-            Command::SendTo(id, frame, reply) => reply.send(hub.send_to(id, frame)),
-            Command::Evict(id, reason, reply) => reply.send(hub.evict(id, reason)),
-            Command::SendToAll(id, frame, reply) => {
-                let sent = |client: &ClientId| hub.send_to(*client, frame.clone());
-                reply.send(hub.correlated(&id).into_iter().filter(sent).count());
-            }
-            Command::EvictAll(id, reason, reply) => {
-                let evicted = |client: &ClientId| hub.evict(*client, reason);
-                reply.send(hub.correlated(&id).into_iter().filter(evicted).count());
-            }
-            Command::Sweep(now, reply) => {
-                hub.sweep(now);
-                reply.send(());
-            }
-            Command::Drain(whom, reason) => hub.drain(whom, reason),
-            Command::Census(reply) => reply.send(hub.census()),
-            Command::Clients(reply) => reply.send(hub.clients()),
-            Command::Find(number, reply) => reply.send(hub.find(number)),
-            Command::Survey(reply) => reply.send(hub.survey()),
             Command::AwaitAudience(name, wanted, reply) => {
                 self.waiting.push((name, wanted, reply));
             }
+            Command::Do(action) => action(hub),
         }
     }
 
@@ -224,7 +177,9 @@ impl HubHandle {
         source: Source,
     ) -> Result<Published, PublishError> {
         let (name, publication) = (topic.clone(), publication(frame, media_type));
-        Ok(self.ask(|reply| Command::Publish(name, publication, source, Some(reply))).await??)
+        let (reply, published) = reply();
+        self.tell(Command::Publish(name, publication, source, Some(reply))).await?;
+        Ok(published.receive().await.ok_or(HubGone)??)
     }
 
     /// Publishes a message to the topic `broadcast`, which the clients of every endpoint hear.
@@ -258,7 +213,7 @@ impl HubHandle {
 
     /// The same, of an encoded message.
     pub(crate) async fn send_frame(&self, id: ClientId, frame: Frame) -> Result<bool, HubGone> {
-        self.ask(|reply| Command::SendTo(id, frame, reply)).await
+        self.ask(move |hub| hub.send_to(id, frame)).await
     }
 
     /// Closes one client's session. Says false if the client is gone.
@@ -269,7 +224,7 @@ impl HubHandle {
     /// # Cancel safety
     /// Dropped early, the client may be evicted all the same.
     pub async fn evict(&self, id: ClientId, reason: CloseReason) -> Result<bool, HubGone> {
-        self.ask(|reply| Command::Evict(id, reason, reply)).await
+        self.ask(move |hub| hub.evict(id, reason)).await
     }
 
     /// Sends a message to every client that came with a correlation id. Says how many it is sent to.
@@ -285,7 +240,11 @@ impl HubHandle {
         message: impl Into<Message>,
     ) -> Result<usize, HubGone> {
         let (id, frame) = (id.clone(), Frame::message(&message.into()));
-        self.ask(|reply| Command::SendToAll(id, frame, reply)).await
+        self.ask(move |hub| {
+            let sent = |client: &ClientId| hub.send_to(*client, frame.clone());
+            hub.correlated(&id).into_iter().filter(sent).count()
+        })
+        .await
     }
 
     /// Closes the sessions of every client that came with a correlation id. Says how many.
@@ -301,7 +260,11 @@ impl HubHandle {
         reason: CloseReason,
     ) -> Result<usize, HubGone> {
         let id = id.clone();
-        self.ask(|reply| Command::EvictAll(id, reason, reply)).await
+        self.ask(move |hub| {
+            let evicted = |client: &ClientId| hub.evict(*client, reason);
+            hub.correlated(&id).into_iter().filter(evicted).count()
+        })
+        .await
     }
 
     /// Every topic, in the order of their names.
@@ -312,7 +275,7 @@ impl HubHandle {
     /// # Cancel safety
     /// Dropped early, nothing has changed.
     pub async fn topics(&self) -> Result<Vec<TopicCensus>, HubGone> {
-        self.ask(Command::Topics).await
+        self.ask(|hub| hub.topics()).await
     }
 
     /// Forgets what a topic retains.
@@ -324,7 +287,7 @@ impl HubHandle {
     /// Dropped early, it may be forgotten all the same.
     pub async fn clear(&self, topic: &TopicName) -> Result<(), HubGone> {
         let name = topic.clone();
-        self.ask(|reply| Command::Clear(name, reply)).await
+        self.ask(move |hub| hub.clear(&name)).await
     }
 
     /// The last message of a topic and its number, if it is retained.
@@ -333,7 +296,7 @@ impl HubHandle {
         topic: &TopicName,
     ) -> Result<Option<(u64, Publication)>, HubGone> {
         let name = topic.clone();
-        self.ask(|reply| Command::Last(name, reply)).await
+        self.ask(move |hub| hub.last(&name)).await
     }
 
     /// Counts the clients.
@@ -344,22 +307,22 @@ impl HubHandle {
     /// # Cancel safety
     /// Dropped early, nothing has changed.
     pub async fn census(&self) -> Result<Census, HubGone> {
-        self.ask(Command::Census).await
+        self.ask(|hub| hub.census()).await
     }
 
     /// Every client, in no order.
     pub(crate) async fn clients(&self) -> Result<Vec<Rc<Client>>, HubGone> {
-        self.ask(Command::Clients).await
+        self.ask(|hub| hub.clients()).await
     }
 
     /// The client whose id is displayed as `number`.
     pub(crate) async fn find(&self, number: u64) -> Result<Option<ClientId>, HubGone> {
-        self.ask(|reply| Command::Find(number, reply)).await
+        self.ask(move |hub| hub.find(number)).await
     }
 
     /// What the administrator is told.
     pub(crate) async fn survey(&self) -> Result<Survey, HubGone> {
-        self.ask(Command::Survey).await
+        self.ask(|hub| hub.survey()).await
     }
 
     /// Waits until a topic has a subscriber.
@@ -370,7 +333,7 @@ impl HubHandle {
     /// # Cancel safety
     /// Dropped early, nothing has changed.
     pub async fn until_subscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
-        self.ask(|reply| Command::AwaitAudience(Some(topic.clone()), true, reply)).await
+        self.until_audience(Some(topic), true).await
     }
 
     /// Waits until a topic has no subscriber.
@@ -381,12 +344,12 @@ impl HubHandle {
     /// # Cancel safety
     /// Dropped early, nothing has changed.
     pub async fn until_unsubscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
-        self.ask(|reply| Command::AwaitAudience(Some(topic.clone()), false, reply)).await
+        self.until_audience(Some(topic), false).await
     }
 
     /// Waits until somebody is connected, or until nobody is.
     pub(crate) async fn until_peopled(&self, wanted: bool) -> Result<(), HubGone> {
-        self.ask(|reply| Command::AwaitAudience(None, wanted, reply)).await
+        self.until_audience(None, wanted).await
     }
 
     /// When the next sweep is due.
@@ -406,17 +369,17 @@ impl HubHandle {
         topic: Option<(TopicName, Start)>,
         now: Instant,
     ) -> Result<Membership, PublishError> {
-        let joining = Box::new(Joining { newcomer, topic, now });
-        let subscription = self.ask(|reply| Command::Join(joining, reply)).await??;
+        let joined = self.ask(move |hub| hub.join(newcomer, topic, now).inspect_err(warn));
+        let subscription = joined.await??;
         Ok(Membership { subscription })
     }
 
     pub(crate) async fn sweep(&self, now: Instant) -> Result<(), HubGone> {
-        self.ask(|reply| Command::Sweep(now, reply)).await
+        self.ask(move |hub| hub.sweep(now)).await
     }
 
     pub(crate) async fn drain(&self, whom: Whom, reason: CloseReason) -> Result<(), HubGone> {
-        self.tell(Command::Drain(whom, reason)).await
+        self.tell(Command::Do(Box::new(move |hub| hub.drain(whom, reason)))).await
     }
 
     /// Boxed, so that its code is there once and not with each kind of question.
@@ -424,9 +387,20 @@ impl HubHandle {
         Box::pin(async move { self.0.inbox.send(command).await.map_err(|_| HubGone) })
     }
 
-    async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Command) -> Result<T, HubGone> {
+    /// Waits until a topic has a subscriber or none; without a topic, until somebody is connected or nobody.
+    async fn until_audience(&self, topic: Option<&TopicName>, wanted: bool) -> Result<(), HubGone> {
         let (reply, awaited) = reply();
-        self.tell(question(reply)).await?;
+        self.tell(Command::AwaitAudience(topic.cloned(), wanted, reply)).await?;
+        awaited.receive().await.ok_or(HubGone)
+    }
+
+    /// Has the hub do something, and waits for what comes of it.
+    async fn ask<T: 'static>(
+        &self,
+        question: impl FnOnce(&mut Hub) -> T + 'static,
+    ) -> Result<T, HubGone> {
+        let (reply, awaited) = reply();
+        self.tell(Command::Do(Box::new(|hub| reply.send(question(hub))))).await?;
         awaited.receive().await.ok_or(HubGone)
     }
 }
