@@ -1,6 +1,7 @@
 //! Sockets, readiness and deadlines: the only room that knows of epoll.
 
 mod address;
+mod deadlines;
 mod listener;
 mod meter;
 mod reactor;

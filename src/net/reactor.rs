@@ -8,7 +8,6 @@
 compile_error!("falconet stands on epoll and eventfd: build it for Linux");
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,6 +25,7 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use slab::Slab;
 use smol::Task;
 
+use super::deadlines::Deadlines;
 use super::meter::Meter;
 
 /// The event loop of one thread.
@@ -33,8 +33,7 @@ pub struct Reactor {
     epoll: OwnedFd,
     sources: RefCell<Slab<Source>>,
     generations: Cell<u32>,
-    deadlines: RefCell<BTreeMap<(Instant, u64), Waker>>,
-    sleeps: Cell<u64>,
+    deadlines: RefCell<Deadlines>,
     now: Cell<Instant>,
     interrupt: Arc<Interrupt>,
     received: RefCell<Vec<u8>>,
@@ -74,7 +73,6 @@ impl Reactor {
             sources: RefCell::default(),
             generations: Cell::new(0),
             deadlines: RefCell::default(),
-            sleeps: Cell::new(0),
             now: Cell::new(Instant::now()),
             interrupt: Arc::new(Interrupt { asleep: AtomicBool::new(false), eventfd }),
             received: RefCell::new(Vec::with_capacity(RECEIVE_BYTES)),
@@ -177,8 +175,7 @@ impl Reactor {
     }
 
     fn until_first_deadline(&self, now: Instant) -> Option<Duration> {
-        let deadlines = self.deadlines.borrow();
-        let ((first, _), _) = deadlines.first_key_value()?;
+        let first = self.deadlines.borrow().first()?;
         Some(first.saturating_duration_since(now).min(LONGEST_WAIT))
     }
 
@@ -214,15 +211,11 @@ impl Reactor {
     }
 
     fn wake_expired(&self) {
-        let later = (self.now.get(), u64::MAX);
-        let mut deadlines = self.deadlines.borrow_mut();
-        while deadlines.first_key_value().is_some_and(|(key, _)| *key <= later) {
-            let expired = deadlines.pop_first();
-            drop(deadlines);
-            if let Some((_, waker)) = expired {
-                waker.wake();
-            }
-            deadlines = self.deadlines.borrow_mut();
+        // No `while let`, which would hold the deadlines while somebody is woken.
+        loop {
+            let expired = self.deadlines.borrow_mut().expire(self.now.get());
+            let Some(waker) = expired else { break };
+            waker.wake();
         }
     }
 }
@@ -323,9 +316,7 @@ impl Timer {
 
     /// Completes once `deadline` has passed.
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
-        let id = self.reactor.sleeps.get();
-        self.reactor.sleeps.set(id + 1);
-        Sleep { reactor: self.reactor.clone(), key: (deadline, id), listed: false }
+        Sleep { reactor: self.reactor.clone(), deadline, key: None }
     }
 
     /// Completes once `duration` has passed from now; a `duration` of `None` never passes.
@@ -374,28 +365,38 @@ impl<F: Future> Future for Until<F> {
 #[must_use = "a sleep does nothing unless awaited"]
 pub struct Sleep {
     reactor: Rc<Reactor>,
-    key: (Instant, u64),
-    listed: bool,
+    deadline: Instant,
+    /// Its key in the list of deadlines, if it is there.
+    key: Option<usize>,
 }
 
 impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.reactor.now() >= self.key.0 {
+        if self.reactor.now() >= self.deadline {
             return Poll::Ready(());
         }
-        self.listed = true;
-        let displaced = self.reactor.deadlines.borrow_mut().insert(self.key, cx.waker().clone());
-        drop(displaced);
+        let (key, waker) = (self.key, cx.waker().clone());
+        let mut deadlines = self.reactor.deadlines.borrow_mut();
+        if let Some(key) = key {
+            let displaced = deadlines.replace(key, waker);
+            // Whatever it holds may need the deadlines.
+            drop(deadlines);
+            drop(displaced);
+        } else {
+            let key = deadlines.insert(self.deadline, waker);
+            drop(deadlines);
+            self.key = Some(key);
+        }
         Poll::Pending
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if self.listed {
-            let waker = self.reactor.deadlines.borrow_mut().remove(&self.key);
+        if let Some(key) = self.key {
+            let waker = self.reactor.deadlines.borrow_mut().remove(key);
             drop(waker);
         }
     }
