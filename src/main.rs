@@ -94,7 +94,7 @@ fn compose(
         .endpoint("/", Echo)
         .asset("/", INDEX)
         .asset("/app.js", SCRIPT)
-        .asset("/chart.js", CHART)
+        .asset("/dom.js", DOM)
         .asset("/style.css", STYLE)
         .asset("/icon.svg", ICON)
         .origins(options.origins);
@@ -106,7 +106,11 @@ fn compose(
         }
     }
     if Feature::Topics.is_built_in() {
-        server = server.topics();
+        server = server
+            .topics()
+            .asset("/topics.js", TOPICS_SCRIPT)
+            .asset("/chart.js", CHART)
+            .asset("/topics.css", TOPICS_STYLE);
         if let Some(directory) = options.static_files {
             server = server.files(directory);
         }
@@ -165,19 +169,31 @@ fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     code.into()
 }
 
-const INDEX: Asset =
-    Asset { content_type: "text/html; charset=utf-8", body: include_bytes!("../www/index.html") };
-const SCRIPT: Asset =
-    Asset { content_type: "text/javascript; charset=utf-8", body: include_bytes!("../www/app.js") };
-const CHART: Asset = Asset {
-    content_type: "text/javascript; charset=utf-8",
-    // Only topics are drawn.
-    body: if Feature::Topics.is_built_in() { include_bytes!("../www/chart.js") } else { b"" },
+const INDEX: Asset = Asset {
+    content_type: "text/html; charset=utf-8",
+    body: if Feature::Topics.is_built_in() {
+        concat!(include_str!("../www/index.html"), include_str!("../www/topics.html")).as_bytes()
+    } else {
+        include_bytes!("../www/index.html")
+    },
 };
-const STYLE: Asset =
-    Asset { content_type: "text/css; charset=utf-8", body: include_bytes!("../www/style.css") };
+const SCRIPT: Asset = script(include_bytes!("../www/app.js"));
+const DOM: Asset = script(include_bytes!("../www/dom.js"));
+const TOPICS_SCRIPT: Asset = script(include_bytes!("../www/topics.js"));
+const CHART: Asset = script(include_bytes!("../www/chart.js"));
+const STYLE: Asset = style(include_bytes!("../www/style.css"));
+const TOPICS_STYLE: Asset = style(include_bytes!("../www/topics.css"));
 const ICON: Asset =
     Asset { content_type: "image/svg+xml", body: include_bytes!("../www/icon.svg") };
+
+const fn script(body: &'static [u8]) -> Asset {
+    Asset { content_type: "text/javascript; charset=utf-8", body }
+}
+
+const fn style(body: &'static [u8]) -> Asset {
+    Asset { content_type: "text/css; charset=utf-8", body }
+}
+
 const RUNTIME_FAILURE: u8 = 1;
 /// As for what the options say (sysexits.h).
 const BAD_CONFIGURATION: u8 = 78;

@@ -1,12 +1,8 @@
 const ROW_LIMIT = 200;
-const SHOWN_CHARACTERS = 4096;
+export const SHOWN_CHARACTERS = 4096;
 const SHOWN_BYTES = 256;
 const PENDING_LIMIT = 256;
 const ANNOUNCED_ROWS = 20;
-const CHART_LIMIT = 4;
-const LINK_LIMIT = 24;
-const RETAINED_LIMIT = 64;
-const TOPIC_NAME = /^(?!.*(?:^|\/)\.{0,2}(?:\/|$))[\w.\/-]{1,128}$/;
 
 const BACKOFF_BASE_MS = 500;
 const BACKOFF_CAP_MS = 30_000;
@@ -164,21 +160,6 @@ function logIn(scroller, rows, note) {
   };
 }
 
-/** The numbers in a message that is a number, or JSON that has some, each with its name. */
-function numbersIn(text) {
-  if (text.length > SHOWN_CHARACTERS) return [];
-  const named = (value, name) => {
-    if (typeof value === 'number') return [[name, value]];
-    const parts = typeof value === 'object' ? Object.entries(value ?? {}) : [];
-    return parts.flatMap(([key, part]) => named(part, name ? `${name}.${key}` : key));
-  };
-  try {
-    return named(JSON.parse(text), '').filter(([, number]) => Number.isFinite(number));
-  } catch {
-    return [];
-  }
-}
-
 /** The data, or what is wrong with which character. */
 function parseHex(text) {
   const stray = /[^\da-f\s]/iu.exec(text);
@@ -203,7 +184,7 @@ function hexDump(bytes) {
   return dump;
 }
 
-const isText = (data) => typeof data === 'string';
+export const isText = (data) => typeof data === 'string';
 
 const localTime = (date) => `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, '0')}`;
 
@@ -239,9 +220,16 @@ function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
   return row;
 }
 
-let topic = '';
-let isNew = true;
-let charts = new Map();
+/** Where the page connects to: here to an echo, which tells also what is broadcast. */
+export const place = {
+  path: () => location.pathname,
+  /** What is asked of it beside what stands in the page's query. */
+  wish: () => '',
+  /** How what comes is called that is no echo. */
+  others: () => 'broadcast',
+  opened() {},
+  heard() {},
+};
 const message = byId('message');
 const log = logIn(byId('log'), byId('rows'), byId('log-note'));
 const totals = { sent: { messages: 0, bytes: 0 }, received: { messages: 0, bytes: 0 } };
@@ -249,34 +237,29 @@ let pending = [];
 let lastRoundTrip = '–';
 let countdown;
 
-/**
- * A topic tells first what it retains; who comes back has heard it, but for the newest. What stands in the
- * query may be a token, and is left out of what is shown.
- */
+// http becomes ws, https becomes wss.
+export const baseAddress = () => location.origin.replace('http', 'ws') + place.path();
+
+/** What stands in the query may be a token, and is left out of what is shown. */
 function addressNow(query = location.search) {
-  // http becomes ws, https becomes wss.
-  const origin = location.origin.replace('http', 'ws');
-  if (!topic) return origin + location.pathname + query;
-  const last = `${query ? '&' : '?'}last=${isNew ? RETAINED_LIMIT : 1}`;
-  return `${origin}/topics/${topic}${query}${last}`;
+  const wish = place.wish();
+  return baseAddress() + query + (wish && `${query ? '&' : '?'}${wish}`);
 }
 
-const connection = connectionTo(addressNow, {
+export const connection = connectionTo(addressNow, {
   changed: showState,
   opened() {
     pending = [];
     complain('');
     log.add({ kind: 'opened', text: `Connected to ${addressNow('')}` });
-    isNew = false;
-    listTopics();
+    place.opened();
   },
   received(payload) {
     const data = isText(payload) ? payload : new Uint8Array(payload);
     const roundTrip = settle(data);
     if (roundTrip !== undefined) lastRoundTrip = inMs(roundTrip);
-    const others = topic ? 'published' : 'broadcast';
-    record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? others : 'echo' });
-    if (topic && isText(data)) draw(numbersIn(data));
+    record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? place.others() : 'echo' });
+    place.heard(data);
   },
   failed() {
     log.add({ kind: 'error', text: 'The connection failed' });
@@ -315,53 +298,6 @@ function record(entry) {
   totals[kind].bytes += size;
   log.add({ ...entry, size });
   showTotalsSoon();
-}
-
-function draw(numbers) {
-  for (const [name, number] of numbers) {
-    if (!charts.has(name) && charts.size < CHART_LIMIT) charts.set(name, chartIn(byId('charts'), name || topic));
-    charts.get(name)?.add(number);
-  }
-}
-
-/** The topic is the part of the page's address that no server sees: a link to it can be kept. */
-function readTopic() {
-  const wanted = location.hash.slice(1);
-  const isGood = !wanted || TOPIC_NAME.test(wanted);
-  byId('topic-problem').textContent = isGood ? '' : 'A topic’s name is 1 to 128 of A–Z a–z 0–9 . _ - with / between its parts.';
-  byId('topic').ariaInvalid = !isGood;
-  if (!isGood) return;
-  topic = wanted;
-  isNew = true;
-  charts = new Map();
-  byId('charts').textContent = '';
-  byId('topic').value = topic;
-  byId('message-label').textContent = topic ? `Publish to ${topic}` : 'Your message';
-  byId('address').textContent = location.origin.replace('http', 'ws') + (topic ? `/topics/${topic}` : location.pathname);
-  document.title = topic ? `${topic} – falconet` : 'falconet';
-  markPlace();
-}
-
-function openTopic(event) {
-  event.preventDefault();
-  location.hash = byId('topic').value.trim();
-}
-
-async function listTopics() {
-  // A password that is in the page's own address stands in the way of reading what has none.
-  const answer = await fetch(`${location.origin}/topics/${location.search}`).catch(() => undefined);
-  // A server without topics has no use for the name of one.
-  byId('place').hidden = answer?.status === 404;
-  const names = answer?.ok ? (await answer.json()).map((one) => one.topic) : [];
-  byId('topics').replaceChildren(...names.map((name) => Object.assign(element('option', ''), { value: name })));
-  const links = names.slice(0, LINK_LIMIT).map((name) => Object.assign(element('a', name), { href: `#${name}` }));
-  const echo = Object.assign(element('a', 'echo'), { href: '#' });
-  byId('places').replaceChildren(...(names.length > 0 || topic ? [echo, ...links] : []));
-  markPlace();
-}
-
-function markPlace() {
-  for (const link of byId('places').children) link.ariaCurrent = link.hash.slice(1) === topic ? 'page' : null;
 }
 
 function showState(state, delay) {
@@ -416,18 +352,12 @@ byId('connect').addEventListener('click', connection.connect);
 byId('disconnect').addEventListener('click', connection.disconnect);
 message.addEventListener('keydown', submitOnEnter);
 message.addEventListener('input', () => complain(''));
-byId('place').addEventListener('submit', openTopic);
-byId('topic').addEventListener('focus', listTopics);
-window.addEventListener('hashchange', () => {
-  const before = topic;
-  readTopic();
-  if (topic !== before) connection.move();
-});
 window.addEventListener('online', connection.wake);
 document.addEventListener('visibilitychange', () => {
-  if (document.visibilityState !== 'visible') return;
-  connection.wake();
-  listTopics();
+  if (document.visibilityState === 'visible') connection.wake();
 });
-readTopic();
-connection.connect();
+// Once all scripts have run, of which another may have put something else in the echo's place.
+document.addEventListener('DOMContentLoaded', () => {
+  byId('address').textContent = baseAddress();
+  connection.connect();
+});

@@ -1,25 +1,9 @@
-// What the page and the dashboard share: first of all their charts. The dashboard has it in itself.
+// The charts of topics and of the dashboard, which has this in itself.
 
 const SAMPLE_LIMIT = 600;
 const GAP_MS = 10_000;
 
-const byId = (id) => document.getElementById(id);
-
-const element = (tag, textContent) => Object.assign(document.createElement(tag), { textContent });
-
-const grouped = (number) => number.toLocaleString('en');
-
 const short = (number, digits = 5) => number.toLocaleString('en', { maximumSignificantDigits: digits });
-
-function oncePerFrame(draw) {
-  let frame = 0;
-  return () => {
-    frame ||= requestAnimationFrame(() => {
-      frame = 0;
-      draw();
-    });
-  };
-}
 
 /**
  * A small live line with its name, its latest number and its range. It shows `span` ms of the past if that

@@ -6,11 +6,12 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::http::Response;
 
-/// The dashboard, with what it shares with the page at the place named so. Its elements `<script>` and `<style>`, written just so, get this response's nonce,
-/// and nothing else in it is run (CSP 3 §7.1).
+/// The dashboard, with what it shares with the page at the places named so. Its elements `<script>` and
+/// `<style>`, written just so, get this response's nonce, and nothing else in it is run (CSP 3 §7.1).
 pub(super) fn response() -> Response {
     let nonce = nonce();
     let page = PAGE
+        .replace("// dom.js", DOM)
         .replace("// chart.js", CHART)
         .replace("<script>", &format!("<script nonce=\"{nonce}\">"))
         .replace("<style>", &format!("<style nonce=\"{nonce}\">"));
@@ -37,6 +38,7 @@ fn nonce() -> String {
 }
 
 const PAGE: &str = include_str!("../../www/admin.html");
+const DOM: &str = include_str!("../../www/dom.js");
 const CHART: &str = include_str!("../../www/chart.js");
 
 #[cfg(test)]

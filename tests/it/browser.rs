@@ -8,7 +8,6 @@ use crate::rig::{Falconet, ask, get, post};
 pub const IS_OPEN: &str = "document.getElementById('state').textContent === 'open'";
 const PHONE: (u32, u32) = (360, 740);
 
-#[cfg(feature = "topics")]
 #[test]
 fn the_page_echoes_text_and_binary() {
     let Some((mut window, _falconet)) = at_the_page("") else { return };

@@ -1,0 +1,17 @@
+// What the page and the dashboard share. The dashboard has it in itself.
+
+const byId = (id) => document.getElementById(id);
+
+const element = (tag, textContent) => Object.assign(document.createElement(tag), { textContent });
+
+const grouped = (number) => number.toLocaleString('en');
+
+function oncePerFrame(draw) {
+  let frame = 0;
+  return () => {
+    frame ||= requestAnimationFrame(() => {
+      frame = 0;
+      draw();
+    });
+  };
+}
