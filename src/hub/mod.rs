@@ -9,7 +9,7 @@ mod log;
 mod reply;
 mod topic;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -25,14 +25,14 @@ pub use inbox::{HubGone, HubHandle, PublishError};
 pub(crate) use inbox::{Membership, open};
 use log::Log;
 pub(crate) use log::{Delivery, Publication, Start, Subscription};
-use topic::Topic;
+use topic::{STATS, Topic};
 pub use topic::{TopicCensus, TopicName, TopicNameError};
 
 /// Everybody connected, and the topics.
 pub(crate) struct Hub {
     clients: Slab<Rc<Client>>,
     joins: u64,
-    topics: BTreeMap<TopicName, Topic>,
+    topics: HashMap<TopicName, Topic>,
     /// What the messages of all topics cost.
     bytes: usize,
     limits: Topics,
@@ -107,7 +107,7 @@ impl Hub {
         Self {
             clients: Slab::new(),
             joins: 0,
-            topics: BTreeMap::from([(broadcast.clone(), Topic::new(broadcast))]),
+            topics: HashMap::from([(broadcast.clone(), Topic::new(broadcast))]),
             bytes: 0,
             limits,
             handle,
@@ -215,7 +215,10 @@ impl Hub {
             subscribers: topic.subscribers.len(),
             sequence: topic.log.last(),
         };
-        self.topics.iter().filter(|(name, _)| !name.is_internal()).map(census).collect()
+        let public = self.topics.iter().filter(|(name, _)| !name.is_internal());
+        let mut topics: Vec<TopicCensus> = public.map(census).collect();
+        topics.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        topics
     }
 
     /// Every client, in no order.
@@ -314,9 +317,9 @@ impl Hub {
         Ok(self.topics.entry(name.clone()).or_insert_with(|| Topic::new(name.clone())))
     }
 
-    /// How many topics are the server's own; their names come first.
+    /// How many topics are the server's own.
     fn internal_topics(&self) -> usize {
-        self.topics.keys().take_while(|name| name.is_internal()).count()
+        usize::from(self.topics.contains_key(STATS))
     }
 
     fn unsubscribe(&mut self, client: &Client) {
@@ -340,9 +343,11 @@ impl Hub {
             let spare = |(name, topic): &(&TopicName, &Topic)| {
                 topic.log.len() > usize::from(*name == newest)
             };
-            let largest = self.topics.iter().filter(spare).max_by_key(|(_, t)| t.log.bytes());
-            let Some((name, topic)) = largest else { return };
-            let (name, before) = (name.clone(), topic.log.bytes());
+            let spare = self.topics.iter().filter(spare);
+            let largest = spare.map(|(name, topic)| (topic.log.bytes(), name)).max();
+            let Some((before, name)) = largest else { return };
+            let name = name.clone();
+            let topic = &self.topics[&name];
             topic.log.drop_oldest();
             self.bytes -= before - topic.log.bytes();
             self.vanish_if_empty(&name);
@@ -358,6 +363,10 @@ impl Hub {
             && let Some(topic) = self.topics.remove(name)
         {
             self.bytes -= topic.log.bytes();
+            if self.topics.len() < self.topics.capacity() / 8 {
+                // Gives the memory of many topics back.
+                self.topics.shrink_to(2 * self.topics.len());
+            }
         }
     }
 

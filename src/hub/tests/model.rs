@@ -1,5 +1,6 @@
 //! Random commands to the hub and to a model of it, which does the same the slow and obvious way.
 
+use std::collections::BTreeMap;
 use std::collections::{HashMap, VecDeque};
 
 use super::*;
