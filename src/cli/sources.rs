@@ -100,7 +100,7 @@ pub(super) fn read_environment(
         let Some(value) = environment(&name) else { continue };
         let value = value.to_string_lossy().into_owned();
         // A path with a space is for a flag or the file.
-        let several = value.split_whitespace().filter(|_| REPEATED.contains(&option.name));
+        let several = value.split_ascii_whitespace().filter(|_| REPEATED.contains(&option.name));
         let values: Vec<String> = several.map(str::to_owned).collect();
         let values = if values.is_empty() { vec![value] } else { values };
         let setting = |value| Setting { option, value, origin: Origin::Environment };
@@ -116,7 +116,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
         .map_err(|error| OptionsError::Config(format!("can't read the file {name}: {error}")))?;
     let mut settings = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
+        let line = line.trim_ascii();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -124,7 +124,7 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
         let Some((key, value)) = line.split_once('=') else {
             return Err(wrong(no_setting(line)));
         };
-        let (key, value) = (key.trim(), value.trim().to_owned());
+        let (key, value) = (key.trim_ascii(), value.trim_ascii().to_owned());
         let option = find(key).ok_or_else(|| wrong(no_option(key)))?;
         let origin = Origin::File { path: name.clone(), line: index + 1 };
         settings.push(Setting { option, value, origin });

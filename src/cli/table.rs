@@ -75,7 +75,7 @@ impl OptionSpec {
 
     /// The flag, with what stands for its value.
     pub fn flag(&self) -> String {
-        format!("--{} {}", self.name, self.value).trim_end().to_owned()
+        format!("--{} {}", self.name, self.value).trim_ascii_end().to_owned()
     }
 }
 

@@ -44,7 +44,7 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
 
 /// Writes a time as it is read; none as `0`.
 pub fn show_time(time: Option<Duration>) -> String {
-    match time.unwrap_or_default().as_millis() {
+    match u64::try_from(time.unwrap_or_default().as_millis()).unwrap_or(u64::MAX) {
         0 => "0".to_owned(),
         time if time % 3_600_000 == 0 => format!("{}h", time / 3_600_000),
         time if time % 60_000 == 0 => format!("{}m", time / 60_000),

@@ -209,7 +209,7 @@ pub(crate) fn asks_for(head: &RequestHead<'_>, media_type: &str) -> bool {
 
 /// How specific the range is that decides on `content_type`, 0 for none, and whether it is welcome.
 fn preference(head: &RequestHead<'_>, content_type: &str) -> (u8, bool) {
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim_ascii();
     let main_type = media_type.split('/').next().unwrap_or_default();
     let mut best = (0, false);
     for range in head.values("accept").flat_map(|value| value.split(|byte| *byte == b',')) {
@@ -224,8 +224,8 @@ fn preference(head: &RequestHead<'_>, content_type: &str) -> (u8, bool) {
         };
         let welcome = parts
             .filter_map(|parameter| parameter.split_once('='))
-            .find(|(key, _)| key.trim().eq_ignore_ascii_case("q"))
-            .is_none_or(|(_, quality)| is_positive(quality.trim()));
+            .find(|(key, _)| key.trim_ascii().eq_ignore_ascii_case("q"))
+            .is_none_or(|(_, quality)| is_positive(quality.trim_ascii()));
         // Of equally specific ranges the friendlier one counts.
         best = best.max((specificity, welcome));
     }

@@ -147,7 +147,7 @@ impl fmt::Display for ListenUrl {
 /// The addresses that a file such as /etc/hosts has for a name (hosts(5)).
 fn addresses_in(hosts: &str, name: &str) -> impl Iterator<Item = IpAddr> {
     hosts.lines().filter_map(move |line| {
-        let mut words = line.split('#').next()?.split_whitespace();
+        let mut words = line.split('#').next()?.split_ascii_whitespace();
         let address = words.next()?.parse().ok()?;
         words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
     })
