@@ -1,7 +1,6 @@
 //! Binds, accepts, and ends: the one room that spawns tasks.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -305,7 +304,7 @@ impl Server {
     /// Starts everything, waits for the request to stop, ends everything.
     async fn supervise(self, executor: &'static StaticLocalExecutor) {
         let timer = Timer::new(&self.reactor);
-        let (stopping, stop_requested) = async_channel::bounded::<Infallible>(1);
+        let (stopping, stop_requested) = async_channel::bounded(1);
         let stop = Stop::new(timer.clone(), stop_requested, self.stop.clone());
         let ServerBuilder { config, routes, mut services, mishaps, .. } = self.parts;
         let ServerBuilder { authorizer, origins, proxies, .. } = self.parts;
@@ -324,7 +323,7 @@ impl Server {
             let (hub, stop, tally) = (hub.clone(), stop.clone(), tally.clone());
             Rc::new(Desk { hub, stop, tally, mishaps, history: History::default() })
         });
-        let (admin_stopping, admin_stop) = async_channel::bounded::<Infallible>(1);
+        let (admin_stopping, admin_stop) = async_channel::bounded(1);
         let admin_stop = Stop::new(timer.clone(), admin_stop, self.stop);
         services.push(Box::new(Sweep));
         if Feature::Admin.is_built_in()
@@ -355,6 +354,7 @@ impl Server {
             tally,
             desk: None,
         });
+        let desk = desk.filter(|_| Feature::Admin.is_built_in());
         let admin_context = desk.map(|desk| context_for_admin(&context, desk, admin_stop));
         let accept_all = |listeners: Vec<Listener>, context: &Rc<Context>| {
             let accepting = listeners.into_iter().map(|listener| {
@@ -414,7 +414,7 @@ async fn accept(
 ) {
     for accepted in 1_u64.. {
         let (transport, peer) = listener.accept().await;
-        let is_exempt = context.access.proxies.trust(peer);
+        let is_exempt = Feature::Access.is_built_in() && context.access.proxies.trust(peer);
         match connections.admit(peer, is_exempt, context.desk.is_some()) {
             Some((place, seat)) => {
                 let reach = listener.reach();
@@ -446,7 +446,7 @@ async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
 struct AdminPart {
     acceptors: Vec<Task<()>>,
     /// Its end is the request to stop.
-    stopping: Sender<Infallible>,
+    stopping: Sender<()>,
 }
 
 /// Has every session closed, and waits for them; then the administrator's connections end, and the

@@ -188,7 +188,7 @@ async fn converse(
             Plan::Answer(response, file) => (response, file),
             Plan::Ask(question) => {
                 let asking =
-                    ask(&mut reader, head.end, question, &mut request, &mut pace, &context);
+                    asking(&mut reader, head.end, question, &mut request, &mut pace, &context);
                 (asking.await?, None)
             }
             Plan::TakeOver(opening) => {
@@ -393,6 +393,21 @@ fn plan_errand(
     }
 }
 
+/// [`ask`], boxed. No `async fn`, so that a build in which there is nothing to ask has no code for it.
+fn asking<'a>(
+    reader: &'a mut Reader,
+    head_end: usize,
+    question: Question,
+    request: &'a mut Request,
+    pace: &'a mut Pace,
+    context: &'a Context,
+) -> Pin<Box<dyn Future<Output = Option<Response>> + 'a>> {
+    match Feature::Topics.is_built_in() || Feature::Admin.is_built_in() {
+        true => Box::pin(ask(reader, head_end, question, request, pace, context)),
+        false => Box::pin(future::ready(None)),
+    }
+}
+
 /// Reads the request's body, if there is a use for it, and has done what is asked; `None` when nobody
 /// waits for that.
 async fn ask(
@@ -507,17 +522,27 @@ async fn respond(
     let envelope = request.envelope();
     let bytes = response.encode(&envelope);
     write_all(reader, &bytes, config).await
-        && match file
-            .filter(|_| envelope.body && Feature::Topics.is_built_in())
-            .zip(response.streamed_bytes())
-        {
-            Some((file, length)) => Box::pin(send_file(reader, &file, length, config)).await,
+        && match file.filter(|_| envelope.body).zip(response.streamed_bytes()) {
+            Some((file, length)) => sending_file(reader, file, length, config).await,
             None => true,
         }
 }
 
+/// [`send_file`], boxed. No `async fn`, so that a build that serves no files has no code for it.
+fn sending_file<'a>(
+    reader: &'a Reader,
+    file: File,
+    length: u64,
+    config: &'a Config,
+) -> Pin<Box<dyn Future<Output = bool> + 'a>> {
+    match Feature::Topics.is_built_in() {
+        true => Box::pin(send_file(reader, file, length, config)),
+        false => Box::pin(future::ready(false)),
+    }
+}
+
 /// Sends so many bytes of a file, piece by piece; says whether there were so many and it could.
-async fn send_file(reader: &Reader, file: &File, length: u64, config: &Config) -> bool {
+async fn send_file(reader: &Reader, file: File, length: u64, config: &Config) -> bool {
     let mut file = file.take(length);
     let mut left = length;
     let mut piece = vec![0; FILE_PIECE_BYTES];

@@ -5,7 +5,6 @@ mod supervision;
 mod sweep;
 mod timestamp;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -47,12 +46,12 @@ impl<S: Service + 'static> AnyService for S {
 pub struct Stop {
     timer: Timer,
     /// Nothing is ever sent; its closing is the request.
-    requested: Receiver<Infallible>,
+    requested: Receiver<()>,
     stopper: Stopper,
 }
 
 impl Stop {
-    pub(crate) fn new(timer: Timer, requested: Receiver<Infallible>, stopper: Stopper) -> Self {
+    pub(crate) fn new(timer: Timer, requested: Receiver<()>, stopper: Stopper) -> Self {
         Self { timer, requested, stopper }
     }
 
