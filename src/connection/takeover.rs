@@ -28,9 +28,10 @@ pub(super) struct Opening {
 enum Protocol {
     /// WebSocket, after a response that accepts it, with whoever begins the session.
     WebSocket { accept: Acceptance, begin: Box<dyn FnOnce(Session) -> Stage> },
-    /// Server-sent events. A pointer, so that a build that opens no such stream has no code for it.
+    /// Server-sent events. Pointers, so that a build that opens no such stream has no code for it.
     Events {
         past: String,
+        accept: fn(&CorrelationId, u64, &Request) -> Vec<u8>,
         begin: fn(Transport, Option<Share>, Membership, Encoder, Rc<Commons>) -> Stage,
     },
 }
@@ -124,6 +125,9 @@ impl Protocol {
     fn events(past: String) -> Self {
         Self::Events {
             past,
+            accept: |correlation, sequence, request| {
+                events::response(correlation, sequence).encode(&request.envelope())
+            },
             begin: |transport, share, membership, encoder, commons| {
                 EventStream::new(transport, share, membership, encoder, commons).begin()
             },
@@ -144,9 +148,10 @@ impl Protocol {
             Self::WebSocket { accept, .. } => {
                 handshake::response(accept, correlation, &request.id).into_bytes()
             }
-            Self::Events { past, .. } => {
-                let head = events::response(correlation, sequence).encode(&request.envelope());
-                [&head, past.as_bytes()].concat()
+            Self::Events { past, accept, .. } => {
+                let mut response = accept(correlation, sequence, request);
+                response.extend_from_slice(past.as_bytes());
+                response
             }
         }
     }
