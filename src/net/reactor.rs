@@ -89,12 +89,15 @@ impl Reactor {
     ///
     /// # Panics
     /// If `main` panicked, with its panic.
-    pub fn run<T>(&self, executor: &StaticLocalExecutor, main: Task<T>) -> io::Result<T> {
+    pub fn run<T>(&self, executor: &StaticLocalExecutor, mut main: Task<T>) -> io::Result<T> {
+        let mut noop = Context::from_waker(Waker::noop());
         let mut events = Vec::with_capacity(EVENTS_PER_WAIT);
         loop {
             let idle = !(0..TASKS_PER_TURN).all(|_| executor.try_tick());
-            if main.is_finished() {
-                return Ok(futures_lite::future::block_on(main));
+            if main.is_finished()
+                && let Poll::Ready(output) = pin!(&mut main).poll(&mut noop)
+            {
+                return Ok(output);
             }
             let now = Instant::now();
             self.meter.turns.add(now.saturating_duration_since(self.now.get()));
