@@ -53,24 +53,22 @@ impl Flags {
                 Short('h') | Long("help") => flags.information = Some(Command::Help),
                 Short('V') | Long("version") => flags.information = Some(Command::Version),
                 // What is printed for the host's system.
-                Long("print-default-config" | "print-man" | "print-completions" | "print-unit")
-                    if !Feature::System.is_built_in() =>
-                {
-                    return Err(OptionsError::Usage(NotBuiltIn(Feature::System).to_string()));
-                }
-                Long("print-man") => {
+                Long("print-man") if PRINTS => {
                     flags.information = Some(Command::Print(manual(&help())));
                 }
-                Long("print-completions") => {
+                Long("print-completions") if PRINTS => {
                     let script = completions(&parser.value()?.to_string_lossy(), &help())?;
                     flags.information = Some(Command::Print(script));
                 }
-                Long("print-unit") => {
+                Long("print-unit") if PRINTS => {
                     let unit = unit(&parser.value()?.to_string_lossy())?;
                     flags.information = Some(Command::Print(unit.to_owned()));
                 }
-                Long("print-default-config") => {
+                Long("print-default-config") if PRINTS => {
                     flags.information = Some(Command::Print(print_default_config()));
+                }
+                Long("print-man" | "print-completions" | "print-unit" | "print-default-config") => {
+                    return Err(OptionsError::Usage(NotBuiltIn(Feature::System).to_string()));
                 }
                 Long("check-config") => flags.action = Action::CheckConfig,
                 Long("print-config") => flags.action = Action::PrintConfig,
@@ -195,3 +193,6 @@ pub(super) fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(),
     }
     Ok(())
 }
+
+/// Whether this build prints what a service of the host needs.
+const PRINTS: bool = Feature::System.is_built_in();
