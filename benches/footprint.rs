@@ -425,8 +425,8 @@ const CLIENT_LIMIT_BYTES: usize = 640;
 /// How many come and go.
 const CROWD_CLIENTS: usize = 5000;
 
-/// What a crowd may leave behind: with glibc, whose allocator keeps it for the next one; and with musl, whose
-/// allocator keeps its own records, 44 KiB for 5,000 clients, and hardly more.
+/// What a crowd may leave behind: with glibc, whose allocator keeps it for the next one; and with musl, where
+/// 120 to 176 were measured, 44 of them the allocator's records and 32 the buffer that all receive into.
 const CROWD_LEAVES_KIB: [usize; 2] = [3400, 240];
 
 /// How large a message is after which a client has no more memory than before.

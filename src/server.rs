@@ -293,7 +293,7 @@ impl Server {
     /// # Errors
     /// What `epoll_wait` fails with.
     pub fn run(self) -> io::Result<()> {
-        // Of all that ends before `main` nothing is left but this, less than a kilobyte, for good. So it needs
+        // Of all that ends before `main` nothing is left but this, for good. So it needs
         // no list of its tasks, which would have a place for each of a crowd as long as the server runs.
         let executor = LocalExecutor::new().leak();
         let reactor = self.reactor.clone();
