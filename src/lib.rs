@@ -39,6 +39,7 @@ pub mod net;
 mod rate;
 mod server;
 mod services;
+mod sha1;
 pub mod signals;
 pub mod systemd;
 mod tally;

@@ -12,6 +12,7 @@ const ROOMS: &[&str] = &[
     "features",
     "config",
     "rate",
+    "sha1",
     "tally",
     "systemd",
     "net",

@@ -14,6 +14,7 @@ use base64ct::{Base64, Encoding};
 use crate::http::RequestHead;
 use crate::http::route::TOPICS;
 use crate::hub::TopicName;
+use crate::sha1::sha1;
 
 use super::authorize::{Action, Authorize, Denied};
 
@@ -266,10 +267,7 @@ fn read_subprotocol(head: &RequestHead<'_>) -> Option<Vec<u8>> {
 /// What is kept and compared instead of a token. Its key, which nobody knows, makes the digest of a guess
 /// unpredictable, so that neither the time a comparison takes nor a collision of SHA-1 helps a guesser.
 fn digest(key: &[u8; KEY_BYTES], token: &[u8]) -> Digest {
-    let mut hash = sha1_smol::Sha1::new();
-    hash.update(key);
-    hash.update(token);
-    hash.digest().bytes()
+    sha1(&[key, token])
 }
 
 /// Compares in the same time, wherever they differ.

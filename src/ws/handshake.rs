@@ -6,6 +6,7 @@ use base64ct::{Base64, Encoding};
 
 use crate::http::{RequestHead, Response};
 use crate::hub::CorrelationId;
+use crate::sha1::sha1;
 
 /// What accepts a request to speak WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,10 +68,7 @@ pub(crate) fn response(accept: &Acceptance, client_id: &CorrelationId, request_i
 /// assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 /// ```
 pub fn accept_value(key: &[u8]) -> String {
-    let mut hash = sha1_smol::Sha1::new();
-    hash.update(key);
-    hash.update(GUID);
-    Base64::encode_string(&hash.digest().bytes())
+    Base64::encode_string(&sha1(&[key, GUID]))
 }
 
 /// Whether `key` is 16 bytes in base64.
