@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use crate::features::Feature;
 use crate::net::{Peer, Reach};
 
 /// Who has a share of each address's connections that is not this host: at most `limit` each.
@@ -100,7 +101,8 @@ impl Seat {
     }
 
     fn count(&self, client: Peer, is_exempt: bool) -> bool {
-        let address = client.limited_address().filter(|_| !is_exempt);
+        let is_limited = Feature::Access.is_built_in() && !is_exempt;
+        let address = client.limited_address().filter(|_| is_limited);
         let share = address.and_then(|address| self.addresses.share(address));
         let has_room = share.is_some() || address.is_none();
         if has_room {

@@ -9,7 +9,6 @@ mod log;
 mod reply;
 mod topic;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -25,14 +24,15 @@ pub use inbox::{HubGone, HubHandle, PublishError};
 pub(crate) use inbox::{Membership, open};
 use log::Log;
 pub(crate) use log::{Delivery, Publication, Start, Subscription};
-use topic::{STATS, Topic};
+use topic::Topic;
 pub use topic::{TopicCensus, TopicName, TopicNameError};
 
 /// Everybody connected, and the topics.
 pub(crate) struct Hub {
     clients: Slab<Rc<Client>>,
     joins: u64,
-    topics: HashMap<TopicName, Topic>,
+    /// In the order of their names.
+    topics: Vec<Topic>,
     /// What the messages of all topics cost.
     bytes: usize,
     limits: Topics,
@@ -103,11 +103,10 @@ impl Hub {
     /// A hub with nobody in it and the topic `broadcast`. `handle` is the way to it, which its clients
     /// get; its alarm tells when the next sweep is due.
     pub(crate) fn new(handle: HubHandle, limits: Topics) -> Self {
-        let broadcast = TopicName::broadcast();
         Self {
             clients: Slab::new(),
             joins: 0,
-            topics: HashMap::from([(broadcast.clone(), Topic::new(broadcast))]),
+            topics: vec![Topic::new(TopicName::broadcast())],
             bytes: 0,
             limits,
             handle,
@@ -129,7 +128,7 @@ impl Hub {
         let slot = self.clients.vacant_key() as u32;
         let (mut place, mut log) = (0, None);
         if let Some((name, _)) = &topic {
-            let topic = self.topic(name)?;
+            let topic = self.topic_or_new(name)?;
             place = topic.subscribers.len() as u32;
             topic.subscribers.push(slot);
             log = Some(topic.log.clone());
@@ -172,7 +171,7 @@ impl Hub {
         publication: Publication,
     ) -> Result<Published, TooManyTopics> {
         let limits = self.limits.clone();
-        let topic = self.topic(name)?;
+        let topic = self.topic_or_new(name)?;
         let before = topic.log.bytes();
         let sequence = topic.log.append(publication, &limits);
         let subscribers = topic.subscribers.len();
@@ -187,7 +186,7 @@ impl Hub {
     /// Rings up to `count` subscribers of a topic from place `from` on; returns where to go on, if there
     /// are more.
     pub(crate) fn ring(&self, name: &TopicName, from: usize, count: usize) -> Option<usize> {
-        let subscribers = &self.topics.get(name)?.subscribers;
+        let subscribers = &self.topic(name)?.subscribers;
         let end = from.saturating_add(count).min(subscribers.len());
         for slot in &subscribers[from..end] {
             self.clients[*slot as usize].bell.ring();
@@ -197,12 +196,12 @@ impl Hub {
 
     /// The last message of a topic and its number, if it is retained.
     pub(crate) fn last(&self, name: &TopicName) -> Option<(u64, Publication)> {
-        self.topics.get(name)?.log.retained_last(&self.limits)
+        self.topic(name)?.log.retained_last(&self.limits)
     }
 
     /// Forgets what a topic retains.
     pub(crate) fn clear(&mut self, name: &TopicName) {
-        if let Some(topic) = self.topics.get(name) {
+        if let Some(topic) = self.topic(name) {
             topic.log.clear();
             self.vanish_if_empty(name);
         }
@@ -210,15 +209,13 @@ impl Hub {
 
     /// Every topic, in the order of their names.
     pub(crate) fn topics(&self) -> Vec<TopicCensus> {
-        let census = |(name, topic): (&TopicName, &Topic)| TopicCensus {
-            name: name.clone(),
+        let census = |topic: &Topic| TopicCensus {
+            name: topic.name().clone(),
             subscribers: topic.subscribers.len(),
             sequence: topic.log.last(),
         };
-        let public = self.topics.iter().filter(|(name, _)| !name.is_internal());
-        let mut topics: Vec<TopicCensus> = public.map(census).collect();
-        topics.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        topics
+        let public = self.topics.iter().filter(|topic| !topic.name().is_internal());
+        public.map(census).collect()
     }
 
     /// Every client, in no order.
@@ -244,7 +241,7 @@ impl Hub {
 
     /// How many clients are subscribed to a topic.
     pub(crate) fn subscribers(&self, name: &TopicName) -> usize {
-        self.topics.get(name).map_or(0, |topic| topic.subscribers.len())
+        self.topic(name).map_or(0, |topic| topic.subscribers.len())
     }
 
     /// Puts a frame into one client's mailbox; false if the client is gone or its mailbox full.
@@ -307,24 +304,40 @@ impl Hub {
         Census { clients: self.clients.len(), joins: self.joins }
     }
 
+    /// Where a topic is among all; or where it would be.
+    fn place(&self, name: &TopicName) -> Result<usize, usize> {
+        self.topics.binary_search_by(|topic| topic.name().cmp(name))
+    }
+
+    fn topic(&self, name: &TopicName) -> Option<&Topic> {
+        self.place(name).ok().map(|place| &self.topics[place])
+    }
+
     /// Finds a topic or makes it.
-    fn topic(&mut self, name: &TopicName) -> Result<&mut Topic, TooManyTopics> {
-        let limit = self.limits.count;
-        let is_full = self.topics.len() - self.internal_topics() >= limit;
-        if is_full && !name.is_internal() && !self.topics.contains_key(name) {
-            return Err(TooManyTopics { limit });
-        }
-        Ok(self.topics.entry(name.clone()).or_insert_with(|| Topic::new(name.clone())))
+    fn topic_or_new(&mut self, name: &TopicName) -> Result<&mut Topic, TooManyTopics> {
+        let place = match self.place(name) {
+            Ok(place) => place,
+            Err(place) => {
+                let limit = self.limits.count;
+                if !name.is_internal() && self.topics.len() - self.internal_topics() >= limit {
+                    return Err(TooManyTopics { limit });
+                }
+                self.topics.insert(place, Topic::new(name.clone()));
+                place
+            }
+        };
+        Ok(&mut self.topics[place])
     }
 
     /// How many topics are the server's own.
     fn internal_topics(&self) -> usize {
-        usize::from(self.topics.contains_key(STATS))
+        self.topics.iter().take_while(|topic| topic.name().is_internal()).count()
     }
 
     fn unsubscribe(&mut self, client: &Client) {
         let Some(name) = client.log.as_ref().map(Log::topic) else { return };
-        let Some(topic) = self.topics.get_mut(name) else { return };
+        let Ok(topic) = self.place(name) else { return };
+        let topic = &mut self.topics[topic];
         let place = client.place.get() as usize;
         topic.subscribers.swap_remove(place);
         if let Some(moved) = topic.subscribers.get(place) {
@@ -340,29 +353,24 @@ impl Hub {
     /// published to, and keeps that.
     fn keep_to_total(&mut self, newest: &TopicName) {
         while self.bytes > self.limits.total_bytes {
-            let spare = |(name, topic): &(&TopicName, &Topic)| {
-                topic.log.len() > usize::from(*name == newest)
-            };
-            let spare = self.topics.iter().filter(spare);
-            let largest = spare.map(|(name, topic)| (topic.log.bytes(), name)).max();
-            let Some((before, name)) = largest else { return };
-            let name = name.clone();
-            let topic = &self.topics[&name];
-            topic.log.drop_oldest();
-            self.bytes -= before - topic.log.bytes();
+            let spare = |topic: &Topic| topic.log.len() > usize::from(topic.name() == newest);
+            let spare = self.topics.iter().filter(|topic| spare(topic));
+            let Some(largest) = spare.max_by_key(|topic| topic.log.bytes()) else { return };
+            let (name, before) = (largest.name().clone(), largest.log.bytes());
+            largest.log.drop_oldest();
+            self.bytes -= before - largest.log.bytes();
             self.vanish_if_empty(&name);
         }
     }
 
     /// Forgets a topic that nobody hears and that has nothing for who comes later.
     fn vanish_if_empty(&mut self, name: &TopicName) {
-        let is_empty =
-            |topic: &Topic| topic.subscribers.is_empty() && !topic.log.is_retaining(&self.limits);
-        if !name.is_broadcast()
-            && self.topics.get(name).is_some_and(is_empty)
-            && let Some(topic) = self.topics.remove(name)
-        {
+        let Ok(place) = self.place(name) else { return };
+        let topic = &self.topics[place];
+        let is_empty = topic.subscribers.is_empty() && !topic.log.is_retaining(&self.limits);
+        if is_empty && !name.is_broadcast() {
             self.bytes -= topic.log.bytes();
+            self.topics.remove(place);
             if self.topics.len() < self.topics.capacity() / 8 {
                 // Gives the memory of many topics back.
                 self.topics.shrink_to(2 * self.topics.len());

@@ -1,6 +1,5 @@
 //! The name of a topic, and what the hub has of it.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::rc::Rc;
 
@@ -57,12 +56,6 @@ impl TopicName {
     }
 }
 
-impl Borrow<str> for TopicName {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
-
 impl fmt::Display for TopicName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -100,6 +93,10 @@ impl Topic {
     pub(super) fn new(name: TopicName) -> Self {
         Self { log: Log::new(name), subscribers: Vec::new() }
     }
+
+    pub(super) fn name(&self) -> &TopicName {
+        self.log.topic()
+    }
 }
 
 /// A topic as others may see it.
@@ -114,8 +111,8 @@ pub struct TopicCensus {
 }
 
 const BROADCAST: &str = "broadcast";
-pub(super) const STATS: &str = "$stats";
-/// What the name of no other topic has.
+const STATS: &str = "$stats";
+/// What the name of no other topic has. It comes before all that they may have.
 const INTERNAL: char = '$';
 const MAX_NAME_BYTES: usize = 128;
 

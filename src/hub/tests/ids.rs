@@ -58,7 +58,7 @@ fn an_id_reaches_its_client_and_never_another() {
     }
     assert_eq!(hub.clients.capacity(), 0);
     assert_eq!(topics(&hub), ["broadcast"]);
-    let broadcast = &hub.topics[&TopicName::broadcast()];
+    let broadcast = hub.topic(&TopicName::broadcast()).unwrap();
     assert_eq!(broadcast.subscribers.capacity(), 0);
     assert_eq!(hub.bytes, broadcast.log.bytes());
 }

@@ -410,7 +410,7 @@ impl Walk {
             assert_eq!(hub.last(&topic), model.last(&topic), "{context}, {topic}");
         }
         for (name, topic) in &model.topics {
-            let log = &hub.topics[name].log;
+            let log = &hub.topic(name).unwrap().log;
             assert_eq!(log.len(), topic.kept(&model.limits), "{context}, {name}");
         }
         for client in &self.there {
