@@ -30,6 +30,7 @@ pub mod config;
 pub mod confine;
 mod connection;
 mod endpoints;
+mod escaped;
 mod features;
 mod http;
 mod hub;

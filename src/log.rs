@@ -12,6 +12,7 @@ use log::kv::{self, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::escaped::Escaped;
 use crate::services::LocalClock;
 use crate::tally::Mishaps;
 
@@ -221,13 +222,7 @@ fn shorten(mut text: String) -> String {
 }
 
 fn push_escaped(line: &mut String, text: &str) {
-    for character in text.chars() {
-        match character {
-            '\\' => line.push_str("\\\\"),
-            ' '..='~' => line.push(character),
-            _ => line.extend(character.escape_default()),
-        }
-    }
+    let _ = write!(line, "{}", Escaped(text));
 }
 
 /// In quotes where it would not read as one word.

@@ -13,6 +13,8 @@ use rustix::net::{
     sockopt,
 };
 
+use crate::escaped::Escaped;
+
 /// Tells systemd how the server is.
 pub struct Notifier {
     socket: OwnedFd,
@@ -28,7 +30,7 @@ impl Notifier {
         match Self::connect(&name, watchdog()) {
             Ok(notifier) => Some(notifier),
             Err(error) => {
-                log::warn!("can't tell systemd anything at {}: {error}", name.escape_debug());
+                log::warn!("can't tell systemd anything at {}: {error}", Escaped(&name));
                 None
             }
         }

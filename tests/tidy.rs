@@ -10,6 +10,7 @@ use falconet::cli::OPTIONS;
 /// The rooms of the library, in their order: a room imports only from those above it.
 const ROOMS: &[&str] = &[
     "features",
+    "escaped",
     "config",
     "rate",
     "sha1",

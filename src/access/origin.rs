@@ -7,6 +7,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::escaped::Escaped;
 use crate::http::{RequestHead, Response};
 use crate::net::Reach;
 use crate::tally::Refusal;
@@ -123,7 +124,7 @@ pub struct OriginError {
 
 impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text.escape_default();
+        let text = Escaped(&self.text);
         write!(f, "`{text}` is no origin: expected SCHEME://HOST[:PORT] without a path, or any")
     }
 }
@@ -185,11 +186,11 @@ struct Origin<'a> {
 impl<'a> Origin<'a> {
     /// Reads one as browsers write it (RFC 6454 §6.2); `null` is none.
     fn parse(text: &'a str) -> Option<Self> {
-        let (scheme, authority) = text.split_once("://")?;
+        let (scheme, rest) = text.split_once(':')?;
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-        let authority =
-            Authority::parse(authority).filter(|_| is_scheme && !text.ends_with(':'))?;
+        let authority = Authority::parse(rest.strip_prefix("//")?)
+            .filter(|_| is_scheme && !text.ends_with(':'))?;
         Some(Self { scheme, authority })
     }
 

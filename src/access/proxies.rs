@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use crate::escaped::Escaped;
 use crate::http::{RequestHead, Response};
 use crate::net::Peer;
 
@@ -238,7 +239,7 @@ pub struct TrustedProxyError {
 
 impl fmt::Display for TrustedProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text.escape_debug();
+        let text = Escaped(&self.text);
         write!(f, "`{text}` names no proxy: expected 10.0.0.1, 10.0.0.0/8, fd00::/8 or unix")
     }
 }

@@ -1,6 +1,7 @@
 //! Manual pages and completions, made from the help: what is in one is in all.
 
 use super::OptionsError;
+use crate::escaped::Escaped;
 
 /// The manual page of a program in roff (man(7)), from its help: `NAME: what it is`, then paragraphs,
 /// examples with two spaces in front, and options that go on at `TEXT_COLUMN`.
@@ -31,7 +32,7 @@ pub fn completions(shell: &str, help: &str) -> Result<String, OptionsError> {
         "fish" => Ok(complete_fish(name, help)),
         other => Err(OptionsError::Usage(format!(
             "--print-completions `{}`: expected one of bash, zsh, fish",
-            other.escape_debug()
+            Escaped(other)
         ))),
     }
 }

@@ -8,6 +8,7 @@ use super::table::{OPTIONS, OptionSpec, REPEATED, find};
 use super::text::{help, print_default_config, unit};
 use super::{Command, Options, OptionsError, completions, manual};
 use crate::access::Origins;
+use crate::escaped::Escaped;
 use crate::features::{Feature, NotBuiltIn};
 
 /// A value for an option, and where it came from.
@@ -178,7 +179,7 @@ pub(super) fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(),
     }
     for Setting { option, value, origin } in settings {
         (option.set)(options, &value).map_err(|expected| {
-            let (name, value) = (option.name, value.escape_default());
+            let (name, value) = (option.name, Escaped(&value));
             match origin {
                 Origin::Flag => OptionsError::Usage(format!("--{name} `{value}`: {expected}")),
                 Origin::Environment => {

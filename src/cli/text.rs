@@ -2,6 +2,7 @@
 
 use super::table::{OPTIONS, OptionSpec, REPEATED};
 use super::{Options, OptionsError};
+use crate::escaped::Escaped;
 use crate::features::Feature;
 
 /// The help, with every option and its default.
@@ -56,7 +57,7 @@ pub(super) fn unit(name: &str) -> Result<&'static str, OptionsError> {
         "socket" => Ok(include_str!("falconet.socket")),
         other => Err(OptionsError::Usage(format!(
             "--print-unit `{}`: expected one of service, socket",
-            other.escape_debug()
+            Escaped(other)
         ))),
     }
 }

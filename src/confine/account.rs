@@ -6,6 +6,8 @@ use std::fmt;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setresgid, setresuid};
 
+use crate::escaped::Escaped;
+
 /// A user of this host, whom root can become.
 pub struct Account {
     name: CString,
@@ -64,7 +66,7 @@ impl fmt::Display for AccountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(name) => {
-                write!(f, "user `{}`: expected a user of this host", name.escape_debug())
+                write!(f, "user `{}`: expected a user of this host", Escaped(name))
             }
             Self::NotRoot(name) => {
                 write!(

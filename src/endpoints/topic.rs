@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use crate::config::Limits;
+use crate::escaped::Escaped;
 use crate::http::date::http_date;
 use crate::http::response::PLAIN_TEXT;
 use crate::http::route::asks_for;
@@ -345,7 +346,7 @@ impl fmt::Display for TopicError {
             Self::Mode(mode) => write!(f, "mode is `{mode}`: expected `in` or `out`"),
             Self::Last(last) => write!(f, "last is `{last}`: expected a number of messages"),
             Self::LastEventId(id) => {
-                write!(f, "Last-Event-ID is `{}`: expected a sequence number", id.escape_debug())
+                write!(f, "Last-Event-ID is `{}`: expected a sequence number", Escaped(id))
             }
             Self::NoLength => f.write_str("a message to publish needs a Content-Length"),
             Self::TooLarge { bytes, limit } => write!(f, "message is {bytes} bytes, limit {limit}"),

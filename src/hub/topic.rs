@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::log::Log;
+use crate::escaped::Escaped;
 
 /// The name of a topic: 1 to 128 bytes of `A–Z a–z 0–9 . _ -` and `/`, where no segment is empty, `.` or
 /// `..`. Its URL is `/topics/NAME`.
@@ -74,7 +75,7 @@ impl fmt::Display for TopicNameError {
             f,
             "`{}` is no topic's name: expected 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 . _ - and /, with \
              no segment empty, `.` or `..`",
-            self.name.escape_debug()
+            Escaped(&self.name)
         )
     }
 }

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::escaped::Escaped;
+
 /// Where a server listens: `http://HOST:PORT`, `https://HOST:PORT`, `unix:PATH` or `systemd`.
 ///
 /// The host `localhost` means both loopback addresses; any other name is looked for in /etc/hosts when the
@@ -162,7 +164,7 @@ pub struct AddressError {
 
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no listen URL: expected {}", self.url.escape_default(), self.expected)
+        write!(f, "`{}` is no listen URL: expected {}", Escaped(&self.url), self.expected)
     }
 }
 
