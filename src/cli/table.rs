@@ -418,7 +418,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "log-level",
         "LEVEL",
-        "off, error, warn, info, debug or trace",
+        "off, error, warn, info or debug",
         |options, text| set_choice(&mut options.log_level, LOG_LEVELS, text),
         |options| show_choice(&options.log_level, LOG_LEVELS),
     ),
@@ -452,5 +452,4 @@ const LOG_LEVELS: &[(&str, LevelFilter)] = &[
     ("warn", LevelFilter::Warn),
     ("info", LevelFilter::Info),
     ("debug", LevelFilter::Debug),
-    ("trace", LevelFilter::Trace),
 ];

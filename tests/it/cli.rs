@@ -375,7 +375,7 @@ fn in_the_journal_text_has_a_priority_and_no_time() {
 #[test]
 fn no_byte_of_a_peer_reaches_the_log_raw() {
     for format in ["text", "logfmt", "json"] {
-        let falconet = Falconet::start(&["--log-format", format, "--log-level", "trace"]);
+        let falconet = Falconet::start(&["--log-format", format, "--log-level", "debug"]);
         for head in [
             "GET /\x1b[31m HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\x1b[31m\r\n\r\n",

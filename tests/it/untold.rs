@@ -138,7 +138,7 @@ fn a_token_is_told_nobody_whichever_way_it_comes() {
                         .args(["--admin", &format!("{admin}://127.0.0.1:0"), "--tls-self-signed"])
                         .args(["--state-dir".as_ref(), folder.path.as_os_str()])
                         .args(["--token-file", &tokens, "--allow-query-token"])
-                        .args(["--log-level", "trace", "--log-format", format]),
+                        .args(["--log-level", "debug", "--log-format", format]),
                 );
                 let doors = doors(&falconet, &folder.path);
                 assert_eq!(doors.len(), 3);
