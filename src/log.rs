@@ -49,11 +49,14 @@ pub fn install(level: LevelFilter, format: LogFormat) -> Mishaps {
     };
     log::set_boxed_logger(Box::new(logger)).expect("install is called once, first in main");
     log::set_max_level(level);
-    let panics = mishaps.clone();
-    std::panic::set_hook(Box::new(move |panic| {
-        let count = panics.panicked();
-        log::error!(target: "falconet::panic", count; "{panic}");
-    }));
+    // Where a panic ends the process, it is the last thing that is said, and not ours to say.
+    if cfg!(panic = "unwind") {
+        let panics = mishaps.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            let count = panics.panicked();
+            log::error!(target: "falconet::panic", count; "{panic}");
+        }));
+    }
     mishaps
 }
 

@@ -169,30 +169,32 @@ fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     code.into()
 }
 
-const INDEX: Asset = Asset {
-    content_type: "text/html; charset=utf-8",
-    body: if Feature::Topics.is_built_in() {
-        concat!(include_str!("../www/index.html"), include_str!("../www/topics.html")).as_bytes()
-    } else {
-        include_bytes!("../www/index.html")
-    },
+/// A file of the page, as it is sent.
+macro_rules! page {
+    ($content_type:ident, $($path:literal),+) => {{
+        const SOURCE: &[u8] = concat!($(include_str!(concat!("../www/", $path))),+).as_bytes();
+        const LENGTH: usize = falconet::lean::<0>(SOURCE).1;
+        const LEAN: [u8; LENGTH] = falconet::lean(SOURCE).0;
+        Asset { content_type: $content_type, body: &LEAN }
+    }};
+}
+
+const INDEX: Asset = match Feature::Topics.is_built_in() {
+    true => page!(HTML, "index.html", "topics.html"),
+    false => page!(HTML, "index.html"),
 };
-const SCRIPT: Asset = script(include_bytes!("../www/app.js"));
-const DOM: Asset = script(include_bytes!("../www/dom.js"));
-const TOPICS_SCRIPT: Asset = script(include_bytes!("../www/topics.js"));
-const CHART: Asset = script(include_bytes!("../www/chart.js"));
-const STYLE: Asset = style(include_bytes!("../www/style.css"));
-const TOPICS_STYLE: Asset = style(include_bytes!("../www/topics.css"));
-const ICON: Asset =
-    Asset { content_type: "image/svg+xml", body: include_bytes!("../www/icon.svg") };
+const SCRIPT: Asset = page!(JAVASCRIPT, "app.js");
+const DOM: Asset = page!(JAVASCRIPT, "dom.js");
+const TOPICS_SCRIPT: Asset = page!(JAVASCRIPT, "topics.js");
+const CHART: Asset = page!(JAVASCRIPT, "chart.js");
+const STYLE: Asset = page!(CSS, "style.css");
+const TOPICS_STYLE: Asset = page!(CSS, "topics.css");
+const ICON: Asset = page!(SVG, "icon.svg");
 
-const fn script(body: &'static [u8]) -> Asset {
-    Asset { content_type: "text/javascript; charset=utf-8", body }
-}
-
-const fn style(body: &'static [u8]) -> Asset {
-    Asset { content_type: "text/css; charset=utf-8", body }
-}
+const HTML: &str = "text/html; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SVG: &str = "image/svg+xml";
 
 const RUNTIME_FAILURE: u8 = 1;
 /// As for what the options say (sysexits.h).

@@ -1,16 +1,15 @@
 //! How many connections each address has, and a connection's place among them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use crate::features::Feature;
 use crate::net::{Peer, Reach};
 
 /// Who has a share of each address's connections that is not this host: at most `limit` each.
 pub(crate) struct Addresses {
-    shared: RefCell<HashMap<IpAddr, Rc<Shared>>>,
+    /// In the order of the addresses.
+    shared: RefCell<Vec<Rc<Shared>>>,
     limit: usize,
 }
 
@@ -40,13 +39,16 @@ impl Addresses {
     /// One share more of `address`, if there is one to have.
     fn share(self: &Rc<Self>, address: IpAddr) -> Option<Share> {
         let mut shared = self.shared.borrow_mut();
-        let taken = shared.get(&address).map_or(0, shares);
+        let place = shared.binary_search_by_key(&address, |shared| shared.address);
+        let taken = place.map_or(0, |place| shares(&shared[place]));
         if taken >= self.limit {
             return None;
         }
-        let shared = shared.entry(address);
-        let shared = shared.or_insert_with(|| Rc::new(Shared { address, addresses: self.clone() }));
-        Some(Share(shared.clone()))
+        let place = place.unwrap_or_else(|place| {
+            shared.insert(place, Rc::new(Shared { address, addresses: self.clone() }));
+            place
+        });
+        Some(Share(shared[place].clone()))
     }
 }
 
@@ -59,10 +61,11 @@ impl Drop for Share {
     fn drop(&mut self) {
         if shares(&self.0) == 1 {
             let mut shared = self.0.addresses.shared.borrow_mut();
-            let last = shared.remove(&self.0.address);
+            let place = shared.binary_search_by_key(&self.0.address, |shared| shared.address);
+            let last = place.map(|place| shared.remove(place));
             if shared.is_empty() {
                 // Gives the memory of a crowd back.
-                *shared = HashMap::new();
+                *shared = Vec::new();
             }
             drop(shared);
             drop(last);
@@ -101,8 +104,7 @@ impl Seat {
     }
 
     fn count(&self, client: Peer, is_exempt: bool) -> bool {
-        let is_limited = Feature::Access.is_built_in() && !is_exempt;
-        let address = client.limited_address().filter(|_| is_limited);
+        let address = client.limited_address().filter(|_| !is_exempt);
         let share = address.and_then(|address| self.addresses.share(address));
         let has_room = share.is_some() || address.is_none();
         if has_room {

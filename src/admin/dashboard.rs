@@ -4,15 +4,15 @@ use std::fmt::Write;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::http::Response;
+use crate::http::{Response, lean};
 
 /// The dashboard, with what it shares with the page at the places named so. Its elements `<script>` and
 /// `<style>`, written just so, get this response's nonce, and nothing else in it is run (CSP 3 §7.1).
 pub(super) fn response() -> Response {
     let nonce = nonce();
     let page = PAGE
-        .replace("// dom.js", DOM)
-        .replace("// chart.js", CHART)
+        .replace("/* dom.js */", DOM)
+        .replace("/* chart.js */", CHART)
         .replace("<script>", &format!("<script nonce=\"{nonce}\">"))
         .replace("<style>", &format!("<style nonce=\"{nonce}\">"));
     let policy = format!(
@@ -37,9 +37,22 @@ fn nonce() -> String {
     nonce
 }
 
-const PAGE: &str = include_str!("../../www/admin.html");
-const DOM: &str = include_str!("../../www/dom.js");
-const CHART: &str = include_str!("../../www/chart.js");
+/// A file of the page, as it is sent.
+macro_rules! page {
+    ($path:literal) => {{
+        const SOURCE: &[u8] = include_bytes!(concat!("../../www/", $path));
+        const LENGTH: usize = lean::<0>(SOURCE).1;
+        const LEAN: [u8; LENGTH] = lean(SOURCE).0;
+        match str::from_utf8(&LEAN) {
+            Ok(page) => page,
+            Err(_) => unreachable!(),
+        }
+    }};
+}
+
+const PAGE: &str = page!("admin.html");
+const DOM: &str = page!("dom.js");
+const CHART: &str = page!("chart.js");
 
 #[cfg(test)]
 mod tests {

@@ -5,27 +5,11 @@ use std::rc::Rc;
 
 use crate::features::Feature;
 
+use super::asset::Asset;
 use super::date::http_date;
 use super::files::{FileError, Files, FoundFile};
 use super::head::RequestHead;
 use super::response::Response;
-
-/// A file embedded in the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asset {
-    /// The media type, as the Content-Type header says it.
-    pub content_type: &'static str,
-    /// The bytes.
-    pub body: &'static [u8],
-}
-
-impl Asset {
-    fn response(&self) -> Response {
-        Response::new(200, self.content_type, self.body)
-            .with_header("Cache-Control", "no-cache")
-            .with_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-    }
-}
 
 /// The table of paths. `E` is what serves WebSocket sessions.
 #[derive(Debug)]
@@ -242,10 +226,6 @@ fn is_positive(quality: &str) -> bool {
 pub(crate) const TOPICS: &str = "/topics/";
 /// The specificity of a range that is a media type.
 const EXACT: u8 = 3;
-/// Everything from here, nothing from elsewhere, no inline script.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-    img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-    frame-ancestors 'none'";
 
 #[cfg(test)]
 mod tests {

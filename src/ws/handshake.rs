@@ -71,10 +71,11 @@ pub fn accept_value(key: &[u8]) -> String {
     Base64::encode_string(&sha1(&[key, GUID]))
 }
 
-/// Whether `key` is 16 bytes in base64.
+/// Whether `key` is 16 bytes in base64: 22 digits, of whose last only two bits count, and padding.
 fn is_key(key: &[u8]) -> bool {
-    let mut decoded = [0; 16];
-    Base64::decode(key, &mut decoded).is_ok_and(|bytes| bytes.len() == 16)
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
+    matches!(key, [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'=']
+        if digits.len() == 21 && digits.iter().all(is_digit))
 }
 
 /// Why a request to speak WebSocket is refused.
@@ -137,9 +138,20 @@ mod tests {
 
     #[test]
     fn a_key_is_sixteen_bytes() {
-        assert!(is_key(b"dGhlIHNhbXBsZSBub25jZQ=="));
-        for key in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZQ==", "!GhlIHNhbXBsZSBub25jZQ=="] {
+        let key = *b"dGhlIHNhbXBsZSBub25jZQ==";
+        assert!(is_key(&key));
+        for key in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZQ==", "dGhlIHNhbXBsZSBub25jZTQ2"] {
             assert!(!is_key(key.as_bytes()), "{key}");
+        }
+        for (place, byte) in
+            (0..key.len()).flat_map(|place| (0..=255).map(move |byte| (place, byte)))
+        {
+            let mut changed = key;
+            changed[place] = byte;
+            let mut decoded = [0; 18];
+            let decodes =
+                Base64::decode(changed, &mut decoded).is_ok_and(|bytes| bytes.len() == 16);
+            assert_eq!(is_key(&changed), decodes, "{byte} at {place}");
         }
     }
 }
