@@ -65,9 +65,12 @@ fn serve(options: Options) -> ExitCode {
     if let Some(url) = server.admin_url() {
         log::info!("administration on {url}");
     }
-    if let read_only @ [_, ..] = server.read_only_urls() {
+    if Feature::Topics.is_built_in()
+        && let read_only @ [_, ..] = server.read_only_urls()
+    {
         let urls = read_only.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(", ");
-        log::warn!("anybody may read but nobody publish at {urls} without a --token-file");
+        let remedy = if Feature::Access.is_built_in() { " without a --token-file" } else { "" };
+        log::warn!("anybody may read but nobody publish at {urls}{remedy}");
     }
     if Feature::System.is_built_in()
         && let Some(notifier) = notifier

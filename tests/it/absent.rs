@@ -15,6 +15,8 @@ use falconet::net::ListenUrl;
 use falconet::{Feature, Server, StartError};
 
 use crate::rig::Falconet;
+#[cfg(not(feature = "topics"))]
+use crate::rig::{ask, get};
 
 #[test]
 fn every_option_of_what_is_not_built_in_is_refused_by_name_and_no_other_is_in_the_help() {
@@ -61,6 +63,15 @@ fn tokens_that_systemd_passes_are_not_left_unread() {
     let output = Falconet::command().env("CREDENTIALS_DIRECTORY", &folder).output().unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
     assert_refused(&output, 78, "feature \"access\"");
+}
+
+#[cfg(not(feature = "topics"))]
+#[test]
+fn nobody_is_warned_of_publishing_where_that_can_not_be_done() {
+    let falconet = Falconet::start(&["--listen", "http://0.0.0.0:0"]);
+    assert_eq!(ask(falconet.address(), get("/")).status(), 200);
+    falconet.wait_for_line("answered");
+    assert!(!falconet.log_so_far().iter().any(|line| line.contains("publish")));
 }
 
 #[cfg(not(feature = "topics"))]
