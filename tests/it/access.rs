@@ -667,7 +667,7 @@ fn a_token_is_in_no_log_line_and_on_no_command_line() {
             "--log-format",
             format,
             "--log-level",
-            "trace",
+            "debug",
             "--allow-query-token",
         ];
         for lines in &ways {
