@@ -193,6 +193,19 @@ fn the_dashboard_and_the_page_work_for_whoever_has_logged_in() {
 }
 
 #[test]
+fn the_dashboard_tells_that_the_server_drains() {
+    let held_up = ["--close-timeout", "1h"];
+    let Some((mut window, mut falconet, admin)) = at_the_dashboard(&held_up, "") else { return };
+    // It does not answer the Close, and so holds the drain up.
+    let mut client = Client::connect(falconet.address());
+    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    window.wait_for("document.getElementById('state').textContent === 'draining'");
+    client.send(true, CLOSE, 1001_u16.to_be_bytes());
+    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    window.wait_for("document.getElementById('state').textContent === 'waiting to reconnect'");
+}
+
+#[test]
 fn the_dashboard_comes_back_to_a_server_that_was_killed_or_refused_it() {
     let Some((mut window, falconet, admin)) = at_the_dashboard(&[], "") else { return };
     drop(falconet);
