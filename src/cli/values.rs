@@ -117,9 +117,14 @@ pub(super) fn set_choice<T: Copy>(
     text: &str,
 ) -> Result<(), String> {
     let chosen = choices.iter().find(|(name, _)| *name == text);
-    let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    *target = chosen.ok_or_else(|| format!("expected one of {}", names()))?.1;
+    let names = &mut choices.iter().map(|(name, _)| *name);
+    *target = chosen.ok_or_else(|| expected_one_of(names))?.1;
     Ok(())
+}
+
+fn expected_one_of(names: &mut dyn Iterator<Item = &str>) -> String {
+    let names: Vec<&str> = names.collect();
+    format!("expected one of {}", names.join(", "))
 }
 
 pub(super) fn show_choice<T: PartialEq>(value: &T, choices: &[(&str, T)]) -> String {

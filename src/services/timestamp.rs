@@ -1,10 +1,10 @@
 //! The time, to everybody, at regular intervals (article).
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_lite::FutureExt;
-use tz::{DateTime, TimeZone};
+use tz::{TimeZone, UtcDateTime};
 
 use crate::hub::{HubGone, HubHandle, TopicName};
 
@@ -71,9 +71,19 @@ impl LocalClock {
 
     /// The time now.
     pub fn now(&self) -> LocalTime {
-        let now = DateTime::now(self.zone.as_ref());
-        // A zone without rules for the far future, which is where a broken clock may be.
-        LocalTime(now.or_else(|_| DateTime::now(TimeZone::utc().as_ref())).ok())
+        // What was before 1970, no clock of today says.
+        self.at(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
+    }
+
+    fn at(&self, since_1970: Duration) -> LocalTime {
+        let seconds = since_1970.as_secs() as i64;
+        // A zone may lack rules for the far future, which is where a broken clock may be.
+        let offset = self.zone.find_local_time_type(seconds).map_or(0, |kind| kind.ut_offset());
+        let shown = seconds.saturating_add(offset.into());
+        LocalTime {
+            time: UtcDateTime::from_timespec(shown, since_1970.subsec_nanos()).ok(),
+            offset,
+        }
     }
 }
 
@@ -86,14 +96,18 @@ impl Default for LocalClock {
 /// A local time. Displayed as .NET's round-trip format "o" does, `2019-08-18T07:34:21.1234567-04:00`,
 /// or with as many decimals as a precision asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct LocalTime(Option<DateTime>);
+pub struct LocalTime {
+    /// What clocks show there; `None` far from our time.
+    time: Option<UtcDateTime>,
+    /// How many seconds they are ahead of UTC.
+    offset: i32,
+}
 
 impl fmt::Display for LocalTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(time) = &self.0 else { return f.write_str("unknown") };
+        let Self { time: Some(time), offset } = self else { return f.write_str("unknown") };
         let decimals = f.precision().unwrap_or(7).clamp(1, 9);
         let fraction = time.nanoseconds() / 10_u32.pow(9 - decimals as u32);
-        let offset = time.local_time_type().ut_offset();
         write!(
             f,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{fraction:0decimals$}{}{:02}:{:02}",
@@ -103,7 +117,7 @@ impl fmt::Display for LocalTime {
             time.hour(),
             time.minute(),
             time.second(),
-            if offset < 0 { '-' } else { '+' },
+            if *offset < 0 { '-' } else { '+' },
             offset.abs() / 3600,
             offset.abs() / 60 % 60,
         )
@@ -114,9 +128,9 @@ impl fmt::Display for LocalTime {
 mod tests {
     use super::*;
 
-    fn local(seconds: i64, nanoseconds: u32, offset: i32) -> LocalTime {
-        let zone = TimeZone::fixed(offset).unwrap();
-        LocalTime(Some(DateTime::from_timespec(seconds, nanoseconds, zone.as_ref()).unwrap()))
+    fn local(seconds: u64, nanoseconds: u32, offset: i32) -> LocalTime {
+        let clock = LocalClock { zone: TimeZone::fixed(offset).unwrap() };
+        clock.at(Duration::new(seconds, nanoseconds))
     }
 
     #[test]
@@ -126,6 +140,7 @@ mod tests {
         let time = local(1_566_128_061, 5, 5 * 3600 + 45 * 60);
         assert_eq!(time.to_string(), "2019-08-18T17:19:21.0000000+05:45");
         assert_eq!(format!("{:.3}", local(0, 7_999_999, 0)), "1970-01-01T00:00:00.007+00:00");
+        assert_eq!(local(u64::MAX / 2, 0, 3600).to_string(), "unknown");
     }
 
     #[test]
