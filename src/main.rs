@@ -183,14 +183,14 @@ macro_rules! page {
 }
 
 const INDEX: Asset = match Feature::Topics.is_built_in() {
-    true => page!(HTML, "index.html", "topics.html"),
+    true => page!(HTML, "index.html", "topics.html", "chart.html"),
     false => page!(HTML, "index.html"),
 };
 const SCRIPT: Asset = page!(JAVASCRIPT, "app.js");
 const DOM: Asset = page!(JAVASCRIPT, "dom.js");
 const TOPICS_SCRIPT: Asset = page!(JAVASCRIPT, "topics.js");
 const CHART: Asset = page!(JAVASCRIPT, "chart.js");
-const STYLE: Asset = page!(CSS, "style.css");
+const STYLE: Asset = page!(CSS, "base.css", "style.css");
 const TOPICS_STYLE: Asset = page!(CSS, "topics.css");
 const ICON: Asset = page!(SVG, "icon.svg");
 

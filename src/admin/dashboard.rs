@@ -11,6 +11,8 @@ use crate::http::{Response, lean};
 pub(super) fn response() -> Response {
     let nonce = nonce();
     let page = PAGE
+        .replace("/* base.css */", BASE_STYLE)
+        .replace("<!-- chart.html -->", CHART_TEMPLATE)
         .replace("/* dom.js */", DOM)
         .replace("/* chart.js */", CHART)
         .replace("<script>", &format!("<script nonce=\"{nonce}\">"))
@@ -51,6 +53,8 @@ macro_rules! page {
 }
 
 const PAGE: &str = page!("admin.html");
+const BASE_STYLE: &str = page!("base.css");
+const CHART_TEMPLATE: &str = page!("chart.html");
 const DOM: &str = page!("dom.js");
 const CHART: &str = page!("chart.js");
 
