@@ -305,28 +305,28 @@ impl Hub {
     }
 
     /// Where a topic is among all; or where it would be.
-    fn place(&self, name: &TopicName) -> Result<usize, usize> {
+    fn index_of(&self, name: &TopicName) -> Result<usize, usize> {
         self.topics.binary_search_by(|topic| topic.name().cmp(name))
     }
 
     fn topic(&self, name: &TopicName) -> Option<&Topic> {
-        self.place(name).ok().map(|place| &self.topics[place])
+        self.index_of(name).ok().map(|index| &self.topics[index])
     }
 
     /// Finds a topic or makes it.
     fn topic_or_new(&mut self, name: &TopicName) -> Result<&mut Topic, TooManyTopics> {
-        let place = match self.place(name) {
-            Ok(place) => place,
-            Err(place) => {
+        let index = match self.index_of(name) {
+            Ok(index) => index,
+            Err(index) => {
                 let limit = self.limits.count;
                 if !name.is_internal() && self.topics.len() - self.internal_topics() >= limit {
                     return Err(TooManyTopics { limit });
                 }
-                self.topics.insert(place, Topic::new(name.clone()));
-                place
+                self.topics.insert(index, Topic::new(name.clone()));
+                index
             }
         };
-        Ok(&mut self.topics[place])
+        Ok(&mut self.topics[index])
     }
 
     /// How many topics are the server's own.
@@ -336,8 +336,8 @@ impl Hub {
 
     fn unsubscribe(&mut self, client: &Client) {
         let Some(name) = client.log.as_ref().map(Log::topic) else { return };
-        let Ok(topic) = self.place(name) else { return };
-        let topic = &mut self.topics[topic];
+        let Ok(index) = self.index_of(name) else { return };
+        let topic = &mut self.topics[index];
         let place = client.place.get() as usize;
         topic.subscribers.swap_remove(place);
         if let Some(moved) = topic.subscribers.get(place) {
@@ -365,12 +365,12 @@ impl Hub {
 
     /// Forgets a topic that nobody hears and that has nothing for who comes later.
     fn vanish_if_empty(&mut self, name: &TopicName) {
-        let Ok(place) = self.place(name) else { return };
-        let topic = &self.topics[place];
+        let Ok(index) = self.index_of(name) else { return };
+        let topic = &self.topics[index];
         let is_empty = topic.subscribers.is_empty() && !topic.log.is_retaining(&self.limits);
         if is_empty && !name.is_broadcast() {
             self.bytes -= topic.log.bytes();
-            self.topics.remove(place);
+            self.topics.remove(index);
             if self.topics.len() < self.topics.capacity() / 8 {
                 // Gives the memory of many topics back.
                 self.topics.shrink_to(2 * self.topics.len());
