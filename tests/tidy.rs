@@ -33,6 +33,25 @@ const ROOMS: &[&str] = &[
     "cli",
 ];
 
+/// What the layout names of the standard library, and of what that is made of.
+const OF_STD: &[&str] = &[
+    "std",
+    "core",
+    "alloc",
+    "raw_vec",
+    "drop_in_place",
+    "Debug",
+    "error",
+    "float",
+    "slice",
+    "hashbrown",
+    "gimli",
+    "addr2line",
+    "miniz_oxide",
+    "backtrace_rs",
+    "rustc_demangle",
+];
+
 /// Who may print.
 const PRINTERS: &[&str] = &["src/main.rs", "src/cli/", "src/bin/"];
 
@@ -150,6 +169,57 @@ fn c34_the_bench_and_the_readme_show_the_articles_figures_beside_ours() {
             assert!(text.contains(figure), "{file} lacks {figure}");
         }
     }
+}
+
+#[test]
+fn the_layout_of_the_static_binaries_is_of_code_that_is_there() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let (script, lock, main) = (read(".ci/sections.ld"), read("Cargo.lock"), read("src/main.rs"));
+    let has_crate = |name: &str| {
+        let crates = lock.lines().filter_map(|line| line.strip_prefix("name = \""));
+        let mut crates = crates.map(|name| name.trim_end_matches('"').replace('-', "_"));
+        // The library of `tz-rs` is `tz`, and that of `rustls-webpki` is `webpki`.
+        crates.any(|one| one.starts_with(name) || one.ends_with(name))
+    };
+    let mut checked = 0;
+    for pattern in script.split([' ', '\n', '(', ')']) {
+        let Some(symbol) = pattern.strip_prefix(".text.*").filter(|rest| !rest.is_empty()) else {
+            continue;
+        };
+        let mut names = names_in(symbol);
+        checked += names.len();
+        names.retain(|name| *name != "falconet");
+        let Some(first) = names.first() else { continue };
+        let is_module = |path: &str| {
+            let path = root().join("src").join(path);
+            path.is_dir() || path.with_extension("rs").is_file()
+        };
+        let is_there = match is_module(first) {
+            true => is_module(&names.join("/")),
+            false => {
+                let (function, type_) = (format!("fn {first}("), format!("impl {first} "));
+                has_crate(first)
+                    || OF_STD.contains(first)
+                    || main.contains(&function)
+                    || sources("src").iter().any(|(_, text)| text.contains(&type_))
+            }
+        };
+        assert!(is_there, "{pattern} names nothing");
+    }
+    assert!(checked > 60, "the patterns were not found");
+}
+
+/// The names in a part of a mangled symbol, each behind its length.
+fn names_in(symbol: &str) -> Vec<&str> {
+    let (mut names, mut rest) = (Vec::new(), symbol);
+    while let Some(end) = rest.find(|c: char| !c.is_ascii_digit()).filter(|end| *end > 0) {
+        let length = rest[..end].parse().unwrap();
+        let (name, after) = rest[end..].split_at_checked(length).expect("a name has its length");
+        assert!(after.starts_with(|c: char| c.is_ascii_digit() || "*[".contains(c)), "{symbol}");
+        names.push(name);
+        rest = after;
+    }
+    names
 }
 
 #[test]
