@@ -53,7 +53,7 @@ pub use access::{
 pub use config::Config;
 pub use endpoints::{Echo, Endpoint};
 pub use features::{Feature, NotBuiltIn};
-pub use http::{Asset, HeadError, RequestHead, Response, lean};
+pub use http::{Asset, HeadError, RequestHead, Response, lean_bytes};
 pub use hub::{
     Census, ClientId, CorrelationId, HubGone, HubHandle, PublishError, Published, TooManyTopics,
     TopicCensus, TopicName, TopicNameError,

@@ -10,6 +10,7 @@ use falconet::signals::StopSignals;
 use falconet::systemd::Notifier;
 use falconet::{
     Asset, Echo, Feature, Mishaps, Server, StartError, Stdin, Supervision, Timestamp, TokenFile,
+    lean,
 };
 
 fn main() -> ExitCode {
@@ -172,32 +173,35 @@ fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     code.into()
 }
 
-/// A file of the page, as it is sent.
-macro_rules! page {
-    ($content_type:ident, $($path:literal),+) => {{
-        const SOURCE: &[u8] = concat!($(include_str!(concat!("../www/", $path))),+).as_bytes();
-        const LENGTH: usize = falconet::lean::<0>(SOURCE).1;
-        const LEAN: [u8; LENGTH] = falconet::lean(SOURCE).0;
-        Asset { content_type: $content_type, body: &LEAN }
-    }};
+const INDEX: Asset = Asset {
+    content_type: "text/html; charset=utf-8",
+    body: match Feature::Topics.is_built_in() {
+        true => lean!(concat!(
+            include_str!("../www/index.html"),
+            include_str!("../www/topics.html"),
+            include_str!("../www/chart.html")
+        )),
+        false => lean!(include_str!("../www/index.html")),
+    }
+    .as_bytes(),
+};
+const SCRIPT: Asset = script(lean!(include_str!("../www/app.js")));
+const DOM: Asset = script(lean!(include_str!("../www/dom.js")));
+const TOPICS_SCRIPT: Asset = script(lean!(include_str!("../www/topics.js")));
+const CHART: Asset = script(lean!(include_str!("../www/chart.js")));
+const STYLE: Asset =
+    style(lean!(concat!(include_str!("../www/base.css"), include_str!("../www/style.css"))));
+const TOPICS_STYLE: Asset = style(lean!(include_str!("../www/topics.css")));
+const ICON: Asset =
+    Asset { content_type: "image/svg+xml", body: include_bytes!("../www/icon.svg") };
+
+const fn script(text: &'static str) -> Asset {
+    Asset { content_type: "text/javascript; charset=utf-8", body: text.as_bytes() }
 }
 
-const INDEX: Asset = match Feature::Topics.is_built_in() {
-    true => page!(HTML, "index.html", "topics.html", "chart.html"),
-    false => page!(HTML, "index.html"),
-};
-const SCRIPT: Asset = page!(JAVASCRIPT, "app.js");
-const DOM: Asset = page!(JAVASCRIPT, "dom.js");
-const TOPICS_SCRIPT: Asset = page!(JAVASCRIPT, "topics.js");
-const CHART: Asset = page!(JAVASCRIPT, "chart.js");
-const STYLE: Asset = page!(CSS, "base.css", "style.css");
-const TOPICS_STYLE: Asset = page!(CSS, "topics.css");
-const ICON: Asset = page!(SVG, "icon.svg");
-
-const HTML: &str = "text/html; charset=utf-8";
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
-const SVG: &str = "image/svg+xml";
+const fn style(text: &'static str) -> Asset {
+    Asset { content_type: "text/css; charset=utf-8", body: text.as_bytes() }
+}
 
 const RUNTIME_FAILURE: u8 = 1;
 /// As for what the options say (sysexits.h).

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::http::{Response, lean};
+use crate::http::Response;
+use crate::lean;
 
 /// The dashboard, with what it shares with the page at the places named so. Its elements `<script>` and
 /// `<style>`, written just so, get this response's nonce, and nothing else in it is run (CSP 3 §7.1).
@@ -39,24 +40,11 @@ fn nonce() -> String {
     nonce
 }
 
-/// A file of the page, as it is sent.
-macro_rules! page {
-    ($path:literal) => {{
-        const SOURCE: &[u8] = include_bytes!(concat!("../../www/", $path));
-        const LENGTH: usize = lean::<0>(SOURCE).1;
-        const LEAN: [u8; LENGTH] = lean(SOURCE).0;
-        match str::from_utf8(&LEAN) {
-            Ok(page) => page,
-            Err(_) => unreachable!(),
-        }
-    }};
-}
-
-const PAGE: &str = page!("admin.html");
-const BASE_STYLE: &str = page!("base.css");
-const CHART_TEMPLATE: &str = page!("chart.html");
-const DOM: &str = page!("dom.js");
-const CHART: &str = page!("chart.js");
+const PAGE: &str = lean!(include_str!("../../www/admin.html"));
+const BASE_STYLE: &str = lean!(include_str!("../../www/base.css"));
+const CHART_TEMPLATE: &str = lean!(include_str!("../../www/chart.html"));
+const DOM: &str = lean!(include_str!("../../www/dom.js"));
+const CHART: &str = lean!(include_str!("../../www/chart.js"));
 
 #[cfg(test)]
 mod tests {

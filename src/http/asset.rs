@@ -19,17 +19,30 @@ impl Asset {
     }
 }
 
-/// A file of a page without what only its authors read, and how long it is then: no indentation, no empty
+/// A constant text, such as a file of a page, without what only its authors read: no indentation, no empty
 /// lines, no comments that have lines of their own (`//` and `/** */`). For sources that have no text of
-/// several lines; where `N` is too small, the end is missing.
+/// several lines.
 ///
 /// ```
-/// const SOURCE: &[u8] = b"/** Adds. */\nlet add = (a, b) => {\n  // Or joins.\n  a + b\n};\n";
-/// const LENGTH: usize = falconet::lean::<0>(SOURCE).1;
-/// const LEAN: [u8; LENGTH] = falconet::lean(SOURCE).0;
-/// assert_eq!(str::from_utf8(&LEAN), Ok("let add = (a, b) => {\na + b\n};\n"));
+/// let lean = falconet::lean!("/** Adds. */\nlet add = (a, b) => {\n  // Or joins.\n  a + b\n};\n");
+/// assert_eq!(lean, "let add = (a, b) => {\na + b\n};\n");
 /// ```
-pub const fn lean<const N: usize>(source: &[u8]) -> ([u8; N], usize) {
+#[macro_export]
+macro_rules! lean {
+    ($source:expr) => {{
+        const SOURCE: &str = $source;
+        const LENGTH: usize = $crate::lean_bytes::<0>(SOURCE.as_bytes()).1;
+        const LEAN: [u8; LENGTH] = $crate::lean_bytes(SOURCE.as_bytes()).0;
+        match str::from_utf8(&LEAN) {
+            Ok(lean) => lean,
+            Err(_) => unreachable!(),
+        }
+    }};
+}
+
+/// What [`lean!`] leaves of a source, and how long it is; where `N` is too small, the end is missing.
+#[doc(hidden)]
+pub const fn lean_bytes<const N: usize>(source: &[u8]) -> ([u8; N], usize) {
     let (mut lean, mut length) = ([0; N], 0);
     let (mut rest, mut in_comment) = (source, false);
     while let Some((line, next)) = split_line(rest) {
@@ -87,9 +100,9 @@ mod tests {
             /* stays */\n\
             end";
         for text in [source, lean] {
-            let (bytes, length) = super::lean::<256>(text.as_bytes());
+            let (bytes, length) = super::lean_bytes::<256>(text.as_bytes());
             assert_eq!(str::from_utf8(&bytes[..length]), Ok(lean));
         }
-        assert_eq!(super::lean(b""), ([], 0));
+        assert_eq!(super::lean_bytes(b""), ([], 0));
     }
 }
