@@ -56,12 +56,10 @@ impl Outlet {
 
     /// Is ready once everything accepted so far is with the kernel.
     pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(mut unsent) = self.unsent.take() else { return Poll::Ready(Ok(())) };
-        let drained = self.poll_drain(&mut unsent, cx);
-        if drained.is_pending() {
-            self.unsent.set(Some(unsent));
+        match self.unsent.take() {
+            None => Poll::Ready(Ok(())),
+            Some(unsent) => self.poll_drain(unsent, cx),
         }
-        drained
     }
 
     /// Waits until everything accepted so far is with the kernel.
@@ -74,10 +72,7 @@ impl Outlet {
 
     /// Is ready unless the client does not read what it was sent.
     pub(crate) fn poll_unblocked(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let unsent = self.unsent.take();
-        let is_blocked = unsent.as_ref().is_some_and(|unsent| unsent.is_blocked);
-        self.unsent.set(unsent);
-        if is_blocked { self.poll_drained(cx) } else { Poll::Ready(Ok(())) }
+        if self.is_blocked() { self.poll_drained(cx) } else { Poll::Ready(Ok(())) }
     }
 
     /// Accepts one whole frame, given in two parts; what the kernel does not take is kept, and goes
@@ -130,14 +125,20 @@ impl Outlet {
 
     /// Sends what it can of what is unsent, while the session does nothing for it.
     pub(crate) fn push(&self, cx: &mut Context<'_>) {
-        let unsent = self.unsent.take();
-        let was_blocked = unsent.as_ref().is_some_and(|unsent| unsent.is_blocked);
-        self.unsent.set(unsent);
+        let was_blocked = self.is_blocked();
         // If it fails, the session's next call finds it.
         if self.poll_drained(cx).is_ready() && was_blocked {
             // Whoever waits for that may do so by another waker than this one.
             self.client().bell.ring();
         }
+    }
+
+    /// Whether the client does not read what it was sent.
+    fn is_blocked(&self) -> bool {
+        let unsent = self.unsent.take();
+        let is_blocked = unsent.as_ref().is_some_and(|unsent| unsent.is_blocked);
+        self.unsent.set(unsent);
+        is_blocked
     }
 
     /// Sends what is corked.
@@ -148,13 +149,15 @@ impl Outlet {
         }
     }
 
-    fn poll_drain(&self, unsent: &mut Unsent, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    #[inline(never)] // Mostly there is nothing, and that is told by a glance.
+    fn poll_drain(&self, mut unsent: Box<Unsent>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while unsent.sent < unsent.unit.len() {
             let bytes = IoSlice::new(&unsent.unit[unsent.sent..]);
             let Poll::Ready(sent) = self.transport.poll_send(cx, &[bytes]) else {
                 if !std::mem::replace(&mut unsent.is_blocked, true) {
                     self.client().write_blocked(self.transport.timer().now());
                 }
+                self.unsent.set(Some(unsent));
                 return Poll::Pending;
             };
             unsent.sent += sent?;

@@ -1,6 +1,5 @@
 //! A connection after the upgrade, as an endpoint sees it.
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -18,7 +17,7 @@ use crate::net::{Peer, Timer, Transport};
 
 use super::frame::{CloseCode, CloseReason, Frame, Message};
 use super::outlet::Outlet;
-use super::socket::{Commons, Failure, Inbound, Socket};
+use super::socket::{Commons, Socket, Stop};
 
 /// One WebSocket client, from its handshake to its end.
 ///
@@ -33,7 +32,7 @@ struct State {
     outlet: Outlet,
     commons: Rc<Commons>,
     _share: Option<Share>,
-    socket: Cell<Socket>,
+    socket: Socket,
 }
 
 /// How a session ended.
@@ -86,12 +85,6 @@ enum Ending {
     Lost,
 }
 
-/// What the wait for a message may end with.
-enum Event {
-    Message(Message),
-    Over(Ending),
-}
-
 impl Session {
     /// Begins a session on an upgraded connection, whose peer may have sent `early` bytes already.
     pub(crate) fn begin(
@@ -102,7 +95,7 @@ impl Session {
         commons: Rc<Commons>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership);
-        let socket = Cell::new(Socket::new(early));
+        let socket = Socket::new(early);
         Self { state: Rc::new(State { outlet, commons, _share: share, socket }) }
     }
 
@@ -128,12 +121,12 @@ impl Session {
         let mut finishing: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
         poll_fn(move |cx| {
             if finishing.is_none() && state.end().is_none() {
-                match ready!(state.poll_event(cx)) {
-                    Event::Message(message) => {
+                match ready!(state.poll_message(cx)) {
+                    Ok(message) => {
                         state.client().count_received();
                         return Poll::Ready(Some(message));
                     }
-                    Event::Over(ending) => finishing = Some(Box::pin(state.finish(ending))),
+                    Err(ending) => finishing = Some(Box::pin(state.finish(ending))),
                 }
             }
             if let Some(finishing) = &mut finishing {
@@ -244,46 +237,36 @@ impl State {
     }
 
     fn end(&self) -> Option<SessionEnd> {
-        self.with_socket(|socket| socket.end())
+        self.socket.end()
     }
 
-    /// Only the session's own calls need the socket, one at a time.
-    fn with_socket<R>(&self, look: impl FnOnce(&mut Socket) -> R) -> R {
-        let mut socket = self.socket.take();
-        let result = look(&mut socket);
-        self.socket.set(socket);
-        result
-    }
-
-    fn poll_inbound(&self, cx: &mut Context<'_>) -> Poll<Result<Inbound, Failure>> {
-        self.with_socket(|socket| socket.poll_next(cx, &self.outlet, &self.commons))
-    }
-
-    fn poll_event(&self, cx: &mut Context<'_>) -> Poll<Event> {
-        self.client().bell.listen(cx);
+    fn poll_message(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Ending>> {
         if let Some(eviction) = self.client().eviction() {
-            return Poll::Ready(Event::Over(eviction.into()));
+            return Poll::Ready(Err(eviction.into()));
         }
         // Heard before it is told more: who reads slower than is broadcast always has more to take.
-        if let Poll::Ready(inbound) = self.poll_inbound(cx) {
-            return Poll::Ready(inbound.into());
+        if let Poll::Ready(message) = self.socket.poll_next(cx, &self.outlet, &self.commons) {
+            return Poll::Ready(message.map_err(Ending::from));
         }
+        self.client().bell.listen(cx);
         match ready!(self.poll_deliver(cx)) {
             Ok(()) => Poll::Pending,
-            Err(ending) => Poll::Ready(Event::Over(ending)),
+            Err(ending) => Poll::Ready(Err(ending)),
         }
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, message: &Message) -> Poll<bool> {
-        self.client().bell.listen(cx);
         // What it takes to end for an eviction, the next wait for a message finds.
         if self.end().is_some() || self.client().eviction().is_some() {
             return Poll::Ready(false);
         }
-        let mut sent = ready!(self.outlet.poll_unblocked(cx));
+        let Poll::Ready(mut sent) = self.outlet.poll_unblocked(cx) else {
+            self.client().bell.listen(cx);
+            return Poll::Pending;
+        };
         if sent.is_ok() {
             let header = message.header();
-            sent = if !self.with_socket(Socket::has_more) {
+            sent = if !self.socket.has_more() {
                 self.outlet.send(cx, &header, message.payload())
             } else if self.outlet.cork(&header, message.payload()) {
                 Ok(())
@@ -293,7 +276,7 @@ impl State {
         }
         match sent {
             Ok(()) => self.client().count_sent(),
-            Err(_) => self.with_socket(|socket| socket.set_end(SessionEnd::TransportLost)),
+            Err(_) => self.socket.set_end(SessionEnd::TransportLost),
         }
         Poll::Ready(sent.is_ok())
     }
@@ -336,7 +319,7 @@ impl State {
     /// Does what it takes to end well, within its deadlines.
     async fn finish(&self, ending: Ending) {
         // First, so that a finish dropped early has still ended the session.
-        self.with_socket(|socket| socket.set_end(ending.as_end()));
+        self.socket.set_end(ending.as_end());
         let timeouts = &self.commons.config.timeouts;
         let transport = self.outlet.transport();
         let timer = transport.timer();
@@ -369,8 +352,10 @@ impl State {
         // The eviction rang too, so what there is gets looked for.
         let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         if self.send_close(reason).await.is_ok() {
-            self.with_socket(Socket::fall_silent);
-            while let Ok(Inbound::Message(_)) = poll_fn(|cx| self.poll_inbound(cx)).await {}
+            self.socket.fall_silent();
+            let hear =
+                |cx: &mut Context<'_>| self.socket.poll_next(cx, &self.outlet, &self.commons);
+            while poll_fn(hear).await.is_ok() {}
         }
     }
 
@@ -385,17 +370,14 @@ impl State {
     }
 }
 
-impl From<Result<Inbound, Failure>> for Event {
-    fn from(inbound: Result<Inbound, Failure>) -> Self {
-        match inbound {
-            Ok(Inbound::Message(message)) => Self::Message(message),
-            Ok(Inbound::Close(code)) => Self::Over(Ending::ClosedByPeer(code)),
-            Err(Failure::Lost) => Self::Over(Ending::Lost),
+impl From<Stop> for Ending {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Closed(code) => Self::ClosedByPeer(code),
+            Stop::Lost => Self::Lost,
             // A mistake is answered; too many frames are a flood.
-            Err(Failure::Violation(reason)) if reason.code == CloseCode::Policy => {
-                Self::Over(Ending::GivenUp(reason))
-            }
-            Err(Failure::Violation(reason)) => Self::Over(Ending::Refused(reason)),
+            Stop::Violation(reason) if reason.code == CloseCode::Policy => Self::GivenUp(reason),
+            Stop::Violation(reason) => Self::Refused(reason),
         }
     }
 }

@@ -5,14 +5,14 @@
 //! a pipe that brings it one admitted frame after another; both are gone again when nothing is under
 //! way. So a client that says nothing holds no buffer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -20,7 +20,7 @@ use async_tungstenite::tungstenite::{self, Error};
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
 
 use crate::config::Config;
-use crate::net::Sleep;
+use crate::net::{Sleep, Timer};
 use crate::rate::{Pace, Rate};
 
 use super::frame::{CloseCode, CloseReason, MAX_CONTROL_BYTES, Message, Payloads, whole_message};
@@ -47,15 +47,14 @@ impl Commons {
 }
 
 /// The way in from one client.
-#[derive(Default)]
 pub(super) struct Socket {
     // Boxed, for a client that is at rest has none.
-    underway: Option<Box<Underway>>,
-    controls: Pace,
-    messages: Pace,
-    turn_bytes_left: u32,
+    underway: Cell<Option<Box<Underway>>>,
+    controls: Cell<Pace>,
+    messages: Cell<Pace>,
+    turn_bytes_left: Cell<u32>,
     /// Whether our Close has been sent, after which we say nothing more.
-    is_closing: bool,
+    is_closing: Cell<bool>,
 }
 
 /// What has come and is not yet taken, and who looks at it; or how all ended.
@@ -84,17 +83,11 @@ struct Library {
     is_timed: bool,
 }
 
-/// What comes from a client.
-pub(super) enum Inbound {
-    /// A message.
-    Message(Message),
-    /// A Close, which has been answered.
-    Close(CloseCode),
-}
-
-/// Why nothing more comes.
+/// Why no message comes any more.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum Stop {
+    /// By a Close with this code, which has been answered.
+    Closed(CloseCode),
     /// The connection broke, or ended without a Close.
     Lost,
     /// The client broke a rule or a limit.
@@ -104,118 +97,134 @@ pub(super) enum Failure {
 impl Socket {
     /// A socket whose peer may have sent `early` bytes already.
     pub(super) fn new(early: Vec<u8>) -> Self {
-        let mut socket = Self { turn_bytes_left: TURN_BYTES, ..Self::default() };
-        if !early.is_empty() {
+        let underway = (!early.is_empty()).then(|| {
             let ahead = Ahead { bytes: early, ..Ahead::default() };
-            socket.underway = Some(Box::new(Underway { ahead, ..Underway::default() }));
+            Box::new(Underway { ahead, ..Underway::default() })
+        });
+        Self {
+            underway: Cell::new(underway),
+            controls: Cell::default(),
+            messages: Cell::default(),
+            turn_bytes_left: Cell::new(TURN_BYTES),
+            is_closing: Cell::new(false),
         }
-        socket
     }
 
     /// Whether something has come that is not yet taken.
-    pub(super) fn has_more(&mut self) -> bool {
-        self.underway.as_mut().is_some_and(|underway| !underway.ahead().is_empty())
+    pub(super) fn has_more(&self) -> bool {
+        self.look(|underway| underway.is_some_and(|underway| !underway.ahead().is_empty()))
     }
 
     /// How the session ended, if it has.
     pub(super) fn end(&self) -> Option<SessionEnd> {
-        self.underway.as_ref()?.end
+        self.look(|underway| underway?.end)
     }
 
     /// Notes how the session ended.
-    pub(super) fn set_end(&mut self, end: SessionEnd) {
-        self.underway.get_or_insert_default().end = Some(end);
+    pub(super) fn set_end(&self, end: SessionEnd) {
+        self.change(|underway| underway.get_or_insert_default().end = Some(end));
     }
 
     /// Says nothing more from now on: no Pong, and no answer to a Close.
-    pub(super) fn fall_silent(&mut self) {
-        self.is_closing = true;
+    pub(super) fn fall_silent(&self) {
+        self.is_closing.set(true);
     }
 
-    /// The next that the client says. Its pings are answered meanwhile. Nothing is read while the client
-    /// does not take what it is sent.
+    /// The client's next message. Its pings are answered meanwhile. Nothing is read while the client does
+    /// not take what it is sent.
     pub(super) fn poll_next(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         outlet: &Outlet,
         commons: &Commons,
-    ) -> Poll<Result<Inbound, Failure>> {
+    ) -> Poll<Result<Message, Stop>> {
         loop {
             ready!(outlet.poll_unblocked(cx))?;
             ready!(self.poll_turn(cx));
             ready!(self.poll_pace(cx, outlet, commons));
-            let inbound = if self.has_more() {
-                self.take_ahead(cx, outlet, commons)?
+            let message = if self.has_more() {
+                self.change(|underway| self.take_ahead(underway, cx, outlet, commons))?
             } else {
                 // What was said in answer goes before we wait.
                 ready!(outlet.poll_drained(cx))?;
                 let Poll::Ready(received) = self.poll_receive(cx, outlet, commons) else {
-                    self.turn_bytes_left = TURN_BYTES;
+                    self.turn_bytes_left.set(TURN_BYTES);
                     return Poll::Pending;
                 };
-                received?.map(Inbound::Message)
+                received?
             };
-            let Some(inbound) = inbound else { continue };
-            if let (Inbound::Message(_), Some(rate)) = (&inbound, &commons.messages) {
+            let Some(message) = message else { continue };
+            if let Some(rate) = &commons.messages {
                 // It was asked for before.
-                let _ = rate.admit(&mut self.messages, outlet.transport().timer().now());
+                let _ = admit(rate, &self.messages, outlet.transport().timer().now());
             }
-            return Poll::Ready(Ok(inbound));
+            return Poll::Ready(Ok(message));
         }
     }
 
     /// Is ready unless the client is faster than it may be; then it is heard later.
-    fn poll_pace(&mut self, cx: &mut Context<'_>, outlet: &Outlet, commons: &Commons) -> Poll<()> {
-        let rate = commons.messages.as_ref().filter(|_| !self.is_closing);
-        let Some(rate) = rate else { return Poll::Ready(()) };
-        let timer = outlet.transport().timer();
-        while let Err(wait) = rate.admit(&mut self.messages.clone(), timer.now()) {
-            let underway = self.underway.get_or_insert_default();
-            let pause = underway.pause.get_or_insert_with(|| timer.sleep(Some(wait)));
-            ready!(pin!(&mut *pause).poll(cx));
-            underway.pause = None;
-            self.rest();
+    fn poll_pace(&self, cx: &mut Context<'_>, outlet: &Outlet, commons: &Commons) -> Poll<()> {
+        match &commons.messages {
+            Some(rate) if !self.is_closing.get() => {
+                self.poll_rate(cx, &outlet.transport().timer(), rate)
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    #[inline(never)] // Most servers have no such rate.
+    fn poll_rate(&self, cx: &mut Context<'_>, timer: &Timer, rate: &Rate) -> Poll<()> {
+        while let Err(wait) = rate.admit(&mut self.messages.get(), timer.now()) {
+            let passed = self.change(|underway| {
+                let underway = underway.get_or_insert_default();
+                let pause = underway.pause.get_or_insert_with(|| timer.sleep(Some(wait)));
+                ready!(pin!(&mut *pause).poll(cx));
+                underway.pause = None;
+                Poll::Ready(())
+            });
+            ready!(passed);
         }
         Poll::Ready(())
     }
 
     /// Is ready unless the client has had its turn; then other tasks run first.
-    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let library = self.underway.as_ref().and_then(|underway| underway.library.as_ref());
-        let is_mid_frame = library.is_some_and(|library| library.gate.payload_left() > 0);
-        if self.turn_bytes_left == 0 && !is_mid_frame {
-            self.turn_bytes_left = TURN_BYTES;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.turn_bytes_left.get() > 0
+            || self.look(|underway| underway.is_some_and(|underway| underway.is_mid_frame()))
+        {
+            return Poll::Ready(());
         }
-        Poll::Ready(())
+        self.turn_bytes_left.set(TURN_BYTES);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Reads all that is there, in one call; takes a whole message that comes first in it, and keeps the
     /// rest.
     fn poll_receive(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         outlet: &Outlet,
         commons: &Commons,
-    ) -> Poll<Result<Option<Message>, Failure>> {
+    ) -> Poll<Result<Option<Message>, Stop>> {
         let limit = commons.config.limits.message_bytes;
-        let underway = &mut self.underway;
         let received = outlet.transport().poll_recv_with(cx, |received| {
             let mut taken = None;
-            if underway.as_ref().is_none_or(|underway| underway.library.is_none()) {
+            if self.look(|underway| underway.is_none_or(|underway| underway.library.is_none())) {
                 taken = whole_message(received, limit, &mut commons.payloads.borrow_mut());
             }
             let (message, count) = taken.unzip();
             let rest = &received[count.unwrap_or(0)..];
             if !rest.is_empty() {
-                underway.get_or_insert_default().ahead().bytes.extend_from_slice(rest);
+                self.change(|underway| {
+                    underway.get_or_insert_default().ahead().bytes.extend_from_slice(rest);
+                });
             }
             (message, count.unwrap_or(0), !received.is_empty())
         });
         let (message, count, is_open) = ready!(received)?;
         if !is_open {
-            return Poll::Ready(Err(Failure::Lost));
+            return Poll::Ready(Err(Stop::Lost));
         }
         outlet.client().seen(outlet.transport().timer().now());
         if message.is_some() {
@@ -225,30 +234,31 @@ impl Socket {
     }
 
     /// Deals with one frame that has come, or the part of it that has.
+    #[inline(never)] // Whole messages have no use for its 1.5 KB of stack.
     fn take_ahead(
-        &mut self,
+        &self,
+        underway: &mut Option<Box<Underway>>,
         cx: &mut Context<'_>,
         outlet: &Outlet,
         commons: &Commons,
-    ) -> Result<Option<Inbound>, Failure> {
+    ) -> Result<Option<Message>, Stop> {
         let limit = commons.config.limits.message_bytes;
         let now = outlet.transport().timer().now();
         outlet.client().seen(now);
-        let Some(underway) = &mut self.underway else { return Ok(None) };
+        let Some(underway) = underway else { return Ok(None) };
         if underway.library.is_none() {
             let left = underway.ahead.left();
             let taken = whole_message(left, limit, &mut commons.payloads.borrow_mut());
             if let Some((message, count)) = taken {
                 underway.ahead.take(count);
-                self.rest();
                 self.spend(count.max(MESSAGE_COST_BYTES));
-                return Ok(Some(Inbound::Message(message)));
+                return Ok(Some(message));
             }
             underway.library = Some(Library::new(std::mem::take(&mut underway.ahead), limit));
         }
         let Some(library) = &mut underway.library else { return Ok(None) };
-        let count = library.admit(|| commons.controls.admit(&mut self.controls, now).is_ok())?;
-        let inbound = library.poll(outlet, cx, self.is_closing)?;
+        let count = library.admit(|| admit(&commons.controls, &self.controls, now).is_ok())?;
+        let message = library.poll(outlet, cx, self.is_closing.get())?;
         match library.gate.is_at_rest() {
             false if !library.is_timed => {
                 library.is_timed = true;
@@ -261,31 +271,55 @@ impl Socket {
                 }
                 underway.ahead = std::mem::take(library.ahead());
                 underway.library = None;
-                self.rest();
             }
         }
         self.spend(count + FRAME_COST_BYTES);
-        Ok(inbound)
+        Ok(message)
     }
 
-    /// Gives up what holds nothing.
-    fn rest(&mut self) {
-        self.underway.take_if(|underway| {
-            underway.library.is_none()
-                && underway.ahead.is_empty()
-                && underway.pause.is_none()
-                && underway.end.is_none()
-        });
+    /// Looks at what is under way.
+    fn look<R>(&self, look: impl FnOnce(Option<&mut Underway>) -> R) -> R {
+        let mut underway = self.underway.take();
+        let seen = look(underway.as_deref_mut());
+        self.underway.set(underway);
+        seen
+    }
+
+    /// Changes what is under way, and gives it up if it holds nothing then.
+    fn change<R>(&self, change: impl FnOnce(&mut Option<Box<Underway>>) -> R) -> R {
+        let mut underway = self.underway.take();
+        let result = change(&mut underway);
+        self.underway.set(underway.filter(|underway| !underway.is_at_rest()));
+        result
     }
 
     /// Counts against the turn.
-    fn spend(&mut self, bytes: usize) {
+    fn spend(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.turn_bytes_left = self.turn_bytes_left.saturating_sub(bytes);
+        self.turn_bytes_left.set(self.turn_bytes_left.get().saturating_sub(bytes));
     }
 }
 
+/// Lets it happen once more, or says after how long it may.
+fn admit(rate: &Rate, pace: &Cell<Pace>, now: Instant) -> Result<(), Duration> {
+    let mut after = pace.get();
+    let admitted = rate.admit(&mut after, now);
+    pace.set(after);
+    admitted
+}
+
 impl Underway {
+    fn is_at_rest(&self) -> bool {
+        self.library.is_none()
+            && self.ahead.is_empty()
+            && self.pause.is_none()
+            && self.end.is_none()
+    }
+
+    fn is_mid_frame(&self) -> bool {
+        self.library.as_ref().is_some_and(|library| library.gate.payload_left() > 0)
+    }
+
     fn ahead(&mut self) -> &mut Ahead {
         match &mut self.library {
             Some(library) => library.ahead(),
@@ -339,9 +373,9 @@ impl Library {
     }
 
     /// Lets one frame in, or the part of it that has come; says how many bytes.
-    fn admit(&mut self, may_control: impl FnOnce() -> bool) -> Result<usize, Failure> {
+    fn admit(&mut self, may_control: impl FnOnce() -> bool) -> Result<usize, Stop> {
         let ahead = &mut self.stream.get_mut().ahead;
-        let count = self.gate.admit(ahead.left(), may_control).map_err(Failure::Violation)?;
+        let count = self.gate.admit(ahead.left(), may_control).map_err(Stop::Violation)?;
         ahead.admitted = ahead.taken + count;
         Ok(count)
     }
@@ -352,45 +386,48 @@ impl Library {
         outlet: &Outlet,
         cx: &mut Context<'_>,
         is_silent: bool,
-    ) -> Result<Option<Inbound>, Failure> {
-        let mut inbound = None;
+    ) -> Result<Option<Message>, Stop> {
+        let (mut message, mut closed) = (None, None);
         // The pipe needs no waker: who fills it looks here next.
         let noop = &mut Context::from_waker(Waker::noop());
         while let Poll::Ready(next) = Pin::new(&mut self.stream).poll_next(noop) {
-            inbound = Some(match next {
-                Some(Ok(tungstenite::Message::Text(text))) => Inbound::Message(Message::Text(text)),
+            match next {
+                Some(Ok(tungstenite::Message::Text(text))) => message = Some(Message::Text(text)),
                 Some(Ok(tungstenite::Message::Binary(bytes))) => {
-                    Inbound::Message(Message::Binary(bytes))
+                    message = Some(Message::Binary(bytes));
                 }
                 Some(Ok(tungstenite::Message::Close(frame))) => {
-                    Inbound::Close(frame.map_or(CloseCode::Status, |frame| frame.code))
+                    closed = Some(frame.map_or(CloseCode::Status, |frame| frame.code));
                 }
-                Some(Ok(_)) => continue,
+                Some(Ok(_)) => {}
                 // The end of the stream comes after its Close.
                 Some(Err(Error::ConnectionClosed)) | None => break,
                 Some(Err(error)) => return Err(judge(&error)),
-            });
+            }
         }
         let outgoing = std::mem::take(&mut self.stream.get_mut().outgoing);
         if !outgoing.is_empty() && !is_silent {
             outlet.send(cx, &outgoing, &[])?;
         }
-        Ok(inbound)
+        match closed {
+            Some(code) => Err(Stop::Closed(code)),
+            None => Ok(message),
+        }
     }
 }
 
 /// What an error of the protocol library means (RFC 6455 §7.4.1).
-fn judge(error: &Error) -> Failure {
-    let violation = |code, text| Failure::Violation(CloseReason::new(code, text));
+fn judge(error: &Error) -> Stop {
+    let violation = |code, text| Stop::Violation(CloseReason::new(code, text));
     match error {
         Error::Protocol(_) => violation(CloseCode::Protocol, "protocol error"),
         Error::Utf8(_) => violation(CloseCode::Invalid, "text is not UTF-8"),
         Error::Capacity(_) => violation(CloseCode::Size, "message too big"),
-        _ => Failure::Lost,
+        _ => Stop::Lost,
     }
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for Stop {
     fn from(_: io::Error) -> Self {
         Self::Lost
     }
