@@ -130,8 +130,9 @@ fn a_head_in_small_pieces_costs_no_quadratic_work() {
         quarters.push(falconet.cpu_time() - before);
     }
     println!("processor time for each quarter of 8 heads of 250 KiB: {quarters:?}");
-    // To look at all again at each piece would cost the last quarter seven times the first.
-    assert!(quarters.iter().all(|quarter| *quarter < quarters[0] * 2), "{quarters:?}");
+    // To look at all again at each piece would cost the other quarters three, five and seven times the
+    // first. One of them may have met a hiccup of the machine.
+    assert!(quarters[1..].iter().min() < Some(&(quarters[0] * 2)), "{quarters:?}");
     canaries.finish();
 }
 
