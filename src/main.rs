@@ -6,7 +6,7 @@ use std::rc::Rc;
 use falconet::cli::{self, Command, Options};
 use falconet::confine::{self, Account, AccountError, Walls};
 use falconet::net::ListenUrl;
-use falconet::signals::StopSignals;
+use falconet::signals::{self, StopSignals};
 use falconet::systemd::Notifier;
 use falconet::{
     Asset, Echo, Feature, Mishaps, Server, StartError, Stdin, Supervision, Timestamp, TokenFile,
@@ -31,7 +31,7 @@ fn serve(options: Options) -> ExitCode {
         true => Notifier::from_environment().map(Rc::new),
         false => None,
     };
-    let signals = StopSignals::look();
+    let stop_signals = StopSignals::look();
     let confined = Feature::System.is_built_in().then(|| options.clone());
     let server = match compose(options, mishaps, notifier.clone()) {
         Ok(server) => server,
@@ -46,13 +46,15 @@ fn serve(options: Options) -> ExitCode {
     }
     let stopper = server.stopper();
     // The first signal drains the server; the second ends the process.
-    let handled = signals.heed(move |before| match before {
+    let handled = stop_signals.heed(move |before| match before {
         0 => stopper.stop(),
         _ => std::process::exit(RUNTIME_FAILURE.into()),
     });
     if let Err(error) = handled {
         return fail(&format!("can't handle signals: {error}"), RUNTIME_FAILURE);
     }
+    // The thread that waits for signals has what it needs.
+    signals::unshare_descriptors();
     for url in server.urls() {
         match url {
             ListenUrl::Http { .. } | ListenUrl::Https { .. } => {

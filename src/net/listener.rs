@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, sockopt};
+use rustix::net::{AddressFamily, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, sockopt};
 
 use super::address::{ListenUrl, Peer, Reach};
 use super::reactor::{Direction, Reactor, Registration, Timer};
@@ -33,6 +33,8 @@ pub struct Listener {
     source: Registration<OwnedFd>,
     spare: RefCell<Option<OwnedFd>>,
     reach: Reach,
+    /// Whether somebody else has it, too, and goes on listening.
+    is_lent: bool,
     tls: Option<Rc<Acceptor>>,
 }
 
@@ -147,7 +149,9 @@ impl Listener {
             }
             Err(_) => (Reach::Unix, ListenUrl::Unix(path_of(&SocketAddrUnix::try_from(address)?))),
         };
-        Ok((vec![Self::new(reactor, fd, None, reach)?], url))
+        let mut listener = Self::new(reactor, fd, None, reach)?;
+        listener.is_lent = true;
+        Ok((vec![listener], url))
     }
 
     fn new(
@@ -158,7 +162,7 @@ impl Listener {
     ) -> io::Result<Self> {
         let source = reactor.register(fd)?;
         let spare = RefCell::new(Some(open_spare()?));
-        Ok(Self { _file: file, source, spare, reach, tls: None })
+        Ok(Self { _file: file, source, spare, reach, is_lent: false, tls: None })
     }
 
     /// From where it can be reached.
@@ -214,6 +218,16 @@ impl Listener {
             drop(rustix::net::accept_with(self.source.fd(), SocketFlags::CLOEXEC));
         }
         *spare = open_spare().ok();
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.source.reactor().forget(self.source.fd());
+        if !self.is_lent {
+            // Not only closed: the thread that waits for signals has a descriptor of its own for it.
+            let _ = rustix::net::shutdown(self.source.fd(), Shutdown::Both);
+        }
     }
 }
 

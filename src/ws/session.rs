@@ -371,6 +371,7 @@ impl State {
 }
 
 impl From<Stop> for Ending {
+    #[inline(never)] // Once a session, where messages pass.
     fn from(stop: Stop) -> Self {
         match stop {
             Stop::Closed(code) => Self::ClosedByPeer(code),

@@ -1,10 +1,11 @@
 //! Options, their sources, exit codes, listen URLs, signals and log formats.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sched::CloneFlags;
 use rustix::process::Signal;
 
 use crate::rig::*;
@@ -324,6 +325,46 @@ fn a_hangup_drains() {
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     drop(client);
     assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+}
+
+#[test]
+fn the_thread_that_waits_for_signals_shares_no_descriptors_with_the_server() {
+    let may_unshare = std::thread::spawn(|| nix::sched::unshare(CloneFlags::CLONE_FILES).is_ok());
+    if !may_unshare.join().unwrap() {
+        return println!("skipped: unshare(2) is forbidden here");
+    }
+    let falconet = Falconet::start(&[]);
+    let open_files = || {
+        let mut counts: Vec<_> = std::fs::read_dir(format!("/proc/{}/task", falconet.pid()))
+            .unwrap()
+            .map(|task| std::fs::read_dir(task.unwrap().path().join("fd")).unwrap().count())
+            .collect();
+        counts.sort_unstable();
+        counts
+    };
+    let before = open_files();
+    let mut clients: Vec<_> = (0..5).map(|_| Client::connect(falconet.address())).collect();
+    clients[4].echo("it is served");
+    assert_eq!(open_files(), [before[0], before[1] + 5]);
+}
+
+#[test]
+fn a_unix_socket_is_closed_at_once_when_the_server_drains() {
+    let folder = Folder::new("unix-drain");
+    let path = folder.path.join("socket");
+    let url = format!("unix:{}", path.display());
+    let falconet = Falconet::start(&["--listen", &url, "--close-timeout", "1h"]);
+    let beside = folder.path.join("beside");
+    std::fs::hard_link(&path, &beside).unwrap();
+    let mut client = Client::connect(falconet.address());
+    client.echo("it holds the drain open");
+    falconet.signal(Signal::TERM);
+    assert_eq!(client.read().close_code(), 1001);
+    wait_until("connections are refused", || {
+        let refused = UnixStream::connect(&beside);
+        refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    assert!(!path.exists());
 }
 
 #[test]
