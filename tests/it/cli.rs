@@ -358,6 +358,7 @@ fn a_unix_socket_is_closed_at_once_when_the_server_drains() {
     std::fs::hard_link(&path, &beside).unwrap();
     let mut client = Client::connect(falconet.address());
     client.echo("it holds the drain open");
+    assert_unix_echo(&beside);
     falconet.signal(Signal::TERM);
     assert_eq!(client.read().close_code(), 1001);
     wait_until("connections are refused", || {
@@ -365,6 +366,10 @@ fn a_unix_socket_is_closed_at_once_when_the_server_drains() {
         refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
     assert!(!path.exists());
+    // Not because the server has ended: it still waits for this client.
+    client.stream.set_nonblocking(true).unwrap();
+    let more = client.stream.peek(&mut [0]);
+    assert!(more.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "{more:?}");
 }
 
 #[test]
