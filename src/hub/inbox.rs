@@ -474,7 +474,7 @@ impl fmt::Display for PublishError {
 impl std::error::Error for PublishError {}
 
 /// How many commands may wait; then their senders wait.
-const INBOX_COMMANDS: usize = 256;
+const INBOX_COMMANDS: usize = 64;
 /// How many messages are published before their subscribers run.
 const PUBLISHES_PER_TURN: usize = 16;
 /// How many clients are woken before others run.
