@@ -75,7 +75,7 @@ impl Reactor {
             deadlines: RefCell::default(),
             now: Cell::new(Instant::now()),
             interrupt: Arc::new(Interrupt { asleep: AtomicBool::new(false), eventfd }),
-            received: RefCell::new(Vec::with_capacity(RECEIVE_BYTES)),
+            received: RefCell::default(),
             meter: Meter::default(),
         }))
     }
@@ -129,6 +129,7 @@ impl Reactor {
     pub(super) fn received(&self) -> RefMut<'_, Vec<u8>> {
         let mut received = self.received.borrow_mut();
         received.clear();
+        received.reserve_exact(RECEIVE_BYTES);
         received
     }
 
@@ -289,6 +290,10 @@ impl<F: AsFd> Drop for Registration<F> {
         if sources.len() <= FEW_SOURCES {
             // Gives the memory of a crowd back when hardly more than the listeners are left.
             sources.shrink_to_fit();
+            // Unless somebody is just reading, and only happens to drop this one.
+            if let Ok(mut received) = self.reactor.received.try_borrow_mut() {
+                *received = Vec::new();
+            }
         }
         drop(sources);
         drop(source);

@@ -297,9 +297,14 @@ fn the_memory_of_a_crowd_is_given_back_while_a_listener_stays() {
     run(async |reactor| {
         let (listener, _other_end) = pair(&reactor);
         let crowd: Vec<_> = (0..200).map(|_| pair(&reactor)).collect();
+        let (transport, mut peer) = pair(&reactor);
+        peer.write_all(b"what is said in a crowd").unwrap();
+        poll_fn(|cx| transport.poll_recv_with(cx, |_| ())).await.unwrap();
         assert!(reactor.sources.borrow().capacity() > 200);
-        drop(crowd);
+        assert!(reactor.received.borrow().capacity() > 0);
+        drop((crowd, transport));
         assert!(reactor.sources.borrow().capacity() <= FEW_SOURCES);
+        assert_eq!(reactor.received.borrow().capacity(), 0);
         drop(listener);
     });
 }
