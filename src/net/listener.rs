@@ -28,12 +28,11 @@ use crate::systemd;
 
 /// A bound socket. Dropping it closes it, and removes a Unix socket's file if it is still its own.
 pub struct Listener {
-    // Before the descriptor, which keeps another file from getting this one's inode.
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
     source: Registration<OwnedFd>,
     spare: RefCell<Option<OwnedFd>>,
     reach: Reach,
-    /// Whether somebody else has it, too, and goes on listening.
+    /// Whether somebody else has it, too, and goes on listening. It is theirs to shut down.
     is_lent: bool,
     tls: Option<Rc<Acceptor>>,
 }
@@ -162,7 +161,7 @@ impl Listener {
     ) -> io::Result<Self> {
         let source = reactor.register(fd)?;
         let spare = RefCell::new(Some(open_spare()?));
-        Ok(Self { _file: file, source, spare, reach, is_lent: false, tls: None })
+        Ok(Self { file, source, spare, reach, is_lent: false, tls: None })
     }
 
     /// From where it can be reached.
@@ -223,10 +222,16 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.source.reactor().forget(self.source.fd());
+        // While it is listened at and open: nobody takes it for stale, and no other gets its inode.
+        self.file = None;
+        let fd = self.source.fd();
+        self.source.reactor().forget(fd);
         if !self.is_lent {
-            // Not only closed: the thread that waits for signals has a descriptor of its own for it.
-            let _ = rustix::net::shutdown(self.source.fd(), Shutdown::Both);
+            // Closing it is not enough: the thread that waits for signals has a descriptor of its own.
+            let _ = rustix::net::shutdown(fd, Shutdown::Both);
+            // A Unix socket keeps those who wait to be accepted.
+            self.spare.take();
+            while rustix::net::accept_with(fd, SocketFlags::CLOEXEC).is_ok() {}
         }
     }
 }
@@ -344,3 +349,53 @@ const SHORTEST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// How often a free port is sought that two addresses can share.
 const FREE_PORT_ATTEMPTS: u32 = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// As by another thread's descriptor of it.
+    #[test]
+    fn a_dropped_listener_is_closed_though_a_descriptor_of_it_is_left() {
+        let reactor = Reactor::new().unwrap();
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let (listener, port) = Listener::bind_tcp(&reactor, local).unwrap();
+        let left = listener.source.fd().try_clone().unwrap();
+        let waiting = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+        drop(listener);
+        assert_has_ended(waiting);
+        let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+        assert_eq!(refused.err().map(|error| error.kind()), Some(io::ErrorKind::ConnectionRefused));
+        drop(left);
+    }
+
+    #[test]
+    fn a_dropped_unix_listener_leaves_nobody_waiting() {
+        let path = std::env::temp_dir().join(format!("falconet-dropped-{}", std::process::id()));
+        let reactor = Reactor::new().unwrap();
+        let listener = Listener::bind_unix(&reactor, &path).unwrap();
+        let left = listener.source.fd().try_clone().unwrap();
+        let waiting = [UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap()];
+        drop(listener);
+        for waiting in waiting {
+            waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+            assert_has_ended(waiting);
+        }
+        assert!(!path.exists());
+        drop(left);
+    }
+
+    fn assert_has_ended(mut stream: impl Read) {
+        match stream.read(&mut [0]) {
+            Ok(count) => assert_eq!(count, 0),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+}
