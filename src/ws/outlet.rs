@@ -56,10 +56,13 @@ impl Outlet {
 
     /// Is ready once everything accepted so far is with the kernel.
     pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.unsent.take() {
-            None => Poll::Ready(Ok(())),
-            Some(unsent) => self.poll_drain(unsent, cx),
+        let Some(unsent) = self.unsent.take() else { return Poll::Ready(Ok(())) };
+        let drained = self.poll_drain(unsent, cx);
+        if drained.is_pending() {
+            // `push` may take over the waiting for the socket, and rings then.
+            self.client().bell.listen(cx);
         }
+        drained
     }
 
     /// Waits until everything accepted so far is with the kernel.
@@ -72,7 +75,10 @@ impl Outlet {
 
     /// Is ready unless the client does not read what it was sent.
     pub(crate) fn poll_unblocked(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.is_blocked() { self.poll_drained(cx) } else { Poll::Ready(Ok(())) }
+        let unsent = self.unsent.take();
+        let is_blocked = unsent.as_ref().is_some_and(|unsent| unsent.is_blocked);
+        self.unsent.set(unsent);
+        if is_blocked { self.poll_drained(cx) } else { Poll::Ready(Ok(())) }
     }
 
     /// Accepts one whole frame, given in two parts; what the kernel does not take is kept, and goes
@@ -125,20 +131,13 @@ impl Outlet {
 
     /// Sends what it can of what is unsent, while the session does nothing for it.
     pub(crate) fn push(&self, cx: &mut Context<'_>) {
-        let was_blocked = self.is_blocked();
+        let Some(unsent) = self.unsent.take() else { return };
+        let was_blocked = unsent.is_blocked;
         // If it fails, the session's next call finds it.
-        if self.poll_drained(cx).is_ready() && was_blocked {
+        if self.poll_drain(unsent, cx).is_ready() && was_blocked {
             // Whoever waits for that may do so by another waker than this one.
             self.client().bell.ring();
         }
-    }
-
-    /// Whether the client does not read what it was sent.
-    fn is_blocked(&self) -> bool {
-        let unsent = self.unsent.take();
-        let is_blocked = unsent.as_ref().is_some_and(|unsent| unsent.is_blocked);
-        self.unsent.set(unsent);
-        is_blocked
     }
 
     /// Sends what is corked.

@@ -17,7 +17,7 @@ use crate::net::{Peer, Timer, Transport};
 
 use super::frame::{CloseCode, CloseReason, Frame, Message};
 use super::outlet::Outlet;
-use super::socket::{Commons, Socket, Stop};
+use super::socket::{Commons, Halt, Socket};
 
 /// One WebSocket client, from its handshake to its end.
 ///
@@ -260,10 +260,7 @@ impl State {
         if self.end().is_some() || self.client().eviction().is_some() {
             return Poll::Ready(false);
         }
-        let Poll::Ready(mut sent) = self.outlet.poll_unblocked(cx) else {
-            self.client().bell.listen(cx);
-            return Poll::Pending;
-        };
+        let mut sent = ready!(self.outlet.poll_unblocked(cx));
         if sent.is_ok() {
             let header = message.header();
             sent = if !self.socket.has_more() {
@@ -370,15 +367,15 @@ impl State {
     }
 }
 
-impl From<Stop> for Ending {
-    #[inline(never)] // Once a session, where messages pass.
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Closed(code) => Self::ClosedByPeer(code),
-            Stop::Lost => Self::Lost,
+impl From<Halt> for Ending {
+    #[inline(never)] // It comes once a session, and would be in the way of every message.
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Closed(code) => Self::ClosedByPeer(code),
+            Halt::Lost => Self::Lost,
             // A mistake is answered; too many frames are a flood.
-            Stop::Violation(reason) if reason.code == CloseCode::Policy => Self::GivenUp(reason),
-            Stop::Violation(reason) => Self::Refused(reason),
+            Halt::Violation(reason) if reason.code == CloseCode::Policy => Self::GivenUp(reason),
+            Halt::Violation(reason) => Self::Refused(reason),
         }
     }
 }

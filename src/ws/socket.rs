@@ -85,7 +85,7 @@ struct Library {
 
 /// Why no message comes any more.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(super) enum Halt {
     /// By a Close with this code, which has been answered.
     Closed(CloseCode),
     /// The connection broke, or ended without a Close.
@@ -137,7 +137,7 @@ impl Socket {
         cx: &mut Context<'_>,
         outlet: &Outlet,
         commons: &Commons,
-    ) -> Poll<Result<Message, Stop>> {
+    ) -> Poll<Result<Message, Halt>> {
         loop {
             ready!(outlet.poll_unblocked(cx))?;
             ready!(self.poll_turn(cx));
@@ -156,7 +156,7 @@ impl Socket {
             let Some(message) = message else { continue };
             if let Some(rate) = &commons.messages {
                 // It was asked for before.
-                let _ = admit(rate, &self.messages, outlet.transport().timer().now());
+                let _ = keep_pace(rate, &self.messages, outlet.transport().timer().now());
             }
             return Poll::Ready(Ok(message));
         }
@@ -206,7 +206,7 @@ impl Socket {
         cx: &mut Context<'_>,
         outlet: &Outlet,
         commons: &Commons,
-    ) -> Poll<Result<Option<Message>, Stop>> {
+    ) -> Poll<Result<Option<Message>, Halt>> {
         let limit = commons.config.limits.message_bytes;
         let received = outlet.transport().poll_recv_with(cx, |received| {
             let mut taken = None;
@@ -217,14 +217,14 @@ impl Socket {
             let rest = &received[count.unwrap_or(0)..];
             if !rest.is_empty() {
                 self.change(|underway| {
-                    underway.get_or_insert_default().ahead().bytes.extend_from_slice(rest);
+                    underway.get_or_insert_default().ahead_mut().bytes.extend_from_slice(rest);
                 });
             }
             (message, count.unwrap_or(0), !received.is_empty())
         });
         let (message, count, is_open) = ready!(received)?;
         if !is_open {
-            return Poll::Ready(Err(Stop::Lost));
+            return Poll::Ready(Err(Halt::Lost));
         }
         outlet.client().seen(outlet.transport().timer().now());
         if message.is_some() {
@@ -234,14 +234,14 @@ impl Socket {
     }
 
     /// Deals with one frame that has come, or the part of it that has.
-    #[inline(never)] // Whole messages have no use for its 1.5 KB of stack.
+    #[inline(never)] // A whole message that comes alone has no use for its 1.5 KB of stack.
     fn take_ahead(
         &self,
         underway: &mut Option<Box<Underway>>,
         cx: &mut Context<'_>,
         outlet: &Outlet,
         commons: &Commons,
-    ) -> Result<Option<Message>, Stop> {
+    ) -> Result<Option<Message>, Halt> {
         let limit = commons.config.limits.message_bytes;
         let now = outlet.transport().timer().now();
         outlet.client().seen(now);
@@ -257,8 +257,8 @@ impl Socket {
             underway.library = Some(Library::new(std::mem::take(&mut underway.ahead), limit));
         }
         let Some(library) = &mut underway.library else { return Ok(None) };
-        let count = library.admit(|| admit(&commons.controls, &self.controls, now).is_ok())?;
-        let message = library.poll(outlet, cx, self.is_closing.get())?;
+        let count = library.admit(|| keep_pace(&commons.controls, &self.controls, now).is_ok())?;
+        let polled = library.poll(outlet, cx, self.is_closing.get());
         match library.gate.is_at_rest() {
             false if !library.is_timed => {
                 library.is_timed = true;
@@ -269,18 +269,18 @@ impl Socket {
                 if library.is_timed {
                     outlet.client().message_ended();
                 }
-                underway.ahead = std::mem::take(library.ahead());
+                underway.ahead = std::mem::take(library.ahead_mut());
                 underway.library = None;
             }
         }
         self.spend(count + FRAME_COST_BYTES);
-        Ok(message)
+        polled
     }
 
     /// Looks at what is under way.
-    fn look<R>(&self, look: impl FnOnce(Option<&mut Underway>) -> R) -> R {
+    fn look<R>(&self, look: impl FnOnce(Option<&Underway>) -> R) -> R {
         let mut underway = self.underway.take();
-        let seen = look(underway.as_deref_mut());
+        let seen = look(underway.as_deref());
         self.underway.set(underway);
         seen
     }
@@ -301,7 +301,7 @@ impl Socket {
 }
 
 /// Lets it happen once more, or says after how long it may.
-fn admit(rate: &Rate, pace: &Cell<Pace>, now: Instant) -> Result<(), Duration> {
+fn keep_pace(rate: &Rate, pace: &Cell<Pace>, now: Instant) -> Result<(), Duration> {
     let mut after = pace.get();
     let admitted = rate.admit(&mut after, now);
     pace.set(after);
@@ -320,9 +320,16 @@ impl Underway {
         self.library.as_ref().is_some_and(|library| library.gate.payload_left() > 0)
     }
 
-    fn ahead(&mut self) -> &mut Ahead {
+    fn ahead(&self) -> &Ahead {
+        match &self.library {
+            Some(library) => &library.stream.get_ref().ahead,
+            None => &self.ahead,
+        }
+    }
+
+    fn ahead_mut(&mut self) -> &mut Ahead {
         match &mut self.library {
-            Some(library) => library.ahead(),
+            Some(library) => library.ahead_mut(),
             None => &mut self.ahead,
         }
     }
@@ -368,14 +375,14 @@ impl Library {
         }
     }
 
-    fn ahead(&mut self) -> &mut Ahead {
+    fn ahead_mut(&mut self) -> &mut Ahead {
         &mut self.stream.get_mut().ahead
     }
 
     /// Lets one frame in, or the part of it that has come; says how many bytes.
-    fn admit(&mut self, may_control: impl FnOnce() -> bool) -> Result<usize, Stop> {
+    fn admit(&mut self, may_control: impl FnOnce() -> bool) -> Result<usize, Halt> {
         let ahead = &mut self.stream.get_mut().ahead;
-        let count = self.gate.admit(ahead.left(), may_control).map_err(Stop::Violation)?;
+        let count = self.gate.admit(ahead.left(), may_control).map_err(Halt::Violation)?;
         ahead.admitted = ahead.taken + count;
         Ok(count)
     }
@@ -386,7 +393,7 @@ impl Library {
         outlet: &Outlet,
         cx: &mut Context<'_>,
         is_silent: bool,
-    ) -> Result<Option<Message>, Stop> {
+    ) -> Result<Option<Message>, Halt> {
         let (mut message, mut closed) = (None, None);
         // The pipe needs no waker: who fills it looks here next.
         let noop = &mut Context::from_waker(Waker::noop());
@@ -410,24 +417,24 @@ impl Library {
             outlet.send(cx, &outgoing, &[])?;
         }
         match closed {
-            Some(code) => Err(Stop::Closed(code)),
+            Some(code) => Err(Halt::Closed(code)),
             None => Ok(message),
         }
     }
 }
 
 /// What an error of the protocol library means (RFC 6455 §7.4.1).
-fn judge(error: &Error) -> Stop {
-    let violation = |code, text| Stop::Violation(CloseReason::new(code, text));
+fn judge(error: &Error) -> Halt {
+    let violation = |code, text| Halt::Violation(CloseReason::new(code, text));
     match error {
         Error::Protocol(_) => violation(CloseCode::Protocol, "protocol error"),
         Error::Utf8(_) => violation(CloseCode::Invalid, "text is not UTF-8"),
         Error::Capacity(_) => violation(CloseCode::Size, "message too big"),
-        _ => Stop::Lost,
+        _ => Halt::Lost,
     }
 }
 
-impl From<io::Error> for Stop {
+impl From<io::Error> for Halt {
     fn from(_: io::Error) -> Self {
         Self::Lost
     }

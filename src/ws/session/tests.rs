@@ -2,6 +2,9 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Wake;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -187,7 +190,8 @@ impl Played {
         let serving = {
             let (end, finish) = (end.clone(), script.finish);
             session.served_by(async move |session| {
-                end.set(Some(echo(session, finish).await));
+                let echo = echo(session, finish);
+                end.set(Some(if seed % 2 == 0 { echo.await } else { Apart::new(echo).await }));
                 end.get().unwrap()
             })
         };
@@ -294,6 +298,45 @@ async fn echo(mut session: Session, finish: Finish) -> SessionEnd {
         left -= 1;
     }
     session.close(CloseReason::NORMAL).await
+}
+
+/// Polls a future by a waker of its own and only when that was woken, as what waits for many does.
+struct Apart<F> {
+    future: Pin<Box<F>>,
+    call: Arc<Call>,
+}
+
+struct Call {
+    is_called: AtomicBool,
+    task: Mutex<Waker>,
+}
+
+impl<F> Apart<F> {
+    fn new(future: F) -> Self {
+        let call =
+            Call { is_called: AtomicBool::new(true), task: Mutex::new(Waker::noop().clone()) };
+        Self { future: Box::pin(future), call: Arc::new(call) }
+    }
+}
+
+impl<F: Future> Future for Apart<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.call.task.lock().unwrap().clone_from(cx.waker());
+        if !self.call.is_called.swap(false, Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        let waker = Waker::from(self.call.clone());
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.is_called.store(true, Ordering::SeqCst);
+        self.task.lock().unwrap().wake_by_ref();
+    }
 }
 
 /// The client, and who publishes.
