@@ -56,13 +56,10 @@ impl Outlet {
 
     /// Is ready once everything accepted so far is with the kernel.
     pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(unsent) = self.unsent.take() else { return Poll::Ready(Ok(())) };
-        let drained = self.poll_drain(unsent, cx);
-        if drained.is_pending() {
-            // `push` may take over the waiting for the socket, and rings then.
-            self.client().bell.listen(cx);
+        match self.unsent.take() {
+            None => Poll::Ready(Ok(())),
+            Some(unsent) => self.poll_unsent(unsent, cx),
         }
-        drained
     }
 
     /// Waits until everything accepted so far is with the kernel.
@@ -149,6 +146,15 @@ impl Outlet {
     }
 
     #[inline(never)] // Mostly there is nothing, and that is told by a glance.
+    fn poll_unsent(&self, unsent: Box<Unsent>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let drained = self.poll_drain(unsent, cx);
+        if drained.is_pending() {
+            // `push` may take over the waiting for the socket, and rings then.
+            self.client().bell.listen(cx);
+        }
+        drained
+    }
+
     fn poll_drain(&self, mut unsent: Box<Unsent>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while unsent.sent < unsent.unit.len() {
             let bytes = IoSlice::new(&unsent.unit[unsent.sent..]);
