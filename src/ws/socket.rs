@@ -279,7 +279,7 @@ impl Socket {
 
     /// Looks at what is under way.
     fn look<R>(&self, look: impl FnOnce(Option<&Underway>) -> R) -> R {
-        let mut underway = self.underway.take();
+        let underway = self.underway.take();
         let seen = look(underway.as_deref());
         self.underway.set(underway);
         seen

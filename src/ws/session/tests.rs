@@ -191,7 +191,8 @@ impl Played {
             let (end, finish) = (end.clone(), script.finish);
             session.served_by(async move |session| {
                 let echo = echo(session, finish);
-                end.set(Some(if seed % 2 == 0 { echo.await } else { Apart::new(echo).await }));
+                let is_apart = seed.is_multiple_of(2);
+                end.set(Some(if is_apart { Apart::new(echo).await } else { echo.await }));
                 end.get().unwrap()
             })
         };
