@@ -278,11 +278,10 @@ impl Sheet {
             let alone = Memory::of(&server)?;
             let _clients = clients::connect(&server, count, path)?;
             thread::sleep(SETTLING);
-            bytes.push(alone.bytes_per_client(&server, count)?);
+            bytes.push(alone.bytes_per_client(&server, count)? as f64);
         }
-        bytes.sort_unstable();
         let what = format!("  median of {SERVERS_OF_IDLE} servers per idle {who}");
-        self.limited_row(&what, bytes[SERVERS_OF_IDLE / 2], CLIENT_LIMIT_BYTES);
+        self.limited_row(&what, percentile(&mut bytes, 50) as usize, CLIENT_LIMIT_BYTES);
         Ok(())
     }
 
