@@ -167,13 +167,13 @@ impl Case<'_> {
     fn round(&self, program: &Program, outcome: &mut Outcome) -> io::Result<()> {
         let (server, mut load) = self.warmed_up(program)?;
         let cpu_before = server.cpu_time()?;
-        let tally = load.drive(ROUND)?;
+        let counters = load.drive(ROUND)?;
         let cpu = server.cpu_time()? - cpu_before;
-        let echoes = tally.latencies.len() as f64;
-        outcome.rates.push(echoes / tally.elapsed.as_secs_f64());
+        let echoes = counters.latencies.len() as f64;
+        outcome.rates.push(echoes / counters.elapsed.as_secs_f64());
         outcome.cpu_per_million.push(cpu.as_secs_f64() * 1e6 / echoes);
-        outcome.latencies.extend(tally.latencies);
-        outcome.failures.extend(tally.failures);
+        outcome.latencies.extend(counters.latencies);
+        outcome.failures.extend(counters.failures);
         Ok(())
     }
 

@@ -27,14 +27,15 @@ mod admin;
 pub mod cli;
 
 pub mod config;
-pub mod confine;
 mod connection;
 mod endpoints;
 mod escaped;
 mod features;
 mod http;
 mod hub;
+pub mod privileges;
 
+mod counters;
 pub mod log;
 pub mod net;
 mod rate;
@@ -43,7 +44,6 @@ mod services;
 mod sha1;
 pub mod signals;
 pub mod systemd;
-mod tally;
 mod ws;
 
 pub use access::{
@@ -51,16 +51,16 @@ pub use access::{
     TrustedProxies, TrustedProxy, TrustedProxyError,
 };
 pub use config::Config;
+pub use counters::ProcessErrors;
 pub use endpoints::{Echo, Endpoint};
 pub use features::{Feature, NotBuiltIn};
-pub use http::{Asset, HeadError, RequestHead, Response, lean_bytes};
+pub use http::{Asset, HeadError, RequestHead, Response};
 pub use hub::{
-    Census, ClientId, CorrelationId, HubGone, HubHandle, PublishError, Published, TooManyTopics,
-    TopicCensus, TopicName, TopicNameError,
+    ClientCounts, ClientId, CorrelationId, HubGone, HubHandle, PublishError, Published,
+    TooManyTopics, TopicInfo, TopicName, TopicNameError,
 };
 pub use server::{Server, ServerBuilder, StartError};
 pub use services::{LocalClock, Service, Stdin, Stop, Stopper, Supervision, Timestamp};
-pub use tally::Mishaps;
 pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd, accept_value};
 
 /// Compiles the examples in the README.

@@ -12,9 +12,9 @@ use log::kv::{self, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::counters::ProcessErrors;
 use crate::escaped::Escaped;
 use crate::services::LocalClock;
-use crate::tally::Mishaps;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,26 +38,26 @@ pub enum LogFormat {
 ///
 /// # Panics
 /// If the process has a logger already.
-pub fn install(level: LevelFilter, format: LogFormat) -> Mishaps {
-    let mishaps = Mishaps::default();
+pub fn install(level: LevelFilter, format: LogFormat) -> ProcessErrors {
+    let process_errors = ProcessErrors::default();
     let logger = StderrLogger {
         format,
         journal: std::env::var_os("JOURNAL_STREAM").is_some(),
         clock: LocalClock::new(),
         state: Mutex::default(),
-        mishaps: mishaps.clone(),
+        process_errors: process_errors.clone(),
     };
     log::set_boxed_logger(Box::new(logger)).expect("install is called once, first in main");
     log::set_max_level(level);
     // Where a panic ends the process, it is the last thing that is said, and not ours to say.
     if cfg!(panic = "unwind") {
-        let panics = mishaps.clone();
+        let panics = process_errors.clone();
         std::panic::set_hook(Box::new(move |panic| {
             let count = panics.panicked();
             log::error!(target: "falconet::panic", count; "{panic}");
         }));
     }
-    mishaps
+    process_errors
 }
 
 struct StderrLogger {
@@ -65,7 +65,7 @@ struct StderrLogger {
     journal: bool,
     clock: LocalClock,
     state: Mutex<State>,
-    mishaps: Mishaps,
+    process_errors: ProcessErrors,
 }
 
 #[derive(Default)]
@@ -96,14 +96,14 @@ impl Log for StderrLogger {
         // Not held while values are formatted: they may log, or panic, which is logged.
         let mut state = self.state();
         let Some(suppressed) = state.admit(record, Instant::now()) else {
-            self.mishaps.dropped_line();
+            self.process_errors.dropped_line();
             return;
         };
         let lines_lost = std::mem::take(&mut state.lines_lost);
         drop(state);
         let line = self.line(record.level(), &Fields::of(record, suppressed, lines_lost));
         if !write_line(rustix::stdio::stderr(), line.as_bytes()) {
-            self.mishaps.dropped_line();
+            self.process_errors.dropped_line();
             self.state().lines_lost += 1 + lines_lost;
         }
     }
@@ -279,8 +279,8 @@ mod tests {
         let pairs = pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         let fields = Fields { message: shorten(message.into()), pairs };
         let clock = LocalClock::new();
-        let (state, mishaps) = (Mutex::default(), Mishaps::default());
-        let logger = StderrLogger { format, journal: true, clock, state, mishaps };
+        let (state, process_errors) = (Mutex::default(), ProcessErrors::default());
+        let logger = StderrLogger { format, journal: true, clock, state, process_errors };
         logger.line(Level::Warn, &fields)
     }
 

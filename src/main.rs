@@ -4,13 +4,13 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use falconet::cli::{self, Command, Options};
-use falconet::confine::{self, Account, AccountError, Walls};
 use falconet::net::ListenUrl;
+use falconet::privileges::{self, Account, AccountError, SandboxStatus};
 use falconet::signals::{self, StopSignals};
 use falconet::systemd::Notifier;
 use falconet::{
-    Asset, Echo, Feature, Mishaps, Server, StartError, Stdin, Supervision, Timestamp, TokenFile,
-    lean,
+    Asset, Echo, Feature, ProcessErrors, Server, StartError, Stdin, Supervision, Timestamp,
+    TokenFile,
 };
 
 fn main() -> ExitCode {
@@ -26,21 +26,21 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: Options) -> ExitCode {
-    let mishaps = falconet::log::install(options.log_level, options.log_format);
-    let notifier = match Feature::System.is_built_in() {
+    let process_errors = falconet::log::install(options.log_level, options.log_format);
+    let notifier = match Feature::Full.is_built_in() {
         true => Notifier::from_environment().map(Rc::new),
         false => None,
     };
     let stop_signals = StopSignals::look();
-    let confined = Feature::System.is_built_in().then(|| options.clone());
-    let server = match compose(options, mishaps, notifier.clone()) {
+    let privileges = Feature::Full.is_built_in().then(|| options.clone());
+    let server = match compose(options, process_errors, notifier.clone()) {
         Ok(server) => server,
         Err(error) => return fail(&error, RUNTIME_FAILURE),
     };
     // Before any thread is started, which would keep what it has.
-    if Feature::System.is_built_in()
-        && let Some(options) = confined
-        && let Err(error) = confine(&options)
+    if Feature::Full.is_built_in()
+        && let Some(options) = privileges
+        && let Err(error) = drop_privileges(&options)
     {
         return fail(&error, BAD_CONFIGURATION);
     }
@@ -68,14 +68,14 @@ fn serve(options: Options) -> ExitCode {
     if let Some(url) = server.admin_url() {
         log::info!("administration on {url}");
     }
-    if Feature::Topics.is_built_in()
+    if Feature::Full.is_built_in()
         && let read_only @ [_, ..] = server.read_only_urls()
     {
         let urls = read_only.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(", ");
-        let remedy = if Feature::Access.is_built_in() { " without a --token-file" } else { "" };
+        let remedy = if Feature::Full.is_built_in() { " without a --token-file" } else { "" };
         log::warn!("anybody may read but nobody publish at {urls}{remedy}");
     }
-    if Feature::System.is_built_in()
+    if Feature::Full.is_built_in()
         && let Some(notifier) = notifier
     {
         let urls = server.urls().len();
@@ -90,13 +90,13 @@ fn serve(options: Options) -> ExitCode {
 /// The table of contents.
 fn compose(
     options: Options,
-    mishaps: Mishaps,
+    process_errors: ProcessErrors,
     notifier: Option<Rc<Notifier>>,
 ) -> Result<Server, StartError> {
     let max_line = options.config.limits.message_bytes;
     let mut server = Server::builder()
         .config(options.config)
-        .mishaps(mishaps)
+        .process_errors(process_errors)
         .endpoint("/", Echo)
         .asset("/", INDEX)
         .asset("/app.js", SCRIPT)
@@ -104,14 +104,14 @@ fn compose(
         .asset("/style.css", STYLE)
         .asset("/icon.svg", ICON)
         .origins(options.origins);
-    if Feature::Access.is_built_in() {
+    if Feature::Full.is_built_in() {
         server = server.trust_proxies(options.trusted_proxies);
         if let Some(path) = options.token_file {
             let tokens = TokenFile::open(path).map_err(StartError::Tokens)?;
             server = server.authorize(tokens.allow_in_query(options.allow_query_token));
         }
     }
-    if Feature::Topics.is_built_in() {
+    if Feature::Full.is_built_in() {
         server = server
             .topics()
             .asset("/topics.js", TOPICS_SCRIPT)
@@ -128,7 +128,7 @@ fn compose(
     if let Some(every) = options.broadcast_every {
         server = server.service(Timestamp::new(every));
     }
-    if Feature::System.is_built_in()
+    if Feature::Full.is_built_in()
         && let Some(notifier) = notifier
     {
         server = server.service(Supervision::new(notifier));
@@ -140,7 +140,7 @@ fn compose(
 }
 
 /// Gives up what is not needed any more now that everything is bound.
-fn confine(options: &Options) -> Result<(), AccountError> {
+fn drop_privileges(options: &Options) -> Result<(), AccountError> {
     if let Some(name) = &options.user {
         Account::find(name)?.assume()?;
         for path in options.read_later() {
@@ -148,15 +148,17 @@ fn confine(options: &Options) -> Result<(), AccountError> {
                 log::warn!("{name} can't read {}: {error}", path.display());
             }
         }
-    } else if confine::is_root() {
+    } else if privileges::is_root() {
         log::warn!("running as root: --user NAME is safer");
     }
     if options.sandbox {
         match options.sandbox().enter() {
             Err(error) => log::warn!("not in a sandbox: {error}"),
-            Ok(Walls::All) => log::debug!("in a sandbox"),
-            Ok(Walls::Some) => log::debug!("in a sandbox, as far as this kernel has one"),
-            Ok(Walls::None) => log::info!("not in a sandbox: this kernel has no Landlock to give"),
+            Ok(SandboxStatus::All) => log::debug!("in a sandbox"),
+            Ok(SandboxStatus::Some) => log::debug!("in a sandbox, as far as this kernel has one"),
+            Ok(SandboxStatus::None) => {
+                log::info!("not in a sandbox: this kernel has no Landlock to give")
+            }
         }
     }
     Ok(())
@@ -177,23 +179,23 @@ fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
 
 const INDEX: Asset = Asset {
     content_type: "text/html; charset=utf-8",
-    body: match Feature::Topics.is_built_in() {
-        true => lean!(concat!(
+    body: match Feature::Full.is_built_in() {
+        true => concat!(
             include_str!("../www/index.html"),
             include_str!("../www/topics.html"),
             include_str!("../www/chart.html")
-        )),
-        false => lean!(include_str!("../www/index.html")),
+        ),
+        false => include_str!("../www/index.html"),
     }
     .as_bytes(),
 };
-const SCRIPT: Asset = script(lean!(include_str!("../www/app.js")));
-const DOM: Asset = script(lean!(include_str!("../www/dom.js")));
-const TOPICS_SCRIPT: Asset = script(lean!(include_str!("../www/topics.js")));
-const CHART: Asset = script(lean!(include_str!("../www/chart.js")));
+const SCRIPT: Asset = script(include_str!("../www/app.js"));
+const DOM: Asset = script(include_str!("../www/dom.js"));
+const TOPICS_SCRIPT: Asset = script(include_str!("../www/topics.js"));
+const CHART: Asset = script(include_str!("../www/chart.js"));
 const STYLE: Asset =
-    style(lean!(concat!(include_str!("../www/base.css"), include_str!("../www/style.css"))));
-const TOPICS_STYLE: Asset = style(lean!(include_str!("../www/topics.css")));
+    style(concat!(include_str!("../www/base.css"), include_str!("../www/style.css")));
+const TOPICS_STYLE: Asset = style(include_str!("../www/topics.css"));
 const ICON: Asset =
     Asset { content_type: "image/svg+xml", body: include_bytes!("../www/icon.svg") };
 

@@ -20,11 +20,13 @@ use slab::Slab;
 use smol::{LocalExecutor, Task};
 
 use crate::access::{
-    Access, Addresses, Authorize, Origins, PublishRate, Seat, TokenFileError, TrustedProxies,
+    Access, AddressPlace, Addresses, Authorize, Origins, PublishRate, TokenFileError,
+    TrustedProxies,
 };
-use crate::admin::{self, Desk, History, Stats};
+use crate::admin::{self, AdminState, History, Stats};
 use crate::config::{Config, Limits, Reject};
 use crate::connection::{self, Context, Correlations};
+use crate::counters::{Counters, ProcessErrors, Rejection};
 use crate::endpoints::events::Encoder;
 use crate::endpoints::{AnyEndpoint, Endpoint, Stage};
 use crate::features::{Feature, NotBuiltIn};
@@ -38,8 +40,7 @@ use crate::net::{
 };
 use crate::rate::Rate;
 use crate::services::{AnyService, Service, Stop, Stopper, Sweep};
-use crate::tally::{Mishaps, Rejection, Tally};
-use crate::ws::{CloseReason, Commons};
+use crate::ws::{CloseReason, SessionShared};
 
 /// Composes a [`Server`].
 pub struct ServerBuilder {
@@ -51,7 +52,7 @@ pub struct ServerBuilder {
     proxies: TrustedProxies,
     files: Option<PathBuf>,
     admin: Option<ListenUrl>,
-    mishaps: Mishaps,
+    process_errors: ProcessErrors,
     /// What is asked of it that this build lacks.
     lacking: Option<NotBuiltIn>,
 }
@@ -80,14 +81,14 @@ impl ServerBuilder {
     /// waits for the disk, and everybody with it.
     pub fn files(mut self, directory: impl Into<PathBuf>) -> Self {
         self.files = Some(directory.into());
-        self.needs(Feature::Topics)
+        self.needs(Feature::Full)
     }
 
     /// Lets everybody publish and subscribe at every path below `/topics/`, whose rest is the topic's
     /// name, and read the list of topics there.
     pub fn topics(mut self) -> Self {
         self.routes.add_topics();
-        self.needs(Feature::Topics)
+        self.needs(Feature::Full)
     }
 
     /// Lets the administrator look after the server at `url`: metrics, the clients, a dashboard. Without an
@@ -95,13 +96,13 @@ impl ServerBuilder {
     /// other listeners.
     pub fn admin(mut self, url: ListenUrl) -> Self {
         self.admin = Some(url);
-        self.needs(Feature::Admin)
+        self.needs(Feature::Full)
     }
 
     /// Has the administrator told of panics and lost log lines as `falconet::log::install`
     /// counts them; without it, there are none.
-    pub fn mishaps(mut self, mishaps: Mishaps) -> Self {
-        self.mishaps = mishaps;
+    pub fn process_errors(mut self, process_errors: ProcessErrors) -> Self {
+        self.process_errors = process_errors;
         self
     }
 
@@ -127,7 +128,7 @@ impl ServerBuilder {
     /// Believes these proxies when they say for whom they ask.
     pub fn trust_proxies(mut self, proxies: TrustedProxies) -> Self {
         self.proxies = proxies;
-        self.needs(Feature::Access)
+        self.needs(Feature::Full)
     }
 
     /// Remembers what [`bind`](Self::bind) is to complain about.
@@ -147,12 +148,12 @@ impl ServerBuilder {
         urls: impl IntoIterator<Item = &'u ListenUrl>,
     ) -> Result<Server, StartError> {
         if self.config.limits.publish_rate.is_some() {
-            self = self.needs(Feature::Access);
+            self = self.needs(Feature::Full);
         }
         if let Some(lacking) = self.lacking {
             return Err(StartError::NotBuiltIn(lacking));
         }
-        if Feature::Topics.is_built_in()
+        if Feature::Full.is_built_in()
             && let Some(directory) = self.files.take()
         {
             let files = Files::open(&directory);
@@ -180,7 +181,7 @@ impl ServerBuilder {
             }
         }
         let (admin_listeners, admin_url) = match self.admin.take() {
-            Some(url) if Feature::Admin.is_built_in() => {
+            Some(url) if Feature::Full.is_built_in() => {
                 bind_admin(&reactor, url, tls.as_ref(), self.authorizer.is_some())?
             }
             _ => (Vec::new(), None),
@@ -261,7 +262,7 @@ impl Server {
             proxies: TrustedProxies::default(),
             files: None,
             admin: None,
-            mishaps: Mishaps::default(),
+            process_errors: ProcessErrors::default(),
             lacking: None,
         }
     }
@@ -306,30 +307,30 @@ impl Server {
         let timer = Timer::new(&self.reactor);
         let (stopping, stop_requested) = async_channel::bounded(1);
         let stop = Stop::new(timer.clone(), stop_requested, self.stop.clone());
-        let ServerBuilder { config, routes, mut services, mishaps, .. } = self.parts;
+        let ServerBuilder { config, routes, mut services, process_errors, .. } = self.parts;
         let ServerBuilder { authorizer, origins, proxies, .. } = self.parts;
-        let (config, tally) = (Rc::new(config), Rc::new(Tally::default()));
-        let rate = config.limits.publish_rate.filter(|_| Feature::Access.is_built_in());
+        let (config, counters) = (Rc::new(config), Rc::new(Counters::default()));
+        let rate = config.limits.publish_rate.filter(|_| Feature::Full.is_built_in());
         let rate = rate.map(|rate| Rate::new(rate, Instant::now()));
         let publish_rate = rate.map(PublishRate::new);
         let access =
             Rc::new(Access { origins, proxies, authorizer, publish_rate, is_admin: false });
 
         let (hub, hub_task) =
-            hub::open(config.timeouts.clone(), config.topics.clone(), tally.clone());
+            hub::open(config.timeouts.clone(), config.topics.clone(), counters.clone());
         let hub_task = start(executor, hub_task.run());
-        let has_admin = Feature::Admin.is_built_in() && self.admin_url.is_some();
-        let desk = has_admin.then(|| {
-            let (hub, stop, tally) = (hub.clone(), stop.clone(), tally.clone());
-            Rc::new(Desk { hub, stop, tally, mishaps, history: History::default() })
+        let has_admin = Feature::Full.is_built_in() && self.admin_url.is_some();
+        let admin_state = has_admin.then(|| {
+            let (hub, stop, counters) = (hub.clone(), stop.clone(), counters.clone());
+            Rc::new(AdminState { hub, stop, counters, process_errors, history: History::default() })
         });
         let (admin_stopping, admin_stop) = async_channel::bounded(1);
         let admin_stop = Stop::new(timer.clone(), admin_stop, self.stop);
         services.push(Box::new(Sweep));
-        if Feature::Admin.is_built_in()
-            && let Some(desk) = &desk
+        if Feature::Full.is_built_in()
+            && let Some(admin_state) = &admin_state
         {
-            services.push(Box::new(Stats::new(desk.clone(), admin_stop.clone())));
+            services.push(Box::new(Stats::new(admin_state.clone(), admin_stop.clone())));
         }
         let mut services: Vec<Task<()>> = services
             .into_iter()
@@ -340,10 +341,10 @@ impl Server {
             })
             .collect();
 
-        let reserved = if desk.is_some() { ADMIN_CONNECTIONS } else { 0 };
-        let connections = Rc::new(Connections::new(&config.limits, reserved, tally.clone()));
+        let reserved = if admin_state.is_some() { ADMIN_CONNECTIONS } else { 0 };
+        let connections = Rc::new(Connections::new(&config.limits, reserved, counters.clone()));
         let context = Rc::new(Context {
-            commons: Rc::new(Commons::new(config.clone())),
+            shared: Rc::new(SessionShared::new(config.clone())),
             config,
             routes,
             access,
@@ -351,11 +352,12 @@ impl Server {
             stop,
             correlations: Correlations::new(),
             encoder: Encoder::default(),
-            tally,
-            desk: None,
+            counters,
+            admin_state: None,
         });
-        let desk = desk.filter(|_| Feature::Admin.is_built_in());
-        let admin_context = desk.map(|desk| context_for_admin(&context, desk, admin_stop));
+        let admin_state = admin_state.filter(|_| Feature::Full.is_built_in());
+        let admin_context =
+            admin_state.map(|admin_state| context_for_admin(&context, admin_state, admin_stop));
         let accept_all = |listeners: Vec<Listener>, context: &Rc<Context>| {
             let accepting = listeners.into_iter().map(|listener| {
                 let (connections, context) = (connections.clone(), context.clone());
@@ -381,7 +383,7 @@ impl Server {
 
 /// What the administrator's connections share: the same server, with other things at its paths, which is
 /// still there while the public part drains, and never drops who is refused.
-fn context_for_admin(public: &Rc<Context>, desk: Rc<Desk>, stop: Stop) -> Rc<Context> {
+fn context_for_admin(public: &Rc<Context>, admin_state: Rc<AdminState>, stop: Stop) -> Rc<Context> {
     Rc::new(Context {
         config: Rc::new(Config { reject: Reject::Respond, ..(*public.config).clone() }),
         routes: Routes::default(),
@@ -390,9 +392,9 @@ fn context_for_admin(public: &Rc<Context>, desk: Rc<Desk>, stop: Stop) -> Rc<Con
         stop,
         correlations: Correlations::new(),
         encoder: Encoder::of_kind("stats"),
-        commons: public.commons.clone(),
-        tally: public.tally.clone(),
-        desk: Some(desk),
+        shared: public.shared.clone(),
+        counters: public.counters.clone(),
+        admin_state: Some(admin_state),
     })
 }
 
@@ -414,11 +416,14 @@ async fn accept(
 ) {
     for accepted in 1_u64.. {
         let (transport, peer) = listener.accept().await;
-        let is_exempt = Feature::Access.is_built_in() && context.access.proxies.trust(peer);
-        match connections.admit(peer, is_exempt, context.desk.is_some()) {
-            Some((place, seat)) => {
+        let is_exempt = Feature::Full.is_built_in() && context.access.proxies.trust(peer);
+        match connections.admit(peer, is_exempt, context.admin_state.is_some()) {
+            Some((place, address_place)) => {
                 let reach = listener.reach();
-                place.fill(connection::serve(transport, seat, reach, context.clone()), executor);
+                place.fill(
+                    connection::serve(transport, address_place, reach, context.clone()),
+                    executor,
+                );
             }
             None => turn_away(&transport, peer, context.config.reject).await,
         }
@@ -496,7 +501,7 @@ struct Connections {
     tasks: RefCell<Slab<Task<()>>>,
     addresses: Rc<Addresses>,
     limit: usize,
-    tally: Rc<Tally>,
+    counters: Rc<Counters>,
     /// Rings when there are no more, or none but the administrator's.
     none_left: Bell,
 }
@@ -504,7 +509,7 @@ struct Connections {
 impl Connections {
     /// Room for as many connections as the limits say, or as there can be open files, and for `reserved`
     /// of the administrator.
-    fn new(limits: &Limits, reserved: usize, tally: Rc<Tally>) -> Self {
+    fn new(limits: &Limits, reserved: usize, counters: Rc<Counters>) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let possible = files.saturating_sub(FILES_FOR_OTHERS + reserved).max(1);
@@ -517,7 +522,7 @@ impl Connections {
             tasks: RefCell::default(),
             addresses: Rc::new(Addresses::new(share)),
             limit,
-            tally,
+            counters,
             none_left: Bell::default(),
         }
     }
@@ -527,7 +532,7 @@ impl Connections {
     }
 
     fn public_count(&self) -> usize {
-        self.tally.connections.now() - self.tally.admin_connections.now()
+        self.counters.connections.now() - self.counters.admin_connections.now()
     }
 
     /// A place for one more connection of `peer`, if the limits allow it. The administrator's have a limit
@@ -537,22 +542,23 @@ impl Connections {
         peer: Peer,
         is_exempt: bool,
         is_admin: bool,
-    ) -> Option<(Place, Seat)> {
+    ) -> Option<(Place, AddressPlace)> {
         if is_admin {
-            let has_room = self.tally.admin_connections.now() < ADMIN_CONNECTIONS;
-            let seat = Seat::take(&self.addresses, peer, true).filter(|_| has_room)?;
-            return Some((Place::take(self, true), seat));
+            let has_room = self.counters.admin_connections.now() < ADMIN_CONNECTIONS;
+            let address_place =
+                AddressPlace::take(&self.addresses, peer, true).filter(|_| has_room)?;
+            return Some((Place::take(self, true), address_place));
         }
         if self.public_count() >= self.limit {
-            self.tally.reject(Rejection::Connections);
+            self.counters.reject(Rejection::Connections);
             return None;
         }
-        let Some(seat) = Seat::take(&self.addresses, peer, is_exempt) else {
-            self.tally.reject(Rejection::Address);
+        let Some(address_place) = AddressPlace::take(&self.addresses, peer, is_exempt) else {
+            self.counters.reject(Rejection::Address);
             return None;
         };
-        self.tally.accepted.add(1);
-        Some((Place::take(self, false), seat))
+        self.counters.accepted.add(1);
+        Some((Place::take(self, false), address_place))
     }
 
     async fn until_none_is_public(&self) {
@@ -578,9 +584,9 @@ struct Place {
 impl Place {
     /// Takes a place, which has no task yet.
     fn take(connections: &Rc<Connections>, is_admin: bool) -> Self {
-        connections.tally.connections.rise();
+        connections.counters.connections.rise();
         if is_admin {
-            connections.tally.admin_connections.rise();
+            connections.counters.admin_connections.rise();
         }
         Self { connections: connections.clone(), is_admin, key: u32::MAX }
     }
@@ -597,10 +603,10 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let tally = &self.connections.tally;
-        tally.connections.fall();
+        let counters = &self.connections.counters;
+        counters.connections.fall();
         if self.is_admin {
-            tally.admin_connections.fall();
+            counters.admin_connections.fall();
         }
         let mut tasks = self.connections.tasks.borrow_mut();
         let task = tasks.try_remove(self.key as usize);

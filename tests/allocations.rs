@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of this crate is tests")]
 // Most of it is about topics.
-#![cfg_attr(not(feature = "topics"), allow(dead_code))]
+#![cfg_attr(not(feature = "full"), allow(dead_code))]
 
 use std::alloc::System;
 use std::io::{Read, Write};
@@ -21,7 +21,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_message_to_a_thousand_websocket_subscribers_allocates_nothing_for_each() {
     let request = "GET /topics/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -29,7 +29,7 @@ fn a_message_to_a_thousand_websocket_subscribers_allocates_nothing_for_each() {
     measure(request, |_| [&[0x81, MESSAGE.len() as u8], MESSAGE.as_bytes()].concat());
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_message_to_a_thousand_listeners_allocates_nothing_for_each() {
     let request = "GET /topics/t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";

@@ -18,7 +18,7 @@ pub(crate) struct Load {
 
 /// What one spell of load saw.
 #[derive(Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     /// How long each echo took, in microseconds: from before the first byte is written until the
     /// last is read and compared. Of messages sent at once, the last one's.
     pub(crate) latencies: Vec<f64>,
@@ -76,10 +76,10 @@ impl Load {
     ///
     /// # Errors
     ///
-    /// If epoll fails. What goes wrong on a connection is counted in the tally.
-    pub(crate) fn drive(&mut self, duration: Duration) -> io::Result<Tally> {
+    /// If epoll fails. What goes wrong on a connection is counted in the counters.
+    pub(crate) fn drive(&mut self, duration: Duration) -> io::Result<Counters> {
         let Self { connections, readiness } = self;
-        let mut tally = Tally::default();
+        let mut counters = Counters::default();
         let mut scratch = vec![0; SCRATCH_BYTES];
         let begun = Instant::now();
         let (end, last_call) = (begun + duration, begun + duration + PATIENCE);
@@ -92,11 +92,11 @@ impl Load {
         loop {
             for index in ready.drain(..) {
                 let Some(connection) = &mut connections[index] else { continue };
-                match turn(connection, end, &mut tally.latencies, &mut scratch) {
+                match turn(connection, end, &mut counters.latencies, &mut scratch) {
                     Ok(false) => {}
                     Ok(true) => under_way -= 1,
                     Err(error) => {
-                        tally.failures.push(format!("connection {index}: {error}"));
+                        counters.failures.push(format!("connection {index}: {error}"));
                         connections[index] = None;
                         under_way -= 1;
                     }
@@ -107,12 +107,12 @@ impl Load {
             }
             ready.extend(readiness.wait(last_call)?);
         }
-        tally.elapsed = begun.elapsed();
+        counters.elapsed = begun.elapsed();
         if under_way > 0 {
             let failure = format!("{under_way} messages were not echoed within {PATIENCE:?}");
-            tally.failures.push(failure);
+            counters.failures.push(failure);
         }
-        Ok(tally)
+        Ok(counters)
     }
 }
 

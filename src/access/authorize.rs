@@ -1,7 +1,7 @@
 //! Who may do what.
 
+use crate::counters::Refusal;
 use crate::http::{RequestHead, Response};
-use crate::tally::Refusal;
 
 /// What a request asks to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

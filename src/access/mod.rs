@@ -1,25 +1,25 @@
 //! What stands between a request and what it asks for.
 
+mod address_place;
 mod authorize;
 mod origin;
 mod proxies;
 pub(crate) mod proxy_protocol;
 mod publish_rate;
-mod seat;
 mod tokens;
 
 use std::rc::Rc;
 
+use crate::counters::Refusal;
 use crate::features::Feature;
 use crate::http::{RequestHead, Response};
 use crate::net::{Peer, Reach};
-use crate::tally::Refusal;
 
+pub(crate) use address_place::{AddressPermit, AddressPlace, Addresses};
 pub use authorize::{Action, AllowAll, Authorize, Denied};
 pub use origin::{OriginError, Origins};
 pub use proxies::{TrustedProxies, TrustedProxy, TrustedProxyError};
 pub(crate) use publish_rate::PublishRate;
-pub(crate) use seat::{Addresses, Seat, Share};
 pub use tokens::{TokenFile, TokenFileError};
 
 /// Who is let in, and to what.
@@ -68,7 +68,7 @@ impl Access {
         }
     }
 
-    /// Lets a request in that came over a connection of `peer`; the seat is its client's then.
+    /// Lets a request in that came over a connection of `peer`; the address_place is its client's then.
     ///
     /// # Errors
     /// [`Refused`].
@@ -78,9 +78,9 @@ impl Access {
         peer: Peer,
         reach: Reach,
         is_tls: bool,
-        seat: &Seat,
+        address_place: &AddressPlace,
     ) -> Result<(), Refused> {
-        let is_proxied = Feature::Access.is_built_in() && self.proxies.trust(peer);
+        let is_proxied = Feature::Full.is_built_in() && self.proxies.trust(peer);
         let mut outside = match is_proxied {
             true => proxies::outside(head),
             false => origin::Outside::default(),
@@ -88,7 +88,7 @@ impl Access {
         if is_proxied {
             let client = self.proxies.client_of(peer, head);
             let client = client.map_err(|error| Refused::new(Refusal::Proxy, error.response()))?;
-            if !seat.give_to(client, self.proxies.trust(client)) {
+            if !address_place.give_to(client, self.proxies.trust(client)) {
                 log::warn!(target: "falconet::limit", address = client.to_string(); "{TOO_MANY}: refused");
                 let response = Response::text(503, "too many connections\n");
                 return Err(Refused::new(Refusal::Address, response));
@@ -96,13 +96,13 @@ impl Access {
         }
         outside.scheme = outside.scheme.or(is_tls.then_some("https"));
         let mut checked = self.origins.check(head, reach, outside);
-        if Feature::Admin.is_built_in() && self.is_admin {
+        if Feature::Full.is_built_in() && self.is_admin {
             checked = checked.and_then(|()| origin::check_site(head));
         }
         checked.map_err(|foreign| {
             log::info!(
                 target: "falconet::access",
-                address = seat.client().to_string(), origin = text(head, "origin"), host = text(head, "host");
+                address = address_place.client().to_string(), origin = text(head, "origin"), host = text(head, "host");
                 "refused: {foreign}"
             );
             Refused::new(foreign.refusal(), foreign.response())

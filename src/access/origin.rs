@@ -7,10 +7,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::counters::Refusal;
 use crate::escaped::Escaped;
 use crate::http::{RequestHead, Response};
 use crate::net::Reach;
-use crate::tally::Refusal;
 
 /// The origins whose pages may talk to the server beside its own. Default none.
 ///

@@ -145,14 +145,14 @@ impl Authorize for TokenFile {
 
 impl Grant {
     fn allows(&self, action: Action<'_>) -> bool {
-        let hears = matches!(self.right, Right::Subscribe | Right::All);
+        let subscribes = matches!(self.right, Right::Subscribe | Right::All);
         match action {
             // The names of all topics.
-            Action::Read(path) if path == TOPICS => hears && self.topic.is_none(),
+            Action::Read(path) if path == TOPICS => subscribes && self.topic.is_none(),
             Action::Read(_) => true,
-            // Whoever is connected to an endpoint hears this topic.
-            Action::Connect(_) => hears && self.covers(TopicName::broadcast().as_str()),
-            Action::Subscribe(topic) => hears && self.covers(topic),
+            // Whoever is connected to an endpoint subscribes this topic.
+            Action::Connect(_) => subscribes && self.covers(TopicName::broadcast().as_str()),
+            Action::Subscribe(topic) => subscribes && self.covers(topic),
             Action::Publish(topic) => {
                 matches!(self.right, Right::Publish | Right::All) && self.covers(topic)
             }

@@ -7,13 +7,13 @@ use std::time::Instant;
 use futures_lite::future;
 
 use crate::config::Limits;
+use crate::counters::{Counters, Source};
 use crate::endpoints::topic::{Content, Exchange, JSON, TopicError, TopicRequest};
 use crate::http::{RequestHead, Response};
-use crate::hub::{Client, ClientKind, CorrelationId, HubGone, Survey, TopicName};
-use crate::tally::{Source, Tally};
+use crate::hub::{Client, ClientKind, CorrelationId, HubGone, HubStats, TopicName};
 use crate::ws::frame::{CloseCode, CloseReason};
 
-use super::{Desk, Seconds, dashboard, metrics};
+use super::{AdminState, Seconds, dashboard, metrics};
 
 /// What a request of the administrator wants.
 #[derive(Debug)]
@@ -163,35 +163,41 @@ impl Errand {
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
-    pub(crate) async fn perform(self, body: &[u8], desk: &Desk) -> Result<Response, HubGone> {
+    pub(crate) async fn perform(
+        self,
+        body: &[u8],
+        admin_state: &AdminState,
+    ) -> Result<Response, HubGone> {
         Ok(match self {
             Self::Dashboard => dashboard::response(),
             Self::Health => fresh(Response::text(200, "ok\n")),
-            Self::Readiness => fresh(match desk.stop.is_requested() {
+            Self::Readiness => fresh(match admin_state.stop.is_requested() {
                 false => Response::text(200, "ready\n"),
                 true => Response::text(503, "draining\n"),
             }),
             Self::Metrics => {
-                let page = metrics::page(desk, &desk.hub.survey().await?);
+                let page = metrics::page(admin_state, &admin_state.hub.stats().await?);
                 fresh(Response::new(200, METRICS, page.into_bytes()))
             }
             Self::Clients => {
-                let clients = desk.hub.clients().await?;
-                let list = list(&clients, desk.stop.timer().now()).await;
+                let clients = admin_state.hub.clients().await?;
+                let list = list(&clients, admin_state.stop.timer().now()).await;
                 fresh(Response::new(200, JSON, list.into_bytes()))
             }
-            Self::Evict(number) => match desk.hub.find(number).await? {
-                Some(id) => evicted(usize::from(desk.hub.evict(id, EVICTED).await?)),
+            Self::Evict(number) => match admin_state.hub.find(number).await? {
+                Some(id) => evicted(usize::from(admin_state.hub.evict(id, EVICTED).await?)),
                 None => no_client(),
             },
-            Self::EvictAll(id) => evicted(desk.hub.evict_all(&id, EVICTED).await?),
-            Self::Send { client, content, .. } => match desk.hub.find(client).await? {
-                Some(id) => sent(desk.hub.send_frame(id, content.frame(body)).await?),
+            Self::EvictAll(id) => evicted(admin_state.hub.evict_all(&id, EVICTED).await?),
+            Self::Send { client, content, .. } => match admin_state.hub.find(client).await? {
+                Some(id) => sent(admin_state.hub.send_frame(id, content.frame(body)).await?),
                 None => no_client(),
             },
-            Self::Topic(exchange) => exchange.perform(body, Source::Admin, &desk.hub).await?,
+            Self::Topic(exchange) => {
+                exchange.perform(body, Source::Admin, &admin_state.hub).await?
+            }
             Self::Drain => {
-                desk.stop.request();
+                admin_state.stop.request();
                 Response::text(202, "draining\n")
             }
         })
@@ -199,10 +205,10 @@ impl Errand {
 }
 
 /// How many connections are with requests, or between two.
-pub(super) fn http_connections(tally: &Tally, survey: &Survey) -> usize {
-    let others = tally.admin_connections.now() + survey.websocket + survey.events;
+pub(super) fn http_connections(counters: &Counters, stats: &HubStats) -> usize {
+    let others = counters.admin_connections.now() + stats.websocket + stats.events;
     // The hub hears a moment later of who has left.
-    tally.connections.now().saturating_sub(others)
+    counters.connections.now().saturating_sub(others)
 }
 
 /// The clients as JSON, one a line, but not who looks at this.

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::http::Response;
-use crate::lean;
 
 /// The dashboard, with what it shares with the page at the places named so. Its elements `<script>` and
 /// `<style>`, written just so, get this response's nonce, and nothing else in it is run (CSP 3 §7.1).
@@ -40,11 +39,11 @@ fn nonce() -> String {
     nonce
 }
 
-const PAGE: &str = lean!(include_str!("../../www/admin.html"));
-const BASE_STYLE: &str = lean!(include_str!("../../www/base.css"));
-const CHART_TEMPLATE: &str = lean!(include_str!("../../www/chart.html"));
-const DOM: &str = lean!(include_str!("../../www/dom.js"));
-const CHART: &str = lean!(include_str!("../../www/chart.js"));
+const PAGE: &str = include_str!("../../www/admin.html");
+const BASE_STYLE: &str = include_str!("../../www/base.css");
+const CHART_TEMPLATE: &str = include_str!("../../www/chart.html");
+const DOM: &str = include_str!("../../www/dom.js");
+const CHART: &str = include_str!("../../www/chart.js");
 
 #[cfg(test)]
 mod tests {

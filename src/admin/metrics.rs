@@ -2,70 +2,70 @@
 
 use std::fmt::{Display, Write};
 
-use crate::hub::Survey;
+use crate::hub::HubStats;
 
 use super::api::http_connections;
 use super::process::Times;
-use super::{Desk, Seconds, process};
+use super::{AdminState, Seconds, process};
 
 /// All metrics of a server.
-pub(super) fn page(desk: &Desk, survey: &Survey) -> String {
+pub(super) fn page(admin_state: &AdminState, stats: &HubStats) -> String {
     let mut page = Page(String::with_capacity(8192));
-    write_connections(&mut page, desk, survey);
-    write_messages(&mut page, desk, survey);
-    write_loop(&mut page, desk);
-    write_process(&mut page, desk);
+    write_connections(&mut page, admin_state, stats);
+    write_messages(&mut page, admin_state, stats);
+    write_loop(&mut page, admin_state);
+    write_process(&mut page, admin_state);
     page.0
 }
 
-fn write_connections(page: &mut Page, desk: &Desk, survey: &Survey) {
-    let tally = &desk.tally;
+fn write_connections(page: &mut Page, admin_state: &AdminState, stats: &HubStats) {
+    let counters = &admin_state.counters;
     let kinds = [
-        ("http", http_connections(tally, survey)),
-        ("websocket", survey.websocket),
-        ("events", survey.events),
-        ("admin", tally.admin_connections.now()),
+        ("http", http_connections(counters, stats)),
+        ("websocket", stats.websocket),
+        ("events", stats.events),
+        ("admin", counters.admin_connections.now()),
     ];
     page.family("falconet_connections", "gauge", "Connections open now.");
     page.labelled("falconet_connections", "kind", kinds);
     page.counter(
         "falconet_connections_accepted_total",
         "Connections accepted on the public listeners.",
-        tally.accepted.total(),
+        counters.accepted.total(),
     );
     let rejected = "falconet_connections_rejected_total";
     page.family(rejected, "counter", "Connections that got nothing of what they came for.");
-    page.labelled(rejected, "reason", tally.rejected());
-    page.labelled(rejected, "reason", [("files", desk.meter().files_lacked.total())]);
+    page.labelled(rejected, "reason", counters.rejected());
+    page.labelled(rejected, "reason", [("files", admin_state.meter().files_lacked.total())]);
     let refused = "falconet_requests_refused_total";
     page.family(refused, "counter", "HTTP requests refused because of who sent them.");
-    page.labelled(refused, "reason", tally.refused());
+    page.labelled(refused, "reason", counters.refused());
     let requests = "falconet_requests_total";
     page.family(requests, "counter", "HTTP requests on the public listeners, by class of status.");
-    page.labelled(requests, "class", tally.requests());
+    page.labelled(requests, "class", counters.requests());
     let closed = "falconet_sessions_closed_total";
     page.family(closed, "counter", "Sessions and streams of events that ended, by close code.");
-    page.labelled(closed, "kind=\"websocket\",code", tally.websocket_closed.by_code());
-    page.labelled(closed, "kind=\"events\",code", tally.events_closed.by_code());
+    page.labelled(closed, "kind=\"websocket\",code", counters.websocket_closed.by_code());
+    page.labelled(closed, "kind=\"events\",code", counters.events_closed.by_code());
     page.counter(
         "falconet_clients_swept_total",
         "Clients dropped because they were silent, did not read or left a message unfinished.",
-        tally.swept.total(),
+        counters.swept.total(),
     );
 }
 
-fn write_messages(page: &mut Page, desk: &Desk, survey: &Survey) {
-    let (tally, meter) = (&desk.tally, desk.meter());
+fn write_messages(page: &mut Page, admin_state: &AdminState, stats: &HubStats) {
+    let (counters, meter) = (&admin_state.counters, admin_state.meter());
     for (name, help, total) in [
         (
             "falconet_messages_received_total",
             "WebSocket messages that clients sent.",
-            tally.messages_received.total(),
+            counters.messages_received.total(),
         ),
         (
             "falconet_messages_sent_total",
             "WebSocket messages and events sent to clients.",
-            tally.messages_sent.total(),
+            counters.messages_sent.total(),
         ),
         (
             "falconet_received_bytes_total",
@@ -80,24 +80,24 @@ fn write_messages(page: &mut Page, desk: &Desk, survey: &Survey) {
         (
             "falconet_messages_lagged_total",
             "Messages lost to subscribers that read too slowly.",
-            tally.messages_lagged.total(),
+            counters.messages_lagged.total(),
         ),
     ] {
         page.counter(name, help, total);
     }
     let published = "falconet_messages_published_total";
     page.family(published, "counter", "Messages published to topics, by where they came from.");
-    page.labelled(published, "source", tally.published());
-    page.gauge("falconet_topics", "Topics.", survey.topics);
+    page.labelled(published, "source", counters.published());
+    page.gauge("falconet_topics", "Topics.", stats.topics);
     page.gauge(
         "falconet_topic_log_bytes",
         "What the messages of all topics take.",
-        survey.log_bytes,
+        stats.log_bytes,
     );
 }
 
-fn write_loop(page: &mut Page, desk: &Desk) {
-    let (name, turns) = ("falconet_loop_lag_seconds", &desk.meter().turns);
+fn write_loop(page: &mut Page, admin_state: &AdminState) {
+    let (name, turns) = ("falconet_loop_lag_seconds", &admin_state.meter().turns);
     page.family(name, "histogram", "How long the loop took from one wait for events to the next.");
     let mut count = 0;
     for (bound, turns) in turns.cumulative() {
@@ -108,12 +108,16 @@ fn write_loop(page: &mut Page, desk: &Desk) {
     page.sample(&format!("{name}_count"), count);
 }
 
-fn write_process(page: &mut Page, desk: &Desk) {
-    page.counter("falconet_panics_total", "Panics in any task.", desk.mishaps.panics());
+fn write_process(page: &mut Page, admin_state: &AdminState) {
+    page.counter(
+        "falconet_panics_total",
+        "Panics in any task.",
+        admin_state.process_errors.panics(),
+    );
     page.counter(
         "falconet_log_lines_dropped_total",
         "Log lines suppressed, for there were many of their kind, or not written.",
-        desk.mishaps.log_lines_dropped(),
+        admin_state.process_errors.log_lines_dropped(),
     );
     page.family("falconet_build_info", "gauge", "Always 1.");
     page.labelled("falconet_build_info", "version", [(env!("CARGO_PKG_VERSION"), 1)]);

@@ -11,26 +11,26 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::counters::{Counters, ProcessErrors};
 use crate::hub::HubHandle;
 use crate::net::{ListenUrl, Meter};
 use crate::services::Stop;
-use crate::tally::{Mishaps, Tally};
 
 pub(crate) use api::{AdminRequest, Errand};
 pub(crate) use stats::{History, Stats};
 
 /// Where the administrator's errands are done.
-pub(crate) struct Desk {
+pub(crate) struct AdminState {
     pub(crate) hub: HubHandle,
     /// What stops the public part of the server, and tells that it drains.
     pub(crate) stop: Stop,
-    pub(crate) tally: Rc<Tally>,
-    pub(crate) mishaps: Mishaps,
+    pub(crate) counters: Rc<Counters>,
+    pub(crate) process_errors: ProcessErrors,
     /// How things were.
     pub(crate) history: History,
 }
 
-impl Desk {
+impl AdminState {
     fn meter(&self) -> &Meter {
         self.stop.timer().reactor().meter()
     }

@@ -8,33 +8,33 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_lite::{FutureExt, future};
 
-use crate::hub::{HubGone, HubHandle, PublishError, Survey, TopicName};
+use crate::counters::Source;
+use crate::hub::{HubGone, HubHandle, HubStats, PublishError, TopicName};
 use crate::services::{Service, Stop};
-use crate::tally::Source;
 use crate::ws::frame::Frame;
 
-use super::{Desk, Seconds, process};
+use super::{AdminState, Seconds, process};
 
 /// Publishes the state of things to a topic of its own, and remembers it for who looks later. While nobody
 /// is connected it does not even wake up.
 pub(crate) struct Stats {
-    desk: Rc<Desk>,
+    admin_state: Rc<AdminState>,
     /// The administrator's, who watches the others go.
     stop: Stop,
 }
 
 impl Stats {
     /// Stats that end with `stop`.
-    pub(crate) fn new(desk: Rc<Desk>, stop: Stop) -> Self {
-        Self { desk, stop }
+    pub(crate) fn new(admin_state: Rc<AdminState>, stop: Stop) -> Self {
+        Self { admin_state, stop }
     }
 
     async fn keep(&self) -> Result<(), PublishError> {
-        let (hub, topic) = (&self.desk.hub, TopicName::stats());
+        let (hub, topic) = (&self.admin_state.hub, TopicName::stats());
         loop {
-            hub.until_peopled(true).await?;
+            hub.until_any_client(true).await?;
             // What was while nobody was there nobody has noticed.
-            self.desk.meter().turns.take_worst();
+            self.admin_state.meter().turns.take_worst();
             let mut is_heard = self.publish(&topic).await?;
             while pause(hub, &topic, &self.stop, is_heard).await? {
                 is_heard = self.publish(&topic).await?;
@@ -46,11 +46,11 @@ impl Stats {
 
     /// Says whether anybody has heard it.
     async fn publish(&self, topic: &TopicName) -> Result<bool, PublishError> {
-        let (desk, hub) = (&*self.desk, &self.desk.hub);
-        let sample = desk.sample(&hub.survey().await?);
+        let (admin_state, hub) = (&*self.admin_state, &self.admin_state.hub);
+        let sample = admin_state.sample(&hub.stats().await?);
         let mut line = String::new();
-        sample.write(&mut line, desk.now());
-        desk.history.note(sample);
+        sample.write(&mut line, admin_state.now());
+        admin_state.history.note(sample);
         let frame = Frame::data(true, line.as_bytes());
         let published = hub.publish_frame(topic, frame, None, Source::Admin).await?;
         if published.subscribers == 0 {
@@ -60,7 +60,7 @@ impl Stats {
     }
 }
 
-impl Desk {
+impl AdminState {
     fn now(&self) -> Instant {
         self.stop.timer().now()
     }
@@ -78,17 +78,17 @@ impl Desk {
         event
     }
 
-    fn sample(&self, survey: &Survey) -> Sample {
-        let (tally, meter) = (&self.tally, self.meter());
+    fn sample(&self, stats: &HubStats) -> Sample {
+        let (counters, meter) = (&self.counters, self.meter());
         Sample {
             at: self.now(),
-            survey: *survey,
-            http: super::api::http_connections(tally, survey),
-            accepted: tally.accepted.total(),
-            received: tally.messages_received.total(),
-            sent: tally.messages_sent.total(),
-            lagged: tally.messages_lagged.total(),
-            published: tally.published().map(|(_, count)| count).sum(),
+            stats: *stats,
+            http: super::api::http_connections(counters, stats),
+            accepted: counters.accepted.total(),
+            received: counters.messages_received.total(),
+            sent: counters.messages_sent.total(),
+            lagged: counters.messages_lagged.total(),
+            published: counters.published().map(|(_, count)| count).sum(),
             resident_bytes: process::resident_bytes(),
             worst_turn: meter.turns.take_worst(),
             is_draining: self.stop.is_requested(),
@@ -100,7 +100,7 @@ impl Desk {
 #[derive(Debug)]
 struct Sample {
     at: Instant,
-    survey: Survey,
+    stats: HubStats,
     http: usize,
     accepted: u64,
     received: u64,
@@ -116,7 +116,7 @@ struct Sample {
 impl Sample {
     /// Writes it as JSON, with the time of day that it was taken at if it is `now`.
     fn write(&self, json: &mut String, now: Instant) {
-        let Survey { websocket, events, topics, .. } = self.survey;
+        let HubStats { websocket, events, topics, .. } = self.stats;
         let Self { http, accepted, received, sent, lagged, published, .. } = self;
         let Self { resident_bytes, is_draining, .. } = self;
         let today = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -177,7 +177,7 @@ async fn pause(
             false => hub.until_subscribed(topic).await.map(|()| true),
         }
     };
-    let deserted = async { hub.until_peopled(false).await.map(|()| false) };
+    let deserted = async { hub.until_any_client(false).await.map(|()| false) };
     due.or(looked_at).or(deserted).await
 }
 
@@ -193,7 +193,7 @@ mod tests {
     fn sample(at: Instant, sent: u64, worst_ms: u64) -> Sample {
         Sample {
             at,
-            survey: Survey::default(),
+            stats: HubStats::default(),
             http: 0,
             accepted: 0,
             received: 0,

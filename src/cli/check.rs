@@ -7,9 +7,9 @@ use super::{Options, OptionsError};
 use crate::access::TokenFile;
 use crate::admin;
 use crate::config::Certificate;
-use crate::confine::Account;
 use crate::features::Feature;
 use crate::net::{Acceptor, ListenUrl};
+use crate::privileges::Account;
 
 /// Finds values that do not go together.
 pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
@@ -24,7 +24,7 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
             show_time(Some(ping)),
         )));
     }
-    if Feature::System.is_built_in()
+    if Feature::Full.is_built_in()
         && let Some(name) = &options.user
     {
         Account::find(name).map_err(|error| OptionsError::Config(error.to_string()))?;
@@ -33,7 +33,7 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
         let text = "exit-on-eof `true`: expected stdin as well, which says what is read";
         return Err(OptionsError::Config(text.to_owned()));
     }
-    if Feature::Admin.is_built_in()
+    if Feature::Full.is_built_in()
         && let Some(url) = &options.admin
         && options.token_file.is_none()
         && matches!(admin::may_listen_at(url), Ok(false))
@@ -44,12 +44,12 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
         )));
     }
     if let Some(file) = &options.token_file
-        && let Err(lacking) = Feature::Access.require()
+        && let Err(lacking) = Feature::Full.require()
     {
         // Passed by systemd: an option is refused before.
         return Err(OptionsError::Config(format!("token-file `{}`: {lacking}", file.display())));
     }
-    if Feature::Access.is_built_in()
+    if Feature::Full.is_built_in()
         && let Some(file) = &options.token_file
         && let Err(error) = TokenFile::open(file)
     {
@@ -64,7 +64,7 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
         let text = "proxy-protocol `true`: expected trust-proxy as well, which says whose";
         return Err(OptionsError::Config(text.to_owned()));
     }
-    if Feature::Topics.is_built_in()
+    if Feature::Full.is_built_in()
         && let Some(dir) = &options.static_files
         && let Err(error) = std::fs::read_dir(dir)
     {

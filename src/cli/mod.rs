@@ -16,10 +16,10 @@ use log::LevelFilter;
 
 use crate::access::{Origins, TrustedProxies};
 use crate::config::Config;
-use crate::confine::Sandbox;
 use crate::hub::TopicName;
 use crate::log::LogFormat;
 use crate::net::ListenUrl;
+use crate::privileges::Sandbox;
 use sources::{Action, Flags};
 
 pub use manual::{completions, manual};
@@ -277,7 +277,7 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "access")]
+    #[cfg(feature = "full")]
     #[test]
     fn passed_tokens_that_cannot_be_looked_for_are_an_error_and_missing_ones_none() {
         // In a file there is nothing to look for.

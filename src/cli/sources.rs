@@ -69,7 +69,7 @@ impl Flags {
                     flags.information = Some(Command::Print(print_default_config()));
                 }
                 Long("print-man" | "print-completions" | "print-unit" | "print-default-config") => {
-                    return Err(OptionsError::Usage(NotBuiltIn(Feature::System).to_string()));
+                    return Err(OptionsError::Usage(NotBuiltIn(Feature::Full).to_string()));
                 }
                 Long("check-config") => flags.action = Action::CheckConfig,
                 Long("print-config") => flags.action = Action::PrintConfig,
@@ -196,4 +196,4 @@ pub(super) fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(),
 }
 
 /// Whether this build prints what a service of the host needs.
-const PRINTS: bool = Feature::System.is_built_in();
+const PRINTS: bool = Feature::Full.is_built_in();

@@ -44,17 +44,14 @@ impl OptionSpec {
         Self { name, value, help, feature: None, set, show }
     }
 
-    /// Refuses it in a build that lacks the feature.
+    /// Marks an option that a build without `feature` refuses.
     const fn only_with(mut self, feature: Feature) -> Self {
         self.feature = Some(feature);
         if !feature.is_built_in() {
             self.help = "";
             self.set = match feature {
-                Feature::Access => |_, _| Err(NotBuiltIn(Feature::Access).to_string()),
-                Feature::Admin => |_, _| Err(NotBuiltIn(Feature::Admin).to_string()),
-                Feature::System => |_, _| Err(NotBuiltIn(Feature::System).to_string()),
+                Feature::Full => |_, _| Err(NotBuiltIn(Feature::Full).to_string()),
                 Feature::Tls => |_, _| Err(NotBuiltIn(Feature::Tls).to_string()),
-                Feature::Topics => |_, _| Err(NotBuiltIn(Feature::Topics).to_string()),
             };
             self.show = |_| String::new();
         }
@@ -107,7 +104,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         |options| options.admin.as_ref().map(ListenUrl::to_string).unwrap_or_default(),
     )
-    .only_with(Feature::Admin),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "stdin",
         "NAME",
@@ -118,7 +115,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         |options| options.stdin.as_ref().map(TopicName::to_string).unwrap_or_default(),
     )
-    .only_with(Feature::Topics),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "stdin-separator",
         "BYTE",
@@ -126,7 +123,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options, text| set_choice(&mut options.stdin_separator, SEPARATORS, text),
         |options| show_choice(&options.stdin_separator, SEPARATORS),
     )
-    .only_with(Feature::Topics),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "exit-on-eof",
         "",
@@ -134,7 +131,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options, text| set_choice(&mut options.exit_on_eof, SWITCHES, text),
         |options| show_choice(&options.exit_on_eof, SWITCHES),
     )
-    .only_with(Feature::Topics),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "static",
         "DIR",
@@ -142,7 +139,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options, text| set_path(&mut options.static_files, text),
         |options| show_path(&options.static_files),
     )
-    .only_with(Feature::Topics),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "tls-cert",
         "FILE",
@@ -185,7 +182,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         |options| options.user.clone().unwrap_or_default(),
     )
-    .only_with(Feature::System),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "sandbox",
         "HOW",
@@ -193,7 +190,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options, text| set_choice(&mut options.sandbox, SANDBOXES, text),
         |options| show_choice(&options.sandbox, SANDBOXES),
     )
-    .only_with(Feature::System),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "broadcast-every",
         "TIME",
@@ -282,7 +279,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options, text| set_optional(&mut options.config.limits.per_address, text),
         |options| show_optional(options.config.limits.per_address),
     )
-    .only_with(Feature::Access),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "max-publish-rate",
         "COUNT",
@@ -290,7 +287,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options, text| set_optional(&mut options.config.limits.publish_rate, text),
         |options| show_optional(options.config.limits.publish_rate),
     )
-    .only_with(Feature::Access),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "max-message-rate",
         "COUNT",
@@ -298,7 +295,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options, text| set_optional(&mut options.config.limits.message_rate, text),
         |options| show_optional(options.config.limits.message_rate),
     )
-    .only_with(Feature::Access),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "max-topics",
         "COUNT",
@@ -306,7 +303,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options, text| set_count(&mut options.config.topics.count, text, 1..=1_000_000),
         |options| options.config.topics.count.to_string(),
     )
-    .only_with(Feature::Topics),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "retain",
         "COUNT",
@@ -316,7 +313,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         |options| options.config.topics.retain_messages.to_string(),
     )
-    .only_with(Feature::Topics),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "retain-bytes",
         "SIZE",
@@ -324,7 +321,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options, text| set_size(&mut options.config.topics.retain_bytes, text, 1..=1 << 30),
         |options| show_size(options.config.topics.retain_bytes),
     )
-    .only_with(Feature::Topics),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "log-messages",
         "COUNT",
@@ -369,7 +366,7 @@ pub const OPTIONS: &[OptionSpec] = &[
             options.token_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default()
         },
     )
-    .only_with(Feature::Access),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "allow-query-token",
         "",
@@ -377,7 +374,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options, text| set_choice(&mut options.allow_query_token, SWITCHES, text),
         |options| show_choice(&options.allow_query_token, SWITCHES),
     )
-    .only_with(Feature::Access),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "origin",
         "URL",
@@ -397,7 +394,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         |options| options.trusted_proxies.to_string(),
     )
-    .only_with(Feature::Access),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "proxy-protocol",
         "",
@@ -407,7 +404,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
         |options| show_choice(&options.trusted_proxies.proxy_protocol, SWITCHES),
     )
-    .only_with(Feature::Access),
+    .only_with(Feature::Full),
     OptionSpec::new(
         "reject",
         "HOW",

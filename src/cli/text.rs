@@ -8,7 +8,7 @@ use crate::features::Feature;
 /// The help, with every option and its default.
 pub fn help() -> String {
     let mut text = String::from(HELP_HEAD);
-    if Feature::Topics.is_built_in() {
+    if Feature::Full.is_built_in() {
         text += HELP_OF_TOPICS;
     }
     text += HELP_OPTIONS;
@@ -17,7 +17,7 @@ pub fn help() -> String {
         text += &format!("  {flag:<24} {}\n{:27}[default: {default}]\n", option.help, "");
     }
     text += HELP_TAIL;
-    if Feature::System.is_built_in() {
+    if Feature::Full.is_built_in() {
         text += HELP_OF_SYSTEM;
     }
     text + HELP_END

@@ -1,9 +1,9 @@
 //! One accepted stream: requests and their answers, until one of them takes the connection over.
 
+mod access_log;
 mod reader;
 mod request;
-mod takeover;
-mod visit;
+mod upgrade;
 
 use std::fs::File;
 use std::future::{self, Future};
@@ -15,9 +15,10 @@ use std::time::{Duration, SystemTime};
 
 use futures_lite::future::yield_now;
 
-use crate::access::{Access, Action, Refused, Seat};
-use crate::admin::{AdminRequest, Desk, Errand};
+use crate::access::{Access, Action, AddressPlace, Refused};
+use crate::admin::{AdminRequest, AdminState, Errand};
 use crate::config::{Config, Reject};
+use crate::counters::{Counters, Refusal, Rejection, Source};
 use crate::endpoints::events::Encoder;
 use crate::endpoints::topic::{Exchange, TopicError, TopicRequest};
 use crate::endpoints::{AnyEndpoint, Stage};
@@ -30,14 +31,13 @@ use crate::hub::{HubGone, HubHandle};
 use crate::net::{Peer, Reach, Transport};
 use crate::rate::Pace;
 use crate::services::Stop;
-use crate::tally::{Refusal, Rejection, Source, Tally};
-use crate::ws::Commons;
+use crate::ws::SessionShared;
 use crate::ws::handshake::{self, HandshakeError};
 
 use reader::{NoHead, NoHeader, Reader};
 pub(crate) use request::Correlations;
 use request::Request;
-use takeover::Opening;
+use upgrade::Opening;
 
 /// What every connection of the public listeners shares, or every one of the administrator's.
 pub(crate) struct Context {
@@ -48,29 +48,29 @@ pub(crate) struct Context {
     pub(crate) stop: Stop,
     pub(crate) correlations: Correlations,
     pub(crate) encoder: Encoder,
-    pub(crate) commons: Rc<Commons>,
-    pub(crate) tally: Rc<Tally>,
+    pub(crate) shared: Rc<SessionShared>,
+    pub(crate) counters: Rc<Counters>,
     /// Where the administrator's requests go; on a public listener there is none, and no way to it.
-    pub(crate) desk: Option<Rc<Desk>>,
+    pub(crate) admin_state: Option<Rc<AdminState>>,
 }
 
 impl Context {
     /// Counts a request by the status of its response. Who looks at the counts is no part of them.
     fn count_answer(&self, status: u16) {
-        if self.desk.is_none() {
-            self.tally.answer(status);
+        if self.admin_state.is_none() {
+            self.counters.answer(status);
         }
     }
 
     fn count_rejection(&self, why: Rejection) {
-        if self.desk.is_none() {
-            self.tally.reject(why);
+        if self.admin_state.is_none() {
+            self.counters.reject(why);
         }
     }
 
     fn count_refusal(&self, why: Refusal) {
-        if self.desk.is_none() {
-            self.tally.refuse(why);
+        if self.admin_state.is_none() {
+            self.counters.refuse(why);
         }
     }
 }
@@ -82,7 +82,7 @@ enum Plan {
     /// A response that only the hub can give.
     Ask(Question),
     /// Something other than a response.
-    TakeOver(Opening),
+    Upgrade(Opening),
 }
 
 impl Plan {
@@ -92,7 +92,7 @@ impl Plan {
         match self {
             Self::Answer(response, _) => request.body_bytes > 0 || response.status() == 411,
             Self::Ask(question) => request.body_bytes > 0 && !question.takes_body(),
-            Self::TakeOver(_) => false,
+            Self::Upgrade(_) => false,
         }
     }
 }
@@ -100,7 +100,7 @@ impl Plan {
 /// What is asked.
 enum Question {
     Topic(Exchange),
-    Admin(Errand, Rc<Desk>),
+    Admin(Errand, Rc<AdminState>),
 }
 
 impl Question {
@@ -126,11 +126,11 @@ impl Question {
         context: &'a Context,
     ) -> Pin<Box<dyn Future<Output = Result<Response, HubGone>> + 'a>> {
         match self {
-            Self::Topic(exchange) if Feature::Topics.is_built_in() => {
+            Self::Topic(exchange) if Feature::Full.is_built_in() => {
                 Box::pin(exchange.perform(body, Source::Http, &context.hub))
             }
-            Self::Admin(errand, desk) if Feature::Admin.is_built_in() => {
-                Box::pin(async move { errand.perform(body, &desk).await })
+            Self::Admin(errand, admin_state) if Feature::Full.is_built_in() => {
+                Box::pin(async move { errand.perform(body, &admin_state).await })
             }
             Self::Topic(_) | Self::Admin(..) => Box::pin(future::ready(Err(HubGone))),
         }
@@ -138,32 +138,37 @@ impl Question {
 }
 
 /// Serves a connection from its first byte to its last.
-pub(crate) fn serve(transport: Transport, seat: Seat, reach: Reach, context: Rc<Context>) -> Stage {
-    Stage::new(converse(transport, seat, reach, context))
+pub(crate) fn serve(
+    transport: Transport,
+    address_place: AddressPlace,
+    reach: Reach,
+    context: Rc<Context>,
+) -> Stage {
+    Stage::new(converse(transport, address_place, reach, context))
 }
 
 /// Answers requests until one takes the connection over, or all is said.
 async fn converse(
     transport: Transport,
-    seat: Seat,
+    address_place: AddressPlace,
     reach: Reach,
     context: Rc<Context>,
 ) -> Option<Stage> {
     let mut reader = Reader::new(transport);
-    if let Some(introduction) = introduction(&mut reader, &seat, &context) {
+    if let Some(introduction) = introduction(&mut reader, &address_place, &context) {
         introduction.await?;
     }
-    let (peer, mut pace) = (seat.client(), Pace::default());
+    let (peer, mut pace) = (address_place.client(), Pace::default());
     let limits = &context.config.limits;
     let is_tls = reader.transport().is_tls();
     for count in 1..=limits.requests {
         let head = hear(&mut reader, count == 1, peer, &context).await?;
         let (mut request, plan) = match head::parse(&reader.bytes()[head.clone()], limits) {
             Ok(head) => {
-                let admitted = context.access.admit(&head, peer, reach, is_tls, &seat);
-                let reach = seat.reach(reach);
+                let admitted = context.access.admit(&head, peer, reach, is_tls, &address_place);
+                let reach = address_place.reach(reach);
                 let plan = admitted.and_then(|()| plan(&head, reach, &context));
-                (Request::of(&head, seat.client(), &context.correlations), plan)
+                (Request::of(&head, address_place.client(), &context.correlations), plan)
             }
             Err(error) => {
                 // Boxed, as is all else that few need: a connection has room for the largest it ever awaits.
@@ -171,7 +176,7 @@ async fn converse(
                 return None;
             }
         };
-        if context.desk.is_some() && request.is_read() {
+        if context.admin_state.is_some() && request.is_read() {
             // The line of a request that comes every few seconds.
             request.level = log::Level::Debug;
         }
@@ -191,16 +196,16 @@ async fn converse(
                     asking(&mut reader, head.end, question, &mut request, &mut pace, &context);
                 (asking.await?, None)
             }
-            Plan::TakeOver(opening) => {
-                return opening.open(reader, head.end, request, seat, &context).await;
+            Plan::Upgrade(opening) => {
+                return opening.open(reader, head.end, request, address_place, &context).await;
             }
         };
         if !answer(&mut reader, &response, file, request, &context).await {
             return None;
         }
         reader.consume(end);
-        // A proxy's next request may be another's. It has had this seat, so there is room.
-        seat.give_to(peer, true);
+        // A proxy's next request may be another's. It has had this address_place, so there is room.
+        address_place.give_to(peer, true);
         // Somebody may have sent many at once.
         yield_now().await;
     }
@@ -210,24 +215,28 @@ async fn converse(
 /// What comes before the first request of a proxy that says by the PROXY protocol for whom it asks.
 fn introduction<'a>(
     reader: &'a mut Reader,
-    seat: &'a Seat,
+    address_place: &'a AddressPlace,
     context: &'a Context,
 ) -> Option<Pin<Box<dyn Future<Output = Option<()>> + 'a>>> {
     let introduces =
-        Feature::Access.is_built_in() && context.access.proxies.introduce(seat.client());
-    introduces.then(|| Box::pin(introduce(reader, seat, context)) as _)
+        Feature::Full.is_built_in() && context.access.proxies.introduce(address_place.client());
+    introduces.then(|| Box::pin(introduce(reader, address_place, context)) as _)
 }
 
-/// Hears from a proxy for whom the connection is, and gives the seat to its client; `None` if that can't
+/// Hears from a proxy for whom the connection is, and gives the address_place to its client; `None` if that can't
 /// be.
-async fn introduce(reader: &mut Reader, seat: &Seat, context: &Context) -> Option<()> {
-    let (proxy, timer) = (seat.client(), reader.transport().timer());
+async fn introduce(
+    reader: &mut Reader,
+    address_place: &AddressPlace,
+    context: &Context,
+) -> Option<()> {
+    let (proxy, timer) = (address_place.client(), reader.transport().timer());
     let deadline = timer.sleep(context.config.timeouts.head);
     let reading = context.stop.unless_requested(reader.proxy_header());
     let refusal = match timer.until(deadline, reading).await {
         Some(Some(Ok(client))) => {
             let client = client.map_or(proxy, Peer::Ip);
-            if seat.give_to(client, context.access.proxies.trust(client)) {
+            if address_place.give_to(client, context.access.proxies.trust(client)) {
                 return Some(());
             }
             context.count_rejection(Rejection::Address);
@@ -268,7 +277,7 @@ async fn hear(
             None => Some("idle"),
         };
         if let Some(how) = how {
-            reader.visit().end(how);
+            reader.access_log().end(how);
             return None;
         }
     }
@@ -304,7 +313,7 @@ async fn hear(
             "timed out"
         }
     };
-    reader.visit().end(how);
+    reader.access_log().end(how);
     None
 }
 
@@ -313,12 +322,12 @@ async fn hear(
 /// # Errors
 /// [`Refused`].
 fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan, Refused> {
-    if Feature::Admin.is_built_in()
-        && let Some(desk) = &context.desk
+    if Feature::Full.is_built_in()
+        && let Some(admin_state) = &context.admin_state
     {
-        return plan_errand(head, desk, reach, context);
+        return plan_errand(head, admin_state, reach, context);
     }
-    if Feature::Topics.is_built_in()
+    if Feature::Full.is_built_in()
         && let Some(name) = context.routes.topic(head.path())
     {
         return plan_topic(head, name, reach, context);
@@ -333,7 +342,7 @@ fn plan(head: &RequestHead<'_>, reach: Reach, context: &Context) -> Result<Plan,
         Destination::File(response, file) => Ok(Plan::Answer(response, file)),
         Destination::Endpoint(path, endpoint) => {
             let accept = handshake::accept(head).map_err(HandshakeError::response)?;
-            Ok(Plan::TakeOver(Opening::of_endpoint(accept, path.clone(), endpoint.clone())))
+            Ok(Plan::Upgrade(Opening::of_endpoint(accept, path.clone(), endpoint.clone())))
         }
     }
 }
@@ -352,18 +361,18 @@ fn plan_topic(
     let request = TopicRequest::read(head, name, &context.config.limits);
     match request.map_err(TopicError::response)? {
         TopicRequest::Converse { accept, topic, mode, start } => {
-            if mode.hears {
+            if mode.subscribes {
                 may(Action::Subscribe(name))?;
             } else {
                 may(Action::Publish(name))?;
             }
             let may_publish = mode.publishes && may(Action::Publish(name)).is_ok();
-            let start = mode.hears.then_some(start);
-            Ok(Plan::TakeOver(Opening::of_topic(accept, topic, start, may_publish)))
+            let start = mode.subscribes.then_some(start);
+            Ok(Plan::Upgrade(Opening::of_topic(accept, topic, start, may_publish)))
         }
         TopicRequest::Listen { topic, start } => {
             may(Action::Subscribe(name))?;
-            Ok(Plan::TakeOver(Opening::of_events(topic, start)))
+            Ok(Plan::Upgrade(Opening::of_events(topic, start)))
         }
         TopicRequest::Exchange(exchange) => {
             may(match exchange {
@@ -382,14 +391,16 @@ fn plan_topic(
 /// [`Refused`].
 fn plan_errand(
     head: &RequestHead<'_>,
-    desk: &Rc<Desk>,
+    admin_state: &Rc<AdminState>,
     reach: Reach,
     context: &Context,
 ) -> Result<Plan, Refused> {
     context.access.authorize(head, Action::Admin(head.path()), reach)?;
     match AdminRequest::read(head, &context.config.limits)? {
-        AdminRequest::Listen => Ok(Plan::TakeOver(Opening::of_stats(head.path(), desk.past()))),
-        AdminRequest::Errand(errand) => Ok(Plan::Ask(Question::Admin(errand, desk.clone()))),
+        AdminRequest::Listen => {
+            Ok(Plan::Upgrade(Opening::of_stats(head.path(), admin_state.past())))
+        }
+        AdminRequest::Errand(errand) => Ok(Plan::Ask(Question::Admin(errand, admin_state.clone()))),
     }
 }
 
@@ -402,7 +413,7 @@ fn asking<'a>(
     pace: &'a mut Pace,
     context: &'a Context,
 ) -> Pin<Box<dyn Future<Output = Option<Response>> + 'a>> {
-    match Feature::Topics.is_built_in() || Feature::Admin.is_built_in() {
+    match Feature::Full.is_built_in() || Feature::Full.is_built_in() {
         true => Box::pin(ask(reader, head_end, question, request, pace, context)),
         false => Box::pin(future::ready(None)),
     }
@@ -424,7 +435,7 @@ async fn ask(
     if question.expects_continue() && reader.bytes().len() < body.end {
         let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
         if !write_all(reader, go_on, &context.config).await {
-            reader.visit().end("lost");
+            reader.access_log().end("lost");
             return None;
         }
     }
@@ -433,7 +444,7 @@ async fn ask(
     let reading = context.stop.unless_requested(reader.at_least(body.end));
     let refusal = match timer.until(deadline, reading).await {
         Some(Some(None)) => {
-            reader.visit().end("lost");
+            reader.access_log().end("lost");
             return None;
         }
         Some(Some(Some(()))) => {
@@ -461,7 +472,7 @@ fn too_fast(wait: Duration) -> Response {
 
 /// Logs a head that is none, or breaks the rules.
 async fn refuse_head(reader: &mut Reader, error: &HeadError, peer: Peer, context: &Context) {
-    reader.visit().end("refused");
+    reader.access_log().end("refused");
     context.count_rejection(match error {
         HeadError::PlainHttp => Rejection::Tls,
         _ => Rejection::Head,
@@ -499,14 +510,14 @@ async fn answer(
     request.log(status, if is_dropped { "dropped" } else { "answered" });
     let is_sent = !is_dropped && respond(reader, response, file, &request, &context.config).await;
     let closes = request.close;
-    reader.visit().note(request, status);
+    reader.access_log().note(request, status);
     match (is_sent, closes) {
         (true, false) => return true,
         (true, true) => {
-            reader.visit().end("closed by us");
+            reader.access_log().end("closed by us");
             reader.transport().see_off(context.config.timeouts.linger).await;
         }
-        (false, _) => reader.visit().end(if is_dropped { "refused" } else { "lost" }),
+        (false, _) => reader.access_log().end(if is_dropped { "refused" } else { "lost" }),
     }
     false
 }
@@ -535,7 +546,7 @@ fn sending_file<'a>(
     length: u64,
     config: &'a Config,
 ) -> Pin<Box<dyn Future<Output = bool> + 'a>> {
-    match Feature::Topics.is_built_in() {
+    match Feature::Full.is_built_in() {
         true => Box::pin(send_file(reader, file, length, config)),
         false => Box::pin(future::ready(false)),
     }

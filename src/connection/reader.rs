@@ -11,12 +11,12 @@ use crate::http::HeadError;
 use crate::http::head::HeadScan;
 use crate::net::Transport;
 
-use super::visit::Visit;
+use super::access_log::AccessLogEntry;
 
 /// What a connection has brought and is not yet dealt with.
 pub(super) struct Reader {
     transport: Transport,
-    visit: Visit,
+    access_log: AccessLogEntry,
     bytes: Vec<u8>,
 }
 
@@ -38,13 +38,13 @@ pub(super) enum NoHeader {
 
 impl Reader {
     pub(super) fn new(transport: Transport) -> Self {
-        let visit = Visit::new(transport.timer().now());
-        Self { transport, visit, bytes: Vec::new() }
+        let access_log = AccessLogEntry::new(transport.timer().now());
+        Self { transport, access_log, bytes: Vec::new() }
     }
 
     /// What is remembered of the connection.
-    pub(super) fn visit(&mut self) -> &mut Visit {
-        &mut self.visit
+    pub(super) fn access_log(&mut self) -> &mut AccessLogEntry {
+        &mut self.access_log
     }
 
     pub(super) fn transport(&self) -> &Transport {
@@ -71,7 +71,7 @@ impl Reader {
             let read = poll_fn(|cx| self.transport.poll_recv_beneath(cx, space)).await;
             let Ok(count @ 1..) = read else { return Err(NoHeader::Lost) };
             self.bytes.truncate(begin + count);
-            self.visit.count_received(count);
+            self.access_log.count_received(count);
         }
     }
 
@@ -108,13 +108,13 @@ impl Reader {
     /// Sends some bytes of `bytes`.
     pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let sent = poll_fn(|cx| self.transport.poll_send(cx, &[IoSlice::new(bytes)])).await?;
-        self.visit.count_sent(sent);
+        self.access_log.count_sent(sent);
         Ok(sent)
     }
 
     /// Gives up reading: the transport, and what was read beyond the request at hand, of `count` bytes.
     pub(super) fn into_parts(mut self, count: usize) -> (Transport, Vec<u8>) {
-        self.visit.hand_over();
+        self.access_log.hand_over();
         let beyond = self.bytes.split_off(count);
         (self.transport, beyond)
     }
@@ -131,7 +131,7 @@ impl Reader {
         match read.await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             count => {
-                self.visit.count_received(count);
+                self.access_log.count_received(count);
                 Ok(())
             }
         }

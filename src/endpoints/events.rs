@@ -8,13 +8,13 @@ use std::task::{Context, Poll, ready};
 
 use base64ct::{Base64, Encoding as _};
 
-use crate::access::Share;
+use crate::access::AddressPermit;
 use crate::config::SlowConsumer;
 use crate::http::Response;
 use crate::hub::{CorrelationId, Delivery, Eviction, Membership};
 use crate::net::Transport;
 use crate::ws::frame::{CloseReason, Frame};
-use crate::ws::{Commons, Outlet, SessionEnd};
+use crate::ws::{Outlet, SessionEnd, SessionShared};
 
 use super::Stage;
 use super::topic::EVENT_STREAM;
@@ -31,8 +31,8 @@ pub(crate) fn response(correlation: &CorrelationId, sequence: u64) -> Response {
 pub(crate) struct EventStream {
     outlet: Outlet,
     encoder: Encoder,
-    commons: Rc<Commons>,
-    _share: Option<Share>,
+    shared: Rc<SessionShared>,
+    _permit: Option<AddressPermit>,
     ignored_bytes: u32,
 }
 
@@ -40,13 +40,13 @@ impl EventStream {
     /// A stream on a connection whose response head has been sent.
     pub(crate) fn new(
         transport: Transport,
-        share: Option<Share>,
+        permit: Option<AddressPermit>,
         membership: Membership,
         encoder: Encoder,
-        commons: Rc<Commons>,
+        shared: Rc<SessionShared>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership);
-        Self { outlet, encoder, commons, _share: share, ignored_bytes: 0 }
+        Self { outlet, encoder, shared, _permit: permit, ignored_bytes: 0 }
     }
 
     /// Sends what is published until the client leaves or must go.
@@ -65,7 +65,7 @@ impl EventStream {
     }
 
     async fn finish(&mut self) {
-        let timeouts = self.commons.config.timeouts.clone();
+        let timeouts = self.shared.config.timeouts.clone();
         let timer = self.outlet.transport().timer();
         let deadline = timer.sleep(Some(timeouts.close_handshake));
         timer.until(deadline, self.say_the_rest()).await;
@@ -130,7 +130,7 @@ impl EventStream {
             // It says nothing, so its sign of life is that it has taken what was sent before; TCP gives
             // up on who is not there to take anything.
             self.outlet.client().seen(self.outlet.transport().timer().now());
-            let closes = self.commons.config.topics.slow_consumer == SlowConsumer::Close;
+            let closes = self.shared.config.topics.slow_consumer == SlowConsumer::Close;
             if closes && matches!(delivery, Delivery::Lagged(_)) {
                 return Poll::Ready(Err(SessionEnd::Evicted(CloseReason::SLOW_CONSUMER)));
             }

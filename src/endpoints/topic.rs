@@ -4,15 +4,15 @@ use std::fmt;
 use std::time::SystemTime;
 
 use crate::config::Limits;
+use crate::counters::Source;
 use crate::escaped::Escaped;
 use crate::http::date::http_date;
 use crate::http::response::PLAIN_TEXT;
 use crate::http::route::asks_for;
 use crate::http::{RequestHead, Response};
 use crate::hub::{
-    HubGone, HubHandle, PublishError, Published, Start, TopicCensus, TopicName, TopicNameError,
+    HubGone, HubHandle, PublishError, Published, Start, TopicInfo, TopicName, TopicNameError,
 };
-use crate::tally::Source;
 use crate::ws::Session;
 use crate::ws::frame::{CloseCode, CloseReason, Frame};
 use crate::ws::handshake::{self, Acceptance, HandshakeError};
@@ -46,7 +46,7 @@ pub(crate) enum Exchange {
 /// Which ways messages go between a WebSocket client and the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mode {
-    pub(crate) hears: bool,
+    pub(crate) subscribes: bool,
     pub(crate) publishes: bool,
 }
 
@@ -145,7 +145,7 @@ impl Exchange {
     }
 }
 
-/// Publishes what a client says, while it hears what is published.
+/// Publishes what a client says, while it subscribes what is published.
 pub(crate) fn converse(session: Session, topic: TopicName, may_publish: bool) -> Stage {
     // A block, which has room for the session once.
     let publish_all = move |mut session: Session| async move {
@@ -167,8 +167,8 @@ pub(crate) fn converse(session: Session, topic: TopicName, may_publish: bool) ->
     Stage::last(session.served_by(publish_all))
 }
 
-fn list(topics: &[TopicCensus], as_text: bool) -> Response {
-    let line = |TopicCensus { name, subscribers, sequence }: &TopicCensus| match as_text {
+fn list(topics: &[TopicInfo], as_text: bool) -> Response {
+    let line = |TopicInfo { name, subscribers, sequence }: &TopicInfo| match as_text {
         true => format!("{name} {subscribers} {sequence}\n"),
         false => entry(name, *subscribers, *sequence),
     };
@@ -256,9 +256,9 @@ impl Content {
 
 fn read_mode(head: &RequestHead<'_>) -> Result<Mode, TopicError> {
     match head.query_value("mode") {
-        None => Ok(Mode { hears: true, publishes: true }),
-        Some("in") => Ok(Mode { hears: false, publishes: true }),
-        Some("out") => Ok(Mode { hears: true, publishes: false }),
+        None => Ok(Mode { subscribes: true, publishes: true }),
+        Some("in") => Ok(Mode { subscribes: false, publishes: true }),
+        Some("out") => Ok(Mode { subscribes: true, publishes: false }),
         Some(mode) => Err(TopicError::Mode(mode.to_owned())),
     }
 }

@@ -7,6 +7,6 @@ pub(crate) mod head;
 pub(crate) mod response;
 pub(crate) mod route;
 
-pub use asset::{Asset, lean_bytes};
+pub use asset::Asset;
 pub use head::{HeadError, RequestHead};
 pub use response::Response;

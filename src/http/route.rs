@@ -73,7 +73,7 @@ impl<E> Routes<E> {
     /// # Errors
     /// [`RouteError`], whose response says what would be right.
     pub(crate) fn find(&self, head: &RequestHead<'_>) -> Result<Destination<'_, E>, RouteError> {
-        if Feature::Topics.is_built_in()
+        if Feature::Full.is_built_in()
             && let Some(files) = self.files.as_ref().filter(|_| !head.wants_websocket())
             && let Some(found) = find_file(files, head)?
         {

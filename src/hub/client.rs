@@ -10,8 +10,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::config::Timeouts;
+use crate::counters::Counters;
 use crate::net::{PackedPeer, Peer};
-use crate::tally::Tally;
 use crate::ws::frame::{CloseCode, CloseReason, Frame};
 
 use super::inbox::HubHandle;
@@ -222,21 +222,21 @@ impl Client {
     /// Counts a message it has sent us.
     pub(crate) fn count_received(&self) {
         add(&self.received, 1);
-        self.watch().tally.messages_received.add(1);
+        self.watch().counters.messages_received.add(1);
     }
 
     /// Counts a message that is sent to it. Who looks at the counts is no part of them.
     pub(crate) fn count_sent(&self) {
         add(&self.sent, 1);
         if self.kind != ClientKind::Admin {
-            self.watch().tally.messages_sent.add(1);
+            self.watch().counters.messages_sent.add(1);
         }
     }
 
     /// Counts messages that were gone before it took them.
     pub(crate) fn count_lagged(&self, messages: u64) {
         add(&self.lagged, u32::try_from(messages).unwrap_or(u32::MAX));
-        self.watch().tally.messages_lagged.add(messages);
+        self.watch().counters.messages_lagged.add(messages);
     }
 
     /// Logs and counts that its connection has ended, and how: the line of an access log. The first to
@@ -245,10 +245,10 @@ impl Client {
         if self.has_ended.replace(true) {
             return;
         }
-        let tally = &self.watch().tally;
+        let counters = &self.watch().counters;
         match self.kind {
-            ClientKind::WebSocket => tally.websocket_closed.add(code.into()),
-            ClientKind::Events => tally.events_closed.add(code.into()),
+            ClientKind::WebSocket => counters.websocket_closed.add(code.into()),
+            ClientKind::Events => counters.events_closed.add(code.into()),
             ClientKind::Admin => {}
         }
         let [received, sent, _] = self.counts();
@@ -324,7 +324,7 @@ impl Client {
     /// The same for a client that gives no sign of life: nobody waits for its answer.
     pub(super) fn give_up(&self, reason: CloseReason) {
         if self.set_eviction(Eviction { reason, answering: false }) {
-            self.watch().tally.swept.add(1);
+            self.watch().counters.swept.add(1);
         }
     }
 
@@ -460,12 +460,12 @@ pub(crate) struct Watch {
     opened: Instant,
     pub(super) timeouts: Timeouts,
     pub(crate) alarm: Alarm,
-    pub(super) tally: Rc<Tally>,
+    pub(super) counters: Rc<Counters>,
 }
 
 impl Watch {
-    pub(super) fn new(timeouts: Timeouts, tally: Rc<Tally>) -> Self {
-        Self { opened: Instant::now(), timeouts, alarm: Alarm::default(), tally }
+    pub(super) fn new(timeouts: Timeouts, counters: Rc<Counters>) -> Self {
+        Self { opened: Instant::now(), timeouts, alarm: Alarm::default(), counters }
     }
 
     fn moment(&self, at: Instant) -> Moment {

@@ -10,14 +10,14 @@ use async_channel::{Receiver, Sender};
 use futures_lite::future;
 
 use crate::config::{Timeouts, Topics};
-use crate::tally::{Source, Tally};
+use crate::counters::{Counters, Source};
 use crate::ws::frame::{CloseCode, CloseReason, Frame, Message};
 
 use super::client::{Alarm, Client, ClientId, CorrelationId, Newcomer, Watch};
 use super::log::{Publication, Start, Subscription};
 use super::reply::{Reply, reply};
-use super::topic::{TopicCensus, TopicName};
-use super::{Census, Hub, Published, Survey, TooManyTopics, Whom};
+use super::topic::{TopicInfo, TopicName};
+use super::{ClientCounts, Hub, HubStats, Published, TooManyTopics, Whom};
 
 /// The way to the hub: the only means to change who is connected and what they are told.
 ///
@@ -41,12 +41,16 @@ enum Command {
     Do(Box<dyn FnOnce(&mut Hub)>),
 }
 
-/// Opens a hub's inbox; [`run`] serves it. What happens is counted in `tally`.
-pub(crate) fn open(timeouts: Timeouts, limits: Topics, tally: Rc<Tally>) -> (HubHandle, HubTask) {
+/// Opens a hub's inbox; [`run`] serves it. What happens is counted in `counters`.
+pub(crate) fn open(
+    timeouts: Timeouts,
+    limits: Topics,
+    counters: Rc<Counters>,
+) -> (HubHandle, HubTask) {
     let (inbox, commands) = async_channel::bounded(INBOX_COMMANDS);
     // Whoever is behind no further than this has lost nothing.
     let publishes_per_turn = (limits.log_messages / 2).clamp(1, PUBLISHES_PER_TURN);
-    let handle = HubHandle(Rc::new(Way { inbox, watch: Watch::new(timeouts, tally) }));
+    let handle = HubHandle(Rc::new(Way { inbox, watch: Watch::new(timeouts, counters) }));
     let hub = Hub::new(handle.clone(), limits);
     let task = HubTask { hub, commands, waiting: Vec::new(), publishes_per_turn };
     (handle, task)
@@ -84,7 +88,7 @@ impl HubTask {
             Command::Publish(name, publication, source, reply) => {
                 let published = publish(hub, &name, publication).await.inspect_err(warn);
                 if published.is_ok() && !name.is_internal() {
-                    hub.handle.watch().tally.publish(source);
+                    hub.handle.watch().counters.publish(source);
                 }
                 if let Some(reply) = reply {
                     reply.send(published);
@@ -274,7 +278,7 @@ impl HubHandle {
     ///
     /// # Cancel safety
     /// Dropped early, nothing has changed.
-    pub async fn topics(&self) -> Result<Vec<TopicCensus>, HubGone> {
+    pub async fn topics(&self) -> Result<Vec<TopicInfo>, HubGone> {
         self.ask(|hub| hub.topics()).await
     }
 
@@ -306,7 +310,7 @@ impl HubHandle {
     ///
     /// # Cancel safety
     /// Dropped early, nothing has changed.
-    pub async fn census(&self) -> Result<Census, HubGone> {
+    pub async fn census(&self) -> Result<ClientCounts, HubGone> {
         self.ask(|hub| hub.census()).await
     }
 
@@ -321,8 +325,8 @@ impl HubHandle {
     }
 
     /// What the administrator is told.
-    pub(crate) async fn survey(&self) -> Result<Survey, HubGone> {
-        self.ask(|hub| hub.survey()).await
+    pub(crate) async fn stats(&self) -> Result<HubStats, HubGone> {
+        self.ask(|hub| hub.stats()).await
     }
 
     /// Waits until a topic has a subscriber.
@@ -348,7 +352,7 @@ impl HubHandle {
     }
 
     /// Waits until somebody is connected, or until nobody is.
-    pub(crate) async fn until_peopled(&self, wanted: bool) -> Result<(), HubGone> {
+    pub(crate) async fn until_any_client(&self, wanted: bool) -> Result<(), HubGone> {
         self.until_audience(None, wanted).await
     }
 

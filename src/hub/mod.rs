@@ -25,7 +25,7 @@ pub(crate) use inbox::{Membership, open};
 use log::Log;
 pub(crate) use log::{Delivery, Publication, Start, Subscription};
 use topic::Topic;
-pub use topic::{TopicCensus, TopicName, TopicNameError};
+pub use topic::{TopicInfo, TopicName, TopicNameError};
 
 /// Everybody connected, and the topics.
 pub(crate) struct Hub {
@@ -58,7 +58,7 @@ impl Whom {
 
 /// What the administrator is told of the hub.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Survey {
+pub(crate) struct HubStats {
     /// WebSocket clients.
     pub(crate) websocket: usize,
     /// Clients that listen to server-sent events.
@@ -70,7 +70,7 @@ pub(crate) struct Survey {
 
 /// How many connected clients there are and were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct ClientCounts {
     /// Clients connected now.
     pub clients: usize,
     /// Clients that ever joined.
@@ -208,8 +208,8 @@ impl Hub {
     }
 
     /// Every topic, in the order of their names.
-    pub(crate) fn topics(&self) -> Vec<TopicCensus> {
-        let census = |topic: &Topic| TopicCensus {
+    pub(crate) fn topics(&self) -> Vec<TopicInfo> {
+        let census = |topic: &Topic| TopicInfo {
             name: topic.name().clone(),
             subscribers: topic.subscribers.len(),
             sequence: topic.log.last(),
@@ -230,8 +230,8 @@ impl Hub {
     }
 
     /// What the administrator is told.
-    pub(crate) fn survey(&self) -> Survey {
-        Survey {
+    pub(crate) fn stats(&self) -> HubStats {
+        HubStats {
             websocket: self.kinds[ClientKind::WebSocket as usize],
             events: self.kinds[ClientKind::Events as usize],
             topics: self.topics.len() - self.internal_topics(),
@@ -300,8 +300,8 @@ impl Hub {
     }
 
     /// Counts.
-    pub(crate) fn census(&self) -> Census {
-        Census { clients: self.clients.len(), joins: self.joins }
+    pub(crate) fn census(&self) -> ClientCounts {
+        ClientCounts { clients: self.clients.len(), joins: self.joins }
     }
 
     /// Where a topic is among all; or where it would be.

@@ -309,7 +309,7 @@ fn one_topic_too_many_is_refused() {
     assert_eq!(publish(&mut hub, "b", "x"), Err(TooManyTopics { limit: 2 }));
     let refused = subscribe_from(&mut hub, "b", Start::Live);
     assert_eq!(refused.err(), Some(TooManyTopics { limit: 2 }));
-    assert_eq!(hub.census(), Census { clients: 0, joins: 0 });
+    assert_eq!(hub.census(), ClientCounts { clients: 0, joins: 0 });
     assert_eq!(hub.last(&name("b")), None);
     assert_consistent(&hub, "refused");
 }
@@ -426,7 +426,7 @@ fn the_topics_are_told_by_name_with_subscribers_and_last_number() {
     publish(&mut hub, "m", "x").unwrap();
     publish(&mut hub, "m", "y").unwrap();
     let census =
-        |topic, subscribers, sequence| TopicCensus { name: name(topic), subscribers, sequence };
+        |topic, subscribers, sequence| TopicInfo { name: name(topic), subscribers, sequence };
     assert_eq!(
         hub.topics(),
         [census("a", 1, 0), census("broadcast", 0, 0), census("m", 0, 2), census("z", 2, 0)]
@@ -513,8 +513,8 @@ fn the_administrator_is_told_who_and_what_there_is() {
     let listener = Newcomer { kind: ClientKind::Events, ..newcomer("test") };
     let listener = hub.join(listener, Some((name("b"), Start::Live)), Instant::now()).unwrap();
     publish(&mut hub, "a", "one").unwrap();
-    let expected = Survey { websocket: 2, events: 1, topics: 3, log_bytes: cost("one") };
-    assert_eq!(hub.survey(), expected);
+    let expected = HubStats { websocket: 2, events: 1, topics: 3, log_bytes: cost("one") };
+    assert_eq!(hub.stats(), expected);
     assert_eq!(hub.clients().len(), 3);
     for subscription in [&heard, &silent, &listener] {
         let id = subscription.client.id();
@@ -524,8 +524,8 @@ fn the_administrator_is_told_who_and_what_there_is() {
     leave(&mut hub, listener);
     assert_eq!(hub.find(1), None);
     // What was published to `a` is retained.
-    let expected = Survey { websocket: 1, events: 0, topics: 2, log_bytes: cost("one") };
-    assert_eq!(hub.survey(), expected);
+    let expected = HubStats { websocket: 1, events: 0, topics: 2, log_bytes: cost("one") };
+    assert_eq!(hub.stats(), expected);
 }
 
 #[test]
@@ -533,13 +533,13 @@ fn the_servers_own_topic_is_no_topic_to_others() {
     let mut hub = hub_with(Topics { count: 1, ..Topics::default() });
     let stats = Some((TopicName::stats(), Start::Live));
     let looker = hub.join(newcomer("test"), stats, Instant::now()).unwrap();
-    assert_eq!((hub.survey().topics, hub.topics().len()), (1, 1));
+    assert_eq!((hub.stats().topics, hub.topics().len()), (1, 1));
     assert!(subscribe_from(&mut hub, "a", Start::Live).is_err());
     hub.publish(&TopicName::stats(), publication("one")).unwrap();
     leave(&mut hub, looker);
     hub.clear(&TopicName::stats());
     assert_eq!(hub.subscribers(&TopicName::stats()), 0);
-    assert_eq!((hub.survey().log_bytes, hub.last(&TopicName::stats())), (0, None));
+    assert_eq!((hub.stats().log_bytes, hub.last(&TopicName::stats())), (0, None));
 }
 
 #[test]

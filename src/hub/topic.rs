@@ -102,7 +102,7 @@ impl Topic {
 
 /// A topic as others may see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicCensus {
+pub struct TopicInfo {
     /// The name.
     pub name: TopicName,
     /// How many clients are subscribed.

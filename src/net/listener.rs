@@ -59,7 +59,7 @@ impl Listener {
             }
             ListenUrl::Systemd => {
                 let mut bound = Vec::new();
-                if let Err(lacking) = Feature::System.require() {
+                if let Err(lacking) = Feature::Full.require() {
                     return Err(bind_error(io::Error::other(lacking)));
                 }
                 for socket in systemd::take_listeners().map_err(bind_error)? {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use crate::tally::Count;
+use crate::counters::Count;
 
 /// The counts of one reactor.
 #[derive(Debug, Default)]

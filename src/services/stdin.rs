@@ -8,9 +8,9 @@ use std::rc::Rc;
 use futures_lite::future;
 use rustix::io::Errno;
 
+use crate::counters::Source;
 use crate::hub::{HubHandle, TopicName};
 use crate::net::{Reactor, Watched};
-use crate::tally::Source;
 use crate::ws::frame::Frame;
 
 use super::{Service, Stop};

@@ -11,4 +11,4 @@ pub use frame::{CloseCode, CloseReason, Message};
 pub use handshake::accept_value;
 pub(crate) use outlet::Outlet;
 pub use session::{Session, SessionEnd};
-pub(crate) use socket::Commons;
+pub(crate) use socket::SessionShared;

@@ -10,14 +10,14 @@ use std::time::Instant;
 use futures_lite::future;
 use pin_project_lite::pin_project;
 
-use crate::access::Share;
+use crate::access::AddressPermit;
 use crate::config::SlowConsumer;
 use crate::hub::{Client, ClientId, CorrelationId, Delivery, Eviction, HubHandle, Membership};
 use crate::net::{Peer, Timer, Transport};
 
 use super::frame::{CloseCode, CloseReason, Frame, Message};
 use super::outlet::Outlet;
-use super::socket::{Commons, Halt, Socket};
+use super::socket::{Halt, SessionShared, Socket};
 
 /// One WebSocket client, from its handshake to its end.
 ///
@@ -30,8 +30,8 @@ pub struct Session {
 
 struct State {
     outlet: Outlet,
-    commons: Rc<Commons>,
-    _share: Option<Share>,
+    shared: Rc<SessionShared>,
+    _permit: Option<AddressPermit>,
     socket: Socket,
 }
 
@@ -90,13 +90,13 @@ impl Session {
     pub(crate) fn begin(
         transport: Transport,
         early: Vec<u8>,
-        share: Option<Share>,
+        permit: Option<AddressPermit>,
         membership: Membership,
-        commons: Rc<Commons>,
+        shared: Rc<SessionShared>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership);
         let socket = Socket::new(early);
-        Self { state: Rc::new(State { outlet, commons, _share: share, socket }) }
+        Self { state: Rc::new(State { outlet, shared, _permit: permit, socket }) }
     }
 
     /// Has `serve` serve this session, logs how it ends, and whenever it waits for anything sends what it
@@ -245,7 +245,7 @@ impl State {
             return Poll::Ready(Err(eviction.into()));
         }
         // Heard before it is told more: who reads slower than is broadcast always has more to take.
-        if let Poll::Ready(message) = self.socket.poll_next(cx, &self.outlet, &self.commons) {
+        if let Poll::Ready(message) = self.socket.poll_next(cx, &self.outlet, &self.shared) {
             return Poll::Ready(message.map_err(Ending::from));
         }
         self.client().bell.listen(cx);
@@ -304,7 +304,7 @@ impl State {
                         target: "falconet::client", client, correlation, messages;
                         "reads too slowly: messages lost"
                     );
-                    if self.commons.config.topics.slow_consumer == SlowConsumer::Close {
+                    if self.shared.config.topics.slow_consumer == SlowConsumer::Close {
                         return Poll::Ready(Err(Ending::Refused(CloseReason::SLOW_CONSUMER)));
                     }
                 }
@@ -317,7 +317,7 @@ impl State {
     async fn finish(&self, ending: Ending) {
         // First, so that a finish dropped early has still ended the session.
         self.socket.set_end(ending.as_end());
-        let timeouts = &self.commons.config.timeouts;
+        let timeouts = &self.shared.config.timeouts;
         let transport = self.outlet.transport();
         let timer = transport.timer();
         let deadline = timer.sleep(Some(timeouts.close_handshake));
@@ -350,8 +350,7 @@ impl State {
         let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         if self.send_close(reason).await.is_ok() {
             self.socket.fall_silent();
-            let hear =
-                |cx: &mut Context<'_>| self.socket.poll_next(cx, &self.outlet, &self.commons);
+            let hear = |cx: &mut Context<'_>| self.socket.poll_next(cx, &self.outlet, &self.shared);
             while poll_fn(hear).await.is_ok() {}
         }
     }

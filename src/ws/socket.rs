@@ -29,14 +29,14 @@ use super::outlet::Outlet;
 use super::session::SessionEnd;
 
 /// What all sessions of a server share.
-pub(crate) struct Commons {
+pub(crate) struct SessionShared {
     pub(crate) config: Rc<Config>,
     controls: Rate,
     messages: Option<Rate>,
     payloads: RefCell<Payloads>,
 }
 
-impl Commons {
+impl SessionShared {
     /// Sessions by `config`.
     pub(crate) fn new(config: Rc<Config>) -> Self {
         let epoch = Instant::now();
@@ -136,25 +136,25 @@ impl Socket {
         &self,
         cx: &mut Context<'_>,
         outlet: &Outlet,
-        commons: &Commons,
+        shared: &SessionShared,
     ) -> Poll<Result<Message, Halt>> {
         loop {
             ready!(outlet.poll_unblocked(cx))?;
             ready!(self.poll_turn(cx));
-            ready!(self.poll_pace(cx, outlet, commons));
+            ready!(self.poll_pace(cx, outlet, shared));
             let message = if self.has_more() {
-                self.change(|underway| self.take_ahead(underway, cx, outlet, commons))?
+                self.change(|underway| self.take_ahead(underway, cx, outlet, shared))?
             } else {
                 // What was said in answer goes before we wait.
                 ready!(outlet.poll_drained(cx))?;
-                let Poll::Ready(received) = self.poll_receive(cx, outlet, commons) else {
+                let Poll::Ready(received) = self.poll_receive(cx, outlet, shared) else {
                     self.turn_bytes_left.set(TURN_BYTES);
                     return Poll::Pending;
                 };
                 received?
             };
             let Some(message) = message else { continue };
-            if let Some(rate) = &commons.messages {
+            if let Some(rate) = &shared.messages {
                 // It was asked for before.
                 let _ = keep_pace(rate, &self.messages, outlet.transport().timer().now());
             }
@@ -163,8 +163,8 @@ impl Socket {
     }
 
     /// Is ready unless the client is faster than it may be; then it is heard later.
-    fn poll_pace(&self, cx: &mut Context<'_>, outlet: &Outlet, commons: &Commons) -> Poll<()> {
-        match &commons.messages {
+    fn poll_pace(&self, cx: &mut Context<'_>, outlet: &Outlet, shared: &SessionShared) -> Poll<()> {
+        match &shared.messages {
             Some(rate) if !self.is_closing.get() => {
                 self.poll_rate(cx, &outlet.transport().timer(), rate)
             }
@@ -205,13 +205,13 @@ impl Socket {
         &self,
         cx: &mut Context<'_>,
         outlet: &Outlet,
-        commons: &Commons,
+        shared: &SessionShared,
     ) -> Poll<Result<Option<Message>, Halt>> {
-        let limit = commons.config.limits.message_bytes;
+        let limit = shared.config.limits.message_bytes;
         let received = outlet.transport().poll_recv_with(cx, |received| {
             let mut taken = None;
             if self.look(|underway| underway.is_none_or(|underway| underway.library.is_none())) {
-                taken = whole_message(received, limit, &mut commons.payloads.borrow_mut());
+                taken = whole_message(received, limit, &mut shared.payloads.borrow_mut());
             }
             let (message, count) = taken.unzip();
             let rest = &received[count.unwrap_or(0)..];
@@ -240,15 +240,15 @@ impl Socket {
         underway: &mut Option<Box<Underway>>,
         cx: &mut Context<'_>,
         outlet: &Outlet,
-        commons: &Commons,
+        shared: &SessionShared,
     ) -> Result<Option<Message>, Halt> {
-        let limit = commons.config.limits.message_bytes;
+        let limit = shared.config.limits.message_bytes;
         let now = outlet.transport().timer().now();
         outlet.client().seen(now);
         let Some(underway) = underway else { return Ok(None) };
         if underway.library.is_none() {
             let left = underway.ahead.left();
-            let taken = whole_message(left, limit, &mut commons.payloads.borrow_mut());
+            let taken = whole_message(left, limit, &mut shared.payloads.borrow_mut());
             if let Some((message, count)) = taken {
                 underway.ahead.take(count);
                 self.spend(count.max(MESSAGE_COST_BYTES));
@@ -257,7 +257,7 @@ impl Socket {
             underway.library = Some(Library::new(std::mem::take(&mut underway.ahead), limit));
         }
         let Some(library) = &mut underway.library else { return Ok(None) };
-        let count = library.admit(|| keep_pace(&commons.controls, &self.controls, now).is_ok())?;
+        let count = library.admit(|| keep_pace(&shared.controls, &self.controls, now).is_ok())?;
         let polled = library.poll(outlet, cx, self.is_closing.get());
         match library.gate.is_at_rest() {
             false if !library.is_timed => {

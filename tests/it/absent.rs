@@ -1,12 +1,6 @@
 //! What a build without some of the features says of them.
 
-#![cfg(not(all(
-    feature = "access",
-    feature = "admin",
-    feature = "system",
-    feature = "tls",
-    feature = "topics"
-)))]
+#![cfg(not(all(feature = "full", feature = "tls")))]
 
 use std::process::{Command, Output};
 
@@ -15,7 +9,7 @@ use falconet::net::ListenUrl;
 use falconet::{Feature, Server, StartError};
 
 use crate::rig::Falconet;
-#[cfg(not(feature = "topics"))]
+#[cfg(not(feature = "full"))]
 use crate::rig::{ask, get};
 
 #[test]
@@ -43,18 +37,18 @@ fn no_tls_is_spoken_where_there_is_none() {
     assert_refused(&client.arg("wss://localhost:1").output().unwrap(), 2, "wss://localhost:1");
 }
 
-#[cfg(not(feature = "system"))]
+#[cfg(not(feature = "full"))]
 #[test]
 fn nothing_is_printed_for_a_system_or_taken_from_it() {
     for print in ["--print-default-config", "--print-man", "--print-completions", "--print-unit"] {
         let output = Falconet::command().args([print, "bash"]).output().unwrap();
-        assert_refused(&output, 2, "feature \"system\"");
+        assert_refused(&output, 2, "feature `full`");
     }
     let output = Falconet::command().args(["--listen", "systemd"]).output().unwrap();
-    assert_refused(&output, 1, "feature \"system\"");
+    assert_refused(&output, 1, "feature `full`");
 }
 
-#[cfg(not(feature = "access"))]
+#[cfg(not(feature = "full"))]
 #[test]
 fn tokens_that_systemd_passes_are_not_left_unread() {
     let folder = std::env::temp_dir().join(format!("falconet-passed-{}", std::process::id()));
@@ -62,10 +56,10 @@ fn tokens_that_systemd_passes_are_not_left_unread() {
     std::fs::write(folder.join("tokens"), "secret\n").unwrap();
     let output = Falconet::command().env("CREDENTIALS_DIRECTORY", &folder).output().unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
-    assert_refused(&output, 78, "feature \"access\"");
+    assert_refused(&output, 78, "feature `full`");
 }
 
-#[cfg(not(feature = "topics"))]
+#[cfg(not(feature = "full"))]
 #[test]
 fn nobody_is_warned_of_publishing_where_that_can_not_be_done() {
     let falconet = Falconet::start(&["--listen", "http://0.0.0.0:0"]);
@@ -74,18 +68,18 @@ fn nobody_is_warned_of_publishing_where_that_can_not_be_done() {
     assert!(!falconet.log_so_far().iter().any(|line| line.contains("publish")));
 }
 
-#[cfg(not(feature = "topics"))]
+#[cfg(not(feature = "full"))]
 #[test]
 fn a_server_with_topics_does_not_start_without_them() {
-    assert_lacks(Server::builder().topics().bind(&[] as &[ListenUrl]), Feature::Topics);
-    assert_lacks(Server::builder().files("/").bind(&[] as &[ListenUrl]), Feature::Topics);
+    assert_lacks(Server::builder().topics().bind(&[] as &[ListenUrl]), Feature::Full);
+    assert_lacks(Server::builder().files("/").bind(&[] as &[ListenUrl]), Feature::Full);
 }
 
-#[cfg(not(feature = "admin"))]
+#[cfg(not(feature = "full"))]
 #[test]
 fn a_server_with_an_administrator_does_not_start_without_administration() {
     let url = "http://127.0.0.1:0".parse().unwrap();
-    assert_lacks(Server::builder().admin(url).bind(&[] as &[ListenUrl]), Feature::Admin);
+    assert_lacks(Server::builder().admin(url).bind(&[] as &[ListenUrl]), Feature::Full);
 }
 
 fn assert_lacks(bound: Result<Server, StartError>, feature: Feature) {
@@ -100,5 +94,5 @@ fn assert_lacks(bound: Result<Server, StartError>, feature: Feature) {
 fn assert_refused(output: &Output, code: i32, name: &str) {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{name}: {text}");
-    assert!(text.contains(name) && text.contains("this build has no "), "{name}: {text}");
+    assert!(text.contains(name) && text.contains("the cargo feature `"), "{name}: {text}");
 }

@@ -44,7 +44,7 @@ all-of-it
 gardener all garden # and what is below
 ";
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn a_token_lets_in_and_its_line_says_to_what() {
     let folder = Folder::new("tokens");
@@ -77,7 +77,7 @@ fn a_token_lets_in_and_its_line_says_to_what() {
     assert_eq!(listener.read_to_close(), Some(1008));
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn who_shows_no_token_is_asked_for_one() {
     let folder = Folder::new("challenge");
@@ -94,7 +94,7 @@ fn who_shows_no_token_is_asked_for_one() {
     }
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn a_token_comes_in_a_header_a_password_or_a_subprotocol() {
     let folder = Folder::new("ways");
@@ -117,7 +117,7 @@ fn a_token_comes_in_a_header_a_password_or_a_subprotocol() {
     assert_eq!(status(&falconet, "GET", "/topics/?token=secret", ""), 401);
 }
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn a_token_comes_in_the_url_if_that_is_allowed() {
     let folder = Folder::new("query");
@@ -128,7 +128,7 @@ fn a_token_comes_in_the_url_if_that_is_allowed() {
     assert_eq!(status(&falconet, "GET", "/topics/?token=wrong", ""), 401);
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn a_changed_file_of_tokens_is_read_again_and_a_broken_one_is_not_used() {
     let folder = Folder::new("reread");
@@ -155,7 +155,7 @@ fn a_changed_file_of_tokens_is_read_again_and_a_broken_one_is_not_used() {
     assert!(!log.contains("third") && !log.contains("with-no-right"), "{log}");
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn tokens_are_found_among_the_credentials_that_systemd_passes() {
     let folder = Folder::new("credentials");
@@ -176,7 +176,7 @@ fn tokens_are_found_among_the_credentials_that_systemd_passes() {
     assert_eq!(status(&falconet, "GET", "/", &bearer("given")), 200);
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn a_wrong_file_of_tokens_is_exit_code_78_and_its_line_is_named() {
     let folder = Folder::new("wrong-tokens");
@@ -200,13 +200,13 @@ fn a_wrong_file_of_tokens_is_exit_code_78_and_its_line_is_named() {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn without_tokens_other_hosts_may_read_and_not_publish() {
     let mut command = Falconet::command();
     let falconet = Falconet::start_with(command.args(["--listen", "http://0.0.0.0:0"]));
     let line = falconet.wait_for_line("nobody publish at http://0.0.0.0:");
-    assert_eq!(line.contains("--token-file"), cfg!(feature = "access"), "{line}");
+    assert_eq!(line.contains("--token-file"), cfg!(feature = "full"), "{line}");
     for (method, path, wanted) in [
         ("POST", "/topics/t", 403),
         ("PUT", "/topics/t", 403),
@@ -227,7 +227,7 @@ fn without_tokens_other_hosts_may_read_and_not_publish() {
     assert_eq!(status_of(&exchange(falconet.address(), get)), 200);
 }
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn a_token_publishes_from_other_hosts() {
     let folder = Folder::new("exposed");
@@ -239,7 +239,7 @@ fn a_token_publishes_from_other_hosts() {
     assert!(!falconet.log_so_far().iter().any(|line| line.contains("without a --token-file")));
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn on_loopback_and_unix_sockets_anybody_may_publish() {
     let folder = Folder::new("open");
@@ -256,7 +256,7 @@ fn on_loopback_and_unix_sockets_anybody_may_publish() {
     assert!(!falconet.log_so_far().iter().any(|line| line.contains("without a --token-file")));
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn pages_from_elsewhere_may_neither_publish_nor_connect() {
     let falconet = Falconet::start(&["--origin", "https://friend.example", "--origin", HERE]);
@@ -316,7 +316,7 @@ fn a_name_that_was_bent_to_loopback_leads_nowhere() {
     falconet.wait_for_line("does not go by that name");
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn origins_are_looked_at_before_tokens() {
     let folder = Folder::new("order");
@@ -327,7 +327,7 @@ fn origins_are_looked_at_before_tokens() {
     assert_eq!(status(&falconet, "POST", "/topics/t", &(bearer("secret") + evil)), 403);
 }
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn a_refusal_says_that_the_connection_ends_if_it_does_and_only_then() {
     let folder = Folder::new("refusals");
@@ -381,7 +381,7 @@ fn a_refusal_says_that_the_connection_ends_if_it_does_and_only_then() {
     http.assert_ended();
 }
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn what_is_refused_can_be_left_without_an_answer() {
     let folder = Folder::new("silence");
@@ -423,7 +423,7 @@ fn what_is_refused_can_be_left_without_an_answer() {
     }
 }
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn a_connection_publishes_no_faster_than_it_may() {
     let falconet = Falconet::start(&["--max-publish-rate", "3"]);
@@ -444,7 +444,7 @@ fn a_connection_publishes_no_faster_than_it_may() {
     wait_until("it may again", || http.ask(post("/topics/t", "x")).status() == 202);
 }
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn an_address_publishes_no_faster_than_it_may_over_however_many_connections() {
     let folder = Folder::new("publish-rate");
@@ -461,7 +461,7 @@ fn an_address_publishes_no_faster_than_it_may_over_however_many_connections() {
     assert_eq!(publish("192.0.2.2"), 202);
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn a_trusted_proxy_names_its_clients_and_others_do_not() {
     let trusting = Falconet::start(&["--trust-proxy", "10.0.0.0/8", "--trust-proxy", "127.0.0.1"]);
@@ -488,7 +488,7 @@ fn a_trusted_proxy_names_its_clients_and_others_do_not() {
     assert_eq!(status(&wary, "GET", "/", two), 200);
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn a_session_knows_whom_a_proxy_named() {
     let server = Embedded::start(|server| {
@@ -508,7 +508,7 @@ fn a_session_knows_whom_a_proxy_named() {
     server.stop().unwrap().unwrap();
 }
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn an_address_holds_no_more_connections_than_it_may() {
     let flags = ["--trust-proxy", "127.0.0.1", "--max-per-address", "2"];
@@ -530,7 +530,7 @@ fn an_address_holds_no_more_connections_than_it_may() {
     assert_eq!(many.len(), 10);
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn a_proxys_connection_is_its_clients_for_one_request() {
     let falconet = Falconet::start(&["--trust-proxy", "127.0.0.1", "--max-per-address", "1"]);
@@ -551,7 +551,7 @@ fn a_proxys_connection_is_its_clients_for_one_request() {
     drop(held);
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn what_a_trusted_proxy_was_asked_for_is_here() {
     let trusting = Falconet::start(&["--trust-proxy", "127.0.0.1"]);
@@ -567,7 +567,7 @@ fn what_a_trusted_proxy_was_asked_for_is_here() {
     assert_eq!(status_of(&exchange(trusting.address(), rebound)), 403);
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn the_proxy_protocol_names_the_client_and_is_required() {
     let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--max-per-address", "1"];
@@ -615,7 +615,7 @@ fn the_proxy_protocol_names_the_client_and_is_required() {
     }
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn who_is_no_trusted_proxy_speaks_no_proxy_protocol() {
     let falconet = Falconet::start(&["--trust-proxy", "unix", "--proxy-protocol"]);
@@ -624,7 +624,7 @@ fn who_is_no_trusted_proxy_speaks_no_proxy_protocol() {
     assert_eq!(exchange(falconet.address(), [&header[..], &get("/")].concat()), "");
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn a_proxy_that_says_nothing_is_dropped_in_time() {
     let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--head-timeout", "50ms"];
@@ -635,7 +635,7 @@ fn a_proxy_that_says_nothing_is_dropped_in_time() {
     falconet.wait_for_line("no header of the PROXY protocol in time");
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn a_proxy_that_says_nothing_does_not_hold_up_the_end() {
     let for_ever = ["--close-timeout", "1h", "--head-timeout", "0"];
@@ -652,7 +652,7 @@ fn a_proxy_that_says_nothing_does_not_hold_up_the_end() {
     http.assert_ended();
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn a_token_is_in_no_log_line_and_on_no_command_line() {
     let folder = Folder::new("marker");
@@ -680,7 +680,7 @@ fn a_token_is_in_no_log_line_and_on_no_command_line() {
                     false => path.to_owned(),
                 };
                 say_everything(&falconet, &path, lines);
-                assert_untold(&falconet, MARKER);
+                assert_no_token_leak(&falconet, MARKER);
             }
         }
         let falconet = Falconet::start(&flags);
@@ -689,7 +689,7 @@ fn a_token_is_in_no_log_line_and_on_no_command_line() {
             status(&falconet, "GET", "/", &bearer(MARKER));
             falconet.log_so_far().iter().any(|line| line.contains("tokens:1: expected"))
         });
-        assert_untold(&falconet, MARKER);
+        assert_no_token_leak(&falconet, MARKER);
     }
 }
 
@@ -712,7 +712,7 @@ fn say_everything(falconet: &Falconet, path: &str, lines: &str) {
 }
 
 /// Sees that neither the log nor the process's arguments tell of the marker.
-pub fn assert_untold(falconet: &Falconet, marker: &str) {
+pub fn assert_no_token_leak(falconet: &Falconet, marker: &str) {
     let arguments = std::fs::read(format!("/proc/{}/cmdline", falconet.pid())).unwrap();
     assert!(!String::from_utf8_lossy(&arguments).contains(marker));
     let log = falconet.log_so_far();
@@ -723,7 +723,7 @@ pub fn assert_untold(falconet: &Falconet, marker: &str) {
 /// A token that nothing else looks like.
 const MARKER: &str = "MARKER-5f3a";
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn who_comes_from_afar_by_a_proxy_on_this_host_may_not_publish_without_tokens() {
     let falconet = Falconet::start(&["--trust-proxy", "127.0.0.1"]);
@@ -739,7 +739,7 @@ fn who_comes_from_afar_by_a_proxy_on_this_host_may_not_publish_without_tokens() 
     assert_eq!(publish(""), 202, "the next request is the proxy's own");
 }
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn who_comes_from_afar_by_the_proxy_protocol_may_not_publish_without_tokens() {
     let falconet = Falconet::start(&["--trust-proxy", "127.0.0.1", "--proxy-protocol"]);

@@ -202,7 +202,7 @@ fn every_request_of_the_administrator_is_authorized() {
     thread.join().unwrap().unwrap();
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn with_tokens_the_administrator_may_come_from_elsewhere() {
     let file = std::env::temp_dir().join(format!("falconet-admin-tokens-{}", std::process::id()));
@@ -287,7 +287,7 @@ fn while_it_drains_it_is_alive_but_not_ready() {
     read_to_end(&mut looker);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn nobody_waits_for_a_listener_that_was_given_up() {
     let flags = ["--ping-every", "0", "--idle-timeout", "0", "--write-timeout", "200ms"];
@@ -322,7 +322,7 @@ fn a_drain_ends_the_server_as_a_signal_does() {
 
 // Metrics.
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_metrics_are_what_prometheus_reads() {
     let (falconet, admin) = start(&[]);
@@ -455,7 +455,7 @@ fn echoed_messages_are_counted() {
     assert_eq!((number(line, "received"), number(line, "sent")), (3.0, 3.0), "{line}");
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn connections_and_requests_are_counted_by_what_became_of_them() {
     let (falconet, admin) = start(&[QUIET, &["--head-timeout", "300ms"]].concat());
@@ -488,7 +488,7 @@ fn connections_and_requests_are_counted_by_what_became_of_them() {
     assert_eq!(page.value("falconet_connections", "events"), 0.0);
 }
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn refused_requests_are_counted_by_why_they_were_refused() {
     let folder = Folder::new("refused");
@@ -533,7 +533,7 @@ fn refused_requests_are_counted_by_why_they_were_refused() {
     assert_eq!(page.value("falconet_requests_refused_total", "unauthenticated"), 1.0);
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn who_speaks_no_proxy_protocol_is_counted() {
     let proxy = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--head-timeout", "100ms"];
@@ -574,7 +574,7 @@ fn sessions_are_counted_by_the_code_they_closed_with() {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn streams_of_events_are_counted_by_what_ended_them() {
     let idle = ["--ping-every", "100ms", "--idle-timeout", "300ms", "--write-timeout", "200ms"];
@@ -614,7 +614,7 @@ fn streams_of_events_are_counted_by_what_ended_them() {
     assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1008"), 0.0);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn published_messages_are_counted_by_where_they_came_from() {
     let mut command = Falconet::command();
@@ -671,7 +671,7 @@ fn who_is_silent_is_swept_and_counted() {
     assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1008"), 1.0);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn who_is_closed_for_reading_too_slowly_is_counted() {
     let limits = ["--slow-consumer", "close", "--log-messages", "8", "--log-bytes", "1m"];
@@ -700,7 +700,7 @@ fn who_is_closed_for_reading_too_slowly_is_counted() {
     assert_eq!(page.total("falconet_clients_swept_total"), 0.0);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn who_reads_slowly_is_seen_to_be_behind_and_to_lose_messages() {
     let (falconet, admin) = start(&[QUIET, &["--log-messages", "8", "--log-bytes", "1m"]].concat());
@@ -729,7 +729,7 @@ fn who_reads_slowly_is_seen_to_be_behind_and_to_lose_messages() {
     assert_eq!(Metrics::read(admin).total("falconet_messages_lagged_total"), lagged);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn what_is_said_is_in_no_metric() {
     let (falconet, admin) = start(QUIET);
@@ -750,7 +750,7 @@ fn what_is_said_is_in_no_metric() {
 
 // Clients.
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_clients_are_listed_with_what_is_known_of_them() {
     let (falconet, admin) = start(QUIET);
@@ -835,7 +835,7 @@ fn a_client_is_evicted_by_its_number() {
     assert_eq!(Metrics::read(admin).value("falconet_sessions_closed_total", "websocket 1008"), 1.0);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_listener_is_evicted_too() {
     let (falconet, admin) = start(QUIET);
@@ -904,7 +904,7 @@ fn everybody_is_sent_a_broadcast() {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_topics_are_listed_and_read() {
     let (falconet, admin) = start(QUIET);
@@ -945,7 +945,7 @@ fn the_dashboard_runs_nothing_but_its_own_script() {
     assert_eq!(ask(admin, request("HEAD", "/", "", "")).status(), 200);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_dashboard_is_told_every_second_how_things_are() {
     let (falconet, admin) = start(QUIET);
@@ -979,7 +979,7 @@ fn the_dashboard_is_told_every_second_how_things_are() {
     assert_eq!(Metrics::read(admin).value("falconet_messages_published_total", "admin"), 0.0);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_servers_own_topic_takes_nobodys_room() {
     let (falconet, admin) = start(&[QUIET, &["--max-topics", "2"]].concat());
@@ -1011,7 +1011,7 @@ fn while_nobody_looks_it_does_not_wake_up() {
 
 // The access log.
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_end_of_a_client_is_a_line_with_what_it_was() {
     let (falconet, _) = start(QUIET);
@@ -1035,7 +1035,7 @@ fn the_end_of_a_client_is_a_line_with_what_it_was() {
     assert!(line.ends_with(" received=0 sent=0"), "{line}");
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_end_of_plain_requests_is_a_line_for_debugging() {
     let flags = ["--log-level", "debug", "--keep-alive", "300ms"];
@@ -1147,9 +1147,10 @@ fn an_endpoint_that_panics_is_counted_and_its_session_has_a_line() {
 
 /// A server with an endpoint that panics at the first word, and the administrator.
 fn serve_what_panics() {
-    let mishaps = falconet::log::install(log::LevelFilter::Info, LogFormat::Text);
+    let process_errors = falconet::log::install(log::LevelFilter::Info, LogFormat::Text);
     let url: ListenUrl = "http://127.0.0.1:0".parse().unwrap();
-    let server = Server::builder().mishaps(mishaps).endpoint("/echo", Echo).admin(url.clone());
+    let server =
+        Server::builder().process_errors(process_errors).endpoint("/echo", Echo).admin(url.clone());
     let server = server.endpoint("/", async |mut session: Session| -> SessionEnd {
         let message = session.next().await;
         panic!("it said {message:?}")
@@ -1415,7 +1416,7 @@ fn no_page_from_elsewhere_has_the_administrator_do_or_send_anything() {
     }
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn proxies_that_are_trusted_keep_nobody_from_the_administrator() {
     let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--broadcast-every", "0"];

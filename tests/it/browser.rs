@@ -20,7 +20,7 @@ fn the_page_echoes_text_and_binary() {
     assert_eq!(window.complaints(), [""; 0]);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_page_shows_a_broadcast() {
     let Some((mut window, falconet)) = at_the_page("") else { return };
@@ -28,7 +28,7 @@ fn the_page_shows_a_broadcast() {
     window.wait_for(&row("received text broadcast", "to everybody"));
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_page_comes_back_to_a_server_that_was_killed() {
     let Some(mut window) = Window::open() else { return };
@@ -46,7 +46,7 @@ fn the_page_comes_back_to_a_server_that_was_killed() {
     window.wait_for(&row("received text published", "I am back"));
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_topic_published_by_plain_http_is_drawn() {
     let Some((mut window, falconet)) = at_the_page("#garden/temperature") else { return };
@@ -69,7 +69,7 @@ fn a_topic_published_by_plain_http_is_drawn() {
     assert_eq!(window.complaints(), [""; 0]);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_topic_is_picked_or_typed_and_published_to_with_the_keyboard_alone() {
     let Some((mut window, falconet)) = at_the_page("") else { return };
@@ -99,7 +99,7 @@ fn a_topic_is_picked_or_typed_and_published_to_with_the_keyboard_alone() {
     assert_eq!(window.complaints(), [""; 0]);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn markup_that_is_published_is_never_run() {
     let Some((mut window, falconet)) = at_the_page("#markup") else { return };
@@ -128,7 +128,7 @@ fn markup_that_is_published_is_never_run() {
     assert_eq!(window.say("window.owned"), "undefined");
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_page_fits_a_phone_and_is_light_or_dark() {
     let Some((mut window, falconet)) = at_the_page("#garden/temperature") else { return };

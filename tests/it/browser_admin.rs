@@ -47,7 +47,7 @@ fn row_of(id: &str, part: &str) -> String {
     )
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_dashboard_lists_who_is_there_and_evicts_by_a_button() {
     let Some((mut window, falconet, _)) = at_the_dashboard(&[], "") else { return };
@@ -90,7 +90,7 @@ fn the_dashboard_lists_who_is_there_and_evicts_by_a_button() {
     assert_eq!(window.complaints(), [""; 0]);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_dashboard_shows_what_was_published_last_and_never_runs_it() {
     let Some((mut window, falconet, _)) = at_the_dashboard(&[], "") else { return };
@@ -120,7 +120,7 @@ fn the_dashboard_shows_what_was_published_last_and_never_runs_it() {
     assert_eq!(window.complaints(), [""; 0]);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_dashboard_draws_and_fits_a_phone_light_or_dark() {
     let Some((mut window, falconet, _)) = at_the_dashboard(&[], "") else { return };
@@ -162,7 +162,7 @@ fn a_dashboard_that_is_opened_later_draws_what_was_before() {
     assert_eq!(window.complaints(), [""; 0]);
 }
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn the_dashboard_and_the_page_work_for_whoever_has_logged_in() {
     let folder = Folder::new("browser-tokens");

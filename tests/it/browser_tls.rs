@@ -24,7 +24,7 @@ fn the_page_speaks_wss_to_a_server_that_signed_for_itself() {
     window.wait_for("document.getElementById('address').textContent.startsWith('wss://')");
 }
 
-#[cfg(feature = "admin")]
+#[cfg(feature = "full")]
 #[test]
 fn the_dashboard_hears_of_a_server_over_tls() {
     let Some(mut window) = Window::open() else { return };

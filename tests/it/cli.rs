@@ -50,13 +50,7 @@ fn listen_urls_of_one_source_replace_those_of_a_lesser_one() {
     }
 }
 
-#[cfg(all(
-    feature = "access",
-    feature = "admin",
-    feature = "system",
-    feature = "tls",
-    feature = "topics"
-))]
+#[cfg(all(feature = "full", feature = "tls"))]
 #[test]
 fn what_print_config_prints_is_read_back_the_same() {
     let folder = Folder::new("round-trip");
@@ -117,7 +111,7 @@ fn what_print_config_prints_is_read_back_the_same() {
     assert_eq!(config.lines().count(), flags.len(), "every option is printed");
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn a_bad_option_is_named_with_its_value_and_what_would_be_right() {
     let rows: [(&[&str], &[&str]); 17] = [

@@ -40,7 +40,7 @@ fn asked(
 const WAYS: &[&[&str]] =
     &[&[], &["pub", "news", "one"], &["sub", "news"], &["sub", "--sse", "news"]];
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn the_client_shows_its_token_with_every_request() {
     let folder = Folder::new("client-tokens");
@@ -68,7 +68,7 @@ fn the_client_shows_its_token_with_every_request() {
     }
 }
 
-#[cfg(all(feature = "access", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn a_client_that_is_not_let_in_says_what_would_be_right_and_no_token() {
     let folder = Folder::new("client-refused");

@@ -10,7 +10,7 @@ use rustix::net::sockopt;
 
 use crate::rig::*;
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn listeners_get_every_message_or_are_told_how_many_they_lost() {
     let crowd = Crowd::gather(Protocol::Events, &["--slow-consumer", "skip"]);
@@ -21,7 +21,7 @@ fn listeners_get_every_message_or_are_told_how_many_they_lost() {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn websocket_subscribers_get_every_message_or_are_closed() {
     let crowd = Crowd::gather(Protocol::WebSocket, &["--slow-consumer", "close"]);
@@ -32,7 +32,7 @@ fn websocket_subscribers_get_every_message_or_are_closed() {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_subscriber_costs_no_more_memory_than_an_idle_client() {
     let _turn = alone();

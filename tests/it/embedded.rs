@@ -441,7 +441,7 @@ impl Person {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_message_to_a_correlation_id_reaches_all_its_connections_and_nobody_else() {
     let (server, mut operator) = start_operated();
@@ -469,7 +469,7 @@ fn a_message_to_a_correlation_id_reaches_all_its_connections_and_nobody_else() {
     server.stop().unwrap().unwrap();
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_listener_that_does_not_read_is_evicted_all_the_same() {
     let (server, mut operator) = start_operated();
@@ -486,7 +486,7 @@ fn a_listener_that_does_not_read_is_evicted_all_the_same() {
     server.stop().unwrap().unwrap();
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn evicting_a_correlation_id_closes_all_its_connections_and_nobody_elses() {
     let (server, mut operator) = start_operated();
@@ -517,7 +517,7 @@ fn evicting_a_correlation_id_closes_all_its_connections_and_nobody_elses() {
     server.stop().unwrap().unwrap();
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_handle_publishes_lists_and_clears_topics() {
     let (server, mut operator) = start_operated();
@@ -560,7 +560,7 @@ impl Service for Host {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_service_awaits_the_audience_of_its_topic_and_can_stop_the_server() {
     let mut server = Embedded::start(|server| server.topics().endpoint("/", Echo).service(Host));
@@ -580,7 +580,7 @@ fn a_service_awaits_the_audience_of_its_topic_and_can_stop_the_server() {
     thread.join().unwrap().unwrap();
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn an_authorizer_decides_who_subscribes_and_publishes_by_the_topics_name() {
     let server = Embedded::start(|server| {

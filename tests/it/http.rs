@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::rig::*;
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_publisher_can_hold_one_connection() {
     let falconet = Falconet::start(QUIET);
@@ -58,7 +58,7 @@ fn assert_answers(http: &mut Http, requests: &[(Vec<u8>, &str, String, u16)], co
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let falconet = Falconet::start(QUIET);
@@ -76,7 +76,7 @@ fn pipelined_requests_are_answered_in_order() {
     );
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn pipelined_requests_are_the_same_wherever_they_are_split() {
     let falconet = Falconet::start(QUIET);
@@ -192,7 +192,7 @@ fn connection_close_is_honoured_in_any_form() {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn an_answer_before_the_body_is_the_last() {
     let falconet = Falconet::start(QUIET);
@@ -234,7 +234,7 @@ fn a_later_head_has_the_time_of_a_first() {
     falconet.wait_for_line("dropped: no request in time");
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_body_has_its_time_however_steadily_it_trickles() {
     let server = Embedded::start(|server| {
@@ -275,7 +275,7 @@ fn a_body_has_its_time_however_steadily_it_trickles() {
     server.stop().unwrap().unwrap();
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_body_cut_short_is_published_nowhere() {
     let falconet = Falconet::start(QUIET);
@@ -287,7 +287,7 @@ fn a_body_cut_short_is_published_nowhere() {
     assert_eq!(ask(falconet.address(), request).status(), 202);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_body_needs_a_length_within_the_limit() {
     let falconet = Falconet::start(&[QUIET, &["--max-message", "1000"]].concat());
@@ -313,7 +313,7 @@ fn a_body_needs_a_length_within_the_limit() {
     assert_eq!((kept.header("X-Sequence"), kept.body.len()), (Some("4"), 1000));
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_client_that_waits_is_told_to_continue_once() {
     let falconet = Falconet::start(QUIET);
@@ -335,7 +335,7 @@ fn a_client_that_waits_is_told_to_continue_once() {
     assert_eq!(http.ask(get("/topics/a")).header("X-Sequence"), Some("2"));
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn nobody_is_told_to_continue_who_does_not_wait() {
     let falconet = Falconet::start(QUIET);
@@ -360,7 +360,7 @@ fn nobody_is_told_to_continue_who_does_not_wait() {
     http.assert_ended();
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_refused_expectation_gets_its_last_status_at_once() {
     let falconet = Falconet::start(&[QUIET, &["--max-message", "1000"]].concat());
@@ -388,7 +388,7 @@ fn a_refused_expectation_gets_its_last_status_at_once() {
     assert_eq!(ask(falconet.address(), get("/topics/a")).status(), 404);
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_kept_connection_can_become_a_session() {
     let falconet = Falconet::start(QUIET);
@@ -418,7 +418,7 @@ fn a_kept_connection_can_become_a_session() {
     http.into_client().echo("upgraded");
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_refused_upgrade_keeps_the_connection() {
     let falconet = Falconet::start(QUIET);
@@ -434,7 +434,7 @@ fn a_refused_upgrade_keeps_the_connection() {
     http.into_client().echo("upgraded");
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn what_follows_an_upgrade_is_no_request() {
     let falconet = Falconet::start(QUIET);
@@ -637,7 +637,7 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
     ]
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn no_request_is_read_in_two_ways() {
     let falconet = Falconet::start(QUIET);
@@ -686,7 +686,7 @@ fn covered_body() -> Vec<u8> {
     post("/topics/a", smuggled())
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn every_answer_bears_the_request_id() {
     let falconet =
@@ -737,7 +737,7 @@ fn every_answer_bears_the_request_id() {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_request_id_is_logged() {
     let falconet = Falconet::start(QUIET);
@@ -752,7 +752,7 @@ fn the_request_id_is_logged() {
     assert!(line.contains(&format!(" request={id} correlation=- status=200")), "{line}");
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn head_is_get_without_the_body() {
     let falconet = Falconet::start(QUIET);
@@ -766,7 +766,7 @@ fn head_is_get_without_the_body() {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_pipeliner_that_does_not_read_is_dropped() {
     let _turn = alone();
@@ -796,7 +796,7 @@ fn a_pipeliner_that_does_not_read_is_dropped() {
     canaries.assert_well();
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_flood_of_pipelined_requests_holds_nobody_up() {
     let _turn = alone();
@@ -823,7 +823,7 @@ fn a_flood_of_pipelined_requests_holds_nobody_up() {
     canaries.assert_well();
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_resting_connection_is_closed_at_once_when_the_server_stops() {
     let mut falconet = Falconet::start(&[QUIET, &["--close-timeout", "5s"]].concat());
@@ -840,7 +840,7 @@ fn a_resting_connection_is_closed_at_once_when_the_server_stops() {
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_request_being_read_when_the_server_stops_gets_503() {
     let mut falconet = Falconet::start(&[QUIET, &["--close-timeout", "5s"]].concat());

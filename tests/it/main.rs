@@ -10,22 +10,16 @@
 )]
 // Of what tests share, a build that lacks a feature needs less.
 #![cfg_attr(
-    not(all(
-        feature = "access",
-        feature = "admin",
-        feature = "system",
-        feature = "tls",
-        feature = "topics"
-    )),
+    not(all(feature = "full", feature = "tls")),
     allow(dead_code, unused_imports, unused_macros)
 )]
 
 mod absent;
 mod access;
-#[cfg(feature = "admin")]
+#[cfg(feature = "full")]
 mod admin;
 mod browser;
-#[cfg(feature = "admin")]
+#[cfg(feature = "full")]
 mod browser_admin;
 mod browser_rig;
 mod browser_tls;
@@ -33,33 +27,33 @@ mod cli;
 mod client;
 mod client_tokens;
 mod client_topics;
-#[cfg(feature = "system")]
-mod confine;
 mod conformance;
 mod crowd;
 mod embedded;
 mod failfast;
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 mod files;
 mod floods;
 mod guarantees;
 mod handshake;
-#[cfg(feature = "admin")]
+#[cfg(feature = "full")]
 mod history;
 mod http;
 mod limits;
 mod pipelining;
-#[cfg(feature = "system")]
+#[cfg(feature = "full")]
 mod printed;
+#[cfg(feature = "full")]
+mod privileges;
 mod properties;
 mod pulled_plug;
 mod rig;
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 mod stdin;
-#[cfg(feature = "system")]
+#[cfg(feature = "full")]
 mod systemd;
 mod tls;
 mod tls_access;
-#[cfg(feature = "topics")]
+mod token_leaks;
+#[cfg(feature = "full")]
 mod topics;
-mod untold;

@@ -51,7 +51,7 @@ fn pipelined_messages_around_fragments_and_pings_are_answered_in_order() {
     }
 }
 
-#[cfg(feature = "access")]
+#[cfg(feature = "full")]
 #[test]
 fn messages_faster_than_the_rate_are_all_answered_as_fast_as_it_allows() {
     let falconet = Falconet::start(&["--broadcast-every", "0", "--max-message-rate", "20"]);
@@ -121,7 +121,7 @@ async fn until_heard(hub: &HubHandle, topic: &TopicName) {
     hub.until_subscribed(topic).await.unwrap();
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_reply_does_not_wait_for_an_endpoint_that_asks_the_hub() {
     let server = Embedded::start(|server| server.endpoint("/expecting", Expecting).topics());

@@ -189,7 +189,7 @@ fn every_socket_that_was_passed_is_listened_at() {
     assert_echo(patient(UnixStream::connect_addr(&address).unwrap()));
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_passed_socket_that_others_can_reach_is_read_only() {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();

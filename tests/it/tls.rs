@@ -174,7 +174,7 @@ impl Write for Dribble {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn what_works_without_tls_works_with_both_its_versions() {
     let secure = Secure::start("tls-versions", &[]);
@@ -295,7 +295,7 @@ fn several_records_in_one_packet_are_all_answered() {
     }
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn a_peer_that_reads_late_gets_every_byte_in_order() {
     let secure = Secure::start("tls-late", &["--broadcast-every", "0"]);
@@ -776,7 +776,7 @@ fn an_https_url_without_a_certificate_is_an_error_of_the_library() {
     assert!(error.to_string().contains("needs a certificate"), "{error}");
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_client_speaks_tls_with_whom_a_file_vouches_for() {
     let secure = Secure::start("tls-client", &["--broadcast-every", "0", "--retain", "5"]);
@@ -834,7 +834,7 @@ fn the_client_refuses_a_certificate_that_nobody_vouches_for() {
     assert_eq!(output.status.code(), Some(1));
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_client_trusts_anybody_only_with_a_warning() {
     let secure = Secure::start("tls-insecure", &["--broadcast-every", "0"]);
@@ -849,7 +849,7 @@ fn the_client_trusts_anybody_only_with_a_warning() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("warning: --insecure"));
 }
 
-#[cfg(feature = "topics")]
+#[cfg(feature = "full")]
 #[test]
 fn the_client_finds_the_authorities_of_its_host() {
     let secure = Secure::start("tls-system", &["--broadcast-every", "0"]);

@@ -90,7 +90,7 @@ fn rest_of(mut stream: TcpStream) -> Vec<u8> {
     rest
 }
 
-#[cfg(all(feature = "access", feature = "admin", feature = "topics"))]
+#[cfg(feature = "full")]
 #[test]
 fn a_token_lets_in_over_tls_in_each_of_its_ways() {
     let tokens = Folder::new("tls-tokens");
@@ -126,7 +126,7 @@ fn a_token_lets_in_over_tls_in_each_of_its_ways() {
     assert!(!guarded.falconet.log_so_far().iter().any(telling));
 }
 
-#[cfg(all(feature = "access", feature = "admin"))]
+#[cfg(feature = "full")]
 #[test]
 fn a_trusted_proxy_names_its_client_before_the_tls_handshake() {
     let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol"];
@@ -168,7 +168,7 @@ fn a_trusted_proxy_names_its_client_before_the_tls_handshake() {
     assert_eq!((guarded.rejected("proxy"), guarded.rejected("tls")), (1, 0));
 }
 
-#[cfg(all(feature = "access", feature = "admin"))]
+#[cfg(feature = "full")]
 #[test]
 fn who_is_no_trusted_proxy_fails_the_tls_handshake_with_a_header() {
     let guarded = Guarded::start("tls-wary", &["--trust-proxy", "unix", "--proxy-protocol"]);
@@ -181,7 +181,7 @@ fn who_is_no_trusted_proxy_fails_the_tls_handshake_with_a_header() {
     assert_eq!(guarded.rejected("proxy"), 0);
 }
 
-#[cfg(feature = "admin")]
+#[cfg(feature = "full")]
 #[test]
 fn what_is_no_tls_handshake_is_counted_as_that() {
     let guarded = Guarded::start("tls-counted", &["--tls-timeout", "300ms"]);
@@ -206,7 +206,7 @@ fn what_is_no_tls_handshake_is_counted_as_that() {
     assert_eq!((guarded.rejected("tls"), guarded.rejected("head")), (3, 1));
 }
 
-#[cfg(feature = "admin")]
+#[cfg(feature = "full")]
 #[test]
 fn who_is_turned_away_where_tls_is_spoken_gets_no_plain_text() {
     let guarded = Guarded::start("tls-full", &["--max-connections", "1"]);

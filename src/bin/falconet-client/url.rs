@@ -33,7 +33,11 @@ impl FromStr for Url {
             "ws" | "http" => "http",
             "wss" | "https" => match Feature::Tls.require() {
                 Ok(()) => "https",
-                Err(_) => return Err(bad("ws://, since this build has no TLS (feature \"tls\")")),
+                Err(_) => {
+                    return Err(bad(
+                        "ws://, since this build has no TLS: it needs the cargo feature `tls`",
+                    ));
+                }
             },
             _ => return Err(bad(EXPECTED)),
         };

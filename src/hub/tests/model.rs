@@ -77,24 +77,24 @@ struct ModelClient {
 }
 
 /// How often what happened, so that it is known that it did.
-type Tally = BTreeMap<&'static str, usize>;
+type Counters = BTreeMap<&'static str, usize>;
 
 struct Model {
     limits: Topics,
     topics: BTreeMap<TopicName, ModelTopic>,
     clients: HashMap<ClientId, ModelClient>,
-    tally: Tally,
+    counters: Counters,
 }
 
 impl Model {
     fn new(limits: Topics) -> Self {
         let topics = BTreeMap::from([(TopicName::broadcast(), ModelTopic::default())]);
-        Self { limits, topics, clients: HashMap::new(), tally: Tally::default() }
+        Self { limits, topics, clients: HashMap::new(), counters: Counters::default() }
     }
 
     fn topic(&mut self, name: &TopicName) -> Result<&mut ModelTopic, TooManyTopics> {
         if !self.topics.contains_key(name) && self.topics.len() >= self.limits.count {
-            *self.tally.entry("refused").or_default() += 1;
+            *self.counters.entry("refused").or_default() += 1;
             return Err(TooManyTopics { limit: self.limits.count });
         }
         Ok(self.topics.entry(name.clone()).or_default())
@@ -115,7 +115,7 @@ impl Model {
                 Start::After(number) if next > number + 1 => "replayed after cleared",
                 Start::After(_) => "replayed after",
             };
-            *self.tally.entry(what).or_default() += 1;
+            *self.counters.entry(what).or_default() += 1;
             (name, next)
         });
         let client = ModelClient { cursor, mail: VecDeque::new(), rung, evicted: false };
@@ -153,8 +153,8 @@ impl Model {
         }
         let Some((_, topic)) = most else { return false };
         topic.lost_to_total = topic.oldest(&self.limits) as usize;
-        *self.tally.entry("lost to total").or_default() += 1;
-        *self.tally.entry("emptied for total").or_default() +=
+        *self.counters.entry("lost to total").or_default() += 1;
+        *self.counters.entry("emptied for total").or_default() +=
             usize::from(topic.lost_to_total == topic.all.len());
         true
     }
@@ -168,7 +168,7 @@ impl Model {
         self.topics.retain(|name, topic| {
             topic.retained(limits) > 0 || heard(name) || name.as_str() == "broadcast"
         });
-        *self.tally.entry("vanished").or_default() += before - self.topics.len();
+        *self.counters.entry("vanished").or_default() += before - self.topics.len();
     }
 
     fn clear(&mut self, name: &TopicName) {
@@ -194,7 +194,7 @@ impl Model {
             client.mail.push_back(frame);
             client.rung = true;
         }
-        *self.tally.entry("mailbox full").or_default() += usize::from(!room);
+        *self.counters.entry("mailbox full").or_default() += usize::from(!room);
         room
     }
 
@@ -213,7 +213,7 @@ impl Model {
         let topic = &self.topics[name];
         let oldest = topic.oldest(&self.limits);
         if *next < oldest {
-            *self.tally.entry("lagged").or_default() += 1;
+            *self.counters.entry("lagged").or_default() += 1;
             return Some(Delivery::Lagged(oldest - std::mem::replace(next, oldest)));
         }
         let publication = topic.all.get(*next as usize - 1)?;
@@ -399,7 +399,7 @@ impl Walk {
         assert_consistent(hub, context);
         assert_eq!(hub.bytes, model.bytes(), "{context}");
         assert_eq!(hub.census().clients, model.clients.len(), "{context}");
-        let census = |(name, topic): (&TopicName, &ModelTopic)| TopicCensus {
+        let census = |(name, topic): (&TopicName, &ModelTopic)| TopicInfo {
             name: name.clone(),
             subscribers: model.subscribers(name),
             sequence: topic.all.len() as u64,
@@ -423,7 +423,7 @@ impl Walk {
 
 #[test]
 fn random_commands_do_what_the_naive_model_does() {
-    let mut tally = Tally::new();
+    let mut counters = Counters::new();
     for seed in 0..200 {
         let mut walk = Walk::new(seed);
         for step in 0..300 {
@@ -431,10 +431,10 @@ fn random_commands_do_what_the_naive_model_does() {
             walk.step(&context);
             walk.check(&context);
         }
-        for (what, count) in walk.model.tally {
-            *tally.entry(what).or_default() += count;
+        for (what, count) in walk.model.counters {
+            *counters.entry(what).or_default() += count;
         }
     }
-    assert_eq!(tally.len(), 13, "{tally:?}");
-    assert!(tally.values().all(|count| *count >= 100), "{tally:?}");
+    assert_eq!(counters.len(), 13, "{counters:?}");
+    assert!(counters.values().all(|count| *count >= 100), "{counters:?}");
 }

@@ -184,8 +184,8 @@ impl Played {
         });
         let membership = reactor.run(executor, joined).unwrap().unwrap();
         let client = membership.subscription.client.clone();
-        let commons = Rc::new(Commons::new(config));
-        let session = Session::begin(ours, Vec::new(), None, membership, commons);
+        let shared = Rc::new(SessionShared::new(config));
+        let session = Session::begin(ours, Vec::new(), None, membership, shared);
         let end = Rc::new(Cell::new(None));
         let serving = {
             let (end, finish) = (end.clone(), script.finish);

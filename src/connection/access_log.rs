@@ -9,7 +9,7 @@ use super::request::Request;
 
 /// A connection that made requests and was nothing else. However it ends, its drop logs that, as the end
 /// of a session is logged; but for debugging only, for each of its requests has had a line.
-pub(super) struct Visit {
+pub(super) struct AccessLogEntry {
     begun: Instant,
     requests: u32,
     /// The last request and the status it was answered with; none while nobody reads of it.
@@ -19,8 +19,8 @@ pub(super) struct Visit {
     end: &'static str,
 }
 
-impl Visit {
-    /// A visit that begins now, and has been aborted if nobody says how it ended.
+impl AccessLogEntry {
+    /// A access_log that begins now, and has been aborted if nobody says how it ended.
     pub(super) fn new(begun: Instant) -> Self {
         let sent_bytes = Cell::new(0);
         Self { begun, requests: 0, last: None, received_bytes: 0, sent_bytes, end: "aborted" }
@@ -53,7 +53,7 @@ impl Visit {
     }
 }
 
-impl Drop for Visit {
+impl Drop for AccessLogEntry {
     fn drop(&mut self) {
         let Some((request, status)) = self.last.take().map(|last| *last) else { return };
         log::debug!(

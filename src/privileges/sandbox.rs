@@ -55,7 +55,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// What the kernel objects to, if it has sandboxes. Nothing is kept out then.
-    pub fn enter(&self) -> Result<Walls, RulesetError> {
+    pub fn enter(&self) -> Result<SandboxStatus, RulesetError> {
         let mut ruleset = Ruleset::default()
             .handle_access(AccessFs::from_all(NEWEST))?
             .handle_access(AccessNet::from_all(NEWEST))?
@@ -79,16 +79,16 @@ impl Sandbox {
             std::mem::forget(kept);
         }
         Ok(match ruleset.restrict_self()?.ruleset {
-            RulesetStatus::FullyEnforced => Walls::All,
-            RulesetStatus::PartiallyEnforced => Walls::Some,
-            RulesetStatus::NotEnforced => Walls::None,
+            RulesetStatus::FullyEnforced => SandboxStatus::All,
+            RulesetStatus::PartiallyEnforced => SandboxStatus::Some,
+            RulesetStatus::NotEnforced => SandboxStatus::None,
         })
     }
 }
 
 /// What a sandbox keeps out, which depends on the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Walls {
+pub enum SandboxStatus {
     /// All that a [`Sandbox`] says (Linux 6.12).
     All,
     /// A part of it: Linux 5.13 knows of files, Linux 6.7 of TCP, too.

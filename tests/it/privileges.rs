@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use falconet::confine::{Sandbox, Walls};
+use falconet::privileges::{Sandbox, SandboxStatus};
 use rustix::process::{Signal, geteuid};
 
 use crate::cli::{Folder, assert_refused, printed};
@@ -63,7 +63,7 @@ fn only_root_becomes_another_user() {
     assert_refused(command.args(["--log-level", "off"]), 78, parts);
 }
 
-#[cfg(all(feature = "access", feature = "admin", feature = "tls", feature = "topics"))]
+#[cfg(all(feature = "full", feature = "tls"))]
 #[test]
 fn root_is_warned_and_so_is_who_cannot_read_what_it_needs() {
     if !geteuid().is_root() {
@@ -86,7 +86,7 @@ fn root_is_warned_and_so_is_who_cannot_read_what_it_needs() {
 
 #[test]
 fn every_thread_is_in_the_sandbox_unless_it_is_off() {
-    if walls_of(&Sandbox::default()) == Walls::None {
+    if walls_of(&Sandbox::default()) == SandboxStatus::None {
         return println!("this kernel has no Landlock");
     }
     for (how, new_privileges) in [("auto", "1"), ("off", "0")] {
@@ -100,7 +100,7 @@ fn every_thread_is_in_the_sandbox_unless_it_is_off() {
     }
 }
 
-#[cfg(all(feature = "access", feature = "admin", feature = "tls", feature = "topics"))]
+#[cfg(all(feature = "full", feature = "tls"))]
 #[test]
 fn in_the_sandbox_there_is_what_the_options_ask_for() {
     let folder = Folder::new("sandboxed");
@@ -158,7 +158,7 @@ fn out_of_the_sandbox_nothing_is_opened_connected_to_or_executed() {
     // It is for the thread that enters it, and so the other tests go on outside.
     let thread = std::thread::spawn(move || {
         let walls = sandbox.enter().unwrap();
-        if walls != Walls::All {
+        if walls != SandboxStatus::All {
             return println!("{walls:?} of the walls: this kernel is older than Linux 6.12");
         }
         assert_eq!(fs::read_to_string(&open).unwrap(), "a");
@@ -183,7 +183,7 @@ fn out_of_the_sandbox_nothing_is_opened_connected_to_or_executed() {
 }
 
 /// What a sandbox keeps out on this kernel.
-fn walls_of(sandbox: &Sandbox) -> Walls {
+fn walls_of(sandbox: &Sandbox) -> SandboxStatus {
     let sandbox = sandbox.clone();
     std::thread::spawn(move || sandbox.enter().unwrap()).join().unwrap()
 }

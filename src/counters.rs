@@ -43,7 +43,7 @@ impl Level {
 
 /// What one server has counted since its start. What passes on its sockets, the reactor counts.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     /// Connections open now, those of the administrator among them.
     pub(crate) connections: Level,
     /// Connections open now on the listener of the administrator.
@@ -126,7 +126,7 @@ pub(crate) enum Source {
     Admin,
 }
 
-impl Tally {
+impl Counters {
     /// Counts a connection that was refused.
     pub(crate) fn reject(&self, why: Rejection) {
         self.rejected[why as usize].add(1);
@@ -171,9 +171,9 @@ impl Tally {
 
 /// What goes wrong where only the process as a whole can see it. Clones share the counts.
 #[derive(Clone, Debug, Default)]
-pub struct Mishaps(Arc<[AtomicU64; 2]>);
+pub struct ProcessErrors(Arc<[AtomicU64; 2]>);
 
-impl Mishaps {
+impl ProcessErrors {
     /// Counts a panic; says which it is, counted from 1.
     pub(crate) fn panicked(&self) -> u64 {
         self.0[0].fetch_add(1, Ordering::Relaxed) + 1
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn everything_is_counted_under_its_name() {
-        let tally = Tally::default();
+        let counters = Counters::default();
         for (why, name) in [
             (Rejection::Connections, "connections"),
             (Rejection::Address, "address"),
@@ -241,9 +241,9 @@ mod tests {
             (Rejection::Tls, "tls"),
             (Rejection::Proxy, "proxy"),
         ] {
-            let before = counted(tally.rejected()).len();
-            tally.reject(why);
-            assert_eq!(counted(tally.rejected())[before..], [(name, 1)]);
+            let before = counted(counters.rejected()).len();
+            counters.reject(why);
+            assert_eq!(counted(counters.rejected())[before..], [(name, 1)]);
         }
         for (why, name) in [
             (Refusal::Host, "host"),
@@ -254,9 +254,9 @@ mod tests {
             (Refusal::Forbidden, "forbidden"),
             (Refusal::Rate, "rate"),
         ] {
-            let before = counted(tally.refused()).len();
-            tally.refuse(why);
-            assert_eq!(counted(tally.refused())[before..], [(name, 1)]);
+            let before = counted(counters.refused()).len();
+            counters.refuse(why);
+            assert_eq!(counted(counters.refused())[before..], [(name, 1)]);
         }
         for (source, name) in [
             (Source::WebSocket, "websocket"),
@@ -265,22 +265,25 @@ mod tests {
             (Source::Stdin, "stdin"),
             (Source::Admin, "admin"),
         ] {
-            let before = counted(tally.published()).len();
-            tally.publish(source);
-            assert_eq!(counted(tally.published())[before..], [(name, 1)]);
+            let before = counted(counters.published()).len();
+            counters.publish(source);
+            assert_eq!(counted(counters.published())[before..], [(name, 1)]);
         }
     }
 
     #[test]
     fn what_peers_make_up_makes_no_new_labels() {
-        let tally = Tally::default();
+        let counters = Counters::default();
         for code in 0..=u16::MAX {
-            tally.websocket_closed.add(code);
-            tally.answer(code);
+            counters.websocket_closed.add(code);
+            counters.answer(code);
         }
-        assert_eq!(counted(tally.websocket_closed.by_code()).len(), CLOSE_CODES.len());
-        assert_eq!(counted(tally.websocket_closed.by_code()).last(), Some(&("other", 65_536 - 13)));
-        assert_eq!(counted(tally.requests()).len(), 5);
-        assert_eq!(counted(tally.requests())[3], ("4xx", 100));
+        assert_eq!(counted(counters.websocket_closed.by_code()).len(), CLOSE_CODES.len());
+        assert_eq!(
+            counted(counters.websocket_closed.by_code()).last(),
+            Some(&("other", 65_536 - 13))
+        );
+        assert_eq!(counted(counters.requests()).len(), 5);
+        assert_eq!(counted(counters.requests())[3], ("4xx", 100));
     }
 }

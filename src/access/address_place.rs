@@ -20,15 +20,15 @@ struct Shared {
 }
 
 /// One of the connections that an address may have. Dropping it makes room for another.
-pub(crate) struct Share(Rc<Shared>);
+pub(crate) struct AddressPermit(Rc<Shared>);
 
 /// A connection's place among those of its client's address, which is known for certain only when a proxy
 /// has said whose it is.
-pub(crate) struct Seat {
+pub(crate) struct AddressPlace {
     addresses: Rc<Addresses>,
     client: Cell<Peer>,
     /// None of this host and of who is exempt.
-    share: RefCell<Option<Share>>,
+    permit: RefCell<Option<AddressPermit>>,
 }
 
 impl Addresses {
@@ -37,7 +37,7 @@ impl Addresses {
     }
 
     /// One share more of `address`, if there is one to have.
-    fn share(self: &Rc<Self>, address: IpAddr) -> Option<Share> {
+    fn share(self: &Rc<Self>, address: IpAddr) -> Option<AddressPermit> {
         let mut shared = self.shared.borrow_mut();
         let place = shared.binary_search_by_key(&address, |shared| shared.address);
         let taken = place.map_or(0, |place| shares(&shared[place]));
@@ -48,7 +48,7 @@ impl Addresses {
             shared.insert(place, Rc::new(Shared { address, addresses: self.clone() }));
             place
         });
-        Some(Share(shared[place].clone()))
+        Some(AddressPermit(shared[place].clone()))
     }
 }
 
@@ -57,7 +57,7 @@ fn shares(shared: &Rc<Shared>) -> usize {
     Rc::strong_count(shared) - 1
 }
 
-impl Drop for Share {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         if shares(&self.0) == 1 {
             let mut shared = self.0.addresses.shared.borrow_mut();
@@ -73,16 +73,16 @@ impl Drop for Share {
     }
 }
 
-impl Seat {
-    /// A seat for `client`; `None` if its address has too many. A trusted proxy `is_exempt`, as is this
+impl AddressPlace {
+    /// A address_place for `client`; `None` if its address has too many. A trusted proxy `is_exempt`, as is this
     /// host.
     pub(crate) fn take(addresses: &Rc<Addresses>, client: Peer, is_exempt: bool) -> Option<Self> {
-        let (addresses, share) = (addresses.clone(), RefCell::new(None));
-        let seat = Self { addresses, client: Cell::new(client), share };
-        seat.count(client, is_exempt).then_some(seat)
+        let (addresses, permit) = (addresses.clone(), RefCell::new(None));
+        let address_place = Self { addresses, client: Cell::new(client), permit };
+        address_place.count(client, is_exempt).then_some(address_place)
     }
 
-    /// Gives the seat to `client`; says whether its address had room, and changes nothing if not.
+    /// Gives the address_place to `client`; says whether its address had room, and changes nothing if not.
     pub(crate) fn give_to(&self, client: Peer, is_exempt: bool) -> bool {
         self.client() == client || self.count(client, is_exempt)
     }
@@ -99,17 +99,17 @@ impl Seat {
     }
 
     /// What its client holds from now on, who stays the same.
-    pub(crate) fn into_share(self) -> Option<Share> {
-        self.share.into_inner()
+    pub(crate) fn into_permit(self) -> Option<AddressPermit> {
+        self.permit.into_inner()
     }
 
     fn count(&self, client: Peer, is_exempt: bool) -> bool {
         let address = client.limited_address().filter(|_| !is_exempt);
-        let share = address.and_then(|address| self.addresses.share(address));
-        let has_room = share.is_some() || address.is_none();
+        let permit = address.and_then(|address| self.addresses.share(address));
+        let has_room = permit.is_some() || address.is_none();
         if has_room {
             self.client.set(client);
-            let left = self.share.replace(share);
+            let left = self.permit.replace(permit);
             drop(left);
         }
         has_room
@@ -124,8 +124,8 @@ mod tests {
         Peer::Ip(text.parse().unwrap())
     }
 
-    fn take(addresses: &Rc<Addresses>, client: &str) -> Option<Seat> {
-        Seat::take(addresses, peer(client), false)
+    fn take(addresses: &Rc<Addresses>, client: &str) -> Option<AddressPlace> {
+        AddressPlace::take(addresses, peer(client), false)
     }
 
     #[test]
@@ -143,10 +143,10 @@ mod tests {
     #[test]
     fn an_ipv6_host_has_no_more_seats_for_all_of_its_addresses() {
         let addresses = Rc::new(Addresses::new(1));
-        let seat = take(&addresses, "[2001:db8::1]:1").unwrap();
+        let address_place = take(&addresses, "[2001:db8::1]:1").unwrap();
         assert!(take(&addresses, "[2001:db8::2]:1").is_none());
         let other = take(&addresses, "[2001:db8:0:1::1]:1").unwrap();
-        drop((seat, other));
+        drop((address_place, other));
         assert!(addresses.shared.borrow().is_empty());
     }
 
@@ -155,23 +155,26 @@ mod tests {
         let addresses = Rc::new(Addresses::new(0));
         assert!(take(&addresses, "127.0.0.1:1").is_some());
         assert!(take(&addresses, "192.0.2.1:1").is_none());
-        assert!(Seat::take(&addresses, peer("192.0.2.1:1"), true).is_some());
-        assert!(Seat::take(&addresses, Peer::Unix, false).is_some());
+        assert!(AddressPlace::take(&addresses, peer("192.0.2.1:1"), true).is_some());
+        assert!(AddressPlace::take(&addresses, Peer::Unix, false).is_some());
     }
 
     #[test]
     fn a_seat_that_is_given_away_counts_for_who_has_it() {
         let addresses = Rc::new(Addresses::new(1));
         let proxy = peer("192.0.2.9:1");
-        let seat = Seat::take(&addresses, proxy, true).unwrap();
-        assert!(seat.give_to(peer("198.51.100.1:0"), false));
-        assert!(seat.give_to(peer("198.51.100.1:0"), false), "it is its own seat already");
-        let other = Seat::take(&addresses, proxy, true).unwrap();
+        let address_place = AddressPlace::take(&addresses, proxy, true).unwrap();
+        assert!(address_place.give_to(peer("198.51.100.1:0"), false));
+        assert!(
+            address_place.give_to(peer("198.51.100.1:0"), false),
+            "it is its own address_place already"
+        );
+        let other = AddressPlace::take(&addresses, proxy, true).unwrap();
         assert!(!other.give_to(peer("198.51.100.1:0"), false));
         assert_eq!(other.client(), proxy);
-        assert!(seat.give_to(proxy, true));
+        assert!(address_place.give_to(proxy, true));
         assert!(other.give_to(peer("198.51.100.1:0"), false));
-        drop((seat, other));
+        drop((address_place, other));
         assert!(addresses.shared.borrow().is_empty());
         assert_eq!(Rc::strong_count(&addresses), 1);
     }

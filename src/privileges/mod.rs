@@ -4,4 +4,4 @@ mod account;
 mod sandbox;
 
 pub use account::{Account, AccountError, is_root};
-pub use sandbox::{Sandbox, Walls};
+pub use sandbox::{Sandbox, SandboxStatus};

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::access::{Seat, Share};
+use crate::access::{AddressPermit, AddressPlace};
 use crate::endpoints::events::{self, Encoder, EventStream};
 use crate::endpoints::topic;
 use crate::endpoints::{AnyEndpoint, Stage};
@@ -10,7 +10,7 @@ use crate::http::Response;
 use crate::hub::{ClientKind, CorrelationId, Membership, Newcomer, PublishError, Start, TopicName};
 use crate::net::Transport;
 use crate::ws::handshake::{self, Acceptance};
-use crate::ws::{Commons, Session, SessionEnd};
+use crate::ws::{Session, SessionEnd, SessionShared};
 
 use super::reader::Reader;
 use super::request::Request;
@@ -18,9 +18,9 @@ use super::{Context, answer, write_all};
 
 /// What a request opens, and what the client will hear.
 pub(super) struct Opening {
-    hears: Option<(TopicName, Start)>,
+    subscribes: Option<(TopicName, Start)>,
     kind: ClientKind,
-    /// The path, if it is not that of the topic it hears.
+    /// The path, if it is not that of the topic it subscribes.
     path: Option<Rc<String>>,
     protocol: Protocol,
 }
@@ -32,7 +32,8 @@ enum Protocol {
     Events {
         past: String,
         accept: fn(&CorrelationId, u64, &Request) -> Vec<u8>,
-        begin: fn(Transport, Option<Share>, Membership, Encoder, Rc<Commons>) -> Stage,
+        begin:
+            fn(Transport, Option<AddressPermit>, Membership, Encoder, Rc<SessionShared>) -> Stage,
     },
 }
 
@@ -43,37 +44,37 @@ impl Opening {
         path: Rc<String>,
         endpoint: Rc<dyn AnyEndpoint>,
     ) -> Self {
-        let hears = Some((TopicName::broadcast(), Start::Live));
+        let subscribes = Some((TopicName::broadcast(), Start::Live));
         let begin = Box::new(|session| endpoint.begin(session));
         let protocol = Protocol::WebSocket { accept, begin };
-        Self { hears, kind: ClientKind::WebSocket, path: Some(path), protocol }
+        Self { subscribes, kind: ClientKind::WebSocket, path: Some(path), protocol }
     }
 
-    /// Opens a session with a topic; without `start` the client hears nothing.
+    /// Opens a session with a topic; without `start` the client subscribes nothing.
     pub(super) fn of_topic(
         accept: Acceptance,
         topic: TopicName,
         start: Option<Start>,
         may_publish: bool,
     ) -> Self {
-        let hears = start.map(|start| (topic.clone(), start));
+        let subscribes = start.map(|start| (topic.clone(), start));
         let path = start.is_none().then(|| Rc::new(topic.path()));
         let begin = Box::new(move |session| topic::converse(session, topic, may_publish));
         let protocol = Protocol::WebSocket { accept, begin };
-        Self { hears, kind: ClientKind::WebSocket, path, protocol }
+        Self { subscribes, kind: ClientKind::WebSocket, path, protocol }
     }
 
     /// Opens a stream of a topic's messages.
     pub(super) fn of_events(topic: TopicName, start: Start) -> Self {
-        let (hears, kind) = (Some((topic, start)), ClientKind::Events);
-        Self { hears, kind, path: None, protocol: Protocol::events(String::new()) }
+        let (subscribes, kind) = (Some((topic, start)), ClientKind::Events);
+        Self { subscribes, kind, path: None, protocol: Protocol::events(String::new()) }
     }
 
     /// Opens a stream of the administrator's events, which begins with what is past.
     pub(super) fn of_stats(path: &str, past: String) -> Self {
-        let hears = Some((TopicName::stats(), Start::Live));
+        let subscribes = Some((TopicName::stats(), Start::Live));
         let path = Some(Rc::new(path.to_owned()));
-        Self { hears, kind: ClientKind::Admin, path, protocol: Protocol::events(past) }
+        Self { subscribes, kind: ClientKind::Admin, path, protocol: Protocol::events(past) }
     }
 
     /// Makes a client of whoever sent the request, whose head ends at `head_end`, and says so; `None`
@@ -83,7 +84,7 @@ impl Opening {
         mut reader: Reader,
         head_end: usize,
         mut request: Request,
-        seat: Seat,
+        address_place: AddressPlace,
         context: &Context,
     ) -> Option<Stage> {
         let correlation = request.correlation.clone();
@@ -92,7 +93,7 @@ impl Opening {
         let newcomer = Newcomer { correlation, peer: request.peer, kind, path };
         let now = reader.transport().timer().now();
         // First, so that nothing is missed that is published once the client knows it is heard.
-        let membership = match context.hub.join(newcomer, self.hears, now).await {
+        let membership = match context.hub.join(newcomer, self.subscribes, now).await {
             Ok(membership) => membership,
             Err(PublishError::HubGone) => return None,
             Err(PublishError::TooManyTopics(error)) => {
@@ -117,7 +118,13 @@ impl Opening {
             "new connection"
         );
         let (transport, early) = reader.into_parts(head_end);
-        Some(self.protocol.begin(transport, early, membership, seat.into_share(), context))
+        Some(self.protocol.begin(
+            transport,
+            early,
+            membership,
+            address_place.into_permit(),
+            context,
+        ))
     }
 }
 
@@ -128,8 +135,8 @@ impl Protocol {
             accept: |correlation, sequence, request| {
                 events::response(correlation, sequence).encode(&request.envelope())
             },
-            begin: |transport, share, membership, encoder, commons| {
-                EventStream::new(transport, share, membership, encoder, commons).begin()
+            begin: |transport, permit, membership, encoder, shared| {
+                EventStream::new(transport, permit, membership, encoder, shared).begin()
             },
         }
     }
@@ -161,16 +168,16 @@ impl Protocol {
         transport: Transport,
         early: Vec<u8>,
         membership: Membership,
-        share: Option<Share>,
+        permit: Option<AddressPermit>,
         context: &Context,
     ) -> Stage {
-        let commons = context.commons.clone();
+        let shared = context.shared.clone();
         match self {
             Self::Events { begin, .. } => {
-                begin(transport, share, membership, context.encoder.clone(), commons)
+                begin(transport, permit, membership, context.encoder.clone(), shared)
             }
             Self::WebSocket { begin, .. } => {
-                begin(Session::begin(transport, early, share, membership, commons))
+                begin(Session::begin(transport, early, permit, membership, shared))
             }
         }
     }
