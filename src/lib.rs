@@ -31,6 +31,7 @@ mod connection;
 mod endpoints;
 mod escaped;
 mod features;
+mod frame;
 mod http;
 mod hub;
 pub mod privileges;
@@ -39,9 +40,9 @@ mod counters;
 pub mod log;
 pub mod net;
 mod rate;
+mod resource;
 mod server;
 mod services;
-mod sha1;
 pub mod signals;
 pub mod systemd;
 mod ws;
@@ -54,14 +55,15 @@ pub use config::Config;
 pub use counters::ProcessErrors;
 pub use endpoints::{Echo, Endpoint};
 pub use features::{Feature, NotBuiltIn};
+pub use frame::{CloseCode, CloseReason, Message};
 pub use http::{Asset, HeadError, RequestHead, Response};
 pub use hub::{
-    ClientCounts, ClientId, CorrelationId, HubGone, HubHandle, PublishError, Published,
+    ClientCounts, ClientId, CorrelationId, EventId, HubGone, HubHandle, PublishError, Published,
     TooManyTopics, TopicInfo, TopicName, TopicNameError,
 };
 pub use server::{Server, ServerBuilder, StartError};
 pub use services::{LocalClock, Service, Stdin, Stop, Stopper, Supervision, Timestamp};
-pub use ws::{CloseCode, CloseReason, Message, Session, SessionEnd, accept_value};
+pub use ws::{Session, SessionEnd, accept_value};
 
 /// Compiles the examples in the README.
 #[cfg(doctest)]

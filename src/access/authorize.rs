@@ -1,9 +1,11 @@
-//! Who may do what.
+//! Authorization: who sent a request, and what they may do.
+
+use std::rc::Rc;
 
 use crate::counters::Refusal;
 use crate::http::{RequestHead, Response};
 
-/// What a request asks to do.
+/// An action that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action<'a> {
@@ -11,48 +13,119 @@ pub enum Action<'a> {
     Read(&'a str),
     /// Open a WebSocket session at a path.
     Connect(&'a str),
-    /// Hear what is published to a topic, or read what it retains.
+    /// Subscribe to a topic, or read what it retains.
     Subscribe(&'a str),
     /// Publish to a topic, or clear it.
     Publish(&'a str),
-    /// Rule the server, at a path.
+    /// Administer the server, at a path.
     Admin(&'a str),
 }
 
-/// Decides on every request that comes from a page and by a name that may be (see [`Origins`]), before
-/// anything is looked up for it.
+/// Decides which actions a request may do. It is asked after the checks of the host name and the origin
+/// (see [`Origins`]), and before anything is looked up for the request.
+///
+/// A closure is an authorizer, too: it identifies a request by returning another closure, which decides
+/// on actions.
+///
+/// ```
+/// use falconet::{Action, Denied, RequestHead, Server};
+///
+/// let server = Server::builder().authorize(|head: &RequestHead<'_>| {
+///     let is_writer = head.single("x-role") == Some(b"writer");
+///     Ok(move |action: Action<'_>| match action {
+///         Action::Publish(_) if !is_writer => Err(Denied::Forbidden),
+///         _ => Ok(()),
+///     })
+/// });
+/// # drop(server);
+/// ```
 ///
 /// [`Origins`]: crate::Origins
 pub trait Authorize {
-    /// Lets the request pass or says why not.
+    /// The proven identity of a request. It outlives the request head.
+    type Identity: 'static;
+
+    /// Identifies the sender of a request, once per request.
     ///
     /// # Errors
     /// [`Denied`], which becomes the response.
-    fn authorize(&self, head: &RequestHead<'_>, action: Action<'_>) -> Result<(), Denied>;
+    fn identify(&self, head: &RequestHead<'_>) -> Result<Self::Identity, Denied>;
+
+    /// Allows an action, or denies it.
+    ///
+    /// # Errors
+    /// [`Denied`], which becomes the response.
+    fn may(&self, identity: &Self::Identity, action: Action<'_>) -> Result<(), Denied>;
 }
 
-impl<F: Fn(&RequestHead<'_>, Action<'_>) -> Result<(), Denied>> Authorize for F {
-    fn authorize(&self, head: &RequestHead<'_>, action: Action<'_>) -> Result<(), Denied> {
-        self(head, action)
+impl<F, I> Authorize for F
+where
+    F: Fn(&RequestHead<'_>) -> Result<I, Denied>,
+    I: Fn(Action<'_>) -> Result<(), Denied> + 'static,
+{
+    type Identity = I;
+
+    fn identify(&self, head: &RequestHead<'_>) -> Result<I, Denied> {
+        self(head)
+    }
+
+    fn may(&self, identity: &I, action: Action<'_>) -> Result<(), Denied> {
+        identity(action)
     }
 }
 
-/// Lets everybody do everything, wherever the server listens.
+/// Allows every action to everyone, on every address that the server listens on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllowAll;
 
 impl Authorize for AllowAll {
-    fn authorize(&self, _: &RequestHead<'_>, _: Action<'_>) -> Result<(), Denied> {
+    type Identity = ();
+
+    fn identify(&self, _: &RequestHead<'_>) -> Result<(), Denied> {
+        Ok(())
+    }
+
+    fn may(&self, (): &(), _: Action<'_>) -> Result<(), Denied> {
         Ok(())
     }
 }
 
-/// Why a request may not do what it asks.
+/// An [`Authorize`] of any type.
+pub(crate) trait AnyAuthorizer {
+    fn identify(self: Rc<Self>, head: &RequestHead<'_>) -> Result<Box<dyn Permissions>, Denied>;
+}
+
+/// The actions that one identified sender may do.
+pub(crate) trait Permissions {
+    fn may(&self, action: Action<'_>) -> Result<(), Denied>;
+}
+
+/// An identity, and the authorizer that it is known to.
+struct Identified<A: Authorize> {
+    authorizer: Rc<A>,
+    identity: A::Identity,
+}
+
+impl<A: Authorize + 'static> AnyAuthorizer for A {
+    fn identify(self: Rc<Self>, head: &RequestHead<'_>) -> Result<Box<dyn Permissions>, Denied> {
+        let identity = Authorize::identify(&*self, head)?;
+        Ok(Box::new(Identified { authorizer: self, identity }))
+    }
+}
+
+impl<A: Authorize> Permissions for Identified<A> {
+    fn may(&self, action: Action<'_>) -> Result<(), Denied> {
+        self.authorizer.may(&self.identity, action)
+    }
+}
+
+/// The reason why a request may not do what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// It does not say who it is; the text is the challenge, such as `Bearer` (RFC 9110 §11.6.1).
+    /// The request does not prove its identity. The text is the challenge, such as `Bearer`
+    /// (RFC 9110 §11.6.1). The response is 401.
     Unauthenticated(&'static str),
-    /// Whoever it is, it may not.
+    /// The identity is known, and may not do this. The response is 403.
     Forbidden,
 }
 
@@ -66,9 +139,8 @@ impl Denied {
 
     pub(crate) fn response(self) -> Response {
         match self {
-            Self::Unauthenticated(challenge) => {
-                Response::text(401, "who are you?\n").with_header("WWW-Authenticate", challenge)
-            }
+            Self::Unauthenticated(challenge) => Response::text(401, "authentication required\n")
+                .with_header("WWW-Authenticate", challenge),
             Self::Forbidden => Response::text(403, "not allowed\n"),
         }
     }

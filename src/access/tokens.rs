@@ -1,4 +1,4 @@
-//! Tokens: who has one may do what its line in a file says.
+//! Tokens: a file lists them, and what each one allows.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -12,34 +12,37 @@ use std::time::{Duration, Instant};
 use base64ct::{Base64, Encoding};
 
 use crate::http::RequestHead;
-use crate::http::route::TOPICS;
-use crate::hub::TopicName;
-use crate::sha1::sha1;
+use crate::hub::{TOPICS_PATH, TopicName};
 
 use super::authorize::{Action, Authorize, Denied};
 
-/// Lets pass who shows a token of a file, for what the file says.
+/// Authorizes requests by the tokens in a file.
 ///
-/// A line of the file is `TOKEN [subscribe|publish|admin|all] [TOPIC]`, and `#` begins a comment. A token
-/// is 1 to 128 of `A–Z a–z 0–9 - . _ ~`. Without a right it has all; with a topic only for that one
-/// and those below it. Several lines with one token add up. The file is read again when it has changed,
-/// which is looked for once a second at most, when a request comes; if it can't be read then, or a line
-/// is wrong, that is logged and the old lines hold. A last line without a newline is wrong, too.
+/// A line of the file is `TOKEN [subscribe|publish|admin|all] [TOPIC]`; `#` begins a comment. A token is
+/// 1 to 128 of `A–Z a–z 0–9 - . _ ~`. Without a right, the token has all rights. With a topic, it has the
+/// right for this topic and the topics below it. The rights of several lines with the same token add up.
 ///
-/// A token comes as `Authorization: Bearer`, as the password of `Authorization: Basic`, in a subprotocol
-/// `bearer.TOKEN`, or, if [allowed](Self::allow_in_query), as `?token=` in the URL.
+/// The file is checked for changes at most once per second, when a request arrives, and is read again
+/// after a change. If it cannot be read then, or a line is wrong, an error is logged and the old lines
+/// stay valid. A last line without a newline is wrong.
+///
+/// A request sends its token as `Authorization: Bearer`, as the password of `Authorization: Basic`, in a
+/// subprotocol `bearer.TOKEN`, or, if [allowed](Self::allow_in_query), as `?token=` in the URL.
 pub struct TokenFile {
     path: PathBuf,
-    key: [u8; KEY_BYTES],
     in_query: bool,
     grants: RefCell<Vec<Grant>>,
     seen: Cell<Option<Version>>,
     looked: Cell<Instant>,
 }
 
-/// What one line grants.
+/// A token, padded with zeros, so that comparing two takes the same time whatever they are.
+#[derive(Clone)]
+pub struct Token([u8; MAX_TOKEN_BYTES]);
+
+/// The rights that one line grants.
 struct Grant {
-    digest: Digest,
+    token: Token,
     right: Right,
     topic: Option<TopicName>,
 }
@@ -52,7 +55,7 @@ enum Right {
     All,
 }
 
-/// What tells one state of a file from another.
+/// The properties that tell one state of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version {
     file: (u64, u64),
@@ -65,18 +68,15 @@ impl TokenFile {
     /// Reads the tokens of a file.
     ///
     /// # Errors
-    /// [`TokenFileError`], if it can't be read or a line is wrong. It does not tell what the line says.
+    /// [`TokenFileError`], if the file cannot be read or a line is wrong. The error does not contain the
+    /// text of the line.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, TokenFileError> {
         let path = path.into();
         let failed = |error| TokenFileError::Unreadable { path: path.clone(), error };
-        let mut key = [0; KEY_BYTES];
-        let flags = rustix::rand::GetRandomFlags::empty();
-        rustix::rand::getrandom(&mut key, flags).map_err(|error| failed(error.into()))?;
         let version = Version::of(&path).map_err(failed)?;
-        let grants = read(&path, &key)?;
+        let grants = read(&path)?;
         Ok(Self {
             path,
-            key,
             in_query: false,
             grants: RefCell::new(grants),
             seen: Cell::new(Some(version)),
@@ -84,14 +84,14 @@ impl TokenFile {
         })
     }
 
-    /// Whether a token may come as `?token=`. Default false: a URL is written down in many places, though
-    /// in no log of ours.
+    /// Sets whether a token may be sent as `?token=`. Default false: URLs are stored in many places, though
+    /// not in falconet's log.
     pub fn allow_in_query(mut self, allowed: bool) -> Self {
         self.in_query = allowed;
         self
     }
 
-    /// Reads the file again if it has changed, and has not been looked at within the last second.
+    /// Reads the file again if it has changed. Does nothing within a second of the last check.
     fn refresh(&self, now: Instant) {
         if now.saturating_duration_since(self.looked.get()) < LOOK_EVERY {
             return;
@@ -101,20 +101,22 @@ impl TokenFile {
         if self.seen.get() == version.as_ref().ok().copied() {
             return;
         }
-        // Taken before the file is read: what is written meanwhile is found the next time.
+        // Set before the file is read: a change during the read is found the next time.
         self.seen.set(version.as_ref().ok().copied());
         let unreadable = |error| TokenFileError::Unreadable { path: self.path.clone(), error };
-        match version.map_err(unreadable).and_then(|_| read(&self.path, &self.key)) {
+        match version.map_err(unreadable).and_then(|_| read(&self.path)) {
             Ok(grants) => {
                 log::info!(target: "falconet::access", lines = grants.len(); "tokens read again");
                 self.grants.replace(grants);
             }
-            Err(error) => log::error!(target: "falconet::access", "the old tokens hold: {error}"),
+            Err(error) => {
+                log::error!(target: "falconet::access", "the old tokens stay valid: {error}");
+            }
         }
     }
 
-    /// The token that a request shows.
-    fn shown(&self, head: &RequestHead<'_>) -> Option<Vec<u8>> {
+    /// The token that a request sends.
+    fn sent_token(&self, head: &RequestHead<'_>) -> Option<Vec<u8>> {
         let authorization = head.single("authorization").and_then(read_authorization);
         authorization.or_else(|| read_subprotocol(head)).or_else(|| {
             let token = head.query_value("token").filter(|_| self.in_query)?;
@@ -124,16 +126,21 @@ impl TokenFile {
 }
 
 impl Authorize for TokenFile {
-    fn authorize(&self, head: &RequestHead<'_>, action: Action<'_>) -> Result<(), Denied> {
+    type Identity = Token;
+
+    fn identify(&self, head: &RequestHead<'_>) -> Result<Token, Denied> {
+        let token = self.sent_token(head).and_then(|token| Token::new(&token));
+        token.ok_or(Denied::Unauthenticated(CHALLENGE))
+    }
+
+    fn may(&self, token: &Token, action: Action<'_>) -> Result<(), Denied> {
         self.refresh(Instant::now());
-        let token = self.shown(head).ok_or(Denied::Unauthenticated(CHALLENGE))?;
-        let digest = digest(&self.key, &token);
         let (mut is_known, mut may) = (false, false);
-        // All of them, whichever it is.
+        // All lines are compared, whichever matches, so that the time does not depend on it.
         for grant in self.grants.borrow().iter() {
-            let is_its = are_equal(&grant.digest, &digest);
-            is_known |= is_its;
-            may |= is_its & grant.allows(action);
+            let is_same = grant.token.is_same(token);
+            is_known |= is_same;
+            may |= is_same & grant.allows(action);
         }
         match (is_known, may) {
             (_, true) => Ok(()),
@@ -143,12 +150,31 @@ impl Authorize for TokenFile {
     }
 }
 
+impl Token {
+    /// Pads a token. Returns `None` if no line can have it.
+    fn new(token: &[u8]) -> Option<Self> {
+        let is_token = (1..=MAX_TOKEN_BYTES).contains(&token.len())
+            && token.iter().all(|byte| is_token_byte(*byte));
+        is_token.then(|| {
+            let mut padded = [0; MAX_TOKEN_BYTES];
+            padded[..token.len()].copy_from_slice(token);
+            Self(padded)
+        })
+    }
+
+    /// Compares in a time that does not depend on where the tokens differ.
+    fn is_same(&self, other: &Self) -> bool {
+        let pairs = self.0.iter().zip(&other.0);
+        pairs.fold(0, |bits, (one, other)| bits | black_box(one ^ other)) == 0
+    }
+}
+
 impl Grant {
     fn allows(&self, action: Action<'_>) -> bool {
         let subscribes = matches!(self.right, Right::Subscribe | Right::All);
         match action {
             // The names of all topics.
-            Action::Read(path) if path == TOPICS => subscribes && self.topic.is_none(),
+            Action::Read(path) if path == TOPICS_PATH => subscribes && self.topic.is_none(),
             Action::Read(_) => true,
             // Whoever is connected to an endpoint subscribes this topic.
             Action::Connect(_) => subscribes && self.covers(TopicName::broadcast().as_str()),
@@ -174,8 +200,8 @@ impl Version {
     fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         if !metadata.is_file() {
-            // To read a pipe is to wait for who writes it.
-            return Err(io::Error::other("it is no regular file"));
+            // Reading a pipe would wait for a writer.
+            return Err(io::Error::other("not a regular file"));
         }
         Ok(Self {
             file: (metadata.dev(), metadata.ino()),
@@ -186,12 +212,12 @@ impl Version {
     }
 }
 
-fn read(path: &Path, key: &[u8; KEY_BYTES]) -> Result<Vec<Grant>, TokenFileError> {
+fn read(path: &Path) -> Result<Vec<Grant>, TokenFileError> {
     let text = fs::read_to_string(path)
         .map_err(|error| TokenFileError::Unreadable { path: path.to_owned(), error })?;
     let wrong = |line, expected| TokenFileError::Line { path: path.to_owned(), line, expected };
     if !text.is_empty() && !text.ends_with('\n') {
-        // The half of a line may grant more than all of it does.
+        // Half of a line may grant more than the whole line does.
         return Err(wrong(text.lines().count(), UNENDED));
     }
     let mut grants = Vec::new();
@@ -200,9 +226,9 @@ fn read(path: &Path, key: &[u8; KEY_BYTES]) -> Result<Vec<Grant>, TokenFileError
         let words: Vec<&str> = words.collect();
         let grant = match words[..] {
             [] => continue,
-            [token] => parse_grant(key, token, "all", None),
-            [token, right] => parse_grant(key, token, right, None),
-            [token, right, topic] => parse_grant(key, token, right, Some(topic)),
+            [token] => parse_grant(token, "all", None),
+            [token, right] => parse_grant(token, right, None),
+            [token, right, topic] => parse_grant(token, right, Some(topic)),
             _ => Err("expected no more than TOKEN, RIGHT and TOPIC"),
         };
         grants.push(grant.map_err(|expected| wrong(index + 1, expected))?);
@@ -210,19 +236,13 @@ fn read(path: &Path, key: &[u8; KEY_BYTES]) -> Result<Vec<Grant>, TokenFileError
     Ok(grants)
 }
 
-/// Reads what one line says.
+/// Parses the words of one line.
 ///
 /// # Errors
-/// What would be right; not what is there, which may be a token at the wrong place.
-fn parse_grant(
-    key: &[u8; KEY_BYTES],
-    token: &str,
-    right: &str,
-    topic: Option<&str>,
-) -> Result<Grant, &'static str> {
-    if token.len() > MAX_TOKEN_BYTES || !token.bytes().all(is_of_token) {
-        return Err("expected first a token of 1 to 128 of A-Z a-z 0-9 - . _ ~");
-    }
+/// The text says what is expected. It does not quote the line, which may have a token in the wrong place.
+fn parse_grant(token: &str, right: &str, topic: Option<&str>) -> Result<Grant, &'static str> {
+    let expected = "expected first a token of 1 to 128 of A-Z a-z 0-9 - . _ ~";
+    let token = Token::new(token.as_bytes()).ok_or(expected)?;
     let right = match right {
         "subscribe" => Right::Subscribe,
         "publish" => Right::Publish,
@@ -232,15 +252,16 @@ fn parse_grant(
     };
     let topic = topic.map(|topic| TopicName::new(topic.strip_suffix('/').unwrap_or(topic)));
     let topic = topic.transpose().map_err(|_| "expected third the name of a topic")?;
-    Ok(Grant { digest: digest(key, token.as_bytes()), right, topic })
+    Ok(Grant { token, right, topic })
 }
 
-/// Whether a byte can stand in a URL, a header and a subprotocol as it is (RFC 3986 §2.3).
-fn is_of_token(byte: u8) -> bool {
+/// Returns true for a byte that needs no escape in a URL, a header or a subprotocol (RFC 3986 §2.3).
+fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// The token in an Authorization header: a bearer's (RFC 6750 §2.1), or anybody's password (RFC 7617 §2).
+/// The token in an Authorization header: a bearer token (RFC 6750 §2.1), or the password of any user
+/// (RFC 7617 §2).
 fn read_authorization(value: &[u8]) -> Option<Vec<u8>> {
     let space = value.iter().position(|byte| *byte == b' ')?;
     let (scheme, credentials) = (&value[..space], value[space..].trim_ascii());
@@ -255,7 +276,7 @@ fn read_authorization(value: &[u8]) -> Option<Vec<u8>> {
     Some(user_and_password[colon + 1..].to_vec())
 }
 
-/// The token in a subprotocol: a browser's WebSocket can bring nothing else.
+/// The token in a subprotocol, the only header that a page can set on a WebSocket.
 fn read_subprotocol(head: &RequestHead<'_>) -> Option<Vec<u8>> {
     let offered = head
         .values("sec-websocket-protocol")
@@ -264,36 +285,23 @@ fn read_subprotocol(head: &RequestHead<'_>) -> Option<Vec<u8>> {
     tokens.next().map(<[u8]>::to_vec)
 }
 
-/// What is kept and compared instead of a token. Its key, which nobody knows, makes the digest of a guess
-/// unpredictable, so that neither the time a comparison takes nor a collision of SHA-1 helps a guesser.
-fn digest(key: &[u8; KEY_BYTES], token: &[u8]) -> Digest {
-    sha1(&[key, token])
-}
-
-/// Compares in the same time, wherever they differ.
-fn are_equal(one: &Digest, other: &Digest) -> bool {
-    let differing =
-        one.iter().zip(other).fold(0, |bits, (one, other)| bits | black_box(one ^ other));
-    differing == 0
-}
-
-/// Why there are no tokens to read.
+/// The reason why the tokens cannot be read.
 #[derive(Debug)]
 pub enum TokenFileError {
-    /// The file can't be read.
+    /// The file cannot be read.
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         error: io::Error,
     },
     /// A line is wrong.
     Line {
         /// The file.
         path: PathBuf,
-        /// The line, from 1 on.
+        /// The number of the line, counted from 1.
         line: usize,
-        /// What would be right.
+        /// The text that is expected there.
         expected: &'static str,
     },
 }
@@ -313,15 +321,12 @@ impl fmt::Display for TokenFileError {
 
 impl std::error::Error for TokenFileError {}
 
-type Digest = [u8; 20];
-
-/// Basic first: browsers that know only one challenge a line know this one, and ask the user.
+/// Basic is first: browsers that read only one challenge of a line know this one and ask the user.
 const CHALLENGE: &str = "Basic realm=\"falconet\", charset=\"UTF-8\", Bearer realm=\"falconet\"";
-/// As long as the digest's block, so that it is all of its first one.
-const KEY_BYTES: usize = 64;
 const MAX_TOKEN_BYTES: usize = 128;
 const UNENDED: &str =
-    "expected a newline at the end of the file: without one this line may be half written";
+    "expected a newline at the end of the file: without it, this line may be incomplete";
+/// The shortest time between two checks of the file.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

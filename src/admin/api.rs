@@ -1,4 +1,4 @@
-//! The administrator's requests.
+//! The administrator's API.
 
 use std::fmt::Write;
 use std::rc::Rc;
@@ -6,31 +6,84 @@ use std::time::Instant;
 
 use futures_lite::future;
 
-use crate::config::Limits;
-use crate::counters::{Counters, Source};
-use crate::endpoints::topic::{Content, Exchange, JSON, TopicError, TopicRequest};
+use crate::access::{Action, Gatekeeper, Refused};
+use crate::counters::Source;
+use crate::endpoints::events::EventUpgrade;
+use crate::endpoints::topic::{self, Content, JSON, Publish};
+use crate::endpoints::{method_not_allowed, not_found};
+use crate::frame::{CloseCode, CloseReason};
 use crate::http::{RequestHead, Response};
-use crate::hub::{Client, ClientKind, CorrelationId, HubGone, HubStats, TopicName};
-use crate::ws::frame::{CloseCode, CloseReason};
+use crate::hub::{Client, ClientKind, CorrelationId, HubGone, TopicName};
+use crate::resource::{Answering, Plan, Question, Requester, Resource};
+use crate::ws::SessionShared;
 
-use super::{AdminState, Seconds, dashboard, metrics};
+use super::seconds::Seconds;
+use super::state::AdminState;
+use super::{dashboard, metrics};
 
-/// What a request of the administrator wants.
-#[derive(Debug)]
-pub(crate) enum AdminRequest {
-    /// To hear how things are, as server-sent events.
-    Listen,
-    /// One exchange.
-    Errand(Errand),
+/// The resource of the administrator's listener. It serves every path there.
+pub(crate) struct AdminApi {
+    pub(crate) state: Rc<AdminState>,
+    pub(crate) shared: Rc<SessionShared>,
 }
 
-/// What the administrator can have or have done in one exchange.
-#[derive(Debug)]
-pub(crate) enum Errand {
+impl Resource for AdminApi {
+    fn plan(
+        &self,
+        head: &RequestHead<'_>,
+        gatekeeper: &Gatekeeper<'_>,
+    ) -> Result<Option<Plan>, Refused> {
+        let path = head.path();
+        gatekeeper.may(Action::Admin(path))?;
+        let shared = &self.shared;
+        Ok(Some(match path {
+            "/events" => {
+                expect(head, "GET")?;
+                let prologue = self.state.history_event();
+                Plan::Upgrade(Box::new(EventUpgrade::of_stats(path, prologue, shared.clone())))
+            }
+            "/broadcast" => {
+                expect(head, "POST")?;
+                let topic = TopicName::broadcast();
+                Plan::Ask(Box::new(Publish::of(head, topic, Source::Admin, shared, &None)?))
+            }
+            "/topics" => Plan::Ask(topic::list(head, shared)?),
+            _ => match path.strip_prefix("/topics/") {
+                Some(name) => Plan::Ask(self.plan_topic(head, name)?),
+                None => Plan::Ask(Box::new(AdminQuestion {
+                    asked: Asked::of(head, shared)?,
+                    state: self.state.clone(),
+                })),
+            },
+        }))
+    }
+}
+
+impl AdminApi {
+    /// Plans a request for the list of topics or for one topic, which can only be read here.
+    fn plan_topic(&self, head: &RequestHead<'_>, name: &str) -> Result<Box<dyn Question>, Refused> {
+        expect(head, "GET, HEAD")?;
+        match name {
+            "" => topic::list(head, &self.shared),
+            // Subscribers use the public listeners.
+            _ if topic::subscribes(head) => Err(not_found().into()),
+            _ => topic::read_named(head, name, &self.shared),
+        }
+    }
+}
+
+/// A request of the administrator, and the state that answers it.
+struct AdminQuestion {
+    asked: Asked,
+    state: Rc<AdminState>,
+}
+
+/// The requests that are answered here.
+enum Asked {
     Dashboard,
-    /// Whether the loop turns; who is answered knows.
+    /// Liveness: any answer shows that the event loop runs.
     Health,
-    /// Whether others may be sent here.
+    /// Readiness: whether new clients may be sent here.
     Readiness,
     Metrics,
     Clients,
@@ -42,176 +95,103 @@ pub(crate) enum Errand {
     Send {
         client: u64,
         content: Content,
-        expects_continue: bool,
     },
-    /// What can be done with topics.
-    Topic(Exchange),
-    /// To stop, as on SIGTERM.
+    /// To stop the server, as SIGTERM does.
     Drain,
 }
 
-impl AdminRequest {
-    /// Reads what a request wants.
-    ///
-    /// # Errors
-    /// The response that says what would be right.
-    pub(crate) fn read(head: &RequestHead<'_>, limits: &Limits) -> Result<Self, Response> {
-        let path = head.path();
-        let errand = match path {
-            "/events" => {
-                expect(head, &["GET"], "GET")?;
-                return Ok(Self::Listen);
-            }
-            "/broadcast" => {
-                expect(head, &["POST"], "POST")?;
-                Errand::Topic(read_topic(head, "broadcast", limits)?)
-            }
-            "/drain" => {
-                expect(head, &["POST"], "POST")?;
-                Errand::Drain
-            }
+impl Asked {
+    fn of(head: &RequestHead<'_>, shared: &SessionShared) -> Result<Self, Response> {
+        let read = |asked| expect(head, "GET, HEAD").map(|()| asked);
+        match head.path() {
+            "/" => read(Self::Dashboard),
+            "/healthz" => read(Self::Health),
+            "/readyz" => read(Self::Readiness),
+            "/metrics" => read(Self::Metrics),
+            "/drain" => expect(head, "POST").map(|()| Self::Drain),
             "/clients" if head.method() == "DELETE" => {
                 let id = head.query_value("client").and_then(CorrelationId::new);
                 let expected = "expected /clients?client=ID or /clients/NUMBER\n";
-                Errand::EvictAll(id.ok_or_else(|| Response::text(400, expected))?)
+                id.map(Self::EvictAll).ok_or_else(|| Response::text(400, expected))
             }
             "/clients" => {
-                expect(head, &["GET", "HEAD"], "GET, HEAD, DELETE")?;
-                Errand::Clients
+                expect(head, "GET, HEAD, DELETE")?;
+                Ok(Self::Clients)
             }
-            _ => match path.strip_prefix("/clients/") {
-                Some(number) => read_client_errand(head, number, limits)?,
-                None => read_view(head, limits)?,
-            },
-        };
-        Ok(Self::Errand(errand))
-    }
-}
-
-/// Reads what a request wants that can only look.
-fn read_view(head: &RequestHead<'_>, limits: &Limits) -> Result<Errand, Response> {
-    let path = head.path();
-    let errand = match path {
-        "/" => Errand::Dashboard,
-        "/healthz" => Errand::Health,
-        "/readyz" => Errand::Readiness,
-        "/metrics" => Errand::Metrics,
-        _ => {
-            let name = match path {
-                "/topics" => "",
-                _ => path.strip_prefix("/topics/").ok_or_else(not_found)?,
-            };
-            expect(head, &["GET", "HEAD"], "GET, HEAD")?;
-            return Ok(Errand::Topic(read_topic(head, name, limits)?));
-        }
-    };
-    expect(head, &["GET", "HEAD"], "GET, HEAD")?;
-    Ok(errand)
-}
-
-/// Reads what is to be done with one client.
-fn read_client_errand(
-    head: &RequestHead<'_>,
-    number: &str,
-    limits: &Limits,
-) -> Result<Errand, Response> {
-    let client = number.parse().map_err(|_| no_client())?;
-    expect(head, &["DELETE", "POST"], "DELETE, POST")?;
-    if head.method() == "DELETE" {
-        return Ok(Errand::Evict(client));
-    }
-    let (content, expects_continue) = Content::read(head, limits).map_err(TopicError::response)?;
-    Ok(Errand::Send { client, content, expects_continue })
-}
-
-fn read_topic(head: &RequestHead<'_>, name: &str, limits: &Limits) -> Result<Exchange, Response> {
-    match TopicRequest::read(head, name, limits).map_err(TopicError::response)? {
-        TopicRequest::Exchange(exchange) => Ok(exchange),
-        // Subscribers have the public listeners.
-        TopicRequest::Converse { .. } | TopicRequest::Listen { .. } => Err(not_found()),
-    }
-}
-
-/// Refuses what is none of `methods`.
-fn expect(head: &RequestHead<'_>, methods: &[&str], allow: &'static str) -> Result<(), Response> {
-    if methods.contains(&head.method()) {
-        return Ok(());
-    }
-    Err(Response::text(405, "method not allowed here\n").with_header("Allow", allow))
-}
-
-impl Errand {
-    /// Whether the request's body is for it.
-    pub(crate) fn takes_body(&self) -> bool {
-        match self {
-            Self::Send { .. } => true,
-            Self::Topic(exchange) => exchange.takes_body(),
-            _ => false,
+            path => {
+                let number = path.strip_prefix("/clients/").ok_or_else(not_found)?;
+                let client = number.parse().map_err(|_| no_client())?;
+                expect(head, "DELETE, POST")?;
+                match head.method() {
+                    "DELETE" => Ok(Self::Evict(client)),
+                    _ => {
+                        let content = Content::of(head, &shared.config.limits)?;
+                        Ok(Self::Send { client, content })
+                    }
+                }
+            }
         }
     }
+}
 
-    /// Whether the client waits for a word before it sends the body.
-    pub(crate) fn expects_continue(&self) -> bool {
-        match self {
-            Self::Send { expects_continue, .. } => *expects_continue,
-            Self::Topic(exchange) => exchange.expects_continue(),
-            _ => false,
-        }
+/// Refuses a method that is not in `allowed`, a list as in an Allow header.
+fn expect(head: &RequestHead<'_>, allowed: &'static str) -> Result<(), Response> {
+    match allowed.split(", ").any(|method| method == head.method()) {
+        true => Ok(()),
+        false => Err(method_not_allowed(allowed)),
+    }
+}
+
+impl Question for AdminQuestion {
+    fn takes_body(&self) -> bool {
+        matches!(self.asked, Asked::Send { .. })
     }
 
-    /// Does it. `body` is the request's, if it has one.
-    ///
-    /// # Errors
-    /// [`HubGone`], when the server has ended.
-    pub(crate) async fn perform(
-        self,
-        body: &[u8],
-        admin_state: &AdminState,
-    ) -> Result<Response, HubGone> {
+    fn expects_continue(&self) -> bool {
+        matches!(self.asked, Asked::Send { content, .. } if content.expects_continue())
+    }
+
+    fn answer<'a>(self: Box<Self>, body: &'a [u8], _: Requester<'a>) -> Answering<'a> {
+        Box::pin(async move { self.asked.answer(body, &self.state).await })
+    }
+}
+
+impl Asked {
+    async fn answer(self, body: &[u8], state: &AdminState) -> Result<Response, HubGone> {
+        let hub = &state.hub;
         Ok(match self {
             Self::Dashboard => dashboard::response(),
-            Self::Health => fresh(Response::text(200, "ok\n")),
-            Self::Readiness => fresh(match admin_state.stop.is_requested() {
+            Self::Health => uncached(Response::text(200, "ok\n")),
+            Self::Readiness => uncached(match state.stop.is_requested() {
                 false => Response::text(200, "ready\n"),
                 true => Response::text(503, "draining\n"),
             }),
             Self::Metrics => {
-                let page = metrics::page(admin_state, &admin_state.hub.stats().await?);
-                fresh(Response::new(200, METRICS, page.into_bytes()))
+                let page = metrics::page(state, &hub.stats().await?);
+                uncached(Response::new(200, METRICS, page.into_bytes()))
             }
             Self::Clients => {
-                let clients = admin_state.hub.clients().await?;
-                let list = list(&clients, admin_state.stop.timer().now()).await;
-                fresh(Response::new(200, JSON, list.into_bytes()))
+                let list = list(&hub.clients().await?, state.now()).await;
+                uncached(Response::new(200, JSON, list.into_bytes()))
             }
-            Self::Evict(number) => match admin_state.hub.find(number).await? {
-                Some(id) => evicted(usize::from(admin_state.hub.evict(id, EVICTED).await?)),
+            Self::Evict(number) => match hub.find(number).await? {
+                Some(id) => evicted(usize::from(hub.evict(id, EVICTED).await?)),
                 None => no_client(),
             },
-            Self::EvictAll(id) => evicted(admin_state.hub.evict_all(&id, EVICTED).await?),
-            Self::Send { client, content, .. } => match admin_state.hub.find(client).await? {
-                Some(id) => sent(admin_state.hub.send_frame(id, content.frame(body)).await?),
+            Self::EvictAll(id) => evicted(hub.evict_all(&id, EVICTED).await?),
+            Self::Send { client, content } => match hub.find(client).await? {
+                Some(id) => sent(hub.send_frame(id, content.frame(body)).await?),
                 None => no_client(),
             },
-            Self::Topic(exchange) => {
-                exchange.perform(body, Source::Admin, &admin_state.hub).await?
-            }
             Self::Drain => {
-                admin_state.stop.request();
+                state.stop.request();
                 Response::text(202, "draining\n")
             }
         })
     }
 }
 
-/// How many connections are with requests, or between two.
-pub(super) fn http_connections(counters: &Counters, stats: &HubStats) -> usize {
-    let others = counters.admin_connections.now() + stats.websocket + stats.events;
-    // The hub hears a moment later of who has left.
-    counters.connections.now().saturating_sub(others)
-}
-
-/// The clients as JSON, one a line, but not who looks at this.
+/// The clients as JSON, one per line. The administrator's own connections are left out.
 async fn list(clients: &[Rc<Client>], now: Instant) -> String {
     let mut list = String::from("[");
     let shown = clients.iter().filter(|client| client.kind != ClientKind::Admin);
@@ -227,7 +207,7 @@ async fn list(clients: &[Rc<Client>], now: Instant) -> String {
     list + "]\n"
 }
 
-/// Writing to a string can't fail.
+/// Appends one client as JSON. Writing to a string never fails.
 fn push_client(list: &mut String, client: &Client, now: Instant) {
     let [received, sent, lagged] = client.counts();
     let _ = write!(
@@ -237,7 +217,7 @@ fn push_client(list: &mut String, client: &Client, now: Instant) {
         client.correlation,
         client.peer(),
         client.kind.as_str(),
-        client.topic().map_or("", TopicName::as_str),
+        client.topics().next().map_or("", TopicName::as_str),
     );
     push_json(list, &client.path());
     let _ = write!(
@@ -249,7 +229,7 @@ fn push_client(list: &mut String, client: &Client, now: Instant) {
     );
 }
 
-/// A text as JSON (RFC 8259 §7).
+/// Appends a text as a JSON string (RFC 8259 §7).
 fn push_json(json: &mut String, text: &str) {
     json.push('"');
     for character in text.chars() {
@@ -272,26 +252,22 @@ fn evicted(count: usize) -> Response {
 fn sent(is_sent: bool) -> Response {
     match is_sent {
         true => Response::new(202, JSON, &b"{\"sent\":1}\n"[..]),
-        false => Response::text(503, "it does not read what it was sent before\n"),
+        false => Response::text(503, "the client does not read the messages sent before\n"),
     }
 }
 
 fn no_client() -> Response {
-    Response::text(404, "nobody is called so\n")
+    Response::text(404, "no such client\n")
 }
 
-fn not_found() -> Response {
-    Response::text(404, "nothing here that you accept\n")
-}
-
-/// What is true now and for nobody's cache.
-fn fresh(response: Response) -> Response {
+/// Forbids caches to keep a response.
+fn uncached(response: Response) -> Response {
     response.with_header("Cache-Control", "no-store")
 }
 
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const EVICTED: CloseReason = CloseReason::new(CloseCode::Policy, "evicted by the administrator");
-/// How many clients are written before others run.
+/// The number of clients written before other tasks run.
 const CLIENTS_PER_TURN: usize = 256;
 
 #[cfg(test)]
@@ -299,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_json_whatever_is_in_it() {
+    fn a_path_of_any_characters_becomes_a_json_string() {
         let mut json = String::new();
         push_json(&mut json, "/a\"b\\c\n\u{e9}");
         assert_eq!(json, "\"/a\\\"b\\\\c\\u000a\u{e9}\"");

@@ -4,24 +4,24 @@ use std::fmt::{Display, Write};
 
 use crate::hub::HubStats;
 
-use super::api::http_connections;
-use super::process::Times;
-use super::{AdminState, Seconds, process};
+use super::process::{self, Times};
+use super::seconds::Seconds;
+use super::state::AdminState;
 
 /// All metrics of a server.
-pub(super) fn page(admin_state: &AdminState, stats: &HubStats) -> String {
+pub(super) fn page(state: &AdminState, stats: &HubStats) -> String {
     let mut page = Page(String::with_capacity(8192));
-    write_connections(&mut page, admin_state, stats);
-    write_messages(&mut page, admin_state, stats);
-    write_loop(&mut page, admin_state);
-    write_process(&mut page, admin_state);
+    write_connections(&mut page, state, stats);
+    write_messages(&mut page, state, stats);
+    write_loop(&mut page, state);
+    write_process(&mut page, state);
     page.0
 }
 
-fn write_connections(page: &mut Page, admin_state: &AdminState, stats: &HubStats) {
-    let counters = &admin_state.counters;
+fn write_connections(page: &mut Page, state: &AdminState, stats: &HubStats) {
+    let counters = &state.counters;
     let kinds = [
-        ("http", http_connections(counters, stats)),
+        ("http", state.http_connections(stats)),
         ("websocket", stats.websocket),
         ("events", stats.events),
         ("admin", counters.admin_connections.now()),
@@ -36,7 +36,7 @@ fn write_connections(page: &mut Page, admin_state: &AdminState, stats: &HubStats
     let rejected = "falconet_connections_rejected_total";
     page.family(rejected, "counter", "Connections that got nothing of what they came for.");
     page.labelled(rejected, "reason", counters.rejected());
-    page.labelled(rejected, "reason", [("files", admin_state.meter().files_lacked.total())]);
+    page.labelled(rejected, "reason", [("files", state.meter().files_lacked.total())]);
     let refused = "falconet_requests_refused_total";
     page.family(refused, "counter", "HTTP requests refused because of who sent them.");
     page.labelled(refused, "reason", counters.refused());
@@ -54,8 +54,8 @@ fn write_connections(page: &mut Page, admin_state: &AdminState, stats: &HubStats
     );
 }
 
-fn write_messages(page: &mut Page, admin_state: &AdminState, stats: &HubStats) {
-    let (counters, meter) = (&admin_state.counters, admin_state.meter());
+fn write_messages(page: &mut Page, state: &AdminState, stats: &HubStats) {
+    let (counters, meter) = (&state.counters, state.meter());
     for (name, help, total) in [
         (
             "falconet_messages_received_total",
@@ -96,8 +96,8 @@ fn write_messages(page: &mut Page, admin_state: &AdminState, stats: &HubStats) {
     );
 }
 
-fn write_loop(page: &mut Page, admin_state: &AdminState) {
-    let (name, turns) = ("falconet_loop_lag_seconds", &admin_state.meter().turns);
+fn write_loop(page: &mut Page, state: &AdminState) {
+    let (name, turns) = ("falconet_loop_lag_seconds", &state.meter().turns);
     page.family(name, "histogram", "How long the loop took from one wait for events to the next.");
     let mut count = 0;
     for (bound, turns) in turns.cumulative() {
@@ -108,16 +108,12 @@ fn write_loop(page: &mut Page, admin_state: &AdminState) {
     page.sample(&format!("{name}_count"), count);
 }
 
-fn write_process(page: &mut Page, admin_state: &AdminState) {
-    page.counter(
-        "falconet_panics_total",
-        "Panics in any task.",
-        admin_state.process_errors.panics(),
-    );
+fn write_process(page: &mut Page, state: &AdminState) {
+    page.counter("falconet_panics_total", "Panics in any task.", state.process_errors.panics());
     page.counter(
         "falconet_log_lines_dropped_total",
         "Log lines suppressed, for there were many of their kind, or not written.",
-        admin_state.process_errors.log_lines_dropped(),
+        state.process_errors.log_lines_dropped(),
     );
     page.family("falconet_build_info", "gauge", "Always 1.");
     page.labelled("falconet_build_info", "version", [(env!("CARGO_PKG_VERSION"), 1)]);

@@ -1,7 +1,8 @@
 //! Every message back to its sender (article).
 
 use crate::endpoints::Endpoint;
-use crate::ws::{CloseReason, Session, SessionEnd};
+use crate::frame::CloseReason;
+use crate::ws::{Session, SessionEnd};
 
 /// Sends every message back to its sender, whole and as the type it came.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,24 +1,25 @@
-//! What stands at a path.
+//! The resources that stand at URLs: page, files, WebSocket endpoints, topics, event streams.
 
 mod echo;
 pub(crate) mod events;
+mod files;
+mod page;
 pub(crate) mod topic;
+mod websocket;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
-use pin_project_lite::pin_project;
-
+use crate::resource::Stage;
 use crate::ws::{Session, SessionEnd};
 
 pub use echo::Echo;
+pub(crate) use files::StaticFiles;
+pub(crate) use page::{Page, method_not_allowed, not_found};
 
 /// Serves the WebSocket sessions at a path, each from its handshake to its end.
 ///
-/// An endpoint runs on the server's one thread: it must not block, and what it awaits must not be
-/// something only another runtime can wake for. A panic ends its own session and no other.
+/// An endpoint runs on the server's one thread: it must not block, and it must not await anything that
+/// only another runtime wakes. A panic ends its own session and no other.
 ///
 /// A closure is an endpoint too, as [`Server`](crate::Server) shows.
 ///
@@ -42,7 +43,7 @@ pub use echo::Echo;
 /// ```
 #[allow(async_fn_in_trait, reason = "everything runs on one thread; no future needs to be Send")]
 pub trait Endpoint {
-    /// Serves one session and says how it ended, as [`Session::close`] does.
+    /// Serves one session and returns how it ended, as [`Session::close`] does.
     async fn serve(&self, session: Session) -> SessionEnd;
 }
 
@@ -52,7 +53,7 @@ impl<F: AsyncFn(Session) -> SessionEnd> Endpoint for F {
     }
 }
 
-/// [`Endpoint`], boxed, so that endpoints of all types can stand in one table.
+/// An [`Endpoint`] of any type.
 pub(crate) trait AnyEndpoint {
     fn begin(self: Rc<Self>, session: Session) -> Stage;
 }
@@ -60,49 +61,6 @@ pub(crate) trait AnyEndpoint {
 impl<E: Endpoint + 'static> AnyEndpoint for E {
     fn begin(self: Rc<Self>, session: Session) -> Stage {
         Stage::last(session.served_by(move |session| async move { self.serve(session).await }))
-    }
-}
-
-/// A connection from here on: its opening, or what it does then. What one stage needed is gone when the
-/// next begins.
-pub(crate) struct Stage(Pin<Box<dyn Future<Output = Option<Stage>>>>);
-
-impl Stage {
-    /// A stage that says what comes next.
-    pub(crate) fn new(stage: impl Future<Output = Option<Self>> + 'static) -> Self {
-        Self(Box::pin(stage))
-    }
-
-    /// A stage after which all is done.
-    pub(crate) fn last(stage: impl Future<Output = ()> + 'static) -> Self {
-        Self::new(Last { stage })
-    }
-}
-
-pin_project! {
-    /// A stage after which all is done. No `async` block, which would have room for the stage twice.
-    struct Last<S> {
-        #[pin]
-        stage: S,
-    }
-}
-
-impl<S: Future<Output = ()>> Future for Last<S> {
-    type Output = Option<Stage>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Stage>> {
-        self.project().stage.poll(cx).map(|()| None)
-    }
-}
-
-impl Future for Stage {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        while let Some(next) = ready!(self.0.as_mut().poll(cx)) {
-            *self = next;
-        }
-        Poll::Ready(())
     }
 }
 

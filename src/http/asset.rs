@@ -12,7 +12,7 @@ pub struct Asset {
 }
 
 impl Asset {
-    pub(super) fn response(&self) -> Response {
+    pub(crate) fn response(&self) -> Response {
         Response::new(200, self.content_type, self.body)
             .with_header("Cache-Control", "no-cache")
             .with_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)

@@ -1,36 +1,19 @@
-//! A bounded log of messages, and cursors into it.
-//!
-//! Nothing is queued for a client: a session sends from its cursor to the end. Whose cursor falls off
-//! the log's beginning has lagged.
+//! A bounded log of the newest messages of a topic.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::SystemTime;
 
 use crate::config::Topics;
-use crate::ws::frame::Frame;
 
-use super::client::Client;
-use super::topic::TopicName;
+use super::ids::EventId;
+use super::publication::Publication;
+use super::topic_name::TopicName;
 
-/// One message of a topic, encoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Publication {
-    pub(crate) frame: Frame,
-    /// What the publisher says the payload is; `None` leaves it to text or binary.
-    pub(crate) media_type: Option<&'static str>,
-    pub(crate) published: SystemTime,
-}
-
-impl Publication {
-    /// What it takes to keep it.
-    pub(super) fn cost(&self) -> usize {
-        self.frame.len() + size_of::<Self>()
-    }
-}
-
-/// The newest messages of a topic, numbered from 1 in the order they came. Clones share them.
+/// The newest messages of a topic. Clones share them.
+///
+/// A *position* counts the messages that were ever appended to this log: positions have no gaps, while
+/// the numbers of [`EventId`]s have, since all topics share one counter.
 #[derive(Clone)]
 pub(super) struct Log(Rc<Shared>);
 
@@ -39,25 +22,48 @@ struct Shared {
     entries: RefCell<Entries>,
 }
 
+#[derive(Default)]
 struct Entries {
-    kept: VecDeque<Publication>,
-    /// The number of the next message.
-    next: u64,
-    /// Messages before this number are not for who comes later.
+    kept: VecDeque<Rc<Publication>>,
+    /// The position of the oldest message kept.
+    first: u64,
+    /// Messages before this position are not for later subscribers.
     retained_from: u64,
-    bytes: usize,
+    /// The highest number of a message that was lost or cleared.
+    gone: u64,
+    /// The payloads of the messages kept.
+    payload_bytes: usize,
+    /// The id of the newest message ever appended.
+    last: Option<EventId>,
 }
 
-impl Default for Entries {
-    fn default() -> Self {
-        Self { kept: VecDeque::new(), next: 1, retained_from: 1, bytes: 0 }
-    }
+/// The place in a topic's log where a subscriber begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// With the next message that is published.
+    Live,
+    /// With up to this many of the retained messages.
+    Last(usize),
+    /// With the message after the one of this id. `None` is an id that cannot be read.
+    After(Option<EventId>),
+}
+
+/// What a log gives to a cursor.
+pub(super) enum Read {
+    /// The message at the cursor's position.
+    Message(Rc<Publication>),
+    /// That message has fallen off the log; the oldest kept is at this position.
+    FellBehind { oldest: u64 },
+    /// All messages have been read.
+    End,
 }
 
 impl Log {
-    /// A log with nothing in it.
-    pub(super) fn new(topic: TopicName) -> Self {
-        Self(Rc::new(Shared { topic, entries: RefCell::default() }))
+    /// A log without messages. `gone` is the highest number that an earlier topic of this name may have
+    /// lost.
+    pub(super) fn new(topic: TopicName, gone: u64) -> Self {
+        let entries = RefCell::new(Entries { gone, ..Entries::default() });
+        Self(Rc::new(Shared { topic, entries }))
     }
 
     /// The topic whose messages these are.
@@ -65,17 +71,16 @@ impl Log {
         &self.0.topic
     }
 
-    /// Appends a message; the oldest that neither a slow subscriber nor a late one may ask for fall off.
-    /// Returns its number.
-    pub(super) fn append(&self, publication: Publication, limits: &Topics) -> u64 {
+    /// Appends a message. The oldest messages are dropped that neither a slow subscriber nor a later one
+    /// is entitled to.
+    pub(super) fn append(&self, publication: Rc<Publication>, limits: &Topics) {
         let mut entries = self.0.entries.borrow_mut();
-        entries.bytes += publication.cost();
+        entries.payload_bytes += publication.payload_bytes();
+        entries.last = publication.id();
         entries.kept.push_back(publication);
-        entries.next += 1;
         while entries.kept.len() > 1 && !entries.fits(limits) {
             entries.drop_oldest();
         }
-        entries.next - 1
     }
 
     /// Drops the oldest message.
@@ -83,150 +88,129 @@ impl Log {
         self.0.entries.borrow_mut().drop_oldest();
     }
 
-    /// Lets who comes later find nothing of what there is.
+    /// Withdraws all messages from later subscribers. Subscribers that are connected still get them.
     pub(super) fn clear(&self) {
         let mut entries = self.0.entries.borrow_mut();
-        entries.retained_from = entries.next;
+        entries.retained_from = entries.end();
+        entries.gone = entries.highest();
     }
 
-    /// How many messages are kept.
+    /// The number of messages kept.
     pub(super) fn len(&self) -> usize {
         self.0.entries.borrow().kept.len()
     }
 
-    /// What the kept messages cost.
-    pub(super) fn bytes(&self) -> usize {
-        self.0.entries.borrow().bytes
+    /// The size of all payloads kept, in bytes.
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.0.entries.borrow().payload_bytes
     }
 
-    /// The number of the last message; 0 before the first.
-    pub(super) fn last(&self) -> u64 {
-        self.0.entries.borrow().next - 1
+    /// The id of the newest message, kept or not; `None` before the first.
+    pub(super) fn last(&self) -> Option<EventId> {
+        self.0.entries.borrow().last
     }
 
-    /// Whether anything is retained for who comes later.
+    /// The highest number that this log has or had.
+    pub(super) fn highest(&self) -> u64 {
+        self.0.entries.borrow().highest()
+    }
+
+    /// The position after the newest message.
+    pub(super) fn end(&self) -> u64 {
+        self.0.entries.borrow().end()
+    }
+
+    /// Returns true if anything is retained for later subscribers.
     pub(super) fn is_retaining(&self, limits: &Topics) -> bool {
         self.0.entries.borrow().is_retaining(limits)
     }
 
-    /// The last message and its number, if it is retained.
-    pub(super) fn retained_last(&self, limits: &Topics) -> Option<(u64, Publication)> {
+    /// The newest message, if it is retained.
+    pub(super) fn retained_last(&self, limits: &Topics) -> Option<Rc<Publication>> {
         let entries = self.0.entries.borrow();
-        let last = entries.kept.back().filter(|_| entries.is_retaining(limits))?;
-        Some((entries.next - 1, last.clone()))
+        entries.kept.back().filter(|_| entries.is_retaining(limits)).cloned()
+    }
+
+    /// The position where a subscriber begins, and whether messages that it asks for are gone. `counter`
+    /// is the highest number given so far.
+    pub(super) fn start(&self, start: Start, counter: EventId, limits: &Topics) -> (u64, bool) {
+        self.0.entries.borrow().start(start, counter, limits)
+    }
+
+    /// Reads the message at a position.
+    pub(super) fn read(&self, position: u64) -> Read {
+        let entries = self.0.entries.borrow();
+        let Some(index) = position.checked_sub(entries.first) else {
+            return Read::FellBehind { oldest: entries.first };
+        };
+        entries.kept.get(index as usize).map_or(Read::End, |next| Read::Message(next.clone()))
+    }
+
+    /// The number of the message at a position; `None` if it is not kept.
+    pub(super) fn number_at(&self, position: u64) -> Option<u64> {
+        let entries = self.0.entries.borrow();
+        let index = position.checked_sub(entries.first)?;
+        entries.kept.get(index as usize).map(|publication| publication.number())
     }
 }
 
 impl Entries {
-    /// The number of the oldest message kept.
-    fn first(&self) -> u64 {
-        self.next - self.kept.len() as u64
+    fn end(&self) -> u64 {
+        self.first + self.kept.len() as u64
     }
 
-    /// Whether all that is kept may be kept: for those who read slowly, or for who comes later.
+    fn highest(&self) -> u64 {
+        self.kept.back().map_or(self.gone, |newest| newest.number().max(self.gone))
+    }
+
+    /// Returns true if everything that is kept may be kept: for slow subscribers, or for later ones.
     fn fits(&self, limits: &Topics) -> bool {
-        let within = |messages, bytes| self.kept.len() <= messages && self.bytes <= bytes;
+        let within = |messages, bytes| self.kept.len() <= messages && self.payload_bytes <= bytes;
         within(limits.log_messages, limits.log_bytes)
             || within(limits.retain_messages, limits.retain_bytes)
     }
 
     fn drop_oldest(&mut self) {
-        self.bytes -= self.kept.pop_front().map_or(0, |oldest| oldest.cost());
+        let Some(oldest) = self.kept.pop_front() else { return };
+        self.payload_bytes -= oldest.payload_bytes();
+        self.gone = self.gone.max(oldest.number());
+        self.first += 1;
         if self.kept.is_empty() {
             self.kept = VecDeque::new();
         }
     }
 
-    /// Whether the newest is retained, which is whatever its size.
+    /// Returns true if the newest message is retained, which it is whatever its size.
     fn is_retaining(&self, limits: &Topics) -> bool {
-        limits.retain_messages > 0 && !self.kept.is_empty() && self.retained_from < self.next
+        limits.retain_messages > 0 && !self.kept.is_empty() && self.retained_from < self.end()
     }
 
-    /// How many messages are retained for who comes later: the newest, within both limits.
+    /// The number of messages retained for later subscribers: the newest, within both limits.
     fn retained(&self, limits: &Topics) -> usize {
-        let uncleared = (self.next - self.retained_from.max(self.first())) as usize;
+        let uncleared = (self.end() - self.retained_from.max(self.first)) as usize;
         let mut bytes = 0;
         let newest = self.kept.iter().rev().take(limits.retain_messages.min(uncleared));
         let fitting = newest.enumerate().take_while(|(index, publication)| {
-            bytes += publication.cost();
+            bytes += publication.payload_bytes();
             *index == 0 || bytes <= limits.retain_bytes
         });
         fitting.count()
     }
 
-    /// Where a cursor begins.
-    fn start(&self, start: Start, limits: &Topics) -> u64 {
-        let end = self.next;
+    fn start(&self, start: Start, counter: EventId, limits: &Topics) -> (u64, bool) {
+        let oldest = self.first.max(self.retained_from);
         match start {
-            Start::Live => end,
-            Start::Last(count) => end - self.retained(limits).min(count) as u64,
-            // A number from before a restart: all there is came later.
-            Start::After(sequence) if sequence >= end => self.first().max(self.retained_from),
-            Start::After(sequence) => (sequence + 1).max(self.retained_from),
+            Start::Live => (self.end(), false),
+            Start::Last(count) => (self.end() - self.retained(limits).min(count) as u64, false),
+            Start::After(Some(EventId { epoch, number }))
+                if epoch == counter.epoch && number <= counter.number =>
+            {
+                let seen = self.kept.partition_point(|kept| kept.number() <= number) as u64;
+                ((self.first + seen).max(oldest), number < self.gone)
+            }
+            // The id of another epoch, or of no message yet: any message may have been missed.
+            Start::After(_) => (oldest, true),
         }
-    }
-}
-
-/// Where in a topic's log a subscriber begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
-    /// With what is published from now on.
-    Live,
-    /// With up to so many of the retained messages.
-    Last(usize),
-    /// With the message after that number.
-    After(u64),
-}
-
-/// What a session has of the hub: its record, with a cursor in the log of the topic it is subscribed to.
-pub(crate) struct Subscription {
-    pub(crate) client: Rc<Client>,
-}
-
-/// The next thing to send.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    /// A frame for this client alone.
-    Mail(Frame),
-    /// A message of the topic, and its number.
-    Published(u64, Frame),
-    /// That many messages fell off the log before they were sent; the next is the oldest kept.
-    Lagged(u64),
-}
-
-impl Subscription {
-    /// A cursor of `client` in the log it is subscribed to, if it is to one.
-    pub(super) fn new(client: Rc<Client>, start: Start, limits: &Topics) -> Self {
-        if let Some(log) = &client.log {
-            client.next.set(log.0.entries.borrow().start(start, limits));
-        }
-        if start != Start::Live {
-            client.bell.ring();
-        }
-        Self { client }
-    }
-
-    /// The number of the message before the next one; 0 for who is subscribed to nothing.
-    pub(crate) fn sequence(&self) -> u64 {
-        self.client.next.get() - 1
-    }
-
-    /// Takes what is next for this client: its mail first, then the log.
-    pub(crate) fn next(&self) -> Option<Delivery> {
-        if let Some(frame) = self.client.take_mail() {
-            return Some(Delivery::Mail(frame));
-        }
-        let entries = self.client.log.as_ref()?.0.entries.borrow();
-        let first = entries.first();
-        let cursor = &self.client.next;
-        let next = cursor.get();
-        if next < first {
-            cursor.set(first);
-            return Some(Delivery::Lagged(first - next));
-        }
-        let publication = entries.kept.get((next - first) as usize)?;
-        cursor.set(next + 1);
-        Some(Delivery::Published(next, publication.frame.clone()))
     }
 }
 

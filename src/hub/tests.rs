@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use crate::config::Timeouts;
-use crate::ws::frame::{CloseCode, Message};
+use crate::frame::{CloseCode, Message};
 
 use super::*;
 

@@ -9,9 +9,9 @@ use futures_lite::future;
 use rustix::io::Errno;
 
 use crate::counters::Source;
-use crate::hub::{HubHandle, TopicName};
+use crate::frame::Frame;
+use crate::hub::{Draft, HubHandle, TopicName};
 use crate::net::{Reactor, Watched};
-use crate::ws::frame::Frame;
 
 use super::{Service, Stop};
 
@@ -58,7 +58,7 @@ impl Stdin {
             Line::Whole(line) => {
                 let frame = Frame::data(str::from_utf8(&line).is_ok(), &line);
                 // The hub has logged why, should there be no room for the topic.
-                let _ = hub.publish_frame(&self.topic, frame, None, Source::Stdin).await;
+                let _ = hub.publish_draft(&self.topic, Draft::new(frame), Source::Stdin).await;
             }
             Line::TooLong => {
                 let limit = self.max_line;

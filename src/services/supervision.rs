@@ -25,7 +25,7 @@ impl Supervision {
             loop {
                 stop.timer().sleep(Some(patience / 2)).await;
                 // The hub is asked, for a server without one is as good as dead.
-                let Ok(census) = hub.census().await else { break };
+                let Ok(census) = hub.client_counts().await else { break };
                 self.notifier.tell(&format!("WATCHDOG=1\nSTATUS={} clients", census.clients));
             }
         }

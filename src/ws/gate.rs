@@ -5,10 +5,12 @@
 //! pieces they come in, admits one at a time, and refuses what is wrong or too much as soon as that is
 //! certain. It reads nothing and knows no clock, so it is the same over every transport.
 
-use super::frame::{
+use crate::frame::{
     BINARY, CLOSE, CONTINUATION, CloseCode, CloseReason, FINAL, MASKED, MAX_CONTROL_BYTES, PING,
-    PONG, TEXT, apply_mask,
+    PONG, TEXT,
 };
+
+use super::decode::apply_mask;
 
 /// Follows the frames of one client (RFC 6455 §5.2).
 pub(super) struct Gate {

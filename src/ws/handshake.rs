@@ -4,9 +4,9 @@ use std::fmt;
 
 use base64ct::{Base64, Encoding};
 
+use super::sha1::sha1;
 use crate::http::{RequestHead, Response};
 use crate::hub::CorrelationId;
-use crate::sha1::sha1;
 
 /// What accepts a request to speak WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,14 +1,17 @@
-//! WebSocket (RFC 6455): the handshake, frames, the gate under the protocol library, the session.
+//! WebSocket (RFC 6455): the handshake, the gate under the protocol library, the session.
 
-pub(crate) mod frame;
+mod decode;
+mod end;
 mod gate;
 pub(crate) mod handshake;
 mod outlet;
 mod session;
+mod sha1;
+mod shared;
 mod socket;
 
-pub use frame::{CloseCode, CloseReason, Message};
+pub use end::SessionEnd;
 pub use handshake::accept_value;
 pub(crate) use outlet::Outlet;
-pub use session::{Session, SessionEnd};
-pub(crate) use socket::SessionShared;
+pub use session::Session;
+pub(crate) use shared::SessionShared;

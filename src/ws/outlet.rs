@@ -1,4 +1,4 @@
-//! The way out to one client: whole units, of which hardly more than one is kept for it.
+//! Sends to one client: whole frames or events, of which hardly more than one is ever buffered.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -10,51 +10,58 @@ use std::task::{Context, Poll};
 use crate::hub::{Client, Membership};
 use crate::net::Transport;
 
-/// Sends whole frames or events on a client's connection. What the kernel does not take of one is kept,
-/// and the client's record says since when. Replies to messages that came together may be kept, too, to
-/// be sent together.
+use super::shared::SessionShared;
+
+/// Sends whole frames or events on a client's connection. If the kernel accepts only a part of one, the
+/// rest is kept, and the client's record notes the time. Replies to messages that were received together
+/// may be kept, too, so that they are sent together. Dropping it removes the client from the hub.
 pub(crate) struct Outlet {
     transport: Transport,
-    membership: Membership,
+    client: Rc<Client>,
+    shared: Rc<SessionShared>,
     unsent: Cell<Option<Box<Unsent>>>,
 }
 
-/// What is not yet with the kernel.
+/// Bytes that the kernel has not accepted yet.
 struct Unsent {
     unit: Unit,
     sent: usize,
-    /// Whether it waits for the client to read; else, for more replies to go with it.
+    /// True if it waits for the client to read; false if it waits for more replies to be sent with it.
     is_blocked: bool,
 }
 
 enum Unit {
-    /// One that others are sent, too: who waits for the same shares it.
+    /// A frame or event for several clients: all that wait to send it share it.
     Shared(Rc<[u8]>),
     Own(Vec<u8>),
 }
 
 impl Outlet {
     /// An outlet with nothing unsent.
-    pub(crate) fn new(transport: Transport, membership: Membership) -> Self {
-        Self { transport, membership, unsent: Cell::new(None) }
+    pub(crate) fn new(
+        transport: Transport,
+        membership: Membership,
+        shared: Rc<SessionShared>,
+    ) -> Self {
+        Self { transport, client: membership.into_client(), shared, unsent: Cell::new(None) }
     }
 
-    /// The socket beneath.
+    /// The connection.
     pub(crate) fn transport(&self) -> &Transport {
         &self.transport
     }
 
-    /// What the client has of the hub.
-    pub(crate) fn membership(&self) -> &Membership {
-        &self.membership
-    }
-
-    /// The record of who is sent to.
+    /// The hub's record of the client.
     pub(crate) fn client(&self) -> &Client {
-        self.membership.client()
+        &self.client
     }
 
-    /// Is ready once everything accepted so far is with the kernel.
+    /// The state that all sessions share.
+    pub(crate) fn shared(&self) -> &SessionShared {
+        &self.shared
+    }
+
+    /// Is ready once the kernel has accepted everything sent so far.
     pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.unsent.take() {
             None => Poll::Ready(Ok(())),
@@ -62,7 +69,7 @@ impl Outlet {
         }
     }
 
-    /// Waits until everything accepted so far is with the kernel.
+    /// Waits until the kernel has accepted everything sent so far.
     ///
     /// # Cancel safety
     /// Nothing is lost: the rest is kept.
@@ -70,7 +77,7 @@ impl Outlet {
         poll_fn(|cx| self.poll_drained(cx)).await
     }
 
-    /// Is ready unless the client does not read what it was sent.
+    /// Is ready unless a write is blocked because the client does not read.
     pub(crate) fn poll_unblocked(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let unsent = self.unsent.take();
         let is_blocked = unsent.as_ref().is_some_and(|unsent| unsent.is_blocked);
@@ -78,8 +85,9 @@ impl Outlet {
         if is_blocked { self.poll_drained(cx) } else { Poll::Ready(Ok(())) }
     }
 
-    /// Accepts one whole frame, given in two parts; what the kernel does not take is kept, and goes
-    /// first. Must be unblocked before, so that no more than a frame and what is corked is ever kept.
+    /// Sends one whole frame, given in two parts. What the kernel does not accept is kept and sent first.
+    /// Call it only when [unblocked](Self::poll_unblocked), so that never more than one frame and the
+    /// corked replies are kept.
     pub(crate) fn send(&self, cx: &mut Context<'_>, head: &[u8], tail: &[u8]) -> io::Result<()> {
         if let Some(unsent) = self.unsent.take() {
             self.unsent.set(Some(unsent));
@@ -99,8 +107,8 @@ impl Outlet {
         Ok(())
     }
 
-    /// Accepts one whole frame, given in two parts, to be sent with what is accepted next. Says false if
-    /// enough is kept so already. Must be unblocked before.
+    /// Keeps one whole frame, given in two parts, to be sent together with the next one. Returns false if
+    /// enough is kept already. Call it only when [unblocked](Self::poll_unblocked).
     pub(crate) fn cork(&self, head: &[u8], tail: &[u8]) -> bool {
         let mut unsent = self.unsent.take().unwrap_or_else(|| {
             Box::new(Unsent { unit: Unit::Own(Vec::new()), sent: 0, is_blocked: false })
@@ -111,13 +119,14 @@ impl Outlet {
                 bytes.extend_from_slice(tail);
                 bytes.len() < CORKED_BYTES
             }
-            Unit::Shared(_) => unreachable!("only what is blocked is shared"),
+            Unit::Shared(_) => unreachable!("a shared unit is kept only while blocked"),
         };
         self.unsent.set(Some(unsent));
         has_room
     }
 
-    /// Accepts one that others are sent, too: what is kept of it is no copy. Must be drained before.
+    /// Sends a frame or event that other clients are sent, too. If a rest must be kept, it is shared, not
+    /// copied. Call it only when [drained](Self::poll_drained).
     pub(crate) fn send_shared(&self, cx: &mut Context<'_>, unit: &Rc<[u8]>) -> io::Result<()> {
         let sent = self.try_send(cx, &[IoSlice::new(unit)])?;
         if sent < unit.len() {
@@ -126,18 +135,18 @@ impl Outlet {
         Ok(())
     }
 
-    /// Sends what it can of what is unsent, while the session does nothing for it.
+    /// Sends as much as possible of what is kept, while the session waits for something else.
     pub(crate) fn push(&self, cx: &mut Context<'_>) {
         let Some(unsent) = self.unsent.take() else { return };
         let was_blocked = unsent.is_blocked;
-        // If it fails, the session's next call finds it.
+        // If it fails, the session's next call returns the error.
         if self.poll_drain(unsent, cx).is_ready() && was_blocked {
-            // Whoever waits for that may do so by another waker than this one.
+            // The task that waits for this may have registered another waker than this one.
             self.client().bell.ring();
         }
     }
 
-    /// Sends what is corked.
+    /// Sends what is kept, as far as the kernel accepts it.
     pub(crate) fn try_drain(&self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.poll_drained(cx) {
             Poll::Ready(drained) => drained,
@@ -145,11 +154,11 @@ impl Outlet {
         }
     }
 
-    #[inline(never)] // Mostly there is nothing, and that is told by a glance.
+    #[inline(never)] // Cold path: mostly nothing is kept.
     fn poll_unsent(&self, unsent: Box<Unsent>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let drained = self.poll_drain(unsent, cx);
         if drained.is_pending() {
-            // `push` may take over the waiting for the socket, and rings then.
+            // `push` may become the one that waits for the socket; it rings the bell then.
             self.client().bell.listen(cx);
         }
         drained
@@ -186,6 +195,12 @@ impl Outlet {
     }
 }
 
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.shared.hub.remove(&self.client);
+    }
+}
+
 impl Deref for Unit {
     type Target = [u8];
 
@@ -197,7 +212,7 @@ impl Deref for Unit {
     }
 }
 
-/// Joins two slices in `space`, or in neither of them nothing, if they are too long for it.
+/// Copies two slices into `space`, one behind the other. Returns an empty slice if they do not fit.
 fn join<'s>(space: &'s mut [u8], head: &'s [u8], tail: &[u8]) -> &'s [u8] {
     let length = head.len() + tail.len();
     if tail.is_empty() {
@@ -209,7 +224,7 @@ fn join<'s>(space: &'s mut [u8], head: &'s [u8], tail: &[u8]) -> &'s [u8] {
     joined
 }
 
-/// Frames up to this size are sent from one piece.
+/// Frames up to this size are copied into one piece before they are sent.
 const SMALL_FRAME_BYTES: usize = 256;
-/// With this much waiting to be sent together, it is sent.
+/// Corked replies are sent once they reach this size.
 const CORKED_BYTES: usize = 16 * 1024;

@@ -1,23 +1,23 @@
 //! A connection after the upgrade, as an endpoint sees it.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
 
 use futures_lite::future;
 use pin_project_lite::pin_project;
 
 use crate::access::AddressPermit;
 use crate::config::SlowConsumer;
-use crate::hub::{Client, ClientId, CorrelationId, Delivery, Eviction, HubHandle, Membership};
+use crate::frame::{CloseCode, CloseReason, Frame, Message};
+use crate::hub::{Client, ClientId, CorrelationId, Delivery, HubHandle, Membership};
 use crate::net::{Peer, Timer, Transport};
 
-use super::frame::{CloseCode, CloseReason, Frame, Message};
+use super::end::{Ending, SessionEnd};
 use super::outlet::Outlet;
-use super::socket::{Halt, SessionShared, Socket};
+use super::shared::SessionShared;
+use super::socket::Socket;
 
 /// One WebSocket client, from its handshake to its end.
 ///
@@ -30,59 +30,8 @@ pub struct Session {
 
 struct State {
     outlet: Outlet,
-    shared: Rc<SessionShared>,
     _permit: Option<AddressPermit>,
     socket: Socket,
-}
-
-/// How a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionEnd {
-    /// The client sent a Close with this code; 1005 stands for none. It was answered in kind
-    /// (RFC 6455 §5.5.1).
-    ClosedByPeer(CloseCode),
-    /// We sent a Close: the endpoint was done, the client broke a rule or limit, or the server stops.
-    Evicted(CloseReason),
-    /// The connection broke without a Close.
-    TransportLost,
-}
-
-impl fmt::Display for SessionEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ClosedByPeer(code) => write!(f, "closed by the peer with {}", u16::from(*code)),
-            Self::Evicted(reason) => write!(f, "closed by us with {reason}"),
-            Self::TransportLost => f.write_str("lost"),
-        }
-    }
-}
-
-impl SessionEnd {
-    /// Logs and counts that it was the end of a client's connection.
-    pub(crate) fn tell(&self, client: &Client, now: Instant) {
-        client.end(self, self.code(), now);
-    }
-
-    /// The code it ended with; 1006 stands for none (RFC 6455 §7.1.5).
-    fn code(&self) -> CloseCode {
-        match self {
-            Self::ClosedByPeer(code) => *code,
-            Self::Evicted(reason) => reason.code,
-            Self::TransportLost => CloseCode::Abnormal,
-        }
-    }
-}
-
-/// What ends a session, and what it takes to end it well.
-enum Ending {
-    ClosedByPeer(CloseCode),
-    /// We wish to end it, and the client may answer.
-    Evicted(CloseReason),
-    /// The client broke a rule: it is told, and not listened to any more.
-    Refused(CloseReason),
-    /// The client broke a limit or is dead: nobody waits for it.
-    GivenUp(CloseReason),
-    Lost,
 }
 
 impl Session {
@@ -94,9 +43,9 @@ impl Session {
         membership: Membership,
         shared: Rc<SessionShared>,
     ) -> Self {
-        let outlet = Outlet::new(transport, membership);
+        let outlet = Outlet::new(transport, membership, shared);
         let socket = Socket::new(early);
-        Self { state: Rc::new(State { outlet, shared, _permit: permit, socket }) }
+        Self { state: Rc::new(State { outlet, _permit: permit, socket }) }
     }
 
     /// Has `serve` serve this session, logs how it ends, and whenever it waits for anything sends what it
@@ -157,9 +106,8 @@ impl Session {
     pub fn close(self, reason: CloseReason) -> impl Future<Output = SessionEnd> {
         Box::pin(async move {
             if self.end().is_none() {
-                let eviction = self.state.client().eviction();
-                let ending = eviction.map_or(Ending::Evicted(reason), Ending::from);
-                self.state.finish(ending).await;
+                let eviction = Ending::of_eviction(self.state.client());
+                self.state.finish(eviction.unwrap_or(Ending::Evicted(reason))).await;
             }
             self.end().unwrap_or(SessionEnd::TransportLost)
         })
@@ -182,7 +130,7 @@ impl Session {
 
     /// The hub the client is in.
     pub fn hub(&self) -> &HubHandle {
-        &self.state.client().hub
+        &self.state.outlet.shared().hub
     }
 
     /// The server's timer.
@@ -213,7 +161,7 @@ impl<S: Future<Output = SessionEnd>> Future for Served<S> {
             this.state.outlet.push(cx);
             return Poll::Pending;
         };
-        end.tell(this.state.client(), this.state.outlet.transport().timer().now());
+        end.record(this.state.client(), this.state.outlet.transport().timer().now());
         Poll::Ready(())
     }
 }
@@ -241,12 +189,12 @@ impl State {
     }
 
     fn poll_message(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Ending>> {
-        if let Some(eviction) = self.client().eviction() {
-            return Poll::Ready(Err(eviction.into()));
+        if let Some(ending) = Ending::of_eviction(self.client()) {
+            return Poll::Ready(Err(ending));
         }
         // Heard before it is told more: who reads slower than is broadcast always has more to take.
-        if let Poll::Ready(message) = self.socket.poll_next(cx, &self.outlet, &self.shared) {
-            return Poll::Ready(message.map_err(Ending::from));
+        if let Poll::Ready(message) = self.socket.poll_next(cx, &self.outlet) {
+            return Poll::Ready(message);
         }
         self.client().bell.listen(cx);
         match ready!(self.poll_deliver(cx)) {
@@ -287,37 +235,53 @@ impl State {
             if !self.client().bell.is_rung() {
                 return Poll::Ready(Ok(()));
             }
-            match self.outlet.membership().subscription.next() {
-                Some(Delivery::Mail(frame) | Delivery::Published(_, frame)) => {
+            let sent = match self.client().next_delivery() {
+                Some(Delivery::Published(publication)) => {
+                    self.client().count_sent();
+                    self.outlet.send_shared(cx, publication.frame().shared())
+                }
+                Some(Delivery::Mail(frame)) => {
                     if !frame.is_ping() {
                         self.client().count_sent();
                     }
-                    if self.outlet.send_shared(cx, frame.shared()).is_err() {
-                        return Poll::Ready(Err(Ending::Lost));
-                    }
+                    self.outlet.send_shared(cx, frame.shared())
                 }
                 Some(Delivery::Lagged(messages)) => {
-                    self.client().count_lagged(messages);
-                    let client = self.client().id().to_string();
-                    let correlation = self.client().correlation.to_string();
-                    log::debug!(
-                        target: "falconet::client", client, correlation, messages;
-                        "reads too slowly: messages lost"
-                    );
-                    if self.shared.config.topics.slow_consumer == SlowConsumer::Close {
+                    self.note_lagged(messages);
+                    if self.outlet.shared().config.topics.slow_consumer == SlowConsumer::Close {
                         return Poll::Ready(Err(Ending::Refused(CloseReason::SLOW_CONSUMER)));
                     }
+                    Ok(())
                 }
-                None => self.client().bell.hush(),
+                // A WebSocket client of a topic has no frame that could tell.
+                Some(Delivery::Gap) => Ok(()),
+                None => {
+                    self.client().bell.hush();
+                    Ok(())
+                }
+            };
+            if sent.is_err() {
+                return Poll::Ready(Err(Ending::Lost));
             }
         }
+    }
+
+    #[inline(never)] // Cold path.
+    fn note_lagged(&self, messages: u64) {
+        self.client().count_lagged(messages);
+        log::debug!(
+            target: "falconet::client",
+            client = self.client().id().to_string(),
+            correlation = self.client().correlation.to_string(), messages;
+            "reads too slowly: messages lost"
+        );
     }
 
     /// Does what it takes to end well, within its deadlines.
     async fn finish(&self, ending: Ending) {
         // First, so that a finish dropped early has still ended the session.
-        self.socket.set_end(ending.as_end());
-        let timeouts = &self.shared.config.timeouts;
+        self.socket.set_end(ending.session_end());
+        let timeouts = &self.outlet.shared().config.timeouts;
         let transport = self.outlet.transport();
         let timer = transport.timer();
         let deadline = timer.sleep(Some(timeouts.close_handshake));
@@ -350,8 +314,7 @@ impl State {
         let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         if self.send_close(reason).await.is_ok() {
             self.socket.fall_silent();
-            let hear = |cx: &mut Context<'_>| self.socket.poll_next(cx, &self.outlet, &self.shared);
-            while poll_fn(hear).await.is_ok() {}
+            while poll_fn(|cx| self.socket.poll_next(cx, &self.outlet)).await.is_ok() {}
         }
     }
 
@@ -363,40 +326,6 @@ impl State {
         })
         .await?;
         self.outlet.drained().await
-    }
-}
-
-impl From<Halt> for Ending {
-    #[inline(never)] // It comes once a session, and would be in the way of every message.
-    fn from(halt: Halt) -> Self {
-        match halt {
-            Halt::Closed(code) => Self::ClosedByPeer(code),
-            Halt::Lost => Self::Lost,
-            // A mistake is answered; too many frames are a flood.
-            Halt::Violation(reason) if reason.code == CloseCode::Policy => Self::GivenUp(reason),
-            Halt::Violation(reason) => Self::Refused(reason),
-        }
-    }
-}
-
-impl Ending {
-    fn as_end(&self) -> SessionEnd {
-        match *self {
-            Self::ClosedByPeer(code) => SessionEnd::ClosedByPeer(code),
-            Self::Evicted(reason) | Self::Refused(reason) | Self::GivenUp(reason) => {
-                SessionEnd::Evicted(reason)
-            }
-            Self::Lost => SessionEnd::TransportLost,
-        }
-    }
-}
-
-impl From<Eviction> for Ending {
-    fn from(eviction: Eviction) -> Self {
-        match eviction.answering {
-            true => Self::Evicted(eviction.reason),
-            false => Self::GivenUp(eviction.reason),
-        }
     }
 }
 

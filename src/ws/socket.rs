@@ -5,12 +5,10 @@
 //! a pipe that brings it one admitted frame after another; both are gone again when nothing is under
 //! way. So a client that says nothing holds no buffer.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -19,32 +17,14 @@ use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, Error};
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
 
-use crate::config::Config;
+use crate::frame::{CloseCode, CloseReason, MAX_CONTROL_BYTES, Message};
 use crate::net::{Sleep, Timer};
 use crate::rate::{Pace, Rate};
 
-use super::frame::{CloseCode, CloseReason, MAX_CONTROL_BYTES, Message, Payloads, whole_message};
+use super::decode::whole_message;
+use super::end::{Ending, SessionEnd};
 use super::gate::Gate;
 use super::outlet::Outlet;
-use super::session::SessionEnd;
-
-/// What all sessions of a server share.
-pub(crate) struct SessionShared {
-    pub(crate) config: Rc<Config>,
-    controls: Rate,
-    messages: Option<Rate>,
-    payloads: RefCell<Payloads>,
-}
-
-impl SessionShared {
-    /// Sessions by `config`.
-    pub(crate) fn new(config: Rc<Config>) -> Self {
-        let epoch = Instant::now();
-        let messages = config.limits.message_rate.map(|rate| Rate::new(rate, epoch));
-        let payloads = RefCell::new(Payloads::new());
-        Self { config, controls: control_rate(epoch), messages, payloads }
-    }
-}
 
 /// The way in from one client.
 pub(super) struct Socket {
@@ -81,17 +61,6 @@ struct Library {
     gate: Gate,
     /// Whether the client's record knows that a message is unfinished.
     is_timed: bool,
-}
-
-/// Why no message comes any more.
-#[derive(Debug)]
-pub(super) enum Halt {
-    /// By a Close with this code, which has been answered.
-    Closed(CloseCode),
-    /// The connection broke, or ended without a Close.
-    Lost,
-    /// The client broke a rule or a limit.
-    Violation(CloseReason),
 }
 
 impl Socket {
@@ -136,25 +105,24 @@ impl Socket {
         &self,
         cx: &mut Context<'_>,
         outlet: &Outlet,
-        shared: &SessionShared,
-    ) -> Poll<Result<Message, Halt>> {
+    ) -> Poll<Result<Message, Ending>> {
         loop {
             ready!(outlet.poll_unblocked(cx))?;
             ready!(self.poll_turn(cx));
-            ready!(self.poll_pace(cx, outlet, shared));
+            ready!(self.poll_pace(cx, outlet));
             let message = if self.has_more() {
-                self.change(|underway| self.take_ahead(underway, cx, outlet, shared))?
+                self.change(|underway| self.take_ahead(underway, cx, outlet))?
             } else {
                 // What was said in answer goes before we wait.
                 ready!(outlet.poll_drained(cx))?;
-                let Poll::Ready(received) = self.poll_receive(cx, outlet, shared) else {
+                let Poll::Ready(received) = self.poll_receive(cx, outlet) else {
                     self.turn_bytes_left.set(TURN_BYTES);
                     return Poll::Pending;
                 };
                 received?
             };
             let Some(message) = message else { continue };
-            if let Some(rate) = &shared.messages {
+            if let Some(rate) = &outlet.shared().messages {
                 // It was asked for before.
                 let _ = keep_pace(rate, &self.messages, outlet.transport().timer().now());
             }
@@ -163,8 +131,8 @@ impl Socket {
     }
 
     /// Is ready unless the client is faster than it may be; then it is heard later.
-    fn poll_pace(&self, cx: &mut Context<'_>, outlet: &Outlet, shared: &SessionShared) -> Poll<()> {
-        match &shared.messages {
+    fn poll_pace(&self, cx: &mut Context<'_>, outlet: &Outlet) -> Poll<()> {
+        match &outlet.shared().messages {
             Some(rate) if !self.is_closing.get() => {
                 self.poll_rate(cx, &outlet.transport().timer(), rate)
             }
@@ -205,13 +173,12 @@ impl Socket {
         &self,
         cx: &mut Context<'_>,
         outlet: &Outlet,
-        shared: &SessionShared,
-    ) -> Poll<Result<Option<Message>, Halt>> {
-        let limit = shared.config.limits.message_bytes;
+    ) -> Poll<Result<Option<Message>, Ending>> {
+        let limit = outlet.shared().config.limits.message_bytes;
         let received = outlet.transport().poll_recv_with(cx, |received| {
             let mut taken = None;
             if self.look(|underway| underway.is_none_or(|underway| underway.library.is_none())) {
-                taken = whole_message(received, limit, &mut shared.payloads.borrow_mut());
+                taken = whole_message(received, limit, &mut outlet.shared().payloads.borrow_mut());
             }
             let (message, count) = taken.unzip();
             let rest = &received[count.unwrap_or(0)..];
@@ -224,7 +191,7 @@ impl Socket {
         });
         let (message, count, is_open) = ready!(received)?;
         if !is_open {
-            return Poll::Ready(Err(Halt::Lost));
+            return Poll::Ready(Err(Ending::Lost));
         }
         outlet.client().seen(outlet.transport().timer().now());
         if message.is_some() {
@@ -240,15 +207,14 @@ impl Socket {
         underway: &mut Option<Box<Underway>>,
         cx: &mut Context<'_>,
         outlet: &Outlet,
-        shared: &SessionShared,
-    ) -> Result<Option<Message>, Halt> {
-        let limit = shared.config.limits.message_bytes;
+    ) -> Result<Option<Message>, Ending> {
+        let limit = outlet.shared().config.limits.message_bytes;
         let now = outlet.transport().timer().now();
         outlet.client().seen(now);
         let Some(underway) = underway else { return Ok(None) };
         if underway.library.is_none() {
             let left = underway.ahead.left();
-            let taken = whole_message(left, limit, &mut shared.payloads.borrow_mut());
+            let taken = whole_message(left, limit, &mut outlet.shared().payloads.borrow_mut());
             if let Some((message, count)) = taken {
                 underway.ahead.take(count);
                 self.spend(count.max(MESSAGE_COST_BYTES));
@@ -257,7 +223,8 @@ impl Socket {
             underway.library = Some(Library::new(std::mem::take(&mut underway.ahead), limit));
         }
         let Some(library) = &mut underway.library else { return Ok(None) };
-        let count = library.admit(|| keep_pace(&shared.controls, &self.controls, now).is_ok())?;
+        let count =
+            library.admit(|| keep_pace(&outlet.shared().controls, &self.controls, now).is_ok())?;
         let polled = library.poll(outlet, cx, self.is_closing.get());
         match library.gate.is_at_rest() {
             false if !library.is_timed => {
@@ -380,9 +347,9 @@ impl Library {
     }
 
     /// Lets one frame in, or the part of it that has come; says how many bytes.
-    fn admit(&mut self, may_control: impl FnOnce() -> bool) -> Result<usize, Halt> {
+    fn admit(&mut self, may_control: impl FnOnce() -> bool) -> Result<usize, Ending> {
         let ahead = &mut self.stream.get_mut().ahead;
-        let count = self.gate.admit(ahead.left(), may_control).map_err(Halt::Violation)?;
+        let count = self.gate.admit(ahead.left(), may_control).map_err(Ending::of_violation)?;
         ahead.admitted = ahead.taken + count;
         Ok(count)
     }
@@ -393,7 +360,7 @@ impl Library {
         outlet: &Outlet,
         cx: &mut Context<'_>,
         is_silent: bool,
-    ) -> Result<Option<Message>, Halt> {
+    ) -> Result<Option<Message>, Ending> {
         let (mut message, mut closed) = (None, None);
         // The pipe needs no waker: who fills it looks here next.
         let noop = &mut Context::from_waker(Waker::noop());
@@ -417,26 +384,20 @@ impl Library {
             outlet.send(cx, &outgoing, &[])?;
         }
         match closed {
-            Some(code) => Err(Halt::Closed(code)),
+            Some(code) => Err(Ending::ClosedByPeer(code)),
             None => Ok(message),
         }
     }
 }
 
 /// What an error of the protocol library means (RFC 6455 §7.4.1).
-fn judge(error: &Error) -> Halt {
-    let violation = |code, text| Halt::Violation(CloseReason::new(code, text));
+fn judge(error: &Error) -> Ending {
+    let violation = |code, text| Ending::of_violation(CloseReason::new(code, text));
     match error {
         Error::Protocol(_) => violation(CloseCode::Protocol, "protocol error"),
         Error::Utf8(_) => violation(CloseCode::Invalid, "text is not UTF-8"),
         Error::Capacity(_) => violation(CloseCode::Size, "message too big"),
-        _ => Halt::Lost,
-    }
-}
-
-impl From<io::Error> for Halt {
-    fn from(_: io::Error) -> Self {
-        Self::Lost
+        _ => Ending::Lost,
     }
 }
 
@@ -484,13 +445,6 @@ impl AsyncWrite for Pipe {
     }
 }
 
-/// How fast control frames may come.
-pub(super) fn control_rate(epoch: Instant) -> Rate {
-    Rate::with_burst(CONTROLS_PER_SECOND, CONTROLS_AT_ONCE, epoch)
-}
-
-const CONTROLS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("it is not 0");
-const CONTROLS_AT_ONCE: NonZeroU32 = NonZeroU32::new(20).expect("it is not 0");
 /// How much a client may say before other tasks run, and then the rest of the frame at hand.
 const TURN_BYTES: u32 = 4096;
 /// What a message counts for in a turn at least: so sixteen messages are a turn, too.

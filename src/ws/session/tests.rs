@@ -13,9 +13,9 @@ use smol::LocalExecutor;
 
 use super::*;
 use crate::config::Config;
+use crate::frame::{BINARY, CLOSE, CONTINUATION, FINAL, MASKED, PING, PONG, TEXT, apply_mask};
 use crate::hub::{self, Newcomer, Start, TopicName};
 use crate::net::Reactor;
-use crate::ws::frame::{BINARY, CLOSE, CONTINUATION, FINAL, MASKED, PING, PONG, TEXT, apply_mask};
 
 /// What a client can rely on, with an endpoint that sends back each message before it asks for the next:
 ///

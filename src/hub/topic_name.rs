@@ -1,41 +1,40 @@
-//! The name of a topic, and what the hub has of it.
+//! The name of a topic.
 
 use std::fmt;
 use std::rc::Rc;
 
-use super::log::Log;
 use crate::escaped::Escaped;
 
-/// The name of a topic: 1 to 128 bytes of `A–Z a–z 0–9 . _ -` and `/`, where no segment is empty, `.` or
-/// `..`. Its URL is `/topics/NAME`.
+/// The name of a topic: 1 to 128 bytes of `A–Z a–z 0–9 . _ -` and `/`, in which no segment is empty, `.`
+/// or `..`. The URL of the topic is `/topics/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName(Rc<str>);
 
 impl TopicName {
-    /// The topic that clients of an endpoint hear: `broadcast`.
+    /// The topic that all clients of an endpoint subscribe to: `broadcast`.
     pub fn broadcast() -> Self {
         Self(BROADCAST.into())
     }
 
-    /// The topic of the administrator's events. Its name is none that a path can have.
+    /// The topic of the administrator's events. No path can have this name.
     pub(crate) fn stats() -> Self {
         Self(STATS.into())
     }
 
-    /// Whether it is the server's own, which nobody is told of.
+    /// Returns true for a topic of the server's own, which is not shown to clients.
     pub(super) fn is_internal(&self) -> bool {
         self.0.starts_with(INTERNAL)
     }
 
-    /// Whether it is the topic that always exists.
+    /// Returns true for `broadcast`, which always exists.
     pub(super) fn is_broadcast(&self) -> bool {
         *self.0 == *BROADCAST
     }
 
-    /// Reads a name.
+    /// Parses a name.
     ///
     /// # Errors
-    /// [`TopicNameError`], if it is none.
+    /// [`TopicNameError`], if `name` breaks one of the rules above.
     pub fn new(name: &str) -> Result<Self, TopicNameError> {
         let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
         let segments = !name.split('/').any(|segment| matches!(segment, "" | "." | ".."));
@@ -46,12 +45,12 @@ impl TopicName {
         }
     }
 
-    /// The path of its URL.
+    /// The path of the topic's URL.
     pub fn path(&self) -> String {
-        format!("/topics/{}", self.0)
+        format!("{TOPICS_PATH}{}", self.0)
     }
 
-    /// The name.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -63,7 +62,7 @@ impl fmt::Display for TopicName {
     }
 }
 
-/// A text that is no topic's name.
+/// The error that a text is not the name of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicNameError {
     name: String,
@@ -73,7 +72,7 @@ impl fmt::Display for TopicNameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "`{}` is no topic's name: expected 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 . _ - and /, with \
+            "`{}` is not a topic name: expected 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 . _ - and /, with \
              no segment empty, `.` or `..`",
             Escaped(&self.name)
         )
@@ -82,38 +81,12 @@ impl fmt::Display for TopicNameError {
 
 impl std::error::Error for TopicNameError {}
 
-/// One topic: its log, and who is to be told of it.
-pub(super) struct Topic {
-    pub(super) log: Log,
-    /// The subscribers' slots, in no order.
-    pub(super) subscribers: Vec<u32>,
-}
-
-impl Topic {
-    /// A topic without messages and subscribers.
-    pub(super) fn new(name: TopicName) -> Self {
-        Self { log: Log::new(name), subscribers: Vec::new() }
-    }
-
-    pub(super) fn name(&self) -> &TopicName {
-        self.log.topic()
-    }
-}
-
-/// A topic as others may see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicInfo {
-    /// The name.
-    pub name: TopicName,
-    /// How many clients are subscribed.
-    pub subscribers: usize,
-    /// The sequence number of the last message; 0 before the first.
-    pub sequence: u64,
-}
-
+/// The path below which the topics are.
+pub(crate) const TOPICS_PATH: &str = "/topics/";
 const BROADCAST: &str = "broadcast";
 const STATS: &str = "$stats";
-/// What the name of no other topic has. It comes before all that they may have.
+/// The first character of the names of the server's own topics. Other names cannot have it. It sorts
+/// before all characters that they can have.
 const INTERNAL: char = '$';
 const MAX_NAME_BYTES: usize = 128;
 
@@ -122,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_servers_own_topics_are_out_of_reach() {
+    fn no_client_can_name_the_servers_own_topics() {
         let stats = TopicName::stats();
         assert!(stats.is_internal());
         assert!(TopicName::new(stats.as_str()).is_err());
@@ -133,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_what_a_path_can_be_trusted_with() {
+    fn a_name_is_safe_as_a_path() {
         for name in ["a", "garden/temperature", "A-z_0.9", "...", "a/.b", &"x".repeat(128)] {
             let topic = TopicName::new(name).unwrap();
             assert_eq!(topic.as_str(), name);
@@ -144,7 +117,7 @@ mod tests {
             ["", "/", "a/", "/a", "a//b", ".", "a/..", "../a", "a b", "a%20", "ä", "a\0", &long]
         {
             let error = TopicName::new(name).unwrap_err().to_string();
-            assert!(error.contains("is no topic's name: expected"), "{error}");
+            assert!(error.contains("is not a topic name: expected"), "{error}");
         }
         let error = TopicName::new("a\x1b[2J").unwrap_err().to_string();
         assert!(!error.contains('\x1b'), "{error}");

@@ -1,0 +1,158 @@
+//! The checks between a request and the resource that it asks for.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use crate::counters::Refusal;
+use crate::features::Feature;
+use crate::http::{RequestHead, Response};
+use crate::net::{Peer, Reach};
+
+use super::address_place::AddressPlace;
+use super::authorize::{Action, AnyAuthorizer, Denied, Permissions};
+use super::origin::{self, Origins};
+use super::proxies::{self, TrustedProxies};
+
+/// The rules of a listener: who is let in, and to what.
+pub(crate) struct Access {
+    pub(crate) origins: Origins,
+    pub(crate) proxies: TrustedProxies,
+    /// `None` allows actions that change something only on addresses that no other host can reach.
+    pub(crate) authorizer: Option<Rc<dyn AnyAuthorizer>>,
+    /// True for the administrator's listener: a page of another site may not even send requests there.
+    pub(crate) is_admin: bool,
+}
+
+/// The refusal of a request.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// The reason, if it lies with the sender and not with the request itself.
+    pub(crate) why: Option<Refusal>,
+    /// The response.
+    pub(crate) response: Response,
+}
+
+impl Refused {
+    fn new(why: Refusal, response: Response) -> Self {
+        Self { why: Some(why), response }
+    }
+}
+
+impl From<Response> for Refused {
+    /// The refusal of a request that is wrong, whoever sent it.
+    fn from(response: Response) -> Self {
+        Self { why: None, response }
+    }
+}
+
+impl From<Denied> for Refused {
+    fn from(denied: Denied) -> Self {
+        Self::new(denied.refusal(), denied.response())
+    }
+}
+
+impl Access {
+    /// The rules of the administrator's listener: the same authorizer, but no pages of other origins and
+    /// no proxies, since the public may come by those.
+    pub(crate) fn of_admin(&self) -> Self {
+        Self {
+            origins: Origins::default(),
+            proxies: TrustedProxies::default(),
+            authorizer: self.authorizer.clone(),
+            is_admin: true,
+        }
+    }
+
+    /// Admits a request that arrived on a connection of `peer`, and assigns `address_place` to its
+    /// client.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(crate) fn admit(
+        &self,
+        head: &RequestHead<'_>,
+        peer: Peer,
+        reach: Reach,
+        is_tls: bool,
+        address_place: &AddressPlace,
+    ) -> Result<(), Refused> {
+        let is_proxied = Feature::Full.is_built_in() && self.proxies.trust(peer);
+        let mut outside = match is_proxied {
+            true => proxies::outside(head),
+            false => origin::Outside::default(),
+        };
+        if is_proxied {
+            let client = self.proxies.client_of(peer, head);
+            let client = client.map_err(|error| Refused::new(Refusal::Proxy, error.response()))?;
+            if !address_place.give_to(client, self.proxies.trust(client)) {
+                log::warn!(target: "falconet::limit", address = client.to_string(); "{TOO_MANY}: refused");
+                let response = Response::text(503, "too many connections\n");
+                return Err(Refused::new(Refusal::Address, response));
+            }
+        }
+        outside.scheme = outside.scheme.or(is_tls.then_some("https"));
+        let mut checked = self.origins.check(head, reach, outside);
+        if Feature::Full.is_built_in() && self.is_admin {
+            checked = checked.and_then(|()| origin::check_site(head));
+        }
+        checked.map_err(|foreign| {
+            log::info!(
+                target: "falconet::access",
+                address = address_place.client().to_string(),
+                origin = text(head, "origin"), host = text(head, "host");
+                "refused: {foreign}"
+            );
+            Refused::new(foreign.refusal(), foreign.response())
+        })
+    }
+}
+
+/// Decides on the actions of one request that was admitted.
+pub(crate) struct Gatekeeper<'r> {
+    access: &'r Access,
+    head: &'r RequestHead<'r>,
+    reach: Reach,
+    /// Set once the sender has been identified.
+    permissions: OnceCell<Box<dyn Permissions>>,
+}
+
+impl<'r> Gatekeeper<'r> {
+    /// A gatekeeper for a request that arrived from as far as `reach`.
+    pub(crate) fn new(access: &'r Access, head: &'r RequestHead<'r>, reach: Reach) -> Self {
+        Self { access, head, reach, permissions: OnceCell::new() }
+    }
+
+    /// Allows an action, or refuses it. The first call identifies the sender.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(crate) fn may(&self, action: Action<'_>) -> Result<(), Refused> {
+        match &self.access.authorizer {
+            Some(authorizer) => Ok(self.permissions(authorizer)?.may(action)?),
+            None if self.reach == Reach::Network && changes_something(action) => {
+                let response = Response::text(403, "publishing needs a token here\n");
+                Err(Refused::new(Refusal::Forbidden, response))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn permissions(&self, authorizer: &Rc<dyn AnyAuthorizer>) -> Result<&dyn Permissions, Denied> {
+        if let Some(permissions) = self.permissions.get() {
+            return Ok(&**permissions);
+        }
+        let permissions = authorizer.clone().identify(self.head)?;
+        Ok(&**self.permissions.get_or_init(|| permissions))
+    }
+}
+
+/// Returns true if others notice the action.
+fn changes_something(action: Action<'_>) -> bool {
+    matches!(action, Action::Publish(_) | Action::Admin(_))
+}
+
+fn text(head: &RequestHead<'_>, name: &str) -> String {
+    head.single(name).map(String::from_utf8_lossy).unwrap_or_default().into_owned()
+}
+
+const TOO_MANY: &str = "too many connections from one address";

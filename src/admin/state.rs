@@ -1,0 +1,76 @@
+//! The state that the administrator's requests are answered from.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::counters::{Counters, ProcessErrors};
+use crate::hub::{HubHandle, HubStats};
+use crate::net::Meter;
+use crate::services::Stop;
+
+use super::history::{History, Sample};
+use super::process;
+
+/// The state that the administrator's requests are answered from.
+pub(crate) struct AdminState {
+    pub(crate) hub: HubHandle,
+    /// Stops the public part of the server, and tells whether it drains.
+    pub(crate) stop: Stop,
+    pub(crate) counters: Rc<Counters>,
+    pub(crate) process_errors: ProcessErrors,
+    history: History,
+}
+
+impl AdminState {
+    pub(crate) fn new(
+        hub: HubHandle,
+        stop: Stop,
+        counters: Rc<Counters>,
+        process_errors: ProcessErrors,
+    ) -> Self {
+        Self { hub, stop, counters, process_errors, history: History::default() }
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        self.stop.timer().reactor().meter()
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.stop.timer().now()
+    }
+
+    /// The number of connections that send HTTP requests, or wait between two.
+    pub(super) fn http_connections(&self, stats: &HubStats) -> usize {
+        let counters = &self.counters;
+        let others = counters.admin_connections.now() + stats.websocket + stats.events;
+        // The hub learns a moment later that a client has left.
+        counters.connections.now().saturating_sub(others)
+    }
+
+    /// Takes a sample, and adds it to the history. Returns it as JSON.
+    pub(super) fn sample(&self, stats: &HubStats) -> String {
+        let (counters, meter) = (&self.counters, self.meter());
+        let sample = Sample {
+            at: self.now(),
+            stats: *stats,
+            http: self.http_connections(stats),
+            accepted: counters.accepted.total(),
+            received: counters.messages_received.total(),
+            sent: counters.messages_sent.total(),
+            lagged: counters.messages_lagged.total(),
+            published: counters.published().map(|(_, count)| count).sum(),
+            resident_bytes: process::resident_bytes(),
+            worst_turn: meter.turns.take_worst(),
+            is_draining: self.stop.is_requested(),
+        };
+        let mut json = String::new();
+        sample.write(&mut json, self.now());
+        self.history.add(sample);
+        json
+    }
+
+    /// The past samples as the event that the administrator's event stream begins with.
+    pub(super) fn history_event(&self) -> String {
+        self.history.event(self.now())
+    }
+}

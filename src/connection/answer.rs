@@ -1,0 +1,130 @@
+//! Sends responses.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::SystemTime;
+
+use futures_lite::future::yield_now;
+
+use crate::config::{Config, Reject};
+use crate::counters::Rejection;
+use crate::http::response::Envelope;
+use crate::http::{HeadError, Response};
+use crate::net::Peer;
+use crate::resource::Answer;
+
+use super::context::Context;
+use super::reader::Reader;
+use super::request::Request;
+
+/// Logs a request head that cannot be parsed or breaks a rule, and answers it.
+pub(super) async fn refuse_head(
+    reader: &mut Reader,
+    error: &HeadError,
+    peer: Peer,
+    context: &Context,
+) {
+    reader.access_log().end("refused");
+    context.count_rejection(match error {
+        HeadError::PlainHttp => Rejection::Tls,
+        _ => Rejection::Head,
+    });
+    log::info!(target: "falconet::request", address = peer.to_string(); "refused: {error}");
+    if let Some(response) = error.response() {
+        refuse(reader, &response, &Envelope::last(SystemTime::now()), context).await;
+    }
+}
+
+/// Sends the last response of a connection, if the configuration allows one.
+pub(super) async fn refuse(
+    reader: &Reader,
+    response: &Response,
+    envelope: &Envelope,
+    context: &Context,
+) {
+    if context.config.reject == Reject::Drop {
+        return;
+    }
+    let response = response.encode(envelope);
+    if write_all(reader, &response, &context.config).await {
+        reader.transport().see_off(context.config.timeouts.linger).await;
+    }
+}
+
+/// Answers a request. Returns true if the connection goes on.
+pub(super) async fn answer(
+    reader: &mut Reader,
+    answer: Answer,
+    mut request: Request,
+    context: &Context,
+) -> bool {
+    let status = answer.response.status();
+    context.count_answer(status);
+    // No further request is read during a drain.
+    request.close |= context.stop.is_requested();
+    let is_dropped = status >= 400 && context.config.reject == Reject::Drop;
+    request.log(status, if is_dropped { "dropped" } else { "answered" });
+    let is_sent = !is_dropped && respond(reader, answer, &request, &context.config).await;
+    let closes = request.close;
+    reader.access_log().note(request, status);
+    match (is_sent, closes) {
+        (true, false) => return true,
+        (true, true) => {
+            reader.access_log().end("closed by us");
+            reader.transport().see_off(context.config.timeouts.linger).await;
+        }
+        (false, _) => reader.access_log().end(if is_dropped { "refused" } else { "lost" }),
+    }
+    false
+}
+
+/// Sends a response and its file. Returns false if that failed.
+async fn respond(
+    reader: &Reader,
+    Answer { response, file }: Answer,
+    request: &Request,
+    config: &Config,
+) -> bool {
+    let envelope = request.envelope();
+    let bytes = response.encode(&envelope);
+    write_all(reader, &bytes, config).await
+        && match file.filter(|_| envelope.body).zip(response.streamed_bytes()) {
+            // Boxed: a connection has room for the largest future that it ever awaits.
+            Some((file, length)) => Box::pin(send_file(reader, file, length, config)).await,
+            None => true,
+        }
+}
+
+/// Sends the first `length` bytes of a file, piece by piece. Returns false if that failed, or if the file is
+/// shorter.
+async fn send_file(reader: &Reader, file: File, length: u64, config: &Config) -> bool {
+    let mut file = file.take(length);
+    let mut left = length;
+    let mut piece = vec![0; FILE_PIECE_BYTES];
+    while left > 0 {
+        // The read blocks all tasks while the disk works, so other tasks run after each piece.
+        match file.read(&mut piece) {
+            Ok(count) if count > 0 && write_all(reader, &piece[..count], config).await => {
+                left -= count as u64;
+            }
+            _ => return false,
+        }
+        yield_now().await;
+    }
+    true
+}
+
+/// Writes all bytes within the write deadline. Returns false if that failed.
+pub(super) async fn write_all(reader: &Reader, mut bytes: &[u8], config: &Config) -> bool {
+    let writing = async {
+        while !bytes.is_empty() {
+            bytes = &bytes[reader.send(bytes).await?..];
+        }
+        io::Result::Ok(())
+    };
+    let timer = reader.transport().timer();
+    matches!(timer.until(timer.sleep(config.timeouts.write), writing).await, Some(Ok(())))
+}
+
+/// The part of a file that is in memory at once.
+const FILE_PIECE_BYTES: usize = 16 * 1024;

@@ -1,0 +1,52 @@
+//! The state that all connections of a listener share.
+
+use std::rc::Rc;
+
+use crate::access::Access;
+use crate::config::Config;
+use crate::counters::{Counters, Refusal, Rejection};
+use crate::hub::HubHandle;
+use crate::resource::Resource;
+use crate::services::Stop;
+
+use super::request::Correlations;
+
+/// The state that all connections of the public listeners share, or all of the administrator's.
+pub(crate) struct Context {
+    pub(crate) config: Rc<Config>,
+    /// The resources, in the order in which they are asked.
+    pub(crate) resources: Vec<Box<dyn Resource>>,
+    pub(crate) access: Rc<Access>,
+    pub(crate) hub: HubHandle,
+    pub(crate) stop: Stop,
+    pub(crate) correlations: Correlations,
+    pub(crate) counters: Rc<Counters>,
+}
+
+impl Context {
+    /// Returns true for the administrator's connections, which are not counted.
+    pub(crate) fn is_admin(&self) -> bool {
+        self.access.is_admin
+    }
+
+    /// Counts a request by the status of its response.
+    pub(super) fn count_answer(&self, status: u16) {
+        if !self.is_admin() {
+            self.counters.answer(status);
+        }
+    }
+
+    /// Counts a connection that sent no request.
+    pub(super) fn count_rejection(&self, why: Rejection) {
+        if !self.is_admin() {
+            self.counters.reject(why);
+        }
+    }
+
+    /// Counts a request that was refused because of its sender.
+    pub(super) fn count_refusal(&self, why: Refusal) {
+        if !self.is_admin() {
+            self.counters.refuse(why);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Reads the body that a question takes, and has it answered.
+
+use crate::http::Response;
+use crate::rate::Pace;
+use crate::resource::{Question, Requester};
+
+use super::answer::write_all;
+use super::context::Context;
+use super::reader::Reader;
+use super::request::Request;
+
+/// Reads the request's body if the question takes one, and answers. Returns `None` if the client has left
+/// or the server has ended.
+pub(super) async fn ask(
+    reader: &mut Reader,
+    head_end: usize,
+    question: Box<dyn Question>,
+    request: &mut Request,
+    pace: &mut Pace,
+    context: &Context,
+) -> Option<Response> {
+    // A body that a question takes is within the limit of a message.
+    let body_bytes = if question.takes_body() { request.body_bytes as usize } else { 0 };
+    let body = head_end..head_end + body_bytes;
+    if question.expects_continue() && reader.bytes().len() < body.end {
+        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
+        if !write_all(reader, go_on, &context.config).await {
+            reader.access_log().end("lost");
+            return None;
+        }
+    }
+    let timer = reader.transport().timer();
+    let deadline = timer.sleep(context.config.timeouts.message);
+    let reading = context.stop.unless_requested(reader.at_least(body.end));
+    let refusal = match timer.until(deadline, reading).await {
+        Some(Some(None)) => {
+            reader.access_log().end("lost");
+            return None;
+        }
+        Some(Some(Some(()))) => {
+            let requester = Requester { peer: request.peer, pace, now: timer.now() };
+            return question.answer(&reader.bytes()[body], requester).await.ok();
+        }
+        Some(None) => Response::text(503, "the server is stopping\n"),
+        None => Response::text(408, "the message did not arrive in time\n"),
+    };
+    request.close = true;
+    Some(refusal)
+}

@@ -1,0 +1,61 @@
+//! The files of a directory.
+
+use crate::access::{Action, Gatekeeper, Refused};
+use crate::http::date::http_date;
+use crate::http::files::{FileError, Files, FoundFile};
+use crate::http::{RequestHead, Response};
+use crate::resource::{Answer, Plan, Resource};
+
+use super::page::method_not_allowed;
+
+/// The files of a directory, at their paths below `/`.
+pub(crate) struct StaticFiles(pub(crate) Files);
+
+impl Resource for StaticFiles {
+    fn plan(
+        &self,
+        head: &RequestHead<'_>,
+        gatekeeper: &Gatekeeper<'_>,
+    ) -> Result<Option<Plan>, Refused> {
+        if head.wants_websocket() {
+            return Ok(None);
+        }
+        let path = head.path();
+        gatekeeper.may(Action::Read(path))?;
+        let reads = matches!(head.method(), "GET" | "HEAD");
+        match self.0.find(path) {
+            Ok(_) | Err(FileError::IsDirectory) if !reads => {
+                Err(method_not_allowed("GET, HEAD").into())
+            }
+            Ok(found) => Ok(Some(Plan::Answer(send(found, head)))),
+            Err(FileError::IsDirectory) => {
+                let query = head.query().map(|query| format!("?{query}")).unwrap_or_default();
+                let response = Response::text(308, "this is a directory\n")
+                    .with_header("Location", format!("{path}/{query}"));
+                Ok(Some(Plan::Answer(response.into())))
+            }
+            Err(error @ FileError::Failed(_)) => {
+                log::warn!(target: "falconet::files", path; "{error}");
+                Err(Response::text(500, "the file cannot be read now\n").into())
+            }
+            Err(error) => {
+                log::debug!(target: "falconet::files", path; "{error}");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Answers with a file, unless the client has this version of it.
+fn send(found: FoundFile, head: &RequestHead<'_>) -> Answer {
+    let modified = http_date(found.modified);
+    // Compared as a text, not as a time: a file restored to an older version has changed, too.
+    let is_known = head.single("if-modified-since") == Some(modified.as_bytes());
+    let (response, file) = match is_known {
+        true => (Response::without_body(304), None),
+        false => (Response::streamed(found.content_type, found.length), Some(found.file)),
+    };
+    let response =
+        response.with_header("Last-Modified", modified).with_header("Cache-Control", "no-cache");
+    Answer { response, file }
+}

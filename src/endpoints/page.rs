@@ -1,0 +1,99 @@
+//! An embedded file, a WebSocket endpoint, or both, at one path.
+
+use std::rc::Rc;
+
+use crate::access::{Action, Gatekeeper, Refused};
+use crate::http::accept::accepts;
+use crate::http::{Asset, RequestHead, Response};
+use crate::hub::{Start, TopicName};
+use crate::resource::{Plan, Resource};
+use crate::ws::handshake::{self, HandshakeError};
+use crate::ws::{Session, SessionShared};
+
+use super::AnyEndpoint;
+use super::websocket::WebSocketUpgrade;
+
+/// An embedded file, a WebSocket endpoint, or both, at one path.
+pub(crate) struct Page {
+    pub(crate) path: Rc<String>,
+    pub(crate) asset: Option<Asset>,
+    pub(crate) endpoint: Option<Rc<dyn AnyEndpoint>>,
+}
+
+/// A [`Page`] of a server that runs.
+pub(crate) struct ServedPage {
+    page: Page,
+    shared: Rc<SessionShared>,
+}
+
+impl Page {
+    /// Makes it a resource.
+    pub(crate) fn served(self, shared: Rc<SessionShared>) -> ServedPage {
+        ServedPage { page: self, shared }
+    }
+}
+
+impl Resource for ServedPage {
+    fn plan(
+        &self,
+        head: &RequestHead<'_>,
+        gatekeeper: &Gatekeeper<'_>,
+    ) -> Result<Option<Plan>, Refused> {
+        let Page { path, asset, endpoint } = &self.page;
+        if **path != head.path() {
+            return Ok(None);
+        }
+        gatekeeper.may(match head.wants_websocket() {
+            true => Action::Connect(path),
+            false => Action::Read(path),
+        })?;
+        if head.method() != "GET" && !(head.method() == "HEAD" && asset.is_some()) {
+            let allow = if asset.is_some() { "GET, HEAD" } else { "GET" };
+            return Err(method_not_allowed(allow).into());
+        }
+        match (endpoint, asset) {
+            (Some(endpoint), _) if head.wants_websocket() => self.connect(head, endpoint).map(Some),
+            (_, Some(asset)) if accepts(head, asset.content_type) => {
+                Ok(Some(Plan::Answer(asset.response().into())))
+            }
+            (_, Some(_)) => Err(not_found().into()),
+            (_, None) => Err(upgrade_required().into()),
+        }
+    }
+}
+
+impl ServedPage {
+    /// Plans a session with the endpoint. Its client subscribes to `broadcast`.
+    fn connect(
+        &self,
+        head: &RequestHead<'_>,
+        endpoint: &Rc<dyn AnyEndpoint>,
+    ) -> Result<Plan, Refused> {
+        let accept = handshake::accept(head).map_err(HandshakeError::response)?;
+        let endpoint = endpoint.clone();
+        Ok(Plan::Upgrade(Box::new(WebSocketUpgrade {
+            accept,
+            path: Some(self.page.path.clone()),
+            topic: Some((TopicName::broadcast(), Start::Live)),
+            shared: self.shared.clone(),
+            begin: move |session: Session| endpoint.begin(session),
+        })))
+    }
+}
+
+/// The response where nothing stands, or nothing that the client accepts (article: 404).
+pub(crate) fn not_found() -> Response {
+    Response::text(404, "nothing here that you accept\n")
+}
+
+/// The response where the method is not allowed.
+pub(crate) fn method_not_allowed(allow: &'static str) -> Response {
+    Response::text(405, "method not allowed here\n").with_header("Allow", allow)
+}
+
+/// The response where only a WebSocket endpoint stands (RFC 9110 §15.5.22).
+fn upgrade_required() -> Response {
+    Response::text(426, "this is a WebSocket endpoint\n")
+        .with_header("Upgrade", "websocket")
+        .with_header("Connection", "Upgrade")
+}

@@ -1,0 +1,167 @@
+//! Publishes the body of a request.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::access::PublishRate;
+use crate::config::Limits;
+use crate::counters::{Counters, Refusal, Source};
+use crate::frame::Frame;
+use crate::http::{RequestHead, Response};
+use crate::hub::{Draft, HubGone, PublishError, TopicName};
+use crate::resource::{Answering, Question, Requester};
+use crate::ws::SessionShared;
+
+use super::JSON;
+use super::error::TopicError;
+use super::read::entry;
+
+/// A request to publish its body to a topic.
+pub(crate) struct Publish {
+    topic: TopicName,
+    content: Content,
+    source: Source,
+    shared: Rc<SessionShared>,
+    limit: Option<Rc<PublishLimit>>,
+}
+
+/// The limit of messages published over HTTP.
+pub(crate) struct PublishLimit {
+    pub(crate) rate: PublishRate,
+    /// Counts the publishes that are refused.
+    pub(crate) counters: Rc<Counters>,
+}
+
+/// The type of a message, as the publisher declares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Content {
+    /// True if the body is a text, provided that it is UTF-8.
+    may_be_text: bool,
+    media_type: Option<&'static str>,
+    expects_continue: bool,
+}
+
+impl Publish {
+    /// Reads the head of a request that publishes.
+    ///
+    /// # Errors
+    /// [`TopicError`], if the body shall not be sent at all.
+    pub(crate) fn of(
+        head: &RequestHead<'_>,
+        topic: TopicName,
+        source: Source,
+        shared: &Rc<SessionShared>,
+        limit: &Option<Rc<PublishLimit>>,
+    ) -> Result<Self, Response> {
+        let content = Content::of(head, &shared.config.limits)?;
+        Ok(Self { topic, content, source, shared: shared.clone(), limit: limit.clone() })
+    }
+
+    /// The topic.
+    pub(super) fn topic(&self) -> &TopicName {
+        &self.topic
+    }
+}
+
+impl Question for Publish {
+    fn takes_body(&self) -> bool {
+        true
+    }
+
+    fn expects_continue(&self) -> bool {
+        self.content.expects_continue
+    }
+
+    fn answer<'a>(self: Box<Self>, body: &'a [u8], requester: Requester<'a>) -> Answering<'a> {
+        Box::pin(async move {
+            if let Some(limit) = &self.limit
+                && let Err(wait) = limit.rate.admit(requester.peer, requester.pace, requester.now)
+            {
+                limit.counters.refuse(Refusal::Rate);
+                return Ok(too_fast(wait));
+            }
+            let draft = Draft {
+                media_type: self.content.media_type,
+                ..Draft::new(self.content.frame(body))
+            };
+            match self.shared.hub.publish_draft(&self.topic, draft, self.source).await {
+                Ok(published) => {
+                    let body = entry(&self.topic, Some(published.id), published.subscribers) + "\n";
+                    Ok(Response::new(202, JSON, body.into_bytes()))
+                }
+                Err(PublishError::HubGone) => Err(HubGone),
+                Err(error @ PublishError::TooManyTopics(_)) => {
+                    Ok(Response::text(503, format!("{error}\n")))
+                }
+            }
+        })
+    }
+}
+
+/// The response to a publisher that must wait.
+fn too_fast(wait: Duration) -> Response {
+    let seconds = wait.as_millis().div_ceil(1000).max(1).to_string();
+    Response::text(429, "too many messages a second\n").with_header("Retry-After", seconds)
+}
+
+impl Content {
+    /// Reads the type of the message that the body of a request is.
+    ///
+    /// # Errors
+    /// [`TopicError`], if the body shall not be sent at all.
+    pub(crate) fn of(head: &RequestHead<'_>, limits: &Limits) -> Result<Self, Response> {
+        check_length(head, limits)?;
+        let expects_continue = expects_continue(head)?;
+        let mut lines = head.values("content-type");
+        let Some(declared) = lines.next() else {
+            return Ok(Self { may_be_text: true, media_type: None, expects_continue });
+        };
+        let declared = String::from_utf8_lossy(declared).to_ascii_lowercase();
+        let declared = declared.split(';').next().unwrap_or_default().trim();
+        let may_be_text = declared.starts_with("text/")
+            || declared == "application/x-www-form-urlencoded"
+            || declared == JSON
+            || declared.ends_with("+json");
+        let media_type = KEPT_TYPES.iter().copied().find(|kept| *kept == declared);
+        Ok(Self { may_be_text, media_type, expects_continue })
+    }
+
+    /// Returns true if the client waits for `100 Continue` before it sends the body.
+    pub(crate) fn expects_continue(self) -> bool {
+        self.expects_continue
+    }
+
+    /// The message that the body is.
+    pub(crate) fn frame(self, body: &[u8]) -> Frame {
+        Frame::data(self.may_be_text && str::from_utf8(body).is_ok(), body)
+    }
+}
+
+fn check_length(head: &RequestHead<'_>, limits: &Limits) -> Result<(), TopicError> {
+    let bytes = head.content_length().ok_or(TopicError::NoLength)?;
+    let limit = limits.message_bytes;
+    if bytes > limit as u64 { Err(TopicError::TooLarge { bytes, limit }) } else { Ok(()) }
+}
+
+/// Reads the Expect header (RFC 9110 §10.1.1).
+fn expects_continue(head: &RequestHead<'_>) -> Result<bool, TopicError> {
+    let mut expected = head.values("expect").peekable();
+    let waits = expected.peek().is_some() && head.is_http_1_1();
+    match expected.all(|expected| expected.eq_ignore_ascii_case(b"100-continue")) {
+        true => Ok(waits),
+        false => Err(TopicError::Expectation),
+    }
+}
+
+/// The media types that a topic keeps for its readers. A browser runs none of them.
+const KEPT_TYPES: &[&str] = &[
+    JSON,
+    "text/csv",
+    "image/png",
+    "image/jpeg",
+    "image/gif",
+    "image/webp",
+    "audio/mpeg",
+    "audio/wav",
+    "video/mp4",
+];

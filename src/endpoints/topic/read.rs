@@ -1,0 +1,101 @@
+//! Reads the list of topics and the newest message of a topic, and clears topics.
+
+use std::rc::Rc;
+
+use crate::http::Response;
+use crate::http::date::http_date;
+use crate::http::response::PLAIN_TEXT;
+use crate::hub::{EventId, Publication, TopicInfo, TopicName};
+use crate::resource::{Answering, Question, Requester};
+use crate::ws::SessionShared;
+
+use super::JSON;
+
+/// The question for the list of topics.
+pub(super) struct List {
+    pub(super) as_text: bool,
+    pub(super) shared: Rc<SessionShared>,
+}
+
+impl Question for List {
+    fn answer<'a>(self: Box<Self>, _: &'a [u8], _: Requester<'a>) -> Answering<'a> {
+        Box::pin(async move { Ok(list(&self.shared.hub.topics().await?, self.as_text)) })
+    }
+}
+
+/// The question for the newest message of a topic, unless the client has it already.
+pub(super) struct Read {
+    pub(super) topic: TopicName,
+    /// The entity tags that the client has, separated by commas.
+    pub(super) known: String,
+    pub(super) shared: Rc<SessionShared>,
+}
+
+impl Question for Read {
+    fn answer<'a>(self: Box<Self>, _: &'a [u8], _: Requester<'a>) -> Answering<'a> {
+        Box::pin(async move {
+            Ok(match self.shared.hub.last(&self.topic).await? {
+                Some(last) => message(&last, &self.known),
+                None => Response::text(404, "nothing is retained here\n"),
+            })
+        })
+    }
+}
+
+/// The request to withdraw what a topic retains.
+pub(super) struct Clear {
+    pub(super) topic: TopicName,
+    pub(super) shared: Rc<SessionShared>,
+}
+
+impl Question for Clear {
+    fn answer<'a>(self: Box<Self>, _: &'a [u8], _: Requester<'a>) -> Answering<'a> {
+        Box::pin(async move {
+            self.shared.hub.clear(&self.topic).await?;
+            Ok(Response::without_body(204))
+        })
+    }
+}
+
+fn list(topics: &[TopicInfo], as_text: bool) -> Response {
+    let line = |TopicInfo { name, subscribers, last }: &TopicInfo| match (as_text, last) {
+        (true, Some(id)) => format!("{name} {subscribers} {id}\n"),
+        (true, None) => format!("{name} {subscribers} -\n"),
+        (false, last) => entry(name, *last, *subscribers),
+    };
+    let lines = topics.iter().map(line).collect::<Vec<_>>();
+    let response = match as_text {
+        true => Response::text(200, lines.concat()),
+        false => Response::new(200, JSON, format!("[{}]\n", lines.join(",\n ")).into_bytes()),
+    };
+    response.with_header("Cache-Control", "no-cache")
+}
+
+/// A topic as JSON. Names and ids need no escapes.
+pub(super) fn entry(topic: &TopicName, id: Option<EventId>, subscribers: usize) -> String {
+    let id = id.map_or("null".to_owned(), |id| format!("\"{id}\""));
+    format!(r#"{{"topic":"{topic}","id":{id},"subscribers":{subscribers}}}"#)
+}
+
+fn message(publication: &Publication, known: &str) -> Response {
+    let id = publication.id().map_or_else(String::new, |id| id.to_string());
+    let tag = format!("\"{id}\"");
+    let is_known = |known: &str| {
+        let known = known.trim();
+        known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
+    };
+    let response = if known.split(',').any(is_known) {
+        Response::without_body(304)
+    } else {
+        let frame = publication.frame();
+        let kind = if frame.is_text() { PLAIN_TEXT } else { "application/octet-stream" };
+        let media_type = publication.media_type().unwrap_or(kind);
+        Response::new(200, media_type, frame.payload().to_vec())
+            .with_header("Content-Security-Policy", "default-src 'none'; sandbox")
+    };
+    response
+        .with_header("ETag", tag)
+        .with_header("X-Message-Id", id)
+        .with_header("Last-Modified", http_date(publication.published()))
+        .with_header("Cache-Control", "no-cache")
+}

@@ -1,0 +1,106 @@
+//! Subscribes to a topic, by WebSocket or as an event stream.
+
+use std::rc::Rc;
+
+use crate::access::{Action, Gatekeeper, Refused};
+use crate::counters::Source;
+use crate::frame::{CloseCode, CloseReason, Frame};
+use crate::http::RequestHead;
+use crate::hub::{Draft, EventId, PublishError, Start, TopicName};
+use crate::resource::{Plan, Stage, Upgrade};
+use crate::ws::handshake;
+use crate::ws::{Session, SessionShared};
+
+use super::super::events::EventUpgrade;
+use super::super::websocket::WebSocketUpgrade;
+use super::error::TopicError;
+
+/// The directions of messages between a WebSocket client and the topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mode {
+    subscribes: bool,
+    publishes: bool,
+}
+
+/// Plans a WebSocket session with a topic.
+pub(super) fn websocket(
+    head: &RequestHead<'_>,
+    topic: TopicName,
+    gatekeeper: &Gatekeeper<'_>,
+    shared: &Rc<SessionShared>,
+) -> Result<Plan, Refused> {
+    let accept = handshake::accept(head).map_err(TopicError::Handshake)?;
+    let (mode, start) = (mode(head)?, start(head)?);
+    let may_publish = || gatekeeper.may(Action::Publish(topic.as_str()));
+    if mode.subscribes {
+        gatekeeper.may(Action::Subscribe(topic.as_str()))?;
+    } else {
+        may_publish()?;
+    }
+    let may_publish = mode.publishes && may_publish().is_ok();
+    Ok(Plan::Upgrade(Box::new(WebSocketUpgrade {
+        accept,
+        path: (!mode.subscribes).then(|| Rc::new(topic.path())),
+        topic: mode.subscribes.then(|| (topic.clone(), start)),
+        shared: shared.clone(),
+        begin: move |session| converse(session, topic, may_publish),
+    })))
+}
+
+/// Plans an event stream of a topic.
+pub(super) fn events(
+    topic: TopicName,
+    start: Start,
+    shared: &Rc<SessionShared>,
+) -> Box<dyn Upgrade> {
+    Box::new(EventUpgrade::of_topic(topic, start, shared.clone()))
+}
+
+/// Publishes the messages of a client, while it is sent the messages of the topic.
+pub(crate) fn converse(session: Session, topic: TopicName, may_publish: bool) -> Stage {
+    // A closure with a block instead of an `async fn`, which would have room for the session twice.
+    let publish_all = move |mut session: Session| async move {
+        let reason = loop {
+            let Some(message) = session.next().await else { break CloseReason::NORMAL };
+            if !may_publish {
+                break NO_PUBLISHING;
+            }
+            let draft = Draft::new(Frame::message(&message));
+            // Boxed, so that a client that only subscribes holds no memory for it.
+            let publishing = session.hub().publish_draft(&topic, draft, Source::WebSocket);
+            match Box::pin(publishing).await {
+                Ok(_) => {}
+                Err(PublishError::HubGone) => break CloseReason::STOPPING,
+                Err(PublishError::TooManyTopics(_)) => break TOO_MANY_TOPICS,
+            }
+        };
+        session.close(reason).await
+    };
+    Stage::last(session.served_by(publish_all))
+}
+
+fn mode(head: &RequestHead<'_>) -> Result<Mode, TopicError> {
+    match head.query_value("mode") {
+        None => Ok(Mode { subscribes: true, publishes: true }),
+        Some("in") => Ok(Mode { subscribes: false, publishes: true }),
+        Some("out") => Ok(Mode { subscribes: true, publishes: false }),
+        Some(mode) => Err(TopicError::Mode(mode.to_owned())),
+    }
+}
+
+fn start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
+    let Some(last) = head.query_value("last") else { return Ok(Start::Live) };
+    last.parse().map(Start::Last).map_err(|_| TopicError::Last(last.to_owned()))
+}
+
+/// The start of an event stream. A client that reconnects sends the id of the last event that it got; a
+/// new client may ask for retained messages.
+pub(super) fn event_start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
+    match head.single("last-event-id").filter(|id| !id.is_empty()) {
+        Some(id) => Ok(Start::After(str::from_utf8(id).ok().and_then(EventId::parse))),
+        None => start(head),
+    }
+}
+
+const NO_PUBLISHING: CloseReason = CloseReason::new(CloseCode::Policy, "publishing is not allowed");
+const TOO_MANY_TOPICS: CloseReason = CloseReason::new(CloseCode::Again, "too many topics");

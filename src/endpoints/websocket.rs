@@ -1,0 +1,38 @@
+//! The upgrade of a request to a WebSocket session.
+
+use std::rc::Rc;
+
+use crate::hub::{ClientKind, Start, TopicName};
+use crate::resource::{Joining, Stage, Upgrade, Upgraded, Welcome};
+use crate::ws::handshake::{self, Acceptance};
+use crate::ws::{Session, SessionShared};
+
+/// An upgrade to a WebSocket session, which `begin` serves.
+pub(super) struct WebSocketUpgrade<B> {
+    pub(super) accept: Acceptance,
+    /// The path, unless it is the path of the topic.
+    pub(super) path: Option<Rc<String>>,
+    pub(super) topic: Option<(TopicName, Start)>,
+    pub(super) shared: Rc<SessionShared>,
+    pub(super) begin: B,
+}
+
+impl<B: FnOnce(Session) -> Stage> Upgrade for WebSocketUpgrade<B> {
+    fn joining(&self) -> Joining {
+        let topics = self.topic.iter().cloned().collect();
+        Joining { kind: ClientKind::WebSocket, path: self.path.clone(), topics }
+    }
+
+    fn status(&self) -> u16 {
+        101
+    }
+
+    fn response(&self, welcome: &Welcome<'_>) -> Vec<u8> {
+        handshake::response(&self.accept, welcome.correlation, welcome.request_id).into_bytes()
+    }
+
+    fn begin(self: Box<Self>, connection: Upgraded) -> Stage {
+        let Upgraded { transport, early, membership, permit } = connection;
+        (self.begin)(Session::begin(transport, early, permit, membership, self.shared))
+    }
+}

@@ -1,0 +1,99 @@
+//! A message as a server-sent event (HTML Standard, section 9.2).
+
+use std::fmt::Write;
+use std::rc::Rc;
+
+use base64ct::{Base64, Encoding as _};
+
+use crate::frame::Frame;
+
+use super::ids::EventId;
+
+/// Encodes a message as an event: a text line by line, binary data in base64 as an event of the type
+/// `binary`. Another `event_type` is for texts.
+pub(crate) fn encode(id: Option<EventId>, event_type: Option<&str>, frame: &Frame) -> Rc<[u8]> {
+    // Writing to a string never fails.
+    let mut event = String::with_capacity(FIELDS_BYTES + frame.len());
+    if let Some(id) = id {
+        let _ = writeln!(event, "id: {id}");
+    }
+    if let Some(event_type) = event_type {
+        let _ = writeln!(event, "event: {event_type}");
+    }
+    match str::from_utf8(frame.payload()).ok().filter(|_| frame.is_text()) {
+        Some(text) => encode_text(&mut event, text),
+        None => {
+            event.push_str("event: binary\ndata: ");
+            encode_base64(&mut event, frame.payload());
+            event.push('\n');
+        }
+    }
+    event.push('\n');
+    event.into_bytes().into()
+}
+
+/// Writes one `data` field per line. All three line endings that a reader of events knows end a line;
+/// the reader joins the lines with LF.
+fn encode_text(event: &mut String, text: &str) {
+    let mut rest = text;
+    while let Some(end) = rest.bytes().position(|byte| matches!(byte, b'\r' | b'\n')) {
+        let _ = writeln!(event, "data: {}", &rest[..end]);
+        let ending_bytes = if rest[end..].starts_with("\r\n") { 2 } else { 1 };
+        rest = &rest[end + ending_bytes..];
+    }
+    let _ = writeln!(event, "data: {rest}");
+}
+
+/// Encodes piece by piece, so that no second buffer is allocated.
+fn encode_base64(event: &mut String, bytes: &[u8]) {
+    let mut encoded = [0; 64];
+    for piece in bytes.chunks(48) {
+        let piece = Base64::encode(piece, &mut encoded);
+        event.push_str(piece.expect("48 bytes are 64 in base64"));
+    }
+}
+
+/// The size of the fields of a one-line event beside its payload.
+const FIELDS_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(is_text: bool, payload: &[u8]) -> String {
+        let id = EventId::parse("k3f9x2ab:7");
+        let event = encode(id, None, &Frame::data(is_text, payload));
+        String::from_utf8(event.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn events_are_encoded_as_event_source_reads_them() {
+        let id = "id: k3f9x2ab:7\n";
+        for (is_text, payload, expected) in [
+            (true, &b"21.5"[..], "data: 21.5\n\n"),
+            (true, b"", "data: \n\n"),
+            (true, b"a\nb\r\nc\rd", "data: a\ndata: b\ndata: c\ndata: d\n\n"),
+            (true, b"a\n", "data: a\ndata: \n\n"),
+            (true, b"\r\n\r", "data: \ndata: \ndata: \n\n"),
+            (false, &[0, 255], "event: binary\ndata: AP8=\n\n"),
+        ] {
+            assert_eq!(encoded(is_text, payload), format!("{id}{expected}"), "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn an_event_of_the_server_has_a_type_and_no_id() {
+        let event = encode(None, Some("stats"), &Frame::data(true, b"{}"));
+        assert_eq!(*event, *b"event: stats\ndata: {}\n\n");
+    }
+
+    #[test]
+    fn base64_in_pieces_is_base64() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        for length in [0, 1, 47, 48, 49, 96, 1000] {
+            let mut buffer = String::new();
+            encode_base64(&mut buffer, &bytes[..length]);
+            assert_eq!(buffer, Base64::encode_string(&bytes[..length]));
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The handle through which all other tasks command the hub.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+use async_channel::Sender;
+
+use crate::counters::Source;
+use crate::frame::{CloseCode, CloseReason, Frame, Message};
+
+use super::client::{Client, Newcomer};
+use super::command::{AwaitAudience, Command, Publish};
+use super::ids::{ClientId, CorrelationId, EventId};
+use super::liveness::{Alarm, Watch};
+use super::log::Start;
+use super::notify::reply;
+use super::publication::{Draft, Publication};
+use super::topic_name::TopicName;
+use super::topics::{TooManyTopics, TopicInfo};
+use super::{ClientCounts, Hub, HubStats, Published, Whom};
+
+/// Handle for sending commands to the hub: the only way to change who is connected and what is sent to
+/// them.
+///
+/// Each call waits while the hub's inbox is full.
+#[derive(Clone)]
+pub struct HubHandle {
+    inbox: Sender<Command>,
+    watch: Rc<Watch>,
+}
+
+impl HubHandle {
+    pub(super) fn new(inbox: Sender<Command>, watch: Rc<Watch>) -> Self {
+        Self { inbox, watch }
+    }
+
+    /// Publishes a message to a topic. The topic need not exist before.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, the message may be published all the same.
+    pub async fn publish(
+        &self,
+        topic: &TopicName,
+        message: impl Into<Message>,
+    ) -> Result<Published, PublishError> {
+        let draft = Draft::new(Frame::message(&message.into()));
+        self.publish_draft(topic, draft, Source::Service).await
+    }
+
+    /// Publishes an encoded message from `source`.
+    pub(crate) async fn publish_draft(
+        &self,
+        topic: &TopicName,
+        draft: Draft,
+        source: Source,
+    ) -> Result<Published, PublishError> {
+        let topic = topic.clone();
+        let (reply, published) = reply();
+        self.tell(Command::Publish(Publish { topic, draft, source, reply: Some(reply) })).await?;
+        Ok(published.receive().await.ok_or(HubGone)??)
+    }
+
+    /// Publishes a message to the topic `broadcast`, which the clients of every endpoint subscribe to.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, nothing is sent.
+    pub async fn broadcast(&self, message: impl Into<Message>) -> Result<(), HubGone> {
+        let (topic, source) = (TopicName::broadcast(), Source::Service);
+        let draft = Draft::new(Frame::message(&message.into()));
+        self.tell(Command::Publish(Publish { topic, draft, source, reply: None })).await
+    }
+
+    /// Sends a message to one client. Returns false if the client has left, or if it does not read and
+    /// 16 messages are waiting for it already.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, the message may be sent all the same.
+    pub async fn send_to(
+        &self,
+        id: ClientId,
+        message: impl Into<Message>,
+    ) -> Result<bool, HubGone> {
+        self.send_frame(id, Frame::message(&message.into())).await
+    }
+
+    /// Sends an encoded message to one client, as [`Self::send_to`] does.
+    pub(crate) async fn send_frame(&self, id: ClientId, frame: Frame) -> Result<bool, HubGone> {
+        self.ask(move |hub| hub.send_to(id, frame)).await
+    }
+
+    /// Closes one client's session. Returns false if the client has left.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, the client may be evicted all the same.
+    pub async fn evict(&self, id: ClientId, reason: CloseReason) -> Result<bool, HubGone> {
+        self.ask(move |hub| hub.evict(id, reason)).await
+    }
+
+    /// Sends a message to every client with a correlation id. Returns the number of clients that it is
+    /// sent to.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, the message may be sent all the same.
+    pub async fn send_to_all(
+        &self,
+        id: &CorrelationId,
+        message: impl Into<Message>,
+    ) -> Result<usize, HubGone> {
+        let (id, frame) = (id.clone(), Frame::message(&message.into()));
+        self.ask(move |hub| {
+            let sent = |client: &ClientId| hub.send_to(*client, frame.clone());
+            hub.correlated(&id).into_iter().filter(sent).count()
+        })
+        .await
+    }
+
+    /// Closes the sessions of every client with a correlation id. Returns the number of clients.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, the clients may be evicted all the same.
+    pub async fn evict_all(
+        &self,
+        id: &CorrelationId,
+        reason: CloseReason,
+    ) -> Result<usize, HubGone> {
+        let id = id.clone();
+        self.ask(move |hub| {
+            let evicted = |client: &ClientId| hub.evict(*client, reason);
+            hub.correlated(&id).into_iter().filter(evicted).count()
+        })
+        .await
+    }
+
+    /// Returns every topic, sorted by name.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, nothing has changed.
+    pub async fn topics(&self) -> Result<Vec<TopicInfo>, HubGone> {
+        self.ask(|hub| hub.topics()).await
+    }
+
+    /// Withdraws what a topic retains.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, the messages may be withdrawn all the same.
+    pub async fn clear(&self, topic: &TopicName) -> Result<(), HubGone> {
+        let name = topic.clone();
+        self.ask(move |hub| hub.clear(&name)).await
+    }
+
+    /// Returns the newest message of a topic, if it is retained.
+    pub(crate) async fn last(&self, topic: &TopicName) -> Result<Option<Rc<Publication>>, HubGone> {
+        let name = topic.clone();
+        self.ask(move |hub| hub.last(&name)).await
+    }
+
+    /// Counts the clients.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, nothing has changed.
+    pub async fn client_counts(&self) -> Result<ClientCounts, HubGone> {
+        self.ask(|hub| hub.client_counts()).await
+    }
+
+    /// Returns every client, in no order.
+    pub(crate) async fn clients(&self) -> Result<Vec<Rc<Client>>, HubGone> {
+        self.ask(|hub| hub.clients()).await
+    }
+
+    /// Returns the client whose id is displayed as `number`.
+    pub(crate) async fn find(&self, number: u64) -> Result<Option<ClientId>, HubGone> {
+        self.ask(move |hub| hub.find(number)).await
+    }
+
+    /// Returns the counts that the administrator is shown.
+    pub(crate) async fn stats(&self) -> Result<HubStats, HubGone> {
+        self.ask(|hub| hub.stats()).await
+    }
+
+    /// Waits until a topic has a subscriber.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, nothing has changed.
+    pub async fn until_subscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
+        self.until_audience(Some(topic), true).await
+    }
+
+    /// Waits until a topic has no subscriber.
+    ///
+    /// # Errors
+    /// [`HubGone`], when the server has ended.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, nothing has changed.
+    pub async fn until_unsubscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
+        self.until_audience(Some(topic), false).await
+    }
+
+    /// Waits until any client is connected.
+    pub(crate) async fn until_any_client(&self) -> Result<(), HubGone> {
+        self.until_audience(None, true).await
+    }
+
+    /// Waits until no client is connected.
+    pub(crate) async fn until_no_client(&self) -> Result<(), HubGone> {
+        self.until_audience(None, false).await
+    }
+
+    /// The time of the next sweep.
+    pub(crate) fn alarm(&self) -> &Alarm {
+        self.watch.alarm()
+    }
+
+    /// Adds a client. It stays in the hub until its [`Membership`] is dropped.
+    pub(crate) async fn join(
+        &self,
+        newcomer: Newcomer,
+        topics: Vec<(TopicName, Start)>,
+        now: Instant,
+    ) -> Result<Membership, PublishError> {
+        let joined = self.ask(move |hub| hub.join(newcomer, topics, now).inspect_err(warn));
+        let (client, before) = joined.await??;
+        Ok(Membership { client: Some(client), before, hub: self.clone() })
+    }
+
+    /// Removes a client, however its session ended.
+    pub(crate) fn remove(&self, client: &Client) {
+        // The end is not known if the task was dropped, as at the end of a drain.
+        client.end(&"aborted", CloseCode::Abnormal, Instant::now());
+        if self.inbox.try_send(Command::Leave(client.id())).is_err() {
+            // The inbox is full: a sweep finds that no session shares the client's record any more.
+            self.alarm().set_at_latest(Instant::now());
+        }
+    }
+
+    pub(crate) async fn sweep(&self, now: Instant) -> Result<(), HubGone> {
+        self.ask(move |hub| hub.sweep(now)).await
+    }
+
+    pub(crate) async fn drain(&self, whom: Whom, reason: CloseReason) -> Result<(), HubGone> {
+        self.tell(Command::Do(Box::new(move |hub| hub.drain(whom, reason)))).await
+    }
+
+    /// Sends a command. Boxed, so that the code exists once instead of once per kind of question.
+    fn tell(&self, command: Command) -> Pin<Box<dyn Future<Output = Result<(), HubGone>> + '_>> {
+        Box::pin(async move { self.inbox.send(command).await.map_err(|_| HubGone) })
+    }
+
+    async fn until_audience(
+        &self,
+        topic: Option<&TopicName>,
+        wants_any: bool,
+    ) -> Result<(), HubGone> {
+        let (reply, awaited) = reply();
+        let topic = topic.cloned();
+        self.tell(Command::AwaitAudience(AwaitAudience { topic, wants_any, reply })).await?;
+        awaited.receive().await.ok_or(HubGone)
+    }
+
+    /// Has the hub run `question`, and waits for the answer.
+    async fn ask<T: 'static>(
+        &self,
+        question: impl FnOnce(&mut Hub) -> T + 'static,
+    ) -> Result<T, HubGone> {
+        let (reply, awaited) = reply();
+        self.tell(Command::Do(Box::new(|hub| reply.send(question(hub))))).await?;
+        awaited.receive().await.ok_or(HubGone)
+    }
+}
+
+/// Logs that a topic was refused.
+pub(super) fn warn(error: &TooManyTopics) {
+    log::warn!(target: "falconet::limit", "topic refused: {error}");
+}
+
+/// Keeps a client in the hub. Dropping it removes the client.
+pub(crate) struct Membership {
+    /// `None` once another owner removes the client.
+    client: Option<Rc<Client>>,
+    before: EventId,
+    hub: HubHandle,
+}
+
+impl Membership {
+    /// Returns the client. The caller must remove it with [`HubHandle::remove`].
+    // A session has a handle already, and a second one in each session would cost memory.
+    pub(crate) fn into_client(mut self) -> Rc<Client> {
+        self.client.take().expect("a membership has its client until it is consumed")
+    }
+
+    /// The id before the first message that the client will be sent.
+    pub(crate) fn before(&self) -> EventId {
+        self.before
+    }
+
+    /// The hub's record of the client.
+    pub(crate) fn client(&self) -> &Client {
+        self.client.as_ref().expect("a membership has its client until it is consumed")
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            self.hub.remove(&client);
+        }
+    }
+}
+
+/// The error that the hub has ended, and the server with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HubGone;
+
+impl fmt::Display for HubGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server has ended")
+    }
+}
+
+impl std::error::Error for HubGone {}
+
+/// The reason why a message cannot be published, or a topic not be subscribed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishError {
+    /// The server has ended.
+    HubGone,
+    /// The topic does not exist, and there is no room for one more.
+    TooManyTopics(TooManyTopics),
+}
+
+impl From<HubGone> for PublishError {
+    fn from(_: HubGone) -> Self {
+        Self::HubGone
+    }
+}
+
+impl From<TooManyTopics> for PublishError {
+    fn from(error: TooManyTopics) -> Self {
+        Self::TooManyTopics(error)
+    }
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HubGone => HubGone.fmt(f),
+            Self::TooManyTopics(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {}

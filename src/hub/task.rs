@@ -1,0 +1,113 @@
+//! The hub task: executes commands one after another.
+
+use std::rc::Rc;
+
+use async_channel::Receiver;
+use futures_lite::future;
+
+use crate::config::{Timeouts, Topics};
+use crate::counters::Counters;
+
+use super::command::{AwaitAudience, Command, Publish};
+use super::handle::{HubHandle, warn};
+use super::liveness::Watch;
+use super::publication::Draft;
+use super::topic_name::TopicName;
+use super::topics::TooManyTopics;
+use super::{Hub, Published};
+
+/// Opens a hub's inbox. [`HubTask::run`] serves it. Events are counted in `counters`.
+pub(crate) fn open(
+    timeouts: Timeouts,
+    limits: Topics,
+    counters: Rc<Counters>,
+) -> (HubHandle, HubTask) {
+    let (inbox, commands) = async_channel::bounded(INBOX_COMMANDS);
+    // A subscriber that is behind by no more than this has lost nothing.
+    let publishes_per_turn = (limits.log_messages / 2).clamp(1, PUBLISHES_PER_TURN);
+    let watch = Rc::new(Watch::new(timeouts, counters.clone()));
+    let hub = Hub::new(watch.clone(), limits);
+    let task = HubTask { hub, commands, counters, waiting: Vec::new(), publishes_per_turn };
+    (HubHandle::new(inbox, watch), task)
+}
+
+/// The hub and its inbox.
+pub(crate) struct HubTask {
+    hub: Hub,
+    commands: Receiver<Command>,
+    counters: Rc<Counters>,
+    waiting: Vec<AwaitAudience>,
+    publishes_per_turn: usize,
+}
+
+impl HubTask {
+    /// Executes commands one after another, until it is dropped.
+    pub(crate) async fn run(mut self) {
+        let mut published = 0;
+        while let Ok(command) = self.commands.recv().await {
+            published += usize::from(matches!(command, Command::Publish(..)));
+            self.execute(command).await;
+            self.answer_waiting();
+            if published == self.publishes_per_turn {
+                // The subscribers read before more messages push these off the log.
+                published = 0;
+                future::yield_now().await;
+            }
+        }
+    }
+
+    async fn execute(&mut self, command: Command) {
+        match command {
+            Command::Leave(id) => self.hub.leave(id),
+            Command::Publish(Publish { topic, draft, source, reply }) => {
+                let published = publish(&mut self.hub, &topic, draft).await.inspect_err(warn);
+                if published.is_ok() && !topic.is_internal() {
+                    self.counters.publish(source);
+                }
+                if let Some(reply) = reply {
+                    reply.send(published);
+                }
+            }
+            Command::AwaitAudience(waiting) => self.waiting.push(waiting),
+            Command::Do(action) => action(&mut self.hub),
+        }
+    }
+
+    fn answer_waiting(&mut self) {
+        let hub = &self.hub;
+        for waiting in self.waiting.extract_if(.., |waiting| waiting.is_over(hub)) {
+            waiting.reply.send(());
+        }
+    }
+}
+
+impl Drop for HubTask {
+    /// Drops the commands left in the inbox, which lives as long as any handle, so that their senders
+    /// learn that the server has ended.
+    fn drop(&mut self) {
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
+    }
+}
+
+/// Publishes to a topic's subscribers. Yields each time it has woken a number of them.
+async fn publish(
+    hub: &mut Hub,
+    topic: &TopicName,
+    draft: Draft,
+) -> Result<Published, TooManyTopics> {
+    let published = hub.publish(topic, draft)?;
+    let mut from = 0;
+    while let Some(next) = hub.ring(topic, from, BELLS_PER_TURN) {
+        from = next;
+        future::yield_now().await;
+    }
+    Ok(published)
+}
+
+/// The number of commands that may wait; when the inbox is full, senders wait.
+const INBOX_COMMANDS: usize = 64;
+/// The number of messages published before their subscribers run.
+const PUBLISHES_PER_TURN: usize = 16;
+/// The number of clients woken before other tasks run.
+const BELLS_PER_TURN: usize = 256;

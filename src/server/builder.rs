@@ -1,0 +1,211 @@
+//! Composes a server.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use crate::access::{Authorize, Origins, TrustedProxies};
+use crate::admin;
+use crate::config::Config;
+use crate::counters::ProcessErrors;
+use crate::endpoints::{Endpoint, Page};
+use crate::features::{Feature, NotBuiltIn};
+use crate::http::Asset;
+use crate::http::files::Files;
+use crate::net::{Acceptor, ListenUrl, Listener, Reach, Reactor};
+use crate::services::{Service, Stopper};
+
+use super::error::StartError;
+use super::{Parts, Server};
+
+/// Composes a [`Server`].
+pub struct ServerBuilder {
+    parts: Parts,
+    /// The directory of static files.
+    directory: Option<PathBuf>,
+    admin: Option<ListenUrl>,
+    /// A feature that was asked for and that this build lacks.
+    lacking: Option<NotBuiltIn>,
+}
+
+impl Server {
+    /// Begins to compose a server.
+    pub fn builder() -> ServerBuilder {
+        let parts = Parts::default();
+        ServerBuilder { parts, directory: None, admin: None, lacking: None }
+    }
+}
+
+impl ServerBuilder {
+    /// Sets limits, timeouts and policies.
+    pub fn config(mut self, config: Config) -> Self {
+        self.parts.config = config;
+        self
+    }
+
+    /// Puts a WebSocket endpoint at `path`. It replaces an earlier endpoint there.
+    pub fn endpoint(mut self, path: impl Into<String>, endpoint: impl Endpoint + 'static) -> Self {
+        self.page(path.into()).endpoint = Some(Rc::new(endpoint));
+        self
+    }
+
+    /// Puts an embedded file at `path`. An endpoint may stand at the same path.
+    pub fn asset(mut self, path: impl Into<String>, asset: Asset) -> Self {
+        self.page(path.into()).asset = Some(asset);
+        self
+    }
+
+    /// Serves the files of a directory: `DIR/a.css` at `/a.css`, and `DIR/index.html` at `/`. They take
+    /// precedence over embedded files. Hidden files and links that lead out of the directory are not
+    /// served. Reading a file blocks the whole server while the disk works.
+    pub fn files(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
+        self.needs(Feature::Full)
+    }
+
+    /// Serves topics at the paths below `/topics/`; the rest of the path is the name of the topic. The list
+    /// of topics is at `/topics/`.
+    pub fn topics(mut self) -> Self {
+        self.parts.has_topics = true;
+        self.needs(Feature::Full)
+    }
+
+    /// Opens the administrator's listener at `url`: metrics, the list of clients, a dashboard. Without an
+    /// [authorizer](Self::authorize), `url` must not be reachable from other hosts. The other listeners
+    /// serve nothing of it.
+    pub fn admin(mut self, url: ListenUrl) -> Self {
+        self.admin = Some(url);
+        self.needs(Feature::Full)
+    }
+
+    /// Sets the counts of panics and lost log lines that the administrator is shown, which
+    /// `falconet::log::install` returns. Default: zeros.
+    pub fn process_errors(mut self, process_errors: ProcessErrors) -> Self {
+        self.parts.process_errors = process_errors;
+        self
+    }
+
+    /// Adds a service that runs beside the connections.
+    pub fn service(mut self, service: impl Service + 'static) -> Self {
+        self.parts.services.push(Box::new(service));
+        self
+    }
+
+    /// Sets the authorizer of all requests. Without one, everything is allowed on addresses that only this
+    /// host can reach, and everything but publishing on the others (see [`Server::read_only_urls`]).
+    pub fn authorize(mut self, authorizer: impl Authorize + 'static) -> Self {
+        self.parts.authorizer = Some(Rc::new(authorizer));
+        self
+    }
+
+    /// Allows pages of other origins to use the server, and adds their host names to the server's names.
+    pub fn origins(mut self, origins: Origins) -> Self {
+        self.parts.origins = origins;
+        self
+    }
+
+    /// Trusts these proxies to name the client of a request.
+    pub fn trust_proxies(mut self, proxies: TrustedProxies) -> Self {
+        self.parts.proxies = proxies;
+        self.needs(Feature::Full)
+    }
+
+    /// The page at `path`, which is added if there is none yet.
+    fn page(&mut self, path: String) -> &mut Page {
+        let pages = &mut self.parts.pages;
+        let index = pages.iter().position(|page| *page.path == path).unwrap_or_else(|| {
+            pages.push(Page { path: Rc::new(path), asset: None, endpoint: None });
+            pages.len() - 1
+        });
+        &mut pages[index]
+    }
+
+    /// Notes a feature without which [`bind`](Self::bind) fails.
+    fn needs(mut self, feature: Feature) -> Self {
+        self.lacking = feature.require().err().or(self.lacking);
+        self
+    }
+
+    /// Binds the listen URLs. Peers may connect from now on; [`Server::run`] serves them.
+    ///
+    /// # Errors
+    /// [`StartError`], if a URL cannot be bound, other hosts could reach the administrator's listener, the
+    /// directory of files cannot be opened, an `https://` URL has no certificate, the kernel gives no
+    /// epoll, or this build lacks a [`Feature`] that was asked for.
+    pub fn bind<'u>(
+        mut self,
+        urls: impl IntoIterator<Item = &'u ListenUrl>,
+    ) -> Result<Server, StartError> {
+        if self.parts.config.limits.publish_rate.is_some() {
+            self = self.needs(Feature::Full);
+        }
+        if let Some(lacking) = self.lacking {
+            return Err(StartError::NotBuiltIn(lacking));
+        }
+        if Feature::Full.is_built_in()
+            && let Some(directory) = self.directory.take()
+        {
+            let files = Files::open(&directory);
+            let failed = |error| StartError::Files { directory, error };
+            self.parts.files = Some(files.map_err(failed)?);
+        }
+        let reactor = Reactor::new().map_err(StartError::Reactor)?;
+        let urls: Vec<&ListenUrl> = urls.into_iter().collect();
+        let tls_hosts = urls.iter().copied().chain(&self.admin).filter_map(ListenUrl::tls_host);
+        let tls_hosts: Vec<String> = tls_hosts.map(str::to_owned).collect();
+        let tls = match tls_hosts.is_empty() {
+            true => None,
+            false => {
+                Some(Acceptor::new(&self.parts.config.tls, &tls_hosts).map_err(StartError::Tls)?)
+            }
+        };
+        let (mut listeners, mut bound, mut read_only) = (Vec::new(), Vec::new(), Vec::new());
+        for url in urls {
+            let tls = tls.as_ref().filter(|_| url.tls_host().is_some());
+            for (sockets, url) in Listener::bind(&reactor, url, tls).map_err(StartError::Bind)? {
+                let is_exposed = sockets.iter().any(|socket| socket.reach() == Reach::Network);
+                if is_exposed && self.parts.authorizer.is_none() {
+                    read_only.push(url.clone());
+                }
+                listeners.extend(sockets);
+                bound.push(url);
+            }
+        }
+        let (admin_listeners, admin_url) = match self.admin.take() {
+            Some(url) if Feature::Full.is_built_in() => {
+                bind_admin(&reactor, url, tls.as_ref(), self.parts.authorizer.is_some())?
+            }
+            _ => (Vec::new(), None),
+        };
+        let (stop, stop_requested) = Stopper::new();
+        Ok(Server {
+            parts: self.parts,
+            reactor,
+            listeners,
+            urls: bound,
+            read_only,
+            admin_listeners,
+            admin_url,
+            stop,
+            stop_requested,
+        })
+    }
+}
+
+/// Binds the administrator's URL, if only this host can reach it or an authorizer checks the requests.
+fn bind_admin(
+    reactor: &Rc<Reactor>,
+    url: ListenUrl,
+    tls: Option<&Rc<Acceptor>>,
+    has_authorizer: bool,
+) -> Result<(Vec<Listener>, Option<ListenUrl>), StartError> {
+    if !has_authorizer && matches!(admin::may_listen_at(&url), Ok(false)) {
+        return Err(StartError::ExposedAdmin(url));
+    }
+    let tls = tls.filter(|_| url.tls_host().is_some());
+    let (mut listeners, mut bound) = (Vec::new(), None);
+    for (sockets, url) in Listener::bind(reactor, &url, tls).map_err(StartError::Bind)? {
+        listeners.extend(sockets);
+        bound = Some(url);
+    }
+    Ok((listeners, bound))
+}
