@@ -19,11 +19,11 @@ pub(crate) struct HeadScan {
 }
 
 impl HeadScan {
-    /// Examines the bytes that are new since the last call. `bytes` must begin with all the bytes of
-    /// earlier calls.
+    /// Examines the bytes that are new since the last call. `bytes` must begin with all the bytes
+    /// of earlier calls.
     ///
-    /// Returns the range of the head, or `None` while the head is incomplete. The range excludes the
-    /// empty line that may precede the request line (RFC 9112 §2.2).
+    /// Returns the range of the head, or `None` while the head is incomplete. The range excludes
+    /// the empty line that may precede the request line (RFC 9112 §2.2).
     ///
     /// # Errors
     /// [`HeadError::BareLineFeed`], [`HeadError::EmptyLines`] or [`HeadError::TooLong`], as soon as
@@ -335,7 +335,7 @@ impl fmt::Display for HeadError {
             Self::BadHost => f.write_str("a request needs exactly one valid Host header"),
             Self::TransferEncoding => f.write_str("Transfer-Encoding is not supported"),
             Self::BadContentLength => f.write_str("bad Content-Length"),
-            Self::NotAscii => f.write_str("a header that must be ASCII has another byte"),
+            Self::NotAscii => f.write_str("a header that must be ASCII contains other bytes"),
             Self::PlainHttp => f.write_str("this port speaks TLS: the URL begins with https://"),
         }
     }
