@@ -10,7 +10,8 @@ use tz::UtcDateTime;
 /// years 0 to 9999 becomes the first or the last second of that range.
 pub(crate) fn http_date(time: SystemTime) -> String {
     let seconds = unix_seconds(time).clamp(YEAR_0, END_OF_YEAR_9999);
-    let date = UtcDateTime::from_timespec(seconds, 0).expect("every second of the years 0 to 9999 has a date");
+    let date = UtcDateTime::from_timespec(seconds, 0)
+        .expect("every second of the years 0 to 9999 has a date");
     format!(
         "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
         WEEK_DAYS[usize::from(date.week_day())],

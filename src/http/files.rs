@@ -48,7 +48,8 @@ impl Files {
             Ok(_) => Ok(files),
             // Some sandboxes return EPERM for system calls that they do not know.
             Err(error @ (Errno::NOSYS | Errno::PERM)) => {
-                let text = format!("can't call openat2: {error}; serving files needs Linux 5.6");
+                let text =
+                    format!("can't call openat2: {error}; serving files needs Linux 5.6 or later");
                 Err(io::Error::new(io::ErrorKind::Unsupported, text))
             }
             Err(error) => Err(error.into()),
