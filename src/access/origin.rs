@@ -3,8 +3,8 @@
 //! A browser sends a page's requests to any server that the page names, with the access that the
 //! user has there. The browser adds the origin of the page (RFC 6454), and that origin must be this
 //! server. An attacker can make a DNS name lead to this host, so that the attacker's page has the
-//! origin of this server (DNS rebinding). Therefore a loopback listener accepts only the names of
-//! loopback and of added origins.
+//! origin of this server (DNS rebinding). Therefore a loopback listener accepts only loopback
+//! names and the names of added origins.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
