@@ -60,7 +60,7 @@ pub(crate) struct Counters {
     pub(crate) websocket_closed: Closings,
     /// Closed streams of server-sent events, without those of the administrator.
     pub(crate) events_closed: Closings,
-    /// Clients evicted without waiting for an answer, because they gave no sign of life.
+    /// Clients evicted by the sweep: silent, not reading, or with an unfinished message.
     pub(crate) swept: Count,
     published: [Count; SOURCES.len()],
 }
@@ -93,7 +93,7 @@ pub(crate) enum Rejection {
     Head,
     /// No request head arrived in time.
     Timeout,
-    /// The TLS handshake failed, or did not end in time.
+    /// The peer broke the TLS protocol or did not use TLS, or the handshake did not end in time.
     Tls,
     /// The header of the PROXY protocol was missing, malformed or late.
     Proxy,

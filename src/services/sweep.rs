@@ -14,7 +14,7 @@ pub(crate) struct Sweep;
 impl Service for Sweep {
     async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
         while stop.unless_requested(next_due(&hub, &stop)).await.is_some() {
-            // Not the timer's time, which is that of the last batch of events and may be old.
+            // The timer's time is that of the last batch of events, which may be old by now.
             if hub.sweep(std::time::Instant::now()).await.is_err() {
                 return;
             }
