@@ -14,8 +14,7 @@ use crate::escaped::Escaped;
 use crate::http::{RequestHead, Response};
 use crate::net::Reach;
 
-/// The origins whose pages may use the server, in addition to the server's own pages. Default:
-/// none.
+/// The origins whose pages may use the server, besides the server's own pages. Default: none.
 ///
 /// ```
 /// use falconet::Origins;
@@ -103,8 +102,8 @@ impl fmt::Display for Origins {
 }
 
 /// Refuses a request that a page of another origin caused, according to the browser's Fetch
-/// Metadata headers. Requests that only read are refused, too, because each takes one of the few
-/// connections. A link to the first page is an exception: a user may follow it.
+/// Metadata headers. Requests that only read are refused, too, because each takes one of the
+/// administrator's few connections. A link to the first page is an exception: a user may follow it.
 ///
 /// # Errors
 /// [`Foreign::Site`].
@@ -278,8 +277,8 @@ impl<'a> Authority<'a> {
             || self.address().is_some_and(|address| other.address() == Some(address))
     }
 
-    /// Returns true if the host is a loopback address or a name in `localhost`, which name servers
-    /// of other hosts can't point elsewhere (RFC 6761 §6.3).
+    /// Returns true if the host is a loopback address or a name in the domain `localhost`. Name servers
+    /// on other hosts can't make such a name lead to another host (RFC 6761 §6.3).
     fn is_loopback(&self) -> bool {
         let last = self.name.rsplit('.').next().unwrap_or_default();
         last.eq_ignore_ascii_case("localhost")
