@@ -277,8 +277,8 @@ impl<'a> Authority<'a> {
             || self.address().is_some_and(|address| other.address() == Some(address))
     }
 
-    /// Returns true if the host is a loopback address or a name in the domain `localhost`. Name servers
-    /// on other hosts can't make such a name lead to another host (RFC 6761 §6.3).
+    /// Returns true if the host is a loopback address or a name in the domain `localhost`. Name
+    /// servers on other hosts can't make such a name lead to another host (RFC 6761 §6.3).
     fn is_loopback(&self) -> bool {
         let last = self.name.rsplit('.').next().unwrap_or_default();
         last.eq_ignore_ascii_case("localhost")
