@@ -1,4 +1,4 @@
-//! What is counted. Counting is one add to a cell; nobody waits for it and nothing hangs on it.
+//! Counters for statistics and metrics. Counting is one addition to a [`Cell`] and never waits.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Count(Cell<u64>);
 
 impl Count {
-    /// Counts so many more.
+    /// Adds `more` to the total.
     pub(crate) fn add(&self, more: u64) {
         self.0.set(self.0.get().wrapping_add(more));
     }
 
-    /// How many there were.
+    /// Returns the total.
     pub(crate) fn total(&self) -> u64 {
         self.0.get()
     }
@@ -25,109 +25,113 @@ impl Count {
 pub(crate) struct Level(Cell<usize>);
 
 impl Level {
-    /// One more.
+    /// Adds one.
     pub(crate) fn rise(&self) {
         self.0.set(self.0.get() + 1);
     }
 
-    /// One less, of those that rose.
+    /// Subtracts one. Each call must follow a call of [`rise`](Self::rise).
     pub(crate) fn fall(&self) {
         self.0.set(self.0.get() - 1);
     }
 
-    /// How many there are.
+    /// Returns the current number.
     pub(crate) fn now(&self) -> usize {
         self.0.get()
     }
 }
 
-/// What one server has counted since its start. What passes on its sockets, the reactor counts.
+/// The counters of one server since its start. The bytes on its sockets are counted by the reactor.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Connections open now, those of the administrator among them.
+    /// Open connections, including those on the administrator's listener.
     pub(crate) connections: Level,
-    /// Connections open now on the listener of the administrator.
+    /// Open connections on the administrator's listener.
     pub(crate) admin_connections: Level,
+    /// Connections accepted on the public listeners.
     pub(crate) accepted: Count,
     rejected: [Count; REJECTIONS.len()],
     refused: [Count; REFUSALS.len()],
     requests: [Count; REQUEST_CLASSES.len()],
     pub(crate) messages_received: Count,
     pub(crate) messages_sent: Count,
+    /// Messages that subscribers missed because they read too slowly.
     pub(crate) messages_lagged: Count,
     pub(crate) websocket_closed: Closings,
-    /// Of listeners to server-sent events; not those of the administrator.
+    /// Closed streams of server-sent events, without those of the administrator.
     pub(crate) events_closed: Closings,
+    /// Clients evicted by the sweep: silent, not reading, or with an unfinished message.
     pub(crate) swept: Count,
     published: [Count; SOURCES.len()],
 }
 
-/// How sessions have ended, by close code.
+/// The numbers of closed sessions by close code.
 #[derive(Debug, Default)]
 pub(crate) struct Closings([Count; CLOSE_CODES.len()]);
 
 impl Closings {
-    /// Counts a session by the code it closed with.
+    /// Counts a session that closed with `code`.
     pub(crate) fn add(&self, code: u16) {
         let known = CLOSE_CODES.iter().position(|(known, _)| *known == code);
         self.0[known.unwrap_or(CLOSE_CODES.len() - 1)].add(1);
     }
 
-    /// The closed sessions by code.
+    /// Returns the number of closed sessions for each close code.
     pub(crate) fn by_code(&self) -> impl Iterator<Item = (&'static str, u64)> {
         CLOSE_CODES.into_iter().map(|(_, code)| code).zip(self.0.iter().map(Count::total))
     }
 }
 
-/// Why a connection got nothing of what it came for.
+/// The reason why a connection was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
-    /// There were too many already.
+    /// The server has too many connections.
     Connections,
-    /// There were too many of its address already.
+    /// The client's address has too many connections.
     Address,
-    /// Its bytes were no request.
+    /// The bytes are not a valid request head.
     Head,
-    /// No request came in time.
+    /// No request head arrived in time.
     Timeout,
-    /// It did not speak TLS where that is spoken, or not in time.
+    /// The peer broke the TLS protocol or did not use TLS, or the handshake did not end in time.
     Tls,
-    /// A proxy did not say for whom it is, or not in time.
+    /// The header of the PROXY protocol was missing, malformed or late.
     Proxy,
 }
 
-/// Why a request got nothing of what it asked for, by who sent it and not by what it is.
+/// The reason why a request was refused because of its sender. A request that is refused because of
+/// its content has no such reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// The server does not go by that name.
+    /// The Host header is not a name of the server.
     Host,
-    /// A page from elsewhere sent it.
+    /// A page of another origin sent the request.
     Origin,
-    /// The proxy that brought it names two clients.
+    /// The headers of a trusted proxy do not name one client.
     Proxy,
-    /// A proxy brought it, and there were too many of its client's address already.
+    /// The address of the client that a trusted proxy named has too many connections.
     Address,
-    /// It does not say who sent it (401).
+    /// The request has no valid credentials (401).
     Unauthenticated,
-    /// Whoever sent it may not do that (403).
+    /// The client may not do what it requests (403).
     Forbidden,
-    /// Whoever sent it publishes too fast (429).
+    /// The client publishes too fast (429).
     Rate,
 }
 
-/// Where a published message came from.
+/// The origin of a published message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     WebSocket,
     Http,
-    /// The program itself: a service or an endpoint.
+    /// A service or an endpoint of this program.
     Service,
     Stdin,
     Admin,
 }
 
 impl Counters {
-    /// Counts a connection that was refused.
+    /// Counts a connection that was rejected.
     pub(crate) fn reject(&self, why: Rejection) {
         self.rejected[why as usize].add(1);
     }
@@ -137,7 +141,7 @@ impl Counters {
         self.refused[why as usize].add(1);
     }
 
-    /// Counts a request by the status of its response.
+    /// Counts a request by the status code of its response.
     pub(crate) fn answer(&self, status: u16) {
         let class = usize::from(status / 100).clamp(1, REQUEST_CLASSES.len());
         self.requests[class - 1].add(1);
@@ -148,48 +152,49 @@ impl Counters {
         self.published[source as usize].add(1);
     }
 
-    /// The refused connections by reason.
+    /// Returns the number of rejected connections for each reason.
     pub(crate) fn rejected(&self) -> impl Iterator<Item = (&'static str, u64)> {
         REJECTIONS.into_iter().zip(self.rejected.iter().map(Count::total))
     }
 
-    /// The refused requests by reason.
+    /// Returns the number of refused requests for each reason.
     pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
         REFUSALS.into_iter().zip(self.refused.iter().map(Count::total))
     }
 
-    /// The requests by class of status.
+    /// Returns the number of requests for each class of status codes.
     pub(crate) fn requests(&self) -> impl Iterator<Item = (&'static str, u64)> {
         REQUEST_CLASSES.into_iter().zip(self.requests.iter().map(Count::total))
     }
 
-    /// The published messages by source.
+    /// Returns the number of published messages for each source.
     pub(crate) fn published(&self) -> impl Iterator<Item = (&'static str, u64)> {
         SOURCES.into_iter().zip(self.published.iter().map(Count::total))
     }
 }
 
-/// What goes wrong where only the process as a whole can see it. Clones share the counts.
+/// The numbers of panics and lost log lines in this process. Clones share the numbers.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessErrors(Arc<[AtomicU64; 2]>);
 
 impl ProcessErrors {
-    /// Counts a panic; says which it is, counted from 1.
+    /// Counts a panic and returns its number, which begins with 1.
     pub(crate) fn panicked(&self) -> u64 {
         self.0[0].fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Counts a line that did not get into the log.
+    /// Counts a line that was not written to the log.
     pub(crate) fn dropped_line(&self) {
         self.0[1].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many panics there were.
+    /// Returns the number of panics.
     pub fn panics(&self) -> u64 {
         self.0[0].load(Ordering::Relaxed)
     }
 
-    /// How many log lines were suppressed, for there were many of their kind, or could not be written.
+    /// Returns the number of log lines that were suppressed, because there were too many of the
+    /// same kind, or could not be written.
     pub fn log_lines_dropped(&self) -> u64 {
         self.0[1].load(Ordering::Relaxed)
     }
@@ -203,7 +208,8 @@ const REFUSALS: [&str; 7] =
 const REQUEST_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// In the order of [`Source`].
 const SOURCES: [&str; 5] = ["websocket", "http", "service", "stdin", "admin"];
-/// The registered codes (RFC 6455 §7.4.1); the last stands for all that peers may make up.
+/// The registered close codes (RFC 6455 §7.4.1). The last entry stands for all other codes, so that
+/// peers can't add labels.
 const CLOSE_CODES: [(u16, &str); 14] = [
     (1000, "1000"),
     (1001, "1001"),
@@ -225,13 +231,13 @@ const CLOSE_CODES: [(u16, &str); 14] = [
 mod tests {
     use super::*;
 
-    /// Those that were counted, with how often.
+    /// Returns the entries whose count is not zero.
     fn counted(each: impl Iterator<Item = (&'static str, u64)>) -> Vec<(&'static str, u64)> {
         each.filter(|(_, count)| *count > 0).collect()
     }
 
     #[test]
-    fn everything_is_counted_under_its_name() {
+    fn each_reason_and_source_is_counted_under_its_label() {
         let counters = Counters::default();
         for (why, name) in [
             (Rejection::Connections, "connections"),
@@ -272,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_peers_make_up_makes_no_new_labels() {
+    fn unknown_codes_add_no_labels() {
         let counters = Counters::default();
         for code in 0..=u16::MAX {
             counters.websocket_closed.add(code);

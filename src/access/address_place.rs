@@ -1,4 +1,4 @@
-//! How many connections each address has, and a connection's place among them.
+//! The limit on connections per address.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -6,111 +6,113 @@ use std::rc::Rc;
 
 use crate::net::{Peer, Reach};
 
-/// Who has a share of each address's connections that is not this host: at most `limit` each.
+/// The addresses of all connected clients on other hosts. Each address has at most `limit` permits.
 pub(crate) struct Addresses {
-    /// In the order of the addresses.
-    shared: RefCell<Vec<Rc<Shared>>>,
+    /// Sorted by address.
+    entries: RefCell<Vec<Rc<Entry>>>,
     limit: usize,
 }
 
-/// An address, as long as somebody has a share of it.
-struct Shared {
+/// An address with at least one permit.
+struct Entry {
     address: IpAddr,
     addresses: Rc<Addresses>,
 }
 
-/// One of the connections that an address may have. Dropping it makes room for another.
-pub(crate) struct AddressPermit(Rc<Shared>);
+/// The permission for one connection of an address. Dropping it makes room for another connection.
+pub(crate) struct AddressPermit(Rc<Entry>);
 
-/// A connection's place among those of its client's address, which is known for certain only when a proxy
-/// has said whose it is.
+/// A connection's place among the connections of its client's address. The client can change,
+/// because a proxy may name another client with each request.
 pub(crate) struct AddressPlace {
     addresses: Rc<Addresses>,
     client: Cell<Peer>,
-    /// None of this host and of who is exempt.
+    /// `None` for a client that is on this host or exempt.
     permit: RefCell<Option<AddressPermit>>,
 }
 
 impl Addresses {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { shared: RefCell::default(), limit }
+        Self { entries: RefCell::default(), limit }
     }
 
-    /// One share more of `address`, if there is one to have.
-    fn share(self: &Rc<Self>, address: IpAddr) -> Option<AddressPermit> {
-        let mut shared = self.shared.borrow_mut();
-        let place = shared.binary_search_by_key(&address, |shared| shared.address);
-        let taken = place.map_or(0, |place| shares(&shared[place]));
-        if taken >= self.limit {
+    /// Issues one more permit for `address`. Returns `None` if the address has `limit` permits.
+    fn permit(self: &Rc<Self>, address: IpAddr) -> Option<AddressPermit> {
+        let mut entries = self.entries.borrow_mut();
+        let index = entries.binary_search_by_key(&address, |entry| entry.address);
+        let permits = index.map_or(0, |index| permit_count(&entries[index]));
+        if permits >= self.limit {
             return None;
         }
-        let place = place.unwrap_or_else(|place| {
-            shared.insert(place, Rc::new(Shared { address, addresses: self.clone() }));
-            place
+        let index = index.unwrap_or_else(|index| {
+            entries.insert(index, Rc::new(Entry { address, addresses: self.clone() }));
+            index
         });
-        Some(AddressPermit(shared[place].clone()))
+        Some(AddressPermit(entries[index].clone()))
     }
 }
 
-/// How many have a share of it, beside the list of all.
-fn shares(shared: &Rc<Shared>) -> usize {
-    Rc::strong_count(shared) - 1
+/// Returns the number of permits of an entry: all references to it but the one in the list.
+fn permit_count(entry: &Rc<Entry>) -> usize {
+    Rc::strong_count(entry) - 1
 }
 
 impl Drop for AddressPermit {
     fn drop(&mut self) {
-        if shares(&self.0) == 1 {
-            let mut shared = self.0.addresses.shared.borrow_mut();
-            let place = shared.binary_search_by_key(&self.0.address, |shared| shared.address);
-            let last = place.map(|place| shared.remove(place));
-            if shared.is_empty() {
-                // Gives the memory of a crowd back.
-                *shared = Vec::new();
+        if permit_count(&self.0) == 1 {
+            let mut entries = self.0.addresses.entries.borrow_mut();
+            let index = entries.binary_search_by_key(&self.0.address, |entry| entry.address);
+            let last = index.map(|index| entries.remove(index));
+            if entries.is_empty() {
+                // Frees the memory, which may have grown for many addresses.
+                *entries = Vec::new();
             }
-            drop(shared);
+            drop(entries);
             drop(last);
         }
     }
 }
 
 impl AddressPlace {
-    /// A address_place for `client`; `None` if its address has too many. A trusted proxy `is_exempt`, as is this
-    /// host.
+    /// Takes a place for `client`. Returns `None` if the client's address is at its limit. A client
+    /// on this host is not counted, nor is one that `is_exempt`, such as a trusted proxy.
     pub(crate) fn take(addresses: &Rc<Addresses>, client: Peer, is_exempt: bool) -> Option<Self> {
         let (addresses, permit) = (addresses.clone(), RefCell::new(None));
         let address_place = Self { addresses, client: Cell::new(client), permit };
-        address_place.count(client, is_exempt).then_some(address_place)
+        address_place.assign_to(client, is_exempt).then_some(address_place)
     }
 
-    /// Gives the address_place to `client`; says whether its address had room, and changes nothing if not.
+    /// Gives the place to `client`. Returns false and changes nothing if the client's address is at
+    /// its limit.
     pub(crate) fn give_to(&self, client: Peer, is_exempt: bool) -> bool {
-        self.client() == client || self.count(client, is_exempt)
+        self.client() == client || self.assign_to(client, is_exempt)
     }
 
-    /// Who sits here.
+    /// Returns the client that has the place.
     pub(crate) fn client(&self) -> Peer {
         self.client.get()
     }
 
-    /// From where its client has come to a listener of this `reach`: a proxy on this host may have brought it
-    /// from afar, whichever way it says so.
+    /// Returns the reach of the client, which came through a listener with the reach `listener`. A
+    /// client on another host has the reach of the network, even if a proxy on this host has
+    /// forwarded its requests to a local listener.
     pub(crate) fn reach(&self, listener: Reach) -> Reach {
         if self.client().limited_address().is_some() { Reach::Network } else { listener }
     }
 
-    /// What its client holds from now on, who stays the same.
+    /// Converts the place into its permit. The client can't change any more.
     pub(crate) fn into_permit(self) -> Option<AddressPermit> {
         self.permit.into_inner()
     }
 
-    fn count(&self, client: Peer, is_exempt: bool) -> bool {
+    fn assign_to(&self, client: Peer, is_exempt: bool) -> bool {
         let address = client.limited_address().filter(|_| !is_exempt);
-        let permit = address.and_then(|address| self.addresses.share(address));
+        let permit = address.and_then(|address| self.addresses.permit(address));
         let has_room = permit.is_some() || address.is_none();
         if has_room {
             self.client.set(client);
-            let left = self.permit.replace(permit);
-            drop(left);
+            let previous = self.permit.replace(permit);
+            drop(previous);
         }
         has_room
     }
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_as_many_seats_as_the_limit_says() {
+    fn an_address_has_no_more_places_than_the_limit() {
         let addresses = Rc::new(Addresses::new(2));
         let first = take(&addresses, "192.0.2.1:1").unwrap();
         let _second = take(&addresses, "192.0.2.1:2").unwrap();
@@ -141,13 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_host_has_no_more_seats_for_all_of_its_addresses() {
+    fn the_addresses_of_an_ipv6_network_share_one_limit() {
         let addresses = Rc::new(Addresses::new(1));
         let address_place = take(&addresses, "[2001:db8::1]:1").unwrap();
         assert!(take(&addresses, "[2001:db8::2]:1").is_none());
         let other = take(&addresses, "[2001:db8:0:1::1]:1").unwrap();
         drop((address_place, other));
-        assert!(addresses.shared.borrow().is_empty());
+        assert!(addresses.entries.borrow().is_empty());
     }
 
     #[test]
@@ -160,14 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn a_seat_that_is_given_away_counts_for_who_has_it() {
+    fn a_place_counts_for_the_client_that_has_it() {
         let addresses = Rc::new(Addresses::new(1));
         let proxy = peer("192.0.2.9:1");
         let address_place = AddressPlace::take(&addresses, proxy, true).unwrap();
         assert!(address_place.give_to(peer("198.51.100.1:0"), false));
         assert!(
             address_place.give_to(peer("198.51.100.1:0"), false),
-            "it is its own address_place already"
+            "the client has the place already"
         );
         let other = AddressPlace::take(&addresses, proxy, true).unwrap();
         assert!(!other.give_to(peer("198.51.100.1:0"), false));
@@ -175,7 +177,7 @@ mod tests {
         assert!(address_place.give_to(proxy, true));
         assert!(other.give_to(peer("198.51.100.1:0"), false));
         drop((address_place, other));
-        assert!(addresses.shared.borrow().is_empty());
+        assert!(addresses.entries.borrow().is_empty());
         assert_eq!(Rc::strong_count(&addresses), 1);
     }
 }

@@ -1,8 +1,10 @@
-//! Which pages may talk to the server, and by which names it may be called.
+//! Checks of the headers Origin and Host: which pages may use the server, and under which names.
 //!
-//! A browser sends a page's requests wherever the page likes, with what the user may do there. It says
-//! where the page came from (RFC 6454), and that must be here. A name that an attacker's name server
-//! points at this host would make it *here* (DNS rebinding): on loopback only loopback's own names count.
+//! A browser sends a page's requests to any server that the page names, with the access that the
+//! user has there. The browser adds the origin of the page (RFC 6454), and that origin must be this
+//! server. An attacker can make a DNS name lead to this host, so that the attacker's page has the
+//! origin of this server (DNS rebinding). Therefore a loopback listener accepts only loopback
+//! names and the names of added origins.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,7 +14,7 @@ use crate::escaped::Escaped;
 use crate::http::{RequestHead, Response};
 use crate::net::Reach;
 
-/// The origins whose pages may talk to the server beside its own. Default none.
+/// The origins whose pages may use the server, besides the server's own pages. Default: none.
 ///
 /// ```
 /// use falconet::Origins;
@@ -25,16 +27,16 @@ use crate::net::Reach;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     is_any: bool,
-    /// As they were given, each one an origin.
+    /// In lower case, without a slash at the end. Each can be parsed as an [`Origin`].
     added: Vec<String>,
 }
 
 impl Origins {
-    /// Adds an origin such as `https://example.org` or `http://pi:8080`; with `any`, every page may talk
-    /// to the server, by whatever name it calls it.
+    /// Adds an origin such as `https://example.org` or `http://pi:8080`. With `any`, every page may
+    /// use the server, under any name.
     ///
     /// # Errors
-    /// [`OriginError`], if it is none.
+    /// [`OriginError`], if `text` is neither an origin nor `any`.
     pub fn add(&mut self, text: &str) -> Result<(), OriginError> {
         let origin = text.strip_suffix('/').unwrap_or(text);
         if text == "any" {
@@ -47,11 +49,12 @@ impl Origins {
         Ok(())
     }
 
-    /// Lets a request pass whose page and whose name for the server are right. `outside` is how a trusted
-    /// proxy was asked.
+    /// Checks that a request was not sent by a page of a foreign origin. On a loopback listener,
+    /// the Host is checked as well. `outside` is the URL under which the client reached a trusted
+    /// proxy.
     ///
     /// # Errors
-    /// [`Foreign`], for the first thing that is wrong.
+    /// [`Foreign`], for the first check that fails.
     pub(crate) fn check(
         &self,
         head: &RequestHead<'_>,
@@ -62,7 +65,7 @@ impl Origins {
             return Ok(());
         }
         let host = head.single("host").and_then(Authority::parse_bytes);
-        if reach == Reach::Loopback && !host.is_some_and(|host| self.is_ours(host)) {
+        if reach == Reach::Loopback && !host.is_some_and(|host| self.accepts_on_loopback(host)) {
             return Err(Foreign::Host);
         }
         let mut values = head.values("origin");
@@ -77,9 +80,10 @@ impl Origins {
         if is_known { Ok(()) } else { Err(Foreign::Origin) }
     }
 
-    /// Whether a host that only this host can reach goes by this name.
-    fn is_ours(&self, host: Authority<'_>) -> bool {
-        host.is_loopback() || self.added().any(|origin| origin.authority.has_name_of(host))
+    /// Returns true if a loopback listener accepts `host`: a name of loopback or of an added
+    /// origin.
+    fn accepts_on_loopback(&self, host: Authority<'_>) -> bool {
+        host.is_loopback() || self.added().any(|origin| origin.authority.has_same_host(host))
     }
 
     fn added(&self) -> impl Iterator<Item = Origin<'_>> {
@@ -88,7 +92,7 @@ impl Origins {
 }
 
 impl fmt::Display for Origins {
-    /// The origins, with spaces between.
+    /// Writes the origins, separated by spaces.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let any = self.is_any.then_some("any");
         let texts: Vec<&str> =
@@ -97,9 +101,9 @@ impl fmt::Display for Origins {
     }
 }
 
-/// Lets a request pass that no page from elsewhere has sent, as far as a browser says so (Fetch Metadata):
-/// one that is only meant to look takes a place as well. A person who follows a link to the first page
-/// may.
+/// Refuses a request that a page of another origin caused, according to the browser's Fetch
+/// Metadata headers. Requests that only read are refused, too, because each takes one of the
+/// administrator's few connections. A link to the first page is an exception: a user may follow it.
 ///
 /// # Errors
 /// [`Foreign::Site`].
@@ -109,14 +113,14 @@ pub(super) fn check_site(head: &RequestHead<'_>) -> Result<(), Foreign> {
         (site, None) => matches!(site, None | Some(b"none" | b"same-origin")),
         _ => false,
     };
-    let is_visit = head.method() == "GET"
+    let is_link_to_first_page = head.method() == "GET"
         && head.path() == "/"
         && head.single("sec-fetch-mode") == Some(b"navigate")
         && head.single("sec-fetch-dest") == Some(b"document");
-    if is_from_here || is_visit { Ok(()) } else { Err(Foreign::Site) }
+    if is_from_here || is_link_to_first_page { Ok(()) } else { Err(Foreign::Site) }
 }
 
-/// A text that is no origin.
+/// The error that a text is not an origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginError {
     text: String,
@@ -125,32 +129,32 @@ pub struct OriginError {
 impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = Escaped(&self.text);
-        write!(f, "`{text}` is no origin: expected SCHEME://HOST[:PORT] without a path, or any")
+        write!(f, "`{text}` is not an origin: expected SCHEME://HOST[:PORT] without a path, or any")
     }
 }
 
 impl std::error::Error for OriginError {}
 
-/// How a trusted proxy was asked, as far as it says so.
+/// The scheme and host under which the client reached a trusted proxy, if the proxy reports them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outside<'a> {
     pub(crate) scheme: Option<&'a str>,
     pub(crate) host: Option<&'a str>,
 }
 
-/// Why a request is not for this server, or not from its pages.
+/// The reason why a request is not for this server, or not from one of its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Foreign {
-    /// The Host is no name of this host (DNS rebinding).
+    /// The Host header is not a name of this host (DNS rebinding).
     Host,
-    /// The Origin is another server's.
+    /// The Origin header is that of another server.
     Origin,
-    /// It was sent for a page of another server, in whatever way.
+    /// A page of another origin caused the request, according to the Fetch Metadata headers.
     Site,
 }
 
 impl Foreign {
-    /// What it is counted as.
+    /// Returns the reason under which the request is counted.
     pub(crate) fn refusal(self) -> Refusal {
         match self {
             Self::Host => Refusal::Host,
@@ -158,7 +162,7 @@ impl Foreign {
         }
     }
 
-    /// What the peer gets.
+    /// Returns the response for the peer.
     pub(crate) fn response(self) -> Response {
         Response::text(403, format!("{self}\n"))
     }
@@ -167,16 +171,16 @@ impl Foreign {
 impl fmt::Display for Foreign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Host => "this server does not go by that name (see --origin)",
-            Self::Origin => "pages from elsewhere may not do this (see --origin)",
-            Self::Site => "pages from elsewhere may not do this",
+            Self::Host => "the Host header is not a name of this server (see --origin)",
+            Self::Origin => "pages of other origins may not do this (see --origin)",
+            Self::Site => "pages of other origins may not do this",
         })
     }
 }
 
 impl std::error::Error for Foreign {}
 
-/// A scheme, a host and a port (RFC 6454 §4).
+/// An origin: a scheme, a host and a port (RFC 6454 §4).
 #[derive(Clone, Copy, Debug)]
 struct Origin<'a> {
     scheme: &'a str,
@@ -184,7 +188,7 @@ struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// Reads one as browsers write it (RFC 6454 §6.2); `null` is none.
+    /// Parses an origin in the form that browsers send (RFC 6454 §6.2). `null` is not an origin.
     fn parse(text: &'a str) -> Option<Self> {
         let (scheme, rest) = text.split_once(':')?;
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -198,10 +202,11 @@ impl<'a> Origin<'a> {
         self.authority.port.or(default_port(self.scheme))
     }
 
-    /// Whether its pages come from `here`, which is asked for by `scheme` where no port is said.
+    /// Returns true if `here` serves the pages of this origin. If `here` has no port, it is the
+    /// default port of `scheme`.
     fn is_at(&self, here: Authority<'_>, scheme: &str) -> bool {
         default_port(self.scheme).is_some()
-            && self.authority.has_name_of(here)
+            && self.authority.has_same_host(here)
             && self.port() == here.port.or(default_port(scheme))
     }
 }
@@ -209,12 +214,12 @@ impl<'a> Origin<'a> {
 impl PartialEq for Origin<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.scheme.eq_ignore_ascii_case(other.scheme)
-            && self.authority.has_name_of(other.authority)
+            && self.authority.has_same_host(other.authority)
             && self.port() == other.port()
     }
 }
 
-/// The port where the URL of a page says none.
+/// Returns the port of a URL that names no port.
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         scheme if scheme.eq_ignore_ascii_case("http") => Some(80),
@@ -223,10 +228,10 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// A host and perhaps a port.
+/// A host with an optional port.
 #[derive(Clone, Copy, Debug)]
 struct Authority<'a> {
-    /// A name, an IPv4 address, or an IPv6 address in its brackets.
+    /// A name, an IPv4 address, or an IPv6 address in brackets.
     name: &'a str,
     port: Option<u16>,
 }
@@ -266,12 +271,14 @@ impl<'a> Authority<'a> {
         }
     }
 
-    fn has_name_of(&self, other: Authority<'_>) -> bool {
+    /// Returns true if both have the same name or the same address. Ports are not compared.
+    fn has_same_host(&self, other: Authority<'_>) -> bool {
         self.name.eq_ignore_ascii_case(other.name)
             || self.address().is_some_and(|address| other.address() == Some(address))
     }
 
-    /// Whether no name server but this host's own decides where it leads (RFC 6761 §6.3).
+    /// Returns true if the host is a loopback address or a name in the domain `localhost`. Name
+    /// servers on other hosts can't make such a name lead to another host (RFC 6761 §6.3).
     fn is_loopback(&self) -> bool {
         let last = self.name.rsplit('.').next().unwrap_or_default();
         last.eq_ignore_ascii_case("localhost")

@@ -1,4 +1,4 @@
-//! Proxies that are believed when they say for whom they ask.
+//! Trusted proxies: proxies that may name the client for which they make a request.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,73 +10,77 @@ use crate::net::Peer;
 
 use super::origin::Outside;
 
-/// The proxies that name their clients. Default none: who is at the other end of a connection is the
-/// client.
+/// The proxies that may name their clients. Default: none, so that the peer of a connection is
+/// always the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
     trusted: Vec<TrustedProxy>,
-    /// Whether they begin each connection with a header of the PROXY protocol, versions 1 or 2. Default
-    /// false. If they do, they must: a connection without it is dropped.
+    /// If true, the proxies begin each connection with a header of the PROXY protocol, version 1 or
+    /// 2, and a connection without such a header is dropped. Default: false.
     pub proxy_protocol: bool,
 }
 
-/// One of them, or a network of them: `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`, or `unix` for whoever connects
-/// to a Unix socket.
+/// A trusted proxy or a network of trusted proxies: `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`, or `unix`
+/// for all peers of a Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrustedProxy {
-    /// Whoever connects to a Unix socket.
+    /// All peers of a Unix socket.
     Unix,
-    /// The addresses that have so many leading bits of this one.
+    /// The addresses of a network.
     Network {
-        /// The address.
+        /// An address in the network.
         address: IpAddr,
-        /// How many bits count.
+        /// The number of leading bits that all addresses of the network share.
         bits: u8,
     },
 }
 
 impl TrustedProxies {
-    /// Trusts one more.
+    /// Adds a proxy.
     pub fn add(&mut self, proxy: TrustedProxy) {
         self.trusted.push(proxy);
     }
 
-    /// Trusts nobody.
+    /// Removes all proxies.
     pub(crate) fn clear(&mut self) {
         self.trusted.clear();
     }
 
-    /// Whether nobody is trusted.
+    /// Returns true if no proxy is trusted.
     pub fn is_empty(&self) -> bool {
         self.trusted.is_empty()
     }
 
-    /// Whether `peer` is one of them.
+    /// Returns true if `peer` is a trusted proxy.
     pub fn trust(&self, peer: Peer) -> bool {
-        self.trusted.iter().any(|proxy| proxy.is(peer))
+        self.trusted.iter().any(|proxy| proxy.includes(peer))
     }
 
-    /// Whether the first bytes of `peer` are a header of the PROXY protocol.
+    /// Returns true if `peer` must begin its connection with a header of the PROXY protocol.
     pub(crate) fn introduce(&self, peer: Peer) -> bool {
         self.proxy_protocol && self.trust(peer)
     }
 
-    /// For whom `peer`, which is trusted, makes a request: the last one named whom nobody trusts, or the
-    /// first of all.
+    /// Returns the client for which `peer`, a trusted proxy, makes a request.
+    ///
+    /// The addresses in X-Forwarded-For or Forwarded are read from the last to the first, up to and
+    /// including the first one that is not a trusted proxy. An element without an address ends the
+    /// search, too. The last address that was read is the client; if there is none, it is `peer`.
     ///
     /// # Errors
-    /// [`UnclearClient`], if one header names another client than the other, for one of them is then not
-    /// our proxy's, but its client's; or if Forwarded can be read in two ways.
+    /// [`UnclearClient::Differing`], if the two headers name different clients: then the client,
+    /// not the proxy, has set one of them. [`UnclearClient::Malformed`], if Forwarded can be read
+    /// in two ways.
     pub(crate) fn client_of(
         &self,
         peer: Peer,
         head: &RequestHead<'_>,
     ) -> Result<Peer, UnclearClient> {
         let (old, new) = (head.values("x-forwarded-for"), head.values("forwarded"));
-        let old: Vec<_> = old.flat_map(elements).map(parse_hop).collect();
-        let new = new.flat_map(|value| unquoted_parts(value, b',')).map(parse_forwarded);
+        let old: Vec<_> = old.flat_map(list_elements).map(parse_address).collect();
+        let new = new.flat_map(|value| split_unquoted(value, b',')).map(parse_forwarded);
         let new = new.collect::<Result<Vec<_>, _>>()?;
-        match (self.last_distrusted(peer, &old), self.last_distrusted(peer, &new)) {
+        match (self.last_untrusted(peer, &old), self.last_untrusted(peer, &new)) {
             (client, _) if new.is_empty() => Ok(client),
             (_, client) if old.is_empty() => Ok(client),
             (client, same) if client == same => Ok(client),
@@ -84,11 +88,11 @@ impl TrustedProxies {
         }
     }
 
-    fn last_distrusted(&self, peer: Peer, hops: &[Option<IpAddr>]) -> Peer {
+    fn last_untrusted(&self, peer: Peer, addresses: &[Option<IpAddr>]) -> Peer {
         let mut client = peer;
-        for hop in hops.iter().rev() {
-            match hop {
-                // No proxy says from which port its client came.
+        for address in addresses.iter().rev() {
+            match address {
+                // Port 0, because proxies usually do not report the port of the client.
                 Some(address) if self.trust(client) => {
                     client = Peer::Ip(SocketAddr::new(address.to_canonical(), 0));
                 }
@@ -99,21 +103,23 @@ impl TrustedProxies {
     }
 }
 
-/// How a trusted proxy was asked, if it says so.
+/// Returns the scheme and host under which the client reached a trusted proxy, from the headers
+/// X-Forwarded-Proto and X-Forwarded-Host.
 pub(crate) fn outside<'h>(head: &RequestHead<'h>) -> Outside<'h> {
-    let last =
-        |name| head.values(name).flat_map(elements).last().and_then(|e| str::from_utf8(e).ok());
+    let last = |name| {
+        head.values(name).flat_map(list_elements).last().and_then(|e| str::from_utf8(e).ok())
+    };
     Outside { scheme: last("x-forwarded-proto"), host: last("x-forwarded-host") }
 }
 
-/// The elements of a list that knows no quotes.
-fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// Returns the elements of a comma-separated list that has no quoted strings.
+fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// What is between the separators that are not in quotes. A quote that does not end takes all the rest
-/// with it, so what reads a part must look whether it does.
-fn unquoted_parts(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+/// Splits a value at the separators that are not in quotes. An unclosed quote extends to the end of
+/// the value, so the caller must check the last part for one.
+fn split_unquoted(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut is_quoted, mut is_escaped) = (false, false);
     let parts = value.split(move |byte| {
         let is_content = std::mem::take(&mut is_escaped);
@@ -127,14 +133,14 @@ fn unquoted_parts(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     parts.map(<[u8]>::trim_ascii)
 }
 
-/// Reads the `for` of an element of Forwarded (RFC 7239 §4).
+/// Parses an element of Forwarded and returns the address in its parameter `for` (RFC 7239 §4).
 ///
 /// # Errors
-/// [`UnclearClient::Malformed`], if a quote does not end, or is not around the whole of a value; or if a
-/// parameter is there twice.
+/// [`UnclearClient::Malformed`], if a quote is unclosed or does not enclose a whole value, or if a
+/// parameter is repeated.
 fn parse_forwarded(element: &[u8]) -> Result<Option<IpAddr>, UnclearClient> {
     let mut values = PARAMETERS.map(|_| None);
-    for pair in unquoted_parts(element, b';') {
+    for pair in split_unquoted(element, b';') {
         let equals = pair.iter().position(|byte| *byte == b'=');
         let (name, value) = equals.map_or((pair, None), |at| (&pair[..at], Some(&pair[at + 1..])));
         let value = value.map(|value| unquote(value.trim_ascii())).unwrap_or(Some(b""));
@@ -148,11 +154,11 @@ fn parse_forwarded(element: &[u8]) -> Result<Option<IpAddr>, UnclearClient> {
         }
     }
     let [client, ..] = values;
-    Ok(client.and_then(parse_hop))
+    Ok(client.and_then(parse_address))
 }
 
-/// A value without the quotes around it; none if there are others. A backslash in them stays, for no
-/// address has one.
+/// Removes the quotes around a value. Returns `None` if there are other quotes in the value. A
+/// backslash is kept, because the only values that are used are addresses, which have none.
 fn unquote(value: &[u8]) -> Option<&[u8]> {
     let Some(inner) = value.strip_prefix(b"\"") else {
         return Some(value).filter(|value| !value.contains(&b'"'));
@@ -166,8 +172,9 @@ fn unquote(value: &[u8]) -> Option<&[u8]> {
     Some(&inner[..end]).filter(|_| end + 1 == inner.len())
 }
 
-/// Reads an address, perhaps with a port, perhaps in brackets; `unknown` and the like are none.
-fn parse_hop(bytes: &[u8]) -> Option<IpAddr> {
+/// Parses an IP address with optional brackets and an optional port. Returns `None` for anything
+/// else, such as `unknown`.
+fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(bytes).ok()?;
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
@@ -175,7 +182,7 @@ fn parse_hop(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 impl TrustedProxy {
-    fn is(self, peer: Peer) -> bool {
+    fn includes(self, peer: Peer) -> bool {
         match (self, peer) {
             (Self::Unix, Peer::Unix) => true,
             (Self::Network { address, bits }, Peer::Ip(peer)) => {
@@ -206,9 +213,9 @@ impl FromStr for TrustedProxy {
         }
         let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
         let address: IpAddr = address.parse().map_err(|_| error())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| error())?;
-        if bits > most { Err(error()) } else { Ok(Self::Network { address, bits }) }
+        let max_bits = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(max_bits), str::parse).map_err(|_| error())?;
+        if bits > max_bits { Err(error()) } else { Ok(Self::Network { address, bits }) }
     }
 }
 
@@ -224,14 +231,14 @@ impl fmt::Display for TrustedProxy {
 }
 
 impl fmt::Display for TrustedProxies {
-    /// The proxies, with spaces between.
+    /// Writes the proxies, separated by spaces.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let texts: Vec<String> = self.trusted.iter().map(TrustedProxy::to_string).collect();
         f.write_str(&texts.join(" "))
     }
 }
 
-/// A text that names no proxy.
+/// The error that a text is not a [`TrustedProxy`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustedProxyError {
     text: String,
@@ -240,23 +247,23 @@ pub struct TrustedProxyError {
 impl fmt::Display for TrustedProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = Escaped(&self.text);
-        write!(f, "`{text}` names no proxy: expected 10.0.0.1, 10.0.0.0/8, fd00::/8 or unix")
+        write!(f, "`{text}` is not a proxy: expected 10.0.0.1, 10.0.0.0/8, fd00::/8 or unix")
     }
 }
 
 impl std::error::Error for TrustedProxyError {}
 
-/// Why nobody knows for whom a request is.
+/// The reason why the client of a request is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnclearClient {
-    /// One header names another client than the other.
+    /// The two headers name different clients.
     Differing,
     /// An element of Forwarded can be read in two ways.
     Malformed,
 }
 
 impl UnclearClient {
-    /// What the peer gets.
+    /// Returns the response for the peer.
     pub(crate) fn response(self) -> Response {
         Response::text(400, format!("{self}\n"))
     }
@@ -266,14 +273,16 @@ impl fmt::Display for UnclearClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Differing => "Forwarded and X-Forwarded-For name two different clients",
-            Self::Malformed => "Forwarded has an open quote, or a parameter twice in one element",
+            Self::Malformed => {
+                "Forwarded has an unclosed quote or a repeated parameter in one element"
+            }
         })
     }
 }
 
 impl std::error::Error for UnclearClient {}
 
-/// What an element of Forwarded says at most once (RFC 7239 §4).
+/// The parameters of Forwarded. An element has each of them at most once (RFC 7239 §4).
 const PARAMETERS: [&[u8]; 4] = [b"for", b"by", b"host", b"proto"];
 
 #[cfg(test)]
@@ -294,7 +303,9 @@ mod tests {
         Peer::Ip(SocketAddr::new(address.parse().unwrap(), 7))
     }
 
-    fn named(proxies: &TrustedProxies, lines: &str) -> Result<String, UnclearClient> {
+    /// Returns the client of a request with the header lines `lines` from 10.0.0.1; `-` stands for
+    /// 10.0.0.1 itself.
+    fn client(proxies: &TrustedProxies, lines: &str) -> Result<String, UnclearClient> {
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         let head = head::parse(bytes.as_bytes(), &Limits::default()).expect(lines);
         let client = proxies.client_of(peer("10.0.0.1"), &head)?;
@@ -302,9 +313,9 @@ mod tests {
     }
 
     #[test]
-    fn the_last_hop_that_nobody_trusts_is_the_client() {
+    fn the_last_untrusted_address_is_the_client() {
         let proxies = proxies(&["10.0.0.0/8", "fd00::/8"]);
-        for (lines, client) in [
+        for (lines, expected) in [
             ("", "-"),
             ("X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
             ("X-Forwarded-For: 198.51.100.9, 192.0.2.1\r\n", "192.0.2.1"),
@@ -331,18 +342,18 @@ mod tests {
             ("Forwarded: host=a\r\n", "-"),
             ("Forwarded: for=192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
         ] {
-            assert_eq!(named(&proxies, lines).as_deref(), Ok(client), "{lines:?}");
+            assert_eq!(client(&proxies, lines).as_deref(), Ok(expected), "{lines:?}");
         }
         for lines in [
             "Forwarded: for=192.0.2.1\r\nX-Forwarded-For: 192.0.2.2\r\n",
             "Forwarded: for=unknown\r\nX-Forwarded-For: 192.0.2.2\r\n",
         ] {
-            assert_eq!(named(&proxies, lines), Err(UnclearClient::Differing), "{lines:?}");
+            assert_eq!(client(&proxies, lines), Err(UnclearClient::Differing), "{lines:?}");
         }
     }
 
     #[test]
-    fn what_is_in_quotes_names_no_client() {
+    fn a_parameter_inside_quotes_is_ignored() {
         let proxies = proxies(&["10.0.0.0/8"]);
         for value in [
             "proto=http;host=\"a;for=6.6.6.6;x=b\";for=192.0.2.1",
@@ -352,12 +363,12 @@ mod tests {
             "for=6.6.6.6;host=\", for=\", for=\"192.0.2.1\" ; by=\"\"",
         ] {
             let lines = format!("Forwarded: {value}\r\n");
-            assert_eq!(named(&proxies, &lines).as_deref(), Ok("192.0.2.1"), "{value}");
+            assert_eq!(client(&proxies, &lines).as_deref(), Ok("192.0.2.1"), "{value}");
         }
     }
 
     #[test]
-    fn an_element_that_can_be_read_in_two_ways_is_refused() {
+    fn an_ambiguous_element_is_refused() {
         let proxies = proxies(&["10.0.0.0/8"]);
         for value in [
             "for=6.6.6.6;for=192.0.2.1",
@@ -374,7 +385,7 @@ mod tests {
             "for=\"",
         ] {
             let lines = format!("Forwarded: {value}\r\n");
-            assert_eq!(named(&proxies, &lines), Err(UnclearClient::Malformed), "{value}");
+            assert_eq!(client(&proxies, &lines), Err(UnclearClient::Malformed), "{value}");
         }
     }
 
@@ -402,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_proxy_is_refused_with_what_would_be_right() {
+    fn the_error_for_a_bad_proxy_names_the_text_and_the_valid_forms() {
         for text in ["", "a", "10.0.0", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.1:80", "/8"] {
             let error = text.parse::<TrustedProxy>().unwrap_err().to_string();
             assert!(error.contains(&format!("`{text}`")) && error.contains("unix"), "{error}");

@@ -1,37 +1,41 @@
-//! What a proxy says before all else: the PROXY protocol, versions 1 and 2
+//! The header of the PROXY protocol, with which a proxy begins a connection: versions 1 and 2
 //! (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A header, read.
+/// A parsed header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProxyHeader {
-    /// For whom the connection is; `None` if it is the proxy's own, or of no network we know.
+    /// The client for which the proxy has opened the connection. `None` if the connection is the
+    /// proxy's own, or if the client has no IP address.
     pub(crate) client: Option<SocketAddr>,
-    /// How long the header is, in bytes.
+    /// The length of the header, in bytes.
     pub(crate) length: usize,
 }
 
-/// Reads a header from the first bytes of a connection; `None` while it is incomplete.
+/// Parses the header in the first bytes of a connection. Returns `None` while the header is
+/// incomplete.
 ///
 /// # Errors
-/// [`ProxyHeaderError`], as soon as it is certain that there is none.
+/// [`ProxyHeaderError`], as soon as it is certain that the bytes are not a valid header.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
-    let begins = |with: &[u8]| {
-        let length = bytes.len().min(with.len());
-        bytes[..length] == with[..length]
+    let may_begin_with = |prefix: &[u8]| {
+        let length = bytes.len().min(prefix.len());
+        bytes[..length] == prefix[..length]
     };
     match bytes {
         [] => Ok(None),
-        _ if begins(SIGNATURE) => parse_binary(bytes),
-        _ if begins(b"PROXY ") => parse_text(bytes),
+        _ if may_begin_with(SIGNATURE) => parse_binary(bytes),
+        _ if may_begin_with(b"PROXY ") => parse_text(bytes),
         _ => Err(ProxyHeaderError::Missing),
     }
 }
 
-/// How many bytes at least the header still lacks that `bytes` are the beginning of: who reads no more
-/// than these reads nothing of what follows it.
+/// Returns a lower bound for the number of bytes that are missing from an incomplete header.
+/// `bytes` is the part that has arrived.
+///
+/// A caller that never reads more bytes than this reads nothing of the data after the header.
 pub(crate) fn missing(bytes: &[u8]) -> usize {
     let at_least = if bytes.starts_with(SIGNATURE) {
         let rest = bytes.get(SIGNATURE.len() + 2..FIXED_BYTES);
@@ -42,7 +46,7 @@ pub(crate) fn missing(bytes: &[u8]) -> usize {
     at_least.saturating_sub(bytes.len())
 }
 
-/// Version 1: a line such as `PROXY TCP4 192.0.2.1 10.0.0.1 56324 443`.
+/// Parses version 1: a line such as `PROXY TCP4 192.0.2.1 10.0.0.1 56324 443`.
 fn parse_text(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     let visible = &bytes[..bytes.len().min(MAX_TEXT_BYTES)];
     let Some(line_feed) = visible.iter().position(|byte| *byte == b'\n') else {
@@ -71,7 +75,8 @@ fn parse_text(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     Ok(Some(ProxyHeader { client, length: line_feed + 1 }))
 }
 
-/// Version 2: a signature, version and command, family, length, addresses, and what we need not know.
+/// Parses version 2: a signature, version and command, family, length, addresses, and further
+/// fields, which are ignored.
 fn parse_binary(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     let Some([command, family, high, low]) = bytes.get(SIGNATURE.len()..FIXED_BYTES) else {
         return Ok(None);
@@ -82,7 +87,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     }
     let Some(addresses) = bytes.get(FIXED_BYTES..length) else { return Ok(None) };
     let client = match (command, family >> 4) {
-        // Its own: it asks whether we are well.
+        // LOCAL: a connection of the proxy itself, such as a health check.
         (0x20, _) => None,
         (0x21, 1) => Some(read_address::<4>(addresses)),
         (0x21, 2) => Some(read_address::<16>(addresses)),
@@ -93,7 +98,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     Ok(Some(ProxyHeader { client, length }))
 }
 
-/// Reads where a connection is from, whose addresses have so many bytes each.
+/// Reads the source address and port. `BYTES` is the length of an address.
 fn read_address<const BYTES: usize>(addresses: &[u8]) -> Option<SocketAddr>
 where
     IpAddr: From<[u8; BYTES]>,
@@ -105,14 +110,14 @@ where
     (rest.len() >= 2).then_some(address)
 }
 
-/// Why a connection does not begin as it must.
+/// The reason why a connection does not begin with a valid header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProxyHeaderError {
-    /// It begins otherwise.
+    /// The first bytes are not the beginning of a header.
     Missing,
-    /// It begins so, and goes on otherwise.
+    /// The first bytes are the beginning of a header, but the rest is malformed.
     Malformed,
-    /// It is longer than any proxy needs.
+    /// The header is longer than any proxy needs.
     TooLong { bytes: usize },
 }
 
@@ -131,13 +136,15 @@ impl fmt::Display for ProxyHeaderError {
 impl std::error::Error for ProxyHeaderError {}
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The signature and what says how long the rest is.
+/// The length of the part of version 2 that is always present: signature, version and command,
+/// family, and the length of the rest.
 const FIXED_BYTES: usize = SIGNATURE.len() + 4;
-/// The shortest line there can be, and shorter than what else there can be.
+/// The shortest header of version 1. Every header of version 2 is longer.
 const SHORTEST_TEXT: &str = "PROXY UNKNOWN\r\n";
-/// The longest line there can be, with its end.
+/// The longest header of version 1, in bytes, with its line end.
 const MAX_TEXT_BYTES: usize = 107;
-/// Addresses, and what a proxy knows of its client's TLS.
+/// The longest header of version 2 that is accepted, in bytes. The addresses and the information
+/// about the client's TLS connection fit.
 const MAX_BINARY_BYTES: usize = 4096;
 
 #[cfg(test)]
@@ -159,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn who_reads_what_is_missing_reads_the_header_and_nothing_that_follows() {
+    fn reading_the_missing_bytes_reads_nothing_after_the_header() {
         let line = b"PROXY TCP4 192.0.2.1 10.0.0.1 56324 443\r\n".to_vec();
         for header in [
             SHORTEST_TEXT.into(),
@@ -206,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_header_is_refused() {
+    fn an_invalid_header_is_refused() {
         use ProxyHeaderError::{Malformed, Missing, TooLong};
         for (bytes, error) in [
             (b"GET / HTTP/1.1\r\n".to_vec(), Missing),

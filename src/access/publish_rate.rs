@@ -1,4 +1,4 @@
-//! How fast messages may be published over HTTP.
+//! The rate limit for messages that are published over HTTP.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::net::Peer;
 use crate::rate::{Pace, Rate};
 
-/// Limits the messages of each address; those of this host, of each connection.
+/// Limits the rate of published messages: per address for clients on other hosts, per connection
+/// for clients on this host.
 pub(crate) struct PublishRate {
     rate: Rate,
     paces: RefCell<HashMap<IpAddr, Pace>>,
@@ -19,18 +20,18 @@ impl PublishRate {
         Self { rate, paces: RefCell::default() }
     }
 
-    /// Lets `client` publish one message more, or says after how long it may. `own` is the pace of its
-    /// connection.
+    /// Admits one more message from `client`. `own` is the pace of the client's connection, which
+    /// counts if the client is on this host.
     ///
     /// # Errors
-    /// How long to wait.
+    /// The time to wait until a message is admitted.
     pub(crate) fn admit(&self, client: Peer, own: &mut Pace, now: Instant) -> Result<(), Duration> {
         let Some(address) = client.limited_address() else { return self.rate.admit(own, now) };
         let mut paces = self.paces.borrow_mut();
         if paces.len() >= MAX_ADDRESSES && !paces.contains_key(&address) {
             paces.retain(|_, pace| !self.rate.is_rested(*pace, now));
             if paces.len() >= MAX_ADDRESSES {
-                // So many in one second are a flood, and this is one of it.
+                // So many active addresses are probably an attack that this address takes part in.
                 return Err(Duration::from_secs(1));
             }
         }
@@ -38,7 +39,7 @@ impl PublishRate {
     }
 }
 
-/// How many addresses are remembered that published within the last second.
+/// The maximum number of addresses that may publish within a second. Further addresses must wait.
 const MAX_ADDRESSES: usize = 4096;
 
 #[cfg(test)]
@@ -53,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_one_pace_and_this_host_one_for_each_connection() {
+    fn an_address_has_one_pace_and_a_connection_from_this_host_its_own() {
         let now = Instant::now();
         let limit = PublishRate::new(Rate::new(NonZeroU32::MIN, now));
         let (mut one, mut other) = (Pace::default(), Pace::default());
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn who_rests_is_forgotten_when_there_are_many() {
+    fn a_full_table_drops_the_addresses_that_did_not_publish_lately() {
         let now = Instant::now();
         let limit = PublishRate::new(Rate::new(NonZeroU32::MIN, now));
         let mut own = Pace::default();

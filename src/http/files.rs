@@ -1,9 +1,10 @@
-//! A directory whose files are served: from a URL path to an open file. The one place in this room
-//! that does I/O, and all of it is here: what it hands out is open, looked at, and only to be read.
+//! A directory whose files are served: finds the file for a URL path and opens it. A file that is
+//! returned has been checked and only needs to be read.
 //!
-//! Two locks stand before what is not in the directory. A path is taken apart and refused here if it
-//! could mean anything but a name below; and the kernel resolves it beneath the directory (openat2(2)),
-//! so that links within it work and none leads out, also while somebody rearranges them.
+//! Two checks keep a request inside the directory. First, the URL path is parsed, and refused if it
+//! could mean anything but a name below the directory. Second, the kernel resolves the path beneath
+//! the directory (openat2(2)): links within the directory work and no link leads out of it, even
+//! while another process moves files.
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -21,53 +22,59 @@ pub(crate) struct Files {
     root: OwnedFd,
 }
 
-/// A file as it was when opened, ready to be sent.
+/// A file that was found, with its properties at the time of opening.
 #[derive(Debug)]
 pub(crate) struct FoundFile {
     /// The file, open for reading at its start.
     pub(crate) file: File,
-    /// How many bytes it had. It may shrink or grow while it is sent.
+    /// The length in bytes. The file may shrink or grow while it is sent.
     pub(crate) length: u64,
-    /// When it was last written to.
+    /// The time of the last modification.
     pub(crate) modified: SystemTime,
-    /// The media type that its name stands for, as the Content-Type header says it.
+    /// The media type for the extension of the file's name: the value of the Content-Type header.
     pub(crate) content_type: &'static str,
 }
 
 impl Files {
-    /// Opens a directory; renamed or replaced, it stays the one that is served.
+    /// Opens a directory. If the directory is renamed or replaced later, the one that was opened is
+    /// still served.
     ///
     /// # Errors
-    /// Why it can't be opened, or that this kernel is older than Linux 5.6.
+    /// If the directory can't be opened, or if the kernel is older than Linux 5.6.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let files = Self { root: rustix::fs::open(dir, flags, Mode::empty())? };
         match files.open_beneath(".", OFlags::PATH) {
             Ok(_) => Ok(files),
-            // Some sandboxes say EPERM to system calls they do not know.
+            // Some sandboxes return EPERM for system calls that they do not know.
             Err(error @ (Errno::NOSYS | Errno::PERM)) => {
-                let text = format!("serving files needs openat2, of Linux 5.6 or later: {error}");
+                let text =
+                    format!("can't call openat2: {error}; serving files needs Linux 5.6 or later");
                 Err(io::Error::new(io::ErrorKind::Unsupported, text))
             }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Finds the file that a URL path stands for; one that ends with a slash stands for `index.html`
-    /// there. `path` begins with a slash, has no query, and is not decoded.
+    /// Finds and opens the file for a URL path. A path that ends with a slash stands for the file
+    /// `index.html` in that directory. `path` begins with a slash, has no query, and is not
+    /// percent-decoded.
     ///
     /// # Errors
-    /// [`FileError`]; of a directory with an `index.html`, that it is one.
+    /// [`FileError`]. If a slash at the end of `path` would find an `index.html`, the error is
+    /// [`FileError::IsDirectory`].
     pub(crate) fn find(&self, path: &str) -> Result<FoundFile, FileError> {
         let relative = RelativePath::parse(path)?;
-        // Opening a device may rewind a tape or reset a board, so this looks without opening, and opens
-        // what was a regular file. Should it be replaced in between, then without waiting (a FIFO) and
-        // without becoming our terminal, and what it is by then is looked at again.
-        let looked_at = self.open_regular(&relative, OFlags::PATH);
-        if matches!(looked_at, Err(FileError::IsDirectory)) && !self.has_index(path) {
+        // Opening a device can have side effects, such as rewinding a tape or resetting a board. So
+        // the type of the file is checked through an O_PATH descriptor first, which opens nothing.
+        // The file may be replaced before it is opened for reading: then O_NONBLOCK prevents
+        // waiting for the writer of a FIFO, O_NOCTTY prevents a terminal from becoming the
+        // controlling terminal, and the type is checked again.
+        let checked = self.open_regular(&relative, OFlags::PATH);
+        if matches!(checked, Err(FileError::IsDirectory)) && !self.has_index(path) {
             return Err(FileError::NotFound);
         }
-        looked_at?;
+        checked?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let (file, metadata) = self.open_regular(&relative, flags)?;
         let modified = metadata.modified().map_err(|error| FileError::from(&error))?;
@@ -75,14 +82,15 @@ impl Files {
         Ok(FoundFile { file, length: metadata.len(), modified, content_type })
     }
 
-    /// Whether the directory at `path`, which has no slash at its end, has an `index.html`.
+    /// Returns true if the directory at `path` has an `index.html`. False if `path` ends with a
+    /// slash.
     fn has_index(&self, path: &str) -> bool {
-        // A path that has one already gets an empty segment, and is refused.
+        // If `path` ends with a slash, a second slash makes an empty segment, which is refused.
         let index = RelativePath::parse(&format!("{path}/"));
         index.and_then(|index| self.open_regular(&index, OFlags::PATH)).is_ok()
     }
 
-    /// Opens a file and makes sure that it is one.
+    /// Opens a file and checks that it is a regular file.
     fn open_regular(
         &self,
         path: &RelativePath,
@@ -99,14 +107,15 @@ impl Files {
 
     fn open_beneath(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
-        // BENEATH has the other today, and openat2(2) says it may not have it for ever.
+        // BENEATH implies NO_MAGICLINKS today, but openat2(2) does not promise that for the future.
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let mut attempts = 0;
         loop {
             let opened = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve);
             attempts += 1;
             match opened {
-                // Somebody moves a directory, anywhere, and the kernel can't tell where `..` leads.
+                // EAGAIN: a directory is being renamed somewhere on the system, and the kernel
+                // can't resolve `..` safely.
                 Err(Errno::AGAIN | Errno::INTR) if attempts < OPEN_ATTEMPTS => {}
                 opened => return opened,
             }
@@ -114,12 +123,12 @@ impl Files {
     }
 }
 
-/// A path below a directory: names with single slashes between, none of them hidden or a step up.
+/// A path below a directory: names that are separated by single slashes. No name begins with a dot.
 #[derive(Debug, PartialEq, Eq)]
 struct RelativePath(String);
 
 impl RelativePath {
-    /// Decodes each segment of a URL path, once (RFC 3986 §2.4).
+    /// Percent-decodes each segment of a URL path once (RFC 3986 §2.4) and checks it.
     fn parse(path: &str) -> Result<Self, FileError> {
         let path = path.strip_prefix('/').ok_or(FileError::BadPath("no slash at its start"))?;
         let mut segments: Vec<&str> = path.split('/').collect();
@@ -132,11 +141,11 @@ impl RelativePath {
     }
 }
 
-/// Decodes a segment into a name that a file here may have.
+/// Percent-decodes a segment and checks that the result is a file name that may be served.
 fn decode_segment(segment: &str) -> Result<String, FileError> {
     let bytes = percent_decode(segment).ok_or(FileError::BadPath("a bad percent escape"))?;
     let name = String::from_utf8(bytes).map_err(|_| FileError::BadPath("a name not in UTF-8"))?;
-    let wrong = if name.is_empty() {
+    let problem = if name.is_empty() {
         "an empty segment"
     } else if name.starts_with('.') {
         "a name that begins with a dot"
@@ -149,10 +158,11 @@ fn decode_segment(segment: &str) -> Result<String, FileError> {
     } else {
         return Ok(name);
     };
-    Err(FileError::BadPath(wrong))
+    Err(FileError::BadPath(problem))
 }
 
-/// Decodes `%41` to `A`; `None` if what follows a percent sign is not two hexadecimal digits.
+/// Decodes percent escapes: `%41` becomes `A`. Returns `None` if a percent sign is not followed by
+/// two hexadecimal digits.
 fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
     let mut encoded = text.bytes();
@@ -166,30 +176,30 @@ fn percent_decode(text: &str) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// The media type that a file's name stands for.
+/// Returns the media type for the extension of a file name.
 fn content_type(path: &str) -> &'static str {
     let extension = Path::new(path).extension().unwrap_or_default();
     let known = CONTENT_TYPES.iter().find(|(known, _)| extension.eq_ignore_ascii_case(known));
     known.map_or("application/octet-stream", |(_, content_type)| content_type)
 }
 
-/// Why there is no file to send. All but the last look the same to the peer, or it could learn what
-/// lies where.
+/// The reason why there is no file to send. Except for `IsDirectory` and `Failed`, the peer must
+/// get the same response for all of them, or it could learn which files exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileError {
-    /// The path is none that a file here can have.
+    /// No file that is served can have this path; the text says what is wrong with the path.
     BadPath(&'static str),
-    /// Nothing is there, or a directory without an `index.html`.
+    /// There is no such file, or it is a directory without an `index.html`.
     NotFound,
-    /// A directory with an `index.html`, which the path with a slash at its end stands for.
+    /// The path is that of a directory with an `index.html`, but has no slash at its end.
     IsDirectory,
-    /// A FIFO, a socket or a device.
+    /// The file is a FIFO, a socket or a device.
     NotRegular,
-    /// A link leads out of the directory; an absolute one always does.
+    /// A link leads out of the directory. An absolute link always counts as leading out.
     Outside,
-    /// The links go round in circles, or the system does not let us read it.
+    /// The links form a loop, or the system denies access to the file.
     Refused(Errno),
-    /// The trouble is ours: no descriptor left, or a broken disk.
+    /// This host has a problem, such as no free file descriptor or a broken disk.
     Failed(Errno),
 }
 
@@ -215,26 +225,26 @@ impl fmt::Display for FileError {
         match self {
             Self::BadPath(what) => write!(f, "the path has {what}"),
             Self::NotFound => f.write_str("no such file"),
-            Self::IsDirectory => f.write_str("a directory, asked for without its slash"),
+            Self::IsDirectory => f.write_str("a directory, requested without a slash at the end"),
             Self::NotRegular => f.write_str("not a regular file"),
             Self::Outside => f.write_str("a link leads out of the directory"),
-            Self::Refused(errno) => write!(f, "the file is refused: {errno}"),
-            Self::Failed(errno) => write!(f, "the file can't be opened: {errno}"),
+            Self::Refused(errno) => write!(f, "can't serve the file: {errno}"),
+            Self::Failed(errno) => write!(f, "can't open the file: {errno}"),
         }
     }
 }
 
 impl std::error::Error for FileError {}
 
-/// What a path that ends with a slash stands for.
+/// The name of the file that a path with a slash at its end stands for.
 const INDEX: &str = "index.html";
-/// The longest name that file systems have.
+/// The longest file name that file systems allow, in bytes.
 const NAME_BYTES: usize = 255;
-/// How often opening is tried while directories are moved; one in six tries fails when that goes on
-/// all the time, two in a row hardly ever.
+/// The maximum number of attempts to open a file while directories are being renamed. If
+/// directories are renamed all the time, one attempt in six fails, and two in a row hardly ever do.
 const OPEN_ATTEMPTS: usize = 8;
-/// Extensions and what they stand for. JSON and what is made of it is UTF-8 anyway; XML says itself
-/// what it is.
+/// The media types of extensions. JSON and formats based on it are always UTF-8, and an XML
+/// document declares its own encoding, so these have no charset.
 const CONTENT_TYPES: &[(&str, &str)] = &[
     ("html", "text/html; charset=utf-8"),
     ("css", "text/css; charset=utf-8"),
@@ -276,7 +286,8 @@ mod tests {
 
     use super::*;
 
-    /// `public`, which is served, and beside it a secret, which is not; gone when dropped.
+    /// A temporary directory, deleted on drop. It has the subdirectory `public`, which is served,
+    /// and the file `secret`, which is not.
     struct Folder {
         path: PathBuf,
         files: Files,
@@ -297,7 +308,7 @@ mod tests {
             self.path.join("public").join(name)
         }
 
-        /// Writes a file, and the directories above it.
+        /// Writes a file and creates the directories above it.
         fn write(&self, name: &str, content: impl AsRef<[u8]>) {
             let path = self.public(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -334,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_comes_with_its_length_time_and_type() {
+    fn a_found_file_has_its_length_time_and_type() {
         let folder = Folder::new("plain");
         folder.write("sub/data.JSON", "{}\n");
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
@@ -370,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slash_at_the_end_stands_for_the_index() {
+    fn a_path_that_ends_with_a_slash_finds_the_index() {
         let folder = Folder::new("index");
         assert_eq!(folder.error("/"), FileError::NotFound);
         folder.write("index.html", "root");
@@ -408,13 +419,13 @@ mod tests {
             );
         }
         assert!(tried > 80, "only {tried} paths in the table");
-        // Longer than the kernel takes.
+        // Longer than the longest path that the kernel accepts.
         let long = format!("/{}data.json", "dir/".repeat(1100));
         assert_eq!(folder.error(&long), FileError::NotFound);
     }
 
     #[test]
-    fn what_is_refused_by_its_path_is_never_looked_for() {
+    fn a_bad_path_is_refused_by_the_parser() {
         for path in [
             "",
             "x",
@@ -467,12 +478,12 @@ mod tests {
         for path in ["/file.txt", "/folder/data.json", "/sub/up"] {
             assert_eq!(folder.content(path), "{}", "{path}");
         }
-        // The name that was asked for decides, as it does in the browser's eyes.
+        // The type follows the requested name, not the target of the link.
         assert_eq!(folder.find("/file.txt").unwrap().content_type, "text/plain; charset=utf-8");
     }
 
     #[test]
-    fn links_within_work_while_directories_are_renamed() {
+    fn links_within_the_directory_work_while_directories_are_renamed() {
         let folder = Folder::new("renaming");
         folder.write("sub/data.json", "{}");
         folder.write("a/data.json", "{}");
@@ -503,7 +514,7 @@ mod tests {
         folder.link("outside", "..");
         folder.link("system", "/");
         folder.link("in-and-out", "sub/relative");
-        // It leads back in, but by way of the root directory.
+        // This link leads back into the directory, but through the root directory.
         folder.link("around", folder.public("sub/data.json"));
         for path in [
             "/absolute",
@@ -520,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn links_that_end_nowhere_are_refused() {
+    fn link_loops_and_dangling_links_are_refused() {
         let folder = Folder::new("loop");
         folder.link("loop", "pool");
         folder.link("pool", "loop");
@@ -533,14 +544,14 @@ mod tests {
     }
 
     #[test]
-    fn magic_links_are_refused_also_within_the_directory() {
+    fn magic_links_are_refused_even_within_the_directory() {
         let files = Files::open(Path::new("/proc")).unwrap();
         let error = files.find("/self/exe").unwrap_err();
         assert_eq!(error, FileError::Refused(Errno::LOOP));
     }
 
     #[test]
-    fn what_is_no_regular_file_is_refused_without_being_opened() {
+    fn a_fifo_or_socket_is_refused_without_being_opened() {
         let folder = Folder::new("special");
         folder.write("data.json", "{}");
         rustix::fs::mkfifoat(CWD, folder.public("pipe"), Mode::RUSR | Mode::WUSR).unwrap();
@@ -553,7 +564,7 @@ mod tests {
         let mut event = [0; 512];
         assert_eq!(rustix::io::read(&watch, &mut event), Err(Errno::WOULDBLOCK));
         folder.find("/data.json").unwrap();
-        assert!(rustix::io::read(&watch, &mut event).is_ok(), "an opening would have been seen");
+        assert!(rustix::io::read(&watch, &mut event).is_ok(), "inotify must report an open file");
     }
 
     #[test]
@@ -565,17 +576,18 @@ mod tests {
     }
 
     #[test]
-    fn what_we_may_not_read_is_refused() {
+    fn a_file_without_read_permission_is_refused() {
         let folder = Folder::new("unreadable");
         folder.write("data.json", "{}");
         let file = File::open(folder.public("data.json")).unwrap();
         file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
-        give_up_privileges();
+        drop_file_capabilities();
         assert_eq!(folder.error("/data.json"), FileError::Refused(Errno::ACCESS));
     }
 
-    /// Has this thread, the test's own, obey the permissions of files also as root.
-    fn give_up_privileges() {
+    /// Makes file permissions apply to this thread even if it runs as root. Each test has a thread
+    /// of its own.
+    fn drop_file_capabilities() {
         let mut sets = rustix::thread::capabilities(None).unwrap();
         sets.effective -= CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
         rustix::thread::set_capabilities(None, sets).unwrap();
@@ -594,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_stays_the_one_that_was_opened() {
+    fn a_renamed_directory_is_still_served() {
         let folder = Folder::new("renamed");
         folder.write("data.json", "old");
         std::fs::rename(folder.public(""), folder.path.join("moved")).unwrap();
@@ -612,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn the_extension_tells_the_type() {
+    fn the_extension_decides_the_type() {
         for (name, expected) in [
             ("index.html", "text/html; charset=utf-8"),
             ("a/b.MJS", "text/javascript; charset=utf-8"),
@@ -628,14 +640,14 @@ mod tests {
     }
 
     #[test]
-    fn the_reasons_are_lines_for_the_log() {
+    fn errors_are_displayed_as_lines_for_the_log() {
         for (error, line) in [
             (FileError::BadPath("an empty segment"), "the path has an empty segment"),
             (FileError::from(Errno::NOENT), "no such file"),
             (FileError::from(Errno::XDEV), "a link leads out of the directory"),
             (
                 FileError::from(Errno::MFILE),
-                "the file can't be opened: Too many open files (os error 24)",
+                "can't open the file: Too many open files (os error 24)",
             ),
         ] {
             assert_eq!(error.to_string(), line);
@@ -643,9 +655,9 @@ mod tests {
     }
 
     const SECRET: &str = "the secret";
-    /// The attempts that can be written into a request; the black-box tests send them, too.
+    /// The attempts that can be written into a request. The integration tests send them, too.
     const TRAVERSALS: &str = include_str!("../../tests/traversals.txt");
-    /// And those that can't.
+    /// The attempts that can't be written into a request.
     const RAW_TRAVERSALS: [&str; 6] = [
         "/../secret\0.html",
         "/..\n/secret",

@@ -1,6 +1,6 @@
-//! The request head: found first, parsed once, then held to a strict list.
+//! The request head: [`HeadScan`] finds its end, then [`parse`] parses it and checks it.
 //!
-//! httparse reads more than RFC 9112 allows; what it lets pass and we refuse is in [`parse`].
+//! httparse accepts more than RFC 9112 allows. The checks after it in [`parse`] refuse the rest.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -9,7 +9,7 @@ use crate::config::Limits;
 
 use super::response::Response;
 
-/// Finds the end of a head in bytes that arrive piece by piece, looking at each byte once.
+/// Finds the end of a request head in bytes that arrive in pieces. Examines each byte once.
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
     scanned: usize,
@@ -19,13 +19,15 @@ pub(crate) struct HeadScan {
 }
 
 impl HeadScan {
-    /// Looks through what is new in `bytes`, which must begin with all the bytes of earlier calls.
-    /// Returns where the head begins, behind one empty line at most (RFC 9112 §2.2), and where it
-    /// ends; or `None` while it is incomplete.
+    /// Examines the bytes that are new since the last call. `bytes` must begin with all the bytes
+    /// of earlier calls.
+    ///
+    /// Returns the range of the head, or `None` while the head is incomplete. The range excludes
+    /// the empty line that may precede the request line (RFC 9112 §2.2).
     ///
     /// # Errors
-    /// [`HeadError::BareLineFeed`], [`HeadError::EmptyLines`] and [`HeadError::TooLong`], as soon as
-    /// they are certain.
+    /// [`HeadError::BareLineFeed`], [`HeadError::EmptyLines`] or [`HeadError::TooLong`], as soon as
+    /// the error is certain.
     pub(crate) fn find(
         &mut self,
         bytes: &[u8],
@@ -55,7 +57,7 @@ impl HeadScan {
     }
 }
 
-/// A parsed request head; it borrows the bytes it was read from.
+/// A parsed request head. It borrows the bytes that it was parsed from.
 #[derive(Debug)]
 pub struct RequestHead<'a> {
     method: &'a str,
@@ -65,23 +67,23 @@ pub struct RequestHead<'a> {
     header_count: usize,
 }
 
-/// Parses a whole head, from its request line to its empty line.
+/// Parses and checks a complete head, from its request line to its empty line.
 ///
 /// # Errors
-/// [`HeadError`], whose [`response`](HeadError::response) is what the peer gets.
+/// [`HeadError`], if the bytes are not a request that this server accepts.
 pub(crate) fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<'a>, HeadError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        Ok(_) => return Err(HeadError::Unparsable("it ends before its empty line")),
+        Ok(_) => return Err(HeadError::Unparsable("no empty line at its end")),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyHeaders),
         Err(httparse::Error::HeaderName) => return Err(HeadError::Unparsable("bad header name")),
         Err(httparse::Error::HeaderValue) => return Err(HeadError::Unparsable("bad header value")),
         Err(httparse::Error::Version) => return Err(HeadError::Unparsable("bad HTTP version")),
         Err(_) => return Err(HeadError::Unparsable("bad request line")),
     }
-    let proof = "httparse fills these in before it returns Complete";
+    let proof = "httparse sets these fields before it returns Complete";
     let head = RequestHead {
         method: request.method.expect(proof),
         target: request.path.expect(proof),
@@ -97,28 +99,30 @@ pub(crate) fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<
 }
 
 impl<'a> RequestHead<'a> {
-    /// The method, as sent: methods are case-sensitive.
+    /// Returns the method as sent. Methods are case-sensitive.
     pub fn method(&self) -> &'a str {
         self.method
     }
 
-    /// The path: the target without scheme, authority and query. Not decoded.
+    /// Returns the path: the target without scheme, authority and query. It is not percent-decoded.
     pub fn path(&self) -> &'a str {
         let origin = self.origin_form();
         origin.split_once('?').map_or(origin, |(path, _)| path)
     }
 
-    /// The query without its question mark, or nothing. Not decoded.
+    /// Returns the query without its question mark, or `None` if the target has no query. It is not
+    /// percent-decoded.
     pub fn query(&self) -> Option<&'a str> {
         self.origin_form().split_once('?').map(|(_, query)| query)
     }
 
-    /// Whether the request speaks HTTP/1.1 rather than HTTP/1.0.
+    /// Returns true if the version is HTTP/1.1, and false if it is HTTP/1.0.
     pub fn is_http_1_1(&self) -> bool {
         self.version_minor == 1
     }
 
-    /// The values of every header line called `name`, without the white space around them.
+    /// Returns the values of all header lines named `name`, without the white space around them.
+    /// The case of `name` is ignored.
     pub fn values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'a [u8]> + 'h {
         self.headers()
             .iter()
@@ -126,39 +130,40 @@ impl<'a> RequestHead<'a> {
             .map(|header| header.value.trim_ascii())
     }
 
-    /// The one value of the header `name`; `None` if there is none or more than one.
+    /// Returns the value of the header `name`, or `None` if the head does not have exactly one such
+    /// line.
     pub fn single(&self, name: &str) -> Option<&'a [u8]> {
         let mut values = self.values(name);
         values.next().filter(|_| values.next().is_none())
     }
 
-    /// Whether the comma-separated list in all header lines called `name` has `token` in any case
-    /// (RFC 9110 §5.6.1).
+    /// Returns true if the comma-separated list in all header lines named `name` has the item
+    /// `token` (RFC 9110 §5.6.1). Case is ignored.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
         self.values(name)
             .flat_map(|value| value.split(|byte| *byte == b','))
             .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     }
 
-    /// Whether the client wants to change to the WebSocket protocol.
+    /// Returns true if the client asks to upgrade to the WebSocket protocol.
     pub fn wants_websocket(&self) -> bool {
         self.has_token("upgrade", "websocket")
     }
 
-    /// The value of `name` in the query, `?a=1&name=value`. Not decoded: what we ask for needs no
-    /// escapes.
+    /// Returns the value of `name` in a query such as `?a=1&name=value`. It is not percent-decoded:
+    /// the values that the server understands need no escapes.
     pub fn query_value(&self, name: &str) -> Option<&'a str> {
         let pairs = self.query()?.split('&').filter_map(|pair| pair.split_once('='));
         pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// How long the body is; `None` where no length is given.
+    /// Returns the length of the body in bytes, or `None` if the head has no Content-Length.
     pub fn content_length(&self) -> Option<u64> {
-        // At most 19 digits, which fit; the parser saw to that.
+        // `check_body` accepts at most 19 digits, which fit into a u64.
         str::from_utf8(self.single("content-length")?).ok()?.parse().ok()
     }
 
-    /// Whether the connection may bring another request after this one (RFC 9112 §9.3).
+    /// Returns true if another request may follow on the same connection (RFC 9112 §9.3).
     pub(crate) fn keeps_alive(&self) -> bool {
         self.is_http_1_1() && !self.has_token("connection", "close")
     }
@@ -171,7 +176,7 @@ impl<'a> RequestHead<'a> {
         self.single("host")
     }
 
-    /// The target from its path on: what follows the authority, where it names one.
+    /// Returns the target without scheme and authority: the path and the query.
     fn origin_form(&self) -> &'a str {
         match split_absolute(self.target) {
             Some((_, "")) => "/",
@@ -219,7 +224,8 @@ impl<'a> RequestHead<'a> {
         Ok(())
     }
 
-    /// Bytes beyond ASCII are nobody's business in a header nobody acts on (RFC 9110 §5.5).
+    /// Refuses bytes beyond ASCII in the headers that the server acts on. In all other headers they
+    /// are opaque data (RFC 9110 §5.5).
     fn check_ascii(&self) -> Result<(), HeadError> {
         let acted_on = |name: &str| HEADERS_ACTED_ON.iter().any(|n| name.eq_ignore_ascii_case(n));
         match self.headers().iter().find(|h| !h.value.is_ascii() && acted_on(h.name)) {
@@ -229,8 +235,9 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Whether `host` is a name or an address, and perhaps a port (RFC 9110 §7.2, RFC 3986 §3.2.2). No
-/// comma, though a name may have one: it is a list of hosts, joined on the way.
+/// Returns true if `host` is a name or an address with an optional port (RFC 9110 §7.2, RFC 3986
+/// §3.2.2). A comma is refused although a name may contain one, because it is more likely that a
+/// proxy has joined two Host headers.
 fn is_host(host: &[u8]) -> bool {
     let name_end = match host {
         [b'[', ..] => host.iter().position(|byte| *byte == b']').map_or(0, |end| end + 1),
@@ -250,7 +257,8 @@ fn is_host(host: &[u8]) -> bool {
     !name.is_empty() && named && ported
 }
 
-/// Splits `http://authority/path` into authority and the rest; `None` for any other form.
+/// Splits `http://authority/path?query` into the authority and the rest. Returns `None` for any
+/// other form of target.
 fn split_absolute(target: &str) -> Option<(&str, &str)> {
     let scheme = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://"))?;
     let rest = &target[scheme.len()..];
@@ -258,21 +266,21 @@ fn split_absolute(target: &str) -> Option<(&str, &str)> {
     Some(rest.split_at(end))
 }
 
-/// Why a request head is refused.
+/// The reason why a request head is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeadError {
     /// A line ends without a carriage return.
     BareLineFeed,
-    /// More than one empty line before the request line.
+    /// More than one empty line precedes the request line.
     EmptyLines,
-    /// The bytes are no HTTP/1 request.
+    /// The bytes are not an HTTP/1 request; the text says what is wrong.
     Unparsable(&'static str),
-    /// No end within the limit, in bytes.
+    /// The head is longer than the limit.
     TooLong {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// More than 64 header lines.
+    /// The head has more than 64 header lines.
     TooManyHeaders,
     /// The request target is too long.
     TargetTooLong {
@@ -281,22 +289,24 @@ pub enum HeadError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The target is not a path, or names another authority than Host, or has a byte no URL has.
+    /// The target is not a path, names another authority than the Host header, or has a byte that
+    /// a URL can't have.
     BadTarget,
-    /// Not exactly one Host header, or one that is no host.
+    /// The Host header is missing, repeated, or not a host with an optional port.
     BadHost,
-    /// A Transfer-Encoding.
+    /// The request has a Transfer-Encoding header, which is not supported.
     TransferEncoding,
-    /// Content-Length repeated, not a number, or with a method that has no body.
+    /// Content-Length is repeated, not a number, or not 0 with a method that has no body.
     BadContentLength,
-    /// A header that matters has a byte that is not ASCII.
+    /// A header that the server acts on has a byte that is not ASCII.
     NotAscii,
-    /// A plain request where TLS is spoken.
+    /// A request without TLS came to a listener for TLS.
     PlainHttp,
 }
 
 impl HeadError {
-    /// What the peer gets: nothing for bytes that are no request (article: drop and log).
+    /// Returns the response for the peer, or `None` for bytes that are not a request. In that case
+    /// the connection is dropped and the error is logged.
     pub fn response(&self) -> Option<Response> {
         let status = match self {
             Self::BareLineFeed | Self::EmptyLines | Self::Unparsable(_) => return None,
@@ -315,17 +325,17 @@ impl fmt::Display for HeadError {
         match self {
             Self::BareLineFeed => f.write_str("a line ends without a carriage return"),
             Self::EmptyLines => f.write_str("more than one empty line before the request"),
-            Self::Unparsable(what) => write!(f, "no HTTP/1 request: {what}"),
-            Self::TooLong { limit } => write!(f, "request head has no end within {limit} bytes"),
+            Self::Unparsable(what) => write!(f, "not an HTTP/1 request: {what}"),
+            Self::TooLong { limit } => write!(f, "request head is longer than {limit} bytes"),
             Self::TooManyHeaders => write!(f, "request head has more than {MAX_HEADERS} headers"),
             Self::TargetTooLong { bytes, limit } => {
                 write!(f, "request target is {bytes} bytes, limit {limit}")
             }
             Self::BadTarget => f.write_str("request target must be a path of visible ASCII"),
-            Self::BadHost => f.write_str("exactly one Host header with a host is needed"),
+            Self::BadHost => f.write_str("a request needs exactly one valid Host header"),
             Self::TransferEncoding => f.write_str("Transfer-Encoding is not supported"),
             Self::BadContentLength => f.write_str("bad Content-Length"),
-            Self::NotAscii => f.write_str("a header that matters has a byte that is not ASCII"),
+            Self::NotAscii => f.write_str("a header that must be ASCII contains other bytes"),
             Self::PlainHttp => f.write_str("this port speaks TLS: the URL begins with https://"),
         }
     }
@@ -333,9 +343,9 @@ impl fmt::Display for HeadError {
 
 impl std::error::Error for HeadError {}
 
-/// How many header lines a head may have; browsers send about fifteen.
+/// The maximum number of header lines in a head. Browsers send about fifteen.
 const MAX_HEADERS: usize = 64;
-/// The headers whose value decides something.
+/// The headers that must be ASCII because the server acts on their values.
 const HEADERS_ACTED_ON: &[&str] = &[
     "accept",
     "authorization",
@@ -366,13 +376,13 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_head_is_no_error() {
+    fn an_incomplete_head_is_not_an_error() {
         assert_eq!(read(b"GET / HTTP/1.1\r\nHost: a\r\n"), Ok(None));
         assert_eq!(read(b""), Ok(None));
     }
 
     #[test]
-    fn a_line_ends_with_carriage_return_and_line_feed() {
+    fn a_line_without_a_carriage_return_at_its_end_is_refused() {
         for bytes in ["GET / HTTP/1.1\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\n\r\n", "\nGET"]
         {
             assert_eq!(read(bytes.as_bytes()), Err(HeadError::BareLineFeed), "{bytes:?}");
@@ -380,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_target_counts_only_for_its_host() {
+    fn an_absolute_target_must_name_the_same_host_as_the_host_header() {
         assert_eq!(read(b"GET http://a/x?y HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Some("/x".into())));
         assert_eq!(read(b"GET http://a?y HTTP/1.1\r\nHost: a\r\n\r\n"), Err(HeadError::BadTarget));
         assert_eq!(read(b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Some("/".into())));
@@ -388,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn token_lists_are_read_over_several_lines() {
+    fn a_token_list_may_span_several_header_lines() {
         let bytes =
             b"GET / HTTP/1.1\r\nHost: a\r\nConnection: a , b\r\nconnection: UPGRADE\r\n\r\n";
         let head = parse(bytes, &Limits::default()).unwrap();
@@ -397,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn the_scan_looks_at_each_byte_once() {
+    fn the_scan_examines_each_byte_once() {
         let limits = Limits::default();
         let mut scan = HeadScan::default();
         let bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
@@ -409,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_in_two_pieces_gets_the_verdict_of_the_whole() {
+    fn a_head_in_two_pieces_is_judged_like_the_whole_head() {
         let filler = "x".repeat(9000);
         for bytes in [
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -433,12 +443,12 @@ mod tests {
                     Ok(None) => scan.find(bytes, &limits),
                     decided => decided,
                 };
-                let verdict = match found {
+                let result = match found {
                     Ok(Some(range)) => parse(&bytes[range], &limits).map(|h| Some(h.path().into())),
                     Ok(None) => Ok(None),
                     Err(error) => Err(error),
                 };
-                assert_eq!(verdict, whole, "cut at {cut}");
+                assert_eq!(result, whole, "cut at {cut}");
             }
         }
     }

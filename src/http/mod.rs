@@ -1,4 +1,6 @@
-//! Requests and responses as bytes: no I/O, no clock; only `files` opens files.
+//! HTTP requests and responses as bytes.
+//!
+//! This module reads no clock and does no I/O, except that `files` opens files.
 
 pub(crate) mod accept;
 mod asset;

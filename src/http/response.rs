@@ -1,4 +1,4 @@
-//! A response as bytes.
+//! An HTTP response and its encoding as bytes.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::date::http_date;
 
-/// An HTTP/1.1 response with its whole body.
+/// An HTTP/1.1 response: status code, headers and body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     status: u16,
@@ -14,42 +14,43 @@ pub struct Response {
     body: Body,
 }
 
-/// What follows a response's head.
+/// The body of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Body {
-    /// These bytes.
+    /// The bytes, which are sent together with the head.
     Whole(Cow<'static, [u8]>),
-    /// So many bytes, which come from elsewhere.
+    /// A number of bytes, which the connection sends after the head.
     Streamed(u64),
-    /// What comes until the connection ends.
+    /// A body of unknown length, which ends when the connection is closed.
     Endless,
-    /// Nothing, by the status code (RFC 9110 §6.4.1).
+    /// No body, as the status code requires (RFC 9110 §6.4.1).
     Nothing,
 }
 
-/// What the exchange adds to a response.
+/// The parts of a response that depend on the request and the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Envelope {
-    /// Whether the body is sent: it is not in the answer to HEAD, which has all headers of the answer to
-    /// GET.
+    /// True if the body is sent. The response to HEAD has all headers of the response to GET, but
+    /// no body.
     pub(crate) body: bool,
-    /// Whether the connection ends after this.
+    /// True if the connection is closed after the response.
     pub(crate) close: bool,
-    /// The id that ties the log lines of the request together.
+    /// The id of the request, which is also in its log lines.
     pub(crate) request_id: Option<String>,
-    /// When it is sent.
+    /// The time at which the response is sent.
     pub(crate) date: SystemTime,
 }
 
 impl Envelope {
-    /// Around the answer to what is no request: the last on its connection.
+    /// Returns the envelope of a response that answers no valid request. The connection is closed
+    /// after the response.
     pub(crate) fn last(date: SystemTime) -> Self {
         Self { body: true, close: true, request_id: None, date }
     }
 }
 
 impl Response {
-    /// A response with `body` of the media type `content_type`.
+    /// Creates a response with a body of the media type `content_type`.
     pub fn new(
         status: u16,
         content_type: &'static str,
@@ -58,7 +59,7 @@ impl Response {
         Self::with_body(status, Body::Whole(body.into())).with_header("Content-Type", content_type)
     }
 
-    /// A response with a short plain text.
+    /// Creates a response with a short plain text as its body.
     pub fn text(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
         let body = match text.into() {
             Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
@@ -67,17 +68,19 @@ impl Response {
         Self::new(status, PLAIN_TEXT, body)
     }
 
-    /// A response of a status that has no body: 204 or 304.
+    /// Creates a response with a status code that has no body: 204 or 304.
     pub(crate) fn without_body(status: u16) -> Self {
         Self::with_body(status, Body::Nothing)
     }
 
-    /// The head of a response whose body, of `length` bytes, is sent after it.
+    /// Creates a response with status 200 whose body of `length` bytes is not part of its encoding.
+    /// The caller sends the body after the head.
     pub(crate) fn streamed(content_type: &'static str, length: u64) -> Self {
         Self::with_body(200, Body::Streamed(length)).with_header("Content-Type", content_type)
     }
 
-    /// The head of a response whose body ends with the connection.
+    /// Creates a response with status 200 whose body ends when the connection is closed. The caller
+    /// sends the body after the head.
     pub(crate) fn endless(content_type: &'static str) -> Self {
         Self::with_body(200, Body::Endless).with_header("Content-Type", content_type)
     }
@@ -86,18 +89,19 @@ impl Response {
         Self { status, headers: Vec::new(), body }
     }
 
-    /// The same with one more header. `value` must be visible ASCII and spaces.
+    /// Adds a header. `value` must consist of visible ASCII characters and spaces.
     pub fn with_header(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
-    /// The status code.
+    /// Returns the status code.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// How long the body is that is sent after it.
+    /// Returns the length of a body that the caller sends after the head, in bytes. `None` if there
+    /// is no such body or its length is unknown.
     pub(crate) fn streamed_bytes(&self) -> Option<u64> {
         match self.body {
             Body::Streamed(length) => Some(length),
@@ -105,9 +109,9 @@ impl Response {
         }
     }
 
-    /// The bytes to send.
+    /// Encodes the head, followed by the body if the body is part of the response.
     pub(crate) fn encode(&self, envelope: &Envelope) -> Vec<u8> {
-        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
         let _ = write!(head, "Date: {}\r\n", http_date(envelope.date));
         for (name, value) in &self.headers {
             let _ = write!(head, "{name}: {value}\r\n");
@@ -134,7 +138,7 @@ impl Response {
     }
 }
 
-fn reason(status: u16) -> &'static str {
+fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         202 => "Accepted",
@@ -157,15 +161,18 @@ fn reason(status: u16) -> &'static str {
         500 => "Internal Server Error",
         501 => "Not Implemented",
         503 => "Service Unavailable",
-        // The reason is for people and may be empty (RFC 9112 §4).
+        // Programs ignore the reason phrase, and it may be empty (RFC 9112 §4).
         _ => "",
     }
 }
 
-/// The media type of a text for people.
+/// The media type of plain text.
 pub(crate) const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
-/// Nothing is sniffed, and nothing refers to us from elsewhere. Here it may: without a referrer, a form
-/// that is posted here has no origin either (Fetch, "append a request `Origin` header").
+/// The headers at the end of every response head.
+///
+/// Browsers must not guess the media type, and must send the referrer to this server only. With
+/// `no-referrer` instead, a form posted to this server would have the origin `null` (Fetch, "append
+/// a request `Origin` header").
 const FIXED_HEADERS: &str = "X-Content-Type-Options: nosniff\r\n\
     Referrer-Policy: same-origin\r\n\r\n";
 
@@ -174,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_to_head_has_the_length_but_not_the_body() {
+    fn the_response_to_head_has_the_length_but_not_the_body() {
         let response = Response::text(404, "not found\n");
         let encode = |body| {
             let (request_id, date) = (Some("id-1".to_owned()), SystemTime::UNIX_EPOCH);

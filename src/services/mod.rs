@@ -1,4 +1,4 @@
-//! What runs beside the connections.
+//! Services: tasks that run beside the connections.
 
 mod stdin;
 mod supervision;
@@ -20,17 +20,18 @@ pub use supervision::Supervision;
 pub(crate) use sweep::Sweep;
 pub use timestamp::{LocalClock, Timestamp};
 
-/// Runs beside the connections from the server's start to its stop, and talks to them over the hub
-/// (article: a hosted service).
+/// A task that runs beside the connections from the server's start to its stop, and reaches the
+/// clients through the hub.
 ///
-/// A service that panics or returns ends; the server goes on.
+/// If a service panics or returns, the server and the other services continue.
 #[allow(async_fn_in_trait, reason = "everything runs on one thread; no future needs to be Send")]
 pub trait Service {
-    /// Runs until its work is done or `stop` is requested. What still runs after the drain is dropped.
+    /// Runs until the work is done or `stop` is requested. A service that still runs after the
+    /// drain is dropped.
     async fn run(self: Box<Self>, hub: HubHandle, stop: Stop);
 }
 
-/// [`Service`], boxed, so that services of all types can stand in one list.
+/// A [`Service`] with a boxed future, so that services of different types fit into one list.
 pub(crate) trait AnyService {
     fn run_boxed(self: Box<Self>, hub: HubHandle, stop: Stop) -> Pin<Box<dyn Future<Output = ()>>>;
 }
@@ -41,11 +42,11 @@ impl<S: Service + 'static> AnyService for S {
     }
 }
 
-/// Tells when the server stops, and the time until then.
+/// Notifies a service when the server stops, and gives access to the server's timer.
 #[derive(Clone)]
 pub struct Stop {
     timer: Timer,
-    /// Nothing is ever sent; its closing is the request.
+    /// No value is ever sent. The channel is closed when the server begins to stop.
     requested: Receiver<()>,
     stopper: Stopper,
 }
@@ -60,41 +61,41 @@ impl Stop {
         self.stopper.stop();
     }
 
-    /// Whether the server stops.
+    /// Returns true if the server is stopping.
     pub(crate) fn is_requested(&self) -> bool {
         self.requested.is_closed()
     }
 
-    /// Completes once the server stops.
+    /// Waits until the server begins to stop.
     ///
     /// # Cancel safety
-    /// Nothing is lost.
+    /// This method is cancel safe: dropping its future loses nothing.
     pub async fn requested(&self) {
         let _ = self.requested.recv().await;
     }
 
-    /// Runs `future`, or gives it up when the server stops.
+    /// Runs `future` to its end, or drops it and returns `None` when the server begins to stop.
     ///
     /// # Cancel safety
     /// As cancel safe as `future`.
-    // No `async fn`, whose future would have room for the other twice.
+    // Not an `async fn`, whose future would reserve space for `future` twice.
     pub fn unless_requested<F: Future>(
         &self,
         future: F,
     ) -> impl Future<Output = Option<F::Output>> + use<'_, F> {
-        // Boxed, so that its code is there once and not with each kind of future.
+        // Boxed, so that its code is not compiled again for each type of `future`.
         Unless { future, requested: Box::pin(self.requested()) }
     }
 
-    /// Sleeps until `deadline`; says false if the server stops before.
+    /// Sleeps until `deadline`. Returns false if the server begins to stop before that.
     ///
     /// # Cancel safety
-    /// Nothing is lost.
+    /// This method is cancel safe: dropping its future loses nothing.
     pub async fn sleep_until(&self, deadline: Instant) -> bool {
         self.unless_requested(self.timer.sleep_until(deadline)).await.is_some()
     }
 
-    /// The server's timer.
+    /// Returns the server's timer.
     pub fn timer(&self) -> &Timer {
         &self.timer
     }
@@ -120,20 +121,20 @@ impl<F: Future> Future for Unless<'_, F> {
     }
 }
 
-/// Stops a server, from any thread.
+/// A handle that stops a server. It can be used on any thread.
 #[derive(Clone, Debug)]
 pub struct Stopper {
     stop: Sender<()>,
 }
 
 impl Stopper {
-    /// A stopper, and what receives its request.
+    /// Returns a stopper and the receiver of its request.
     pub(crate) fn new() -> (Self, Receiver<()>) {
         let (stop, stop_requested) = async_channel::bounded(1);
         (Self { stop }, stop_requested)
     }
 
-    /// Requests the stop; a second request changes nothing.
+    /// Requests the stop of the server. Further requests have no effect.
     pub fn stop(&self) {
         let _ = self.stop.try_send(());
     }

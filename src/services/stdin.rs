@@ -1,4 +1,4 @@
-//! The standard input, line by line, to a topic.
+//! A service that publishes the standard input, line by line, to a topic.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,11 +15,11 @@ use crate::net::{Reactor, Watched};
 
 use super::{Service, Stop};
 
-/// Publishes what a producer writes to our standard input: `producer | falconet --stdin NAME`.
+/// Publishes each line of the standard input as a message: `producer | falconet --stdin NAME`.
 ///
-/// Each line is a message, text if it is UTF-8 and binary otherwise; of a line that ends in CR LF both
-/// are its end. What follows the last line end is a line, too. At the end of the input the server goes
-/// on, or stops if so told. A producer that is faster than the hub waits in its pipe.
+/// A line of valid UTF-8 is a text message, any other line a binary message. With the separator LF,
+/// a line may also end with CR LF. The bytes after the last separator are a line, too. If the
+/// producer is faster than the hub, the pipe fills up and the producer waits.
 pub struct Stdin {
     topic: TopicName,
     separator: u8,
@@ -28,8 +28,9 @@ pub struct Stdin {
 }
 
 impl Stdin {
-    /// Publishes to `topic` lines of at most `max_line` bytes that end with `separator`; longer ones are
-    /// dropped with a warning. With `stops_at_end`, the end of the input stops the server.
+    /// Creates a service that publishes to `topic`. Lines end with `separator`. Lines of more than
+    /// `max_line` bytes are dropped with a warning. At the end of the input or after a read error,
+    /// the server stops if `stops_at_end` is true, and continues otherwise.
     pub fn new(topic: TopicName, separator: u8, max_line: usize, stops_at_end: bool) -> Self {
         Self { topic, separator, max_line, stops_at_end }
     }
@@ -57,7 +58,7 @@ impl Stdin {
         match line {
             Line::Whole(line) => {
                 let frame = Frame::data(str::from_utf8(&line).is_ok(), &line);
-                // The hub has logged why, should there be no room for the topic.
+                // If there is no room for the topic, the hub has logged the error.
                 let _ = hub.publish_draft(&self.topic, Draft::new(frame), Source::Stdin).await;
             }
             Line::TooLong => {
@@ -85,7 +86,8 @@ impl Service for Stdin {
 
 /// The standard input.
 struct Input {
-    /// Tells when there is something to read; not of a file, which can always be read.
+    /// Waits until there is something to read. `None` for a regular file, which epoll refuses with
+    /// EPERM and which can always be read.
     watched: Option<Watched<BorrowedFd<'static>>>,
 }
 
@@ -100,7 +102,8 @@ impl Input {
         }
     }
 
-    /// Reads what there is; 0 is the end.
+    /// Waits for bytes and reads them into `chunk`. Returns their number, 0 at the end of the
+    /// input.
     async fn read(&self, chunk: &mut [u8]) -> io::Result<usize> {
         loop {
             match &self.watched {
@@ -108,7 +111,7 @@ impl Input {
                 None => future::yield_now().await,
             }
             match rustix::io::read(rustix::stdio::stdin(), &mut *chunk) {
-                // Another process that reads it, too, was faster.
+                // EAGAIN: another process that shares the input has read the bytes.
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 read => return Ok(read?),
             }
@@ -116,11 +119,12 @@ impl Input {
     }
 }
 
-/// Puts lines together from whatever pieces they come in.
+/// Assembles lines from pieces of any size.
 struct Lines {
     separator: u8,
     max_line: usize,
-    begun: Vec<u8>,
+    /// The beginning of a line whose end has not arrived.
+    partial: Vec<u8>,
     is_too_long: bool,
 }
 
@@ -132,31 +136,32 @@ enum Line {
 
 impl Lines {
     fn new(separator: u8, max_line: usize) -> Self {
-        Self { separator, max_line, begun: Vec::new(), is_too_long: false }
+        Self { separator, max_line, partial: Vec::new(), is_too_long: false }
     }
 
-    /// Takes the next line that ends in `chunk`; without one, keeps what has begun.
+    /// Takes the next line that ends in `chunk`, and removes its bytes from `chunk`. If no line
+    /// ends there, stores the bytes as the beginning of a line and returns `None`.
     fn next(&mut self, chunk: &mut &[u8]) -> Option<Line> {
         let end = chunk.iter().position(|byte| *byte == self.separator);
         let (piece, rest) = chunk.split_at(end.unwrap_or(chunk.len()));
         *chunk = rest.get(1..).unwrap_or_default();
-        // One more than the limit may be the CR of its end.
-        self.is_too_long |= self.begun.len() + piece.len() > self.max_line + 1;
+        // One byte more than the limit may be the CR of a CR LF.
+        self.is_too_long |= self.partial.len() + piece.len() > self.max_line + 1;
         if self.is_too_long {
-            self.begun = Vec::new();
+            self.partial = Vec::new();
         } else {
-            self.begun.extend_from_slice(piece);
+            self.partial.extend_from_slice(piece);
         }
         end.map(|_| self.finish())
     }
 
-    /// Takes what has begun and has no end.
+    /// Takes the last line of the input, if it has no separator at its end.
     fn last(&mut self) -> Option<Line> {
-        (self.is_too_long || !self.begun.is_empty()).then(|| self.finish())
+        (self.is_too_long || !self.partial.is_empty()).then(|| self.finish())
     }
 
     fn finish(&mut self) -> Line {
-        let mut line = std::mem::take(&mut self.begun);
+        let mut line = std::mem::take(&mut self.partial);
         if self.separator == b'\n' && line.last() == Some(&b'\r') {
             line.pop();
         }
@@ -165,7 +170,7 @@ impl Lines {
     }
 }
 
-/// How much is read at once.
+/// The maximum number of bytes per read.
 const CHUNK_BYTES: usize = 4096;
 
 #[cfg(test)]
@@ -174,7 +179,7 @@ mod tests {
 
     const LIMIT: usize = 5;
 
-    /// The lines in `input`, fed in pieces of `size`.
+    /// Returns the lines of `input`, which is passed in pieces of `size` bytes.
     fn lines(separator: u8, input: &[u8], size: usize) -> Vec<Line> {
         let mut lines = Lines::new(separator, LIMIT);
         let mut found = Vec::new();
@@ -186,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_the_same_in_whatever_pieces_they_come() {
+    fn the_size_of_the_pieces_does_not_change_the_lines() {
         let whole = |text: &str| Line::Whole(text.into());
         for (separator, input, expected) in [
             (b'\n', "", vec![]),
@@ -202,7 +207,7 @@ mod tests {
                 assert_eq!(
                     lines(separator, input.as_bytes(), size),
                     expected,
-                    "{input:?} by {size}"
+                    "{input:?} in pieces of {size}"
                 );
             }
         }

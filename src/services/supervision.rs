@@ -1,4 +1,4 @@
-//! Signs of life for systemd.
+//! A service that reports the server's state to systemd.
 
 use std::future::pending;
 use std::rc::Rc;
@@ -8,25 +8,26 @@ use crate::systemd::Notifier;
 
 use super::{Service, Stop};
 
-/// Tells systemd that the server lives, with the number of its clients, twice in the time that systemd
-/// waits for that (`WatchdogSec=`), and that it stops. If systemd does not wait it does not wake up.
+/// Notifies systemd that the server is alive, with the number of clients, and that the server is
+/// stopping. The notifications are sent twice per watchdog timeout (`WatchdogSec=`). Without a
+/// timeout, the service does not wake up until the server stops.
 pub struct Supervision {
     notifier: Rc<Notifier>,
 }
 
 impl Supervision {
-    /// Tells it by `notifier`.
+    /// Creates a service that sends its notifications with `notifier`.
     pub fn new(notifier: Rc<Notifier>) -> Self {
         Self { notifier }
     }
 
-    async fn live(&self, hub: &HubHandle, stop: &Stop) {
-        if let Some(patience) = self.notifier.watchdog() {
+    async fn keep_alive(&self, hub: &HubHandle, stop: &Stop) {
+        if let Some(timeout) = self.notifier.watchdog() {
             loop {
-                stop.timer().sleep(Some(patience / 2)).await;
-                // The hub is asked, for a server without one is as good as dead.
-                let Ok(census) = hub.client_counts().await else { break };
-                self.notifier.tell(&format!("WATCHDOG=1\nSTATUS={} clients", census.clients));
+                stop.timer().sleep(Some(timeout / 2)).await;
+                // If the hub does not answer, the server is not alive.
+                let Ok(counts) = hub.client_counts().await else { break };
+                self.notifier.tell(&format!("WATCHDOG=1\nSTATUS={} clients", counts.clients));
             }
         }
         pending().await
@@ -35,8 +36,8 @@ impl Supervision {
 
 impl Service for Supervision {
     async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
-        stop.unless_requested(self.live(&hub, &stop)).await;
-        // The drain has all the time that systemd waits.
-        self.notifier.tell("STOPPING=1\nWATCHDOG=1\nSTATUS=waiting for the clients to leave");
+        stop.unless_requested(self.keep_alive(&hub, &stop)).await;
+        // WATCHDOG=1 restarts the watchdog timeout, so that the drain has all of it.
+        self.notifier.tell("STOPPING=1\nWATCHDOG=1\nSTATUS=waiting for the clients to disconnect");
     }
 }

@@ -1,4 +1,4 @@
-//! Looks at every client's deadlines, when one is due.
+//! A service that checks the deadlines of all clients when one is due.
 
 use std::future::pending;
 
@@ -8,13 +8,13 @@ use crate::hub::HubHandle;
 
 use super::{Service, Stop};
 
-/// The keepalive sweep: one for all deadlines of all clients. With nobody connected it sleeps.
+/// The keepalive sweep: one timer for all deadlines of all clients. Without clients it sleeps.
 pub(crate) struct Sweep;
 
 impl Service for Sweep {
     async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
         while stop.unless_requested(next_due(&hub, &stop)).await.is_some() {
-            // Read afresh: the batch of events that woke us may be old by now.
+            // The timer's time is that of the last batch of events, which may be old by now.
             if hub.sweep(std::time::Instant::now()).await.is_err() {
                 return;
             }
@@ -22,7 +22,7 @@ impl Service for Sweep {
     }
 }
 
-/// Waits for the alarm, however often it is set anew meanwhile.
+/// Waits until the alarm is due. The alarm may be reset while this function waits.
 async fn next_due(hub: &HubHandle, stop: &Stop) {
     let alarm = hub.alarm();
     loop {

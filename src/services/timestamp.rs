@@ -1,4 +1,4 @@
-//! The time, to everybody, at regular intervals (article).
+//! A service that broadcasts the time at regular intervals.
 
 use std::fmt;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,31 +10,31 @@ use crate::hub::{HubGone, HubHandle, TopicName};
 
 use super::{Service, Stop};
 
-/// Publishes `Server time: …` to the topic `broadcast`, on a fixed grid that begins with the server.
-/// While nobody is subscribed it does not even wake up.
+/// Publishes `Server time: …` to the topic `broadcast` at fixed intervals from the start of the
+/// service. While the topic has no subscriber, the service does not wake up.
 pub struct Timestamp {
     every: Duration,
     clock: LocalClock,
 }
 
 impl Timestamp {
-    /// Broadcasts every `every`; the article's servers do it every 15 s.
+    /// Creates a service with the interval `every`. An interval of less than 1 ms becomes 1 ms.
     pub fn new(every: Duration) -> Self {
-        // A grid of zero width would never come to its next line.
+        // `until_next_tick` divides by the interval.
         Self { every: every.max(Duration::from_millis(1)), clock: LocalClock::new() }
     }
 
-    async fn broadcast_on_grid(&self, hub: &HubHandle, stop: &Stop) -> Result<(), HubGone> {
+    async fn broadcast_every_tick(&self, hub: &HubHandle, stop: &Stop) -> Result<(), HubGone> {
         let (start, topic) = (Instant::now(), TopicName::broadcast());
         loop {
             hub.until_subscribed(&topic).await?;
-            let wait = until_next_on_grid(self.every, start.elapsed());
+            let wait = until_next_tick(self.every, start.elapsed());
             let due = async {
                 stop.timer().sleep(Some(wait)).await;
                 Ok(true)
             };
-            let vacant = async { hub.until_unsubscribed(&topic).await.map(|()| false) };
-            if due.or(vacant).await? {
+            let unsubscribed = async { hub.until_unsubscribed(&topic).await.map(|()| false) };
+            if due.or(unsubscribed).await? {
                 hub.broadcast(format!("Server time: {}", self.clock.now())).await?;
             }
         }
@@ -43,24 +43,25 @@ impl Timestamp {
 
 impl Service for Timestamp {
     async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
-        let _ = stop.unless_requested(self.broadcast_on_grid(&hub, &stop)).await;
+        let _ = stop.unless_requested(self.broadcast_every_tick(&hub, &stop)).await;
     }
 }
 
-/// How long it is to the next line of the grid, when `passed` since its first.
-fn until_next_on_grid(every: Duration, passed: Duration) -> Duration {
-    let beyond = passed.as_nanos() % every.as_nanos();
-    // 584 years of nanoseconds fit.
-    every - Duration::from_nanos(beyond as u64)
+/// Returns the time until the next tick, when the time `passed` has passed since the first one.
+fn until_next_tick(every: Duration, passed: Duration) -> Duration {
+    let since_last_tick = passed.as_nanos() % every.as_nanos();
+    // 584 years of nanoseconds fit into a u64.
+    every - Duration::from_nanos(since_last_tick as u64)
 }
 
-/// Tells the local time, in the zone `TZ` or `/etc/localtime` named when it was made.
+/// A clock that shows the local time, in the time zone of `TZ` or else of `/etc/localtime`. The
+/// zone is read when the clock is created.
 pub struct LocalClock {
     zone: TimeZone,
 }
 
 impl LocalClock {
-    /// Reads the zone; UTC where there is none.
+    /// Creates a clock and reads the time zone. Without a valid zone, the clock shows UTC.
     pub fn new() -> Self {
         let zone = match std::env::var("TZ") {
             Ok(zone) => TimeZone::from_posix_tz(&zone),
@@ -69,15 +70,15 @@ impl LocalClock {
         Self { zone: zone.unwrap_or_else(|_| TimeZone::utc()) }
     }
 
-    /// The time now.
+    /// Returns the current time.
     pub fn now(&self) -> LocalTime {
-        // What was before 1970, no clock of today says.
+        // A system clock that is set to a time before 1970 counts as 1970.
         self.at(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default())
     }
 
     fn at(&self, since_1970: Duration) -> LocalTime {
         let seconds = since_1970.as_secs() as i64;
-        // A zone may lack rules for the far future, which is where a broken clock may be.
+        // The zone may have no rules for the far future, to which a wrong system clock may be set.
         let offset = self.zone.find_local_time_type(seconds).map_or(0, |kind| kind.ut_offset());
         let shown = seconds.saturating_add(offset.into());
         LocalTime {
@@ -93,13 +94,15 @@ impl Default for LocalClock {
     }
 }
 
-/// A local time. Displayed as .NET's round-trip format "o" does, `2019-08-18T07:34:21.1234567-04:00`,
-/// or with as many decimals as a precision asks for.
+/// A local time.
+///
+/// It is displayed like .NET's round-trip format "o", `2019-08-18T07:34:21.1234567-04:00`. A
+/// precision sets the number of decimals, from 1 to 9; the default is 7.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalTime {
-    /// What clocks show there; `None` far from our time.
+    /// The date and time in the time zone. `None` if the year is out of range.
     time: Option<UtcDateTime>,
-    /// How many seconds they are ahead of UTC.
+    /// The offset of the time zone from UTC, in seconds. Positive if ahead of UTC.
     offset: i32,
 }
 
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_is_written_as_dot_net_writes_it() {
+    fn the_time_is_displayed_in_the_round_trip_format_of_dot_net() {
         let time = local(1_566_128_061, 123_456_789, -4 * 3600);
         assert_eq!(time.to_string(), "2019-08-18T07:34:21.1234567-04:00");
         let time = local(1_566_128_061, 5, 5 * 3600 + 45 * 60);
@@ -144,19 +147,19 @@ mod tests {
     }
 
     #[test]
-    fn the_grid_does_not_drift() {
+    fn ticks_do_not_drift() {
         let every = Duration::from_secs(15);
         for (passed, next) in [(0, 15), (1, 15), (14_999, 15), (15_000, 30), (44_000, 45)] {
             let passed = Duration::from_millis(passed);
-            assert_eq!(passed + until_next_on_grid(every, passed), Duration::from_secs(next));
+            assert_eq!(passed + until_next_tick(every, passed), Duration::from_secs(next));
         }
     }
 
     #[test]
-    fn the_grid_has_no_end() {
+    fn ticks_continue_after_years() {
         let (every, years) = (Duration::from_millis(1), Duration::from_secs(10 * 365 * 86_400));
-        assert_eq!(until_next_on_grid(every, years), every);
-        assert_eq!(until_next_on_grid(every, years + every / 4), every * 3 / 4);
-        assert_eq!(until_next_on_grid(Duration::MAX, years), Duration::MAX - years);
+        assert_eq!(until_next_tick(every, years), every);
+        assert_eq!(until_next_tick(every, years + every / 4), every * 3 / 4);
+        assert_eq!(until_next_tick(Duration::MAX, years), Duration::MAX - years);
     }
 }

@@ -232,7 +232,7 @@ fn what_is_refused_looks_like_what_is_not_there_but_not_in_the_log() {
         ("/way-out", "a link leads out of the directory"),
         ("/absolute", "a link leads out of the directory"),
         ("/outside/secret", "a link leads out of the directory"),
-        ("/loop", "the file is refused: "),
+        ("/loop", "can't serve the file: "),
         ("/pipe", "not a regular file"),
         ("/.hidden", "a name that begins with a dot"),
         ("/sub/%00", "a control character"),

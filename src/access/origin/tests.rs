@@ -18,14 +18,14 @@ fn check(
     allowed.check(&head, reach, outside)
 }
 
-/// Asked at `pi:8080` with this origin.
+/// Returns true if a request to `pi:8080` with the Origin `origin` passes.
 fn at_pi(origins: &[&str], origin: &str) -> bool {
     let line = format!("Origin: {origin}\r\n");
     check(origins, Reach::Network, "pi:8080", &line, Outside::default()).is_ok()
 }
 
 #[test]
-fn an_origin_is_this_servers_or_refused() {
+fn an_origin_of_another_server_is_refused() {
     for (origin, passes) in [
         ("http://pi:8080", true),
         ("HTTP://PI:8080", true),
@@ -78,8 +78,8 @@ fn an_origin_is_this_servers_or_refused() {
 }
 
 #[test]
-fn given_origins_count_exactly() {
-    let given = ["https://example.org", "http://[2001:db8::1]:81/", "app://shell", "http://A.b"];
+fn an_added_origin_passes_if_scheme_host_and_port_are_the_same() {
+    let added = ["https://example.org", "http://[2001:db8::1]:81/", "app://shell", "http://A.b"];
     for (origin, passes) in [
         ("https://example.org", true),
         ("https://EXAMPLE.org:443", true),
@@ -96,12 +96,12 @@ fn given_origins_count_exactly() {
         ("http://pi:8080", true),
         ("null", false),
     ] {
-        assert_eq!(at_pi(&given, origin), passes, "{origin:?}");
+        assert_eq!(at_pi(&added, origin), passes, "{origin:?}");
     }
 }
 
 #[test]
-fn any_opens() {
+fn any_allows_every_origin_and_host() {
     for origin in ["http://evil.example", "null", "", "nonsense"] {
         assert!(at_pi(&["any"], origin), "{origin:?}");
     }
@@ -110,18 +110,18 @@ fn any_opens() {
 }
 
 #[test]
-fn no_origin_is_no_page_and_two_are_one_too_many() {
+fn a_request_passes_without_an_origin_and_is_refused_with_two() {
     let line = "Origin: http://pi:8080\r\n";
-    for (lines, verdict) in
+    for (lines, expected) in
         [(String::new(), Ok(())), (line.to_owned(), Ok(())), (line.repeat(2), Err(Foreign::Origin))]
     {
         let checked = check(&[], Reach::Network, "pi:8080", &lines, Outside::default());
-        assert_eq!(checked, verdict, "{lines}");
+        assert_eq!(checked, expected, "{lines}");
     }
 }
 
 #[test]
-fn where_no_port_is_said_it_is_the_schemes() {
+fn a_missing_port_is_the_default_port_of_the_scheme() {
     for (host, origin, passes) in [
         ("pi", "http://pi", true),
         ("pi:80", "http://pi", true),
@@ -138,7 +138,7 @@ fn where_no_port_is_said_it_is_the_schemes() {
 }
 
 #[test]
-fn what_a_proxy_was_asked_for_counts() {
+fn an_origin_is_compared_with_the_url_of_the_proxy() {
     let https = Some("https");
     for (scheme, host, origin, passes) in [
         (https, Some("example.org"), "https://example.org", true),
@@ -158,7 +158,7 @@ fn what_a_proxy_was_asked_for_counts() {
 }
 
 #[test]
-fn on_loopback_a_host_is_loopbacks_or_given() {
+fn on_loopback_the_host_must_be_loopback_or_an_added_origin() {
     for (host, passes) in [
         ("localhost", true),
         ("localhost:8080", true),
@@ -187,19 +187,19 @@ fn on_loopback_a_host_is_loopbacks_or_given() {
         ("[fe80::1]", false),
         ("sub.example.org", false),
     ] {
-        let verdict = if passes { Ok(()) } else { Err(Foreign::Host) };
+        let expected = if passes { Ok(()) } else { Err(Foreign::Host) };
         let outside = Outside { scheme: None, host: Some("localhost") };
-        let given = ["https://example.org"];
-        assert_eq!(check(&given, Reach::Loopback, host, "", outside), verdict, "{host}");
-        // Elsewhere the address leads here by no trick.
+        let added = ["https://example.org"];
+        assert_eq!(check(&added, Reach::Loopback, host, "", outside), expected, "{host}");
+        // Other listeners do not check the Host.
         for reach in [Reach::Network, Reach::Unix] {
-            assert_eq!(check(&given, reach, host, "", outside), Ok(()), "{host}");
+            assert_eq!(check(&added, reach, host, "", outside), Ok(()), "{host}");
         }
     }
 }
 
 #[test]
-fn what_is_no_origin_is_not_added() {
+fn a_text_that_is_not_an_origin_is_not_added() {
     for text in ["null", "", "pi", "http://", "http://a/b", "http://a:b", "http://a:65536", "Any"] {
         let error = Origins::default().add(text).unwrap_err().to_string();
         assert!(error.contains(&format!("`{text}`")) && error.contains("SCHEME://"), "{error}");
