@@ -1,7 +1,7 @@
 //! The hub's record of one client. The client's session shares it.
 
 use std::borrow::Cow;
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
@@ -70,15 +70,23 @@ pub(crate) struct Client {
     pub(crate) kind: ClientKind,
     has_ended: Cell<bool>,
     is_given_up: Cell<bool>,
+    /// Set if messages that the client asked for when it joined are gone, until it is told.
+    has_gap: Cell<bool>,
     pub(super) cursors: Cursors,
     pub(crate) correlation: CorrelationId,
     peer: PackedPeer,
     path: Option<Rc<String>>,
     pub(crate) bell: Bell,
-    #[allow(clippy::box_collection, reason = "few clients ever have mail")]
-    mailbox: Cell<Option<Box<VecDeque<Frame>>>>,
-    eviction: OnceCell<Box<CloseReason>>,
+    /// Boxed, since few clients have any.
+    notices: Cell<Option<Box<Notices>>>,
     liveness: Liveness,
+}
+
+/// The frames for one client alone, and the reason to close its session.
+#[derive(Default)]
+struct Notices {
+    mailbox: VecDeque<Frame>,
+    eviction: Option<CloseReason>,
 }
 
 /// The next thing to send to a client.
@@ -97,7 +105,7 @@ impl Client {
     pub(super) fn new(
         id: ClientId,
         newcomer: Newcomer,
-        cursors: Cursors,
+        (cursors, has_gap): (Cursors, bool),
         now: Instant,
         watch: Rc<Watch>,
     ) -> Self {
@@ -112,13 +120,13 @@ impl Client {
             kind,
             has_ended: Cell::new(false),
             is_given_up: Cell::new(false),
+            has_gap: Cell::new(has_gap),
             cursors,
             correlation,
             peer: peer.into(),
             path,
             bell: Bell::default(),
-            mailbox: Cell::default(),
-            eviction: OnceCell::new(),
+            notices: Cell::default(),
             liveness: Liveness::new(watch, now),
         }
     }
@@ -152,10 +160,12 @@ impl Client {
         if let Some(frame) = self.take_mail() {
             return Some(Delivery::Mail(frame));
         }
+        if self.has_gap.take() {
+            return Some(Delivery::Gap);
+        }
         Some(match self.cursors.next()? {
             Step::Message(publication) => Delivery::Published(publication),
             Step::Lagged(lost) => Delivery::Lagged(lost),
-            Step::Gap => Delivery::Gap,
         })
     }
 
@@ -264,19 +274,20 @@ impl Client {
 
     /// The time when the next sweep may find something to do; `None` once it is evicted.
     pub(super) fn due(&self) -> Option<Instant> {
-        if self.eviction.get().is_some() { None } else { self.liveness.due() }
+        if self.eviction().is_some() { None } else { self.liveness.due() }
     }
 
     /// Asks its session to close for `reason`. The first reason counts.
     pub(super) fn evict(&self, reason: CloseReason) {
-        if self.eviction.set(Box::new(reason)).is_ok() {
+        if self.eviction().is_none() {
+            self.change_notices(|notices| notices.eviction = Some(reason));
             self.bell.ring();
         }
     }
 
     /// Evicts it without waiting for its answer to the Close, since it gives no sign of life.
     fn give_up(&self, reason: CloseReason) {
-        if self.eviction.get().is_none() {
+        if self.eviction().is_none() {
             self.is_given_up.set(true);
             self.watch().counters.swept.add(1);
             self.evict(reason);
@@ -285,7 +296,10 @@ impl Client {
 
     /// The reason to close the session; `None` while it may go on.
     pub(crate) fn eviction(&self) -> Option<CloseReason> {
-        self.eviction.get().map(|reason| **reason)
+        let notices = self.notices.take()?;
+        let eviction = notices.eviction;
+        self.notices.set(Some(notices));
+        eviction
     }
 
     /// Returns true if it was evicted because it gives no sign of life.
@@ -295,22 +309,33 @@ impl Client {
 
     /// Puts a frame into the mailbox. Returns false if the mailbox is full.
     pub(super) fn deliver(&self, frame: Frame) -> bool {
-        let mut mailbox = self.mailbox.take().unwrap_or_default();
-        let has_room = mailbox.len() < MAILBOX_FRAMES;
+        let has_room = self.change_notices(|notices| {
+            let has_room = notices.mailbox.len() < MAILBOX_FRAMES;
+            if has_room {
+                notices.mailbox.push_back(frame);
+            }
+            has_room
+        });
         if has_room {
-            mailbox.push_back(frame);
             self.bell.ring();
         }
-        self.mailbox.set(Some(mailbox));
         has_room
     }
 
     /// Takes the next frame out of the mailbox.
     pub(super) fn take_mail(&self) -> Option<Frame> {
-        let mut mailbox = self.mailbox.take()?;
-        let frame = mailbox.pop_front();
-        self.mailbox.set(Some(mailbox).filter(|mailbox| !mailbox.is_empty()));
+        let mut notices = self.notices.take()?;
+        let frame = notices.mailbox.pop_front();
+        let is_needed = !notices.mailbox.is_empty() || notices.eviction.is_some();
+        self.notices.set(is_needed.then_some(notices));
         frame
+    }
+
+    fn change_notices<R>(&self, change: impl FnOnce(&mut Notices) -> R) -> R {
+        let mut notices = self.notices.take().unwrap_or_default();
+        let result = change(&mut notices);
+        self.notices.set(Some(notices));
+        result
     }
 
     fn watch(&self) -> &Watch {

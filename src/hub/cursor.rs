@@ -21,10 +21,6 @@ pub(super) enum Cursors {
 pub(super) struct Cursor {
     log: Log,
     position: Cell<u64>,
-    /// The index of the client among the subscribers of the topic.
-    pub(super) index: Cell<u32>,
-    /// Set if messages that the client asked for at its start are gone, until the client is told.
-    has_gap: Cell<bool>,
 }
 
 /// What a cursor delivers next.
@@ -32,8 +28,6 @@ pub(super) enum Step {
     Message(Rc<Publication>),
     /// So many messages fell off the log before they were sent; the next one is the oldest kept.
     Lagged(u64),
-    /// Messages after the id that the client resumed from are gone. Their number is not known.
-    Gap,
 }
 
 impl Cursors {
@@ -46,12 +40,7 @@ impl Cursors {
         }
     }
 
-    /// The cursor in the log of a topic.
-    pub(super) fn of(&self, topic: &TopicName) -> Option<&Cursor> {
-        self.as_slice().iter().find(|cursor| cursor.topic() == topic)
-    }
-
-    /// Takes the next step: gaps first, then the message of the lowest number.
+    /// Takes the next step: the message of the lowest number, unless a log has lost one.
     pub(super) fn next(&self) -> Option<Step> {
         match self {
             Self::None => None,
@@ -59,8 +48,7 @@ impl Cursors {
             Self::Many(cursors) => {
                 let waiting = cursors.iter().filter(|cursor| !cursor.is_at_end());
                 // `None` comes first: the message of that cursor has fallen off its log.
-                let rank = |cursor: &&Cursor| (!cursor.has_gap.get(), cursor.next_number());
-                waiting.min_by_key(rank)?.next()
+                waiting.min_by_key(|cursor| cursor.next_number())?.next()
             }
         }
     }
@@ -84,14 +72,9 @@ impl FromIterator<Cursor> for Cursors {
 }
 
 impl Cursor {
-    /// A cursor at `position`, with a gap before it or not.
-    pub(super) fn new(log: Log, (position, has_gap): (u64, bool), index: u32) -> Self {
-        Self {
-            log,
-            position: Cell::new(position),
-            index: Cell::new(index),
-            has_gap: Cell::new(has_gap),
-        }
+    /// A cursor at `position`.
+    pub(super) fn new(log: Log, position: u64) -> Self {
+        Self { log, position: Cell::new(position) }
     }
 
     /// The topic whose messages it reads.
@@ -101,7 +84,7 @@ impl Cursor {
 
     /// Returns true if nothing is to be sent.
     fn is_at_end(&self) -> bool {
-        !self.has_gap.get() && self.position.get() == self.log.end()
+        self.position.get() == self.log.end()
     }
 
     /// The number of the next message; `None` if it is not kept, or not published yet.
@@ -109,10 +92,7 @@ impl Cursor {
         self.log.number_at(self.position.get())
     }
 
-    fn next(&self) -> Option<Step> {
-        if self.has_gap.take() {
-            return Some(Step::Gap);
-        }
+    pub(super) fn next(&self) -> Option<Step> {
         let position = self.position.get();
         match self.log.read(position) {
             Read::Message(publication) => {

@@ -132,7 +132,7 @@ impl Log {
     }
 
     /// The position where a subscriber begins, and whether messages that it asks for are gone. `counter`
-    /// is the highest number given so far.
+    /// is the id given last.
     pub(super) fn start(&self, start: Start, counter: EventId, limits: &Topics) -> (u64, bool) {
         self.0.entries.borrow().start(start, counter, limits)
     }

@@ -127,11 +127,11 @@ impl Hub {
     ) -> Result<(Rc<Client>, EventId), TooManyTopics> {
         let slot = self.clients.vacant_key() as u32;
         let has_replay = topics.iter().any(|(_, start)| *start != Start::Live);
-        let cursors = self.subscribe(slot, topics)?;
+        let (cursors, has_gap) = self.subscribe(slot, topics)?;
         self.joins += 1;
         let id = ClientId { slot, generation: self.joins };
         self.kinds[newcomer.kind as usize] += 1;
-        let cursors = cursors.into_iter().collect();
+        let cursors = (cursors.into_iter().collect(), has_gap);
         let client = Rc::new(Client::new(id, newcomer, cursors, now, self.watch.clone()));
         if has_replay {
             client.bell.ring();
@@ -155,8 +155,8 @@ impl Hub {
         if self.client(id).is_some() {
             let client = self.clients.remove(id.slot as usize);
             self.kinds[client.kind as usize] -= 1;
-            for cursor in client.cursors.as_slice() {
-                self.unsubscribe(cursor);
+            for topic in client.topics() {
+                self.unsubscribe(id.slot, topic);
             }
         }
         self.rest_if_empty();
@@ -289,39 +289,36 @@ impl Hub {
         ClientCounts { clients: self.clients.len(), joins: self.joins }
     }
 
-    /// Makes the cursors of a client, and lists it with the subscribers of each topic.
+    /// Makes the cursors of a client, and lists it with the subscribers of each topic. Also returns
+    /// whether messages that the client asks for are gone.
     fn subscribe(
         &mut self,
         slot: u32,
         topics: Vec<(TopicName, Start)>,
-    ) -> Result<Vec<Cursor>, TooManyTopics> {
-        let mut cursors = Vec::with_capacity(topics.len());
+    ) -> Result<(Vec<Cursor>, bool), TooManyTopics> {
+        let (mut cursors, mut has_gap) = (Vec::<Cursor>::with_capacity(topics.len()), false);
         for (name, start) in topics {
             let topic = match self.topics.get_or_insert(&name) {
                 Ok(topic) => topic,
                 Err(error) => {
-                    cursors.iter().for_each(|cursor| self.unsubscribe(cursor));
+                    cursors.iter().for_each(|cursor| self.unsubscribe(slot, cursor.topic()));
                     return Err(error);
                 }
             };
-            let index = topic.subscribers.len() as u32;
             topic.subscribers.push(slot);
             let log = topic.log.clone();
-            let begin = log.start(start, self.counter, self.topics.limits());
-            cursors.push(Cursor::new(log, begin, index));
+            let (position, lacks) = log.start(start, self.counter, self.topics.limits());
+            has_gap |= lacks;
+            cursors.push(Cursor::new(log, position));
         }
-        Ok(cursors)
+        Ok((cursors, has_gap))
     }
 
-    fn unsubscribe(&mut self, cursor: &Cursor) {
-        let name = cursor.topic();
+    fn unsubscribe(&mut self, slot: u32, name: &TopicName) {
         let Some(topic) = self.topics.get_mut(name) else { return };
-        let index = cursor.index.get() as usize;
-        topic.subscribers.swap_remove(index);
-        if let Some(moved) = topic.subscribers.get(index)
-            && let Some(cursor) = self.clients[*moved as usize].cursors.of(name)
-        {
-            cursor.index.set(index as u32);
+        // From the end, where the clients are that come and go quickly.
+        if let Some(index) = topic.subscribers.iter().rposition(|subscriber| *subscriber == slot) {
+            topic.subscribers.swap_remove(index);
         }
         if topic.subscribers.is_empty() {
             topic.subscribers = Vec::new();

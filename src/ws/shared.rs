@@ -25,9 +25,14 @@ impl SessionShared {
     pub(crate) fn new(config: Rc<Config>, hub: HubHandle) -> Self {
         let epoch = Instant::now();
         let messages = config.limits.message_rate.map(|rate| Rate::new(rate, epoch));
-        let controls = Rate::with_burst(CONTROLS_PER_SECOND, CONTROLS_AT_ONCE, epoch);
+        let controls = control_rate(epoch);
         Self { config, hub, controls, messages, payloads: RefCell::new(Payloads::new()) }
     }
+}
+
+/// The rate at which a client may send control frames.
+pub(super) fn control_rate(epoch: Instant) -> Rate {
+    Rate::with_burst(CONTROLS_PER_SECOND, CONTROLS_AT_ONCE, epoch)
 }
 
 const CONTROLS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");

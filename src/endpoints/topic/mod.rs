@@ -3,7 +3,7 @@
 mod error;
 mod publish;
 mod read;
-mod subscribe;
+pub(super) mod subscribe;
 
 use std::rc::Rc;
 

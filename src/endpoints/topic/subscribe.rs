@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use crate::access::{Action, Gatekeeper, Refused};
 use crate::counters::Source;
-use crate::frame::{CloseCode, CloseReason, Frame};
+use crate::frame::{CloseCode, CloseReason, Frame, Message};
 use crate::http::RequestHead;
-use crate::hub::{Draft, EventId, PublishError, Start, TopicName};
+use crate::hub::{Draft, EventId, HubHandle, PublishError, Published, Start, TopicName};
 use crate::resource::{Plan, Stage, Upgrade};
 use crate::ws::handshake;
 use crate::ws::{Session, SessionShared};
@@ -65,10 +65,8 @@ pub(crate) fn converse(session: Session, topic: TopicName, may_publish: bool) ->
             if !may_publish {
                 break NO_PUBLISHING;
             }
-            let draft = Draft::new(Frame::message(&message));
             // Boxed, so that a client that only subscribes holds no memory for it.
-            let publishing = session.hub().publish_draft(&topic, draft, Source::WebSocket);
-            match Box::pin(publishing).await {
+            match Box::pin(publish(session.hub(), &topic, message)).await {
                 Ok(_) => {}
                 Err(PublishError::HubGone) => break CloseReason::STOPPING,
                 Err(PublishError::TooManyTopics(_)) => break TOO_MANY_TOPICS,
@@ -77,6 +75,14 @@ pub(crate) fn converse(session: Session, topic: TopicName, may_publish: bool) ->
         session.close(reason).await
     };
     Stage::last(session.served_by(publish_all))
+}
+
+async fn publish(
+    hub: &HubHandle,
+    topic: &TopicName,
+    message: Message,
+) -> Result<Published, PublishError> {
+    hub.publish_draft(topic, Draft::new(Frame::message(&message)), Source::WebSocket).await
 }
 
 fn mode(head: &RequestHead<'_>) -> Result<Mode, TopicError> {

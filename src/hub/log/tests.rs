@@ -1,12 +1,11 @@
-use std::time::Instant;
-
-use crate::config::Timeouts;
-use crate::hub::client::ClientId;
-use crate::hub::tests::{hear, newcomer, publication};
+use crate::hub::cursor::{Cursor, Step};
+use crate::hub::ids::Epoch;
+use crate::hub::publication::HeldBytes;
+use crate::hub::tests::draft;
 
 use super::*;
 
-/// Limits that hold nothing back.
+/// Limits that drop nothing in these tests.
 const WIDE: Topics = Topics {
     count: 8,
     retain_messages: 100,
@@ -17,292 +16,300 @@ const WIDE: Topics = Topics {
     slow_consumer: crate::config::SlowConsumer::Skip,
 };
 
-/// A log that was told `messages`.
-fn log(limits: &Topics, messages: &[&str]) -> Log {
-    let log = Log::new(TopicName::broadcast());
-    append(&log, limits, messages);
+/// A log and the epoch of its ids.
+struct TestLog {
+    log: Log,
+    epoch: Epoch,
+}
+
+/// A log to which `messages` were appended, with the numbers from 1 on.
+fn log(limits: &Topics, messages: &[&str]) -> TestLog {
+    let log = TestLog { log: Log::new(TopicName::broadcast(), 0), epoch: Epoch::random() };
+    log.append(limits, messages);
     log
 }
 
-fn append(log: &Log, limits: &Topics, messages: &[&str]) {
-    for message in messages {
-        log.append(publication(message), limits);
+impl TestLog {
+    fn append(&self, limits: &Topics, messages: &[&str]) {
+        for message in messages {
+            let id = EventId { number: self.log.highest() + 1, epoch: self.epoch };
+            let publication = Publication::new(Some(id), draft(message), HeldBytes::default());
+            self.log.append(publication, limits);
+        }
+    }
+
+    fn after(&self, number: u64) -> Start {
+        Start::After(Some(EventId { number, epoch: self.epoch }))
+    }
+
+    /// A cursor, and whether there is a gap before it.
+    fn start(&self, limits: &Topics, start: Start) -> (Cursor, bool) {
+        let counter = EventId { number: self.log.highest(), epoch: self.epoch };
+        let (position, has_gap) = self.log.start(start, counter, limits);
+        (Cursor::new(self.log.clone(), position), has_gap)
+    }
+
+    fn cursor(&self, limits: &Topics, start: Start) -> Cursor {
+        self.start(limits, start).0
+    }
+
+    /// The messages that a new cursor delivers, with `gap` before them if there is one.
+    fn replay(&self, limits: &Topics, start: Start) -> Vec<String> {
+        let (cursor, has_gap) = self.start(limits, start);
+        let gap = has_gap.then(|| "gap".to_owned());
+        gap.into_iter().chain(read(&cursor)).collect()
     }
 }
 
-fn subscribe(log: &Log, limits: &Topics, start: Start) -> Subscription {
-    let id = ClientId { slot: 0, generation: 1 };
-    let (hub, _) = crate::hub::open(Timeouts::default(), limits.clone(), Rc::default());
-    let client = Client::new(id, newcomer("test"), Some(log.clone()), Instant::now(), hub);
-    Subscription::new(Rc::new(client), start, limits)
+/// The next step of a cursor as text: `2 b` is the message b, which has the number 2.
+fn step(cursor: &Cursor) -> Option<String> {
+    Some(match cursor.next()? {
+        Step::Message(publication) => {
+            let text = str::from_utf8(publication.frame().payload()).unwrap();
+            format!("{} {text}", publication.number())
+        }
+        Step::Lagged(lost) => format!("lagged {lost}"),
+    })
 }
 
-/// What a subscriber hears that begins with `start`.
-fn replay(log: &Log, limits: &Topics, start: Start) -> Vec<String> {
-    hear(&mut subscribe(log, limits, start))
-}
-
-#[test]
-fn messages_are_numbered_from_one() {
-    let log = Log::new(TopicName::broadcast());
-    assert_eq!(log.last(), 0);
-    assert_eq!(log.append(publication("a"), &WIDE), 1);
-    assert_eq!(log.append(publication("b"), &WIDE), 2);
-    assert_eq!(log.last(), 2);
+fn read(cursor: &Cursor) -> Vec<String> {
+    std::iter::from_fn(|| step(cursor)).collect()
 }
 
 #[test]
-fn a_live_subscriber_gets_what_comes_after_it() {
+fn a_live_cursor_gets_the_messages_appended_after_it() {
     let log = log(&WIDE, &["a"]);
-    let mut subscription = subscribe(&log, &WIDE, Start::Live);
-    assert_eq!(hear(&mut subscription), [""; 0]);
-    append(&log, &WIDE, &["b", "c"]);
-    assert_eq!(hear(&mut subscription), ["2 b", "3 c"]);
-    assert_eq!(hear(&mut subscription), [""; 0]);
+    let subscription = log.cursor(&WIDE, Start::Live);
+    assert_eq!(read(&subscription), [""; 0]);
+    log.append(&WIDE, &["b", "c"]);
+    assert_eq!(read(&subscription), ["2 b", "3 c"]);
+    assert_eq!(read(&subscription), [""; 0]);
 }
 
 #[test]
 fn cursors_do_not_disturb_each_other() {
     let log = log(&WIDE, &["a", "b"]);
-    let mut one = subscribe(&log, &WIDE, Start::Last(2));
-    assert_eq!(one.next(), Some(Delivery::Published(1, publication("a").frame)));
-    assert_eq!(replay(&log, &WIDE, Start::Last(2)), ["1 a", "2 b"]);
-    assert_eq!(hear(&mut one), ["2 b"]);
+    let one = log.cursor(&WIDE, Start::Last(2));
+    assert_eq!(step(&one).as_deref(), Some("1 a"));
+    assert_eq!(log.replay(&WIDE, Start::Last(2)), ["1 a", "2 b"]);
+    assert_eq!(read(&one), ["2 b"]);
 }
 
 #[test]
-fn who_falls_off_the_log_goes_on_with_the_oldest_kept() {
+fn a_cursor_that_falls_off_the_log_goes_on_with_the_oldest_message_kept() {
     let limits = Topics { log_messages: 3, retain_messages: 1, ..WIDE };
-    let log = Log::new(TopicName::broadcast());
-    let mut slow = subscribe(&log, &limits, Start::Live);
-    append(&log, &limits, &["a", "b", "c"]);
-    assert_eq!(slow.next(), Some(Delivery::Published(1, publication("a").frame)));
-    append(&log, &limits, &["d", "e", "f"]);
-    assert_eq!(hear(&mut slow), ["lagged 2", "4 d", "5 e", "6 f"]);
+    let log = log(&WIDE, &[]);
+    let slow = log.cursor(&limits, Start::Live);
+    log.append(&limits, &["a", "b", "c"]);
+    assert_eq!(step(&slow).as_deref(), Some("1 a"));
+    log.append(&limits, &["d", "e", "f"]);
+    assert_eq!(read(&slow), ["lagged 2", "4 d", "5 e", "6 f"]);
 }
 
 #[test]
-fn a_subscriber_exactly_as_far_behind_as_it_may_be_loses_nothing() {
+fn a_cursor_as_far_behind_as_the_limit_allows_loses_nothing() {
     let limits = Topics { log_messages: 3, retain_messages: 1, ..WIDE };
-    let log = Log::new(TopicName::broadcast());
-    let mut slow = subscribe(&log, &limits, Start::Live);
-    append(&log, &limits, &["a", "b", "c"]);
-    assert_eq!(hear(&mut slow), ["1 a", "2 b", "3 c"]);
+    let log = log(&WIDE, &[]);
+    let slow = log.cursor(&limits, Start::Live);
+    log.append(&limits, &["a", "b", "c"]);
+    assert_eq!(read(&slow), ["1 a", "2 b", "3 c"]);
 }
 
 #[test]
 fn the_log_is_bounded_in_bytes() {
     let limits = Topics { log_bytes: 250_000, retain_bytes: 1000, ..WIDE };
-    let log = Log::new(TopicName::broadcast());
+    let log = log(&WIDE, &[]);
     for _ in 0..10 {
-        append(&log, &limits, &[&"x".repeat(100_000)]);
+        log.append(&limits, &[&"x".repeat(100_000)]);
     }
-    assert_eq!(log.len(), 2);
-    assert!((200_000..=250_000).contains(&log.bytes()), "{}", log.bytes());
+    assert_eq!(log.log.len(), 2);
+    assert!((200_000..=250_000).contains(&log.log.payload_bytes()), "{}", log.log.payload_bytes());
 }
 
 #[test]
 fn messages_may_fill_the_bytes_exactly() {
-    let limits = Topics { log_bytes: 2 * publication("a").cost(), retain_bytes: 0, ..WIDE };
-    assert_eq!(log(&limits, &["a", "b", "c"]).len(), 2);
+    let limits = Topics { log_bytes: 2, retain_bytes: 0, ..WIDE };
+    assert_eq!(log(&limits, &["a", "b", "c"]).log.len(), 2);
 }
 
 #[test]
-fn messages_without_payload_take_room_too() {
-    let limits = Topics { log_messages: 1000, log_bytes: 1000, retain_messages: 0, ..WIDE };
-    assert!(log(&limits, &[""; 500]).len() < 50);
-}
-
-#[test]
-fn the_newest_is_kept_whatever_its_size() {
+fn the_newest_message_is_kept_whatever_its_size() {
     let limits = Topics { log_bytes: 1000, retain_bytes: 1000, ..WIDE };
     let large = "x".repeat(5000);
     let log = log(&limits, &["a", "b", &large]);
-    assert_eq!((log.len(), log.bytes()), (1, publication(&large).cost()));
-    append(&log, &limits, &["c"]);
-    assert_eq!((log.len(), log.bytes()), (1, publication("c").cost()));
+    assert_eq!((log.log.len(), log.log.payload_bytes()), (1, large.len()));
+    log.append(&limits, &["c"]);
+    assert_eq!((log.log.len(), log.log.payload_bytes()), (1, 1));
 }
 
 #[test]
-fn what_is_retained_is_kept_though_the_slow_may_not_be_so_far_behind() {
+fn retained_messages_are_kept_beyond_the_limit_for_slow_subscribers() {
     let limits = Topics { log_messages: 1, retain_messages: 3, ..WIDE };
     let log = log(&limits, &["a", "b", "c", "d"]);
-    assert_eq!(replay(&log, &limits, Start::Last(9)), ["2 b", "3 c", "4 d"]);
+    assert_eq!(log.replay(&limits, Start::Last(9)), ["2 b", "3 c", "4 d"]);
 }
 
 #[test]
-fn a_log_of_many_small_and_retention_of_few_large_do_not_add_up() {
-    let cost = publication("a").cost();
-    let few = Topics { log_messages: 2, log_bytes: 9 * cost, ..WIDE };
-    let limits = Topics { retain_messages: 9, retain_bytes: 3 * cost, ..few };
-    assert_eq!(log(&limits, &["a"; 9]).len(), 3);
+fn the_limits_of_the_log_and_of_retention_do_not_add_up() {
+    let few = Topics { log_messages: 2, log_bytes: 9, ..WIDE };
+    let limits = Topics { retain_messages: 9, retain_bytes: 3, ..few };
+    assert_eq!(log(&limits, &["a"; 9]).log.len(), 3);
 }
 
 #[test]
-fn last_replays_no_more_than_was_asked_for() {
+fn last_replays_no_more_messages_than_asked_for() {
     let log = log(&WIDE, &["a", "b", "c"]);
-    assert_eq!(replay(&log, &WIDE, Start::Last(0)), [""; 0]);
-    assert_eq!(replay(&log, &WIDE, Start::Last(2)), ["2 b", "3 c"]);
-    assert_eq!(replay(&log, &WIDE, Start::Last(usize::MAX)), ["1 a", "2 b", "3 c"]);
+    assert_eq!(log.replay(&WIDE, Start::Last(0)), [""; 0]);
+    assert_eq!(log.replay(&WIDE, Start::Last(2)), ["2 b", "3 c"]);
+    assert_eq!(log.replay(&WIDE, Start::Last(usize::MAX)), ["1 a", "2 b", "3 c"]);
 }
 
 #[test]
-fn last_replays_only_what_is_retained_of_what_is_kept() {
+fn last_replays_only_the_retained_of_the_messages_kept() {
     for (retain_messages, expected) in
         [(0, &[][..]), (1, &["3 c"]), (2, &["2 b", "3 c"]), (9, &["1 a", "2 b", "3 c"])]
     {
         let limits = Topics { retain_messages, ..WIDE };
         let log = log(&limits, &["a", "b", "c"]);
-        assert_eq!(log.len(), 3);
-        assert_eq!(log.is_retaining(&limits), !expected.is_empty(), "{retain_messages}");
-        assert_eq!(replay(&log, &limits, Start::Last(9)), expected, "{retain_messages}");
+        assert_eq!(log.log.len(), 3);
+        assert_eq!(log.log.is_retaining(&limits), !expected.is_empty(), "{retain_messages}");
+        assert_eq!(log.replay(&limits, Start::Last(9)), expected, "{retain_messages}");
     }
 }
 
 #[test]
 fn retention_is_bounded_in_bytes() {
-    let limits = Topics { retain_bytes: 2 * publication("a").cost(), ..WIDE };
+    let limits = Topics { retain_bytes: 2, ..WIDE };
     let log = log(&limits, &["a", "b", "c"]);
-    assert_eq!(replay(&log, &limits, Start::Last(9)), ["2 b", "3 c"]);
+    assert_eq!(log.replay(&limits, Start::Last(9)), ["2 b", "3 c"]);
 }
 
 #[test]
-fn retention_has_no_gap_where_a_large_message_was() {
+fn retention_ends_at_a_message_that_does_not_fit() {
     let limits = Topics { retain_bytes: 1000, ..WIDE };
     let log = log(&limits, &["a", &"x".repeat(1000), "c"]);
-    assert_eq!(replay(&log, &limits, Start::Last(9)), ["3 c"]);
+    assert_eq!(log.replay(&limits, Start::Last(9)), ["3 c"]);
 }
 
 #[test]
-fn the_newest_is_retained_whatever_its_size_and_takes_the_room_of_the_others() {
+fn the_newest_message_is_retained_whatever_its_size_and_displaces_the_others() {
     let limits = Topics { retain_bytes: 1000, ..WIDE };
     let large = "x".repeat(1000);
     let log = log(&limits, &["a", &large]);
-    assert_eq!(replay(&log, &limits, Start::Last(9)), [format!("2 {large}")]);
+    assert_eq!(log.replay(&limits, Start::Last(9)), [format!("2 {large}")]);
 }
 
 #[test]
-fn the_last_message_is_known_with_its_number_while_it_is_retained() {
+fn the_newest_message_is_returned_while_it_is_retained() {
     let limits = Topics { retain_messages: 1, ..WIDE };
     let log = log(&limits, &[]);
-    assert_eq!(log.retained_last(&limits), None);
-    append(&log, &limits, &["a", "b"]);
-    assert_eq!(log.retained_last(&limits), Some((2, publication("b"))));
-    let none = Topics { retain_messages: 0, ..limits.clone() };
-    assert_eq!(log.retained_last(&none), None);
-    log.clear();
-    assert_eq!(log.retained_last(&limits), None);
+    let last = |limits: &Topics| log.log.retained_last(limits).map(|last| last.number());
+    assert_eq!(last(&limits), None);
+    log.append(&limits, &["a", "b"]);
+    assert_eq!(last(&limits), Some(2));
+    assert_eq!(last(&Topics { retain_messages: 0, ..limits.clone() }), None);
+    log.log.clear();
+    assert_eq!(last(&limits), None);
 }
 
 #[test]
-fn after_a_number_the_next_comes_first() {
+fn a_resume_begins_with_the_next_message() {
     let log = log(&WIDE, &["a", "b", "c"]);
-    assert_eq!(replay(&log, &WIDE, Start::After(0)), ["1 a", "2 b", "3 c"]);
-    assert_eq!(replay(&log, &WIDE, Start::After(1)), ["2 b", "3 c"]);
-    assert_eq!(replay(&log, &WIDE, Start::After(2)), ["3 c"]);
+    assert_eq!(log.replay(&WIDE, log.after(0)), ["1 a", "2 b", "3 c"]);
+    assert_eq!(log.replay(&WIDE, log.after(1)), ["2 b", "3 c"]);
+    assert_eq!(log.replay(&WIDE, log.after(2)), ["3 c"]);
 }
 
 #[test]
-fn after_the_last_number_comes_what_is_published_next() {
+fn a_resume_after_the_newest_message_gets_the_ones_published_next() {
     let log = log(&WIDE, &["a", "b"]);
-    let mut subscription = subscribe(&log, &WIDE, Start::After(2));
-    assert_eq!(hear(&mut subscription), [""; 0]);
-    append(&log, &WIDE, &["c"]);
-    assert_eq!(hear(&mut subscription), ["3 c"]);
+    let subscription = log.cursor(&WIDE, log.after(2));
+    assert_eq!(read(&subscription), [""; 0]);
+    log.append(&WIDE, &["c"]);
+    assert_eq!(read(&subscription), ["3 c"]);
 }
 
 #[test]
-fn after_a_number_all_that_is_kept_comes_though_it_is_not_retained() {
+fn a_resume_gets_messages_that_are_kept_though_not_retained() {
     let limits = Topics { retain_messages: 0, ..WIDE };
     let log = log(&limits, &["a", "b", "c"]);
-    assert_eq!(replay(&log, &limits, Start::After(1)), ["2 b", "3 c"]);
+    assert_eq!(log.replay(&limits, log.after(1)), ["2 b", "3 c"]);
 }
 
 #[test]
-fn after_a_number_that_fell_off_the_lost_are_counted() {
+fn a_resume_after_a_message_that_fell_off_is_told_of_a_gap() {
     let limits = Topics { log_messages: 2, retain_messages: 2, ..WIDE };
     let log = log(&limits, &["a", "b", "c", "d", "e"]);
-    assert_eq!(replay(&log, &limits, Start::After(0)), ["lagged 3", "4 d", "5 e"]);
-    assert_eq!(replay(&log, &limits, Start::After(2)), ["lagged 1", "4 d", "5 e"]);
-    assert_eq!(replay(&log, &limits, Start::After(3)), ["4 d", "5 e"]);
+    assert_eq!(log.replay(&limits, log.after(0)), ["gap", "4 d", "5 e"]);
+    assert_eq!(log.replay(&limits, log.after(2)), ["gap", "4 d", "5 e"]);
+    assert_eq!(log.replay(&limits, log.after(3)), ["4 d", "5 e"]);
 }
 
 #[test]
-fn after_a_number_of_before_a_restart_comes_all_there_is() {
+fn a_resume_after_a_number_not_given_yet_gets_everything_kept_after_a_gap() {
     let limits = Topics { log_messages: 2, retain_messages: 1, ..WIDE };
     let log = log(&limits, &["a", "b", "c"]);
     for number in [4, 5, u64::MAX] {
-        let replay = replay(&log, &limits, Start::After(number));
-        assert_eq!(replay, ["2 b", "3 c"], "{number}");
+        let replay = log.replay(&limits, log.after(number));
+        assert_eq!(replay, ["gap", "2 b", "3 c"], "{number}");
     }
 }
 
 #[test]
-fn what_is_cleared_still_comes_to_who_was_there() {
-    let log = Log::new(TopicName::broadcast());
-    let mut slow = subscribe(&log, &WIDE, Start::Live);
-    append(&log, &WIDE, &["a", "b"]);
-    log.clear();
-    append(&log, &WIDE, &["c"]);
-    assert_eq!(hear(&mut slow), ["1 a", "2 b", "3 c"]);
+fn a_connected_subscriber_gets_messages_that_were_cleared() {
+    let log = log(&WIDE, &[]);
+    let slow = log.cursor(&WIDE, Start::Live);
+    log.append(&WIDE, &["a", "b"]);
+    log.log.clear();
+    log.append(&WIDE, &["c"]);
+    assert_eq!(read(&slow), ["1 a", "2 b", "3 c"]);
 }
 
 #[test]
-fn what_is_cleared_comes_to_nobody_who_comes_later() {
+fn a_later_subscriber_gets_no_message_that_was_cleared() {
     let log = log(&WIDE, &["a", "b"]);
-    log.clear();
-    for start in [Start::Last(9), Start::After(0), Start::After(1), Start::After(9)] {
-        assert_eq!(replay(&log, &WIDE, start), [""; 0], "{start:?}");
+    log.log.clear();
+    for (start, expected) in [
+        (Start::Last(9), &[][..]),
+        (log.after(0), &["gap"]),
+        (log.after(1), &["gap"]),
+        (log.after(2), &[]),
+        (log.after(9), &["gap"]),
+    ] {
+        assert_eq!(log.replay(&WIDE, start), expected, "{start:?}");
     }
-    append(&log, &WIDE, &["c", "d"]);
-    for start in [Start::Last(9), Start::After(0), Start::After(1), Start::After(9)] {
-        assert_eq!(replay(&log, &WIDE, start), ["3 c", "4 d"], "{start:?}");
-    }
+    log.append(&WIDE, &["c", "d"]);
+    assert_eq!(log.replay(&WIDE, Start::Last(9)), ["3 c", "4 d"]);
+    assert_eq!(log.replay(&WIDE, log.after(1)), ["gap", "3 c", "4 d"]);
+    assert_eq!(log.replay(&WIDE, log.after(2)), ["3 c", "4 d"]);
 }
 
 #[test]
-fn what_is_cleared_is_not_counted_as_lost() {
+fn a_resume_is_told_of_one_gap_for_cleared_and_lost_messages() {
     let limits = Topics { log_messages: 2, retain_messages: 2, ..WIDE };
     let log = log(&limits, &["a", "b"]);
-    log.clear();
-    append(&log, &limits, &["c", "d", "e"]);
-    assert_eq!(replay(&log, &limits, Start::After(0)), ["lagged 1", "4 d", "5 e"]);
+    log.log.clear();
+    log.append(&limits, &["c", "d", "e"]);
+    assert_eq!(log.replay(&limits, log.after(0)), ["gap", "4 d", "5 e"]);
 }
 
 #[test]
-fn a_log_that_lost_all_goes_on_counting() {
+fn a_log_that_lost_all_messages_goes_on_counting() {
     let log = log(&WIDE, &["a", "b"]);
-    let mut slow = subscribe(&log, &WIDE, Start::Last(2));
-    log.drop_oldest();
-    log.drop_oldest();
-    assert_eq!((log.len(), log.bytes(), log.last()), (0, 0, 2));
-    assert!(!log.is_retaining(&WIDE));
-    assert_eq!(hear(&mut slow), ["lagged 2"]);
-    append(&log, &WIDE, &["c"]);
-    assert_eq!(hear(&mut slow), ["3 c"]);
+    let slow = log.cursor(&WIDE, Start::Last(2));
+    log.log.drop_oldest();
+    log.log.drop_oldest();
+    assert_eq!((log.log.len(), log.log.payload_bytes(), log.log.highest()), (0, 0, 2));
+    assert!(!log.log.is_retaining(&WIDE));
+    assert_eq!(read(&slow), ["lagged 2"]);
+    log.append(&WIDE, &["c"]);
+    assert_eq!(read(&slow), ["3 c"]);
 }
 
 #[test]
 fn an_emptied_log_holds_no_memory() {
     let log = log(&WIDE, &["a", "b"]);
-    log.drop_oldest();
-    log.drop_oldest();
-    assert_eq!(log.0.entries.borrow().kept.capacity(), 0);
-}
-
-#[test]
-fn who_begins_with_a_replay_is_rung_at_once() {
-    let log = log(&WIDE, &["a"]);
-    for start in [Start::Last(1), Start::After(0)] {
-        assert!(subscribe(&log, &WIDE, start).client.bell.is_rung(), "{start:?}");
-    }
-    assert!(!subscribe(&log, &WIDE, Start::Live).client.bell.is_rung());
-}
-
-#[test]
-fn mail_goes_before_the_log() {
-    let log = log(&WIDE, &["a"]);
-    let mut subscription = subscribe(&log, &WIDE, Start::Last(1));
-    assert!(subscription.client.deliver(publication("m").frame));
-    assert_eq!(hear(&mut subscription), ["mail m", "1 a"]);
+    log.log.drop_oldest();
+    log.log.drop_oldest();
+    assert_eq!(log.log.0.entries.borrow().kept.capacity(), 0);
 }

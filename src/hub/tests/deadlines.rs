@@ -1,4 +1,4 @@
-//! Sweeps, with the time passed in.
+//! Sweeps at given times.
 
 use super::*;
 
@@ -7,25 +7,24 @@ fn at(seconds: u64) -> impl Fn(Instant) -> Instant {
 }
 
 #[test]
-fn the_silent_are_pinged_and_the_dead_are_given_up() {
+fn a_silent_client_is_pinged_and_then_given_up() {
     let mut hub = hub();
     let start = Instant::now();
-    let mut silent = join(&mut hub, start);
-    let mut alive = join(&mut hub, start);
+    let silent = join(&mut hub, start);
+    let alive = join(&mut hub, start);
     let mut pings = 0;
     for second in 1..=75 {
         let now = at(second)(start);
-        alive.client.seen(now);
-        if hub.handle.alarm().due().is_some_and(|due| due <= now) {
+        alive.seen(now);
+        if hub.watch.alarm().due().is_some_and(|due| due <= now) {
             hub.sweep(now);
         }
-        pings += hear(&mut silent).iter().filter(|heard| *heard == "ping").count();
+        pings += deliveries(&silent).iter().filter(|delivery| *delivery == "ping").count();
     }
     assert_eq!(pings, 2);
-    let eviction = silent.client.eviction().expect("75 s are over");
-    assert!(!eviction.answering);
-    assert!(alive.client.eviction().is_none());
-    assert_eq!(hear(&mut alive), [""; 0]);
+    assert!(silent.eviction().is_some() && silent.is_given_up(), "75 s have passed");
+    assert!(alive.eviction().is_none());
+    assert_eq!(deliveries(&alive), [""; 0]);
 }
 
 #[test]
@@ -34,62 +33,62 @@ fn a_blocked_write_and_an_unfinished_message_have_their_own_deadlines() {
     let start = Instant::now();
     let blocked = join(&mut hub, start);
     let unfinished = join(&mut hub, start);
-    blocked.client.write_blocked(start);
-    unfinished.client.message_began(start);
-    assert_eq!(hub.handle.alarm().due(), Some(at(10)(start)), "the alarm is brought forward");
+    blocked.write_blocked(start);
+    unfinished.message_began(start);
+    assert_eq!(hub.watch.alarm().due(), Some(at(10)(start)), "the alarm is brought forward");
     for second in 1..=30 {
         let now = at(second)(start);
         for client in [&blocked, &unfinished] {
-            client.client.seen(now);
+            client.seen(now);
         }
         hub.sweep(now);
-        assert_eq!(blocked.client.eviction().is_some(), second >= 10, "{second}");
-        assert_eq!(unfinished.client.eviction().is_some(), second >= 30, "{second}");
+        assert_eq!(blocked.eviction().is_some(), second >= 10, "{second}");
+        assert_eq!(unfinished.eviction().is_some(), second >= 30, "{second}");
     }
 }
 
 #[test]
-fn a_message_is_not_unfinished_while_we_do_not_read_it() {
+fn the_time_of_a_message_does_not_run_while_the_client_is_not_read() {
     let timeouts = Timeouts { write: None, ..Timeouts::default() };
     let mut hub = hub_by(timeouts, Topics::default());
     let start = Instant::now();
     let client = join(&mut hub, start);
-    client.client.message_began(start);
-    client.client.write_blocked(start);
+    client.message_began(start);
+    client.write_blocked(start);
     for second in 1..=100 {
         let now = at(second)(start);
-        client.client.seen(now);
+        client.seen(now);
         if second == 50 {
-            client.client.write_unblocked(now);
+            client.write_unblocked(now);
         }
         hub.sweep(now);
-        assert_eq!(client.client.eviction().is_some(), second >= 80, "{second}");
+        assert_eq!(client.eviction().is_some(), second >= 80, "{second}");
     }
 }
 
 #[test]
-fn a_sweep_long_overdue_blames_nobody() {
+fn a_sweep_long_overdue_evicts_no_client() {
     let mut hub = hub();
     let start = Instant::now();
     let client = join(&mut hub, start);
-    client.client.write_blocked(start);
+    client.write_blocked(start);
     hub.sweep(at(1)(start));
     // SIGSTOP for ten minutes.
     hub.sweep(at(600)(start));
-    assert!(client.client.eviction().is_none());
-    assert!(hub.handle.alarm().due().unwrap() > at(600)(start));
+    assert!(client.eviction().is_none());
+    assert!(hub.watch.alarm().due().unwrap() > at(600)(start));
     hub.sweep(at(613)(start));
-    assert!(client.client.eviction().is_none(), "this one is late too");
+    assert!(client.eviction().is_none(), "this one is late too");
     hub.sweep(at(623)(start));
-    assert!(client.client.eviction().is_some(), "nobody stood still any more");
+    assert!(client.eviction().is_some(), "the process ran all the time");
 }
 
 #[test]
-fn with_nobody_there_nothing_is_due() {
+fn without_clients_no_sweep_is_due() {
     let mut hub = hub();
-    assert_eq!(hub.handle.alarm().due(), None);
+    assert_eq!(hub.watch.alarm().due(), None);
     let client = join(&mut hub, Instant::now());
-    assert!(hub.handle.alarm().due().is_some());
-    hub.leave(client.client.id());
-    assert_eq!(hub.handle.alarm().due(), None);
+    assert!(hub.watch.alarm().due().is_some());
+    hub.leave(client.id());
+    assert_eq!(hub.watch.alarm().due(), None);
 }

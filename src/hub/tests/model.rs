@@ -1,186 +1,280 @@
-//! Random commands to the hub and to a model of it, which does the same the slow and obvious way.
+//! Random commands to the hub and to a naive model of it, which must agree.
 
-use std::collections::BTreeMap;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::*;
 
-/// A topic that forgets nothing and works out what it would have.
+/// A message, and the room that it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ModelMessage {
+    number: u64,
+    text: String,
+}
+
+impl ModelMessage {
+    /// The memory that it takes.
+    fn cost(&self) -> usize {
+        cost(&self.text)
+    }
+}
+
+/// A topic that keeps everything, and computes what the real one keeps.
 #[derive(Default)]
 struct ModelTopic {
-    /// Every message since the topic began; the number of the first is 1.
-    all: Vec<Publication>,
-    /// The number of the last message that was lost to the total of all topics.
-    lost_to_total: usize,
-    /// The number of the last message when the topic was cleared.
+    /// Every message since the topic was made.
+    all: Vec<ModelMessage>,
+    /// How many of the oldest messages were displaced by the total of all topics.
+    displaced: usize,
+    /// How many of the oldest messages were cleared.
     cleared: usize,
+    /// The highest number that an earlier topic of this name may have had.
+    inherited: u64,
 }
 
 impl ModelTopic {
-    /// How many messages are kept: the newest whatever its size, and as many as either pair of limits
-    /// lets, less what was lost to the total.
+    /// The number of messages kept: the newest whatever its size, and as many as either pair of limits
+    /// allows, less those displaced by the total.
     fn kept(&self, limits: &Topics) -> usize {
         let for_slow = newest_within(&self.all, limits.log_messages, limits.log_bytes);
         let for_late = newest_within(&self.all, limits.retain_messages, limits.retain_bytes);
-        for_slow.max(for_late).max(1).min(self.all.len() - self.lost_to_total)
+        for_slow.max(for_late).max(1).min(self.all.len() - self.displaced)
     }
 
-    /// How many messages are retained: of those kept and not cleared the newest whatever its size, and
-    /// as many as the limits let.
+    /// The number of messages retained: of those kept and not cleared the newest whatever its size, and
+    /// as many as the limits allow.
     fn retained(&self, limits: &Topics) -> usize {
         let within = newest_within(&self.all, limits.retain_messages, limits.retain_bytes);
         let wanted = within.max(limits.retain_messages.min(1));
         wanted.min(self.kept(limits)).min(self.all.len() - self.cleared)
     }
 
-    /// The number of the oldest message kept; that of the next, if none is.
-    fn oldest(&self, limits: &Topics) -> u64 {
-        (self.all.len() - self.kept(limits)) as u64 + 1
+    /// The index of the oldest message kept.
+    fn oldest(&self, limits: &Topics) -> usize {
+        self.all.len() - self.kept(limits)
     }
 
-    fn bytes(&self, limits: &Topics) -> usize {
-        let kept = self.all.iter().rev().take(self.kept(limits));
-        kept.map(|publication| publication.frame.len() + size_of::<Publication>()).sum()
+    fn payload_bytes(&self, limits: &Topics) -> usize {
+        self.all[self.oldest(limits)..].iter().map(|message| message.text.len()).sum()
     }
 
-    /// The number of the first message for a subscriber that begins with `start`.
-    fn begin(&self, start: Start, limits: &Topics) -> u64 {
-        let last = self.all.len() as u64;
-        let uncleared = self.cleared as u64 + 1;
+    fn cost(&self, limits: &Topics) -> usize {
+        self.all[self.oldest(limits)..].iter().map(ModelMessage::cost).sum()
+    }
+
+    /// The highest number that this topic, or an earlier one of its name, has had.
+    fn highest(&self) -> u64 {
+        self.all.last().map_or(self.inherited, |last| last.number)
+    }
+
+    /// The index of the first message for a new subscriber, and whether one that it asks for is gone.
+    fn begin(&self, start: Start, counter: EventId, limits: &Topics) -> (usize, bool) {
+        let first = self.oldest(limits).max(self.cleared);
         match start {
-            Start::Live => last + 1,
-            Start::Last(count) => last + 1 - self.retained(limits).min(count) as u64,
-            Start::After(number) if number <= last => uncleared.max(number + 1),
-            Start::After(_) => uncleared.max(self.oldest(limits)),
+            Start::Live => (self.all.len(), false),
+            Start::Last(count) => (self.all.len() - self.retained(limits).min(count), false),
+            Start::After(Some(id)) if id.epoch == counter.epoch && id.number <= counter.number => {
+                let is_missed = |message: &ModelMessage| message.number > id.number;
+                let unseen = self.all.iter().position(is_missed).unwrap_or(self.all.len());
+                (unseen.max(first), unseen < first || id.number < self.inherited)
+            }
+            Start::After(_) => (first, true),
         }
     }
 }
 
-/// How many of the newest messages fit into both limits.
-fn newest_within(all: &[Publication], messages: usize, bytes: usize) -> usize {
+/// The number of the newest messages that fit into both limits.
+fn newest_within(all: &[ModelMessage], messages: usize, bytes: usize) -> usize {
     let mut left = bytes;
-    let fits = |publication: &&Publication| {
-        let cost = publication.frame.len() + size_of::<Publication>();
-        let fits = cost <= left;
-        left = left.saturating_sub(cost);
+    let fits = |message: &&ModelMessage| {
+        let fits = message.text.len() <= left;
+        left = left.saturating_sub(message.text.len());
         fits
     };
     all.iter().rev().take(messages).take_while(fits).count()
 }
 
+/// A delivery, without what the hub shares.
+#[derive(Debug, PartialEq, Eq)]
+enum ModelDelivery {
+    Mail(Frame),
+    Published(ModelMessage),
+    Lagged(u64),
+    Gap,
+}
+
+impl From<Delivery> for ModelDelivery {
+    fn from(delivery: Delivery) -> Self {
+        match delivery {
+            Delivery::Mail(frame) => Self::Mail(frame),
+            Delivery::Published(publication) => Self::Published(ModelMessage {
+                number: publication.number(),
+                text: text(publication.frame()),
+            }),
+            Delivery::Lagged(lost) => Self::Lagged(lost),
+            Delivery::Gap => Self::Gap,
+        }
+    }
+}
+
+/// A subscription: the topic, and the index of the next message.
+struct ModelCursor {
+    topic: TopicName,
+    next: usize,
+}
+
 struct ModelClient {
-    /// What it is subscribed to, and the number of the message it reads next.
-    cursor: Option<(TopicName, u64)>,
+    /// Set until the client is told that messages which it asked for are gone.
+    has_gap: bool,
+    cursors: Vec<ModelCursor>,
     mail: VecDeque<Frame>,
     rung: bool,
     evicted: bool,
 }
 
-/// How often what happened, so that it is known that it did.
-type Counters = BTreeMap<&'static str, usize>;
+impl ModelClient {
+    fn subscribes(&self, name: &TopicName) -> bool {
+        self.cursors.iter().any(|cursor| cursor.topic == *name)
+    }
+}
+
+/// How often each event happened, which shows that the random commands cause it.
+type EventCounts = BTreeMap<&'static str, usize>;
 
 struct Model {
     limits: Topics,
     topics: BTreeMap<TopicName, ModelTopic>,
+    /// The highest number of every topic that was ever removed.
+    removed: BTreeMap<TopicName, u64>,
     clients: HashMap<ClientId, ModelClient>,
-    counters: Counters,
+    counter: EventId,
+    events: EventCounts,
 }
 
 impl Model {
-    fn new(limits: Topics) -> Self {
+    fn new(limits: Topics, counter: EventId) -> Self {
         let topics = BTreeMap::from([(TopicName::broadcast(), ModelTopic::default())]);
-        Self { limits, topics, clients: HashMap::new(), counters: Counters::default() }
+        Self {
+            limits,
+            topics,
+            removed: BTreeMap::new(),
+            clients: HashMap::new(),
+            counter,
+            events: EventCounts::default(),
+        }
+    }
+
+    fn happened(&mut self, event: &'static str) {
+        *self.events.entry(event).or_default() += 1;
     }
 
     fn topic(&mut self, name: &TopicName) -> Result<&mut ModelTopic, TooManyTopics> {
         if !self.topics.contains_key(name) && self.topics.len() >= self.limits.count {
-            *self.counters.entry("refused").or_default() += 1;
+            self.happened("refused");
             return Err(TooManyTopics { limit: self.limits.count });
         }
-        Ok(self.topics.entry(name.clone()).or_default())
+        let inherited = self.removed.get(name).copied().unwrap_or(0);
+        let new = || ModelTopic { inherited, ..ModelTopic::default() };
+        Ok(self.topics.entry(name.clone()).or_insert_with(new))
     }
 
-    fn join(&mut self, id: ClientId, subscribed: Option<(TopicName, Start)>) {
-        let limits = &self.limits;
-        let rung = subscribed.as_ref().is_some_and(|(_, start)| *start != Start::Live);
-        let cursor = subscribed.map(|(name, start)| {
-            let topic = self.topics.entry(name.clone()).or_default();
-            let next = topic.begin(start, limits);
-            let what = match start {
+    /// Makes the topics of a client that joins. If one is refused, those before it are removed again.
+    fn make_topics(&mut self, topics: &[(TopicName, Start)]) -> Result<(), TooManyTopics> {
+        for (name, _) in topics {
+            if let Err(error) = self.topic(name).map(drop) {
+                self.remove_unused();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, id: ClientId, topics: Vec<(TopicName, Start)>) {
+        let rung = topics.iter().any(|(_, start)| *start != Start::Live);
+        let (mut cursors, mut has_any_gap) = (Vec::new(), false);
+        for (name, start) in topics {
+            let topic = &self.topics[&name];
+            let (next, has_gap) = topic.begin(start, self.counter, &self.limits);
+            let event = match start {
                 Start::Live => "live",
-                _ if next > topic.all.len() as u64 => "nothing to replay",
-                Start::Last(_) => "replayed last",
-                Start::After(number) if number > topic.all.len() as u64 => "replayed all there is",
-                Start::After(_) if next < topic.oldest(limits) => "replayed after lost",
-                Start::After(number) if next > number + 1 => "replayed after cleared",
-                Start::After(_) => "replayed after",
+                Start::Last(_) if next < topic.all.len() => "replayed last",
+                Start::After(_) if has_gap && next < topic.all.len() => "resumed after a gap",
+                Start::After(_) if has_gap => "resumed after a gap to nothing",
+                Start::After(_) if next < topic.all.len() => "resumed",
+                _ => "nothing to replay",
             };
-            *self.counters.entry(what).or_default() += 1;
-            (name, next)
-        });
-        let client = ModelClient { cursor, mail: VecDeque::new(), rung, evicted: false };
+            self.happened(event);
+            has_any_gap |= has_gap;
+            cursors.push(ModelCursor { topic: name, next });
+        }
+        if cursors.len() > 1 {
+            self.happened("several topics");
+        }
+        let client = ModelClient {
+            has_gap: has_any_gap,
+            cursors,
+            mail: VecDeque::new(),
+            rung,
+            evicted: false,
+        };
         self.clients.insert(id, client);
     }
 
-    fn publish(
-        &mut self,
-        name: &TopicName,
-        publication: Publication,
-    ) -> Result<Published, TooManyTopics> {
-        let topic = self.topic(name)?;
-        topic.all.push(publication);
-        let sequence = topic.all.len() as u64;
+    fn publish(&mut self, name: &TopicName, text: String) -> Result<(u64, usize), TooManyTopics> {
+        let number = self.counter.number + 1;
+        self.topic(name)?.all.push(ModelMessage { number, text });
+        self.counter.number = number;
         for client in self.clients.values_mut() {
-            client.rung |= client.cursor.as_ref().is_some_and(|(subscribed, _)| subscribed == name);
+            client.rung |= client.subscribes(name);
         }
-        self.forget_the_unheard();
-        while self.bytes() > self.limits.total_bytes && self.lose_one_to_total(name) {
-            self.forget_the_unheard();
+        self.remove_unused();
+        while self.held() > self.limits.total_bytes && self.displace_one(name) {
+            self.remove_unused();
         }
-        Ok(Published { sequence, subscribers: self.subscribers(name) })
+        Ok((number, self.subscribers(name)))
     }
 
-    /// The topic that holds most loses its oldest message, but not the one just published to `newest`.
-    /// Of several that hold as much, it is the one whose name comes last.
-    fn lose_one_to_total(&mut self, newest: &TopicName) -> bool {
-        let mut most = None;
+    /// The topic with the largest payloads loses its oldest message, but not the one just published to
+    /// `newest`. Of several such topics, it is the one whose name comes last.
+    fn displace_one(&mut self, newest: &TopicName) -> bool {
+        let mut largest = None;
         for (name, topic) in &mut self.topics {
-            let bytes = topic.bytes(&self.limits);
+            let bytes = topic.payload_bytes(&self.limits);
             let has_spare = topic.kept(&self.limits) > usize::from(name == newest);
-            if has_spare && most.as_ref().is_none_or(|(held, _)| bytes >= *held) {
-                most = Some((bytes, topic));
+            if has_spare && largest.as_ref().is_none_or(|(held, _)| bytes >= *held) {
+                largest = Some((bytes, topic));
             }
         }
-        let Some((_, topic)) = most else { return false };
-        topic.lost_to_total = topic.oldest(&self.limits) as usize;
-        *self.counters.entry("lost to total").or_default() += 1;
-        *self.counters.entry("emptied for total").or_default() +=
-            usize::from(topic.lost_to_total == topic.all.len());
+        let Some((_, topic)) = largest else { return false };
+        topic.displaced = topic.oldest(&self.limits) + 1;
+        let is_empty = topic.displaced == topic.all.len();
+        self.happened(if is_empty { "emptied for the total" } else { "displaced" });
         true
     }
 
-    fn forget_the_unheard(&mut self) {
-        let (limits, clients, before) = (&self.limits, &self.clients, self.topics.len());
-        let heard = |name: &TopicName| {
-            let mut cursors = clients.values().flat_map(|client| &client.cursor);
-            cursors.any(|(subscribed, _)| subscribed == name)
+    fn remove_unused(&mut self) {
+        let unused = |(name, topic): &(&TopicName, &ModelTopic)| {
+            topic.retained(&self.limits) == 0
+                && self.subscribers(name) == 0
+                && name.as_str() != "broadcast"
         };
-        self.topics.retain(|name, topic| {
-            topic.retained(limits) > 0 || heard(name) || name.as_str() == "broadcast"
-        });
-        *self.counters.entry("vanished").or_default() += before - self.topics.len();
+        let unused = self.topics.iter().filter(unused).map(|(name, _)| name.clone());
+        for name in unused.collect::<Vec<_>>() {
+            let topic = self.topics.remove(&name).unwrap();
+            self.removed.insert(name, topic.highest());
+            self.happened("removed");
+        }
     }
 
     fn clear(&mut self, name: &TopicName) {
         if let Some(topic) = self.topics.get_mut(name) {
             topic.cleared = topic.all.len();
         }
-        self.forget_the_unheard();
+        self.remove_unused();
     }
 
     fn leave(&mut self, id: ClientId) {
         self.clients.remove(&id).unwrap();
-        self.forget_the_unheard();
+        self.remove_unused();
     }
 
     fn client(&mut self, id: ClientId) -> &mut ModelClient {
@@ -189,13 +283,14 @@ impl Model {
 
     fn send_to(&mut self, id: ClientId, frame: Frame) -> bool {
         let client = self.client(id);
-        let room = client.mail.len() < 16;
-        if room {
+        let has_room = client.mail.len() < 16;
+        if has_room {
             client.mail.push_back(frame);
             client.rung = true;
+        } else {
+            self.happened("mailbox full");
         }
-        *self.counters.entry("mailbox full").or_default() += usize::from(!room);
-        room
+        has_room
     }
 
     fn evict(&mut self, id: ClientId) {
@@ -204,47 +299,52 @@ impl Model {
         client.evicted = true;
     }
 
-    fn read(&mut self, id: ClientId) -> Option<Delivery> {
+    fn read(&mut self, id: ClientId) -> Option<ModelDelivery> {
         let client = self.clients.get_mut(&id)?;
         if let Some(frame) = client.mail.pop_front() {
-            return Some(Delivery::Mail(frame));
+            return Some(ModelDelivery::Mail(frame));
         }
-        let (name, next) = client.cursor.as_mut()?;
-        let topic = &self.topics[name];
-        let oldest = topic.oldest(&self.limits);
-        if *next < oldest {
-            *self.counters.entry("lagged").or_default() += 1;
-            return Some(Delivery::Lagged(oldest - std::mem::replace(next, oldest)));
+        if std::mem::take(&mut client.has_gap) {
+            return Some(ModelDelivery::Gap);
         }
-        let publication = topic.all.get(*next as usize - 1)?;
-        *next += 1;
-        Some(Delivery::Published(*next - 1, publication.frame.clone()))
+        for cursor in &mut client.cursors {
+            let oldest = self.topics[&cursor.topic].oldest(&self.limits);
+            if cursor.next < oldest {
+                let lost = oldest - std::mem::replace(&mut cursor.next, oldest);
+                self.happened("lagged");
+                return Some(ModelDelivery::Lagged(lost as u64));
+            }
+        }
+        let next = |cursor: &ModelCursor| self.topics[&cursor.topic].all.get(cursor.next).cloned();
+        let waiting = client.cursors.iter_mut().filter_map(|cursor| Some((next(cursor)?, cursor)));
+        let (message, cursor) = waiting.min_by_key(|(message, _)| message.number)?;
+        cursor.next += 1;
+        Some(ModelDelivery::Published(message))
     }
 
     fn subscribers(&self, name: &TopicName) -> usize {
-        let cursors = self.clients.values().flat_map(|client| &client.cursor);
-        cursors.filter(|(subscribed, _)| subscribed == name).count()
+        self.clients.values().filter(|client| client.subscribes(name)).count()
     }
 
-    fn bytes(&self) -> usize {
-        self.topics.values().map(|topic| topic.bytes(&self.limits)).sum()
+    fn held(&self) -> usize {
+        self.topics.values().map(|topic| topic.cost(&self.limits)).sum()
     }
 
-    fn last(&self, name: &TopicName) -> Option<(u64, Publication)> {
+    fn last(&self, name: &TopicName) -> Option<(u64, String)> {
         let topic = self.topics.get(name).filter(|topic| topic.retained(&self.limits) > 0)?;
-        Some((topic.all.len() as u64, topic.all.last()?.clone()))
+        topic.all.last().map(|last| (last.number, last.text.clone()))
     }
 }
 
-/// The hub and its model, and who is there.
+/// The hub, its model, and their clients.
 struct Walk {
     random: fastrand::Rng,
     hub: Hub,
     model: Model,
-    there: Vec<Subscription>,
-    /// Who went without a word since the last sweep.
+    clients: Vec<Rc<Client>>,
+    /// Clients that left without notice since the last sweep.
     missing: Vec<ClientId>,
-    gone: Vec<ClientId>,
+    left: Vec<ClientId>,
     now: Instant,
 }
 
@@ -259,16 +359,17 @@ impl Walk {
             retain_bytes: random.usize(0..600),
             log_messages: random.usize(1..=8),
             log_bytes: random.usize(0..1000),
-            total_bytes: random.usize(200..2500),
+            total_bytes: random.usize(500..5000),
             ..Topics::default()
         };
+        let hub = hub_with(limits.clone());
         Self {
             random,
-            hub: hub_with(limits.clone()),
-            model: Model::new(limits),
-            there: Vec::new(),
+            model: Model::new(limits, hub.counter),
+            hub,
+            clients: Vec::new(),
             missing: Vec::new(),
-            gone: Vec::new(),
+            left: Vec::new(),
             now: Instant::now(),
         }
     }
@@ -281,7 +382,7 @@ impl Walk {
                 self.hub.sweep(self.now);
                 for id in self.missing.drain(..) {
                     self.model.leave(id);
-                    self.gone.push(id);
+                    self.left.push(id);
                 }
             }
             6..12 => self.publish(context),
@@ -291,19 +392,19 @@ impl Walk {
                 self.model.clear(&name);
             }
             13 | 14 => self.address_one(context),
-            15 if !self.gone.is_empty() => {
-                let id = *self.random.choice(&self.gone).unwrap();
+            15 if !self.left.is_empty() => {
+                let id = *self.random.choice(&self.left).unwrap();
                 let reached = self.hub.send_to(id, frame("stale")) || self.hub.evict(id, REASON);
                 assert!(!reached, "{context}");
                 self.hub.leave(id);
             }
             16 => {
-                for index in 0..self.there.len() {
+                for index in 0..self.clients.len() {
                     self.read(index, usize::MAX, context);
                 }
             }
-            _ if !self.there.is_empty() => {
-                let index = self.random.usize(0..self.there.len());
+            _ if !self.clients.is_empty() => {
+                let index = self.random.usize(0..self.clients.len());
                 let count = self.random.usize(1..4);
                 self.read(index, count, context);
             }
@@ -316,32 +417,44 @@ impl Walk {
     }
 
     fn join(&mut self, context: &str) {
-        let topic = (self.random.u8(0..6) > 0).then(|| {
+        let mut topics: Vec<(TopicName, Start)> = Vec::new();
+        for _ in 0..self.random.choice([0, 1, 1, 1, 1, 2, 3]).unwrap() {
             let name = self.some_topic();
-            let last = self.model.topics.get(&name).map_or(0, |topic| topic.all.len() as u64);
-            let start = match self.random.u8(0..3) {
-                0 => Start::Live,
-                1 => Start::Last(self.random.usize(0..7)),
-                _ => Start::After(self.random.u64(last.saturating_sub(10)..last + 3)),
-            };
-            (name, start)
-        });
-        let room = topic.as_ref().map_or(Ok(()), |(name, _)| self.model.topic(name).map(drop));
-        let joined = self.hub.join(newcomer("test"), topic.clone(), self.now);
-        assert_eq!(joined.as_ref().map(drop).map_err(|error| *error), room, "{context}");
-        if let Ok(client) = joined {
-            self.model.join(client.client.id(), topic);
-            self.there.push(client);
+            if topics.iter().all(|(other, _)| *other != name) {
+                topics.push((name, self.some_start()));
+            }
+        }
+        let made = self.model.make_topics(&topics);
+        let joined = self.hub.join(newcomer("test"), topics.clone(), self.now);
+        assert_eq!(joined.as_ref().map(drop).map_err(|error| *error), made, "{context}");
+        if let Ok((client, _)) = joined {
+            self.model.join(client.id(), topics);
+            self.clients.push(client);
+        }
+    }
+
+    fn some_start(&mut self) -> Start {
+        let counter = self.hub.counter;
+        match self.random.u8(0..8) {
+            0 | 1 => Start::Live,
+            2 | 3 => Start::Last(self.random.usize(0..7)),
+            4 => Start::After(None),
+            5 => Start::After(Some(EventId { epoch: Epoch::random(), ..counter })),
+            _ => {
+                let oldest = counter.number.saturating_sub(20);
+                let number = self.random.u64(oldest..counter.number + 3);
+                Start::After(Some(EventId { number, ..counter }))
+            }
         }
     }
 
     fn leave(&mut self) {
-        let Some(index) = self.random.choice(0..self.there.len()) else { return };
-        let id = self.there.swap_remove(index).client.id();
+        let Some(index) = self.random.choice(0..self.clients.len()) else { return };
+        let id = self.clients.swap_remove(index).id();
         if self.random.bool() {
             self.hub.leave(id);
             self.model.leave(id);
-            self.gone.push(id);
+            self.left.push(id);
         } else {
             self.missing.push(id);
         }
@@ -352,21 +465,21 @@ impl Walk {
         let size =
             [0..10, 10..100, 100..1500][self.random.choice([0, 0, 1, 1, 1, 2]).unwrap()].clone();
         let payload = "x".repeat(self.random.usize(size));
-        let mut publication = publication(&format!("{context} {payload}"));
-        publication.published += Duration::from_secs(self.random.u64(0..1_000_000));
-        let published = self.hub.publish(&name, publication.clone());
+        let text = format!("{context} {payload}");
+        let published = self.hub.publish(&name, draft(&text));
         let bells = self.random.usize(1..4);
         let mut from = 0;
         while let Some(next) = self.hub.ring(&name, from, bells) {
             assert!(next > from, "{context}");
             from = next;
         }
-        assert_eq!(published, self.model.publish(&name, publication), "{context}");
+        let published = published.map(|published| numbers(Ok(published)));
+        assert_eq!(published, self.model.publish(&name, text), "{context}");
     }
 
     fn address_one(&mut self, context: &str) {
-        let Some(index) = self.random.choice(0..self.there.len()) else { return };
-        let id = self.there[index].client.id();
+        let Some(index) = self.random.choice(0..self.clients.len()) else { return };
+        let id = self.clients[index].id();
         if self.random.u8(0..8) == 0 {
             assert!(self.hub.evict(id, REASON), "{context}");
             self.model.evict(id);
@@ -379,14 +492,14 @@ impl Walk {
         }
     }
 
-    /// Reads up to so many deliveries, as a session does: it clears its bell and looks.
+    /// Reads up to `count` deliveries, as a session does: it hushes its bell first.
     fn read(&mut self, index: usize, count: usize, context: &str) {
-        let client = &mut self.there[index];
-        let id = client.client.id();
-        client.client.bell.hush();
+        let client = &self.clients[index];
+        let id = client.id();
+        client.bell.hush();
         self.model.client(id).rung = false;
         for _ in 0..count {
-            let delivery = client.next();
+            let delivery = client.next_delivery().map(ModelDelivery::from);
             assert_eq!(delivery, self.model.read(id), "{context}");
             if delivery.is_none() {
                 return;
@@ -397,44 +510,44 @@ impl Walk {
     fn check(&self, context: &str) {
         let Self { hub, model, .. } = self;
         assert_consistent(hub, context);
-        assert_eq!(hub.bytes, model.bytes(), "{context}");
-        assert_eq!(hub.census().clients, model.clients.len(), "{context}");
-        let census = |(name, topic): (&TopicName, &ModelTopic)| TopicInfo {
+        assert_eq!(held(hub), model.held(), "{context}");
+        assert_eq!(hub.client_counts().clients, model.clients.len(), "{context}");
+        let info = |(name, topic): (&TopicName, &ModelTopic)| TopicInfo {
             name: name.clone(),
             subscribers: model.subscribers(name),
-            sequence: topic.all.len() as u64,
+            last: topic.all.last().map(|last| EventId { number: last.number, ..hub.counter }),
         };
-        let expected: Vec<_> = model.topics.iter().map(census).collect();
+        let expected: Vec<_> = model.topics.iter().map(info).collect();
         assert_eq!(hub.topics(), expected, "{context}");
-        for topic in TOPICS.map(name) {
-            assert_eq!(hub.last(&topic), model.last(&topic), "{context}, {topic}");
+        for topic in TOPICS {
+            assert_eq!(last(hub, topic), model.last(&name(topic)), "{context}, {topic}");
         }
         for (name, topic) in &model.topics {
-            let log = &hub.topic(name).unwrap().log;
+            let log = &hub.topics.get(name).unwrap().log;
             assert_eq!(log.len(), topic.kept(&model.limits), "{context}, {name}");
         }
-        for client in &self.there {
-            let expected = &model.clients[&client.client.id()];
-            assert_eq!(client.client.bell.is_rung(), expected.rung, "{context}");
-            assert_eq!(client.client.eviction().is_some(), expected.evicted, "{context}");
+        for client in &self.clients {
+            let expected = &model.clients[&client.id()];
+            assert_eq!(client.bell.is_rung(), expected.rung, "{context}");
+            assert_eq!(client.eviction().is_some(), expected.evicted, "{context}");
         }
     }
 }
 
 #[test]
 fn random_commands_do_what_the_naive_model_does() {
-    let mut counters = Counters::new();
-    for seed in 0..200 {
+    let mut events = EventCounts::new();
+    for seed in 0..300 {
         let mut walk = Walk::new(seed);
         for step in 0..300 {
             let context = format!("seed {seed}, step {step}");
             walk.step(&context);
             walk.check(&context);
         }
-        for (what, count) in walk.model.counters {
-            *counters.entry(what).or_default() += count;
+        for (event, count) in walk.model.events {
+            *events.entry(event).or_default() += count;
         }
     }
-    assert_eq!(counters.len(), 13, "{counters:?}");
-    assert!(counters.values().all(|count| *count >= 100), "{counters:?}");
+    assert_eq!(events.len(), 13, "{events:?}");
+    assert!(events.values().all(|count| *count >= 100), "{events:?}");
 }

@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use super::*;
 use crate::rate::{Pace, Rate};
-use crate::ws::socket::control_rate;
+use crate::ws::shared::control_rate;
 
 /// One frame as the model sees it: where it begins, where its payload does, and where it ends.
 #[derive(Debug)]

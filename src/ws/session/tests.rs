@@ -13,9 +13,10 @@ use smol::LocalExecutor;
 
 use super::*;
 use crate::config::Config;
-use crate::frame::{BINARY, CLOSE, CONTINUATION, FINAL, MASKED, PING, PONG, TEXT, apply_mask};
+use crate::frame::{BINARY, CLOSE, CONTINUATION, FINAL, MASKED, PING, PONG, TEXT};
 use crate::hub::{self, Newcomer, Start, TopicName};
 use crate::net::Reactor;
+use crate::ws::decode::apply_mask;
 
 /// What a client can rely on, with an endpoint that sends back each message before it asks for the next:
 ///
@@ -180,11 +181,14 @@ impl Played {
         let timer = Timer::new(&reactor);
         let joined = executor.spawn({
             let (hub, topic, now) = (hub.clone(), topic.clone(), timer.now());
-            async move { hub.join(Newcomer::local(1.into()), Some((topic, Start::Live)), now).await }
+            async move {
+                let topics = vec![(topic, Start::Live)];
+                let membership = hub.join(Newcomer::local(1.into()), topics, now).await.unwrap();
+                (membership, hub.clients().await.unwrap().remove(0))
+            }
         });
-        let membership = reactor.run(executor, joined).unwrap().unwrap();
-        let client = membership.subscription.client.clone();
-        let shared = Rc::new(SessionShared::new(config));
+        let (membership, client) = reactor.run(executor, joined).unwrap();
+        let shared = Rc::new(SessionShared::new(config, hub.clone()));
         let session = Session::begin(ours, Vec::new(), None, membership, shared);
         let end = Rc::new(Cell::new(None));
         let serving = {

@@ -1,4 +1,4 @@
-//! The way to the hub.
+//! The handle of the hub.
 
 use std::pin::pin;
 
@@ -7,11 +7,11 @@ use futures_lite::future::{block_on, poll_once};
 use super::*;
 
 #[test]
-fn a_question_the_hub_leaves_behind_is_answered_with_its_end() {
+fn a_question_that_the_hub_never_answers_fails_when_the_hub_ends() {
     let (handle, task) = open(Timeouts::default(), Topics::default(), Rc::default());
-    let mut asked = pin!(handle.census());
+    let mut asked = pin!(handle.client_counts());
     assert_eq!(block_on(poll_once(asked.as_mut())), None);
     drop(task);
     assert_eq!(block_on(poll_once(asked)), Some(Err(HubGone)));
-    assert_eq!(block_on(poll_once(handle.census())), Some(Err(HubGone)));
+    assert_eq!(block_on(poll_once(handle.client_counts())), Some(Err(HubGone)));
 }

@@ -1,0 +1,183 @@
+//! Resuming from an id: exactly the messages after it, or a gap that the client is told of.
+
+use super::*;
+
+/// An id of this hub.
+fn id(hub: &Hub, number: u64) -> Option<EventId> {
+    Some(EventId { number, ..hub.counter })
+}
+
+/// The deliveries to a client that resumes a topic after a number of this hub.
+fn resume(hub: &mut Hub, topic: &str, number: u64) -> Vec<String> {
+    let start = Start::After(id(hub, number));
+    deliveries(&subscribe_from(hub, topic, start).unwrap())
+}
+
+/// Limits under which nothing is retained: a topic is removed with its last subscriber.
+fn nothing_retained() -> Topics {
+    Topics { retain_messages: 0, ..Topics::default() }
+}
+
+#[test]
+fn a_resume_gets_the_messages_after_the_id() {
+    let mut hub = hub();
+    let _keeper = subscribe(&mut hub, "t");
+    for topic in ["t", "other", "t", "other", "t"] {
+        publish(&mut hub, topic, "x").unwrap();
+    }
+    assert_eq!(resume(&mut hub, "t", 0), ["1 x", "3 x", "5 x"]);
+    assert_eq!(resume(&mut hub, "t", 1), ["3 x", "5 x"]);
+    assert_eq!(resume(&mut hub, "t", 2), ["3 x", "5 x"], "2 is a number of another topic");
+    assert_eq!(resume(&mut hub, "t", 5), [""; 0]);
+}
+
+#[test]
+fn an_id_of_another_run_of_the_server_gets_everything_kept_after_a_gap() {
+    let mut before = hub();
+    for _ in 0..5 {
+        publish(&mut before, "t", "old").unwrap();
+    }
+    let mut hub = hub_with(Topics { retain_messages: 9, ..Topics::default() });
+    for _ in 0..7 {
+        publish(&mut hub, "t", "new").unwrap();
+    }
+    let start = Start::After(id(&before, 5));
+    let deliveries = deliveries(&subscribe_from(&mut hub, "t", start).unwrap());
+    assert_eq!(deliveries[..3], ["gap", "1 new", "2 new"]);
+    assert_eq!(deliveries.len(), 8);
+}
+
+#[test]
+fn an_id_that_cannot_be_read_or_was_not_given_yet_gets_everything_kept_after_a_gap() {
+    let mut hub = hub();
+    publish(&mut hub, "t", "x").unwrap();
+    for start in [Start::After(None), Start::After(id(&hub, 2)), Start::After(id(&hub, u64::MAX))] {
+        let client = subscribe_from(&mut hub, "t", start).unwrap();
+        assert_eq!(deliveries(&client), ["gap", "1 x"], "{start:?}");
+    }
+}
+
+#[test]
+fn a_resume_is_told_of_messages_that_were_cleared() {
+    let mut hub = hub();
+    let _keeper = subscribe(&mut hub, "t");
+    publish(&mut hub, "t", "x").unwrap();
+    publish(&mut hub, "t", "y").unwrap();
+    hub.clear(&name("t"));
+    publish(&mut hub, "t", "z").unwrap();
+    assert_eq!(resume(&mut hub, "t", 1), ["gap", "3 z"]);
+    assert_eq!(resume(&mut hub, "t", 2), ["3 z"], "it had seen all that was cleared");
+}
+
+#[test]
+fn a_resume_is_told_of_messages_of_a_topic_that_was_deleted_and_made_again() {
+    let mut hub = hub();
+    publish(&mut hub, "t", "x").unwrap();
+    publish(&mut hub, "t", "y").unwrap();
+    hub.clear(&name("t"));
+    assert_eq!(topics(&hub), ["broadcast"]);
+    publish(&mut hub, "t", "z").unwrap();
+    assert_eq!(resume(&mut hub, "t", 1), ["gap", "3 z"]);
+    assert_eq!(resume(&mut hub, "t", 2), ["3 z"]);
+}
+
+#[test]
+fn a_resume_is_told_of_messages_of_a_topic_that_was_removed() {
+    let mut hub = hub_with(nothing_retained());
+    let client = subscribe(&mut hub, "t");
+    publish(&mut hub, "t", "x").unwrap();
+    leave(&mut hub, client);
+    assert_eq!(topics(&hub), ["broadcast"]);
+    assert_eq!(resume(&mut hub, "t", 0), ["gap"]);
+    assert_eq!(resume(&mut hub, "t", 1), [""; 0]);
+    assert_eq!(resume(&mut hub, "never", 0), [""; 0]);
+}
+
+#[test]
+fn a_resume_is_told_of_messages_that_were_displaced_by_the_total() {
+    let mut hub = hub_with(Topics { total_bytes: cost("x"), ..Topics::default() });
+    publish(&mut hub, "a", "x").unwrap();
+    publish(&mut hub, "b", "x").unwrap();
+    assert_eq!(topics(&hub), ["b", "broadcast"]);
+    assert_eq!(resume(&mut hub, "a", 0), ["gap"]);
+}
+
+#[test]
+fn names_that_are_no_longer_remembered_are_told_of_a_gap_when_in_doubt() {
+    let mut hub = hub_with(nothing_retained());
+    for number in 1..=1030 {
+        publish(&mut hub, &format!("t{number}"), "x").unwrap();
+    }
+    assert_eq!(resume(&mut hub, "t1030", 1029), ["gap"], "it is remembered");
+    assert_eq!(resume(&mut hub, "t1030", 1030), [""; 0]);
+    assert_eq!(resume(&mut hub, "t1", 6), [""; 0], "nothing after 6 is forgotten");
+    assert_eq!(resume(&mut hub, "never", 5), ["gap"], "6 may have been one of its messages");
+    assert_eq!(resume(&mut hub, "never", 6), [""; 0]);
+}
+
+#[test]
+fn a_client_learns_the_id_before_its_first_message() {
+    let mut hub = hub_with(Topics { retain_messages: 2, ..Topics::default() });
+    for topic in ["t", "other", "t", "t", "other"] {
+        publish(&mut hub, topic, "x").unwrap();
+    }
+    let mut before = |start| {
+        let topics = vec![(name("t"), start)];
+        hub.join(newcomer("test"), topics, Instant::now()).unwrap().1.number
+    };
+    assert_eq!(before(Start::Live), 5);
+    assert_eq!(before(Start::Last(1)), 3);
+    assert_eq!(before(Start::Last(9)), 2);
+    assert_eq!(before(Start::After(None)), 0);
+}
+
+#[test]
+fn a_client_of_several_topics_gets_their_messages_in_the_order_of_their_numbers() {
+    let mut hub = hub_with(Topics { retain_messages: 9, log_messages: 9, ..Topics::default() });
+    for topic in ["a", "b", "b", "a", "c"] {
+        publish(&mut hub, topic, topic).unwrap();
+    }
+    let topics = vec![
+        (name("c"), Start::Live),
+        (name("b"), Start::Last(9)),
+        (name("a"), Start::After(id(&hub, 0))),
+        (name("d"), Start::After(None)),
+    ];
+    let (client, before) = hub.join(newcomer("test"), topics, Instant::now()).unwrap();
+    assert_eq!(before.number, 0);
+    assert_eq!(deliveries(&client), ["gap", "1 a", "2 b", "3 b", "4 a"]);
+    for topic in ["c", "a", "d", "b"] {
+        publish(&mut hub, topic, topic).unwrap();
+    }
+    assert_eq!(client.behind(), 4);
+    assert_eq!(deliveries(&client), ["6 c", "7 a", "8 d", "9 b"]);
+    assert_consistent(&hub, "joined");
+    leave(&mut hub, client);
+    assert_consistent(&hub, "left");
+    assert_eq!(topics_with_subscribers(&hub), 0);
+}
+
+#[test]
+fn a_client_of_several_topics_is_told_first_that_it_fell_behind() {
+    let mut hub = hub_with(Topics { log_messages: 1, ..Topics::default() });
+    let topics = vec![(name("a"), Start::Live), (name("b"), Start::Live)];
+    let (client, _) = hub.join(newcomer("test"), topics, Instant::now()).unwrap();
+    for topic in ["a", "b", "b"] {
+        publish(&mut hub, topic, topic).unwrap();
+    }
+    assert_eq!(deliveries(&client), ["lagged 1", "1 a", "3 b"]);
+}
+
+#[test]
+fn a_refused_topic_leaves_no_subscription_behind() {
+    let mut hub = hub_with(Topics { count: 2, ..Topics::default() });
+    let topics = ["a", "b"].map(|topic| (name(topic), Start::Live)).to_vec();
+    let refused = hub.join(newcomer("test"), topics, Instant::now());
+    assert_eq!(refused.err(), Some(TooManyTopics { limit: 2 }));
+    assert_eq!(self::topics(&hub), ["broadcast"]);
+    assert_eq!(hub.client_counts(), ClientCounts::default());
+}
+
+fn topics_with_subscribers(hub: &Hub) -> usize {
+    hub.topics().iter().filter(|topic| topic.subscribers > 0).count()
+}
