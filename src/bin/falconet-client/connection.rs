@@ -14,6 +14,7 @@ use falconet::cli::show_time;
 use falconet::net::{Timer, Transport};
 use futures_lite::{AsyncRead, AsyncWrite, Stream, StreamExt};
 
+use crate::message::MAX_MESSAGE_BYTES;
 use crate::options::Options;
 use crate::screen::escaped;
 
@@ -362,8 +363,6 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// The largest message sent or received.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// One message, the keystrokes after it, its frame header and some pongs.
 const MAX_UNSENT_BYTES: usize = MAX_MESSAGE_BYTES + (1 << 20);
 /// How long the server may take to answer our Close (article).

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_tungstenite::tungstenite::protocol::Message;
 use falconet::net::{Reactor, Sleep, Timer, Watched};
 
-use crate::connection::MAX_MESSAGE_BYTES;
+use crate::message::{self, MAX_MESSAGE_BYTES};
 
 /// Stdin, read as keys, as lines, or not at all.
 pub(crate) struct Input {
@@ -145,14 +145,6 @@ impl Input {
     }
 }
 
-/// A message of `bytes`: a binary one if they are not UTF-8.
-pub(crate) fn message(bytes: &[u8]) -> Message {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Message::text(text),
-        Err(_) => Message::binary(bytes.to_vec()),
-    }
-}
-
 /// Makes messages of lines.
 #[derive(Default)]
 struct Lines {
@@ -182,7 +174,7 @@ impl Lines {
             return None;
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let message = message(line);
+        let message = message::from_bytes(line);
         self.scanned += usize::from(newline.is_some());
         self.start = self.scanned;
         Some(Typed::Message(message))

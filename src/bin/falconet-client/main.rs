@@ -64,6 +64,7 @@ mod handshake;
 mod http;
 mod input;
 mod interrupts;
+mod message;
 mod options;
 mod publisher;
 mod response;

@@ -12,7 +12,7 @@ use falconet::{TopicName, TopicNameError};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 
-use crate::input::message;
+use crate::message;
 use crate::token::{Token, TokenError};
 use crate::url::{Url, UrlError};
 
@@ -148,7 +148,7 @@ fn parse_publication(mut parser: Parser) -> Result<Command, UsageError> {
     server.check_trust()?;
     server.url.target = topic.ok_or_else(no_topic)?.path();
     let words = words.filter(|words| words != "-");
-    let message = words.map(|words| message(words.as_encoded_bytes()));
+    let message = words.map(|words| message::from_bytes(words.as_encoded_bytes()));
     Ok(Command::Publish(Publication { server, message }))
 }
 

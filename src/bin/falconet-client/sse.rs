@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::connection::MAX_MESSAGE_BYTES;
+use crate::message::MAX_MESSAGE_BYTES;
 
 /// What one connection has brought so far. `retry` is ignored like unknown fields: how long to wait is
 /// decided elsewhere.
