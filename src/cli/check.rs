@@ -39,8 +39,8 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
         && matches!(admin::may_listen_at(url), Ok(false))
     {
         return Err(OptionsError::Config(format!(
-            "admin `{url}`: expected unix:PATH, a loopback address, or token-file as well; other hosts \
-             can reach this address"
+            "admin `{url}`: expected unix:PATH or a loopback address, or token-file as well; other \
+             hosts can reach this address"
         )));
     }
     if let Some(file) = &options.token_file

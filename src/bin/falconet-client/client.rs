@@ -48,7 +48,7 @@ enum Ending {
 /// An event during a connection.
 enum Event {
     Interrupted,
-    InputEvent(InputEvent),
+    Input(InputEvent),
     OutputFailed(io::Error),
     Connection(ConnectionEvent),
 }
@@ -141,7 +141,7 @@ impl Client {
                     self.note_output_failure(&error);
                     self.leave(connection).await;
                 }
-                Event::InputEvent(typed) => self.apply_input(typed, connection).await,
+                Event::Input(input) => self.apply_input(input, connection).await,
                 Event::Connection(ConnectionEvent::Received(message)) => self.screen.show(&message),
                 Event::Connection(ConnectionEvent::Control) => {}
                 Event::Connection(ConnectionEvent::Over(end)) => return end,
@@ -158,8 +158,8 @@ impl Client {
         connection.close().await;
     }
 
-    async fn apply_input(&mut self, typed: InputEvent, connection: &mut Connection) {
-        match typed {
+    async fn apply_input(&mut self, input: InputEvent, connection: &mut Connection) {
+        match input {
             InputEvent::Message(_) if connection.unsent_bytes() > MAX_TYPED_BYTES => {
                 self.screen.print_status("not sent: the server is not reading");
             }
@@ -188,19 +188,19 @@ impl Client {
         let may_type = !connection.is_closing() && (is_drained || self.input.is_terminal());
         // Input and connection take turns in being polled first, so that neither starves the other.
         self.is_input_first = !self.is_input_first;
-        let mut typed = Poll::Pending;
+        let mut input = Poll::Pending;
         if may_type && self.is_input_first {
-            typed = self.input.poll_next(cx);
+            input = self.input.poll_next(cx);
         }
-        if typed.is_pending()
+        if input.is_pending()
             && let Poll::Ready(happening) = connection.poll_next(cx, is_written)
         {
             return Poll::Ready(Event::Connection(happening));
         }
         if may_type && !self.is_input_first {
-            typed = self.input.poll_next(cx);
+            input = self.input.poll_next(cx);
         }
-        typed.map(Event::InputEvent)
+        input.map(Event::Input)
     }
 
     /// Writes the queued messages, unless interrupted.
@@ -281,13 +281,13 @@ impl Client {
         };
         // Lines of a pipe are not read before they can be sent.
         let reads_keys = self.input.is_terminal();
-        let typed = async {
+        let input = async {
             match reads_keys {
                 true => is_yes(&poll_fn(|cx| self.input.poll_next(cx)).await),
                 false => future::pending().await,
             }
         };
-        self.interrupts.unless_interrupted(future::or(typed, slept)).await.unwrap_or(false)
+        self.interrupts.unless_interrupted(future::or(input, slept)).await.unwrap_or(false)
     }
 }
 
@@ -297,8 +297,8 @@ impl Ending {
     }
 }
 
-fn is_yes(typed: &InputEvent) -> bool {
-    matches!(typed, InputEvent::Message(message) if matches!(message.to_text(), Ok("r" | "R")))
+fn is_yes(input: &InputEvent) -> bool {
+    matches!(input, InputEvent::Message(message) if matches!(message.to_text(), Ok("r" | "R")))
 }
 
 /// The number of events after which the client yields, so that the reactor polls the sockets again.

@@ -117,8 +117,8 @@ impl Connection {
         self.socket.get_mut().poll_drained(cx)
     }
 
-    /// Returns the next event. If `is_reading` is false, nothing is read, and the deadlines for received
-    /// data do not run.
+    /// Returns the next event. If `is_reading` is false, nothing is read, and the deadlines that wait
+    /// for the server to send something do not run.
     pub(crate) fn poll_next(
         &mut self,
         cx: &mut Context<'_>,

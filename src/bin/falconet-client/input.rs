@@ -88,9 +88,9 @@ impl Input {
                 Decoder::Lines(lines) => lines.next(self.has_ended),
                 Decoder::Nothing => return Poll::Pending,
             };
-            if let Some(typed) = next {
-                self.has_ended |= matches!(typed, InputEvent::Failed(_));
-                return Poll::Ready(typed);
+            if let Some(event) = next {
+                self.has_ended |= matches!(event, InputEvent::Failed(_));
+                return Poll::Ready(event);
             }
             if self.has_ended {
                 return Poll::Ready(InputEvent::End);
@@ -196,9 +196,9 @@ impl Keys {
     /// with it.
     fn next(&mut self) -> Option<InputEvent> {
         if self.pending.first() == Some(&ESCAPE) {
-            let (length, typed) = escape_sequence(&self.pending)?;
+            let (length, event) = escape_sequence(&self.pending)?;
             self.pending.drain(..length);
-            return Some(typed);
+            return Some(event);
         }
         let until_escape = self.pending.iter().position(|byte| *byte == ESCAPE);
         let mut characters = &self.pending[..until_escape.unwrap_or(self.pending.len())];
@@ -268,17 +268,17 @@ mod tests {
 
     fn keys(chunks: &[&[u8]]) -> Vec<InputEvent> {
         let mut keys = Keys::default();
-        let mut typed = Vec::new();
+        let mut events = Vec::new();
         for chunk in chunks {
             keys.feed(chunk);
             while let Some(next) = keys.next() {
-                typed.push(next);
+                events.push(next);
             }
         }
         if keys.is_mid_sequence() {
-            typed.push(keys.end_sequence());
+            events.push(keys.end_sequence());
         }
-        typed
+        events
     }
 
     fn text(text: &str) -> InputEvent {
@@ -319,13 +319,13 @@ mod tests {
         let expected = [text("one"), text(""), text("two ö"), binary, text("last")];
         for size in 1..input.len() {
             let mut lines = Lines::default();
-            let mut typed = Vec::new();
+            let mut events = Vec::new();
             for chunk in input.chunks(size) {
                 lines.feed(chunk);
-                typed.extend(std::iter::from_fn(|| lines.next(false)));
+                events.extend(std::iter::from_fn(|| lines.next(false)));
             }
-            typed.extend(std::iter::from_fn(|| lines.next(true)));
-            assert_eq!(typed, expected, "in pieces of {size}");
+            events.extend(std::iter::from_fn(|| lines.next(true)));
+            assert_eq!(events, expected, "in pieces of {size}");
         }
     }
 

@@ -2,9 +2,6 @@
 
 use async_tungstenite::tungstenite::protocol::Message;
 
-/// The largest message sent or received, in bytes of payload: 16 MiB.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 16 << 20;
-
 /// Returns a text message of `bytes`, or a binary message if they are not UTF-8.
 pub(crate) fn from_bytes(bytes: &[u8]) -> Message {
     match std::str::from_utf8(bytes) {
@@ -12,3 +9,6 @@ pub(crate) fn from_bytes(bytes: &[u8]) -> Message {
         Err(_) => Message::binary(bytes.to_vec()),
     }
 }
+
+/// The largest message sent or received, in bytes of payload: 16 MiB.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 16 << 20;

@@ -386,7 +386,8 @@ Options:
   -V, --version            print the version, and exit
 
 Options of pub and sub:
-  --server URL             http://HOST[:PORT], https://HOST[:PORT] or unix:PATH
+  --server URL             the server: http://HOST[:PORT], https://HOST[:PORT] or
+                           unix:PATH
                            [default: http://localhost:8080]
 
 Options of sub, besides those above:
