@@ -1,52 +1,53 @@
-//! What can be set, as plain data: every field says its unit and its default.
+//! The configuration, as plain data. Every field documents its unit and its default.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// All settings of a [`Server`](crate::Server).
+/// The configuration of a [`Server`](crate::Server).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// How long a peer may take over things.
+    /// Deadlines for peers.
     pub timeouts: Timeouts,
-    /// How much a peer may send, and how many peers there may be.
+    /// Limits on sizes, rates and numbers of connections.
     pub limits: Limits,
-    /// What topics keep, and for whom.
+    /// Limits of topics, and the policy for slow subscribers.
     pub topics: Topics,
-    /// What a well-formed request that is refused gets. Default [`Reject::Respond`].
+    /// The reaction to a well-formed request that is refused. Default [`Reject::Respond`].
     pub reject: Reject,
-    /// What `https://` listen URLs need.
+    /// The settings of `https://` listeners.
     pub tls: Tls,
 }
 
-/// How long a peer may take. `None` switches a deadline off.
+/// Deadlines for peers. `None` disables a deadline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// How long a peer may take over its request head, counted from the accept. Default 5 s; then
+    /// Longest time for a request head; for the first one, counted from the accept. Default 5 s. After it
     /// the connection is dropped.
     pub head: Option<Duration>,
-    /// How long a TLS peer may take over its handshake and its first request head together, counted
-    /// from the accept. Default 10 s; then the connection is dropped.
+    /// Longest time for a TLS handshake and the first request head together, counted from the accept.
+    /// Default 10 s. After it the connection is dropped.
     pub tls_head: Option<Duration>,
-    /// How long a connection may rest between two requests. Default 75 s; `None` is one request a
-    /// connection.
+    /// Longest time between two requests on a connection. Default 75 s. With `None` a connection serves one
+    /// request.
     pub keep_alive: Option<Duration>,
-    /// How long a client may be silent before it is sent a Ping. Default 30 s.
+    /// Time without received bytes after which a client is sent a Ping. Default 30 s.
     pub ping_every: Option<Duration>,
-    /// How long a client may be silent before it is dropped. Default 75 s: two pings and a half.
+    /// Time without received bytes after which a client is dropped. Default 75 s, which is two and a half
+    /// times `ping_every`.
     pub idle: Option<Duration>,
-    /// How long the rest of one frame may wait for a peer to make room, however steadily it reads.
-    /// Default 10 s; then the client is given up with 1008.
+    /// Longest time for sending one frame after the peer's receive buffer has become full, even if the peer
+    /// keeps reading. Default 10 s. After it the client is closed with 1008.
     pub write: Option<Duration>,
-    /// How long a message or a request's body may stay unfinished. Default 30 s.
+    /// Longest time for receiving a message or a request body. Default 30 s.
     pub message: Option<Duration>,
-    /// How long a peer may take to answer our Close. Default 2 s.
+    /// Longest time for a peer to answer the server's Close. Default 2 s.
     pub close_handshake: Duration,
-    /// How long the server waits for everyone when it stops. Default 2.5 s (article); then what is
-    /// left is aborted.
+    /// Longest time that a stopping server waits for its clients. Default 2.5 s (article). After it the
+    /// remaining connections are aborted.
     pub drain: Duration,
-    /// How long a closed connection is read on, so that a reset does not overtake our last words.
-    /// Default 500 ms.
+    /// Longest time that the server keeps reading after it has closed a connection, because a reset could
+    /// discard the last response or Close frame before the peer reads it. Default 500 ms.
     pub linger: Duration,
 }
 
@@ -67,29 +68,30 @@ impl Default for Timeouts {
     }
 }
 
-/// How much a peer may send, and how many peers there may be.
+/// Limits on sizes, rates and numbers of connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest message accepted, in bytes of payload. Default 64 KiB; beyond it the session is
-    /// closed with 1009, a request answered with 413.
+    /// Largest message accepted, in bytes of payload. Default 64 KiB. A larger one closes a session with
+    /// 1009; a request is answered with 413.
     pub message_bytes: usize,
-    /// The largest request head accepted, in bytes. Default 8 KiB; beyond it the answer is 431.
+    /// Largest request head accepted, in bytes. Default 8 KiB. A larger one is answered with 431.
     pub head_bytes: usize,
-    /// The longest request target accepted, in bytes. Default 2 KiB; beyond it the answer is 414.
+    /// Longest request target accepted, in bytes. Default 2 KiB. A longer one is answered with 414.
     pub target_bytes: usize,
-    /// How many connections may be open at once. Default 10,000; never more than the limit of open
-    /// files less 32.
+    /// Most connections open at once. Default 10,000, but at most the process's limit on open files minus
+    /// 32.
     pub connections: usize,
-    /// How many of them one address may hold that is neither this host nor a trusted proxy. Default an
-    /// eighth of them, which `None` is; beyond it the answer is 503.
+    /// Most connections that one remote address may hold. Addresses of this host and trusted proxies are
+    /// exempt. Default `None`, which is one eighth of `connections`. Further ones are answered with 503.
     pub per_address: Option<NonZeroUsize>,
-    /// How many messages a second one address may publish over HTTP, or one connection of this host; and
-    /// as many at once after a second of rest. Default `None`: no limit; beyond it the answer is 429.
+    /// Messages per second that one remote address may publish over HTTP, or one connection from this host.
+    /// After a second without a message, that many may come at once. Default `None`: no limit. Further ones
+    /// are answered with 429.
     pub publish_rate: Option<NonZeroU32>,
-    /// How many messages a second one WebSocket client may send, and as many at once after a second of
-    /// rest; what it sends faster is read later. Default `None`: any number.
+    /// Messages per second that are read from one WebSocket client. After a second without a message, that
+    /// many are read at once; further ones are read later. Default `None`: no limit.
     pub message_rate: Option<NonZeroU32>,
-    /// How many requests one connection may bring; the answer to the last one says so. Default 1,000.
+    /// Most requests on one connection; the response to the last one announces the close. Default 1,000.
     pub requests: usize,
 }
 
@@ -108,25 +110,25 @@ impl Default for Limits {
     }
 }
 
-/// What topics keep: the newest messages of each, for those who come later and those who read slowly.
+/// Limits of topics. A topic keeps its newest messages, for later subscribers and for slow ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
-    /// How many topics there may be. Default 1,024; one more is refused with 503.
+    /// Most topics. Default 1,024. A request that would create one more is answered with 503.
     pub count: usize,
-    /// How many messages a topic retains for who comes later. Default 1: the state of things, as a
-    /// sensor's last value. With 0 nothing is retained.
+    /// Messages that a topic retains for later subscribers. Default 1: the current state, such as the last
+    /// value of a sensor. With 0 nothing is retained.
     pub retain_messages: usize,
-    /// How many bytes the retained messages of a topic may have together. Default 64 KiB; the newest is
-    /// retained whatever its size.
+    /// Total size of the messages that a topic retains, in bytes. Default 64 KiB. The newest message is
+    /// retained at any size.
     pub retain_bytes: usize,
-    /// How many messages a subscriber may be behind. Default 64: a burst, not a history.
+    /// Messages that a subscriber may fall behind. Default 64: a burst, not a history.
     pub log_messages: usize,
-    /// How many bytes a subscriber may be behind. Default 256 KiB: four of the largest messages.
+    /// Bytes that a subscriber may fall behind. Default 256 KiB: four messages of the largest size.
     pub log_bytes: usize,
-    /// How many bytes the messages of all topics may have together. Default 8 MiB, a small part of a
-    /// small host; beyond it the topic that holds most loses its oldest.
+    /// Total size of the messages of all topics, in bytes. Default 8 MiB, a small part of the memory of a
+    /// small host. Beyond it, the topic that holds most bytes drops its oldest messages.
     pub total_bytes: usize,
-    /// What happens to a subscriber whose next message is no longer kept. Default
+    /// The policy for a subscriber whose next message is no longer kept. Default
     /// [`SlowConsumer::Skip`].
     pub slow_consumer: SlowConsumer,
 }
@@ -145,23 +147,23 @@ impl Default for Topics {
     }
 }
 
-/// What happens to a subscriber that reads more slowly than is published.
+/// The policy for a subscriber that reads more slowly than messages are published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// It goes on with the oldest message kept, and what it lost is counted.
+    /// The subscriber continues with the oldest message kept. The messages it missed are counted.
     #[default]
     Skip,
-    /// It is closed with 1008.
+    /// The subscriber is closed with 1008.
     Close,
 }
 
-/// What `https://` listen URLs need. A build without the feature `tls` can't listen there.
+/// The settings of `https://` listeners. A build without the feature `tls` can't open such listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// Where the certificate comes from. Default none: then there can be no `https://` listen URL.
+    /// The source of the certificate. Default none: then `https://` listen URLs are refused.
     pub certificate: Option<Certificate>,
-    /// How often the files of the certificate are looked at, when a client comes: a renewed one is used
-    /// from then on. Default 60 s.
+    /// Shortest time between two checks for a renewed certificate. A check is made when a client connects.
+    /// Default 60 s.
     pub look_every: Duration,
 }
 
@@ -171,31 +173,32 @@ impl Default for Tls {
     }
 }
 
-/// Where a server's certificate comes from.
+/// The source of a server's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certificate {
-    /// From files in PEM.
+    /// Files in PEM.
     Files {
-        /// The certificate, and after it those of who signed it.
+        /// The file with the certificate, followed by the certificates of its issuers.
         chain: PathBuf,
-        /// Its private key, as PKCS#8, PKCS#1 or SEC1.
+        /// The file with the private key, as PKCS#8, PKCS#1 or SEC1.
         key: PathBuf,
     },
-    /// The server signs one for itself, with localhost, the host's name and its addresses. Its
-    /// fingerprint is logged.
+    /// A self-signed certificate for localhost, the host's name and its addresses. Its fingerprint is
+    /// logged.
     SelfSigned {
-        /// The directory it is kept in, as `tls-cert.pem` and `tls-key.pem`. Without one, there is a new
-        /// certificate at each start.
+        /// The directory that keeps the certificate, as `tls-cert.pem` and `tls-key.pem`. With `None` each
+        /// start creates a new certificate.
         state_dir: Option<PathBuf>,
     },
 }
 
-/// What a well-formed request that is refused gets. Bytes that are no request never get an answer.
+/// The reaction to a well-formed request that is refused. Bytes that are not
+/// a request are never answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reject {
     /// A short 4xx or 5xx response.
     #[default]
     Respond,
-    /// Nothing: the connection is dropped (article: "drop and log").
+    /// No response: the connection is dropped (article: "drop and log").
     Drop,
 }

@@ -1,7 +1,7 @@
-//! The logger: lines to stderr that never stop the server.
+//! The logger, which writes lines to stderr and never blocks the server.
 //!
-//! One write a line, and only when it will not block; what can't be written is counted. Bytes of peers
-//! are escaped, and no kind of line comes more than ten times a second.
+//! A line is one write, made only if stderr is writable; lines that can't be written are counted. Bytes of
+//! peers are escaped. At most ten lines per second are written for one target and level.
 
 use std::fmt::Write;
 use std::os::fd::BorrowedFd;
@@ -16,28 +16,28 @@ use crate::counters::ProcessErrors;
 use crate::escaped::Escaped;
 use crate::services::LocalClock;
 
-/// How lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people: time, level, message, fields.
+    /// Time, level, message and fields, for reading on a terminal.
     #[default]
     Text,
     /// `key=value` pairs.
     Logfmt,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Has everything falconet logs, and every panic, written to stderr. What others log is not: the
-/// libraries beneath tell of every frame. The values of a line's fields are texts and whole numbers.
+/// Installs the logger of the process: it writes the log lines of falconet, and every panic, to stderr.
 ///
-/// Under systemd (`JOURNAL_STREAM` is set) lines in text have no time, which the journal knows, but a
-/// priority in front (sd-daemon(3)).
+/// Lines of other crates are not written, because some log every frame. The values of fields must be
+/// strings or integers. Under systemd (if `JOURNAL_STREAM` is set), lines in the format
+/// [`LogFormat::Text`] begin with a priority (sd-daemon(3)) instead of the time, which the journal adds.
 ///
-/// Returns what counts the panics and the lines that are not written.
+/// Returns the counters of panics and of lines that were suppressed or could not be written.
 ///
 /// # Panics
-/// If the process has a logger already.
+/// If the process already has a logger.
 pub fn install(level: LevelFilter, format: LogFormat) -> ProcessErrors {
     let process_errors = ProcessErrors::default();
     let logger = StderrLogger {
@@ -49,7 +49,7 @@ pub fn install(level: LevelFilter, format: LogFormat) -> ProcessErrors {
     };
     log::set_boxed_logger(Box::new(logger)).expect("install is called once, first in main");
     log::set_max_level(level);
-    // Where a panic ends the process, it is the last thing that is said, and not ours to say.
+    // A build that aborts on a panic keeps the standard hook.
     if cfg!(panic = "unwind") {
         let panics = process_errors.clone();
         std::panic::set_hook(Box::new(move |panic| {
@@ -70,17 +70,21 @@ struct StderrLogger {
 
 #[derive(Default)]
 struct State {
-    /// One for each kind of line there has been: a few dozen at most.
+    /// One class for each target and level logged so far: a few dozen at most.
     classes: Vec<Class>,
+    /// Lines that could not be written since the last one that was.
     lines_lost: u64,
 }
 
-/// What was let through of one kind of line, and what was not.
+/// The rate limit of all lines with the same target and level.
 struct Class {
     target: String,
     level: Level,
+    /// Start of the current second.
     second: Instant,
+    /// Lines written in the current second.
     lines: u32,
+    /// Lines suppressed since the last one that was written.
     suppressed: u64,
 }
 
@@ -93,7 +97,7 @@ impl Log for StderrLogger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // Not held while values are formatted: they may log, or panic, which is logged.
+        // The lock is released before values are formatted, because formatting may log or panic.
         let mut state = self.state();
         let Some(suppressed) = state.admit(record, Instant::now()) else {
             self.process_errors.dropped_line();
@@ -113,17 +117,18 @@ impl Log for StderrLogger {
 
 impl StderrLogger {
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held spoils no count.
+        // The counts are valid even if a thread panicked while it held the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Lets a line through, with how many of its kind were suppressed before it; or counts it.
+    /// Admits a line and returns the number of lines of its class suppressed before it. If the line exceeds
+    /// the rate, counts it as suppressed and returns `None`.
     fn admit(&mut self, record: &Record<'_>, now: Instant) -> Option<u64> {
         let (target, level) = (record.target(), record.level());
-        let is_it = |class: &Class| class.level == level && class.target == target;
-        let index = self.classes.iter().position(is_it).unwrap_or_else(|| {
+        let is_same = |class: &Class| class.level == level && class.target == target;
+        let index = self.classes.iter().position(is_same).unwrap_or_else(|| {
             let target = target.to_owned();
             self.classes.push(Class { target, level, second: now, lines: 0, suppressed: 0 });
             self.classes.len() - 1
@@ -141,7 +146,7 @@ impl State {
     }
 }
 
-/// A line's content, before it is formatted.
+/// The message and fields of a line, as unescaped text.
 struct Fields {
     message: String,
     pairs: Vec<(String, String)>,
@@ -165,7 +170,7 @@ struct Pairs(Vec<(String, String)>);
 
 impl<'kvs> VisitSource<'kvs> for Pairs {
     fn visit_pair(&mut self, key: kv::Key<'kvs>, value: kv::Value<'kvs>) -> Result<(), kv::Error> {
-        // Not `value.to_string()`, with which comes how to write numbers with decimals.
+        // `value.to_string()` would add the formatting of floating-point numbers to the binary.
         let text = value.to_borrowed_str().map(str::to_owned);
         let text = text.or_else(|| value.to_u64().map(|number| number.to_string()));
         self.0.push((key.to_string(), shorten(text.unwrap_or_else(|| "?".to_owned()))));
@@ -206,7 +211,7 @@ impl StderrLogger {
     }
 }
 
-/// syslog(3)'s numbers.
+/// Returns the priority of a level (syslog(3)).
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -216,6 +221,7 @@ fn priority(level: Level) -> u8 {
     }
 }
 
+/// Cuts a text that is longer than [`MAX_VALUE_BYTES`].
 fn shorten(mut text: String) -> String {
     if text.len() > MAX_VALUE_BYTES {
         text.truncate(text.floor_char_boundary(MAX_VALUE_BYTES));
@@ -228,7 +234,7 @@ fn push_escaped(line: &mut String, text: &str) {
     let _ = write!(line, "{}", Escaped(text));
 }
 
-/// In quotes where it would not read as one word.
+/// Appends `text`, in quotes if it is not a single unambiguous word.
 fn push_quoted(line: &mut String, text: &str) {
     if !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"=\\".contains(&byte))
@@ -257,16 +263,17 @@ fn push_json(line: &mut String, text: &str) {
     line.push('"');
 }
 
-/// Writes a line if that can be done without waiting; says whether it was.
+/// Writes a line if stderr is writable without blocking. Returns true if the line was written.
 fn write_line(stderr: BorrowedFd<'_>, line: &[u8]) -> bool {
     let mut writable = [PollFd::new(&stderr, PollFlags::OUT)];
     let ready = poll(&mut writable, Some(&Timespec::default())).is_ok_and(|count| count == 1)
         && writable[0].revents().contains(PollFlags::OUT);
-    // A pipe that polls writable has room for a page, and takes a line this short whole (pipe(7)).
+    // A pipe that is reported as writable has room for a page, and writes of up to that size are atomic
+    // (pipe(7)).
     ready && rustix::io::write(stderr, &line[..line.len().min(MAX_LINE_BYTES)]).is_ok()
 }
 
-/// How many lines of one target and level a second may have; the rest is counted.
+/// Lines written per second for one target and level; the rest are counted.
 const LINES_PER_SECOND: u32 = 10;
 const MAX_VALUE_BYTES: usize = 256;
 const MAX_LINE_BYTES: usize = 4096;
@@ -285,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_peers_are_escaped_in_every_format() {
+    fn untrusted_bytes_are_escaped_in_every_format() {
         let evil = "a\"b\\c\n\x1b[31m\u{e9}\u{1f600}";
         let text = line(LogFormat::Text, evil, &[("path", evil)]);
         assert_eq!(
@@ -305,13 +312,13 @@ mod tests {
     }
 
     #[test]
-    fn long_values_are_cut() {
+    fn long_values_are_truncated() {
         let text = line(LogFormat::Text, &"x".repeat(1000), &[]);
         assert_eq!(text.len(), "<4>".len() + MAX_VALUE_BYTES + "...\n".len());
     }
 
     #[test]
-    fn no_kind_of_line_comes_more_than_ten_times_a_second() {
+    fn at_most_ten_lines_per_second_are_admitted_for_a_target_and_level() {
         let mut state = State::default();
         let start = Instant::now();
         let noise = Record::builder().target("noise").level(Level::Info).build();

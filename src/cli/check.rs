@@ -1,4 +1,4 @@
-//! What no option can know alone.
+//! Checks of options that depend on each other or on the host.
 
 use std::fmt;
 
@@ -11,15 +11,15 @@ use crate::features::Feature;
 use crate::net::{Acceptor, ListenUrl};
 use crate::privileges::Account;
 
-/// Finds values that do not go together.
+/// Checks that the values of the options are consistent and usable on this host.
 pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
     let timeouts = &options.config.timeouts;
     if let (Some(ping), Some(idle)) = (timeouts.ping_every, timeouts.idle)
         && idle <= ping
     {
         return Err(OptionsError::Config(format!(
-            "idle-timeout `{}`: expected more than ping-every `{}`, or clients are dropped before \
-             they are asked for a sign of life",
+            "idle-timeout `{}`: expected more than ping-every `{}`; otherwise clients are dropped \
+             before they are pinged",
             show_time(Some(idle)),
             show_time(Some(ping)),
         )));
@@ -30,7 +30,7 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
         Account::find(name).map_err(|error| OptionsError::Config(error.to_string()))?;
     }
     if options.exit_on_eof && options.stdin.is_none() {
-        let text = "exit-on-eof `true`: expected stdin as well, which says what is read";
+        let text = "exit-on-eof `true`: expected stdin as well";
         return Err(OptionsError::Config(text.to_owned()));
     }
     if Feature::Full.is_built_in()
@@ -39,15 +39,16 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
         && matches!(admin::may_listen_at(url), Ok(false))
     {
         return Err(OptionsError::Config(format!(
-            "admin `{url}`: expected unix:PATH or a loopback address, or token-file as well, since \
-             others could come there"
+            "admin `{url}`: expected unix:PATH or a loopback address, or token-file as well; other \
+             hosts can reach this address"
         )));
     }
     if let Some(file) = &options.token_file
-        && let Err(lacking) = Feature::Full.require()
+        && let Err(not_built_in) = Feature::Full.require()
     {
-        // Passed by systemd: an option is refused before.
-        return Err(OptionsError::Config(format!("token-file `{}`: {lacking}", file.display())));
+        // systemd passed the file: the option itself has been refused before.
+        let file = file.display();
+        return Err(OptionsError::Config(format!("token-file `{file}`: {not_built_in}")));
     }
     if Feature::Full.is_built_in()
         && let Some(file) = &options.token_file
@@ -57,11 +58,11 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
         return Err(OptionsError::Config(format!("token-file `{file}`: {error}")));
     }
     if options.allow_query_token && options.token_file.is_none() {
-        let text = "allow-query-token `true`: expected token-file as well, which has the tokens";
+        let text = "allow-query-token `true`: expected token-file as well";
         return Err(OptionsError::Config(text.to_owned()));
     }
     if options.trusted_proxies.proxy_protocol && options.trusted_proxies.is_empty() {
-        let text = "proxy-protocol `true`: expected trust-proxy as well, which says whose";
+        let text = "proxy-protocol `true`: expected trust-proxy as well";
         return Err(OptionsError::Config(text.to_owned()));
     }
     if Feature::Full.is_built_in()
@@ -76,41 +77,42 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
     Ok(())
 }
 
-/// What is said of TLS: where its certificate comes from, if it is spoken.
+/// Checks the options of TLS. Returns the source of the certificate if a listener uses TLS.
 pub(super) fn check_tls(options: &Options) -> Result<Option<Certificate>, OptionsError> {
     let mut urls = options.listen.iter().chain(&options.admin);
     let listens = urls.find(|url| url.tls_host().is_some());
-    if let Err(lacking) = Feature::Tls.require() {
-        // The options of a certificate are refused before.
+    if let Err(not_built_in) = Feature::Tls.require() {
+        // The options of the certificate have been refused before.
         return match listens {
-            Some(url) => Err(OptionsError::Config(format!("listen `{url}`: {lacking}"))),
+            Some(url) => Err(OptionsError::Config(format!("listen `{url}`: {not_built_in}"))),
             None => Ok(None),
         };
     }
-    let said = [
+    let settings = [
         ("listen", listens.map(ListenUrl::to_string)),
         ("tls-cert", options.tls_cert.as_ref().map(|path| path.display().to_string())),
         ("tls-key", options.tls_key.as_ref().map(|path| path.display().to_string())),
         ("tls-self-signed", options.tls_self_signed.then(|| "true".to_owned())),
         ("state-dir", options.state_dir.as_ref().map(|path| path.display().to_string())),
     ];
-    let said: Vec<(&str, String)> =
-        said.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
-    let Some((name, value)) = said.first() else { return Ok(None) };
-    let wrong = |what: &dyn fmt::Display| OptionsError::Config(format!("{name} `{value}`: {what}"));
+    let settings: Vec<(&str, String)> =
+        settings.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+    let Some((name, value)) = settings.first() else { return Ok(None) };
+    let error = |text: &dyn fmt::Display| OptionsError::Config(format!("{name} `{value}`: {text}"));
     if listens.is_none() {
-        return Err(wrong(&"expected listen with https:// as well, which says where"));
+        return Err(error(&"expected a listen URL with https:// as well"));
     }
     let certificate = match (&options.tls_cert, &options.tls_key, options.tls_self_signed) {
         (Some(chain), Some(key), false) => {
             Certificate::Files { chain: chain.clone(), key: key.clone() }
         }
         (None, None, true) => Certificate::SelfSigned { state_dir: options.state_dir.clone() },
-        _ => return Err(wrong(&"expected both tls-cert and tls-key, or tls-self-signed alone")),
+        _ => return Err(error(&"expected both tls-cert and tls-key, or tls-self-signed alone")),
     };
     if let (Certificate::Files { .. }, Some(directory)) = (&certificate, &options.state_dir) {
         return Err(OptionsError::Config(format!(
-            "state-dir `{}`: expected tls-self-signed as well, whose certificate is kept there",
+            "state-dir `{}`: expected tls-self-signed instead of tls-cert and tls-key; only a \
+             self-signed certificate is kept there",
             directory.display()
         )));
     }

@@ -1,16 +1,19 @@
-//! Manual pages and completions, made from the help: what is in one is in all.
+//! Manual pages and shell completions, generated from the help so that they never differ from it.
 
 use super::OptionsError;
 use crate::escaped::Escaped;
 
-/// The manual page of a program in roff (man(7)), from its help: `NAME: what it is`, then paragraphs,
-/// examples with two spaces in front, and options that go on at `TEXT_COLUMN`.
+/// Returns the manual page of a program in roff (man(7)), generated from its help.
+///
+/// The first line of the help is `NAME: SUMMARY`. Paragraphs follow; examples, which are indented by two
+/// spaces; and options, whose descriptions continue on lines that are indented by `TEXT_COLUMN` spaces.
 pub fn manual(help: &str) -> String {
+    let help = &join_descriptions(help);
     let (title, rest) = help.split_once('\n').unwrap_or((help, ""));
-    let (name, what) = title.split_once(": ").unwrap_or((title, ""));
+    let (name, summary) = title.split_once(": ").unwrap_or((title, ""));
     let version = env!("CARGO_PKG_VERSION");
     let mut page = format!(".TH {} 1 \"\" \"falconet {version}\"\n", name.to_uppercase());
-    page += &format!(".SH NAME\n{} \\- {}\n.SH SYNOPSIS\n", roff(name), roff(what));
+    page += &format!(".SH NAME\n{} \\- {}\n.SH SYNOPSIS\n", roff(name), roff(summary));
     let mut above = Line::Empty;
     for text in rest.lines() {
         let line = Line::of(text);
@@ -20,11 +23,12 @@ pub fn manual(help: &str) -> String {
     page + ".SH SEE ALSO\n.BR falconet (1),\n.BR falconet\\-client (1)\n"
 }
 
-/// The options in a help, completed in a shell: `bash`, `zsh` or `fish`.
+/// Returns a script that completes the options in a help. The shell is `bash`, `zsh` or `fish`.
 ///
 /// # Errors
-/// [`OptionsError::Usage`], if it is another shell.
+/// [`OptionsError::Usage`], if the shell is another one.
 pub fn completions(shell: &str, help: &str) -> Result<String, OptionsError> {
+    let help = &join_descriptions(help);
     let name = help.split(':').next().unwrap_or_default();
     match shell {
         "bash" => Ok(complete_bash(name, help)),
@@ -37,7 +41,12 @@ pub fn completions(shell: &str, help: &str) -> Result<String, OptionsError> {
     }
 }
 
-/// What a line of a help is.
+/// Puts the description of each option on one line.
+fn join_descriptions(help: &str) -> String {
+    help.replace(CONTINUATION, " ")
+}
+
+/// The kind of a line in a help.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Line {
     Empty,
@@ -45,7 +54,6 @@ enum Line {
     Options,
     Codes,
     Option,
-    Continued,
     Example,
     Text,
 }
@@ -60,15 +68,13 @@ impl Line {
             text if text.starts_with("Options") => Self::Options,
             text if text.starts_with("Exit codes: ") => Self::Codes,
             text if text.starts_with("  -") => Self::Option,
-            text if text.len() > TEXT_COLUMN && text[..TEXT_COLUMN].trim().is_empty() => {
-                Self::Continued
-            }
             text if text.starts_with("  ") => Self::Example,
             _ => Self::Text,
         }
     }
 }
 
+/// Appends a line of the help, of kind `line`, after one of kind `above`.
 fn write_roff(page: &mut String, text: &str, line: Line, above: Line) {
     let mut begin = |macros: &str| page.push_str(macros);
     match (line, above) {
@@ -108,7 +114,7 @@ fn write_roff(page: &mut String, text: &str, line: Line, above: Line) {
     page.push('\n');
 }
 
-/// A text in which roff finds nothing to do.
+/// Escapes a text so that roff prints it unchanged.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     match text.starts_with(['.', '\'']) {
@@ -117,21 +123,22 @@ fn roff(text: &str) -> String {
     }
 }
 
-/// An option in a help.
+/// The entry of an option in a help.
 struct Entry<'h> {
     /// `-h, --help` or `--config FILE`.
     flags: &'h str,
     /// The long name, without its hyphens.
     name: &'h str,
-    /// What stands for its value; empty for a switch.
+    /// The placeholder of the value; empty for a switch.
     value: &'h str,
+    /// The description.
     text: &'h str,
 }
 
 impl<'h> Entry<'h> {
     fn of(line: &'h str) -> Self {
         let line = line.trim_start();
-        // The text begins at the first word that is neither a flag nor stands for a value.
+        // The description begins at the first word that is neither a flag nor a placeholder.
         let is_flag =
             |word: &str| word.starts_with('-') || word.bytes().all(|b| b.is_ascii_uppercase());
         let mut words = line.split(' ').take_while(|word| !word.is_empty() && is_flag(word));
@@ -143,13 +150,19 @@ impl<'h> Entry<'h> {
         Self { flags, name, value, text: text.trim_start() }
     }
 
+    /// Returns all entries of a help.
     fn all(help: &'h str) -> impl Iterator<Item = Self> {
         help.lines().filter(|line| Line::of(line) == Line::Option).map(Self::of)
     }
 
-    /// The short name, if it has one.
+    /// Returns the short name, if there is one.
     fn short(&self) -> Option<char> {
         self.flags.strip_prefix('-')?.chars().next().filter(|short| *short != '-')
+    }
+
+    /// Returns the description without the default.
+    fn description(&self) -> &'h str {
+        self.text.split(" [default").next().unwrap_or_default()
     }
 }
 
@@ -184,7 +197,7 @@ fn complete_bash(name: &str, help: &str) -> String {
 fn complete_zsh(name: &str, help: &str) -> String {
     let mut script = format!("#compdef {name}\n\n_arguments");
     for entry in Entry::all(help) {
-        let text = entry.text.replace('\'', "'\\''").replace([':', '[', ']'], " ");
+        let text = entry.description().replace('\'', "'\\''").replace([':', '[', ']'], " ");
         let value = match entry.value {
             "" => String::new(),
             "FILE" => ":FILE:_files".to_owned(),
@@ -199,7 +212,7 @@ fn complete_zsh(name: &str, help: &str) -> String {
 fn complete_fish(name: &str, help: &str) -> String {
     let mut script = format!("complete -c {name} -f\n");
     for entry in Entry::all(help) {
-        let text = entry.text.replace('\\', "\\\\").replace('\'', "\\'");
+        let text = entry.description().replace('\\', "\\\\").replace('\'', "\\'");
         let short = entry.short().map_or(String::new(), |short| format!(" -s {short}"));
         let value = match entry.value {
             "" => "",
@@ -212,15 +225,17 @@ fn complete_fish(name: &str, help: &str) -> String {
     script
 }
 
-/// Where the texts of options begin in a help.
-const TEXT_COLUMN: usize = 27;
+/// The column, counted from 0, at which the descriptions of options begin in a help.
+pub(super) const TEXT_COLUMN: usize = 27;
+/// The line break within a description, with the indentation after it: `TEXT_COLUMN` spaces.
+pub(super) const CONTINUATION: &str = "\n                           ";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_option_in_the_help_is_taken_apart() {
+    fn a_line_of_an_option_is_split_into_its_parts() {
         for (line, flags, name, value, short) in [
             ("  --config FILE            read it", "--config FILE", "config", "FILE", None),
             (
@@ -241,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn roff_leaves_a_text_as_it_is() {
+    fn escaped_text_is_printed_unchanged_by_roff() {
         assert_eq!(roff(".x\\n-1"), "\\&.x\\en\\-1");
         assert_eq!(roff("'x"), "\\&'x");
     }

@@ -1,4 +1,5 @@
-//! The options: one table that flags, environment, file and help all read.
+//! The options of the server program. One table describes them for the command line, the environment, the
+//! configuration file and the help.
 
 mod check;
 mod manual;
@@ -27,60 +28,59 @@ pub use table::{OPTIONS, OptionSpec};
 pub use text::{help, print_config, print_default_config};
 pub use values::{parse_time, show_time};
 
-/// Everything the command line, the environment and the file can say.
+/// The values of all options, from the command line, the environment and the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Where to listen. Default `http://localhost:8080`.
+    /// The URLs to listen on. Default `http://localhost:8080`.
     pub listen: Vec<ListenUrl>,
-    /// Where the administrator looks after the server. Default nowhere.
+    /// The URL of the admin listener. Default none.
     pub admin: Option<ListenUrl>,
-    /// The topic that the lines of the standard input are published to. Default none.
+    /// The topic that the lines of standard input are published to. Default none.
     pub stdin: Option<TopicName>,
-    /// What ends a line of it. Default a line feed.
+    /// The byte that ends a line of standard input. Default a line feed.
     pub stdin_separator: u8,
-    /// Whether its end stops the server. Default false.
+    /// If true, the end of standard input stops the server. Default false.
     pub exit_on_eof: bool,
     /// The directory whose files are served. Default none.
     pub static_files: Option<PathBuf>,
-    /// The file of the certificate, and those of who signed it. Default none.
+    /// The PEM file with the certificate, followed by the certificates of its issuers. Default none.
     pub tls_cert: Option<PathBuf>,
-    /// The file of its private key. Default none.
+    /// The PEM file with the private key of the certificate. Default none.
     pub tls_key: Option<PathBuf>,
-    /// Whether the server signs a certificate for itself. Default false.
+    /// If true, the server creates a self-signed certificate. Default false.
     pub tls_self_signed: bool,
-    /// The directory for what outlasts the server. Default none.
+    /// The directory that keeps the self-signed certificate between two runs. Default none.
     pub state_dir: Option<PathBuf>,
-    /// The user to become once everything is bound. Default none: the one who starts it.
+    /// The user to switch to once all sockets are bound. Default none: the process keeps its user.
     pub user: Option<String>,
-    /// Whether to go into a sandbox where the kernel has one. Default true.
+    /// If true, the process enters a sandbox after its start, if the kernel supports one. Default true.
     pub sandbox: bool,
-    /// How often the time is broadcast; `None` is never. Default 15 s (article).
+    /// The interval between two broadcasts of the time; `None` disables them. Default 15 s (article).
     pub broadcast_every: Option<Duration>,
-    /// The file of the tokens that let in. Default none; or `tokens` among the credentials that systemd
-    /// passes, if it does.
+    /// The file with the access tokens. Default none, or the credential `tokens` if systemd passes one.
     pub token_file: Option<PathBuf>,
-    /// Whether a token may come in a URL. Default false.
+    /// If true, a request may carry its token in the URL. Default false.
     pub allow_query_token: bool,
-    /// The other origins whose pages may talk to the server. Default none.
+    /// The origins, besides the server's own, whose pages may send requests. Default none.
     pub origins: Origins,
-    /// The proxies that are believed when they say for whom they ask. Default none.
+    /// The proxies whose statements about their clients are trusted. Default none.
     pub trusted_proxies: TrustedProxies,
-    /// What the server is told.
+    /// The configuration of the server.
     pub config: Config,
-    /// How much is logged. Default info.
+    /// The most verbose level that is logged. Default info.
     pub log_level: LevelFilter,
-    /// How log lines look. Default text.
+    /// The format of log lines. Default text.
     pub log_format: LogFormat,
 }
 
 impl Options {
-    /// The files and directories that are read while the server runs.
+    /// Returns the files and directories that are read while the server runs.
     pub fn read_later(&self) -> impl Iterator<Item = &Path> {
         let files = [&self.token_file, &self.tls_cert, &self.tls_key, &self.static_files];
         files.into_iter().flatten().map(PathBuf::as_path)
     }
 
-    /// The sandbox that has room for what these options ask for.
+    /// Returns a sandbox that permits everything that a server with these options does.
     pub fn sandbox(&self) -> Sandbox {
         let mut sandbox = Sandbox::default();
         for file in [&self.token_file, &self.tls_cert, &self.tls_key].into_iter().flatten() {
@@ -129,14 +129,14 @@ impl Default for Options {
     }
 }
 
-/// What the command line asks for.
+/// A command of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Run the server.
     Serve(Box<Options>),
-    /// Say that the configuration is good.
+    /// Report that the configuration is good.
     CheckConfig,
-    /// Print the effective configuration, as a file `--config` reads.
+    /// Print the effective configuration, in the format of a `--config` file.
     PrintConfig(Box<Options>),
     /// Print this text.
     Print(String),
@@ -146,11 +146,11 @@ pub enum Command {
     Version,
 }
 
-/// Reads the command line (without the program's name), the environment and the file they name. Flags
-/// beat the environment, which beats the file.
+/// Reads the command line (without the program's name), the environment, and the configuration file that
+/// either of them names. Flags override the environment, which overrides the file.
 ///
 /// # Errors
-/// [`OptionsError`], which names the option, its value and what would be right.
+/// [`OptionsError`], which names the option, its value and the expected values.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl Fn(&str) -> Option<OsString>,
@@ -167,7 +167,7 @@ pub fn parse(
     sources::apply(&mut options, sources::read_environment(&environment)?)?;
     sources::apply(&mut options, flags.settings)?;
     if options.token_file.is_none() {
-        options.token_file = sources::passed_tokens(environment)?;
+        options.token_file = sources::systemd_token_file(environment)?;
     }
     check::check(&options)?;
     options.config.tls.certificate = check::check_tls(&options)?;
@@ -179,17 +179,17 @@ pub fn parse(
     })
 }
 
-/// Why the options can't be used; `Display` is a line for people.
+/// The error that the options can't be used. `Display` writes one line for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OptionsError {
-    /// The command line is wrong: exit code 2.
+    /// The command line is invalid. Exit code 2.
     Usage(String),
-    /// The environment, the file, or how values go together is wrong: exit code 78 (sysexits.h).
+    /// The environment or the file is invalid, or options contradict each other. Exit code 78 (sysexits.h).
     Config(String),
 }
 
 impl OptionsError {
-    /// What the process exits with.
+    /// Returns the exit code of the process.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_read_back_the_same() {
+    fn a_printed_configuration_is_read_back_unchanged() {
         let mut options = Options::default();
         options.listen.push("unix:/tmp/x".parse().unwrap());
         options.broadcast_every = None;
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_names_the_option_the_value_and_what_would_be_right() {
+    fn an_error_names_the_option_its_value_and_the_expected_values() {
         for (flags, parts) in [
             (["--ping-every", "5"], ["--ping-every", "`5`", "25s"]),
             (["--max-head", "1k7"], ["--max-head", "`1k7`", "64k"]),
@@ -254,7 +254,7 @@ mod tests {
         }
     }
 
-    /// A file of the host's temporary directory, removed at the end.
+    /// A file in the temporary directory, removed when this is dropped.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -265,8 +265,8 @@ mod tests {
             Self(path)
         }
 
-        /// What the options are where the environment names this file so.
-        fn passed_as(&self, variable: &str) -> Result<Command, OptionsError> {
+        /// Parses the options with the path of this file in the environment variable `variable`.
+        fn parse_as(&self, variable: &str) -> Result<Command, OptionsError> {
             parse([], |name| (name == variable).then(|| self.0.clone().into_os_string()))
         }
     }
@@ -279,20 +279,22 @@ mod tests {
 
     #[cfg(feature = "full")]
     #[test]
-    fn passed_tokens_that_cannot_be_looked_for_are_an_error_and_missing_ones_none() {
-        // In a file there is nothing to look for.
+    fn a_credentials_path_that_can_not_be_searched_is_an_error_and_a_missing_one_is_not() {
+        // A file is not a directory that can be searched.
         let scratch = Scratch::new("credentials", "");
-        let error = scratch.passed_as("CREDENTIALS_DIRECTORY").unwrap_err();
+        let error = scratch.parse_as("CREDENTIALS_DIRECTORY").unwrap_err();
         assert_eq!(error.exit_code(), 78);
         let file = scratch.0.join("tokens").display().to_string();
         assert!(error.to_string().contains(&file), "{error}");
         let nowhere = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| "/nowhere".into());
-        let Ok(Command::Serve(options)) = parse([], nowhere) else { panic!("no tokens are fine") };
+        let Ok(Command::Serve(options)) = parse([], nowhere) else {
+            panic!("no tokens are passed")
+        };
         assert_eq!(options.token_file, None);
     }
 
     #[test]
-    fn a_line_that_is_no_setting_is_named_and_not_quoted() {
+    fn an_error_about_a_malformed_line_names_the_line_without_quoting_it() {
         for (line, part) in [
             ("secret", "`name = value`"),
             ("secret subscribe garden", "`name = value`"),
@@ -303,7 +305,7 @@ mod tests {
             ("ping-evry = secret", "`ping-evry`"),
         ] {
             let scratch = Scratch::new("lines", &format!("# fine\n{line}\n"));
-            let error = scratch.passed_as("FALCONET_CONFIG").unwrap_err().to_string();
+            let error = scratch.parse_as("FALCONET_CONFIG").unwrap_err().to_string();
             assert!(error.contains(":2: ") && error.contains(part), "{line}: {error}");
             assert!(!error.to_lowercase().contains("secret"), "{line}: {error}");
         }

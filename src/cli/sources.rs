@@ -1,4 +1,4 @@
-//! Where values come from: flags, the environment, a file.
+//! The sources of option values: command line, environment and configuration file.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,14 +11,14 @@ use crate::access::Origins;
 use crate::escaped::Escaped;
 use crate::features::{Feature, NotBuiltIn};
 
-/// A value for an option, and where it came from.
+/// A value of an option, and its source.
 pub(super) struct Setting {
     option: &'static OptionSpec,
     value: String,
     origin: Origin,
 }
 
-/// Where a value came from; the message names it.
+/// The source of a value, named in error messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Origin {
     Flag,
@@ -26,14 +26,14 @@ enum Origin {
     File { path: String, line: usize },
 }
 
-/// What is to be done with the options.
+/// The action to take with the options.
 pub(super) enum Action {
     Serve,
     CheckConfig,
     PrintConfig,
 }
 
-/// What the command line says.
+/// The parsed command line.
 pub(super) struct Flags {
     pub(super) information: Option<Command>,
     pub(super) action: Action,
@@ -53,19 +53,18 @@ impl Flags {
             match argument {
                 Short('h') | Long("help") => flags.information = Some(Command::Help),
                 Short('V') | Long("version") => flags.information = Some(Command::Version),
-                // What is printed for the host's system.
-                Long("print-man") if PRINTS => {
+                Long("print-man") if HAS_PRINT_OPTIONS => {
                     flags.information = Some(Command::Print(manual(&help())));
                 }
-                Long("print-completions") if PRINTS => {
+                Long("print-completions") if HAS_PRINT_OPTIONS => {
                     let script = completions(&parser.value()?.to_string_lossy(), &help())?;
                     flags.information = Some(Command::Print(script));
                 }
-                Long("print-unit") if PRINTS => {
+                Long("print-unit") if HAS_PRINT_OPTIONS => {
                     let unit = unit(&parser.value()?.to_string_lossy())?;
                     flags.information = Some(Command::Print(unit.to_owned()));
                 }
-                Long("print-default-config") if PRINTS => {
+                Long("print-default-config") if HAS_PRINT_OPTIONS => {
                     flags.information = Some(Command::Print(print_default_config()));
                 }
                 Long("print-man" | "print-completions" | "print-unit" | "print-default-config") => {
@@ -89,7 +88,7 @@ impl Flags {
     }
 }
 
-/// What the environment says.
+/// Reads the settings in the environment.
 pub(super) fn read_environment(
     environment: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<Setting>, OptionsError> {
@@ -98,7 +97,7 @@ pub(super) fn read_environment(
         let name = format!("FALCONET_{}", option.name.to_ascii_uppercase().replace('-', "_"));
         let Some(value) = environment(&name) else { continue };
         let value = value.to_string_lossy().into_owned();
-        // A path with a space is for a flag or the file.
+        // So a path with a space can be set only by a flag or in the file.
         let several = value.split_ascii_whitespace().filter(|_| REPEATED.contains(&option.name));
         let values: Vec<String> = several.map(str::to_owned).collect();
         let values = if values.is_empty() { vec![value] } else { values };
@@ -108,7 +107,7 @@ pub(super) fn read_environment(
     Ok(settings)
 }
 
-/// What the file says.
+/// Reads the settings in the configuration file.
 pub(super) fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
@@ -119,55 +118,58 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let wrong = |what: String| OptionsError::Config(format!("{name}:{}: {what}", index + 1));
+        let error = |text: String| OptionsError::Config(format!("{name}:{}: {text}", index + 1));
         let Some((key, value)) = line.split_once('=') else {
-            return Err(wrong(no_setting(line)));
+            return Err(error(malformed_line(line)));
         };
         let (key, value) = (key.trim_ascii(), value.trim_ascii().to_owned());
-        let option = find(key).ok_or_else(|| wrong(no_option(key)))?;
+        let option = find(key).ok_or_else(|| error(unknown_option(key)))?;
         let origin = Origin::File { path: name.clone(), line: index + 1 };
         settings.push(Setting { option, value, origin });
     }
     Ok(settings)
 }
 
-/// What is wrong with a line that sets nothing. Of the line it has no more than the name of an option: the
-/// file may be one of tokens, given by mistake.
-fn no_setting(line: &str) -> String {
+/// Returns the error text for a line without `=`. It quotes nothing of the line but the name of an option,
+/// because the file may be a token file that was given by mistake.
+fn malformed_line(line: &str) -> String {
     let first = line.split([' ', '\t', ':']).next().and_then(find);
     let name = first.map_or_else(String::new, |option| format!("{}: ", option.name));
     format!("{name}expected `name = value`")
 }
 
-/// What is wrong with a name that no option has. It is quoted only where it could be the name of one.
-fn no_option(key: &str) -> String {
+/// Returns the error text for a name that no option has. It quotes the name only if the name has the form
+/// of an option, because it may be a token (see [`malformed_line`]).
+fn unknown_option(key: &str) -> String {
     match key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
-        true => format!("no option is called `{key}`"),
-        false => "no option is called what is before the `=`: expected `name = value`".to_owned(),
+        true => format!("no option has the name `{key}`"),
+        false => "no option has the name before the `=`: expected `name = value`".to_owned(),
     }
 }
 
-/// The tokens that systemd passes (systemd.exec(5), LoadCredential=).
+/// Returns the path of the token file that systemd passes, if there is one (systemd.exec(5),
+/// LoadCredential=).
 ///
 /// # Errors
-/// Why nobody knows whether it passes some: without tokens there would be a server that lets anybody read.
-pub(super) fn passed_tokens(
+/// [`OptionsError::Config`], if it is unknown whether the file exists: a server that starts without its
+/// tokens would let anyone subscribe.
+pub(super) fn systemd_token_file(
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Option<PathBuf>, OptionsError> {
     let Some(directory) = environment("CREDENTIALS_DIRECTORY") else { return Ok(None) };
     let file = Path::new(&directory).join("tokens");
-    // One that can't be read is found out when it is read.
+    // A file that exists but can't be read is reported when it is read.
     match std::fs::symlink_metadata(&file) {
         Ok(_) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(OptionsError::Config(format!(
-            "can't look for the tokens in {}: {error}",
+            "can't search for the token file {}: {error}",
             file.display()
         ))),
     }
 }
 
-/// Sets what one source says. What may be repeated replaces that of lesser sources.
+/// Applies the settings of one source. Values of a repeatable option replace those of the sources before.
 pub(super) fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(), OptionsError> {
     for setting in &settings {
         match setting.option.name {
@@ -195,5 +197,5 @@ pub(super) fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(),
     Ok(())
 }
 
-/// Whether this build prints what a service of the host needs.
-const PRINTS: bool = Feature::Full.is_built_in();
+/// True if this build has the options that print manual pages, completions, units and the default file.
+const HAS_PRINT_OPTIONS: bool = Feature::Full.is_built_in();

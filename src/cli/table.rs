@@ -1,4 +1,4 @@
-//! The one table of options.
+//! The table of all options.
 
 use log::LevelFilter;
 
@@ -14,23 +14,24 @@ use crate::hub::TopicName;
 use crate::log::LogFormat;
 use crate::net::ListenUrl;
 
-/// One line of the option table.
+/// An option in the table.
 pub struct OptionSpec {
-    /// The name: `--NAME`, `FALCONET_NAME`, or `NAME = value`.
+    /// The name, as in `--NAME`, `FALCONET_NAME` or `NAME = value`.
     pub name: &'static str,
-    /// What stands for the value in the help; empty for a switch, which is `true` or `false` elsewhere.
+    /// The placeholder of the value in the help. Empty for a switch, which takes no value as a flag and
+    /// `true` or `false` in the environment and the file.
     pub value: &'static str,
-    /// What it does, in a few words; nothing in a build that lacks it.
+    /// A short description; empty in a build that lacks the option.
     pub help: &'static str,
-    /// The part of the program it is for, which a build may lack.
+    /// The feature that a build must have for this option; `None` if every build has the option.
     pub feature: Option<Feature>,
     pub(super) set: Set,
     pub(super) show: Show,
 }
 
-/// Sets it; or says what would be right.
+/// Parses and sets the value, or returns a text that says what is expected.
 type Set = fn(&mut Options, &str) -> Result<(), String>;
-/// Writes it as it would be set; empty if it is not.
+/// Formats the value in the form that [`Set`] parses; empty if the option is not set.
 type Show = fn(&Options) -> String;
 
 impl OptionSpec {
@@ -44,7 +45,7 @@ impl OptionSpec {
         Self { name, value, help, feature: None, set, show }
     }
 
-    /// Marks an option that a build without `feature` refuses.
+    /// Makes a build without `feature` refuse this option.
     const fn only_with(mut self, feature: Feature) -> Self {
         self.feature = Some(feature);
         if !feature.is_built_in() {
@@ -58,30 +59,30 @@ impl OptionSpec {
         self
     }
 
-    /// Whether this build has what it is for.
+    /// Returns true if this build supports the option.
     pub fn is_built_in(&self) -> bool {
         self.feature.is_none_or(Feature::is_built_in)
     }
 
-    /// The default, as one would write it; `none` if there is none.
+    /// Returns the default value as text, or `none`.
     pub fn default(&self) -> String {
         Some((self.show)(&Options::default()))
             .filter(|text| !text.is_empty())
             .unwrap_or("none".into())
     }
 
-    /// The flag, with what stands for its value.
+    /// Returns the flag with the placeholder of its value.
     pub fn flag(&self) -> String {
         format!("--{} {}", self.name, self.value).trim_ascii_end().to_owned()
     }
 }
 
-/// Every option that has a value and a place in the configuration.
+/// All options that can be set in the environment and the configuration file as well.
 pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "listen",
         "URL",
-        "where to listen: http://HOST:PORT, https://HOST:PORT, unix:PATH, or systemd for what it passes; may be repeated",
+        "where to listen: http://HOST:PORT, https://HOST:PORT, unix:PATH, or systemd (the sockets it passes); may be repeated",
         |options, text| {
             options.listen.push(text.parse().map_err(|error| format!("{error}"))?);
             Ok(())
@@ -93,7 +94,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "admin",
         "URL",
-        "where to look after the server: unix:PATH, or http://HOST:PORT on loopback or with tokens",
+        "where the admin interface listens: unix:PATH, or http://HOST:PORT on loopback or with --token-file",
         |options, text| {
             let url: ListenUrl = text.parse().map_err(|error| format!("{error}"))?;
             if url == ListenUrl::Systemd {
@@ -108,7 +109,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "stdin",
         "NAME",
-        "publish each line of the standard input to this topic",
+        "publish each line of standard input to this topic",
         |options, text| {
             options.stdin = Some(TopicName::new(text).map_err(|error| error.to_string())?);
             Ok(())
@@ -119,7 +120,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "stdin-separator",
         "BYTE",
-        "what ends a line of the standard input: newline or nul",
+        "what ends a line of standard input: newline or nul",
         |options, text| set_choice(&mut options.stdin_separator, SEPARATORS, text),
         |options| show_choice(&options.stdin_separator, SEPARATORS),
     )
@@ -127,7 +128,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "exit-on-eof",
         "",
-        "stop at the end of the standard input",
+        "stop the server at the end of standard input",
         |options, text| set_choice(&mut options.exit_on_eof, SWITCHES, text),
         |options| show_choice(&options.exit_on_eof, SWITCHES),
     )
@@ -135,7 +136,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "static",
         "DIR",
-        "serve the files of this directory, before the page",
+        "serve the files of this directory; they take precedence over the built-in page",
         |options, text| set_path(&mut options.static_files, text),
         |options| show_path(&options.static_files),
     )
@@ -143,7 +144,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "tls-cert",
         "FILE",
-        "the certificate of https:// in PEM, and after it those of who signed it",
+        "certificate for https://, in PEM, followed by the certificates of its issuers",
         |options, text| set_path(&mut options.tls_cert, text),
         |options| show_path(&options.tls_cert),
     )
@@ -151,7 +152,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "tls-key",
         "FILE",
-        "its private key in PEM: PKCS#8, PKCS#1 or SEC1",
+        "private key of the certificate, in PEM: PKCS#8, PKCS#1 or SEC1",
         |options, text| set_path(&mut options.tls_key, text),
         |options| show_path(&options.tls_key),
     )
@@ -159,7 +160,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "tls-self-signed",
         "",
-        "sign a certificate for this host, and log its fingerprint",
+        "create a self-signed certificate for this host, and log its fingerprint",
         |options, text| set_choice(&mut options.tls_self_signed, SWITCHES, text),
         |options| show_choice(&options.tls_self_signed, SWITCHES),
     )
@@ -167,7 +168,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "state-dir",
         "DIR",
-        "keep that certificate in this directory, and use it again",
+        "keep the self-signed certificate in this directory, and use it again at the next start",
         |options, text| set_path(&mut options.state_dir, text),
         |options| show_path(&options.state_dir),
     )
@@ -175,7 +176,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "user",
         "NAME",
-        "become this user once everything is bound",
+        "switch to this user once all sockets are bound",
         |options, text| {
             options.user = Some(text.to_owned());
             Ok(())
@@ -186,7 +187,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "sandbox",
         "HOW",
-        "open, connect to and execute nothing else once started: auto (if the kernel can) or off",
+        "once started, restrict file access, connections and execution with Landlock: auto (if the kernel supports it) or off",
         |options, text| set_choice(&mut options.sandbox, SANDBOXES, text),
         |options| show_choice(&options.sandbox, SANDBOXES),
     )
@@ -194,35 +195,35 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "broadcast-every",
         "TIME",
-        "how often the server time is sent to everybody; 0 = never",
+        "how often the server time is broadcast; 0 = never",
         |options, text| set_time(&mut options.broadcast_every, text),
         |options| show_time(options.broadcast_every),
     ),
     OptionSpec::new(
         "ping-every",
         "TIME",
-        "how long a client may be silent before it is pinged; 0 = for ever",
+        "how long a client may be silent before it is pinged; 0 = no pings",
         |options, text| set_time(&mut options.config.timeouts.ping_every, text),
         |options| show_time(options.config.timeouts.ping_every),
     ),
     OptionSpec::new(
         "idle-timeout",
         "TIME",
-        "how long a client may be silent before it is dropped; 0 = for ever",
+        "how long a client may be silent before it is dropped; 0 = no limit",
         |options, text| set_time(&mut options.config.timeouts.idle, text),
         |options| show_time(options.config.timeouts.idle),
     ),
     OptionSpec::new(
         "head-timeout",
         "TIME",
-        "how long a peer may take over its request head; 0 = for ever",
+        "how long a client may take to send its request head; 0 = no limit",
         |options, text| set_time(&mut options.config.timeouts.head, text),
         |options| show_time(options.config.timeouts.head),
     ),
     OptionSpec::new(
         "tls-timeout",
         "TIME",
-        "how long a peer may take over TLS handshake and request head; 0 = for ever",
+        "how long a client may take for TLS handshake and request head together; 0 = no limit",
         |options, text| set_time(&mut options.config.timeouts.tls_head, text),
         |options| show_time(options.config.timeouts.tls_head),
     )
@@ -230,21 +231,21 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "keep-alive",
         "TIME",
-        "how long a connection may rest between two requests; 0 = one request each",
+        "how long a connection may stay idle between two requests; 0 = one request per connection",
         |options, text| set_time(&mut options.config.timeouts.keep_alive, text),
         |options| show_time(options.config.timeouts.keep_alive),
     ),
     OptionSpec::new(
         "write-timeout",
         "TIME",
-        "how long one write may be blocked by a peer that does not read; 0 = for ever",
+        "how long one write may be blocked by a client that does not read; 0 = no limit",
         |options, text| set_time(&mut options.config.timeouts.write, text),
         |options| show_time(options.config.timeouts.write),
     ),
     OptionSpec::new(
         "close-timeout",
         "TIME",
-        "how long the server waits for its clients when it stops",
+        "how long the server waits for its clients when it stops; 0 = not at all",
         |options, text| {
             options.config.timeouts.drain = parse_time(text)?;
             Ok(())
@@ -254,28 +255,28 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "max-message",
         "SIZE",
-        "the largest message accepted",
+        "largest message accepted from a client",
         |options, text| set_size(&mut options.config.limits.message_bytes, text, 1..=1 << 30),
         |options| show_size(options.config.limits.message_bytes),
     ),
     OptionSpec::new(
         "max-head",
         "SIZE",
-        "the largest request head accepted",
+        "largest request head accepted from a client",
         |options, text| set_size(&mut options.config.limits.head_bytes, text, 256..=1 << 20),
         |options| show_size(options.config.limits.head_bytes),
     ),
     OptionSpec::new(
         "max-connections",
         "COUNT",
-        "how many connections may be open, if the limit of open files allows it",
+        "how many connections may be open, if the limit on open files allows it",
         |options, text| set_count(&mut options.config.limits.connections, text, 1..=1_000_000),
         |options| options.config.limits.connections.to_string(),
     ),
     OptionSpec::new(
         "max-per-address",
         "COUNT",
-        "how many of these one other host may hold; 0 = an eighth",
+        "connections allowed per remote address; 0 = an eighth of all",
         |options, text| set_optional(&mut options.config.limits.per_address, text),
         |options| show_optional(options.config.limits.per_address),
     )
@@ -283,7 +284,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "max-publish-rate",
         "COUNT",
-        "how many messages a second one other host, or one connection, may publish by HTTP; 0 = any",
+        "messages per second that one remote address, or one local connection, may publish over HTTP; 0 = no limit",
         |options, text| set_optional(&mut options.config.limits.publish_rate, text),
         |options| show_optional(options.config.limits.publish_rate),
     )
@@ -291,7 +292,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "max-message-rate",
         "COUNT",
-        "how many messages a second of one WebSocket client are read; 0 = any",
+        "messages per second that are read from one WebSocket client; 0 = no limit",
         |options, text| set_optional(&mut options.config.limits.message_rate, text),
         |options| show_optional(options.config.limits.message_rate),
     )
@@ -299,7 +300,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "max-topics",
         "COUNT",
-        "how many topics there may be",
+        "how many topics may exist",
         |options, text| set_count(&mut options.config.topics.count, text, 1..=1_000_000),
         |options| options.config.topics.count.to_string(),
     )
@@ -307,7 +308,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "retain",
         "COUNT",
-        "how many messages a topic keeps for who comes later",
+        "how many messages a topic retains for later subscribers",
         |options, text| {
             set_count(&mut options.config.topics.retain_messages, text, 0..=1_000_000)
         },
@@ -317,7 +318,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "retain-bytes",
         "SIZE",
-        "how much they may be together; the newest is kept whatever its size",
+        "total size of the messages a topic retains; the newest is retained at any size",
         |options, text| set_size(&mut options.config.topics.retain_bytes, text, 1..=1 << 30),
         |options| show_size(options.config.topics.retain_bytes),
     )
@@ -325,7 +326,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "log-messages",
         "COUNT",
-        "how many messages a subscriber may be behind",
+        "how many messages a subscriber may fall behind",
         |options, text| {
             set_count(&mut options.config.topics.log_messages, text, 1..=1_000_000)
         },
@@ -334,21 +335,21 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "log-bytes",
         "SIZE",
-        "how much a subscriber may be behind",
+        "how many bytes a subscriber may fall behind",
         |options, text| set_size(&mut options.config.topics.log_bytes, text, 1..=1 << 30),
         |options| show_size(options.config.topics.log_bytes),
     ),
     OptionSpec::new(
         "log-total",
         "SIZE",
-        "how much the messages of all topics may be together",
+        "total size of the messages kept in all topics",
         |options, text| set_size(&mut options.config.topics.total_bytes, text, 1..=1 << 30),
         |options| show_size(options.config.topics.total_bytes),
     ),
     OptionSpec::new(
         "slow-consumer",
         "HOW",
-        "a subscriber that is further behind: skip (it misses messages) or close (with 1008)",
+        "what happens to a subscriber that falls further behind: skip (it misses messages) or close (with code 1008)",
         |options, text| {
             set_choice(&mut options.config.topics.slow_consumer, SLOW_CONSUMERS, text)
         },
@@ -357,7 +358,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "token-file",
         "FILE",
-        "let in who has a token: lines of TOKEN [RIGHT] [TOPIC]",
+        "require tokens; each line of the file is TOKEN [RIGHT] [TOPIC]",
         |options, text| {
             options.token_file = Some(text.into());
             Ok(())
@@ -370,7 +371,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "allow-query-token",
         "",
-        "let a token come in the URL, as ?token=",
+        "accept a token in the URL, as ?token=",
         |options, text| set_choice(&mut options.allow_query_token, SWITCHES, text),
         |options| show_choice(&options.allow_query_token, SWITCHES),
     )
@@ -378,14 +379,14 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "origin",
         "URL",
-        "let pages of this origin in, beside our own; or any; may be repeated",
+        "accept requests from pages of this origin, besides the server's own; any = from all pages; may be repeated",
         |options, text| options.origins.add(text).map_err(|error| error.to_string()),
         |options| options.origins.to_string(),
     ),
     OptionSpec::new(
         "trust-proxy",
         "PEER",
-        "believe whom this address or network, or unix, asks for; may be repeated",
+        "trust what this proxy reports about its clients: an IP address, a network, or unix; may be repeated",
         |options, text| {
             options
                 .trusted_proxies
@@ -398,7 +399,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "proxy-protocol",
         "",
-        "have trusted proxies say it by the PROXY protocol, or be dropped",
+        "require trusted proxies to begin each connection with a PROXY protocol header",
         |options, text| {
             set_choice(&mut options.trusted_proxies.proxy_protocol, SWITCHES, text)
         },
@@ -408,32 +409,32 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "reject",
         "HOW",
-        "what a refused request gets: respond (a short answer) or drop (nothing)",
+        "how a refused request is answered: respond (with a short error) or drop (not at all)",
         |options, text| set_choice(&mut options.config.reject, REJECTS, text),
         |options| show_choice(&options.config.reject, REJECTS),
     ),
     OptionSpec::new(
         "log-level",
         "LEVEL",
-        "off, error, warn, info or debug",
+        "how much is logged: off, error, warn, info or debug",
         |options, text| set_choice(&mut options.log_level, LOG_LEVELS, text),
         |options| show_choice(&options.log_level, LOG_LEVELS),
     ),
     OptionSpec::new(
         "log-format",
         "FORMAT",
-        "text, logfmt or json",
+        "format of log lines: text, logfmt or json",
         |options, text| set_choice(&mut options.log_format, LOG_FORMATS, text),
         |options| show_choice(&options.log_format, LOG_FORMATS),
     ),
 ];
 
-/// The option of this name.
+/// Returns the option with this name.
 pub(super) fn find(name: &str) -> Option<&'static OptionSpec> {
     OPTIONS.iter().find(|option| option.name == name)
 }
 
-/// The options that may be given several times by one source.
+/// The options that one source may set several times.
 pub(super) const REPEATED: &[&str] = &["listen", "origin", "trust-proxy"];
 const SEPARATORS: &[(&str, u8)] = &[("newline", b'\n'), ("nul", 0)];
 const SANDBOXES: &[(&str, bool)] = &[("auto", true), ("off", false)];

@@ -1,11 +1,12 @@
-//! What is printed when asked for: the help, the configuration, what systemd needs.
+//! Texts that the program prints on request: help, configuration files and systemd units.
 
+use super::manual::{CONTINUATION, TEXT_COLUMN};
 use super::table::{OPTIONS, OptionSpec, REPEATED};
 use super::{Options, OptionsError};
 use crate::escaped::Escaped;
 use crate::features::Feature;
 
-/// The help, with every option and its default.
+/// Returns the help, with every option and its default.
 pub fn help() -> String {
     let mut text = String::from(HELP_HEAD);
     if Feature::Full.is_built_in() {
@@ -14,7 +15,9 @@ pub fn help() -> String {
     text += HELP_OPTIONS;
     for option in OPTIONS.iter().filter(|option| option.is_built_in()) {
         let (flag, default) = (option.flag(), option.default());
-        text += &format!("  {flag:<24} {}\n{:27}[default: {default}]\n", option.help, "");
+        text += &format!("  {flag:<24}");
+        push_wrapped(&mut text, option.help);
+        text += &format!("{CONTINUATION}[default: {default}]\n");
     }
     text += HELP_TAIL;
     if Feature::Full.is_built_in() {
@@ -23,7 +26,23 @@ pub fn help() -> String {
     text + HELP_END
 }
 
-/// The configuration as a file `--config` reads.
+/// Appends the description of an option, broken into lines of at most [`HELP_COLUMNS`].
+fn push_wrapped(text: &mut String, description: &str) {
+    let mut column = TEXT_COLUMN - 1;
+    for word in description.split(' ') {
+        if column + 1 + word.len() > HELP_COLUMNS {
+            text.push_str(CONTINUATION);
+            column = TEXT_COLUMN;
+        } else {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += word.len();
+    }
+}
+
+/// Returns the configuration in the format of a `--config` file.
 pub fn print_config(options: &Options) -> String {
     let line = |option: &OptionSpec| match option.name {
         "listen" => options.listen.iter().map(|url| format!("listen = {url}\n")).collect(),
@@ -39,7 +58,7 @@ pub fn print_config(options: &Options) -> String {
     OPTIONS.iter().map(line).collect()
 }
 
-/// A file `--config` reads in which nothing is set, and every option explained and shown with its default.
+/// Returns a `--config` file that sets nothing; its comments describe every option and show its default.
 pub fn print_default_config() -> String {
     let mut text = String::from(CONFIG_HEAD);
     for option in OPTIONS.iter().filter(|option| option.is_built_in()) {
@@ -50,7 +69,10 @@ pub fn print_default_config() -> String {
     text
 }
 
-/// The unit of systemd that is called `falconet.NAME`.
+/// Returns the text of the systemd unit `falconet.NAME`.
+///
+/// # Errors
+/// [`OptionsError::Usage`], if there is no such unit.
 pub(super) fn unit(name: &str) -> Result<&'static str, OptionsError> {
     match name {
         "service" => Ok(include_str!("falconet.service")),
@@ -63,37 +85,44 @@ pub(super) fn unit(name: &str) -> Result<&'static str, OptionsError> {
 }
 
 const CONFIG_HEAD: &str = "\
-# The configuration of falconet(1). Flags and FALCONET_NAME in the environment beat what is set here.
+# Configuration of falconet(1). Flags and FALCONET_NAME environment variables override this file.
 ";
+/// The width of the help, so that it fits a terminal of the usual size.
+const HELP_COLUMNS: usize = 80;
 const HELP_HEAD: &str = "\
 falconet: a WebSocket server for small hosts
 
 Usage: falconet [OPTION...]
 
-Serves a page, an echo WebSocket at the same URL, and the time to everybody.
+Serves a web page and, at the same URL, a WebSocket that echoes each message and
+sends the server time.
 ";
-const HELP_OF_TOPICS: &str = "\
-Topics: publish to /topics/NAME with POST or WebSocket, subscribe with WebSocket or SSE.
+const HELP_OF_TOPICS: &str = "
+Topics: publish to /topics/NAME by POST or WebSocket, subscribe by WebSocket or
+server-sent events.
 
-  producer | falconet --stdin NAME     each line to whoever hears /topics/NAME
+  producer | falconet --stdin NAME     publishes each line to /topics/NAME
 ";
 const HELP_OPTIONS: &str = "
-Options, from a flag, else FALCONET_NAME in the environment, else the file:
+Options (flags override FALCONET_NAME variables, which override the file):
 ";
 const HELP_TAIL: &str = "
-  --config FILE            read `name = value` lines from FILE (# begins a comment)
-  --check-config           say whether the configuration is good, and exit
+  --config FILE            read lines of `name = value` from FILE; # begins
+                           a comment
+  --check-config           check the configuration, and exit
   --print-config           print the effective configuration, and exit
 ";
 const HELP_OF_SYSTEM: &str =
-    "  --print-default-config   print a configuration in which nothing is set, and exit
-  --print-unit NAME        print a unit for systemd, and exit: service or socket
+    "  --print-default-config   print a file for --config with all defaults, and
+                           exit
+  --print-unit NAME        print a systemd unit (service or socket), and exit
   --print-man              print the manual page, and exit
   --print-completions SHELL print completions for bash, zsh or fish, and exit
 ";
-const HELP_END: &str = "  -h, --help               print this, and exit
+const HELP_END: &str = "  -h, --help               print this help, and exit
   -V, --version            print the version, and exit
 
-Times are like 250ms, 25s, 2m, 1h; 0 is off (for --close-timeout: do not wait). Sizes are bytes, or like 64k, 1m.
-Exit codes: 0 stopped, 1 failed, 2 wrong usage, 78 bad configuration.
+A TIME is a number with a unit, such as 250ms, 25s, 2m or 1h. A SIZE is a number
+of bytes, or a number with k or m, such as 64k or 1m.
+Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage, 78 bad configuration.
 ";

@@ -1,4 +1,4 @@
-//! How the values of options are read and written: times, sizes, counts, choices.
+//! Parsing and formatting of option values: times, sizes, counts and choices.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ pub(super) fn set_time(target: &mut Option<Duration>, text: &str) -> Result<(), 
     Ok(())
 }
 
-/// Reads a time such as `250ms`, `25s`, `2m`, `1h` or `0`.
+/// Parses a time such as `250ms`, `25s`, `2m`, `1h` or `0`.
 ///
 /// # Errors
-/// What would be right.
+/// A text that says what is expected.
 pub fn parse_time(text: &str) -> Result<Duration, String> {
     let expected = || "expected a time such as 250ms, 25s, 2m or 1h, or 0 for off".to_owned();
     if text == "0" {
@@ -42,7 +42,7 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     milliseconds.map(Duration::from_millis).ok_or_else(|| "expected 1000h at most".to_owned())
 }
 
-/// Writes a time as it is read; none as `0`.
+/// Formats a time so that [`parse_time`] can read it; `None` is written as `0`.
 pub fn show_time(time: Option<Duration>) -> String {
     match u64::try_from(time.unwrap_or_default().as_millis()).unwrap_or(u64::MAX) {
         0 => "0".to_owned(),
@@ -89,7 +89,7 @@ pub(super) fn set_count(
     Ok(())
 }
 
-/// Sets a number that 0 leaves to the default.
+/// Sets an optional number; 0 means `None`.
 pub(super) fn set_optional<N: FromStr>(target: &mut Option<N>, text: &str) -> Result<(), String> {
     *target = match text.parse() {
         Ok(number) => Some(number),
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_and_sizes_are_read_and_written() {
+    fn times_and_sizes_are_parsed_and_formatted() {
         for (text, written) in [
             ("0", "0"),
             ("0s", "0"),

@@ -595,7 +595,7 @@ fn a6_a_silent_server_is_given_up() {
     let mut client = Piped::start(&[&[server.url().as_str()][..], &limits].concat());
     let _socket = server.accept();
     assert_eq!(exit_code(&mut client.child), 1);
-    assert_eq!(client.finish().2, "lost: nothing heard from the server for 300ms\n");
+    assert_eq!(client.finish().2, "lost: nothing received from the server for 300ms\n");
 }
 
 #[test]
@@ -628,7 +628,7 @@ fn a6_a_server_that_reads_nothing_is_given_up_and_the_rest_stays_in_the_pipe() {
     // It is not silent, only deaf.
     wait_until("the client hangs up", || socket.send(Message::text("tick")).is_err());
     let (code, _, stderr) = client.finish();
-    assert_eq!((code, stderr.as_str()), (1, "lost: the server took nothing for 400ms\n"));
+    assert_eq!((code, stderr.as_str()), (1, "lost: the server accepted no data for 400ms\n"));
     assert!(writer.join().unwrap() < 500, "the client read on although nothing was taken");
 }
 
@@ -647,7 +647,7 @@ fn a_server_that_breaks_the_rules_is_told_so() {
         assert_eq!(read_to_close(&mut socket), Some(code), "{bytes:?}");
         let (exit, _, stderr) = client.finish();
         assert_eq!(exit, 1);
-        assert!(stderr.starts_with("lost: the server broke the rules: "), "{stderr}");
+        assert!(stderr.starts_with("lost: the server violated the protocol: "), "{stderr}");
     }
 }
 

@@ -77,11 +77,26 @@ fn a_client_that_is_not_let_in_says_what_would_be_right_and_no_token() {
     let hears = format!("{MARKER}-hears");
     let file = folder.write("mine", &format!("{wrong}\n"));
     for (ways, token, file, expected) in [
-        (WAYS, None, None, "401 Unauthorized: who are you?; expected a token, by --token-file"),
-        (WAYS, Some(""), None, "expected a token, by --token-file FILE or FALCONET_TOKEN"),
-        (WAYS, Some(&*wrong), None, "a token that the server knows, unlike that of FALCONET_TOKEN"),
-        (WAYS, None, Some(&*file), "a token that the server knows, unlike that of --token-file /"),
-        (&WAYS[1..2], Some(&*hears), None, "a token that may do this, unlike that of FALCONET_TO"),
+        (WAYS, None, None, "401 Unauthorized: who are you?; expected a token, with --token-file"),
+        (WAYS, Some(""), None, "expected a token, with --token-file FILE or FALCONET_TOKEN"),
+        (
+            WAYS,
+            Some(&*wrong),
+            None,
+            "a token that the server accepts, unlike the one in FALCONET_TOKEN",
+        ),
+        (
+            WAYS,
+            None,
+            Some(&*file),
+            "a token that the server accepts, unlike the one in --token-file /",
+        ),
+        (
+            &WAYS[1..2],
+            Some(&*hears),
+            None,
+            "a token with the right to do this, unlike the one in FALCONET_TO",
+        ),
     ] {
         for way in ways {
             let output = asked(&falconet, way, token, file).output().unwrap();
@@ -102,9 +117,9 @@ fn without_a_token_where_one_should_be_the_client_does_not_begin() {
     let bad = format!("{MARKER} {MARKER}");
     for (token, file, expected) in [
         (None, Some("/nowhere/token"), "--token-file /nowhere/token: No such file"),
-        (None, Some(&*empty), "is empty: expected a file that begins with a token"),
-        (None, Some(&*wrong), "is no token: expected 1 to 4096 of A-Z"),
-        (Some(&*bad), None, "FALCONET_TOKEN is no token: expected 1 to 4096 of A-Z"),
+        (None, Some(&*empty), "contains no token: expected a file that begins with a token"),
+        (None, Some(&*wrong), "is not a valid token: expected 1 to 4096 of A-Z"),
+        (Some(&*bad), None, "FALCONET_TOKEN is not a valid token: expected 1 to 4096 of A-Z"),
     ] {
         for way in WAYS {
             let output = asked(&falconet, way, token, file).output().unwrap();

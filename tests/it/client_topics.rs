@@ -179,7 +179,7 @@ fn a_message_is_sent_again_only_if_a_kept_connection_ends_without_an_answer() {
     drop(second);
     let (code, stdout, stderr) = client.finish();
     let expected = "falconet-client: line 2: refused: the connection broke before the response: \
-                    the server hung up\n";
+                    the server closed the connection\n";
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", expected));
     nobody_else_connects(&server);
 
@@ -317,7 +317,7 @@ fn a_wrong_topic_or_server_exits_with_2() {
         (&["sub", "../a"], "`../a` is no topic's name: expected 1 to 128 of"),
         (&["sub", "--sse", "--last", "x", "a"], "--last `x`: expected a count"),
         (&["pub", "--server", "http://localhost/a", "a"], "without a path"),
-        (&["pub"], "the NAME of a topic"),
+        (&["pub"], "expected NAME, the name of a topic"),
     ] {
         let (code, stdout, stderr) = Piped::start(arguments).finish();
         assert_eq!((code, stdout.as_str()), (2, ""));
@@ -366,7 +366,10 @@ fn a_subscriber_that_shall_not_reconnect_does_not() {
     let client = start("sub", &server, &["--no-reconnect", "--sse", "a"]);
     drop(stream_events(&server, "data: cut off\n"));
     let (code, stdout, stderr) = client.finish();
-    assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", "lost: the server hung up\n"));
+    assert_eq!(
+        (code, stdout.as_str(), stderr.as_str()),
+        (1, "", "lost: the server closed the connection\n")
+    );
 }
 
 #[test]
@@ -397,7 +400,7 @@ fn events_are_printed_and_followed_from_the_last_one_seen() {
     assert_eq!([client.line(), client.line(), client.line()], ["one\n", "and\n", "\n"]);
     assert_eq!(client.line(), "\0\u{fffd}bin\n");
     drop(stream);
-    client.wait_for_news("lost: the server hung up");
+    client.wait_for_news("lost: the server closed the connection");
     // Two more, since one without events changes nothing.
     for _ in 0..2 {
         let (_, head) = stream_events(&server, ":beat\n");
@@ -439,7 +442,7 @@ fn a_silent_stream_of_events_is_given_up() {
     let (_stream, _) = stream_events(&server, "data: x\n\n");
     let (code, stdout, stderr) = client.finish();
     assert_eq!((code, stdout.as_str()), (1, "x\n"));
-    assert_eq!(stderr, "lost: nothing heard from the server for 300ms\n");
+    assert_eq!(stderr, "lost: nothing received from the server for 300ms\n");
 }
 
 #[test]
@@ -462,12 +465,12 @@ fn what_is_no_stream_of_events_is_refused() {
     }
     for (events, rule) in [
         ("id: 4\nevent: binary\ndata: !\n\n", "a binary event is not base64"),
-        ("id: 4\nevent: lagged\ndata: many\n\n", "it does not say how many were lost"),
+        ("id: 4\nevent: lagged\ndata: many\n\n", "a lagged event has no valid count"),
     ] {
         let server = FakeServer::start();
         let client = start("sub", &server, &["--sse", "a"]);
         stream_events(&server, events);
-        client.wait_for_news(&format!("lost: the server broke the rules: {rule}"));
+        client.wait_for_news(&format!("lost: the server violated the protocol: {rule}"));
         let (_stream, head) = stream_events(&server, "");
         assert_eq!(header_of(&head, "last-event-id"), Some("4"), "the wrong event is passed over");
         client.wait_for_news("reconnected to ");

@@ -1,4 +1,4 @@
-//! The conversation: connect, talk, say how it ended, and go on or not.
+//! The client of a WebSocket: connects, exchanges messages, reports the end, and reconnects if required.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,15 +9,15 @@ use falconet::net::{Reactor, Timer};
 use futures_lite::future;
 
 use crate::backoff::Backoff;
-use crate::connection::{Connection, End, Happening};
+use crate::connection::{Connection, ConnectionEvent, End};
 use crate::handshake;
-use crate::input::{Input, Typed};
+use crate::input::{Input, InputEvent};
 use crate::interrupts::Interrupts;
 use crate::options::Options;
 use crate::response::Refusal;
 use crate::screen::Screen;
 
-/// A client of one server.
+/// A WebSocket client of one server.
 pub(crate) struct Client {
     options: Options,
     reactor: Rc<Reactor>,
@@ -26,43 +26,44 @@ pub(crate) struct Client {
     screen: Screen,
     interrupts: Interrupts,
     backoff: Backoff,
-    /// Whether this attempt follows a connection that was lost, or another attempt.
+    /// True if the attempt follows a lost connection or a failed attempt.
     is_reconnecting: bool,
-    /// Whether we closed the last connection.
+    /// True if the client closed the last connection.
     has_closed: bool,
-    /// Whether nothing is to follow the connection.
+    /// True if the program exits after this connection.
     is_leaving: bool,
-    /// Whether stdin or stdout failed.
+    /// True if stdin or stdout failed.
     has_failed: bool,
+    /// True if the input is polled before the connection this time.
     is_input_first: bool,
 }
 
-/// How an attempt to talk to the server ended.
+/// The end of an attempt to connect and exchange messages.
 enum Ending {
     Interrupted,
     Refused(Refusal),
     Over(End),
 }
 
-/// What may happen during a conversation.
+/// An event during a connection.
 enum Event {
     Interrupted,
-    Typed(Typed),
+    Input(InputEvent),
     OutputFailed(io::Error),
-    Connection(Happening),
+    Connection(ConnectionEvent),
 }
 
-/// What to do when a connection has ended.
+/// The action after a connection has ended.
 enum Next {
     Exit,
-    /// Ask the person at the keyboard.
+    /// Ask the user whether to reconnect.
     Ask,
-    /// Try again by itself.
+    /// Reconnect after a delay.
     Retry,
 }
 
 impl Client {
-    /// A client that sends its `input`, and that `interrupts` ask to leave.
+    /// Creates a client that sends its `input`. `interrupts` make it close the connection and exit.
     pub(crate) fn new(
         options: Options,
         reactor: Rc<Reactor>,
@@ -85,36 +86,36 @@ impl Client {
         }
     }
 
-    /// Talks to the server until it is over. Says whether it ended as wished.
+    /// Connects, and reconnects, until the program is to exit. Returns true on success.
     pub(crate) async fn run(mut self) -> bool {
         loop {
             let ending = self.attempt().await;
             self.report(&ending);
-            let goes_on = match self.next(&ending) {
+            let continues = match self.next(&ending) {
                 Next::Exit => false,
                 Next::Ask => self.ask().await,
                 Next::Retry => self.wait().await,
             };
-            if !goes_on {
-                return !self.has_failed && ending.is_as_wished();
+            if !continues {
+                return !self.has_failed && ending.is_success();
             }
         }
     }
 
-    /// Connects and talks.
+    /// Connects once and exchanges messages until the connection ends.
     async fn attempt(&mut self) -> Ending {
         let opening = handshake::open(&self.options.server, &self.reactor);
-        let (transport, early) = match self.interrupts.unless(opening).await {
+        let (transport, early) = match self.interrupts.unless_interrupted(opening).await {
             None => return Ending::Interrupted,
             Some(Err(refusal)) => return Ending::Refused(refusal),
             Some(Ok(opened)) => opened,
         };
-        self.greet();
+        self.report_connected();
         if let Some(target) = self.options.next_target.take() {
             self.options.server.url.target = target;
         }
         let mut connection = Connection::begin(transport, early, &self.options).await;
-        let end = self.converse(&mut connection).await;
+        let end = self.exchange(&mut connection).await;
         self.has_closed = connection.is_closing();
         connection.finish(&end).await;
         self.backoff.note_connection(connection.age());
@@ -122,16 +123,16 @@ impl Client {
         Ending::Over(end)
     }
 
-    fn greet(&mut self) {
+    fn report_connected(&mut self) {
         let url = &self.options.server.url;
         match (self.input.is_terminal(), std::mem::take(&mut self.is_reconnecting)) {
-            (true, _) => self.screen.say(&format!("connected to {url}; ESC closes")),
-            (false, true) => self.screen.say(&format!("reconnected to {url}")),
+            (true, _) => self.screen.print_status(&format!("connected to {url}; ESC closes")),
+            (false, true) => self.screen.print_status(&format!("reconnected to {url}")),
             (false, false) => {}
         }
     }
 
-    async fn converse(&mut self, connection: &mut Connection) -> End {
+    async fn exchange(&mut self, connection: &mut Connection) -> End {
         let mut events = 0_u32;
         loop {
             match poll_fn(|cx| self.poll_event(connection, cx)).await {
@@ -140,10 +141,10 @@ impl Client {
                     self.note_output_failure(&error);
                     self.leave(connection).await;
                 }
-                Event::Typed(typed) => self.take(typed, connection).await,
-                Event::Connection(Happening::Received(message)) => self.screen.show(&message),
-                Event::Connection(Happening::Control) => {}
-                Event::Connection(Happening::Over(end)) => return end,
+                Event::Input(input) => self.apply_input(input, connection).await,
+                Event::Connection(ConnectionEvent::Received(message)) => self.screen.show(&message),
+                Event::Connection(ConnectionEvent::Control) => {}
+                Event::Connection(ConnectionEvent::Over(end)) => return end,
             }
             events = (events + 1) % EVENTS_PER_TURN;
             if events == 0 {
@@ -157,17 +158,17 @@ impl Client {
         connection.close().await;
     }
 
-    async fn take(&mut self, typed: Typed, connection: &mut Connection) {
-        match typed {
-            Typed::Message(_) if connection.unsent_bytes() > MAX_TYPED_BYTES => {
-                self.screen.say("not sent: the server does not read");
+    async fn apply_input(&mut self, input: InputEvent, connection: &mut Connection) {
+        match input {
+            InputEvent::Message(_) if connection.unsent_bytes() > MAX_TYPED_BYTES => {
+                self.screen.print_status("not sent: the server is not reading");
             }
-            Typed::Message(message) => connection.send(message).await,
-            Typed::Escape => connection.close().await,
-            Typed::Other => {}
-            Typed::End => self.leave(connection).await,
-            Typed::Failed(why) => {
-                self.screen.say(&why);
+            InputEvent::Message(message) => connection.send(message).await,
+            InputEvent::Escape => connection.close().await,
+            InputEvent::Other => {}
+            InputEvent::End => self.leave(connection).await,
+            InputEvent::Failed(reason) => {
+                self.screen.print_status(&reason);
                 self.has_failed = true;
                 self.leave(connection).await;
             }
@@ -183,26 +184,26 @@ impl Client {
             written => written.is_ready(),
         };
         let is_drained = connection.poll_drained(cx).is_ready();
-        // A line waits until the one before it is sent; a person's ESC must not.
+        // A line waits until the previous one is sent. Keys do not wait, because ESC must work at any time.
         let may_type = !connection.is_closing() && (is_drained || self.input.is_terminal());
-        // By turns, so that neither a flood of input nor one of messages shuts out the other.
+        // Input and connection take turns in being polled first, so that neither starves the other.
         self.is_input_first = !self.is_input_first;
-        let mut typed = Poll::Pending;
+        let mut input = Poll::Pending;
         if may_type && self.is_input_first {
-            typed = self.input.poll_next(cx);
+            input = self.input.poll_next(cx);
         }
-        if typed.is_pending()
+        if input.is_pending()
             && let Poll::Ready(happening) = connection.poll_next(cx, is_written)
         {
             return Poll::Ready(Event::Connection(happening));
         }
         if may_type && !self.is_input_first {
-            typed = self.input.poll_next(cx);
+            input = self.input.poll_next(cx);
         }
-        typed.map(Event::Typed)
+        input.map(Event::Input)
     }
 
-    /// Writes what is left to write, unless interrupted.
+    /// Writes the queued messages, unless interrupted.
     async fn write_out(&mut self) {
         let interrupted = async {
             self.interrupts.next().await;
@@ -216,90 +217,91 @@ impl Client {
         }
     }
 
-    /// Nobody reading on, as after `| head -1`, is no failure.
+    /// Exits after an error of stdout. A closed pipe, as after `| head -1`, is not a failure.
     fn note_output_failure(&mut self, error: &io::Error) {
         self.is_leaving = true;
         if error.kind() != io::ErrorKind::BrokenPipe {
-            self.screen.say(&format!("can't write to stdout: {error}"));
+            self.screen.print_status(&format!("can't write to stdout: {error}"));
             self.has_failed = true;
         }
     }
 
-    /// Says why it ended, unless that goes without saying.
+    /// Prints how an attempt ended, unless the end is normal and not in a terminal.
     fn report(&mut self, ending: &Ending) {
         match ending {
             Ending::Interrupted => {}
             Ending::Over(End::Answered) if !self.input.is_terminal() => {}
-            Ending::Over(end) => self.screen.say(&end.to_string()),
-            Ending::Refused(refusal) => self.screen.say(&refusal.to_string()),
+            Ending::Over(end) => self.screen.print_status(&end.to_string()),
+            Ending::Refused(refusal) => self.screen.print_status(&refusal.to_string()),
         }
     }
 
     fn next(&self, ending: &Ending) -> Next {
         let is_terminal = self.input.is_terminal();
-        let may_pass = match ending {
+        let may_retry = match ending {
             Ending::Interrupted => return Next::Exit,
             _ if self.is_leaving => return Next::Exit,
             Ending::Refused(refusal) => {
-                !refusal.is_lasting && (!is_terminal || self.is_reconnecting)
+                !refusal.is_permanent && (!is_terminal || self.is_reconnecting)
             }
             Ending::Over(_) if self.has_closed => false,
             Ending::Over(End::Lost(..)) => true,
-            Ending::Over(end) => !end.is_as_wished() && !is_terminal,
+            Ending::Over(end) => !end.is_success() && !is_terminal,
         };
         match is_terminal {
-            _ if may_pass && self.options.reconnect => Next::Retry,
+            _ if may_retry && self.options.reconnect => Next::Retry,
             true => Next::Ask,
             false => Next::Exit,
         }
     }
 
-    /// Asks whether to reconnect; R says yes, any other key no.
+    /// Asks whether to reconnect. Returns true for R and false for any other key.
     async fn ask(&mut self) -> bool {
-        self.screen.say("R reconnects, any other key exits");
+        self.screen.print_status("R reconnects, any other key exits");
         self.backoff.reset();
         self.is_reconnecting = false;
         let interrupted = async {
             self.interrupts.next().await;
-            Typed::End
+            InputEvent::End
         };
         is_yes(&future::or(interrupted, poll_fn(|cx| self.input.poll_next(cx))).await)
     }
 
-    /// Waits before the next attempt; says false when that is not to come. In a terminal R makes it
-    /// come now, any other key not at all.
+    /// Waits before the next attempt. Returns false if interrupted. In a terminal, R ends the wait, and any
+    /// other key returns false.
     async fn wait(&mut self) -> bool {
         self.is_reconnecting = true;
         let delay = self.backoff.next_delay();
-        let keys = if self.input.is_terminal() { "; R does now, any other key exits" } else { "" };
-        self.screen.say(&format!("reconnecting in {:.1} s{keys}", delay.as_secs_f64()));
+        let keys =
+            if self.input.is_terminal() { "; R reconnects now, any other key exits" } else { "" };
+        self.screen.print_status(&format!("reconnecting in {:.1} s{keys}", delay.as_secs_f64()));
         let slept = async {
             self.timer.sleep(Some(delay)).await;
             true
         };
-        // In a pipe the lines wait in it.
+        // Lines of a pipe are not read before they can be sent.
         let reads_keys = self.input.is_terminal();
-        let typed = async {
+        let input = async {
             match reads_keys {
                 true => is_yes(&poll_fn(|cx| self.input.poll_next(cx)).await),
                 false => future::pending().await,
             }
         };
-        self.interrupts.unless(future::or(typed, slept)).await.unwrap_or(false)
+        self.interrupts.unless_interrupted(future::or(input, slept)).await.unwrap_or(false)
     }
 }
 
 impl Ending {
-    fn is_as_wished(&self) -> bool {
-        matches!(self, Self::Over(end) if end.is_as_wished())
+    fn is_success(&self) -> bool {
+        matches!(self, Self::Over(end) if end.is_success())
     }
 }
 
-fn is_yes(typed: &Typed) -> bool {
-    matches!(typed, Typed::Message(message) if matches!(message.to_text(), Ok("r" | "R")))
+fn is_yes(input: &InputEvent) -> bool {
+    matches!(input, InputEvent::Message(message) if matches!(message.to_text(), Ok("r" | "R")))
 }
 
-/// How many events may be dealt with before the sockets are looked at again.
+/// The number of events after which the client yields, so that the reactor polls the sockets again.
 const EVENTS_PER_TURN: u32 = 16;
-/// How much of what a person types may wait for a server that does not read; more is not sent.
+/// The limit on unsent bytes above which keystrokes are dropped with a message.
 const MAX_TYPED_BYTES: usize = 64 * 1024;

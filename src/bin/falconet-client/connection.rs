@@ -1,4 +1,4 @@
-//! One connection, from its handshake to its end.
+//! A WebSocket connection, from the end of its handshake to its close.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -14,10 +14,11 @@ use falconet::cli::show_time;
 use falconet::net::{Timer, Transport};
 use futures_lite::{AsyncRead, AsyncWrite, Stream, StreamExt};
 
+use crate::message::MAX_MESSAGE_BYTES;
 use crate::options::Options;
 use crate::screen::escaped;
 
-/// A WebSocket connection that phones home and knows when it is lost.
+/// A WebSocket connection that pings the server and detects when it is lost.
 pub(crate) struct Connection {
     socket: WebSocketStream<Wire>,
     timer: Timer,
@@ -25,34 +26,36 @@ pub(crate) struct Connection {
     idle_timeout: Option<Duration>,
     opened: Instant,
     pinged: Instant,
+    /// The time from which the server's answer to our Close is awaited.
     closing: Option<Instant>,
+    /// The timer of the next deadline, and its time.
     alarm: falconet::net::Sleep,
     alarm_at: Instant,
 }
 
-/// What comes of a connection.
-pub(crate) enum Happening {
-    /// A message has come.
+/// An event of a connection.
+pub(crate) enum ConnectionEvent {
+    /// A message was received.
     Received(Message),
-    /// A control frame has come, which needs no more than it got.
+    /// A control frame was received and has been answered if necessary.
     Control,
-    /// The connection is over.
+    /// The connection has ended.
     Over(End),
 }
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Debug)]
 pub(crate) enum End {
     /// The server answered our Close.
     Answered,
-    /// The server sent a Close; 1005 stands for one without code.
+    /// The server sent a Close with this code and reason; 1005 stands for a Close without a code.
     ClosedByServer(CloseCode, String),
-    /// The connection broke; the server may still be told why.
+    /// The connection was lost for this reason. If there is a code, a Close with it can still be sent.
     Lost(String, Option<CloseCode>),
 }
 
 impl Connection {
-    /// Begins on an upgraded connection, on which `early` bytes have come already.
+    /// Creates a connection on an upgraded transport that has already received the bytes `early`.
     pub(crate) async fn begin(transport: Transport, early: Vec<u8>, options: &Options) -> Self {
         let timer = transport.timer();
         let now = timer.now();
@@ -78,30 +81,30 @@ impl Connection {
         }
     }
 
-    /// How long it has lasted.
+    /// Returns the time since the connection was opened.
     pub(crate) fn age(&self) -> Duration {
         self.timer.now() - self.opened
     }
 
-    /// Whether our Close is on its way.
+    /// Returns true if [`close`](Self::close) has been called.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.is_some()
     }
 
-    /// How many bytes the kernel has not taken yet.
+    /// Returns the number of bytes that the kernel has not accepted yet.
     pub(crate) fn unsent_bytes(&self) -> usize {
         self.socket.get_ref().unsent_bytes()
     }
 
-    /// Sends a message. It is taken at once, whatever the server does: send the next one when there
-    /// are few [`unsent_bytes`](Self::unsent_bytes).
+    /// Sends a message. The message is buffered without waiting for the server, so the caller must send the
+    /// next one only when there are few [`unsent_bytes`](Self::unsent_bytes).
     pub(crate) async fn send(&mut self, message: Message) {
-        // An error is met again by the next poll, which says so.
+        // The next poll returns the error again and reports it.
         let _ = self.socket.send(message).await;
     }
 
-    /// Sends a Close with 1000, once. The server's answer is waited for as long as the write of what
-    /// is before it goes on, and 10 s from then.
+    /// Sends a Close with 1000, once. The server has 10 s to answer, counted from the last progress in
+    /// sending the bytes before the Close.
     pub(crate) async fn close(&mut self) {
         if self.closing.is_none() {
             self.closing = Some(self.timer.now());
@@ -109,27 +112,32 @@ impl Connection {
         }
     }
 
-    /// Hands what is unsent to the kernel, as far as it takes it.
+    /// Writes unsent bytes to the kernel. Is ready when none are left.
     pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.get_mut().poll_drained(cx)
     }
 
-    /// Says what comes next. With `is_reading` false nothing is read, and the server is not blamed
-    /// for its silence.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>, is_reading: bool) -> Poll<Happening> {
+    /// Returns the next event. If `is_reading` is false, nothing is read, and the deadlines that wait
+    /// for the server to send something do not run.
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_reading: bool,
+    ) -> Poll<ConnectionEvent> {
         if is_reading {
             if let Poll::Ready(received) = Pin::new(&mut self.socket).poll_next(cx) {
-                return Poll::Ready(self.name(received));
+                return Poll::Ready(self.event_of(received));
             }
         } else {
             let now = self.timer.now();
-            self.socket.get_mut().heard = now;
+            self.socket.get_mut().received_at = now;
             self.closing = self.closing.map(|_| now);
         }
-        self.poll_deadlines(cx).map(Happening::Over)
+        self.poll_deadlines(cx).map(ConnectionEvent::Over)
     }
 
-    /// Does what it takes to end well, within a second.
+    /// Completes the closing handshake if the end requires it, for at most one second, and shuts the
+    /// transport down.
     pub(crate) async fn finish(&mut self, end: &End) {
         if let End::Lost(_, Some(code)) = end {
             self.send_close(*code).await;
@@ -139,7 +147,8 @@ impl Connection {
         match end {
             End::Answered | End::Lost(_, None) => {}
             End::ClosedByServer(..) => {
-                // tungstenite has the answer ready; its next read writes it, and sees the end.
+                // tungstenite has queued the answer. Its next read writes the answer and then reaches the
+                // end of the stream.
                 let reading = async { while let Some(Ok(_)) = self.socket.next().await {} };
                 timer.until(deadline, reading).await;
             }
@@ -153,17 +162,18 @@ impl Connection {
     }
 
     async fn send_close(&mut self, code: CloseCode) {
-        // An error is met again by the next poll, which says so.
+        // The next poll returns the error again and reports it.
         let _ = self.socket.close(Some(CloseFrame { code, reason: "".into() })).await;
     }
 
-    /// Names what the protocol library has received.
-    fn name(&self, received: Option<Result<Message, Error>>) -> Happening {
+    /// Converts an item of the WebSocket library into an event.
+    fn event_of(&self, received: Option<Result<Message, Error>>) -> ConnectionEvent {
         use async_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-        let lost = |why: String, code| Happening::Over(End::Lost(why, code));
+        let lost = |reason: String, code| ConnectionEvent::Over(End::Lost(reason, code));
         match received {
-            Some(Ok(Message::Close(frame))) => Happening::Over(match frame {
-                // With another code it is no answer: the server ended it before it had read all.
+            Some(Ok(Message::Close(frame))) => ConnectionEvent::Over(match frame {
+                // A Close with another code is not an answer: the server closed before it had read
+                // all messages.
                 Some(CloseFrame { code: CloseCode::Normal, .. }) | None if self.is_closing() => {
                     End::Answered
                 }
@@ -171,11 +181,11 @@ impl Connection {
                 None => End::ClosedByServer(CloseCode::Status, String::new()),
             }),
             Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
-                Happening::Received(message)
+                ConnectionEvent::Received(message)
             }
-            Some(Ok(_)) => Happening::Control,
+            Some(Ok(_)) => ConnectionEvent::Control,
             None | Some(Err(Error::Protocol(ResetWithoutClosingHandshake))) => {
-                lost("the server hung up without a Close".to_owned(), None)
+                lost("the server closed the connection without a Close frame".to_owned(), None)
             }
             Some(Err(Error::Io(error))) => lost(escaped(&error.to_string()), None),
             Some(Err(error)) => {
@@ -185,14 +195,14 @@ impl Connection {
                     _ => CloseCode::Protocol,
                 };
                 lost(
-                    format!("the server broke the rules: {}", escaped(&error.to_string())),
+                    format!("the server violated the protocol: {}", escaped(&error.to_string())),
                     Some(code),
                 )
             }
         }
     }
 
-    /// Is ready when a deadline has passed that ends the connection; pings when that is due.
+    /// Sends a Ping when one is due. Is ready when a deadline that ends the connection has passed.
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             let now = self.timer.now();
@@ -202,21 +212,24 @@ impl Connection {
                 first = first.min(since + limit);
                 since + limit <= now
             };
-            let lost = |why: String| Poll::Ready(End::Lost(why, None));
+            let lost = |reason: String| Poll::Ready(End::Lost(reason, None));
             if let Some(closing) = self.closing
-                && is_due(closing.max(wire.progressed), CLOSE_TIMEOUT)
+                && is_due(closing.max(wire.progressed_at), CLOSE_TIMEOUT)
             {
                 return lost("the server did not answer our Close within 10 s".to_owned());
             }
             if let Some(limit) = self.idle_timeout {
-                if is_due(wire.heard, limit) {
+                if is_due(wire.received_at, limit) {
                     return lost(format!(
-                        "nothing heard from the server for {}",
+                        "nothing received from the server for {}",
                         show_time(Some(limit))
                     ));
                 }
-                if wire.unsent_bytes() > 0 && is_due(wire.progressed, limit) {
-                    return lost(format!("the server took nothing for {}", show_time(Some(limit))));
+                if wire.unsent_bytes() > 0 && is_due(wire.progressed_at, limit) {
+                    return lost(format!(
+                        "the server accepted no data for {}",
+                        show_time(Some(limit))
+                    ));
                 }
             }
             if let Some(every) = self.ping_every
@@ -237,19 +250,19 @@ impl Connection {
         }
     }
 
-    /// Phones home, unless what is unsent does so.
+    /// Sends a Ping, unless unsent bytes show the server that the client is alive.
     fn ping(&mut self, cx: &mut Context<'_>) {
         if self.unsent_bytes() == 0 {
             let mut ping = std::pin::pin!(self.socket.send(Message::Ping(Bytes::new())));
-            // The wire takes it at once; an error is met again by the next poll.
+            // The Ping is buffered at once. The next poll returns an error again.
             let _ = ping.as_mut().poll(cx);
         }
     }
 }
 
 impl End {
-    /// Whether it ended as somebody wished.
-    pub(crate) fn is_as_wished(&self) -> bool {
+    /// Returns true if either side closed the connection normally.
+    pub(crate) fn is_success(&self) -> bool {
         matches!(self, Self::Answered | Self::ClosedByServer(CloseCode::Normal, _))
     }
 }
@@ -262,20 +275,24 @@ impl fmt::Display for End {
                 let space = if text.is_empty() { "" } else { " " };
                 write!(f, "closed by the server: {}{space}{}", u16::from(*code), escaped(text))
             }
-            Self::Lost(why, _) => write!(f, "lost: {why}"),
+            Self::Lost(reason, _) => write!(f, "lost: {reason}"),
         }
     }
 }
 
-/// What stands between the socket and the protocol library: it takes every frame at once, so that a
-/// send never waits in the way of reading, and notes when something moved.
+/// The stream between the transport and the WebSocket library. It buffers every frame at once, so that a
+/// blocked write never prevents reading, and records the times of progress.
 struct Wire {
     transport: Transport,
     unsent: Vec<u8>,
     sent: usize,
+    /// True if a write has failed.
     broken: bool,
-    heard: Instant,
-    progressed: Instant,
+    /// The time of the last read that returned bytes.
+    received_at: Instant,
+    /// The last time the kernel accepted bytes, or the buffer ceased to be empty.
+    progressed_at: Instant,
+    /// Bytes that may be read before the task yields.
     turn_bytes_left: usize,
 }
 
@@ -287,8 +304,8 @@ impl Wire {
             unsent: Vec::new(),
             sent: 0,
             broken: false,
-            heard: now,
-            progressed: now,
+            received_at: now,
+            progressed_at: now,
             turn_bytes_left,
         }
     }
@@ -302,11 +319,11 @@ impl Wire {
             let rest = IoSlice::new(&self.unsent[self.sent..]);
             match ready!(self.transport.poll_send(cx, &[rest])) {
                 Ok(count) => self.sent += count,
-                // What the server said before is still to be read, perhaps a Close with its reason;
-                // the read after that meets the end.
+                // The server may have sent a Close with a reason before, which is still to be read. The
+                // read after it reaches the end of the stream.
                 Err(_) => self.broken = true,
             }
-            self.progressed = self.transport.timer().now();
+            self.progressed_at = self.transport.timer().now();
         }
         self.unsent.clear();
         self.unsent.shrink_to(READ_BUFFER_BYTES);
@@ -316,7 +333,8 @@ impl Wire {
 }
 
 impl AsyncRead for Wire {
-    /// Yields now and then: the protocol library reads on within itself, over fragments without end.
+    /// Reads, but yields after [`TURN_BYTES`], because the WebSocket library reads all fragments of a message
+    /// in one poll.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -329,7 +347,7 @@ impl AsyncRead for Wire {
         }
         let count = ready!(self.transport.poll_recv(cx, buffer))?;
         self.turn_bytes_left = self.turn_bytes_left.saturating_sub(count);
-        self.heard = self.transport.timer().now();
+        self.received_at = self.transport.timer().now();
         Poll::Ready(Ok(count))
     }
 }
@@ -341,11 +359,11 @@ impl AsyncWrite for Wire {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         if self.unsent_bytes() + bytes.len() > MAX_UNSENT_BYTES {
-            // Only pongs get here: see `Connection::send`.
-            return Poll::Ready(Err(io::Error::other("the server pings but does not read")));
+            // Only Pongs exceed the limit: see `Connection::send`.
+            return Poll::Ready(Err(io::Error::other("the server sends Pings but does not read")));
         }
         if self.unsent_bytes() == 0 {
-            self.progressed = self.transport.timer().now();
+            self.progressed_at = self.transport.timer().now();
         }
         self.unsent.extend_from_slice(bytes);
         let _ = self.poll_drained(cx);
@@ -362,16 +380,14 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// The largest message sent or received.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 16 << 20;
-/// One message, the keystrokes after it, its frame header and some pongs.
+/// The limit on unsent bytes: one message, the keystrokes after it, a frame header and some Pongs.
 const MAX_UNSENT_BYTES: usize = MAX_MESSAGE_BYTES + (1 << 20);
-/// How long the server may take to answer our Close (article).
+/// Longest time for the server to answer our Close (article).
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a last word may take.
+/// Longest time for sending the last frames.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Without a deadline to wait for, the deadlines are looked at this often.
+/// The interval at which deadlines are checked if none is set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 const READ_BUFFER_BYTES: usize = 16 * 1024;
-/// How much may be read before the keyboard, the clock and signals are looked at again.
+/// Bytes read in one turn before input, deadlines and signals are polled again.
 const TURN_BYTES: usize = 256 * 1024;

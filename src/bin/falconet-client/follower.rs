@@ -1,4 +1,4 @@
-//! Subscribing to a topic over server-sent events.
+//! Subscribing to a topic by server-sent events.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,7 +18,7 @@ use crate::response::Refusal;
 use crate::screen::Screen;
 use crate::sse::{Event, Parser};
 
-/// A subscriber of one topic, who goes on after the last event seen when a connection is lost.
+/// A subscriber of one topic. After a lost connection it resumes after the last event received.
 pub(crate) struct Follower {
     options: Options,
     reactor: Rc<Reactor>,
@@ -26,16 +26,16 @@ pub(crate) struct Follower {
     screen: Screen,
     interrupts: Interrupts,
     backoff: Backoff,
-    /// The id of the last event seen; empty before there is one.
+    /// The id of the last event received; empty before the first.
     last_id: String,
     is_reconnecting: bool,
 }
 
-/// How an attempt to follow the topic ended.
+/// The end of an attempt to connect and receive events.
 enum Ending {
-    /// Asked to leave before there was a connection.
+    /// Interrupted before the connection was open.
     Interrupted,
-    /// Asked to leave.
+    /// Interrupted while the connection was open.
     Left,
     Refused(Refusal),
     Lost(String),
@@ -43,7 +43,7 @@ enum Ending {
 }
 
 impl Follower {
-    /// A subscriber that `interrupts` ask to leave.
+    /// Creates a subscriber. `interrupts` make it close the connection and exit.
     pub(crate) fn new(options: Options, reactor: Rc<Reactor>, interrupts: Interrupts) -> Self {
         Self {
             options,
@@ -57,30 +57,30 @@ impl Follower {
         }
     }
 
-    /// Prints messages until it is over. Says whether it ended as wished.
+    /// Connects, and reconnects, and prints messages until the program is to exit. Returns true on success.
     pub(crate) async fn run(mut self) -> bool {
         loop {
             let ending = self.attempt().await;
-            if let Some(news) = ending.news() {
-                self.screen.say(&news);
+            if let Some(text) = ending.report() {
+                self.screen.print_status(&text);
             }
-            let goes_on = self.options.reconnect && ending.may_pass() && self.wait().await;
-            if !goes_on {
-                return ending.is_as_wished();
+            let continues = self.options.reconnect && ending.may_retry() && self.wait().await;
+            if !continues {
+                return ending.is_success();
             }
         }
     }
 
-    /// Connects and follows.
+    /// Connects once and receives events until the connection ends.
     async fn attempt(&mut self) -> Ending {
         let opening = EventStream::open(&self.options, &self.last_id, &self.reactor);
-        let mut stream = match self.interrupts.unless(opening).await {
+        let mut stream = match self.interrupts.unless_interrupted(opening).await {
             None => return Ending::Interrupted,
             Some(Err(refusal)) => return Ending::Refused(refusal),
             Some(Ok(stream)) => stream,
         };
         if std::mem::take(&mut self.is_reconnecting) {
-            self.screen.say(&format!("reconnected to {}", self.options.server.url));
+            self.screen.print_status(&format!("reconnected to {}", self.options.server.url));
         }
         if let Some(target) = self.options.next_target.take() {
             self.options.server.url.target = target;
@@ -94,16 +94,16 @@ impl Follower {
 
     async fn follow(&mut self, stream: &mut EventStream) -> Ending {
         loop {
-            let next = self.interrupts.unless(stream.next()).await;
+            let next = self.interrupts.unless_interrupted(stream.next()).await;
             let shown = match next {
                 None => return Ending::Left,
                 Some(Ok(event)) => self.show(event),
-                Some(Err(why)) => Err(why),
+                Some(Err(reason)) => Err(reason),
             };
-            if let Err(why) = shown {
-                return Ending::Lost(why);
+            if let Err(reason) = shown {
+                return Ending::Lost(reason);
             }
-            match self.interrupts.unless(self.screen.written()).await {
+            match self.interrupts.unless_interrupted(self.screen.written()).await {
                 None => return Ending::Left,
                 Some(Err(error)) => return Ending::OutputFailed(error),
                 Some(Ok(())) => {}
@@ -111,75 +111,80 @@ impl Follower {
         }
     }
 
-    /// Shows an event of a kind that is known.
+    /// Shows an event. Events of unknown types are ignored.
     fn show(&mut self, event: Event) -> Result<(), String> {
         match event.name.as_str() {
             "" | "message" => self.screen.show(&Message::text(event.data)),
             "binary" => {
                 let bytes = Base64::decode_vec(&event.data)
-                    .map_err(|_| broken("a binary event is not base64"))?;
+                    .map_err(|_| violation("a binary event is not base64"))?;
                 self.screen.show(&Message::binary(bytes));
             }
             "lagged" => {
-                let lost: u64 =
-                    event.data.parse().map_err(|_| broken("it does not say how many were lost"))?;
-                self.screen.say(&format!("falconet-client: lost {lost} messages"));
+                let lost: u64 = event
+                    .data
+                    .parse()
+                    .map_err(|_| violation("a lagged event has no valid count"))?;
+                self.screen.print_status(&format!("falconet-client: lost {lost} messages"));
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// Waits before the next attempt; says false when that is not to come.
+    /// Waits before the next attempt. Returns false if interrupted.
     async fn wait(&mut self) -> bool {
         self.is_reconnecting = true;
         let delay = self.backoff.next_delay();
-        self.screen.say(&format!("reconnecting in {:.1} s", delay.as_secs_f64()));
-        self.interrupts.unless(self.timer.sleep(Some(delay))).await.is_some()
+        self.screen.print_status(&format!("reconnecting in {:.1} s", delay.as_secs_f64()));
+        self.interrupts.unless_interrupted(self.timer.sleep(Some(delay))).await.is_some()
     }
 }
 
 impl Ending {
-    /// What is to be said of it, unless that goes without saying.
-    fn news(&self) -> Option<String> {
+    /// Returns the text to print about this end; `None` if the end is normal.
+    fn report(&self) -> Option<String> {
         match self {
             Self::Interrupted | Self::Left => None,
             Self::Refused(refusal) => Some(refusal.to_string()),
-            Self::Lost(why) => Some(format!("lost: {why}")),
-            Self::OutputFailed(_) if self.is_as_wished() => None,
+            Self::Lost(reason) => Some(format!("lost: {reason}")),
+            Self::OutputFailed(_) if self.is_success() => None,
             Self::OutputFailed(error) => Some(format!("can't write to stdout: {error}")),
         }
     }
 
-    fn is_as_wished(&self) -> bool {
+    fn is_success(&self) -> bool {
         match self {
             Self::Left => true,
-            // Nobody reading on, as after `| head -1`, is no failure.
+            // A closed pipe, as after `| head -1`, is not a failure.
             Self::OutputFailed(error) => error.kind() == io::ErrorKind::BrokenPipe,
             Self::Interrupted | Self::Refused(_) | Self::Lost(_) => false,
         }
     }
 
-    fn may_pass(&self) -> bool {
+    /// Returns true if another attempt may succeed.
+    fn may_retry(&self) -> bool {
         match self {
             Self::Lost(_) => true,
-            Self::Refused(refusal) => !refusal.is_lasting,
+            Self::Refused(refusal) => !refusal.is_permanent,
             Self::Interrupted | Self::Left | Self::OutputFailed(_) => false,
         }
     }
 }
 
-/// One response of events without end.
+/// The response to a subscription: a stream of events without an end.
 struct EventStream {
     transport: Transport,
     parser: Parser,
     received: Vec<u8>,
+    /// The number of bytes in `received` that the parser has consumed.
     parsed: usize,
     idle_timeout: Option<Duration>,
 }
 
 impl EventStream {
-    /// Connects to the server and asks for the events after the one with `last_id`, if not empty.
+    /// Connects to the server and requests the events after the one with `last_id`, or new events if that is
+    /// empty.
     async fn open(
         Options { server, idle_timeout, .. }: &Options,
         last_id: &str,
@@ -191,26 +196,30 @@ impl EventStream {
         let response = connection.request("GET", server, fields, b"").await?;
         if response.code != 200 {
             let body = connection.body(&response).await;
-            return Err(Refusal::declined(&response, &body, server.token.as_ref()));
+            return Err(Refusal::from_response(&response, &body, server.token.as_ref()));
         }
         let kind = response.single("content-type").and_then(|kind| kind.split(';').next());
         if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(EVENT_STREAM)) {
-            return Err(Refusal::lasting(format!("the response is not {EVENT_STREAM}")));
+            return Err(Refusal::permanent(format!("the response is not {EVENT_STREAM}")));
         }
         if response.has("transfer-encoding") {
-            return Err(Refusal::lasting("the response has a Transfer-Encoding"));
+            return Err(Refusal::permanent("the response has a Transfer-Encoding"));
         }
-        // Where it begins, so that also who has seen no event yet comes back to that.
+        // The position at which the stream begins. Without it, a subscriber that has received no event yet
+        // would miss what is published during a reconnect.
         let begin = response.single("x-sequence").filter(|_| last_id.is_empty());
         let parser = Parser::after(begin.unwrap_or(last_id));
         let (transport, received) = connection.into_parts();
         Ok(Self { transport, parser, received, parsed: 0, idle_timeout: *idle_timeout })
     }
 
-    /// The next event, or how the connection was lost.
+    /// Returns the next event.
+    ///
+    /// # Errors
+    /// The reason why the connection was lost.
     ///
     /// # Cancel safety
-    /// Dropped early, it loses nothing.
+    /// If the future is dropped early, no event is lost.
     async fn next(&mut self) -> Result<Event, String> {
         loop {
             let mut rest = &self.received[self.parsed..];
@@ -219,7 +228,7 @@ impl EventStream {
             match event {
                 Ok(Some(event)) => return Ok(event),
                 Ok(None) => self.receive().await?,
-                Err(too_long) => return Err(broken(&too_long.to_string())),
+                Err(too_long) => return Err(violation(&too_long.to_string())),
             }
         }
     }
@@ -234,17 +243,19 @@ impl EventStream {
         match timer.until(timer.sleep(self.idle_timeout), receiving).await {
             None => {
                 let limit = self.idle_timeout.unwrap_or_default();
-                Err(format!("nothing heard from the server for {}", show_time(Some(limit))))
+                Err(format!("nothing received from the server for {}", show_time(Some(limit))))
             }
             Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(())) if self.received.is_empty() => Err("the server hung up".to_owned()),
+            Some(Ok(())) if self.received.is_empty() => {
+                Err("the server closed the connection".to_owned())
+            }
             Some(Ok(())) => Ok(()),
         }
     }
 }
 
-fn broken(rule: &str) -> String {
-    format!("the server broke the rules: {rule}")
+fn violation(rule: &str) -> String {
+    format!("the server violated the protocol: {rule}")
 }
 
 const EVENT_STREAM: &str = "text/event-stream";

@@ -1,4 +1,4 @@
-//! The client's half of the opening handshake (RFC 6455 §4.1).
+//! The client's side of the opening handshake (RFC 6455 §4.1).
 
 use std::rc::Rc;
 
@@ -10,21 +10,23 @@ use crate::http::HttpConnection;
 use crate::options::Server;
 use crate::response::{Refusal, Response};
 
-/// Connects to the server and asks it to speak WebSocket. Returns the connection and the bytes that
+/// Connects to the server and requests an upgrade to WebSocket. Returns the connection and the bytes that
 /// came after the response head.
 ///
 /// # Errors
-/// [`Refusal`], also when a deadline of 5 s for the connection or 5 s for the response has passed.
+/// [`Refusal`], if the server can't be reached, does not upgrade, or exceeds a deadline: 5 s for the
+/// connection and 5 s for the response.
 ///
 /// # Cancel safety
-/// Dropped early, the attempt is given up.
+/// If the future is dropped early, the connection is closed.
 pub(crate) async fn open(
     server: &Server,
     reactor: &Rc<Reactor>,
 ) -> Result<(Transport, Vec<u8>), Refusal> {
     let mut key = [0; 16];
-    getrandom(&mut key, GetRandomFlags::empty())
-        .map_err(|error| Refusal::passing(format!("no randomness for the key: {error}")))?;
+    getrandom(&mut key, GetRandomFlags::empty()).map_err(|error| {
+        Refusal::temporary(format!("can't get random bytes for the key: {error}"))
+    })?;
     let key = Base64::encode_string(&key);
     let fields = [
         ("Connection", "Upgrade"),
@@ -36,18 +38,18 @@ pub(crate) async fn open(
     let response = connection.request("GET", server, &fields, b"").await?;
     if response.code != 101 {
         let body = connection.body(&response).await;
-        return Err(Refusal::declined(&response, &body, server.token.as_ref()));
+        return Err(Refusal::from_response(&response, &body, server.token.as_ref()));
     }
-    judge(&response, &falconet::accept_value(key.as_bytes()))?;
+    check_upgrade(&response, &falconet::accept_value(key.as_bytes()))?;
     Ok(connection.into_parts())
 }
 
-/// Judges an upgrade; `accept` is what a server that understood sends.
-fn judge(response: &Response, accept: &str) -> Result<(), Refusal> {
+/// Checks the response to an upgrade request. `accept` is the expected value of Sec-WebSocket-Accept.
+fn check_upgrade(response: &Response, accept: &str) -> Result<(), Refusal> {
     let is = |name, wanted: &str| {
         response.single(name).is_some_and(|value| value.eq_ignore_ascii_case(wanted))
     };
-    let wrong = if response.version != 1 {
+    let error = if response.version != 1 {
         "an upgrade needs HTTP/1.1"
     } else if !is("upgrade", "websocket") {
         "the response lacks `Upgrade: websocket`"
@@ -62,7 +64,7 @@ fn judge(response: &Response, accept: &str) -> Result<(), Refusal> {
     } else {
         return Ok(());
     };
-    Err(Refusal::lasting(wrong))
+    Err(Refusal::permanent(error))
 }
 
 #[cfg(test)]
@@ -72,18 +74,18 @@ mod tests {
     const GOOD: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
                         Connection: keep-alive, upgrade\r\nSec-WebSocket-Accept: right\r\n\r\n";
 
-    fn judged(head: &str) -> Result<(), Refusal> {
+    fn checked(head: &str) -> Result<(), Refusal> {
         let (response, _) = Response::parse(head.as_bytes()).unwrap().expect("it is whole");
-        judge(&response, "right")
+        check_upgrade(&response, "right")
     }
 
     #[test]
-    fn a_good_upgrade_is_accepted() {
-        judged(GOOD).unwrap();
+    fn a_valid_upgrade_is_accepted() {
+        checked(GOOD).unwrap();
     }
 
     #[test]
-    fn a_wrong_upgrade_is_refused_for_good() {
+    fn an_invalid_upgrade_is_refused_permanently() {
         for (part, instead, reason) in [
             ("right", "wrong", "Sec-WebSocket-Accept"),
             ("right", "right\r\nSec-WebSocket-Accept: right", "Sec-WebSocket-Accept"),
@@ -93,8 +95,8 @@ mod tests {
             ("right", "right\r\nSec-WebSocket-Extensions: x", "extension"),
             ("right", "right\r\nSec-WebSocket-Protocol: x", "subprotocol"),
         ] {
-            let refusal = judged(&GOOD.replacen(part, instead, 1)).unwrap_err();
-            assert!(refusal.is_lasting && refusal.to_string().contains(reason), "{refusal}");
+            let refusal = checked(&GOOD.replacen(part, instead, 1)).unwrap_err();
+            assert!(refusal.is_permanent && refusal.to_string().contains(reason), "{refusal}");
         }
     }
 }

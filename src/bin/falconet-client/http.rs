@@ -1,4 +1,4 @@
-//! HTTP/1.1, the client's side: connecting, and one request after the other (RFC 9112).
+//! The client's side of HTTP/1.1: connections and successive requests (RFC 9112).
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -15,7 +15,7 @@ use crate::response::{Refusal, Response};
 use crate::screen::escaped;
 use crate::url::Url;
 
-/// A connection for one request after the other.
+/// A connection for successive requests.
 pub(crate) struct HttpConnection {
     transport: Transport,
     timer: Timer,
@@ -24,14 +24,14 @@ pub(crate) struct HttpConnection {
 }
 
 impl HttpConnection {
-    /// Connects to the first address of the server that answers, and over TLS if the URL says so and
-    /// whom we trust allows it.
+    /// Connects to the first address of the server that accepts the connection. If the URL requires TLS,
+    /// performs the handshake and verifies the certificate.
     ///
     /// # Errors
-    /// [`Refusal`], also when an address has not answered within 5 s.
+    /// [`Refusal`], if no address accepts the connection within 5 s, or TLS fails.
     ///
     /// # Cancel safety
-    /// Dropped early, the attempt is given up.
+    /// If the future is dropped early, the connection is closed.
     pub(crate) async fn open(server: &Server, reactor: &Rc<Reactor>) -> Result<Self, Refusal> {
         let Server { url, trust, .. } = server;
         let timer = Timer::new(reactor);
@@ -42,10 +42,11 @@ impl HttpConnection {
         Ok(Self { transport, timer, received: Vec::new(), is_request_sent: false })
     }
 
-    /// Sends a request, with the token if there is one, and reads the head of the response, which may come before all is sent.
+    /// Sends a request, with the token if there is one, and reads the head of the response. The response may
+    /// come before the whole request is sent.
     ///
     /// # Errors
-    /// [`RequestError`], also when the server has taken nothing for 5 s or not answered within 5 s.
+    /// [`RequestError`], also if the server accepts no data for 5 s or does not respond within 5 s.
     pub(crate) async fn request(
         &mut self,
         method: &str,
@@ -66,7 +67,7 @@ impl HttpConnection {
         future::or(answered, overdue).await
     }
 
-    /// Reads what follows the head of `response`: at most 1 KiB, for at most half a second.
+    /// Reads the body of `response`: at most 1 KiB, for at most half a second.
     pub(crate) async fn body(&mut self, response: &Response) -> Vec<u8> {
         let wanted = response.body_bytes().unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
         let Self { transport, timer, received, .. } = self;
@@ -77,15 +78,15 @@ impl HttpConnection {
         received.drain(..wanted.min(received.len())).collect()
     }
 
-    /// Whether another request may be sent: the last one was, and the server has neither hung up nor
-    /// said anything unasked, as far as is known.
+    /// Returns true if another request may be sent: the last one is completely sent, and the server has neither
+    /// closed the connection nor sent anything else.
     pub(crate) async fn is_ready(&mut self) -> bool {
         let is_silent =
             poll_fn(|cx| Poll::Ready(self.transport.poll_recv(cx, &mut [0]).is_pending()));
         self.is_request_sent && self.received.is_empty() && is_silent.await
     }
 
-    /// Gives the connection to another protocol, with the bytes that came after the last response.
+    /// Returns the transport, for another protocol, and the bytes that came after the last response.
     pub(crate) fn into_parts(self) -> (Transport, Vec<u8>) {
         (self.transport, self.received)
     }
@@ -96,11 +97,11 @@ async fn connect(url: &Url, reactor: &Rc<Reactor>, timer: &Timer) -> Result<Tran
         let connecting = Transport::connect_unix(reactor, path);
         let deadline = timer.sleep(Some(CONNECT_TIMEOUT));
         let connected = timer.until(deadline, connecting).await.unwrap_or_else(timed_out);
-        return connected.map_err(|error| Refusal::passing(format!("{url}: {error}")));
+        return connected.map_err(|error| Refusal::temporary(format!("{url}: {error}")));
     }
-    // The resolver blocks, for as long as resolv.conf lets it. There is nothing else to do yet.
+    // The resolver blocks, up to the timeout in resolv.conf. No other task has work at this point.
     let addresses = url.address.resolve().or_else(|_| look_up(&url.address));
-    let addresses = addresses.map_err(|error| Refusal::passing(format!("{url}: {error}")))?;
+    let addresses = addresses.map_err(|error| Refusal::temporary(format!("{url}: {error}")))?;
     let mut failures = Vec::new();
     for address in addresses {
         let connecting = Transport::connect_tcp(reactor, address);
@@ -110,10 +111,10 @@ async fn connect(url: &Url, reactor: &Rc<Reactor>, timer: &Timer) -> Result<Tran
             Err(error) => failures.push(format!("{address}: {error}")),
         }
     }
-    Err(Refusal::passing(failures.join("; ")))
+    Err(Refusal::temporary(failures.join("; ")))
 }
 
-/// Asks the resolver of the host for a server's addresses.
+/// Looks up the addresses of a server with the resolver of the host.
 fn look_up(address: &ListenUrl) -> io::Result<Vec<SocketAddr>> {
     match address {
         ListenUrl::Http { host, port } | ListenUrl::Https { host, port } => {
@@ -123,7 +124,7 @@ fn look_up(address: &ListenUrl) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// Speaks TLS on a connection.
+/// Performs the TLS handshake on a connection.
 async fn secure(
     transport: Transport,
     host: &str,
@@ -131,15 +132,15 @@ async fn secure(
     trust: &Trust,
     timer: &Timer,
 ) -> Result<Transport, Refusal> {
-    let connector = Connector::new(trust).map_err(|error| Refusal::lasting(error.to_string()))?;
+    let connector = Connector::new(trust).map_err(|error| Refusal::permanent(error.to_string()))?;
     let deadline = timer.sleep(Some(CONNECT_TIMEOUT));
     let secured = timer.until(deadline, transport.secure(&connector, host)).await;
     secured.unwrap_or_else(timed_out).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => Refusal::lasting(format!(
-            "{url}: {}; --ca FILE says who is trusted, --insecure trusts anybody",
+        io::ErrorKind::InvalidData => Refusal::permanent(format!(
+            "{url}: {}; use --ca FILE to trust its issuer, or --insecure to skip verification",
             escaped(&error.to_string())
         )),
-        _ => Refusal::passing(format!("{url}: TLS: {error}")),
+        _ => Refusal::temporary(format!("{url}: TLS: {error}")),
     })
 }
 
@@ -159,14 +160,14 @@ fn head(method: &str, server: &Server, fields: &[(&str, &str)]) -> String {
     head + concat!("User-Agent: falconet-client/", env!("CARGO_PKG_VERSION"), "\r\n\r\n")
 }
 
-/// Sends all `bytes`, unless the connection is over.
+/// Sends all `bytes`. Returns early without an error if the connection is closed.
 async fn send(transport: &Transport, timer: &Timer, mut bytes: &[u8]) -> Result<(), RequestError> {
     while !bytes.is_empty() {
         let sending = poll_fn(|cx| transport.poll_send(cx, &[IoSlice::new(bytes)]));
         let deadline = timer.sleep(Some(RESPONSE_TIMEOUT));
         match timer.until(deadline, sending).await.ok_or(RequestError::Late)? {
             Ok(sent) => bytes = &bytes[sent..],
-            // What the server said before is still to be read, perhaps why it hung up.
+            // The server may have sent a response before it closed, which is still to be read.
             Err(_) => break,
         }
     }
@@ -179,7 +180,7 @@ async fn read_response(
 ) -> Result<Response, RequestError> {
     loop {
         let parsed = Response::parse(received)
-            .map_err(|error| RequestError::Invalid(format!("that is not HTTP: {error}")))?;
+            .map_err(|error| RequestError::Invalid(format!("the response is not HTTP: {error}")))?;
         match parsed {
             Some((response, head_bytes)) => {
                 received.drain(..head_bytes);
@@ -199,26 +200,32 @@ async fn read_response(
     }
 }
 
-/// Reads some more.
+/// Appends bytes from the server to `received`.
+///
+/// # Errors
+/// [`io::Error`], also if the server closed the connection.
 async fn receive(transport: &Transport, received: &mut Vec<u8>) -> io::Result<()> {
     let before = received.len();
     poll_fn(|cx| transport.poll_recv_with(cx, |bytes| received.extend_from_slice(bytes))).await?;
     if received.len() == before {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up"));
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the server closed the connection",
+        ));
     }
     Ok(())
 }
 
-/// Why a request got no response.
+/// The error that a request got no response.
 #[derive(Debug)]
 pub(crate) enum RequestError {
-    /// The server hung up before the first byte of one.
+    /// The connection ended before the first byte of a response.
     Unanswered(io::Error),
-    /// The connection broke in the middle of one.
+    /// The connection ended within the head of the response.
     Broken(io::Error),
-    /// None came in time.
+    /// A deadline passed.
     Late,
-    /// What came is none.
+    /// The response is not valid HTTP.
     Invalid(String),
 }
 
@@ -226,17 +233,17 @@ impl From<RequestError> for Refusal {
     fn from(error: RequestError) -> Self {
         match error {
             RequestError::Unanswered(error) | RequestError::Broken(error) => {
-                Self::passing(format!("the connection broke before the response: {error}"))
+                Self::temporary(format!("the connection broke before the response: {error}"))
             }
-            RequestError::Late => Self::passing("no response within 5 s"),
-            RequestError::Invalid(why) => Self::lasting(why),
+            RequestError::Late => Self::temporary("no response within 5 s"),
+            RequestError::Invalid(reason) => Self::permanent(reason),
         }
     }
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A reason is worth a little patience only.
+/// Short, because the body only contains the reason of a status.
 const BODY_TIMEOUT: Duration = Duration::from_millis(500);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 const MAX_BODY_BYTES: usize = 1024;
@@ -247,16 +254,17 @@ mod tests {
     use crate::token::Token;
 
     #[test]
-    fn a_request_head_has_its_fields_between_host_and_agent() {
+    fn a_request_head_has_its_fields_between_host_and_user_agent() {
         let url: Url = "ws://pi:8080/chat?room=1".parse().unwrap();
         let token = Token::in_environment(Some("secret".as_ref())).unwrap();
         let mut server = Server { url, trust: Trust::default(), token };
-        let shown = head("GET", &server, &[("Upgrade", "websocket"), ("A", "b")]);
+        let with_token = head("GET", &server, &[("Upgrade", "websocket"), ("A", "b")]);
         server.token = None;
         let head = head("GET", &server, &[("Upgrade", "websocket"), ("A", "b")]);
         let begin = "GET /chat?room=1 HTTP/1.1\r\nHost: pi:8080\r\nUpgrade: websocket\r\nA: b\r\n";
         assert!(head.starts_with(begin) && head.ends_with("\r\n\r\n"), "{head}");
         let begin = format!("{begin}Authorization: Bearer secret\r\nUser-Agent: ");
-        assert!(shown.starts_with(&begin) && !head.contains("Authorization"), "{shown}");
+        assert!(with_token.starts_with(&begin), "{with_token}");
+        assert!(!head.contains("Authorization"), "{head}");
     }
 }

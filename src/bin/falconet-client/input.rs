@@ -1,4 +1,4 @@
-//! What is typed, or comes through a pipe, as messages.
+//! Messages read from stdin, which is a terminal, a pipe or a file.
 
 use std::io::{self, Stdin};
 use std::pin::Pin;
@@ -9,11 +9,11 @@ use std::time::Duration;
 use async_tungstenite::tungstenite::protocol::Message;
 use falconet::net::{Reactor, Sleep, Timer, Watched};
 
-use crate::connection::MAX_MESSAGE_BYTES;
+use crate::message::{self, MAX_MESSAGE_BYTES};
 
 /// Stdin, read as keys, as lines, or not at all.
 pub(crate) struct Input {
-    /// Stdin, unless it is always ready, as files are.
+    /// Stdin, or `None` if stdin is always ready, as files are.
     watched: Option<Watched<Stdin>>,
     chunk: Vec<u8>,
     decoder: Decoder,
@@ -28,18 +28,18 @@ enum Decoder {
     Nothing,
 }
 
-/// What came from stdin.
+/// An event of stdin.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Typed {
-    /// A line, a keystroke, or what was pasted at once.
+pub(crate) enum InputEvent {
+    /// A line, a keystroke, or a pasted text.
     Message(Message),
-    /// The key ESC.
+    /// The ESC key.
     Escape,
-    /// A key that is no character, such as an arrow.
+    /// A key that produces no character, such as an arrow.
     Other,
-    /// Nothing more will come.
+    /// The end of stdin.
     End,
-    /// Nothing more can be read, for this reason.
+    /// A failure, described by this text, after which nothing more is read.
     Failed(String),
 }
 
@@ -54,8 +54,8 @@ impl Input {
         Self::read(reactor, Decoder::Lines(Lines::default()))
     }
 
-    /// Leaves stdin alone: nothing ever comes, not even an end.
-    pub(crate) fn nothing(reactor: &Rc<Reactor>) -> Self {
+    /// Never reads stdin: no event occurs, not even the end.
+    pub(crate) fn none(reactor: &Rc<Reactor>) -> Self {
         Self {
             watched: None,
             chunk: Vec::new(),
@@ -71,29 +71,29 @@ impl Input {
             watched: Watched::new(reactor, io::stdin()).ok(),
             chunk: vec![0; CHUNK_BYTES],
             decoder,
-            ..Self::nothing(reactor)
+            ..Self::none(reactor)
         }
     }
 
-    /// Whether a person types.
+    /// Returns true if the input comes from a terminal.
     pub(crate) fn is_terminal(&self) -> bool {
         matches!(self.decoder, Decoder::Keys(_))
     }
 
-    /// What comes next; after the end, the end again.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Typed> {
+    /// Returns the next event; after the end, the end again.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<InputEvent> {
         loop {
             let next = match &mut self.decoder {
                 Decoder::Keys(keys) => keys.next(),
                 Decoder::Lines(lines) => lines.next(self.has_ended),
                 Decoder::Nothing => return Poll::Pending,
             };
-            if let Some(typed) = next {
-                self.has_ended |= matches!(typed, Typed::Failed(_));
-                return Poll::Ready(typed);
+            if let Some(event) = next {
+                self.has_ended |= matches!(event, InputEvent::Failed(_));
+                return Poll::Ready(event);
             }
             if self.has_ended {
-                return Poll::Ready(Typed::End);
+                return Poll::Ready(InputEvent::End);
             }
             match self.poll_read(cx) {
                 Poll::Ready(Ok(0)) => self.has_ended = true,
@@ -105,14 +105,14 @@ impl Input {
                         Decoder::Nothing => {}
                     }
                 }
-                // A terminal that has gone away.
+                // The terminal has been closed.
                 Poll::Ready(Err(error)) if self.is_terminal() => {
                     let _ = error;
                     self.has_ended = true;
                 }
                 Poll::Ready(Err(error)) => {
                     self.has_ended = true;
-                    return Poll::Ready(Typed::Failed(format!("can't read stdin: {error}")));
+                    return Poll::Ready(InputEvent::Failed(format!("can't read stdin: {error}")));
                 }
                 Poll::Pending => return self.poll_lone_escape(cx),
             }
@@ -131,8 +131,8 @@ impl Input {
         }
     }
 
-    /// An ESC that nothing follows is the key.
-    fn poll_lone_escape(&mut self, cx: &mut Context<'_>) -> Poll<Typed> {
+    /// Returns the ESC key if nothing has followed an ESC byte in time.
+    fn poll_lone_escape(&mut self, cx: &mut Context<'_>) -> Poll<InputEvent> {
         let Decoder::Keys(keys) = &mut self.decoder else { return Poll::Pending };
         if !keys.is_mid_sequence() {
             return Poll::Pending;
@@ -141,19 +141,11 @@ impl Input {
         let sleep = self.lone_escape.get_or_insert_with(|| timer.sleep(Some(ESCAPE_TIMEOUT)));
         ready!(Pin::new(sleep).poll(cx));
         self.lone_escape = None;
-        Poll::Ready(keys.give_up_sequence())
+        Poll::Ready(keys.end_sequence())
     }
 }
 
-/// A message of `bytes`: a binary one if they are not UTF-8.
-pub(crate) fn message(bytes: &[u8]) -> Message {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Message::text(text),
-        Err(_) => Message::binary(bytes.to_vec()),
-    }
-}
-
-/// Makes messages of lines.
+/// Splits input into lines and makes a message of each.
 #[derive(Default)]
 struct Lines {
     buffer: Vec<u8>,
@@ -169,27 +161,27 @@ impl Lines {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next line; the last one may lack its newline.
-    fn next(&mut self, has_ended: bool) -> Option<Typed> {
+    /// Returns the next line. The last line may lack its newline.
+    fn next(&mut self, has_ended: bool) -> Option<InputEvent> {
         let newline = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n');
         self.scanned = newline.map_or(self.buffer.len(), |at| self.scanned + at);
         let line = &self.buffer[self.start..self.scanned];
         if line.len() > MAX_MESSAGE_BYTES {
             *self = Self::default();
-            return Some(Typed::Failed("a line is longer than 16 MiB".to_owned()));
+            return Some(InputEvent::Failed("a line is longer than 16 MiB".to_owned()));
         }
         if newline.is_none() && (!has_ended || line.is_empty()) {
             return None;
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let message = message(line);
+        let message = message::from_bytes(line);
         self.scanned += usize::from(newline.is_some());
         self.start = self.scanned;
-        Some(Typed::Message(message))
+        Some(InputEvent::Message(message))
     }
 }
 
-/// Makes messages of what a terminal sends.
+/// Splits the bytes of a terminal into keys and characters.
 #[derive(Default)]
 struct Keys {
     pending: Vec<u8>,
@@ -200,60 +192,63 @@ impl Keys {
         self.pending.extend_from_slice(bytes);
     }
 
-    /// The characters up to the next ESC, or that key, or the key it begins.
-    fn next(&mut self) -> Option<Typed> {
+    /// Returns the characters up to the next ESC byte; or, if an ESC byte comes first, the key that begins
+    /// with it.
+    fn next(&mut self) -> Option<InputEvent> {
         if self.pending.first() == Some(&ESCAPE) {
-            let (length, typed) = escape_sequence(&self.pending)?;
+            let (length, event) = escape_sequence(&self.pending)?;
             self.pending.drain(..length);
-            return Some(typed);
+            return Some(event);
         }
         let until_escape = self.pending.iter().position(|byte| *byte == ESCAPE);
         let mut characters = &self.pending[..until_escape.unwrap_or(self.pending.len())];
         if until_escape.is_none() {
             // The rest of a character may come with the next read.
-            characters = &characters[..characters.len() - cut_character(characters)];
+            characters = &characters[..characters.len() - incomplete_bytes(characters)];
         }
         if characters.is_empty() {
             return None;
         }
         let text = String::from_utf8_lossy(characters).into_owned();
         self.pending.drain(..characters.len());
-        Some(Typed::Message(Message::text(text)))
+        Some(InputEvent::Message(Message::text(text)))
     }
 
-    /// Whether an ESC waits for what may follow.
+    /// Returns true if an ESC byte waits for the rest of its sequence.
     fn is_mid_sequence(&self) -> bool {
         self.pending.first() == Some(&ESCAPE)
     }
 
-    /// Nothing followed: an ESC alone is the key, and a sequence cut short is some other.
-    fn give_up_sequence(&mut self) -> Typed {
+    /// Ends a sequence that nothing has followed. A single ESC byte is the ESC key; an incomplete sequence
+    /// is another key.
+    fn end_sequence(&mut self) -> InputEvent {
         match std::mem::take(&mut self.pending).len() {
-            1 => Typed::Escape,
-            _ => Typed::Other,
+            1 => InputEvent::Escape,
+            _ => InputEvent::Other,
         }
     }
 }
 
-/// The length of the key that begins with ESC and what it is, if it is whole: ESC [ parameters final
-/// (ECMA-48 §5.4), ESC O and one byte, or ESC and one character for Alt. A second ESC makes the first
-/// one a key.
-fn escape_sequence(bytes: &[u8]) -> Option<(usize, Typed)> {
+/// Returns the length and the event of the key that begins with ESC, or `None` if the sequence is incomplete.
+///
+/// A sequence is ESC [ with parameters and a final byte (ECMA-48 §5.4), ESC O with one byte, or ESC with one
+/// character for Alt. An ESC that another ESC follows is the ESC key.
+fn escape_sequence(bytes: &[u8]) -> Option<(usize, InputEvent)> {
     let length = match bytes.get(1)? {
-        &ESCAPE => return Some((1, Typed::Escape)),
+        &ESCAPE => return Some((1, InputEvent::Escape)),
         b'[' => {
             let parameters = bytes[2..].iter().take_while(|byte| matches!(byte, 0x20..=0x3f));
             3 + parameters.count()
         }
         b'O' => 3,
-        0x80.. => bytes.len() - cut_character(&bytes[1..]),
+        0x80.. => bytes.len() - incomplete_bytes(&bytes[1..]),
         _ => 2,
     };
-    (length > 1 && length <= bytes.len()).then_some((length, Typed::Other))
+    (length > 1 && length <= bytes.len()).then_some((length, InputEvent::Other))
 }
 
-/// How many bytes at the end begin a character whose rest is missing.
-fn cut_character(bytes: &[u8]) -> usize {
+/// Returns the number of bytes at the end that begin an incomplete character.
+fn incomplete_bytes(bytes: &[u8]) -> usize {
     let last = bytes.utf8_chunks().last();
     let cut = last.map_or(&[][..], |chunk| chunk.invalid());
     match std::str::from_utf8(cut) {
@@ -263,7 +258,7 @@ fn cut_character(bytes: &[u8]) -> usize {
 }
 
 const ESCAPE: u8 = 0x1b;
-/// How long after an ESC the rest of a sequence may come: a person does not type so fast.
+/// Longest time between an ESC byte and the rest of its sequence. Nobody types keys faster than this.
 const ESCAPE_TIMEOUT: Duration = Duration::from_millis(50);
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -271,23 +266,23 @@ const CHUNK_BYTES: usize = 64 * 1024;
 mod tests {
     use super::*;
 
-    fn keys(chunks: &[&[u8]]) -> Vec<Typed> {
+    fn keys(chunks: &[&[u8]]) -> Vec<InputEvent> {
         let mut keys = Keys::default();
-        let mut typed = Vec::new();
+        let mut events = Vec::new();
         for chunk in chunks {
             keys.feed(chunk);
             while let Some(next) = keys.next() {
-                typed.push(next);
+                events.push(next);
             }
         }
         if keys.is_mid_sequence() {
-            typed.push(keys.give_up_sequence());
+            events.push(keys.end_sequence());
         }
-        typed
+        events
     }
 
-    fn text(text: &str) -> Typed {
-        Typed::Message(Message::text(text))
+    fn text(text: &str) -> InputEvent {
+        InputEvent::Message(Message::text(text))
     }
 
     #[test]
@@ -303,34 +298,34 @@ mod tests {
     }
 
     #[test]
-    fn c32_an_escape_sequence_is_not_the_key_esc() {
-        assert_eq!(keys(&[b"\x1b"]), [Typed::Escape]);
-        assert_eq!(keys(&[b"a\x1b"]), [text("a"), Typed::Escape]);
-        assert_eq!(keys(&[b"\x1b\x1b"]), [Typed::Escape, Typed::Escape]);
+    fn c32_an_escape_sequence_is_not_the_esc_key() {
+        assert_eq!(keys(&[b"\x1b"]), [InputEvent::Escape]);
+        assert_eq!(keys(&[b"a\x1b"]), [text("a"), InputEvent::Escape]);
+        assert_eq!(keys(&[b"\x1b\x1b"]), [InputEvent::Escape, InputEvent::Escape]);
         for sequence in
             [&b"\x1b[A"[..], b"\x1bOP", b"\x1b[15~", b"\x1b[1;5C", b"\x1bx", b"\x1b\xc3\xb6"]
         {
-            assert_eq!(keys(&[sequence, b"z"]), [Typed::Other, text("z")], "{sequence:?}");
+            assert_eq!(keys(&[sequence, b"z"]), [InputEvent::Other, text("z")], "{sequence:?}");
             let pieces: Vec<&[u8]> = sequence.chunks(1).collect();
-            assert_eq!(keys(&pieces), [Typed::Other], "{sequence:?} in pieces");
+            assert_eq!(keys(&pieces), [InputEvent::Other], "{sequence:?} in pieces");
         }
-        assert_eq!(keys(&[b"\x1b["]), [Typed::Other]);
+        assert_eq!(keys(&[b"\x1b["]), [InputEvent::Other]);
     }
 
     #[test]
-    fn lines_are_messages_whatever_pieces_they_come_in() {
+    fn lines_become_messages_however_the_input_is_split() {
         let input = b"one\r\n\ntwo \xc3\xb6\n\xff\xfe\r\nlast";
-        let binary = Typed::Message(Message::binary(b"\xff\xfe".to_vec()));
+        let binary = InputEvent::Message(Message::binary(b"\xff\xfe".to_vec()));
         let expected = [text("one"), text(""), text("two ö"), binary, text("last")];
         for size in 1..input.len() {
             let mut lines = Lines::default();
-            let mut typed = Vec::new();
+            let mut events = Vec::new();
             for chunk in input.chunks(size) {
                 lines.feed(chunk);
-                typed.extend(std::iter::from_fn(|| lines.next(false)));
+                events.extend(std::iter::from_fn(|| lines.next(false)));
             }
-            typed.extend(std::iter::from_fn(|| lines.next(true)));
-            assert_eq!(typed, expected, "in pieces of {size}");
+            events.extend(std::iter::from_fn(|| lines.next(true)));
+            assert_eq!(events, expected, "in pieces of {size}");
         }
     }
 
@@ -340,9 +335,9 @@ mod tests {
         lines.feed(&vec![b'x'; MAX_MESSAGE_BYTES]);
         assert_eq!(lines.next(false), None);
         lines.feed(b"\n");
-        assert!(matches!(lines.next(false), Some(Typed::Message(_))));
+        assert!(matches!(lines.next(false), Some(InputEvent::Message(_))));
         lines.feed(&vec![b'x'; MAX_MESSAGE_BYTES + 1]);
-        assert!(matches!(lines.next(false), Some(Typed::Failed(_))));
+        assert!(matches!(lines.next(false), Some(InputEvent::Failed(_))));
         assert_eq!(lines.next(true), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The signals that ask to leave.
+//! The signals that end the program.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,22 +9,22 @@ use futures_lite::{Stream, future};
 
 use crate::terminal::RawMode;
 
-/// The first SIGINT, SIGTERM or SIGHUP, received; the second ends the process.
+/// Receives the first SIGINT, SIGTERM or SIGHUP. The second one ends the process.
 pub(crate) struct Interrupts {
     received: Pin<Box<Receiver<()>>>,
 }
 
 impl Interrupts {
-    /// Begins to listen; the second signal gives the terminal back and exits with `failure`.
+    /// Starts to listen for signals. The second signal restores the terminal and exits with `failure`.
     ///
     /// # Errors
-    /// When there is a handler already, or no thread to be had.
+    /// [`ctrlc::Error`], if the process already has a handler or can't start a thread.
     pub(crate) fn listen(raw_mode: Option<&RawMode>, failure: u8) -> Result<Self, ctrlc::Error> {
         let (interrupt, received) = async_channel::bounded(1);
         let terminal = raw_mode.map(RawMode::terminal);
         StopSignals::look().heed(move |before| {
             if before == 0 {
-                // There is room for the one there is.
+                // The channel has room for the only message ever sent.
                 let _ = interrupt.try_send(());
                 return;
             }
@@ -36,21 +36,24 @@ impl Interrupts {
         Ok(Self { received: Box::pin(received) })
     }
 
-    /// Is ready, once, when the signal has come.
+    /// Is ready, once, when the first signal has been received.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.received.as_mut().poll_next(cx).map(|_| ())
     }
 
-    /// Waits for the signal.
+    /// Waits for the first signal.
     pub(crate) async fn next(&mut self) {
         std::future::poll_fn(|cx| self.poll_next(cx)).await;
     }
 
-    /// What comes of `future`; nothing if the signal comes first.
+    /// Returns the output of `future`, or `None` if the signal comes first.
     ///
     /// # Cancel safety
-    /// As cancel safe as `future`, which is dropped when the signal comes.
-    pub(crate) async fn unless<T>(&mut self, future: impl Future<Output = T>) -> Option<T> {
+    /// As cancel safe as `future`, which is dropped if the signal comes first.
+    pub(crate) async fn unless_interrupted<T>(
+        &mut self,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
         let interrupted = async {
             self.next().await;
             None

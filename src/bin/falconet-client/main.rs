@@ -1,4 +1,4 @@
-//! A console client for WebSocket servers (the article's, and more).
+//! A console client for WebSocket servers: the article's client, extended by publishing and subscribing.
 //!
 //! ```text
 //! falconet-client [OPTION...] [URL]          URL: ws(s)://HOST[:PORT][/PATH] or unix:PATH
@@ -7,38 +7,41 @@
 //! falconet-client sub [--sse] NAME           prints what is published to it
 //! ```
 //!
-//! In a terminal each keystroke is sent as a text message: a whole character, or all that is pasted at
-//! once. Arrows and other keys that are no character are not sent. ESC closes with 1000 and waits up to
-//! 10 s for the server's Close; then R reconnects and any other key exits. One character received is
-//! printed where the cursor is, anything longer on its own line. On a terminal control characters are
-//! escaped and binary is hex.
+//! In a terminal, each keystroke is sent as a text message: one character, or the whole of a pasted text.
+//! Arrows and other keys that produce no character are not sent. ESC closes the connection with 1000 and
+//! waits up to 10 s for the server's Close; then R reconnects, and any other key exits. A received message
+//! of one character is printed at the cursor, a longer one on its own line. On a terminal, control
+//! characters are escaped, and binary messages are printed in hexadecimal.
 //!
-//! When stdin is no terminal, each line is a message (a binary one if it is not UTF-8), and each message
-//! received is a line on stdout, as it came. At the end of the input everything has been sent; the client
-//! closes with 1000 and prints what comes until the server has answered.
+//! If stdin is not a terminal, each line is a message (binary if it is not UTF-8), and each message
+//! received is printed unchanged as a line on stdout. At the end of stdin the client sends all that is
+//! left, closes with 1000, and prints messages until the server has answered the Close.
 //!
-//! A connection that was lost, refused or closed with another code than 1000 is followed by another,
-//! after a random time below a ceiling that doubles from 0.5 s to 30 s. (In a terminal only a lost one
-//! is; otherwise R decides.) It is not after our own Close, nor when the server has declined for good,
-//! with 404 for example. Lines are read only when they can be sent, so only what was under way when a
-//! connection broke can be lost: what the server had not read, and its answers. A client whose stdout is
-//! not read does not read the server, which may then give it up. Messages are at most 16 MiB; a longer
-//! line ends the program.
+//! After a connection is lost, refused, or closed with another code than 1000, the client reconnects. It
+//! first waits for a random time below a ceiling that doubles from 0.5 s to 30 s. In a terminal it
+//! reconnects by itself only if the connection was lost; otherwise R reconnects. It does not reconnect
+//! after its own Close, or if the server refused the request permanently, for example with 404. A line is
+//! read only when it can be sent, so a broken connection loses only the messages in transit: those that
+//! the server had not read, and its answers. While stdout is blocked, the client does not read from the
+//! server, which may then drop the client. A message is at most 16 MiB; a longer line ends the program.
 //!
-//! Over TLS (`wss://`, `https://`) a server must show a certificate that this host trusts, or that `--ca
-//! FILE` vouches for. One that does not is refused for good; `--insecure` lets it pass with a warning.
+//! Over TLS (`wss://`, `https://`) the certificate of the server must be issued by an authority that this
+//! host trusts, or by one in the file of `--ca FILE`. Otherwise the server is refused permanently;
+//! `--insecure` accepts it with a warning.
 //!
-//! A server that asks who we are is shown a token with each request: the first one in the file of
-//! `--token-file FILE`, else that in the variable `FALCONET_TOKEN`. It is never in an argument, which
-//! other users of this host could read, and never shown. One that is not let in stays out: it is not tried again.
+//! The token sent with each request is the first in the file of `--token-file FILE`, or else the variable
+//! `FALCONET_TOKEN`. No option takes the token itself, because other users of this host can read
+//! arguments. The token is never printed. A request that the server refuses because of its token is not
+//! repeated.
 //!
-//! SIGINT, SIGTERM and SIGHUP close with 1000, a second one exits at once; the terminal is given back
-//! either way.
+//! SIGINT, SIGTERM and SIGHUP close the connection with 1000; a second signal exits at once. Both restore
+//! the terminal.
 //!
-//! `pub` publishes the message, or each line of stdin, by HTTP requests one after the other over one
-//! connection, and stops at the first that is not accepted. What may have been accepted is not sent
-//! again, with one exception told in `publisher.rs`. `sub` never reads stdin. Over a WebSocket what
-//! is published while it is not connected is missed; with `--sse` it asks for it when it is again.
+//! `pub` publishes the message, or each line of stdin, by successive HTTP requests over one connection. It
+//! stops at the first message that is not accepted. A message that may have been accepted is not sent
+//! again, with one exception that `publisher.rs` describes. `sub` never reads stdin. Over a WebSocket,
+//! messages published while `sub` is disconnected are missed; with `--sse` it requests them when it has
+//! reconnected.
 
 #![forbid(unsafe_code)]
 
@@ -64,6 +67,7 @@ mod handshake;
 mod http;
 mod input;
 mod interrupts;
+mod message;
 mod options;
 mod publisher;
 mod response;
@@ -76,33 +80,35 @@ mod url;
 fn main() -> ExitCode {
     let environment = std::env::var_os(token::VARIABLE);
     match options::parse(std::env::args_os().skip(1), environment.as_deref()) {
-        Ok(Command::Talk(options)) => talk(options),
+        Ok(Command::Connect(options)) => connect(options),
         Ok(Command::Publish(publication)) => publish(publication),
         Ok(Command::Subscribe(options)) => {
-            warn_of(&options.server.trust);
-            converse(None, |reactor, interrupts| {
-                let input = Input::nothing(&reactor);
+            warn_if_insecure(&options.server.trust);
+            run_client(None, |reactor, interrupts| {
+                let input = Input::none(&reactor);
                 Client::new(options, reactor, input, interrupts).run()
             })
         }
         Ok(Command::Follow(options)) => {
-            warn_of(&options.server.trust);
-            converse(None, |reactor, interrupts| Follower::new(options, reactor, interrupts).run())
+            warn_if_insecure(&options.server.trust);
+            run_client(None, |reactor, interrupts| {
+                Follower::new(options, reactor, interrupts).run()
+            })
         }
-        Ok(Command::Print(text)) => say(&text),
-        Ok(Command::Help) => say(HELP),
-        Ok(Command::Version) => say(concat!("falconet-client ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Print(text)) => print(&text),
+        Ok(Command::Help) => print(HELP),
+        Ok(Command::Version) => print(concat!("falconet-client ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => fail(&error, WRONG_USAGE),
     }
 }
 
-fn talk(options: Options) -> ExitCode {
-    warn_of(&options.server.trust);
+fn connect(options: Options) -> ExitCode {
+    warn_if_insecure(&options.server.trust);
     let raw_mode = match RawMode::enter(io::stdin()) {
         Ok(raw_mode) => raw_mode,
         Err(error) => return fail(&format!("can't read the terminal: {error}"), FAILURE),
     };
-    converse(raw_mode.as_ref(), |reactor, interrupts| {
+    run_client(raw_mode.as_ref(), |reactor, interrupts| {
         let input = match raw_mode {
             Some(_) => Input::keys(&reactor),
             None => Input::lines(&reactor),
@@ -111,8 +117,8 @@ fn talk(options: Options) -> ExitCode {
     })
 }
 
-/// Runs what talks to a server until it or a signal ends it, and says whether it ended as wished.
-fn converse<F: Future<Output = bool> + 'static>(
+/// Runs `client` until it ends by itself or by a signal. Returns the exit code of the program.
+fn run_client<F: Future<Output = bool> + 'static>(
     raw_mode: Option<&RawMode>,
     client: impl FnOnce(Rc<Reactor>, Interrupts) -> F,
 ) -> ExitCode {
@@ -128,15 +134,15 @@ fn converse<F: Future<Output = bool> + 'static>(
 }
 
 fn publish(publication: Publication) -> ExitCode {
-    warn_of(&publication.server.trust);
+    warn_if_insecure(&publication.server.trust);
     match run(|reactor| publisher::publish(publication, reactor)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(why)) => fail(&why, FAILURE),
+        Ok(Err(reason)) => fail(&reason, FAILURE),
         Err(error) => fail(&format!("can't wait for events: {error}"), FAILURE),
     }
 }
 
-/// Runs `program` to its end.
+/// Runs the future that `program` returns until it completes.
 fn run<T: 'static, F: Future<Output = T> + 'static>(
     program: impl FnOnce(Rc<Reactor>) -> F,
 ) -> io::Result<T> {
@@ -145,20 +151,21 @@ fn run<T: 'static, F: Future<Output = T> + 'static>(
     reactor.run(executor, executor.spawn(program(reactor.clone())))
 }
 
-/// Says so if nobody knows with whom we will talk.
-fn warn_of(trust: &Trust) {
+/// Prints a warning if certificates are not verified.
+fn warn_if_insecure(trust: &Trust) {
     if *trust == Trust::Anybody {
-        let warning = "warning: --insecure: anybody could be the server";
+        let warning = "warning: --insecure: the identity of the server is not verified";
         let _ = writeln!(io::stderr(), "falconet-client: {warning}");
     }
 }
 
-/// Prints what was asked for; nobody reading it is no failure.
-fn say(text: &str) -> ExitCode {
+/// Prints `text` to stdout. A closed stdout is not a failure.
+fn print(text: &str) -> ExitCode {
     let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
+/// Prints an error to stderr and returns the exit code.
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     let _ = writeln!(io::stderr(), "falconet-client: {error}");
     code.into()

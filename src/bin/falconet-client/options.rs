@@ -1,4 +1,4 @@
-//! What the command line says.
+//! The command line.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -12,15 +12,15 @@ use falconet::{TopicName, TopicNameError};
 use lexopt::Arg::{Long, Short, Value};
 use lexopt::Parser;
 
-use crate::input::message;
+use crate::message;
 use crate::token::{Token, TokenError};
 use crate::url::{Url, UrlError};
 
-/// What the command line asks for.
+/// A command of the command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Talk to a server.
-    Talk(Options),
+    /// Exchange messages with a server.
+    Connect(Options),
     /// Publish to a topic.
     Publish(Publication),
     /// Print the messages of a topic, received over a WebSocket.
@@ -35,47 +35,48 @@ pub(crate) enum Command {
     Version,
 }
 
-/// A server, and how to know it and be known to it.
+/// A server, with the settings of authentication in both directions.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Server {
-    /// Where it is, and what to ask it for. Default `ws://localhost:8080/`, or a topic there.
+    /// The address of the server and the request target. Default `ws://localhost:8080/`, or a topic on
+    /// that server.
     pub(crate) url: Url,
-    /// Whom to trust, if it speaks TLS. Default whom this host trusts.
+    /// The certificate authorities trusted over TLS. Default those that this host trusts.
     pub(crate) trust: Trust,
-    /// What to show it with each request. Default none.
+    /// The token sent with each request. Default none.
     pub(crate) token: Option<Token>,
 }
 
-/// How to be connected to which server.
+/// Settings of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     /// The server.
     pub(crate) server: Server,
-    /// What to ask it for after the first connection; `None` is the same again. Default `None`.
+    /// The request target after the first connection; `None` is the same target. Default `None`.
     pub(crate) next_target: Option<String>,
-    /// Whether a connection that ended otherwise than wished is followed by another. Default true.
+    /// If true, the client reconnects after a connection that did not end normally. Default true.
     pub(crate) reconnect: bool,
-    /// How often to phone home with a Ping; `None` is never. Default 25 s.
+    /// The interval between two Pings to the server; `None` disables them. Default 25 s.
     pub(crate) ping_every: Option<Duration>,
-    /// How long nothing may come from the server, or be taken by it, before the connection is
-    /// lost; `None` is for ever. Default 75 s.
+    /// The time without received bytes, or without progress in sending, after which a connection is lost;
+    /// `None` is no limit. Default 75 s.
     pub(crate) idle_timeout: Option<Duration>,
 }
 
-/// What to publish.
+/// A message or messages to publish.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Publication {
-    /// The server, and the topic there.
+    /// The server, with the path of the topic as the request target.
     pub(crate) server: Server,
-    /// The message; `None` is each line of stdin.
+    /// The message; `None` publishes each line of stdin.
     pub(crate) message: Option<Message>,
 }
 
-/// Reads the command line, without the program's name. The `token` is that of the environment, whose place
-/// one of the command line takes.
+/// Parses the command line, without the program's name. A token on the command line overrides `token`, which
+/// is the one in the environment.
 ///
 /// # Errors
-/// [`UsageError`], which says what would be right.
+/// [`UsageError`], which says what is expected.
 pub(crate) fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     token: Option<&OsStr>,
@@ -94,13 +95,13 @@ fn parse_command(arguments: impl IntoIterator<Item = OsString>) -> Result<Comman
     let subcommand = arguments.next_if(|first| first == "pub" || first == "sub");
     let parser = Parser::from_args(arguments);
     match subcommand {
-        None => parse_talk(parser),
+        None => parse_connection(parser),
         Some(name) if name == "pub" => parse_publication(parser),
         Some(_) => parse_subscription(parser),
     }
 }
 
-fn parse_talk(mut parser: Parser) -> Result<Command, UsageError> {
+fn parse_connection(mut parser: Parser) -> Result<Command, UsageError> {
     let mut options = Options::new(DEFAULT_URL.parse()?);
     let mut urls = 0;
     while let Some(argument) = parser.next()? {
@@ -108,8 +109,8 @@ fn parse_talk(mut parser: Parser) -> Result<Command, UsageError> {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
             Long("ca") => options.server.trust_file(&mut parser)?,
-            Long("insecure") => options.server.trust_anybody()?,
-            Long("token-file") => options.server.show_token(&mut parser)?,
+            Long("insecure") => options.server.trust_any()?,
+            Long("token-file") => options.server.read_token(&mut parser)?,
             Long("print-man") => return Ok(Command::Print(manual(HELP))),
             Long("print-completions") => {
                 let shell = parser.value()?;
@@ -127,28 +128,28 @@ fn parse_talk(mut parser: Parser) -> Result<Command, UsageError> {
     }
     options.server.check_trust()?;
     options.check_times()?;
-    Ok(Command::Talk(options))
+    Ok(Command::Connect(options))
 }
 
 fn parse_publication(mut parser: Parser) -> Result<Command, UsageError> {
     let mut server = Server::at(Url::of_server(DEFAULT_SERVER)?);
-    let (mut topic, mut words) = (None, None);
+    let (mut topic, mut text) = (None, None);
     while let Some(argument) = parser.next()? {
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("server") => server.url = Url::of_server(&parser.value()?.to_string_lossy())?,
             Long("ca") => server.trust_file(&mut parser)?,
-            Long("insecure") => server.trust_anybody()?,
-            Long("token-file") => server.show_token(&mut parser)?,
+            Long("insecure") => server.trust_any()?,
+            Long("token-file") => server.read_token(&mut parser)?,
             Value(name) if topic.is_none() => topic = Some(topic_name(&name)?),
-            Value(value) if words.is_none() => words = Some(value),
+            Value(value) if text.is_none() => text = Some(value),
             other => return Err(other.unexpected().into()),
         }
     }
     server.check_trust()?;
-    server.url.target = topic.ok_or_else(no_topic)?.path();
-    let words = words.filter(|words| words != "-");
-    let message = words.map(|words| message(words.as_encoded_bytes()));
+    server.url.target = topic.ok_or_else(missing_topic)?.path();
+    let text = text.filter(|text| text != "-");
+    let message = text.map(|text| message::from_bytes(text.as_encoded_bytes()));
     Ok(Command::Publish(Publication { server, message }))
 }
 
@@ -162,8 +163,8 @@ fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
                 options.server.url = Url::of_server(&parser.value()?.to_string_lossy())?;
             }
             Long("ca") => options.server.trust_file(&mut parser)?,
-            Long("insecure") => options.server.trust_anybody()?,
-            Long("token-file") => options.server.show_token(&mut parser)?,
+            Long("insecure") => options.server.trust_any()?,
+            Long("token-file") => options.server.read_token(&mut parser)?,
             Long("last") => last = Some(count("--last", &mut parser)?),
             Long("sse") => is_sse = true,
             Long("no-reconnect") => options.reconnect = false,
@@ -174,7 +175,7 @@ fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
         }
     }
     options.server.check_trust()?;
-    let path = topic.ok_or_else(no_topic)?.path();
+    let path = topic.ok_or_else(missing_topic)?.path();
     let (target, separator) = match is_sse {
         true => (path, '?'),
         false => (path + "?mode=out", '&'),
@@ -193,10 +194,10 @@ fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
 }
 
 impl Command {
-    /// The server it is for.
+    /// Returns the server that the command is for.
     fn server(&mut self) -> Option<&mut Server> {
         match self {
-            Self::Talk(options) | Self::Subscribe(options) | Self::Follow(options) => {
+            Self::Connect(options) | Self::Subscribe(options) | Self::Follow(options) => {
                 Some(&mut options.server)
             }
             Self::Publish(publication) => Some(&mut publication.server),
@@ -213,21 +214,21 @@ impl Server {
     fn trust_file(&mut self, parser: &mut Parser) -> Result<(), UsageError> {
         let path = parser.value()?.into();
         if self.trust == Trust::Anybody {
-            return Err(both());
+            return Err(ca_and_insecure());
         }
         self.trust = Trust::File(path);
         Ok(())
     }
 
-    fn trust_anybody(&mut self) -> Result<(), UsageError> {
+    fn trust_any(&mut self) -> Result<(), UsageError> {
         if let Trust::File(_) = self.trust {
-            return Err(both());
+            return Err(ca_and_insecure());
         }
         self.trust = Trust::Anybody;
         Ok(())
     }
 
-    /// Trust is asked for only where TLS is spoken.
+    /// Refuses options of trust for a server without TLS.
     fn check_trust(&self) -> Result<(), UsageError> {
         let Self { url, trust, .. } = self;
         let option = match trust {
@@ -243,7 +244,7 @@ impl Server {
         }
     }
 
-    fn show_token(&mut self, parser: &mut Parser) -> Result<(), UsageError> {
+    fn read_token(&mut self, parser: &mut Parser) -> Result<(), UsageError> {
         self.token = Some(Token::in_file(Path::new(&parser.value()?))?);
         Ok(())
     }
@@ -263,8 +264,8 @@ impl Options {
     fn check_times(&self) -> Result<(), UsageError> {
         match (self.ping_every, self.idle_timeout) {
             (Some(ping), Some(idle)) if idle <= ping => Err(UsageError(format!(
-                "--idle-timeout is {}: expected more than --ping-every, {}, or the server is given \
-                 up before it is asked for a sign of life",
+                "--idle-timeout is {}: expected more than --ping-every, {}; otherwise the connection \
+                 is lost before the server is pinged",
                 show_time(Some(idle)),
                 show_time(Some(ping)),
             ))),
@@ -273,8 +274,8 @@ impl Options {
     }
 }
 
-fn both() -> UsageError {
-    UsageError("--insecure trusts anybody: expected either that or --ca".to_owned())
+fn ca_and_insecure() -> UsageError {
+    UsageError("--ca and --insecure contradict each other: expected one of them".to_owned())
 }
 
 fn time(option: &str, parser: &mut Parser) -> Result<Option<Duration>, UsageError> {
@@ -298,11 +299,11 @@ fn topic_name(name: &OsStr) -> Result<TopicName, TopicNameError> {
     TopicName::new(&name.to_string_lossy())
 }
 
-fn no_topic() -> UsageError {
-    UsageError("expected the NAME of a topic".to_owned())
+fn missing_topic() -> UsageError {
+    UsageError("expected NAME, the name of a topic".to_owned())
 }
 
-/// What is wrong with the command line; `Display` is a line for people.
+/// The error that the command line is invalid. `Display` writes one line for the user.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UsageError(String);
 
@@ -344,6 +345,7 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+/// The help of the program, also the source of its manual page and completions.
 pub(crate) const HELP: &str = "\
 falconet-client: a console client for WebSocket servers
 
@@ -354,46 +356,48 @@ Usage: falconet-client [OPTION...] [URL]
 URL is ws://HOST[:PORT][/PATH], the same with wss://, or unix:PATH
 [default: ws://localhost:8080/].
 
-In a terminal each keystroke is a message, and so is a paste. ESC closes the
-connection; then R reconnects, and any other key exits. Otherwise each line of
-stdin is a message, and each message received a line of stdout.
+In a terminal, each keystroke or pasted text is sent as a message. ESC closes
+the connection; then R reconnects, and any other key exits. Without a terminal,
+each line of stdin is sent as a message, and each received message is printed as
+a line.
 
-pub publishes MESSAGE, or each line of stdin, to the topic NAME of a falconet,
-and prints nothing when that went well. From cron, over a Unix socket:
+pub publishes MESSAGE, or each line of stdin, to the topic NAME of a falconet
+server, and prints nothing on success. From cron, over a Unix socket:
   falconet-client pub --server unix:/run/falconet.sock backups \"done\"
 
-sub prints each message of the topic NAME as a line. For example the last ten
-and all that follow, none lost when the connection is:
+sub prints each message of the topic NAME as a line. For example, the last ten
+messages and all that follow, including those published during a reconnect:
   falconet-client sub --sse --last 10 backups
 
 Options:
-  --ca FILE                trust servers that a certificate in FILE (PEM)
-                           vouches for [default: those that this host trusts]
-  --insecure               trust any server, also one that only pretends
-  --token-file FILE        show servers the first token in FILE with each request
-                           [default: that in the variable FALCONET_TOKEN]
+  --ca FILE                trust certificates issued by those in FILE (PEM)
+                           [default: by the authorities that this host trusts]
+  --insecure               accept any certificate: the server is not verified
+  --token-file FILE        send the first token in FILE with each request
+                           [default: the variable FALCONET_TOKEN]
   --no-reconnect           do not reconnect when the connection is lost
   --ping-every TIME        how often to send the server a Ping; 0 = never
                            [default: 25s]
   --idle-timeout TIME      how long the server may be silent before the
-                           connection is lost; 0 = for ever [default: 75s]
+                           connection is lost; 0 = no limit [default: 75s]
   --print-man              print the manual page, and exit
   --print-completions SHELL print completions for bash, zsh or fish, and exit
-  -h, --help               print this, and exit
+  -h, --help               print this help, and exit
   -V, --version            print the version, and exit
 
 Options of pub and sub:
-  --server URL             http://HOST[:PORT], https://HOST[:PORT] or unix:PATH
+  --server URL             the server: http://HOST[:PORT], https://HOST[:PORT] or
+                           unix:PATH
                            [default: http://localhost:8080]
 
 Options of sub, besides those above:
-  --last N                 begin with up to N messages that the server kept
+  --last N                 begin with up to N messages that the server retains
   --sse                    receive server-sent events, without Pings; after a
-                           lost connection go on where it broke
+                           lost connection, continue where it broke
 
-Times are like 250ms, 25s, 2m, 1h.
-Exit codes: 0 the connection ended as wished, or all was published; 1 it did
-not, or was not; 2 wrong usage.
+A TIME is a number with a unit, such as 250ms, 25s, 2m or 1h.
+Exit codes: 0 the connection ended normally, or all was published; 1 failed;
+2 wrong usage.
 ";
 const DEFAULT_URL: &str = "ws://localhost:8080/";
 const DEFAULT_SERVER: &str = "http://localhost:8080";
@@ -407,9 +411,11 @@ mod tests {
     }
 
     #[test]
-    fn options_are_read_and_wrong_ones_refused() {
+    fn options_are_parsed_and_invalid_ones_are_refused() {
         let arguments = ["--no-reconnect", "--ping-every", "0", "--idle-timeout=9s", "ws://pi"];
-        let Ok(Command::Talk(options)) = parsed(&arguments) else { panic!("that is right") };
+        let Ok(Command::Connect(options)) = parsed(&arguments) else {
+            panic!("the options are valid")
+        };
         assert!(!options.reconnect);
         assert_eq!(options.ping_every, None);
         assert_eq!(options.idle_timeout, Some(Duration::from_secs(9)));
@@ -418,21 +424,21 @@ mod tests {
             (&["--idle-timeout", "20s"], "more than --ping-every"),
             (&["ws://a", "ws://b"], "unexpected argument"),
             (&["--frobnicate"], "--frobnicate"),
-            (&["localhost"], "`localhost` is no server's URL"),
+            (&["localhost"], "`localhost` is not the URL of a server"),
             (&["--ca", "a.pem", "ws://pi"], "--ca: expected a wss://"),
             (&["--insecure"], "--insecure: expected a wss://"),
-            (&["--ca", "a.pem", "--insecure", "wss://pi"], "either that or --ca"),
+            (&["--ca", "a.pem", "--insecure", "wss://pi"], "expected one of them"),
             (&["pub", "--insecure", "a"], "--insecure: expected a wss://"),
             (&["sub", "--ca", "a.pem", "a"], "--ca: expected a wss://"),
             (&["--token-file", "/nowhere/token"], "--token-file /nowhere/token: "),
             (&["pub", "--token-file", "/nowhere/token", "a"], "--token-file /nowhere/token: "),
             (&["sub", "--token-file", "/nowhere/token", "a"], "--token-file /nowhere/token: "),
-            (&["pub"], "the NAME of a topic"),
+            (&["pub"], "expected NAME"),
             (&["pub", "a/../b"], "`a/../b` is no topic's name"),
             (&["pub", "--server", "http://pi/x", "a"], "without a path"),
             (&["pub", "a", "b", "c"], "unexpected argument"),
             (&["pub", "--sse", "a"], "--sse"),
-            (&["sub"], "the NAME of a topic"),
+            (&["sub"], "expected NAME"),
             (&["sub", "a", "b"], "unexpected argument"),
             (&["sub", "--last", "-1", "a"], "--last `-1`: expected a count"),
             (&["sub", "--idle-timeout", "20s", "a"], "more than --ping-every"),
@@ -446,11 +452,14 @@ mod tests {
     }
 
     #[test]
-    fn the_environments_token_is_for_whoever_has_no_other() {
+    fn the_token_in_the_environment_is_used_only_without_a_token_file() {
         let token = || Some(OsStr::new("wrong\n"));
         for arguments in [&[][..], &["pub", "a"], &["sub", "a"], &["sub", "--sse", "a"]] {
             let error = parse(arguments.iter().map(OsString::from), token()).unwrap_err();
-            assert!(error.to_string().starts_with("FALCONET_TOKEN is no token"), "{error}");
+            assert!(
+                error.to_string().starts_with("FALCONET_TOKEN is not a valid token"),
+                "{error}"
+            );
         }
         assert_eq!(parse(["--help".into()], token()), Ok(Command::Help));
         let other = concat!(env!("CARGO_MANIFEST_DIR"), "/LICENSE");
@@ -466,14 +475,16 @@ mod tests {
             (&["pub", "a/b", "-"], None),
             (&["pub", "a/b"], None),
         ] {
-            let Ok(Command::Publish(publication)) = parsed(arguments) else { panic!("right") };
+            let Ok(Command::Publish(publication)) = parsed(arguments) else {
+                panic!("{arguments:?} are valid")
+            };
             assert_eq!(publication.server.url.target, "/topics/a/b");
             assert_eq!(publication.message, expected, "{arguments:?}");
         }
     }
 
     #[test]
-    fn a_subscription_asks_for_the_last_messages_only_at_first() {
+    fn a_subscription_requests_the_last_messages_only_on_its_first_connection() {
         for (arguments, first, next) in [
             (&["sub", "a"][..], "/topics/a?mode=out", "/topics/a?mode=out"),
             (&["sub", "a", "--last", "5"], "/topics/a?mode=out&last=5", "/topics/a?mode=out"),

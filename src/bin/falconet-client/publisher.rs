@@ -7,14 +7,14 @@ use async_tungstenite::tungstenite::protocol::Message;
 use falconet::net::Reactor;
 
 use crate::http::{HttpConnection, RequestError};
-use crate::input::{Input, Typed};
+use crate::input::{Input, InputEvent};
 use crate::options::{Publication, Server};
 use crate::response::{Refusal, Response};
 
 /// Publishes the message, or each line of stdin up to the first that is not accepted.
 ///
 /// # Errors
-/// Why the server did not accept one, or why there is no more of stdin.
+/// The reason why the server did not accept a message, or why stdin can't be read.
 pub(crate) async fn publish(publication: Publication, reactor: Rc<Reactor>) -> Result<(), String> {
     let Publication { server, message } = publication;
     let mut publisher = Publisher { server, reactor, kept: None };
@@ -24,10 +24,11 @@ pub(crate) async fn publish(publication: Publication, reactor: Rc<Reactor>) -> R
     }
 }
 
-/// Publishes one message after the other, over one connection as long as the server keeps it.
+/// Publishes successive messages, over one connection as long as the server keeps that open.
 struct Publisher {
     server: Server,
     reactor: Rc<Reactor>,
+    /// The connection of the last request, if another may follow.
     kept: Option<HttpConnection>,
 }
 
@@ -37,36 +38,37 @@ impl Publisher {
         let mut lines = 0_u64;
         loop {
             match poll_fn(|cx| input.poll_next(cx)).await {
-                Typed::Message(message) => {
+                InputEvent::Message(message) => {
                     lines += 1;
                     let published = self.publish(&message).await;
                     published.map_err(|refusal| format!("line {lines}: {refusal}"))?;
                 }
-                Typed::Failed(why) => return Err(why),
-                Typed::End => return Ok(()),
-                // No line is such a key.
-                Typed::Escape | Typed::Other => {}
+                InputEvent::Failed(reason) => return Err(reason),
+                InputEvent::End => return Ok(()),
+                // These are keys, which lines never contain.
+                InputEvent::Escape | InputEvent::Other => {}
             }
         }
     }
 
-    /// Publishes `message`, at most once rather than at least once: what may have been accepted is not
-    /// sent again, but reported. One case is taken for "was not accepted": a kept connection that ends
-    /// without a byte of a response was most likely closed for having been idle while the request was
-    /// on its way. Then the message is sent again, once, over a new connection. A server that accepted
-    /// it and died before it said so gets it twice.
+    /// Publishes `message`. A message that may have been accepted is not sent again; its loss is reported.
+    ///
+    /// There is one exception. If a kept connection ends without a byte of a response, the server most
+    /// likely closed the idle connection while the request was in transit. Then the message is sent once
+    /// more, over a new connection. A server that accepted the message but failed before it responded gets
+    /// it twice.
     async fn publish(&mut self, message: &Message) -> Result<(), Refusal> {
         if let Some(mut kept) = self.kept.take()
             && kept.is_ready().await
         {
             match self.post(&mut kept, message).await {
                 Err(RequestError::Unanswered(_)) => {}
-                answered => return self.settle(kept, answered?).await,
+                answered => return self.finish_request(kept, answered?).await,
             }
         }
         let mut connection = HttpConnection::open(&self.server, &self.reactor).await?;
         let response = self.post(&mut connection, message).await?;
-        self.settle(connection, response).await
+        self.finish_request(connection, response).await
     }
 
     async fn post(
@@ -84,15 +86,15 @@ impl Publisher {
         connection.request("POST", &self.server, &fields, &body).await
     }
 
-    /// Says what the server said, and keeps the connection if another request may follow.
-    async fn settle(
+    /// Checks the response, and keeps the connection if another request may follow.
+    async fn finish_request(
         &mut self,
         mut connection: HttpConnection,
         response: Response,
     ) -> Result<(), Refusal> {
         let body = connection.body(&response).await;
         if response.code != ACCEPTED {
-            return Err(Refusal::declined(&response, &body, self.server.token.as_ref()));
+            return Err(Refusal::from_response(&response, &body, self.server.token.as_ref()));
         }
         self.kept = Some(connection).filter(|_| response.may_be_followed(&body));
         Ok(())

@@ -1,4 +1,4 @@
-//! What a server answers a request with (RFC 9112 §4).
+//! Responses of servers (RFC 9112 §4) and refusals.
 
 use std::fmt;
 
@@ -8,19 +8,20 @@ use crate::token::{Token, advice};
 /// The head of a response.
 #[derive(Debug)]
 pub(crate) struct Response {
-    /// The minor version: HTTP/1.x.
+    /// The minor version, the x of HTTP/1.x.
     pub(crate) version: u8,
-    /// The status.
+    /// The status code.
     pub(crate) code: u16,
     phrase: String,
     fields: Vec<(String, String)>,
 }
 
 impl Response {
-    /// Parses what has been received of a response, with the length of its head.
+    /// Parses the head of a response from the bytes received so far. Returns the response and the length of
+    /// its head, or `None` if the head is incomplete.
     ///
     /// # Errors
-    /// When that is not HTTP.
+    /// [`httparse::Error`], if the bytes are not HTTP.
     pub(crate) fn parse(received: &[u8]) -> Result<Option<(Self, usize)>, httparse::Error> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
@@ -40,30 +41,30 @@ impl Response {
         Ok(Some((parsed, head_bytes)))
     }
 
-    /// The value of a field that is there exactly once; its `name` in lower case.
+    /// Returns the value of a field that occurs exactly once. `name` must be in lower case.
     pub(crate) fn single(&self, name: &str) -> Option<&str> {
         let mut values = self.values(name);
         values.next().filter(|_| values.next().is_none())
     }
 
-    /// Whether a field is there; its `name` in lower case.
+    /// Returns true if a field is present. `name` must be in lower case.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.values(name).next().is_some()
     }
 
-    /// Whether a field's list has `token` in it; its `name` in lower case.
+    /// Returns true if the list in a field contains `token`. `name` must be in lower case.
     pub(crate) fn has_token(&self, name: &str, token: &str) -> bool {
         let mut parts = self.values(name).flat_map(|value| value.split(','));
         parts.any(|part| part.trim().eq_ignore_ascii_case(token))
     }
 
-    /// Whether another request may follow on the same connection, after `body`.
+    /// Returns true if another request may follow on the same connection after `body`.
     pub(crate) fn may_be_followed(&self, body: &[u8]) -> bool {
         let is_whole = self.body_bytes() == Some(body.len());
         is_whole && self.version == 1 && !self.has_token("connection", "close")
     }
 
-    /// How long the body is, if the head says so.
+    /// Returns the length of the body, if the head states it.
     pub(crate) fn body_bytes(&self) -> Option<usize> {
         self.single("content-length").filter(|_| !self.has("transfer-encoding"))?.parse().ok()
     }
@@ -74,26 +75,28 @@ impl Response {
     }
 }
 
-/// Why the server does not do what it was asked for.
+/// The error that a connection or a request failed.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     reason: String,
-    /// Whether another attempt would end the same.
-    pub(crate) is_lasting: bool,
+    /// True if another attempt would fail in the same way.
+    pub(crate) is_permanent: bool,
 }
 
 impl Refusal {
-    pub(crate) fn passing(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_lasting: false }
+    /// Creates a refusal after which another attempt may succeed.
+    pub(crate) fn temporary(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_permanent: false }
     }
 
-    pub(crate) fn lasting(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_lasting: true }
+    /// Creates a refusal after which another attempt would fail in the same way.
+    pub(crate) fn permanent(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), is_permanent: true }
     }
 
-    /// What the server declined with: its status, and the first line of what it has to say; and what would
-    /// be right, if that is another token than the one shown.
-    pub(crate) fn declined(response: &Response, body: &[u8], token: Option<&Token>) -> Self {
+    /// Creates a refusal from the status and the first line of the body of a response. For 401 and 403 the
+    /// text also says which token is expected. `token` is the one that was sent; it is removed from the text.
+    pub(crate) fn from_response(response: &Response, body: &[u8], token: Option<&Token>) -> Self {
         let mut reason = format!("{} {}", response.code, escaped(&response.phrase));
         let text = String::from_utf8_lossy(body);
         let line = text.lines().next().unwrap_or_default();
@@ -102,18 +105,18 @@ impl Refusal {
             reason += &format!(": {}", escaped(&line));
         }
         if let Some(token) = token {
-            reason = token.cut_from(&reason);
+            reason = token.redact(&reason);
         }
         if let Some(advice) = advice(response.code, token) {
             reason += &format!("; {advice}");
         }
-        Self { reason, is_lasting: is_lasting(response.code) }
+        Self { reason, is_permanent: is_permanent_status(response.code) }
     }
 }
 
-/// Whether the same request will be answered with the same status: all but server errors, and what
-/// asks to try again.
-fn is_lasting(code: u16) -> bool {
+/// Returns true if a repeated request would get the same status: all statuses but server errors and those
+/// that ask to try again.
+fn is_permanent_status(code: u16) -> bool {
     !matches!(code, 408 | 425 | 429 | 500..)
 }
 
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_head_is_read_when_it_is_whole() {
+    fn a_response_head_is_parsed_when_it_is_complete() {
         let head = "HTTP/1.1 202 Accepted\r\nContent-Length:  3 \r\nConnection: a, Close\r\n\r\n";
         for cut in 0..head.len() {
             assert!(matches!(Response::parse(&head.as_bytes()[..cut]), Ok(None)), "{cut}");
@@ -149,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_body_whose_end_is_known_may_be_followed() {
+    fn another_request_may_follow_only_a_body_of_known_length() {
         for (head, is_followed) in [
             ("HTTP/1.1 202 A\r\nContent-Length: 2\r\n", true),
             ("HTTP/1.1 202 A\r\nContent-Length: 2\r\nConnection: keep-alive\r\n", true),
@@ -166,26 +169,34 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_let_in_is_told_of_tokens_and_shown_none() {
+    fn a_refusal_for_lack_of_rights_asks_for_a_token_and_contains_none() {
         let token = Token::in_environment(Some("secret".as_ref())).unwrap();
         for (code, token, expected) in [
-            (401, None, "; expected a token, by --token-file FILE or FALCONET_TOKEN"),
-            (401, token.as_ref(), "; expected a token that the server knows, unlike that of FALC"),
-            (403, token.as_ref(), "; expected a token that may do this, unlike that of FALCONET_T"),
+            (401, None, "; expected a token, with --token-file FILE or FALCONET_TOKEN"),
+            (
+                401,
+                token.as_ref(),
+                "; expected a token that the server accepts, unlike the one in FALC",
+            ),
+            (
+                403,
+                token.as_ref(),
+                "; expected a token with the right to do this, unlike the one in FALCONET_T",
+            ),
         ] {
             let response = parsed(&format!("HTTP/1.1 {code} No secret\r\n\r\n"));
-            let said = Refusal::declined(&response, b"no secret\n", token).to_string();
-            assert!(said.contains(expected), "{said}");
-            assert_eq!(said.contains("secret"), token.is_none(), "{said}");
+            let text = Refusal::from_response(&response, b"no secret\n", token).to_string();
+            assert!(text.contains(expected), "{text}");
+            assert_eq!(text.contains("secret"), token.is_none(), "{text}");
         }
         let response = parsed("HTTP/1.1 403 No\r\n\r\n");
-        let said = Refusal::declined(&response, b"no token was asked for\n", None).to_string();
-        assert_eq!(said, "refused: 403 No: no token was asked for");
+        let text = Refusal::from_response(&response, b"no token was asked for\n", None).to_string();
+        assert_eq!(text, "refused: 403 No: no token was asked for");
     }
 
     #[test]
-    fn what_may_pass_is_told_from_what_lasts() {
-        for (code, lasts) in [
+    fn temporary_refusals_are_distinguished_from_permanent_ones() {
+        for (code, is_permanent) in [
             (200, true),
             (301, true),
             (400, true),
@@ -197,8 +208,8 @@ mod tests {
             (503, false),
         ] {
             let response = parsed(&format!("HTTP/1.1 {code} No\r\nContent-Length: 3\r\n\r\n"));
-            let refusal = Refusal::declined(&response, b"a \x1b[2J\nsecond line", None);
-            assert_eq!(refusal.is_lasting, lasts, "{code}");
+            let refusal = Refusal::from_response(&response, b"a \x1b[2J\nsecond line", None);
+            assert_eq!(refusal.is_permanent, is_permanent, "{code}");
             assert_eq!(refusal.to_string(), format!("refused: {code} No: a \\u{{1b}}[2J"));
         }
     }

@@ -1,4 +1,4 @@
-//! What is shown: messages on stdout, news of the connection on stderr.
+//! Output: messages on stdout, the state of the connection on stderr.
 
 use std::fmt::Write as _;
 use std::future::poll_fn;
@@ -9,38 +9,41 @@ use std::task::{Context, Poll, ready};
 use async_tungstenite::tungstenite::protocol::Message;
 use falconet::net::{Reactor, Watched};
 
-/// Stdout, which may be slow or gone, and stderr.
+/// Stdout, which may be slow or closed, and stderr.
 pub(crate) struct Screen {
-    page: Page,
-    /// Stdout, unless it is always ready.
+    layout: Layout,
+    /// Stdout, or `None` if stdout is always ready.
     watched: Option<Watched<Stdout>>,
     unwritten: Vec<u8>,
     written: usize,
-    is_gone: bool,
+    has_failed: bool,
 }
 
 impl Screen {
-    /// Shows one-character messages inline if `is_inline` and stdout is a terminal.
+    /// Prints messages of one character at the cursor if `is_inline` is true and stdout is a terminal.
     pub(crate) fn new(reactor: &Rc<Reactor>, is_inline: bool) -> Self {
         let is_terminal = io::stdout().is_terminal();
         Self {
-            page: Page { is_terminal, is_inline: is_inline && is_terminal, is_mid_line: false },
+            layout: Layout { is_terminal, is_inline: is_inline && is_terminal, is_mid_line: false },
             watched: Watched::new(reactor, io::stdout()).ok(),
             unwritten: Vec::new(),
             written: 0,
-            is_gone: false,
+            has_failed: false,
         }
     }
 
-    /// Takes a message to be written. Show the next one when this one is: see
-    /// [`poll_written`](Self::poll_written).
+    /// Queues a message for writing. The queue is unbounded: show the next message only after
+    /// [`poll_written`](Self::poll_written) is ready.
     pub(crate) fn show(&mut self, message: &Message) {
-        if !self.is_gone {
-            self.page.lay_out(message, &mut self.unwritten);
+        if !self.has_failed {
+            self.layout.lay_out(message, &mut self.unwritten);
         }
     }
 
-    /// Is ready when all that was shown is written; an error is met once, and then nobody reads.
+    /// Writes the queued messages and is ready when they are written.
+    ///
+    /// # Errors
+    /// The error of stdout, once. Later messages are discarded.
     pub(crate) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.unwritten.len() {
             if let Some(watched) = &self.watched {
@@ -51,43 +54,46 @@ impl Screen {
                 Ok(count) => self.written += count,
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                 Err(error) => {
-                    self.is_gone = true;
-                    self.forget_written();
+                    self.has_failed = true;
+                    self.clear_written();
                     return Poll::Ready(Err(error.into()));
                 }
             }
         }
-        self.forget_written();
+        self.clear_written();
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until all that was shown is written.
+    /// Waits until the queued messages are written.
+    ///
+    /// # Errors
+    /// As for [`poll_written`](Self::poll_written).
     pub(crate) async fn written(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_written(cx)).await
     }
 
-    /// Says something about the connection on stderr, whose loss is no loss.
-    pub(crate) fn say(&mut self, text: &str) {
-        let line_end = if std::mem::take(&mut self.page.is_mid_line) { "\n" } else { "" };
+    /// Prints a line about the connection on stderr. Errors of stderr are ignored.
+    pub(crate) fn print_status(&mut self, text: &str) {
+        let line_end = if std::mem::take(&mut self.layout.is_mid_line) { "\n" } else { "" };
         let _ = io::stderr().write_all(format!("{line_end}{text}\n").as_bytes());
     }
 
-    fn forget_written(&mut self) {
+    fn clear_written(&mut self) {
         self.unwritten.clear();
         self.unwritten.shrink_to(KEPT_BYTES);
         self.written = 0;
     }
 }
 
-/// How messages are laid out.
-struct Page {
+/// The layout of messages on stdout.
+struct Layout {
     is_terminal: bool,
     is_inline: bool,
     is_mid_line: bool,
 }
 
-impl Page {
-    /// Elsewhere than on a terminal a message is its bytes and a newline.
+impl Layout {
+    /// Appends a message to `out`. If stdout is not a terminal, that is its bytes and a newline.
     fn lay_out(&mut self, message: &Message, out: &mut Vec<u8>) {
         if !self.is_terminal {
             match message {
@@ -112,7 +118,7 @@ impl Page {
         out.push(b'\n');
     }
 
-    /// One character, or none, goes where the cursor is.
+    /// Appends a text of at most one character, to be printed at the cursor.
     fn lay_out_inline(&mut self, text: &str, out: &mut Vec<u8>) {
         self.is_mid_line = match text {
             "" => self.is_mid_line,
@@ -128,8 +134,8 @@ impl Page {
     }
 }
 
-/// The text without anything that would steer a terminal: control characters, and those that change
-/// the direction of the text around them, are written as in a Rust string.
+/// Escapes all characters that could control a terminal, as in a Rust string: control characters, and
+/// characters that change the direction of the text around them.
 pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -151,13 +157,13 @@ pub(crate) fn escaped(text: &str) -> String {
 fn hex(bytes: &[u8]) -> String {
     let mut out = format!("binary, {} bytes:", bytes.len());
     for byte in bytes {
-        // Writing to a string can't fail.
+        // Writing to a String can't fail.
         let _ = write!(out, " {byte:02x}");
     }
     out
 }
 
-/// A pipe that can be written takes this much without blocking (`PIPE_BUF`).
+/// The number of bytes that a writable pipe takes without blocking (`PIPE_BUF`).
 const WRITE_BYTES: usize = 4096;
 const KEPT_BYTES: usize = 64 * 1024;
 
@@ -165,15 +171,15 @@ const KEPT_BYTES: usize = 64 * 1024;
 mod tests {
     use super::*;
 
-    fn laid_out(page: &mut Page, message: impl Into<Message>) -> String {
+    fn laid_out(layout: &mut Layout, message: impl Into<Message>) -> String {
         let mut out = Vec::new();
-        page.lay_out(&message.into(), &mut out);
+        layout.lay_out(&message.into(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
-    fn c32_one_character_goes_inline_and_more_on_its_own_line() {
-        let mut page = Page { is_terminal: true, is_inline: true, is_mid_line: false };
+    fn c32_one_character_is_printed_at_the_cursor_and_a_longer_text_on_its_own_line() {
+        let mut layout = Layout { is_terminal: true, is_inline: true, is_mid_line: false };
         for (message, shown) in [
             ("a", "a"),
             ("ö", "ö"),
@@ -185,14 +191,14 @@ mod tests {
             ("\x1b", "\\u{1b}"),
             ("\r", "\\r"),
         ] {
-            assert_eq!(laid_out(&mut page, message), shown);
+            assert_eq!(laid_out(&mut layout, message), shown);
         }
-        assert_eq!(laid_out(&mut page, vec![0_u8, 0x1b, 0xff]), "\nbinary, 3 bytes: 00 1b ff\n");
+        assert_eq!(laid_out(&mut layout, vec![0_u8, 0x1b, 0xff]), "\nbinary, 3 bytes: 00 1b ff\n");
     }
 
     #[test]
-    fn nothing_steers_the_terminal() {
-        let mut page = Page { is_terminal: true, is_inline: false, is_mid_line: false };
+    fn characters_that_control_a_terminal_are_escaped() {
+        let mut layout = Layout { is_terminal: true, is_inline: false, is_mid_line: false };
         for (message, shown) in [
             ("\x1b]0;evil\x07", "\\u{1b}]0;evil\\u{7}\n"),
             ("a\nb\tc\r", "a\\nb\\tc\\r\n"),
@@ -201,14 +207,14 @@ mod tests {
             ("käse \u{1f9c0} 'quoted' \\", "käse \u{1f9c0} 'quoted' \\\n"),
             ("x", "x\n"),
         ] {
-            assert_eq!(laid_out(&mut page, message), shown);
+            assert_eq!(laid_out(&mut layout, message), shown);
         }
     }
 
     #[test]
-    fn elsewhere_a_message_is_its_bytes_and_a_newline() {
-        let mut page = Page { is_terminal: false, is_inline: false, is_mid_line: false };
-        assert_eq!(laid_out(&mut page, "\x1b[1m\t"), "\x1b[1m\t\n");
-        assert_eq!(laid_out(&mut page, b"\0\x01".to_vec()), "\0\x01\n");
+    fn without_a_terminal_a_message_is_its_bytes_and_a_newline() {
+        let mut layout = Layout { is_terminal: false, is_inline: false, is_mid_line: false };
+        assert_eq!(laid_out(&mut layout, "\x1b[1m\t"), "\x1b[1m\t\n");
+        assert_eq!(laid_out(&mut layout, b"\0\x01".to_vec()), "\0\x01\n");
     }
 }

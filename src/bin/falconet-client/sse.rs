@@ -1,11 +1,11 @@
-//! Events from a stream of bytes (WHATWG HTML §9.2.6, text/event-stream).
+//! A parser of server-sent events (WHATWG HTML §9.2.6, text/event-stream).
 
 use std::fmt;
 
-use crate::connection::MAX_MESSAGE_BYTES;
+use crate::message::MAX_MESSAGE_BYTES;
 
-/// What one connection has brought so far. `retry` is ignored like unknown fields: how long to wait is
-/// decided elsewhere.
+/// The parser of the stream of one connection. The field `retry` is ignored, because `backoff.rs` determines
+/// the delays.
 #[derive(Default)]
 pub(crate) struct Parser {
     line: Vec<u8>,
@@ -17,26 +17,27 @@ pub(crate) struct Parser {
     last_id: Vec<u8>,
 }
 
-/// An event, whole.
+/// A complete event.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// Its type; empty where none was given.
+    /// The type of the event; empty if the stream gives none.
     pub(crate) name: String,
-    /// The lines of its data with newlines between.
+    /// The lines of the data, separated by newlines.
     pub(crate) data: String,
 }
 
 impl Parser {
-    /// Begins on a stream that goes on after the event with `last_id`.
+    /// Creates a parser for a stream that continues after the event with `last_id`.
     pub(crate) fn after(last_id: &str) -> Self {
         let id = last_id.as_bytes().to_vec();
         Self { last_id: id.clone(), id, ..Self::default() }
     }
 
-    /// Takes the next event, or what there is of it, from the front of `bytes`.
+    /// Consumes bytes from the front of `bytes` up to the end of the next event. Returns `None` after consuming
+    /// all of them if the event is incomplete.
     ///
     /// # Errors
-    /// [`TooLong`], after which nothing more can be told from this stream.
+    /// [`TooLong`], after which the stream can't be parsed further.
     pub(crate) fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<Event>, TooLong> {
         loop {
             if let [first, rest @ ..] = *bytes
@@ -64,12 +65,12 @@ impl Parser {
         }
     }
 
-    /// The id of the last event that was whole, or that of one before it; empty where there was none.
+    /// Returns the id of the last complete event that had one; empty if there was none.
     pub(crate) fn last_id(&self) -> String {
         String::from_utf8_lossy(&self.last_id).into_owned()
     }
 
-    /// An empty line ends an event; any other is a part of one.
+    /// Adds a line to the current event. An empty line completes the event.
     fn take_line(&mut self, line: &[u8]) -> Option<Event> {
         let is_first = !std::mem::replace(&mut self.has_begun, true);
         let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(line);
@@ -96,7 +97,7 @@ impl Parser {
         self.last_id.clone_from(&self.id);
         let name = std::mem::take(&mut self.name);
         let mut data = std::mem::take(&mut self.data);
-        // The newline after the last line. Without a line of data it is no event.
+        // Removes the newline after the last line of data. Without data there is no event.
         data.pop()?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Some(Event { name: text(name), data: text(data) })
@@ -107,7 +108,7 @@ impl Parser {
     }
 }
 
-/// An event is larger than the largest message in base64 with the fields around it.
+/// The error that an event is longer than the largest message in base64 with its fields.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooLong;
 
@@ -126,7 +127,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 mod tests {
     use super::*;
 
-    /// The events of `stream` in pieces of `size` bytes, and the last id after them.
+    /// Returns the events of `stream`, parsed in pieces of `size` bytes, and the last id.
     fn parsed(stream: &[u8], size: usize) -> (Vec<Event>, String) {
         let mut parser = Parser::default();
         let mut events = Vec::new();
@@ -139,7 +140,7 @@ mod tests {
         (events, parser.last_id())
     }
 
-    /// Checks that `stream` has these events, in whatever pieces it comes.
+    /// Checks that `stream` has these events and this last id, in pieces of every size.
     fn check(stream: impl AsRef<[u8]>, expected: &[(&str, &str)], last_id: &str) {
         let stream = stream.as_ref();
         let event =
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_the_same_in_whatever_pieces_and_with_whatever_line_ends() {
+    fn events_do_not_depend_on_the_size_of_pieces_or_the_kind_of_line_ends() {
         let stream = "id: 7\ndata: one\ndata: two\n\n:beat\n\nevent: binary\nid: 8\ndata: AP8=\n\n";
         let expected = [("", "one\ntwo"), ("binary", "AP8=")];
         check(stream, &expected, "8");
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_read_as_the_standard_says() {
+    fn fields_are_parsed_according_to_the_standard() {
         for (stream, expected, last_id) in [
             ("data:x\n\n", &[("", "x")][..], ""),
             ("data:  x\n\n", &[("", " x")], ""),
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_an_empty_line_ended_counts() {
+    fn an_event_without_an_empty_line_after_it_is_ignored() {
         check("id: 1\ndata: x\n\nid: 2\ndata: y\n", &[("", "x")], "1");
         check("id: 1\ndata: x\n\ndata: y\n\n", &[("", "x"), ("", "y")], "1");
         check("id: 1\ndata: x\n\nid\ndata: y\n\n", &[("", "x"), ("", "y")], "");
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_id_is_kept_until_there_is_another() {
+    fn the_last_id_is_kept_until_an_event_has_another() {
         let mut parser = Parser::after("41");
         assert_eq!(parser.last_id(), "41");
         for (mut stream, last_id) in
@@ -205,8 +206,8 @@ mod tests {
     }
 
     #[test]
-    fn an_event_beyond_the_limit_is_an_error_and_heartbeats_are_none() {
-        let endless = |line: &[u8]| {
+    fn an_event_above_the_limit_is_an_error_and_heartbeats_are_unlimited() {
+        let is_limited = |line: &[u8]| {
             let mut parser = Parser::default();
             let mut lines = 0;
             while parser.next(&mut &line[..]).is_ok() && lines < MAX_EVENT_BYTES / 1024 + 1 {
@@ -215,9 +216,9 @@ mod tests {
             lines * 1024 < MAX_EVENT_BYTES
         };
         let line = |begin: &[u8]| [begin, &vec![b'x'; 1088], b"\n"].concat();
-        assert!(endless(&line(b"data:")));
-        assert!(endless(&[b'x'; 1088]));
-        assert!(!endless(&line(b":")));
-        assert!(!endless(&line(b"unknown:")));
+        assert!(is_limited(&line(b"data:")));
+        assert!(is_limited(&[b'x'; 1088]));
+        assert!(!is_limited(&line(b":")));
+        assert!(!is_limited(&line(b"unknown:")));
     }
 }

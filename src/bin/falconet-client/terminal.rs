@@ -1,4 +1,4 @@
-//! The terminal's mode, and giving it back.
+//! The mode of the terminal, and its restoration.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,43 +8,45 @@ use rustix::termios::{
     InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
 };
 
-/// A terminal in which each keystroke is read at once and nothing is echoed. Dropped, also by a panic,
-/// it gives the terminal back as it was.
+/// A terminal mode in which each keystroke is read at once and nothing is echoed. When dropped, also by a
+/// panic, it restores the previous mode.
 pub(crate) struct RawMode {
     terminal: Arc<Terminal>,
 }
 
-/// A terminal as it was found.
+/// A terminal and its original mode.
 pub(crate) struct Terminal {
     fd: OwnedFd,
-    found: Termios,
+    original: Termios,
 }
 
 impl RawMode {
-    /// Changes the mode of `fd`, if it is a terminal. Output is still translated, and Ctrl+C is still
-    /// SIGINT; Ctrl+Z and Ctrl+\ are keystrokes, since both would leave the mode behind.
+    /// Changes the mode of `fd`. Returns `None` if `fd` is not a terminal.
+    ///
+    /// Output is still translated, and Ctrl+C still sends SIGINT. Ctrl+Z and Ctrl+\ are keystrokes, because
+    /// their signals would stop or end the process without restoring the mode.
     ///
     /// # Errors
-    /// What the terminal says.
+    /// The error of the terminal.
     pub(crate) fn enter(fd: impl AsFd) -> io::Result<Option<Self>> {
         let fd = fd.as_fd();
         if !fd.is_terminal() {
             return Ok(None);
         }
-        let found = tcgetattr(fd)?;
-        let mut raw = found.clone();
+        let original = tcgetattr(fd)?;
+        let mut raw = original.clone();
         raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN;
         raw.input_modes -= InputModes::IXON;
         raw.special_codes[SpecialCodeIndex::VMIN] = 1;
         raw.special_codes[SpecialCodeIndex::VTIME] = 0;
         raw.special_codes[SpecialCodeIndex::VQUIT] = DISABLED;
         raw.special_codes[SpecialCodeIndex::VSUSP] = DISABLED;
-        let terminal = Arc::new(Terminal { fd: fd.try_clone_to_owned()?, found });
+        let terminal = Arc::new(Terminal { fd: fd.try_clone_to_owned()?, original });
         tcsetattr(&terminal.fd, OptionalActions::Now, &raw)?;
         Ok(Some(Self { terminal }))
     }
 
-    /// What another thread needs to give the terminal back.
+    /// Returns the terminal, so that another thread can restore its mode.
     pub(crate) fn terminal(&self) -> Arc<Terminal> {
         self.terminal.clone()
     }
@@ -57,14 +59,14 @@ impl Drop for RawMode {
 }
 
 impl Terminal {
-    /// Gives the terminal back as it was found.
+    /// Restores the original mode of the terminal.
     pub(crate) fn restore(&self) {
-        // It fails when the terminal is gone; then there is nothing to give back.
-        let _ = tcsetattr(&self.fd, OptionalActions::Now, &self.found);
+        // Fails if the terminal has been closed; then there is no mode to restore.
+        let _ = tcsetattr(&self.fd, OptionalActions::Now, &self.original);
     }
 }
 
-/// The key that is no key (`_POSIX_VDISABLE`).
+/// The value that disables a special character (`_POSIX_VDISABLE`).
 const DISABLED: u8 = 0;
 
 #[cfg(test)]
@@ -73,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    /// What of the mode a user would notice.
+    /// Returns the parts of the mode that a user would notice.
     fn modes(fd: impl AsFd) -> (InputModes, LocalModes, u8, u8) {
         let mode = tcgetattr(fd).unwrap();
         let [quit, min] = [SpecialCodeIndex::VQUIT, SpecialCodeIndex::VMIN];
@@ -81,14 +83,14 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_gives_the_terminal_back() {
+    fn a_panic_restores_the_terminal() {
         let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&keyboard).unwrap();
         unlockpt(&keyboard).unwrap();
         let path = ptsname(&keyboard, Vec::new()).unwrap();
         let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
         let tty = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap();
-        let found = modes(&tty);
+        let original = modes(&tty);
         let panicked = std::thread::scope(|scope| {
             let client = scope.spawn(|| {
                 let _raw = RawMode::enter(&tty).unwrap().expect("it is a terminal");
@@ -99,11 +101,11 @@ mod tests {
             client.join().is_err()
         });
         assert!(panicked);
-        assert_eq!(modes(&tty), found);
+        assert_eq!(modes(&tty), original);
     }
 
     #[test]
-    fn what_is_no_terminal_is_left_alone() {
+    fn a_file_that_is_not_a_terminal_is_left_unchanged() {
         let (reader, _writer) = std::io::pipe().unwrap();
         assert!(RawMode::enter(&reader).unwrap().is_none());
     }

@@ -1,4 +1,4 @@
-//! What shows a server who we are.
+//! The token that authenticates the client to a server.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// A token, and where it came from. It is shown to servers only: `Debug` tells no more than the latter.
+/// A token and its source. `Debug` writes only the source, so that the token is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Token {
     text: String,
@@ -14,11 +14,11 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// Reads the first token in the file at `path`, which may be a server's own: what follows the token in
-    /// its line does not count, nor does `#` with what follows.
+    /// Reads the first token in the file at `path`. The file may be the token file of a server: the rest of the
+    /// token's line is ignored, and so are comments, which begin with `#`.
     ///
     /// # Errors
-    /// [`TokenError`], which says what would be right.
+    /// [`TokenError`], if the file can't be read or does not begin with a valid token.
     pub(crate) fn in_file(path: &Path) -> Result<Self, TokenError> {
         let mut text = String::new();
         File::open(path)
@@ -28,80 +28,81 @@ impl Token {
         let words = text.lines().filter_map(|line| line.split_whitespace().next());
         match words.into_iter().find(|word| !word.starts_with('#')) {
             Some(word) => Self::new(word, source),
-            None => Err(TokenError::Nothing { source }),
+            None => Err(TokenError::Empty { source }),
         }
     }
 
-    /// Reads a token that the environment has under [`VARIABLE`]; there is none in an empty one.
+    /// Reads the token from `value`, the value of the environment variable [`VARIABLE`]. Returns `None` if the
+    /// value is empty.
     ///
     /// # Errors
-    /// [`TokenError`], if it can be none.
+    /// [`TokenError`], if the value is not a valid token.
     pub(crate) fn in_environment(value: Option<&OsStr>) -> Result<Option<Self>, TokenError> {
         let value = value.filter(|value| !value.is_empty());
         value.map(|value| Self::new(&value.to_string_lossy(), VARIABLE.to_owned())).transpose()
     }
 
     fn new(text: &str, source: String) -> Result<Self, TokenError> {
-        if text.len() > MAX_TOKEN_BYTES || !text.bytes().all(is_of_token) {
-            return Err(TokenError::Wrong { source });
+        if text.len() > MAX_TOKEN_BYTES || !text.bytes().all(is_token_byte) {
+            return Err(TokenError::Invalid { source });
         }
         Ok(Self { text: text.to_owned(), source })
     }
 
-    /// The value of the header `Authorization` that shows it (RFC 6750 §2.1).
+    /// Returns the value of the header `Authorization` for this token (RFC 6750 §2.1).
     pub(crate) fn authorization(&self) -> String {
         format!("Bearer {}", self.text)
     }
 
-    /// `text` without the token, if a server has put it there.
-    pub(crate) fn cut_from(&self, text: &str) -> String {
+    /// Returns `text` with every occurrence of the token replaced, in case the server repeated the token.
+    pub(crate) fn redact(&self, text: &str) -> String {
         text.replace(&self.text, "(the token)")
     }
 }
 
-/// What would be right where a server has answered with `code` who has shown `token`.
+/// Returns advice for a request that was sent with `token` and answered with the status `code`.
 pub(crate) fn advice(code: u16, token: Option<&Token>) -> Option<String> {
     match (code, token) {
-        (401, None) => Some(format!("expected a token, by --token-file FILE or {VARIABLE}")),
+        (401, None) => Some(format!("expected a token, with --token-file FILE or {VARIABLE}")),
         (401, Some(Token { source, .. })) => {
-            Some(format!("expected a token that the server knows, unlike that of {source}"))
+            Some(format!("expected a token that the server accepts, unlike the one in {source}"))
         }
         (403, Some(Token { source, .. })) => {
-            Some(format!("expected a token that may do this, unlike that of {source}"))
+            Some(format!("expected a token with the right to do this, unlike the one in {source}"))
         }
         _ => None,
     }
 }
 
-/// Whether a byte can be in a bearer's token (RFC 6750 §2.1).
-fn is_of_token(byte: u8) -> bool {
+/// Returns true if a bearer token may contain this byte (RFC 6750 §2.1).
+fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Token of {}", self.source)
+        write!(f, "Token from {}", self.source)
     }
 }
 
-/// Why there is no token to show. What was read is not in it, for it may be one all the same.
+/// The error that there is no valid token. It never contains the text that was read, which may be a secret.
 #[derive(Debug)]
 pub(crate) enum TokenError {
     /// The file can't be read.
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of reading it.
         error: io::Error,
     },
-    /// There is none in the file.
-    Nothing {
-        /// Which.
+    /// The file contains no token.
+    Empty {
+        /// The option and the file.
         source: String,
     },
-    /// What is there can be none.
-    Wrong {
-        /// Where.
+    /// The text is not a valid token.
+    Invalid {
+        /// The source of the text.
         source: String,
     },
 }
@@ -113,12 +114,12 @@ impl fmt::Display for TokenError {
                 let path = path.display();
                 write!(f, "--token-file {path}: {error}: expected a file that begins with a token")
             }
-            Self::Nothing { source } => {
-                write!(f, "{source} is empty: expected a file that begins with a token")
+            Self::Empty { source } => {
+                write!(f, "{source} contains no token: expected a file that begins with a token")
             }
-            Self::Wrong { source } => write!(
+            Self::Invalid { source } => write!(
                 f,
-                "{source} is no token: expected 1 to {MAX_TOKEN_BYTES} of A-Z a-z 0-9 - . _ ~ + / ="
+                "{source} is not a valid token: expected 1 to {MAX_TOKEN_BYTES} of A-Z a-z 0-9 - . _ ~ + / ="
             ),
         }
     }
@@ -126,18 +127,18 @@ impl fmt::Display for TokenError {
 
 impl std::error::Error for TokenError {}
 
-/// The name of the environment's variable.
+/// The name of the environment variable.
 pub(crate) const VARIABLE: &str = "FALCONET_TOKEN";
-/// The request head it goes into is small.
+/// Longer tokens would not fit into the request head that servers accept.
 const MAX_TOKEN_BYTES: usize = 4096;
-/// What is in a longer file than this is read by nobody.
+/// The number of bytes read of a file; the rest is ignored.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What a file with this text is read as.
+    /// Reads a token from a file with this text.
     fn read(name: &str, text: &str) -> Result<Token, String> {
         let path = std::env::temp_dir().join(format!("falconet-{name}-{}", std::process::id()));
         std::fs::write(&path, text).unwrap();
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_token_of_a_file_is_shown() {
+    fn the_first_token_of_a_file_is_used() {
         for text in ["abc", "abc\n", "abc\r\n", "\n# one\n  abc publish garden # two\ndef\n"] {
             assert_eq!(read("first", text).unwrap().authorization(), "Bearer abc", "{text:?}");
         }
@@ -155,13 +156,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_token_is_refused_with_what_would_be_right() {
+    fn a_file_without_a_valid_token_is_refused() {
         for (text, expected) in [
-            ("", "is empty: expected a file that begins with a token"),
-            ("\n# secret\n", "is empty: expected"),
-            ("secret:secret", "is no token: expected 1 to 4096 of A-Z"),
-            ("s\u{e9}cret", "is no token"),
-            (&"secret".repeat(1000), "is no token"),
+            ("", "contains no token: expected a file that begins with a token"),
+            ("\n# secret\n", "contains no token: expected"),
+            ("secret:secret", "is not a valid token: expected 1 to 4096 of A-Z"),
+            ("s\u{e9}cret", "is not a valid token"),
+            (&"secret".repeat(1000), "is not a valid token"),
         ] {
             let error = read("without", text).unwrap_err();
             assert!(error.contains(expected), "{error}");
@@ -173,14 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_variable_is_none_and_a_wrong_one_is_refused_by_its_name() {
+    fn an_empty_variable_means_no_token_and_an_invalid_one_is_refused_by_name() {
         assert!(matches!(Token::in_environment(None), Ok(None)));
         assert!(matches!(Token::in_environment(Some("".as_ref())), Ok(None)));
         let token = Token::in_environment(Some("secret".as_ref())).unwrap().unwrap();
         assert_eq!(token.authorization(), "Bearer secret");
-        assert_eq!(format!("{token:?}"), "Token of FALCONET_TOKEN");
+        assert_eq!(format!("{token:?}"), "Token from FALCONET_TOKEN");
         let error = Token::in_environment(Some("secret\r\nX: y".as_ref())).unwrap_err().to_string();
-        assert!(error.starts_with("FALCONET_TOKEN is no token"), "{error}");
+        assert!(error.starts_with("FALCONET_TOKEN is not a valid token"), "{error}");
         assert!(!error.contains("secret"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Where a server is, and what to ask it for.
+//! URLs of servers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ pub(crate) struct Url {
     text: String,
     /// The socket to connect to.
     pub(crate) address: ListenUrl,
-    /// The Host header: as in the URL.
+    /// The value of the Host header: host and port as in the URL.
     pub(crate) host: String,
     /// The request target: path and query.
     pub(crate) target: String,
@@ -41,7 +41,7 @@ impl FromStr for Url {
             },
             _ => return Err(bad(EXPECTED)),
         };
-        // What goes into the request head must not end a line of it.
+        // The target and the host go into the request head and must not break its lines.
         if !rest.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
             return Err(bad("visible ASCII without `#`; percent-encode the rest"));
         }
@@ -54,10 +54,10 @@ impl FromStr for Url {
 }
 
 impl Url {
-    /// Reads the URL of a server as a whole, which has no path.
+    /// Parses the URL of a server, without a path or query.
     ///
     /// # Errors
-    /// [`UrlError`], also if it has one.
+    /// [`UrlError`], if the text is not a URL or has a path or query.
     pub(crate) fn of_server(text: &str) -> Result<Self, UrlError> {
         let url: Self = text.parse()?;
         if url.target != "/" {
@@ -68,7 +68,7 @@ impl Url {
     }
 }
 
-/// Without what is in the query, which may be a token.
+/// Writes the URL without its query, which may contain a token.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.address, self.text.split_once('?')) {
@@ -78,7 +78,7 @@ impl fmt::Display for Url {
     }
 }
 
-/// Says which text is no server's URL and what one looks like.
+/// The error that a text is not the URL of a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UrlError {
     text: String,
@@ -88,7 +88,7 @@ pub(crate) struct UrlError {
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { text, expected } = self;
-        write!(f, "`{}` is no server's URL: expected {expected}", text.escape_debug())
+        write!(f, "`{}` is not the URL of a server: expected {expected}", text.escape_debug())
     }
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     #[cfg(feature = "tls")]
     #[test]
-    fn a_url_says_where_to_connect_and_what_to_ask_for() {
+    fn a_url_is_split_into_address_host_and_target() {
         for (text, address, host, target) in [
             ("ws://localhost:8080/", "http://localhost:8080", "localhost:8080", "/"),
             ("wss://pi/chat", "https://pi:443", "pi", "/chat"),
@@ -131,7 +131,7 @@ mod tests {
 
     #[cfg(feature = "tls")]
     #[test]
-    fn what_is_no_url_is_refused_with_what_would_be_right() {
+    fn an_invalid_url_is_refused_with_the_expected_form() {
         for (text, expected) in [
             ("localhost:8080", "ws://HOST"),
             ("ftp://x", "ws://HOST"),
