@@ -103,7 +103,7 @@ impl Session {
         match *self {}
     }
 
-    pub(in crate::net) fn say_goodbye(&mut self, _: &Socket) {
+    pub(in crate::net) fn close(&mut self, _: &Socket) {
         match *self {}
     }
 }

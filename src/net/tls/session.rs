@@ -196,7 +196,7 @@ impl Session {
     }
 
     /// Says that nothing more will come, once, if that can be sent at once.
-    pub(in crate::net) fn say_goodbye(&mut self, socket: &Socket) {
+    pub(in crate::net) fn close(&mut self, socket: &Socket) {
         if matches!(self.phase, Phase::Open | Phase::Ended) {
             let scratch = self.scratch.clone();
             let mut records = scratch.records.borrow_mut();
@@ -250,7 +250,7 @@ impl Session {
         if let Poll::Ready(flushed) = self.poll_flushed(socket, cx) {
             flushed?;
         }
-        let mut received = socket.received();
+        let mut received = socket.receive_buffer();
         if self.incoming.len() + LEAST_READ_BYTES > received.capacity() {
             return Poll::Ready(Err(self.fail("a TLS handshake message is too long")));
         }
