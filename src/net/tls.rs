@@ -1,8 +1,8 @@
-//! TLS, in a build that has it: the only file that knows of the feature.
+//! TLS with rustls, and replacement types for a build without the cargo feature `tls`.
 //!
-//! rustls is driven without buffers of its own: ciphertext comes from the buffer that all sockets are
-//! read into and leaves by one that all sessions share, so between two records a session holds keys
-//! and no buffer.
+//! The unbuffered interface of rustls is used: ciphertext is read into the reactor's shared receive
+//! buffer and encrypted into a buffer that all sessions share. Between two records, a session holds
+//! its keys but no buffer.
 
 use std::fmt;
 
@@ -28,20 +28,21 @@ pub(super) use self::absent::Session;
 #[cfg(not(feature = "tls"))]
 pub use self::absent::{Acceptor, Connector};
 
-/// Whom a [`Connector`] trusts.
+/// The servers that a [`Connector`] trusts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Trust {
-    /// Whoever a certificate authority of this host vouches for: those in the file that the variable
-    /// `SSL_CERT_FILE` names, or where distributions keep them.
+    /// Servers with a certificate that a certificate authority of this host has signed. The authorities
+    /// are read from the file named by the environment variable `SSL_CERT_FILE`; if it is not set, from
+    /// the usual file of the distribution. This is the default.
     #[default]
     System,
-    /// Whoever a certificate in this PEM file vouches for.
+    /// Servers with a certificate that is in this PEM file, or is signed by one in the file.
     File(std::path::PathBuf),
-    /// Anybody.
+    /// All servers, without a check of their certificate.
     Anybody,
 }
 
-/// Why TLS can't be spoken; `Display` is a line for people.
+/// The error when TLS can't be set up. `Display` writes one line for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsError {
     text: String,

@@ -64,7 +64,7 @@ impl Transport {
     /// Dropping the future closes the connection.
     pub async fn secure(mut self, connector: &Connector, host: &str) -> io::Result<Self> {
         let mut session = connector.session(host)?;
-        poll_fn(|cx| session.poll_open(&self.socket, cx)).await?;
+        poll_fn(|cx| session.poll_handshake(&self.socket, cx)).await?;
         self.tls = Some(Box::new(RefCell::new(session)));
         Ok(self)
     }
@@ -102,7 +102,7 @@ impl Transport {
         let plaintext = ready!(session.poll_plaintext(&self.socket, cx))?;
         let count = plaintext.len().min(buffer.len());
         buffer[..count].copy_from_slice(&plaintext[..count]);
-        session.forget_plaintext(count);
+        session.consume_plaintext(count);
         Poll::Ready(Ok(count))
     }
 
