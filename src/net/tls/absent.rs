@@ -9,7 +9,7 @@ use crate::config::{Certificate, Tls};
 use crate::features::{Feature, NotBuiltIn};
 
 use super::super::socket::Socket;
-use super::{TlsError, Trust};
+use super::setup::{TlsError, Trust};
 
 /// Creates the server side of TLS connections; this build has no TLS, so there are no values.
 pub enum Acceptor {}

@@ -16,9 +16,9 @@ use rustls::server::{ServerSessionMemoryCache, UnbufferedServerConnection};
 
 use crate::config::{Certificate, Tls};
 
-use super::TlsError;
 use super::self_signed::SelfSigned;
 use super::session::{Session, SharedBuffers, Side};
+use super::setup::TlsError;
 
 /// Creates the server side of TLS connections. A renewed certificate is used for new connections.
 pub struct Acceptor {

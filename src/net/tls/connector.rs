@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::session::{Session, SharedBuffers, Side};
-use super::{TlsError, Trust};
+use super::setup::{TlsError, Trust};
 
 /// Creates the client side of TLS connections.
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use base64ct::{Base64, Encoding};
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 
-use super::TlsError;
+use super::setup::TlsError;
 
 /// A certificate and its key, in DER.
 pub(super) struct SelfSigned {
