@@ -1,9 +1,10 @@
-//! How texts from elsewhere are shown.
+//! Escaping of untrusted text for log lines and error messages.
 
 use std::fmt::{self, Write};
 
-/// A text of any origin, shown in a line that nothing in it can end, colour or turn around: what is not
-/// printable ASCII stands as an escape of Rust's.
+/// An untrusted text. `Display` writes it with all characters but printable ASCII replaced by Rust's
+/// escape sequences, so that the text can't contain line breaks, terminal colours or a change of the
+/// text direction.
 pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Escaped<'_> {

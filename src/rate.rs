@@ -1,9 +1,10 @@
-//! How often something may happen, and how often it has.
+//! Rate limiting with the generic cell rate algorithm (ITU-T I.371).
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-/// So many times a second, and so many at once after a rest. One for all whom it limits.
+/// A rate limit: a number of events per second, and a burst that is allowed at once after an idle time.
+/// One `Rate` is shared by all limited clients; each has its own [`Pace`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     epoch: Instant,
@@ -11,47 +12,48 @@ pub(crate) struct Rate {
     burst_ns: u64,
 }
 
-/// How far one of them has used its share: the moment, in nanoseconds since the rate's epoch, when it
-/// is whole again (the generic cell rate algorithm, ITU-T I.371).
+/// The state of one limited client: the time, in nanoseconds since the rate's epoch, from which the full
+/// burst is available again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pace(u64);
 
 impl Rate {
-    /// A rate of so many a second, and as many at once, that counts time from `epoch`; what comes before
-    /// that counts as then.
+    /// Creates a rate of `per_second` events per second, with a burst of the same number. A time before
+    /// `epoch` counts as `epoch`.
     pub(crate) fn new(per_second: NonZeroU32, epoch: Instant) -> Self {
         Self::with_burst(per_second, per_second, epoch)
     }
 
-    /// The same, with so many at once.
+    /// Creates a rate of `per_second` events per second, with a burst of `burst` events. A time before
+    /// `epoch` counts as `epoch`.
     pub(crate) fn with_burst(per_second: NonZeroU32, burst: NonZeroU32, epoch: Instant) -> Self {
         let interval_ns = SECOND_NS / u64::from(per_second.get());
         Self { epoch, interval_ns, burst_ns: interval_ns * u64::from(burst.get()) }
     }
 
-    /// Lets it happen once more, or says after how long it may.
+    /// Admits one event at the time `now`.
     ///
     /// # Errors
-    /// How long to wait. What is refused uses up nothing.
+    /// If the limit is reached, the time until the next event can be admitted. `pace` does not change.
     pub(crate) fn admit(&self, pace: &mut Pace, now: Instant) -> Result<(), Duration> {
         let now_ns = self.since_epoch(now);
-        let whole_ns = pace.0.max(now_ns).saturating_add(self.interval_ns);
-        match whole_ns.saturating_sub(self.burst_ns).checked_sub(now_ns) {
+        let full_ns = pace.0.max(now_ns).saturating_add(self.interval_ns);
+        match full_ns.saturating_sub(self.burst_ns).checked_sub(now_ns) {
             None | Some(0) => {
-                pace.0 = whole_ns;
+                pace.0 = full_ns;
                 Ok(())
             }
             Some(wait_ns) => Err(Duration::from_nanos(wait_ns)),
         }
     }
 
-    /// Whether `pace` is as if nothing had ever happened.
+    /// Returns true if the full burst is available, as with a new `pace`.
     pub(crate) fn is_rested(&self, pace: Pace, now: Instant) -> bool {
         pace.0 <= self.since_epoch(now)
     }
 
     fn since_epoch(&self, now: Instant) -> u64 {
-        // Beyond five centuries the rate is no longer our concern.
+        // A u64 holds 584 years of nanoseconds.
         u64::try_from(now.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX)
     }
 }
@@ -73,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seconds_worth_may_come_at_once_and_then_one_at_a_time() {
+    fn a_burst_is_admitted_at_once_and_then_one_event_per_interval() {
         let (rate, start) = rate(10);
         let mut pace = Pace::default();
         for _ in 0..10 {
@@ -82,12 +84,12 @@ mod tests {
         let tenth = Duration::from_millis(100);
         assert_eq!(rate.admit(&mut pace, start), Err(tenth));
         assert_eq!(rate.admit(&mut pace, start + tenth / 2), Err(tenth / 2));
-        assert_eq!(rate.admit(&mut pace, start + tenth), Ok(()), "asking uses up nothing");
+        assert_eq!(rate.admit(&mut pace, start + tenth), Ok(()), "a refused event has no effect");
         assert_eq!(rate.admit(&mut pace, start + tenth), Err(tenth));
     }
 
     #[test]
-    fn rest_gives_back_a_seconds_worth_and_no_more() {
+    fn an_idle_time_restores_one_burst_and_no_more() {
         let (rate, start) = rate(5);
         let mut pace = Pace::default();
         let late = start + Duration::from_secs(3600);
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn over_a_long_time_it_is_the_rate() {
+    fn the_long_term_average_is_the_rate() {
         for per_second in [1, 3, 1000, 1_000_000, u32::MAX] {
             let (rate, start) = rate(per_second);
             let mut pace = Pace::default();
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_before_the_epoch_is_taken_for_the_epoch() {
+    fn a_time_before_the_epoch_counts_as_the_epoch() {
         let later = Instant::now() + Duration::from_secs(5);
         let rate = Rate::new(NonZeroU32::MIN, later);
         let mut pace = Pace::default();

@@ -1,48 +1,50 @@
-//! The signals that ask a program to end, and the thread that waits for them.
+//! Signals that ask the program to stop, and the thread that waits for them.
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal};
 
-/// SIGINT, SIGTERM and SIGHUP. A SIGHUP that was ignored when the program started stays ignored, as
-/// nohup(1) wishes.
+/// The signals SIGINT, SIGTERM and SIGHUP. If SIGHUP was ignored when the program was started, as by
+/// nohup(1), it stays ignored.
 pub struct StopSignals(());
 
 impl StopSignals {
-    /// Finds out what is ignored, for which it needs /proc. To be called before other threads are started.
+    /// Reads from /proc if SIGHUP is ignored, and then blocks it. Must be called before other threads are
+    /// started, because they inherit the blocked signals.
     pub fn look() -> Self {
         if is_hangup_ignored() {
-            // The handler would undo that; a blocked signal never comes.
+            // Setting a handler ends the ignoring. A blocked signal is not delivered to the handler.
             let mut hangup = SigSet::empty();
             hangup.add(Signal::SIGHUP);
-            // It fails only for a signal that does not exist.
+            // Fails only for an invalid signal number.
             let _ = hangup.thread_block();
         }
         Self(())
     }
 
-    /// Calls `heed` for every signal, with how many came before it. It runs on a thread of its own and
-    /// must not block.
+    /// Calls `on_signal` for each signal, with the number of earlier signals. `on_signal` runs on a
+    /// separate thread and must not block.
     ///
     /// # Errors
-    /// When there is a handler already, or no thread to be had.
-    pub fn heed(self, mut heed: impl FnMut(u32) + Send + 'static) -> Result<(), ctrlc::Error> {
-        let mut before = 0;
+    /// If there is a signal handler already, or if the thread can't be started.
+    pub fn heed(self, mut on_signal: impl FnMut(u32) + Send + 'static) -> Result<(), ctrlc::Error> {
+        let mut count = 0;
         ctrlc::set_handler(move || {
-            heed(before);
-            before += 1;
+            on_signal(count);
+            count += 1;
         })
     }
 }
 
-/// Gives this thread descriptors of its own: what it opens and closes from now on is open and closed for
-/// it alone, and other threads keep what they had. Where that is forbidden, nothing changes.
+/// Gives the calling thread its own copy of the descriptor table. Descriptors that it opens or closes
+/// later do not change in other threads. If the system does not permit this, nothing happens.
 ///
-/// Between threads that share them, each system call has to count who uses a descriptor: 1 % of an echo.
+/// While threads share a table, each system call must count the references to its descriptor. This
+/// takes 1 % of the time of an echo.
 pub fn unshare_descriptors() {
     let _ = unshare(CloneFlags::CLONE_FILES);
 }
 
-/// Whether this process was started with SIGHUP ignored (proc_pid_status(5)).
+/// Returns true if this process ignores SIGHUP (proc_pid_status(5)).
 fn is_hangup_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,5 +1,4 @@
-//! What systemd passes to the programs that it starts (sd_listen_fds(3)), and is told by them
-//! (sd_notify(3)).
+//! Sockets passed by systemd (sd_listen_fds(3)), and notifications to systemd (sd_notify(3)).
 
 use std::cell::Cell;
 use std::env;
@@ -15,7 +14,7 @@ use rustix::net::{
 
 use crate::escaped::Escaped;
 
-/// Tells systemd how the server is.
+/// Sends status notifications to systemd.
 pub struct Notifier {
     socket: OwnedFd,
     watchdog: Option<Duration>,
@@ -23,41 +22,45 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// The one that `NOTIFY_SOCKET` names, a path or, behind an `@`, an abstract name. `None` without it,
-    /// and if it can't be reached, which is logged. Connected at once: later it may be out of reach.
+    /// Connects to the socket in the environment variable `NOTIFY_SOCKET`, with the watchdog timeout of
+    /// `WATCHDOG_USEC`. Returns `None` if the variable is not set. A failure is logged and also returns
+    /// `None`.
+    ///
+    /// To be called before the process drops privileges, because it may not be able to connect later.
     pub fn from_environment() -> Option<Self> {
         let name = env::var("NOTIFY_SOCKET").ok()?;
         match Self::connect(&name, watchdog()) {
             Ok(notifier) => Some(notifier),
             Err(error) => {
-                log::warn!("can't tell systemd anything at {}: {error}", Escaped(&name));
+                log::warn!("can't connect to systemd: NOTIFY_SOCKET {}: {error}", Escaped(&name));
                 None
             }
         }
     }
 
-    /// One that tells whoever listens at `name`, as in `NOTIFY_SOCKET`, and who waits for a sign of life as
-    /// long as `watchdog` says.
+    /// Connects to the Unix datagram socket `name`: a path, or an abstract name after an `@`. `watchdog`
+    /// is the watchdog timeout, if there is one.
     ///
     /// # Errors
-    /// If nobody listens there.
+    /// If the name is not valid or the socket can't be connected to.
     pub fn connect(name: &str, watchdog: Option<Duration>) -> io::Result<Self> {
         Ok(Self { socket: connect_to(name)?, watchdog, has_failed: Cell::new(false) })
     }
 
-    /// How long systemd waits for a sign of life; `None` is for ever.
+    /// Returns the longest time that systemd waits for the next `WATCHDOG=1`, or `None` if the watchdog
+    /// is off.
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// Tells lines of `NAME=value`. It never waits: what systemd has no room for is lost. The first time
-    /// that anything is, the log says so.
+    /// Sends lines of the form `NAME=value`. Never blocks: a notification that can't be sent at once is
+    /// lost. A warning is logged for the first one that is lost.
     pub fn tell(&self, lines: &str) {
         let sent = send(&self.socket, lines.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         if let Err(error) = sent
             && !self.has_failed.replace(true)
         {
-            log::warn!("can't tell systemd how it goes: {error}");
+            log::warn!("can't notify systemd: {error}");
         }
     }
 }
@@ -72,39 +75,41 @@ fn connect_to(name: &str) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// How long systemd waits for a sign of life of this process (sd_watchdog_enabled(3)).
+/// Returns the watchdog timeout of this process from the environment (sd_watchdog_enabled(3)).
 fn watchdog() -> Option<Duration> {
     let microseconds = env::var("WATCHDOG_USEC").ok()?.parse().ok().filter(|time| *time > 0)?;
-    is_for_us("WATCHDOG_PID").then(|| Duration::from_micros(microseconds))
+    is_for_this_process("WATCHDOG_PID").then(|| Duration::from_micros(microseconds))
 }
 
-/// Whether a variable names this process, or none.
-fn is_for_us(variable: &str) -> bool {
-    env::var(variable).map_or(true, |pid| pid.parse() == Ok(std::process::id()))
+/// Returns true if the environment variable contains the id of this process, or is not set.
+fn is_for_this_process(pid_variable: &str) -> bool {
+    env::var(pid_variable).map_or(true, |pid| pid.parse() == Ok(std::process::id()))
 }
 
-/// Takes the listening stream sockets that systemd passed. A second time there are none.
+/// Takes the listening stream sockets that systemd passed to this process.
 ///
 /// # Errors
-/// If there are none, or one that is passed is something else.
+/// If no sockets were passed, if they were taken before, or if one of them is not a listening stream
+/// socket.
 pub(crate) fn take_listeners() -> io::Result<Vec<OwnedFd>> {
     let count = env::var("LISTEN_FDS").ok().and_then(|count| count.parse::<usize>().ok());
-    let count = count.filter(|count| *count <= MOST_LISTENERS && is_for_us("LISTEN_PID"));
+    let count = count.filter(|count| *count <= MAX_LISTENERS && is_for_this_process("LISTEN_PID"));
     let count = count.unwrap_or(0);
     if count == 0 {
-        return Err(io::Error::other("it passed no sockets (LISTEN_FDS, LISTEN_PID)"));
+        return Err(io::Error::other(NO_SOCKETS));
     }
     let mut passed = ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..count {
-        let wrong =
-            || format!("descriptor {} is no stream socket that listens", FIRST_PASSED + index);
+        let not_listening =
+            || format!("descriptor {} is not a listening stream socket", FIRST_PASSED + index);
         let listener = take_listener(&mut passed, index);
-        listeners.push(listener.ok_or_else(|| io::Error::other(wrong()))?);
+        listeners.push(listener.ok_or_else(|| io::Error::other(not_listening()))?);
     }
     Ok(listeners)
 }
 
+/// Takes the passed socket at `index`, or returns `None` if it is not a listening stream socket.
 fn take_listener(passed: &mut ListenFd, index: usize) -> Option<OwnedFd> {
     let listener = match passed.take_tcp_listener(index) {
         Ok(listener) => listener.map(OwnedFd::from),
@@ -113,7 +118,9 @@ fn take_listener(passed: &mut ListenFd, index: usize) -> Option<OwnedFd> {
     listener.filter(|listener| sockopt::socket_acceptconn(listener).unwrap_or(false))
 }
 
-/// The descriptor that is passed first (SD_LISTEN_FDS_START).
+const NO_SOCKETS: &str = "systemd passed no sockets; expected LISTEN_FDS from 1 to 256, and LISTEN_PID, if set, of this process";
+/// The first passed descriptor (`SD_LISTEN_FDS_START`).
 const FIRST_PASSED: usize = 3;
-/// More than anybody has; the number is looked at before there is room for so many.
-const MOST_LISTENERS: usize = 256;
+/// The most sockets that are accepted. The limit is checked before memory is allocated for
+/// `LISTEN_FDS` sockets.
+const MAX_LISTENERS: usize = 256;

@@ -1,4 +1,4 @@
-//! Where to listen, and who is there.
+//! Listen URLs and peer addresses.
 
 use std::fmt;
 use std::io;
@@ -8,39 +8,39 @@ use std::str::FromStr;
 
 use crate::escaped::Escaped;
 
-/// Where a server listens: `http://HOST:PORT`, `https://HOST:PORT`, `unix:PATH` or `systemd`.
+/// A URL to listen on: `http://HOST:PORT`, `https://HOST:PORT`, `unix:PATH` or `systemd`.
 ///
-/// The host `localhost` means both loopback addresses; any other name is looked for in /etc/hosts when the
-/// server starts, and nowhere else: a server does not wait for a network to learn who it is. Port 0 is a
-/// free port of the kernel's choice.
+/// The host `localhost` means both loopback addresses. Any other name is looked up in /etc/hosts when
+/// the server starts. DNS is not used, because the network may not be up at that time. With port 0,
+/// the kernel chooses a free port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenUrl {
-    /// A TCP port of a host.
+    /// A TCP port that serves plain HTTP.
     Http {
-        /// A name, an IPv4 address, or an IPv6 address without its brackets.
+        /// A name, an IPv4 address, or an IPv6 address without brackets.
         host: String,
-        /// The port; 80 where the URL has none.
+        /// The port. Default: 80.
         port: u16,
     },
-    /// A TCP port of a host, where TLS is spoken.
+    /// A TCP port that serves HTTP over TLS.
     Https {
-        /// As for plain HTTP.
+        /// A name, an IPv4 address, or an IPv6 address without brackets.
         host: String,
-        /// The port; 443 where the URL has none.
+        /// The port. Default: 443.
         port: u16,
     },
     /// A Unix socket in the file system.
     Unix(PathBuf),
-    /// Every socket that systemd passes (sd_listen_fds(3)), TCP or Unix. No TLS is spoken there, whatever
-    /// their names.
+    /// All sockets that systemd passes (sd_listen_fds(3)), TCP or Unix. They never use TLS, whatever
+    /// their names are.
     Systemd,
 }
 
 impl ListenUrl {
-    /// The socket addresses this stands for; none for Unix sockets and those that systemd knows.
+    /// Returns the TCP addresses of the host. The result is empty for `unix:` and `systemd` URLs.
     ///
     /// # Errors
-    /// When the host is neither an address nor a name in /etc/hosts.
+    /// If the host is neither an address nor a name in /etc/hosts.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match self {
             Self::Unix(_) | Self::Systemd => Ok(Vec::new()),
@@ -51,28 +51,28 @@ impl ListenUrl {
                 Ok(loopbacks.map(|address| SocketAddr::new(address, *port)).to_vec())
             }
             Self::Http { host, port } | Self::Https { host, port } => {
-                let of_port = |address| SocketAddr::new(address, *port);
+                let with_port = |address| SocketAddr::new(address, *port);
                 if let Ok(address) = host.parse() {
-                    return Ok(vec![of_port(address)]);
+                    return Ok(vec![with_port(address)]);
                 }
                 let hosts = std::fs::read(HOSTS).unwrap_or_default();
                 let hosts = String::from_utf8_lossy(&hosts);
                 let mut found = Vec::new();
-                for address in addresses_in(&hosts, host).map(of_port) {
-                    // A name may stand on two lines of one address, which is bound once.
+                for address in addresses_in(&hosts, host).map(with_port) {
+                    // Two lines may give the name the same address, which can be bound only once.
                     if !found.contains(&address) {
                         found.push(address);
                     }
                 }
                 match found.is_empty() {
-                    true => Err(io::Error::other(NO_HOST)),
+                    true => Err(io::Error::other(UNKNOWN_HOST)),
                     false => Ok(found),
                 }
             }
         }
     }
 
-    /// The host whose name its certificate must have; none where no TLS is spoken.
+    /// Returns the host that the TLS certificate must be valid for, or `None` without TLS.
     pub fn tls_host(&self) -> Option<&str> {
         match self {
             Self::Https { host, .. } => Some(host),
@@ -80,7 +80,7 @@ impl ListenUrl {
         }
     }
 
-    /// The same with the port that was bound.
+    /// Returns the same URL with the port `bound`.
     pub(super) fn with_port(&self, bound: u16) -> Self {
         match self {
             Self::Http { host, .. } => Self::Http { host: host.clone(), port: bound },
@@ -146,7 +146,7 @@ impl fmt::Display for ListenUrl {
     }
 }
 
-/// The addresses that a file such as /etc/hosts has for a name (hosts(5)).
+/// Returns the addresses of `name` in the text of a hosts file (hosts(5)).
 fn addresses_in(hosts: &str, name: &str) -> impl Iterator<Item = IpAddr> {
     hosts.lines().filter_map(move |line| {
         let mut words = line.split('#').next()?.split_ascii_whitespace();
@@ -155,7 +155,7 @@ fn addresses_in(hosts: &str, name: &str) -> impl Iterator<Item = IpAddr> {
     })
 }
 
-/// Says which text is no listen URL and what one looks like.
+/// The error for a text that is not a listen URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddressError {
     url: String,
@@ -164,25 +164,25 @@ pub struct AddressError {
 
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` is no listen URL: expected {}", Escaped(&self.url), self.expected)
+        write!(f, "invalid listen URL `{}`: expected {}", Escaped(&self.url), self.expected)
     }
 }
 
 impl std::error::Error for AddressError {}
 
-/// From where a listener can be reached.
+/// The hosts that can reach a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// From this host, over a Unix socket.
+    /// Only this host, over a Unix socket.
     Unix,
-    /// From this host, over its loopback interface.
+    /// Only this host, over its loopback interface.
     Loopback,
-    /// From other hosts, too.
+    /// This host and other hosts.
     Network,
 }
 
 impl Reach {
-    /// From where a TCP listener at `address` can be reached.
+    /// Returns the reach of a TCP listener that is bound to `address`.
     pub(super) fn of(address: SocketAddr) -> Self {
         match address.ip().to_canonical().is_loopback() {
             true => Self::Loopback,
@@ -191,18 +191,19 @@ impl Reach {
     }
 }
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
-    /// A TCP peer; its port is 0 if only a proxy knows it.
+    /// A TCP peer. The port is 0 if only a proxy knows it.
     Ip(SocketAddr),
-    /// Somebody on this host, over a Unix socket.
+    /// A process on this host that is connected over a Unix socket.
     Unix,
 }
 
 impl Peer {
-    /// The address that counts against the limits per address; none for peers on this host, which are
-    /// exempt. Of an IPv6 address it is the network of 64 bits, in which a host has as many as it likes.
+    /// Returns the address that the limits per address apply to, or `None` for a peer on this host,
+    /// which is exempt. An IPv6 address is reduced to its 64-bit network prefix, because a host can
+    /// choose any address within its network.
     pub fn limited_address(&self) -> Option<IpAddr> {
         let Self::Ip(address) = self else { return None };
         match address.ip().to_canonical() {
@@ -213,7 +214,7 @@ impl Peer {
     }
 }
 
-/// A [`Peer`] in 24 bytes, for there is one for each client. A flow label is not kept.
+/// A [`Peer`] in at most 24 bytes, to save memory for each client. The IPv6 flow label is not kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PackedPeer {
     ip: Ipv6Addr,
@@ -263,8 +264,9 @@ impl fmt::Display for Peer {
 
 const SYSTEMD: &str = "systemd";
 const HOSTS: &str = "/etc/hosts";
-const NO_HOST: &str = "expected localhost, an address, or a name in /etc/hosts";
-/// The bits of an IPv6 address that its host can't choose (RFC 4291 §2.5.4).
+const UNKNOWN_HOST: &str =
+    "unknown host name; expected localhost, an address, or a name in /etc/hosts";
+/// The network prefix of an IPv6 address, which the host can't choose (RFC 4291 §2.5.4).
 const IPV6_NETWORK: u128 = !0 << 64;
 
 #[cfg(test)]
@@ -284,8 +286,8 @@ mod tests {
     }
 
     #[test]
-    fn listen_urls_are_read_and_written() {
-        for (text, written) in [
+    fn listen_urls_are_parsed_and_displayed() {
+        for (text, displayed) in [
             ("http://localhost:8080", "http://localhost:8080"),
             ("http://localhost:8080/", "http://localhost:8080"),
             ("http://0.0.0.0:0", "http://0.0.0.0:0"),
@@ -298,12 +300,12 @@ mod tests {
             ("unix:/run/falconet.sock", "unix:/run/falconet.sock"),
             ("systemd", "systemd"),
         ] {
-            assert_eq!(text.parse::<ListenUrl>().unwrap().to_string(), written);
+            assert_eq!(text.parse::<ListenUrl>().unwrap().to_string(), displayed);
         }
     }
 
     #[test]
-    fn what_is_no_listen_url_is_refused_with_what_would_be_right() {
+    fn an_invalid_listen_url_is_refused_with_the_expected_form() {
         for text in [
             "",
             "8080",
@@ -329,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn localhost_is_both_loopbacks() {
+    fn localhost_resolves_to_both_loopback_addresses() {
         let url: ListenUrl = "http://localhost:7".parse().unwrap();
         let addresses = url.resolve().unwrap();
         assert_eq!(addresses, ["127.0.0.1:7".parse().unwrap(), "[::1]:7".parse().unwrap()]);
@@ -347,21 +349,21 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_network_of_64_bits_counts_as_one_address() {
+    fn a_64_bit_ipv6_network_counts_as_one_address() {
         let limited = |text: &str| Peer::Ip(text.parse().unwrap()).limited_address().unwrap();
-        for (one, other, are_one) in [
+        for (one, other, is_same) in [
             ("[2001:db8:1:2::1]:5", "[2001:db8:1:2:ffff:ffff:ffff:ffff]:6", true),
             ("[2001:db8:1:2::1]:5", "[2001:db8:1:3::1]:5", false),
             ("192.0.2.1:5", "192.0.2.2:5", false),
             ("[::ffff:192.0.2.1]:5", "[::ffff:192.0.2.2]:5", false),
         ] {
-            assert_eq!(limited(one) == limited(other), are_one, "{one} {other}");
+            assert_eq!(limited(one) == limited(other), is_same, "{one} {other}");
         }
         assert_eq!(limited("[2001:db8:1:2::1]:5"), "2001:db8:1:2::".parse::<IpAddr>().unwrap());
     }
 
     #[test]
-    fn a_packed_peer_is_the_same_peer() {
+    fn packing_a_peer_keeps_its_address() {
         for text in ["192.0.2.1:1", "[2001:db8::1]:65535", "[fe80::1%3]:80", "[::ffff:192.0.2.1]:1"]
         {
             let peer = Peer::Ip(text.parse().unwrap());

@@ -1,105 +1,112 @@
-//! Who is to be woken when.
+//! A priority queue of deadlines and the wakers to call when they pass.
 
 use std::task::Waker;
 use std::time::Instant;
 
 use slab::Slab;
 
-/// Deadlines, the next one first: a binary heap whose entries know their places, so that adding one and
-/// taking one out, which nearly all are before they pass, takes as many steps as the heap is deep.
+/// A set of deadlines, ordered by time.
+///
+/// It is an indexed binary heap: each waiter knows its index in the heap, so adding a deadline and
+/// removing any deadline both take O(log n) steps. Nearly all deadlines are removed before they pass.
 #[derive(Default)]
 pub(super) struct Deadlines {
-    /// Each is no later than those at `2 * place + 1` and `2 * place + 2`. Beside it, who waits for it.
+    /// Each deadline, with the key of its waiter. The deadline at `index` is no later than those at
+    /// `2 * index + 1` and `2 * index + 2`.
     heap: Vec<(Instant, usize)>,
-    waiting: Slab<Waiting>,
+    waiters: Slab<Waiter>,
 }
 
-struct Waiting {
+struct Waiter {
     waker: Waker,
-    /// None once the deadline has passed.
-    place: Option<usize>,
+    /// The index of the deadline in the heap, or `None` once the deadline has passed.
+    index: Option<usize>,
 }
 
 impl Deadlines {
-    /// The next one.
+    /// Returns the earliest deadline.
     pub(super) fn first(&self) -> Option<Instant> {
         Some(self.heap.first()?.0)
     }
 
-    /// Adds one; returns the key to [`remove`](Self::remove) it by.
+    /// Adds a deadline. Returns its key, which stays in use until it is passed to
+    /// [`remove`](Self::remove).
     pub(super) fn insert(&mut self, deadline: Instant, waker: Waker) -> usize {
-        let place = self.heap.len();
-        let key = self.waiting.insert(Waiting { waker, place: Some(place) });
+        let index = self.heap.len();
+        let key = self.waiters.insert(Waiter { waker, index: Some(index) });
         self.heap.push((deadline, key));
-        self.settle(place);
+        self.sift(index);
         key
     }
 
-    /// Takes the next one if it is no later than `now`; returns whom to wake. Its key stays taken.
+    /// Removes the earliest deadline from the heap if it is no later than `now`, and returns its
+    /// waker. The key of the deadline stays in use.
     pub(super) fn expire(&mut self, now: Instant) -> Option<Waker> {
         let (deadline, key) = *self.heap.first()?;
         if deadline > now {
             return None;
         }
-        self.take(0);
-        let waiting = &mut self.waiting[key];
-        waiting.place = None;
-        Some(waiting.waker.clone())
+        self.remove_at(0);
+        let waiter = &mut self.waiters[key];
+        waiter.index = None;
+        Some(waiter.waker.clone())
     }
 
-    /// Has another waker woken; returns the one before.
+    /// Replaces the waker of a deadline. Returns the previous waker.
     pub(super) fn replace(&mut self, key: usize, waker: Waker) -> Waker {
-        std::mem::replace(&mut self.waiting[key].waker, waker)
+        std::mem::replace(&mut self.waiters[key].waker, waker)
     }
 
-    /// Frees a key, and takes its deadline out if it has not passed.
+    /// Frees a key, and removes its deadline if the deadline has not passed. Returns the waker.
     pub(super) fn remove(&mut self, key: usize) -> Waker {
-        let Waiting { waker, place } = self.waiting.remove(key);
-        if let Some(place) = place {
-            self.take(place);
+        let Waiter { waker, index } = self.waiters.remove(key);
+        if let Some(index) = index {
+            self.remove_at(index);
         }
-        if self.waiting.len() <= FEW {
-            // Gives the memory of a crowd back.
-            self.heap.shrink_to(FEW);
-            self.waiting.shrink_to_fit();
+        if self.waiters.len() <= FEW_DEADLINES {
+            // Frees the memory that many deadlines needed before.
+            self.heap.shrink_to(FEW_DEADLINES);
+            self.waiters.shrink_to_fit();
         }
         waker
     }
 
-    /// Takes out what is at `place`.
-    fn take(&mut self, place: usize) {
-        self.heap.swap_remove(place);
-        if place < self.heap.len() {
-            self.settle(place);
+    /// Removes the entry at `index` from the heap.
+    fn remove_at(&mut self, index: usize) {
+        self.heap.swap_remove(index);
+        if index < self.heap.len() {
+            self.sift(index);
         }
     }
 
-    /// Moves what is at `place` to where it belongs, if all others are where they do.
-    fn settle(&mut self, mut place: usize) {
+    /// Moves the entry at `index` up or down until the heap is in order. All other entries must be in
+    /// order already.
+    fn sift(&mut self, mut index: usize) {
         loop {
-            let above = place.saturating_sub(1) / 2;
-            let below = 2 * place + 1..(2 * place + 3).min(self.heap.len());
-            let below = below.min_by_key(|below| self.heap[*below].0).unwrap_or(place);
-            let next = match self.heap[place].0 {
-                deadline if deadline < self.heap[above].0 => above,
-                deadline if deadline > self.heap[below].0 => below,
+            let parent = index.saturating_sub(1) / 2;
+            let children = 2 * index + 1..(2 * index + 3).min(self.heap.len());
+            let child = children.min_by_key(|child| self.heap[*child].0).unwrap_or(index);
+            let next = match self.heap[index].0 {
+                deadline if deadline < self.heap[parent].0 => parent,
+                deadline if deadline > self.heap[child].0 => child,
                 _ => break,
             };
-            self.heap.swap(place, next);
-            self.note(place);
-            place = next;
+            self.heap.swap(index, next);
+            self.store_index(index);
+            index = next;
         }
-        self.note(place);
+        self.store_index(index);
     }
 
-    /// Tells what is at `place` so.
-    fn note(&mut self, place: usize) {
-        self.waiting[self.heap[place].1].place = Some(place);
+    /// Stores `index` in the waiter of the entry at `index`.
+    fn store_index(&mut self, index: usize) {
+        self.waiters[self.heap[index].1].index = Some(index);
     }
 }
 
-/// With no more than this it takes no time to look for memory to give back.
-const FEW: usize = 16;
+/// The number of deadlines up to which removing one also frees unused memory. Shrinking is cheap at
+/// this size.
+const FEW_DEADLINES: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -108,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_pass_in_order_whatever_is_taken_out() {
+    fn deadlines_expire_in_order_after_any_removals() {
         let (start, mut random) = (Instant::now(), fastrand::Rng::with_seed(7));
         for _ in 0..200 {
             let (mut deadlines, mut model) = (Deadlines::default(), Vec::new());
@@ -130,7 +137,7 @@ mod tests {
             for (_, key) in model {
                 deadlines.remove(key);
             }
-            assert!(deadlines.waiting.is_empty());
+            assert!(deadlines.waiters.is_empty());
         }
     }
 }

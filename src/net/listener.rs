@@ -1,4 +1,4 @@
-//! Bound sockets and the peers they bring.
+//! Bound sockets that accept connections.
 
 use std::cell::RefCell;
 use std::ffi::OsString;
@@ -26,26 +26,34 @@ use super::transport::Transport;
 use crate::features::Feature;
 use crate::systemd;
 
-/// A bound socket. Dropping it closes it, and removes a Unix socket's file if it is still its own.
+/// A bound socket that listens for connections.
+///
+/// Dropping it closes the socket. It also removes the file of a Unix socket, unless another socket has
+/// replaced the file.
 pub struct Listener {
     file: Option<SocketFile>,
     source: Registration<OwnedFd>,
+    /// A descriptor that [`reject_one`](Self::reject_one) closes to have a free one for `accept`.
     spare: RefCell<Option<OwnedFd>>,
     reach: Reach,
-    /// Whether somebody else has it, too, and goes on listening. It is theirs to shut down.
-    is_lent: bool,
+    /// True if systemd passed the socket. Systemd keeps listening on it, so it must not be shut down.
+    is_shared: bool,
     tls: Option<Rc<Acceptor>>,
 }
 
 impl Listener {
-    /// Binds every address `url` stands for: two for `localhost`, one for most others. Returns them
-    /// with the URL as bound, whose port is never 0. A stale Unix socket file is removed first. With
-    /// `tls`, peers are expected to speak it. What systemd passes is bound already, and each socket has a
-    /// URL of its own.
+    /// Binds all addresses of `url`: two for `localhost`, one for most other hosts.
+    ///
+    /// Returns the listeners of each URL with that URL, which has the bound port instead of 0. The
+    /// result has one URL, except for [`ListenUrl::Systemd`]: each socket that systemd passes is bound
+    /// already and has its own URL.
+    ///
+    /// The file of a Unix socket that nobody listens on is removed first. If `tls` is given,
+    /// connections to a TCP port use TLS.
     ///
     /// # Errors
-    /// [`BindError`], when any of them can't be bound; but a loopback address this host does not have
-    /// is left out while another is there.
+    /// [`BindError`], if an address can't be bound. An address that this host does not have is skipped
+    /// if another one can be bound.
     pub fn bind(
         reactor: &Rc<Reactor>,
         url: &ListenUrl,
@@ -63,7 +71,7 @@ impl Listener {
                     return Err(bind_error(io::Error::other(lacking)));
                 }
                 for socket in systemd::take_listeners().map_err(bind_error)? {
-                    bound.push(Self::take_over(reactor, socket).map_err(bind_error)?);
+                    bound.push(Self::adopt(reactor, socket).map_err(bind_error)?);
                 }
                 return Ok(bound);
             }
@@ -80,7 +88,7 @@ impl Listener {
                     }
                     return Ok(vec![(listeners, url.with_port(port))]);
                 }
-                // The port the kernel chose for the first address was taken on the second.
+                // The port that the kernel chose for the first address is in use on the second one.
                 Err(error)
                     if error.kind() == io::ErrorKind::AddrInUse
                         && addresses.len() > 1
@@ -91,11 +99,11 @@ impl Listener {
         }
     }
 
-    /// Binds all addresses to one port.
+    /// Binds all addresses to the same port. Returns that port.
     fn bind_all(reactor: &Rc<Reactor>, addresses: &[SocketAddr]) -> io::Result<(Vec<Self>, u16)> {
         let mut listeners = Vec::with_capacity(addresses.len());
         let mut port = None;
-        let mut missing = None;
+        let mut skipped = None;
         for address in addresses {
             let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
             match Self::bind_tcp(reactor, address) {
@@ -103,12 +111,12 @@ impl Listener {
                     port = Some(bound);
                     listeners.push(listener);
                 }
-                Err(error) if is_missing(&error) => missing = Some(error),
+                Err(error) if is_unavailable(&error) => skipped = Some(error),
                 Err(error) => return Err(error),
             }
         }
         let port = port.ok_or_else(|| {
-            missing.unwrap_or_else(|| io::Error::other("the name has no address"))
+            skipped.unwrap_or_else(|| io::Error::other("the host has no address"))
         })?;
         Ok((listeners, port))
     }
@@ -135,8 +143,9 @@ impl Listener {
         Self::new(reactor, fd, Some(file), Reach::Unix)
     }
 
-    /// Takes over a socket that somebody else has bound and listens on, and whose file is theirs to remove.
-    fn take_over(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<(Vec<Self>, ListenUrl)> {
+    /// Makes a listener of a listening socket that systemd passed. The listener does not remove the
+    /// file of a Unix socket, because the file belongs to systemd.
+    fn adopt(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<(Vec<Self>, ListenUrl)> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         set_buffers(&fd)?;
         let address = rustix::net::getsockname(&fd)?;
@@ -149,7 +158,7 @@ impl Listener {
             Err(_) => (Reach::Unix, ListenUrl::Unix(path_of(&SocketAddrUnix::try_from(address)?))),
         };
         let mut listener = Self::new(reactor, fd, None, reach)?;
-        listener.is_lent = true;
+        listener.is_shared = true;
         Ok((vec![listener], url))
     }
 
@@ -161,34 +170,36 @@ impl Listener {
     ) -> io::Result<Self> {
         let source = reactor.register(fd)?;
         let spare = RefCell::new(Some(open_spare()?));
-        Ok(Self { file, source, spare, reach, is_lent: false, tls: None })
+        Ok(Self { file, source, spare, reach, is_shared: false, tls: None })
     }
 
-    /// From where it can be reached.
+    /// Returns the hosts that can reach this listener.
     pub fn reach(&self) -> Reach {
         self.reach
     }
 
-    /// Waits for the next peer. What goes wrong with one peer is not the listener's matter; when
-    /// descriptors run out, peers are turned away without a spin, and the log says so.
+    /// Waits for the next connection and accepts it.
+    ///
+    /// Errors of single connections are skipped. While descriptors or memory are used up, waiting
+    /// connections are closed one at a time, with a delay between them, and a warning is logged.
     ///
     /// # Cancel safety
-    /// Nothing is lost: a peer is taken only when it is returned.
+    /// No connection is lost: a connection is accepted only when it is returned.
     pub async fn accept(&self) -> (Transport, Peer) {
         let mut backoff = SHORTEST_BACKOFF;
         loop {
             poll_fn(|cx| self.source.poll_ready(Direction::Read, cx)).await;
             match self.try_accept() {
                 Ok(accepted) => return accepted,
-                Err(Errno::WOULDBLOCK) => self.source.blocked(Direction::Read),
+                Err(Errno::WOULDBLOCK) => self.source.note_blocked(Direction::Read),
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    self.turn_one_away();
+                    self.reject_one();
                     self.source.reactor().meter().files_lacked.add(1);
-                    log::warn!("out of file descriptors: turning connections away");
+                    log::warn!("out of file descriptors or memory: closing new connections");
                     Timer::new(self.source.reactor()).sleep(Some(backoff)).await;
                     backoff = (backoff * 2).min(LONGEST_BACKOFF);
                 }
-                // The peer left before it was accepted, or its network broke.
+                // The peer closed the connection before it was accepted, or its network failed.
                 Err(error) => log::debug!("accept failed: {error}"),
             }
         }
@@ -209,9 +220,9 @@ impl Listener {
         Ok((transport, peer))
     }
 
-    /// Gives up the spare descriptor for a moment, so that one waiting peer sees its connection
-    /// closed instead of hanging.
-    fn turn_one_away(&self) {
+    /// Accepts one waiting connection and closes it, so that the peer does not wait for a response. The
+    /// spare descriptor is closed meanwhile, because `accept` needs a free one.
+    fn reject_one(&self) {
         let mut spare = self.spare.borrow_mut();
         if spare.take().is_some() {
             drop(rustix::net::accept_with(self.source.fd(), SocketFlags::CLOEXEC));
@@ -222,36 +233,41 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // While it is listened at and open: nobody takes it for stale, and no other gets its inode.
+        // The file is removed first, while the socket is open and listens: another server can't regard
+        // the file as stale meanwhile, and no new file can get its inode number.
         self.file = None;
         let fd = self.source.fd();
-        self.source.reactor().forget(fd);
-        if !self.is_lent {
-            // Closing it is not enough: the thread that waits for signals has a descriptor of its own.
+        self.source.reactor().deregister(fd);
+        if !self.is_shared {
+            // Closing the descriptor is not enough: the signal thread has its own copy, which keeps the
+            // socket open.
             let _ = rustix::net::shutdown(fd, Shutdown::Both);
-            // A Unix socket keeps those who wait to be accepted.
+            // A Unix socket that is shut down keeps the connections that wait to be accepted. They are
+            // accepted and closed.
             self.spare.take();
             while rustix::net::accept_with(fd, SocketFlags::CLOEXEC).is_ok() {}
         }
     }
 }
 
-/// The file a Unix socket is bound to; dropping it removes the file.
+/// The file of a bound Unix socket. Dropping it removes the file.
 struct SocketFile {
     path: PathBuf,
+    /// The result of [`inode_of`] after binding.
     inode: (u64, u64),
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody may have removed it already, and a server that takes over have put its own there.
+        // Another process may have removed the file, or a new server may have replaced it with the file
+        // of its own socket.
         if inode_of(&self.path).is_ok_and(|inode| inode == self.inode) {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// A listen URL that can't be bound, and why.
+/// The error when a listen URL can't be bound.
 #[derive(Debug)]
 pub struct BindError {
     url: ListenUrl,
@@ -282,20 +298,21 @@ fn peer_of(address: Option<SocketAddrAny>) -> Peer {
     }
 }
 
-/// Whether this host lacks the address, as one without IPv6 lacks `::1`.
-fn is_missing(error: &io::Error) -> bool {
-    let missing = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
-    Errno::from_io_error(error).is_some_and(|error| missing.contains(&error))
+/// Returns true if this host does not have the address. For example, a host without IPv6 does not have
+/// `::1`.
+fn is_unavailable(error: &io::Error) -> bool {
+    let unavailable = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
+    Errno::from_io_error(error).is_some_and(|error| unavailable.contains(&error))
 }
 
-/// What TCP peers get; accepted sockets inherit it.
+/// Sets the TCP options of a listening socket. Accepted sockets inherit them.
 fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(fd, true)?;
     sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT.as_millis() as u32)?;
     Ok(())
 }
 
-/// Where a Unix socket is; an abstract name begins with an `@`, as ss(8) shows it.
+/// Returns the path of a Unix socket. An abstract name is prefixed with `@`, as in ss(8).
 fn path_of(address: &SocketAddrUnix) -> PathBuf {
     let (prefix, name) = match (address.path_bytes(), address.abstract_name()) {
         (Some(path), _) => (&b""[..], path),
@@ -304,24 +321,28 @@ fn path_of(address: &SocketAddrUnix) -> PathBuf {
     OsString::from_vec([prefix, name].concat()).into()
 }
 
-/// The kernel's default lets it buffer 4 MB for each peer that does not read.
+/// Limits the socket buffers; accepted sockets inherit the limits. By default, the kernel may buffer
+/// 4 MB for each peer that does not read.
 fn set_buffers(fd: &OwnedFd) -> io::Result<()> {
     sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_BYTES)?;
     sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER_BYTES)?;
     Ok(())
 }
 
-/// Removes a socket file that nobody listens on; refuses a live one and anything that is no socket.
+/// Removes the file at `path` if it is a Unix socket that nobody listens on.
+///
+/// # Errors
+/// `AddrInUse`, if a process listens on the socket; or another error, if the file is not a socket.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(io::Error::other("the file exists and is no socket"));
+            return Err(io::Error::other("the file exists and is not a socket"));
         }
         Ok(_) => {}
     }
-    // Non-blocking: a live server may have more peers waiting than it has room for.
+    // Non-blocking, because connecting blocks while the backlog of a running server is full.
     match rustix::net::connect(open_stream(AddressFamily::UNIX)?, &SocketAddrUnix::new(path)?) {
         Ok(()) | Err(Errno::AGAIN) => Err(io::ErrorKind::AddrInUse.into()),
         Err(Errno::CONNREFUSED) => fs::remove_file(path),
@@ -329,7 +350,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What tells one file from another that came to stand in its place.
+/// Returns the device and inode numbers of a file, which differ if another file replaces it.
 fn inode_of(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
@@ -339,15 +360,17 @@ fn open_spare() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// How many connections the kernel may finish before we accept them; std's 128 loses bursts.
+/// The most connections that wait to be accepted. The 128 of std are too few for bursts.
 const BACKLOG_CONNECTIONS: i32 = 1024;
-/// Backstop for a pulled plug with data in flight; the sweep is the authority.
+/// The time after which the kernel closes a connection whose peer does not acknowledge sent data. This
+/// is a second safeguard: the sweep normally closes unresponsive connections.
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
+/// The first delay after `accept` ran out of descriptors. The delay doubles with each failure.
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
-/// How often a free port is sought that two addresses can share.
+/// The number of attempts to find a free port that all addresses of a host can share.
 const FREE_PORT_ATTEMPTS: u32 = 16;
 
 #[cfg(test)]

@@ -1,27 +1,27 @@
-//! What the loop counts: bytes, and how long its turns take.
+//! Counters of the event loop: bytes, and the duration of its turns.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use crate::counters::Count;
 
-/// The counts of one reactor.
+/// The counters of one reactor.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    /// Bytes read from sockets, of everything that came.
+    /// Bytes read from sockets, TLS and protocol overhead included.
     pub(crate) received_bytes: Count,
-    /// Bytes the sockets took.
+    /// Bytes written to sockets, TLS and protocol overhead included.
     pub(crate) sent_bytes: Count,
-    /// Times that descriptors had run out for a peer.
+    /// Accepts that failed because descriptors or memory had run out.
     pub(crate) files_lacked: Count,
     pub(crate) turns: Turns,
 }
 
-/// How long the loop's turns took, each from the end of one wait for events to the next wait: what came
-/// meanwhile has waited as long at most.
+/// A histogram of the duration of the loop's turns. A turn lasts from the end of one wait for events
+/// to the start of the next wait, so an event that arrives in between waits at most one turn.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
-    /// One for each bound, and one for what is longer.
+    /// One bucket for each bound, and one for longer turns.
     buckets: [Count; BOUNDS.len() + 1],
     total_ns: Count,
     worst_ns: Cell<u64>,
@@ -30,7 +30,7 @@ pub(crate) struct Turns {
 impl Turns {
     /// Counts a turn.
     pub(crate) fn add(&self, duration: Duration) {
-        // 584 years of nanoseconds fit.
+        // A u64 holds 584 years of nanoseconds.
         let nanoseconds = duration.as_nanos() as u64;
         let bucket = BOUNDS.iter().position(|(bound, _)| nanoseconds <= *bound);
         self.buckets[bucket.unwrap_or(BOUNDS.len())].add(1);
@@ -38,7 +38,8 @@ impl Turns {
         self.worst_ns.set(self.worst_ns.get().max(nanoseconds));
     }
 
-    /// How many took no longer than each bound, in seconds as text; the last has none.
+    /// Returns, for each bound, the number of turns that took no longer. Bounds are in seconds, as
+    /// text; the last one is `+Inf`.
     pub(crate) fn cumulative(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let bounds = BOUNDS.iter().map(|(_, text)| *text).chain(["+Inf"]);
         bounds.zip(&self.buckets).scan(0, |sum, (bound, bucket)| {
@@ -47,18 +48,19 @@ impl Turns {
         })
     }
 
-    /// How long all took together.
+    /// Returns the total duration of all turns.
     pub(crate) fn total(&self) -> Duration {
         Duration::from_nanos(self.total_ns.total())
     }
 
-    /// The longest since this was asked last.
+    /// Returns the duration of the longest turn since the last call.
     pub(crate) fn take_worst(&self) -> Duration {
         Duration::from_nanos(self.worst_ns.take())
     }
 }
 
-/// In nanoseconds, and in seconds as text: from a turn of one message to one that everybody notices.
+/// The bounds of the buckets in nanoseconds, and in seconds as text. The lowest one is about the
+/// duration of a turn with one message; the highest one is a delay that every user notices.
 const BOUNDS: [(u64, &str); 8] = [
     (100_000, "0.0001"),
     (500_000, "0.0005"),
@@ -75,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_is_in_every_bucket_from_its_own_on() {
+    fn cumulative_buckets_contain_all_shorter_turns() {
         let turns = Turns::default();
         for milliseconds in [0, 1, 7, 7, 2000] {
             turns.add(Duration::from_millis(milliseconds));
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_turn_is_told_once() {
+    fn the_longest_turn_is_returned_once() {
         let turns = Turns::default();
         turns.add(Duration::from_millis(5));
         turns.add(Duration::from_millis(3));

@@ -1,4 +1,4 @@
-//! Sockets, readiness and deadlines: the only room that knows of epoll.
+//! The network layer: listeners, connections, TLS, and the event loop. Only this module uses epoll.
 
 mod address;
 mod deadlines;

@@ -1,11 +1,12 @@
-//! One thread, one epoll.
+//! The event loop: one thread with one epoll instance.
 //!
-//! Each socket is registered once, edge-triggered; a [`Source`] keeps what is known of its readiness
-//! and who waits for it. Deadlines lie in one ordered list, whose first entry is epoll's timeout.
-//! A waker may be called from any thread: while the loop sleeps, that writes an eventfd.
+//! Each socket is registered once, edge-triggered. A [`Source`] keeps the last known readiness of the
+//! socket and the waker of the task that waits for it. All deadlines are in one [`Deadlines`] queue; the
+//! earliest one is the timeout of the next wait. A waker may be called from any thread: while the loop
+//! sleeps, the waker writes to an eventfd.
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-compile_error!("falconet stands on epoll and eventfd: build it for Linux");
+compile_error!("falconet needs epoll and eventfd: build it for Linux");
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::future::Future;
@@ -36,21 +37,25 @@ pub struct Reactor {
     deadlines: RefCell<Deadlines>,
     now: Cell<Instant>,
     interrupt: Arc<Interrupt>,
-    received: RefCell<Vec<u8>>,
+    receive_buffer: RefCell<Vec<u8>>,
     meter: Meter,
 }
 
-/// What is known of one registered socket: whether an attempt is worth a system call, and who waits
-/// until one is. One task has a socket, so one waker is enough.
+/// The state of one registered socket.
 struct Source {
-    waiting: Option<Waker>,
+    /// The task that waits for readiness. One is enough, because only one task uses a socket.
+    waker: Option<Waker>,
+    /// Distinguishes this source from earlier ones with the same key.
     generation: u32,
+    /// True once the peer has shut down its sending side, or the connection has failed.
     hung_up: bool,
+    /// False if a read would block.
     readable: bool,
+    /// False if a write would block.
     writable: bool,
 }
 
-/// Which half of a socket.
+/// A direction of data transfer on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     Read,
@@ -61,11 +66,11 @@ impl Reactor {
     /// Opens the epoll instance and the eventfd.
     ///
     /// # Errors
-    /// What the kernel says when it has no descriptor to give.
+    /// The error of the system call, for example if the process has no free descriptor.
     pub fn new() -> io::Result<Rc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        // Edge-triggered, every write to the eventfd is an event of its own: it is never read.
+        // Edge-triggered: each write is a new event, so the eventfd need not be read.
         let interest = EventFlags::IN | EventFlags::ET;
         epoll::add(&epoll, &eventfd, EventData::new_u64(INTERRUPT), interest)?;
         Ok(Rc::new(Self {
@@ -75,20 +80,21 @@ impl Reactor {
             deadlines: RefCell::default(),
             now: Cell::new(Instant::now()),
             interrupt: Arc::new(Interrupt { asleep: AtomicBool::new(false), eventfd }),
-            received: RefCell::default(),
+            receive_buffer: RefCell::default(),
             meter: Meter::default(),
         }))
     }
 
-    /// Runs the executor's tasks and the sockets' events until `main` has finished.
+    /// Runs the executor's tasks and dispatches socket events and deadlines until `main` has finished.
+    /// Returns the output of `main`.
     ///
-    /// Events are looked at at least every 64 tasks, however many tasks keep waking themselves.
+    /// Events are fetched at least once every 64 task runs, even if tasks keep waking themselves.
     ///
     /// # Errors
-    /// What `epoll_wait` fails with; an interrupted wait is not an error.
+    /// The error of epoll_wait(2). An interrupted wait is not an error.
     ///
     /// # Panics
-    /// If `main` panicked, with its panic.
+    /// If `main` panicked, resumes that panic.
     pub fn run<T>(&self, executor: &StaticLocalExecutor, mut main: Task<T>) -> io::Result<T> {
         let mut noop = Context::from_waker(Waker::noop());
         let mut events = Vec::with_capacity(EVENTS_PER_WAIT);
@@ -108,29 +114,30 @@ impl Reactor {
             }
             self.now.set(Instant::now());
             for event in events.drain(..) {
-                self.raise(event.data.u64(), event.flags);
+                self.dispatch(event.data.u64(), event.flags);
             }
             self.wake_expired();
         }
     }
 
-    /// The time of the newest batch of events: monotonic, and as old as the tasks run since.
+    /// Returns the time at which the latest batch of events was fetched. The current time is later by
+    /// the duration of the tasks that have run since.
     pub fn now(&self) -> Instant {
         self.now.get()
     }
 
-    /// What it has counted.
+    /// Returns the counters of this reactor.
     pub(crate) fn meter(&self) -> &Meter {
         &self.meter
     }
 
-    /// The buffer all sockets are read into, one at a time, empty: what is for one of them must be taken
-    /// out before the next is read.
-    pub(super) fn received(&self) -> RefMut<'_, Vec<u8>> {
-        let mut received = self.received.borrow_mut();
-        received.clear();
-        received.reserve_exact(RECEIVE_BYTES);
-        received
+    /// Returns the receive buffer that all sockets share, emptied, with at least 32 KiB of capacity.
+    /// Received bytes must be consumed before another socket is read.
+    pub(super) fn receive_buffer(&self) -> RefMut<'_, Vec<u8>> {
+        let mut buffer = self.receive_buffer.borrow_mut();
+        buffer.clear();
+        buffer.reserve_exact(RECEIVE_BYTES);
+        buffer
     }
 
     /// Registers `fd` for edge-triggered readiness in both directions.
@@ -138,11 +145,11 @@ impl Reactor {
         let generation = self.generations.get().wrapping_add(1);
         self.generations.set(generation);
         let key = self.sources.borrow_mut().insert(Source {
-            waiting: None,
+            waker: None,
             generation,
             hung_up: false,
             readable: false,
-            // A fresh socket can nearly always be written; if not, the attempt says so.
+            // A new socket is nearly always writable. If not, the first write clears the flag.
             writable: true,
         });
         let key = key as u32;
@@ -153,9 +160,10 @@ impl Reactor {
         Ok(registration)
     }
 
-    /// Makes the kernel forget `fd`, which outlives its place here.
-    pub(super) fn forget(&self, fd: impl AsFd) {
-        // It can fail only when it was never registered.
+    /// Removes `fd` from epoll. This is necessary only if the open file outlives the registration:
+    /// otherwise the kernel removes it when its last descriptor is closed.
+    pub(super) fn deregister(&self, fd: impl AsFd) {
+        // Fails only if the descriptor is not registered.
         let _ = epoll::delete(&self.epoll, fd);
     }
 
@@ -166,23 +174,26 @@ impl Reactor {
         now: Instant,
         events: &mut Vec<epoll::Event>,
     ) -> io::Result<()> {
-        // From here on a waker writes the eventfd; a task woken before is found by the tick, which
-        // otherwise leaves our waker with the executor for as long as it lives.
+        // From here on, a waker writes to the eventfd. A task that was woken before is found by polling
+        // `tick`. If there is none, the executor keeps our waker until `tick` is dropped, after the wait.
         self.interrupt.asleep.store(true, Ordering::SeqCst);
         let waker = Waker::from(self.interrupt.clone());
         let mut tick = pin!(executor.tick());
-        let found = tick.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-        let timeout = if found { Some(Duration::ZERO) } else { self.until_first_deadline(now) };
+        let ran_task = tick.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        let timeout = if ran_task { Some(Duration::ZERO) } else { self.until_first_deadline(now) };
         let waited = self.wait(timeout, events);
         self.interrupt.asleep.store(false, Ordering::SeqCst);
         waited
     }
 
+    /// Returns the time until the first deadline, at most [`LONGEST_WAIT`], or `None` if there is no
+    /// deadline.
     fn until_first_deadline(&self, now: Instant) -> Option<Duration> {
         let first = self.deadlines.borrow().first()?;
         Some(first.saturating_duration_since(now).min(LONGEST_WAIT))
     }
 
+    /// Waits for events, and appends them to `events`.
     fn wait(&self, timeout: Option<Duration>, events: &mut Vec<epoll::Event>) -> io::Result<()> {
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: timeout.as_secs() as i64,
@@ -195,27 +206,28 @@ impl Reactor {
         }
     }
 
-    /// Notes the readiness an event tells of and wakes who waited for it.
-    fn raise(&self, data: u64, flags: EventFlags) {
+    /// Updates the readiness of the source that an event is for, and wakes the waiting task.
+    fn dispatch(&self, data: u64, flags: EventFlags) {
         let (generation, key) = ((data >> 32) as u32, data as u32 as usize);
         let mut sources = self.sources.borrow_mut();
-        // An event of a source dropped earlier in this batch finds its key empty or reused.
+        // If the source was dropped earlier in this batch, its key is free or belongs to a new source.
         let Some(source) = sources.get_mut(key).filter(|s| s.generation == generation) else {
             return;
         };
-        let broken = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
-        source.hung_up |= broken;
-        source.readable |= broken || flags.contains(EventFlags::IN);
-        source.writable |= broken || flags.contains(EventFlags::OUT);
-        let waiting = source.waiting.take();
+        let hung_up = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
+        source.hung_up |= hung_up;
+        source.readable |= hung_up || flags.contains(EventFlags::IN);
+        source.writable |= hung_up || flags.contains(EventFlags::OUT);
+        let waker = source.waker.take();
+        // Released before waking, because the waker may need it.
         drop(sources);
-        if let Some(waker) = waiting {
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
 
     fn wake_expired(&self) {
-        // No `while let`, which would hold the deadlines while somebody is woken.
+        // Not a `while let`: it would keep `deadlines` borrowed while the waker is called.
         loop {
             let expired = self.deadlines.borrow_mut().expire(self.now.get());
             let Some(waker) = expired else { break };
@@ -224,8 +236,8 @@ impl Reactor {
     }
 }
 
-/// A socket's place in the reactor; dropping it ends the place. The kernel forgets the socket itself
-/// when its last descriptor is closed.
+/// The registration of a descriptor with the reactor. Dropping it frees the [`Source`]. The kernel
+/// removes the socket from epoll when its last descriptor is closed.
 pub(super) struct Registration<F: AsFd> {
     reactor: Rc<Reactor>,
     key: u32,
@@ -233,49 +245,50 @@ pub(super) struct Registration<F: AsFd> {
 }
 
 impl<F: AsFd> Registration<F> {
-    /// What is registered.
+    /// Returns the registered descriptor.
     pub(super) fn fd(&self) -> &F {
         &self.fd
     }
 
-    /// Is ready when an attempt in `direction` is worth a system call. The task that asked last is woken
-    /// when there is news of either direction.
+    /// Completes once a system call in `direction` may succeed. Only the last task that polled is woken,
+    /// after an event in either direction.
     pub(super) fn poll_ready(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
         let mut sources = self.reactor.sources.borrow_mut();
         let source = &mut sources[self.key as usize];
-        if *source.ready(direction) {
+        if *source.readiness(direction) {
             return Poll::Ready(());
         }
-        if source.waiting.as_ref().is_none_or(|waiting| !waiting.will_wake(cx.waker())) {
-            let displaced = source.waiting.replace(cx.waker().clone());
-            // Whatever its last waker holds may need the slab.
+        if source.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            let previous = source.waker.replace(cx.waker().clone());
+            // Dropping the previous waker may drop a task that uses `sources`.
             drop(sources);
-            drop(displaced);
+            drop(previous);
         }
         Poll::Pending
     }
 
-    /// Notes that an attempt would have blocked.
-    pub(super) fn blocked(&self, direction: Direction) {
-        *self.reactor.sources.borrow_mut()[self.key as usize].ready(direction) = false;
+    /// Records that a system call in `direction` returned `EWOULDBLOCK`.
+    pub(super) fn note_blocked(&self, direction: Direction) {
+        *self.reactor.sources.borrow_mut()[self.key as usize].readiness(direction) = false;
     }
 
-    /// Notes that an attempt moved less than it could have: the next one would block, unless the peer
-    /// has hung up; then the end is still to be read and no further edge tells of it.
-    pub(super) fn fell_short(&self, direction: Direction) {
+    /// Records that a system call transferred fewer bytes than requested. The next one would block,
+    /// unless the peer has hung up: then the end of the stream is still to be read, and no further event
+    /// reports it.
+    pub(super) fn note_partial(&self, direction: Direction) {
         let mut sources = self.reactor.sources.borrow_mut();
         let source = &mut sources[self.key as usize];
-        *source.ready(direction) = source.hung_up;
+        *source.readiness(direction) = source.hung_up;
     }
 
-    /// The reactor this is a place of.
+    /// Returns the reactor of this registration.
     pub(super) fn reactor(&self) -> &Rc<Reactor> {
         &self.reactor
     }
 }
 
 impl Source {
-    fn ready(&mut self, direction: Direction) -> &mut bool {
+    fn readiness(&mut self, direction: Direction) -> &mut bool {
         match direction {
             Direction::Read => &mut self.readable,
             Direction::Write => &mut self.writable,
@@ -288,11 +301,11 @@ impl<F: AsFd> Drop for Registration<F> {
         let mut sources = self.reactor.sources.borrow_mut();
         let source = sources.remove(self.key as usize);
         if sources.len() <= FEW_SOURCES {
-            // Gives the memory of a crowd back when hardly more than the listeners are left.
+            // Frees the memory that many sources needed before.
             sources.shrink_to_fit();
-            // Unless somebody is just reading, and only happens to drop this one.
-            if let Ok(mut received) = self.reactor.received.try_borrow_mut() {
-                *received = Vec::new();
+            // The buffer is borrowed if this registration is dropped during a read of another socket.
+            if let Ok(mut buffer) = self.reactor.receive_buffer.try_borrow_mut() {
+                *buffer = Vec::new();
             }
         }
         drop(sources);
@@ -300,45 +313,47 @@ impl<F: AsFd> Drop for Registration<F> {
     }
 }
 
-/// Gives deadlines on the monotonic clock.
+/// A handle for creating deadlines on the monotonic clock.
 #[derive(Clone)]
 pub struct Timer {
     reactor: Rc<Reactor>,
 }
 
 impl Timer {
-    /// A timer on `reactor`'s list of deadlines.
+    /// Creates a timer on `reactor`.
     pub fn new(reactor: &Rc<Reactor>) -> Self {
         Self { reactor: reactor.clone() }
     }
 
-    /// The reactor whose deadlines these are.
+    /// Returns the reactor of this timer.
     pub fn reactor(&self) -> &Rc<Reactor> {
         &self.reactor
     }
 
-    /// The time of the newest batch of events.
+    /// Returns the time at which the latest batch of events was fetched; see [`Reactor::now`].
     pub fn now(&self) -> Instant {
         self.reactor.now()
     }
 
-    /// Completes once `deadline` has passed.
+    /// Returns a future that completes once `deadline` has passed.
     pub fn sleep_until(&self, deadline: Instant) -> Sleep {
         Sleep { reactor: self.reactor.clone(), deadline, key: None }
     }
 
-    /// Completes once `duration` has passed from now; a `duration` of `None` never passes.
+    /// Returns a future that completes once `duration` has passed from now. With `None`, the future
+    /// never completes.
     pub fn sleep(&self, duration: Option<Duration>) -> Sleep {
         let never = Instant::now() + NEVER;
         let deadline = duration.and_then(|duration| Instant::now().checked_add(duration));
         self.sleep_until(deadline.unwrap_or(never))
     }
 
-    /// Runs `future`, or gives it up when `deadline` comes first.
+    /// Runs `future` until it completes or `deadline` has passed. Returns `None` if the deadline passed
+    /// first.
     ///
     /// # Cancel safety
     /// As cancel safe as `future`.
-    // No `async fn`, whose future would have room for the other twice.
+    // Not an `async fn`: its future would contain `future` twice.
     pub fn until<F: Future>(
         &self,
         deadline: Sleep,
@@ -361,7 +376,7 @@ impl<F: Future> Future for Until<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // The future first: data that came with the deadline counts.
+        // The future is polled first, so that data that arrives together with the deadline is used.
         if let Poll::Ready(output) = this.future.poll(cx) {
             return Poll::Ready(Some(output));
         }
@@ -369,12 +384,12 @@ impl<F: Future> Future for Until<F> {
     }
 }
 
-/// Completes at its deadline; dropped earlier, it leaves nothing behind.
+/// A future that completes once its deadline has passed. Dropping it removes the deadline.
 #[must_use = "a sleep does nothing unless awaited"]
 pub struct Sleep {
     reactor: Rc<Reactor>,
     deadline: Instant,
-    /// Its key in the list of deadlines, if it is there.
+    /// The key of its deadline, once it was polled.
     key: Option<usize>,
 }
 
@@ -388,10 +403,10 @@ impl Future for Sleep {
         let (key, waker) = (self.key, cx.waker().clone());
         let mut deadlines = self.reactor.deadlines.borrow_mut();
         if let Some(key) = key {
-            let displaced = deadlines.replace(key, waker);
-            // Whatever it holds may need the deadlines.
+            let previous = deadlines.replace(key, waker);
+            // Dropping the previous waker may drop a task that uses `deadlines`.
             drop(deadlines);
-            drop(displaced);
+            drop(previous);
         } else {
             let key = deadlines.insert(self.deadline, waker);
             drop(deadlines);
@@ -410,8 +425,9 @@ impl Drop for Sleep {
     }
 }
 
-/// Wakes the loop from another thread.
+/// The waker of the loop, which can be called from any thread.
 struct Interrupt {
+    /// True while the loop sleeps or is about to sleep, until the first wake-up.
     asleep: AtomicBool,
     eventfd: OwnedFd,
 }
@@ -423,25 +439,27 @@ impl Wake for Interrupt {
 
     fn wake_by_ref(self: &Arc<Self>) {
         if self.asleep.swap(false, Ordering::SeqCst) {
-            // It can fail only when 2^64 wake-ups are waiting already.
+            // Fails only if the eventfd's counter would overflow, after 2^64 - 2 writes.
             let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
         }
     }
 }
 
-/// How many tasks may run before events are looked at again.
+/// The most tasks that run before events are fetched again.
 const TASKS_PER_TURN: usize = 64;
-/// With no more sources than this, it takes no time to look for memory to give back.
+/// The number of sources up to which dropping one also frees unused memory. Shrinking is cheap at this
+/// size.
 const FEW_SOURCES: usize = 16;
-/// How much one read may bring: a message of 16 KiB, and more than one socket mostly has.
+/// The most bytes of one read. It holds a message of 16 KiB, and usually all that a socket has.
 const RECEIVE_BYTES: usize = 32 * 1024;
-/// How many events one `epoll_wait` may return: 12 bytes each.
+/// The most events of one epoll_wait(2), 12 bytes each.
 const EVENTS_PER_WAIT: usize = 256;
-/// epoll takes milliseconds in 31 bits; a longer sleep is waited for in parts.
+/// The longest timeout of one wait, because epoll_wait(2) takes milliseconds in 31 bits. A longer sleep
+/// consists of several waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
-/// A deadline nobody lives to see.
+/// The duration of a sleep that is meant never to end: 100 years.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-/// The eventfd's event; no source has generation and key of all ones.
+/// The event data of the eventfd. No source has this generation and key.
 const INTERRUPT: u64 = u64::MAX;
 
 #[cfg(test)]

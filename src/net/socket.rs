@@ -1,4 +1,4 @@
-//! A connected stream socket and its readiness.
+//! Non-blocking stream sockets.
 
 use std::cell::RefMut;
 use std::future::poll_fn;
@@ -27,7 +27,7 @@ impl Socket {
         Ok(Self { source: reactor.register(fd)? })
     }
 
-    /// Connects to a TCP address. Dropped early, the attempt is given up.
+    /// Connects to a TCP address. Dropping the future cancels the attempt.
     pub(super) async fn connect_tcp(
         reactor: &Rc<Reactor>,
         address: SocketAddr,
@@ -38,7 +38,7 @@ impl Socket {
         Self::finish_connect(reactor, rustix::net::connect(&fd, &address), fd).await
     }
 
-    /// Connects to a Unix socket. Dropped early, the attempt is given up.
+    /// Connects to a Unix socket. Dropping the future cancels the attempt.
     pub(super) async fn connect_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
         let fd = open_stream(AddressFamily::UNIX)?;
         let address = SocketAddrUnix::new(path)?;
@@ -56,13 +56,13 @@ impl Socket {
             return Err(error.into());
         }
         let socket = Self::new(reactor, fd)?;
-        socket.source.blocked(Direction::Write);
+        socket.source.note_blocked(Direction::Write);
         poll_fn(|cx| socket.source.poll_ready(Direction::Write, cx)).await;
         sockopt::socket_error(socket.source.fd())??;
         Ok(socket)
     }
 
-    /// Reads into `buffer`; 0 is the end of the stream.
+    /// Reads into `buffer`. Returns the number of bytes; 0 is the end of the stream.
     pub(super) fn poll_recv(
         &self,
         cx: &mut Context<'_>,
@@ -75,7 +75,8 @@ impl Socket {
         })
     }
 
-    /// Reads into what `buffer` has room for beyond its length; 0 is the end of the stream.
+    /// Reads into the spare capacity of `buffer` and appends the bytes. Returns their number; 0 is the
+    /// end of the stream.
     pub(super) fn poll_recv_more(
         &self,
         cx: &mut Context<'_>,
@@ -88,12 +89,12 @@ impl Socket {
         })
     }
 
-    /// The buffer all sockets are read into, one at a time, empty.
-    pub(super) fn received(&self) -> RefMut<'_, Vec<u8>> {
-        self.source.reactor().received()
+    /// Returns the reactor's shared receive buffer, emptied. See [`Reactor::receive_buffer`].
+    pub(super) fn receive_buffer(&self) -> RefMut<'_, Vec<u8>> {
+        self.source.reactor().receive_buffer()
     }
 
-    /// Writes some bytes of `slices`, in one system call.
+    /// Writes some bytes of `slices`, in one system call. Returns the number of bytes written.
     pub(super) fn poll_send(
         &self,
         cx: &mut Context<'_>,
@@ -106,18 +107,19 @@ impl Socket {
         })
     }
 
-    /// Tells the peer that nothing more will come.
+    /// Shuts down the write half, so that the peer reads the end of the stream.
     pub(super) fn shut_down(&self) {
-        // It can fail only when the connection is over already.
+        // Fails only if the connection is closed already.
         let _ = rustix::net::shutdown(self.source.fd(), Shutdown::Write);
     }
 
-    /// The reactor this waits on.
+    /// Returns the reactor of this socket.
     pub(super) fn reactor(&self) -> &Rc<Reactor> {
         self.source.reactor()
     }
 
-    /// Tries `attempt` when the socket is ready, and keeps the readiness true to what it met.
+    /// Runs the system call `attempt` once the socket is ready, and updates the readiness and the
+    /// meter from its result. `wanted` is the number of bytes that `attempt` can transfer at most.
     fn poll_io(
         &self,
         direction: Direction,
@@ -128,7 +130,7 @@ impl Socket {
         loop {
             ready!(self.source.poll_ready(direction, cx));
             match attempt() {
-                Err(Errno::WOULDBLOCK) => self.source.blocked(direction),
+                Err(Errno::WOULDBLOCK) => self.source.note_blocked(direction),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
                 Ok(count) => {
@@ -138,7 +140,7 @@ impl Socket {
                         Direction::Write => meter.sent_bytes.add(count as u64),
                     }
                     if count < wanted {
-                        self.source.fell_short(direction);
+                        self.source.note_partial(direction);
                     }
                     return Poll::Ready(Ok(count));
                 }
@@ -147,7 +149,7 @@ impl Socket {
     }
 }
 
-/// Opens a non-blocking stream socket that no child process inherits.
+/// Opens a non-blocking stream socket that child processes do not inherit.
 pub(super) fn open_stream(family: AddressFamily) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)

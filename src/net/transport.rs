@@ -14,11 +14,11 @@ use super::reactor::{Reactor, Timer};
 use super::socket::Socket;
 use super::tls::{Acceptor, Connector, Session};
 
-/// A connected stream socket, TCP or Unix, that waits on the [`Reactor`]; with TLS over it, if it came
-/// by an `https://` listener or was [secured](Self::secure).
+/// A connected stream socket, TCP or Unix, that waits on the [`Reactor`]. It uses TLS if an `https://`
+/// listener accepted it or if it was [secured](Self::secure).
 pub struct Transport {
     socket: Socket,
-    // Boxed: a plain connection pays a pointer for it.
+    // Boxed, so that a plain connection holds only a pointer.
     tls: Option<Box<RefCell<Session>>>,
 }
 
@@ -26,7 +26,7 @@ impl Transport {
     /// Takes over a connected, non-blocking stream socket.
     ///
     /// # Errors
-    /// What the kernel says when it will not watch the socket.
+    /// The error of epoll_ctl(2), if the socket can't be registered with the reactor.
     pub fn new(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<Self> {
         Ok(Self { socket: Socket::new(reactor, fd)?, tls: None })
     }
@@ -34,10 +34,10 @@ impl Transport {
     /// Connects to a TCP address.
     ///
     /// # Errors
-    /// What the connection attempt fails with.
+    /// The error of the connection attempt.
     ///
     /// # Cancel safety
-    /// Dropped early, the attempt is given up.
+    /// Dropping the future cancels the attempt.
     pub async fn connect_tcp(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<Self> {
         Ok(Self { socket: Socket::connect_tcp(reactor, address).await?, tls: None })
     }
@@ -45,71 +45,72 @@ impl Transport {
     /// Connects to a Unix socket.
     ///
     /// # Errors
-    /// What the connection attempt fails with.
+    /// The error of the connection attempt.
     ///
     /// # Cancel safety
-    /// Dropped early, the attempt is given up.
+    /// Dropping the future cancels the attempt.
     pub async fn connect_unix(reactor: &Rc<Reactor>, path: &Path) -> io::Result<Self> {
         Ok(Self { socket: Socket::connect_unix(reactor, path).await?, tls: None })
     }
 
-    /// Speaks TLS with the server `host` from here on, once it has shown a certificate that
-    /// `connector` trusts.
+    /// Does a TLS handshake as a client of the server `host`, whose certificate `connector` must trust.
+    /// All later data is encrypted.
     ///
     /// # Errors
-    /// Of the kind [`InvalidData`](io::ErrorKind::InvalidData) if the server can't be trusted or does
-    /// not speak TLS; else what the socket fails with.
+    /// An error of the kind [`InvalidData`](io::ErrorKind::InvalidData) if the server's certificate is
+    /// not trusted or the server does not speak TLS; otherwise the error of the socket.
     ///
     /// # Cancel safety
-    /// Dropped early, the connection is given up.
+    /// Dropping the future closes the connection.
     pub async fn secure(mut self, connector: &Connector, host: &str) -> io::Result<Self> {
         let mut session = connector.session(host)?;
-        poll_fn(|cx| session.poll_open(&self.socket, cx)).await?;
+        poll_fn(|cx| session.poll_handshake(&self.socket, cx)).await?;
         self.tls = Some(Box::new(RefCell::new(session)));
         Ok(self)
     }
 
-    /// Expects the peer to begin with a TLS handshake, which is done while reading.
+    /// Makes this the server side of a TLS connection. The handshake is done by the first reads.
     pub(super) fn expect_tls(&mut self, acceptor: &Acceptor) -> io::Result<()> {
         let session = acceptor.session(self.socket.reactor().now())?;
         self.tls = Some(Box::new(RefCell::new(session)));
         Ok(())
     }
 
-    /// Whether what is sent and received is encrypted.
+    /// Returns true if this connection uses TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// Whether a TLS handshake is not yet done.
+    /// Returns true if this connection uses TLS and the handshake is not yet done.
     pub fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|session| session.borrow().is_handshaking())
     }
 
-    /// Whether the peer began in plain HTTP where TLS is spoken. What is sent to it goes out plain,
-    /// so that it can be told.
+    /// Returns true if the peer sent plain HTTP instead of a TLS handshake. All later data to the peer
+    /// is sent unencrypted, so that it can receive an error response.
     pub fn met_plain_http(&self) -> bool {
         self.tls.as_ref().is_some_and(|session| session.borrow().met_plain_http())
     }
 
-    /// Reads into `buffer`; 0 is the end of the stream.
+    /// Reads into `buffer`. Returns the number of bytes; 0 is the end of the stream.
     ///
     /// # Errors
-    /// What the socket fails with, or TLS; it is over then.
+    /// The error of the socket or of TLS. The connection can't be used after an error.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let Some(session) = &self.tls else { return self.socket.poll_recv(cx, buffer) };
         let mut session = session.borrow_mut();
         let plaintext = ready!(session.poll_plaintext(&self.socket, cx))?;
         let count = plaintext.len().min(buffer.len());
         buffer[..count].copy_from_slice(&plaintext[..count]);
-        session.forget_plaintext(count);
+        session.consume_plaintext(count);
         Poll::Ready(Ok(count))
     }
 
-    /// Reads into `buffer` what comes beneath TLS, and before its handshake; 0 is the end of the stream.
+    /// Reads raw bytes from the socket into `buffer`, bypassing TLS. Returns their number; 0 is the end
+    /// of the stream. To be used only before the TLS handshake, for a header that comes before it.
     ///
     /// # Errors
-    /// What the socket fails with.
+    /// The error of the socket.
     pub fn poll_recv_beneath(
         &self,
         cx: &mut Context<'_>,
@@ -118,11 +119,11 @@ impl Transport {
         self.socket.poll_recv(cx, buffer)
     }
 
-    /// Reads into a buffer shared by all transports, and has `take` take out what came; nothing is the
-    /// end of the stream.
+    /// Reads into a buffer that all transports share, and passes the received bytes to `take`. No bytes
+    /// means the end of the stream.
     ///
     /// # Errors
-    /// What the socket fails with, or TLS; it is over then.
+    /// The error of the socket or of TLS. The connection can't be used after an error.
     pub fn poll_recv_with<R>(
         &self,
         cx: &mut Context<'_>,
@@ -131,16 +132,17 @@ impl Transport {
         if let Some(session) = &self.tls {
             return session.borrow_mut().poll_recv_with(&self.socket, cx, take);
         }
-        let mut received = self.socket.received();
+        let mut received = self.socket.receive_buffer();
         ready!(self.socket.poll_recv_more(cx, &mut received))?;
         Poll::Ready(Ok(take(&received)))
     }
 
-    /// Writes some bytes of `slices`, in one system call. What is not reported as written must be the
-    /// first that is offered again: TLS may have encrypted it already.
+    /// Writes some bytes of `slices`; without TLS, in one system call. Returns the number of bytes
+    /// written. The next call must begin with the bytes that were not written: TLS may have encrypted
+    /// them already.
     ///
     /// # Errors
-    /// What the socket fails with, or TLS; it is over then.
+    /// The error of the socket or of TLS. The connection can't be used after an error.
     pub fn poll_send(
         &self,
         cx: &mut Context<'_>,
@@ -152,27 +154,28 @@ impl Transport {
         }
     }
 
-    /// Tells the peer that nothing more will come.
+    /// Shuts down the sending side, so that the peer reads the end of the stream. With TLS, a
+    /// `close_notify` alert is sent first.
     pub fn shut_down(&self) {
         if let Some(session) = &self.tls {
-            session.borrow_mut().say_goodbye(&self.socket);
+            session.borrow_mut().close(&self.socket);
         }
         self.socket.shut_down();
     }
 
-    /// Tells the peer that nothing more will come, and reads and forgets what it still sends, for
-    /// `linger` and 64 KiB at most: a socket closed with unread input resets the connection, and the
-    /// peer may lose what it was sent last.
+    /// Shuts down the sending side, and then reads and discards input until the peer closes the
+    /// connection, `linger` has passed or 64 KiB were read. Without this, closing a socket with unread
+    /// input resets the connection, and the peer may lose the last bytes sent to it.
     ///
     /// # Cancel safety
-    /// Dropped early, it lingers no longer.
+    /// Dropping the future ends the lingering. The sending side stays shut down.
     pub async fn see_off(&self, linger: Duration) {
         self.shut_down();
         let mut left = LINGER_BYTES;
         let reading = poll_fn(|cx| {
             while left > 0 {
-                // As it comes: nobody wants to know what it means.
-                let mut received = self.socket.received();
+                // Raw bytes: the input is discarded, so it need not be decrypted.
+                let mut received = self.socket.receive_buffer();
                 match ready!(self.socket.poll_recv_more(cx, &mut received)) {
                     Ok(0) | Err(_) => break,
                     Ok(count) => left = left.saturating_sub(count),
@@ -184,7 +187,7 @@ impl Transport {
         timer.until(timer.sleep(Some(linger)), reading).await;
     }
 
-    /// The deadlines of the reactor this waits on.
+    /// Returns a timer on this connection's reactor.
     pub fn timer(&self) -> Timer {
         Timer::new(self.socket.reactor())
     }
@@ -192,12 +195,13 @@ impl Transport {
 
 impl Drop for Transport {
     fn drop(&mut self) {
-        // A peer that TLS has not told so takes the end for an attack (RFC 8446 §6.1).
+        // Without a `close_notify` alert, the peer must assume an attack that truncates the stream
+        // (RFC 8446 §6.1).
         if let Some(session) = &self.tls {
-            session.borrow_mut().say_goodbye(&self.socket);
+            session.borrow_mut().close(&self.socket);
         }
     }
 }
 
-/// How much of what the peer still sends is read after our last words.
+/// The most input that is discarded after the sending side was shut down.
 const LINGER_BYTES: usize = 64 * 1024;

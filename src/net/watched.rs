@@ -1,4 +1,4 @@
-//! Descriptors that others share, so that they must stay as they are.
+//! Readiness of descriptors that are shared with other processes and must stay blocking.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -10,32 +10,32 @@ use rustix::io::Errno;
 
 use super::reactor::{Direction, Reactor, Registration};
 
-/// A descriptor that waits on the [`Reactor`] and is *not* made non-blocking: a terminal or a pipe is
-/// shared with other processes, and `O_NONBLOCK` would be theirs too.
+/// A descriptor that waits on the [`Reactor`] and is *not* made non-blocking. A terminal or a pipe is
+/// shared with other processes, and `O_NONBLOCK` would apply to them, too.
 ///
-/// Ready means that one `read`, or one `write` of at most 4096 bytes, does not block: a pipe has a
-/// page free when it can be written. epoll knows no edges of a read that took only a part, so each
-/// answer is asked of `poll`.
+/// Ready means that one `read`, or one `write` of at most 4096 bytes, does not block: a pipe is
+/// writable when a page of its buffer is free. Each check calls poll(2), because edge-triggered epoll
+/// reports no new event after a read that leaves data behind.
 pub struct Watched<F: AsFd> {
     source: Registration<F>,
 }
 
 impl<F: AsFd> Watched<F> {
-    /// Watches `fd`.
+    /// Registers `fd` with `reactor`.
     ///
     /// # Errors
-    /// What the kernel says when it can't watch it: `EPERM` for a regular file or `/dev/null`, which
-    /// are always ready.
+    /// The error of epoll_ctl(2). It is `EPERM` for a regular file or `/dev/null`, which are always
+    /// ready.
     pub fn new(reactor: &Rc<Reactor>, fd: F) -> io::Result<Self> {
         Ok(Self { source: reactor.register(fd)? })
     }
 
-    /// Is ready when a read would not block.
+    /// Completes once a read would not block.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_for(Direction::Read, PollFlags::IN, cx)
     }
 
-    /// Is ready when a write of at most 4096 bytes would not block.
+    /// Completes once a write of at most 4096 bytes would not block.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_for(Direction::Write, PollFlags::OUT, cx)
     }
@@ -50,8 +50,8 @@ impl<F: AsFd> Watched<F> {
             ready!(self.source.poll_ready(direction, cx));
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
             match poll(&mut [PollFd::new(self.source.fd(), wanted)], Some(&at_once)) {
-                Ok(0) => self.source.blocked(direction),
-                // Ready, hung up or broken: the attempt says which.
+                Ok(0) => self.source.note_blocked(direction),
+                // Ready, closed by the other end, or failed: the caller's read or write tells which.
                 Ok(_) => return Poll::Ready(Ok(())),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
@@ -62,8 +62,9 @@ impl<F: AsFd> Watched<F> {
 
 impl<F: AsFd> Drop for Watched<F> {
     fn drop(&mut self) {
-        // Others hold the same open file, so closing ours would not make the kernel forget it.
-        self.source.reactor().forget(self.source.fd());
+        // Closing the descriptor would not remove it from epoll, because other processes hold the
+        // same open file.
+        self.source.reactor().deregister(self.source.fd());
     }
 }
 
@@ -75,11 +76,11 @@ mod tests {
 
     use smol::LocalExecutor;
 
+    use super::super::reactor::Timer;
     use super::*;
-    use crate::net::Timer;
 
     #[test]
-    fn a_pipe_is_readable_as_long_as_something_is_in_it() {
+    fn a_pipe_is_readable_until_it_is_drained() {
         let reactor = Reactor::new().unwrap();
         let (reader, mut writer) = std::io::pipe().unwrap();
         let watched = Watched::new(&reactor, reader.try_clone().unwrap()).unwrap();
@@ -99,7 +100,7 @@ mod tests {
             }
             assert!(!is_readable().await);
             drop(writer);
-            assert!(is_readable().await, "its end is to be read");
+            assert!(is_readable().await, "the end of the stream can be read");
         });
         reactor.run(executor, main).unwrap();
     }

@@ -1,4 +1,4 @@
-//! The user that a server runs as.
+//! Changing the user that the server runs as.
 
 use std::ffi::CString;
 use std::fmt;
@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Uid, User, geteuid, initgroups, setresgid, setresuid};
 
 use crate::escaped::Escaped;
 
-/// A user of this host, whom root can become.
+/// A user of this host that the process can change to.
 pub struct Account {
     name: CString,
     user: Uid,
@@ -16,29 +16,29 @@ pub struct Account {
 }
 
 impl Account {
-    /// Looks for the user of this name.
+    /// Looks up a user by name.
     ///
     /// # Errors
-    /// [`AccountError::Unknown`], if there is none.
+    /// [`AccountError::Unknown`], if there is no such user or the lookup fails.
     pub fn find(name: &str) -> Result<Self, AccountError> {
         let unknown = || AccountError::Unknown(name.to_owned());
-        // One that can't be looked for is as good as none.
         let user = User::from_name(name).ok().flatten().ok_or_else(unknown)?;
         let name = CString::new(name).map_err(|_| unknown())?;
         Ok(Self { name, user: user.uid, group: user.gid })
     }
 
-    /// Becomes this user, for good: with its groups and no others, and without what root may do. To be
-    /// called before other threads are started.
+    /// Changes the user of this process permanently. The process gets exactly the groups of the user, and
+    /// loses the privileges of root. Must be called before other threads are started.
     ///
     /// # Errors
-    /// [`AccountError::NotRoot`], and [`AccountError::Refused`] when the kernel does not let root do so.
+    /// [`AccountError::NotRoot`], if the process does not run as root, and [`AccountError::Refused`], if a
+    /// system call fails.
     pub fn assume(&self) -> Result<(), AccountError> {
         let name = || self.name.to_string_lossy().into_owned();
         if !is_root() {
             return Err(AccountError::NotRoot(name()));
         }
-        // The user last: nobody else may set groups.
+        // The user is set last, because only root may set groups.
         initgroups(&self.name, self.group)
             .and_then(|()| setresgid(self.group, self.group, self.group))
             .and_then(|()| setresuid(self.user, self.user, self.user))
@@ -46,19 +46,19 @@ impl Account {
     }
 }
 
-/// Whether this process is root.
+/// Returns true if this process runs as root.
 pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
-/// Why this process does not become a user.
+/// The error when the process can't change to a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AccountError {
     /// This host has no such user.
     Unknown(String),
     /// Only root can become another user.
     NotRoot(String),
-    /// The kernel says no.
+    /// A system call to change the user or groups failed.
     Refused(String, Errno),
 }
 
@@ -66,16 +66,17 @@ impl fmt::Display for AccountError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(name) => {
-                write!(f, "user `{}`: expected a user of this host", Escaped(name))
+                write!(f, "can't find user `{}`: expected a user of this host", Escaped(name))
             }
             Self::NotRoot(name) => {
                 write!(
                     f,
-                    "user `{name}`: expected to be started by root, who alone can become another"
+                    "can't change to user `{name}`: expected to be started by root; only root can \
+                     change the user"
                 )
             }
             Self::Refused(name, error) => {
-                write!(f, "user `{name}`: root is not let become it: {}", error.desc())
+                write!(f, "can't change to user `{name}`: {}", error.desc())
             }
         }
     }

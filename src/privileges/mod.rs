@@ -1,4 +1,5 @@
-//! What a server gives up once it is bound, so that who takes it over has little.
+//! Dropping privileges once the listeners are bound, to limit what an attacker could do with a
+//! compromised server.
 
 mod account;
 mod sandbox;

@@ -1,4 +1,4 @@
-//! What can still be opened, connected to and executed (landlock(7)).
+//! Restricting the process to the files it needs, with landlock(7).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,53 +8,59 @@ use landlock::{
     RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
-/// What a process will do once it is in a sandbox. Nothing else can be opened for reading or writing,
-/// made, removed, or executed; no TCP connection made, no port bound, no abstract Unix socket connected
-/// to, and no signal sent. What is open already is still good for what it was.
+/// The accesses that a process needs after it has entered the sandbox.
+///
+/// In the sandbox, no other file can be opened, created, removed or executed. The process can't open TCP
+/// connections, bind ports, connect to abstract Unix sockets of processes outside, or send signals to
+/// them. Descriptors that are open already keep working.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sandbox {
     read: Vec<PathBuf>,
     unlink: Vec<PathBuf>,
-    asks_kernel: bool,
+    reads_proc: bool,
 }
 
 impl Sandbox {
-    /// Lets the files below a directory be read.
+    /// Allows reading all files below `directory`.
     pub fn read_below(&mut self, directory: &Path) {
         self.read.push(directory.to_owned());
     }
 
-    /// Lets a file be read again, which may be another one by then: all that are where it is, and where
-    /// it is if it is a link. If the directory is a link, so is all that is beside the one it leads to: the
-    /// link may lead to another by then.
+    /// Allows reading `file` again, even if another file has replaced it.
+    ///
+    /// Landlock rules are for existing files, so this allows reading everything below the directory of
+    /// the file. If the file is a symbolic link, its target's directory is included. If the directory is
+    /// a symbolic link, the parent of its target is included, because the link may be changed to another
+    /// directory there.
     pub fn read_again(&mut self, file: &Path) {
-        let folder = folder_of(file);
-        if fs::symlink_metadata(&folder).is_ok_and(|metadata| metadata.is_symlink())
-            && let Ok(target) = fs::canonicalize(&folder)
+        let directory = directory_of(file);
+        if fs::symlink_metadata(&directory).is_ok_and(|metadata| metadata.is_symlink())
+            && let Ok(target) = fs::canonicalize(&directory)
         {
-            self.read.push(folder_of(&target));
+            self.read.push(directory_of(&target));
         }
-        self.read.push(folder);
+        self.read.push(directory);
         if let Ok(target) = fs::canonicalize(file) {
-            self.read.push(folder_of(&target));
+            self.read.push(directory_of(&target));
         }
     }
 
-    /// Lets a file be removed, and with it all that are in its directory.
+    /// Allows removing `file`, and with it all files below its directory.
     pub fn remove(&mut self, file: &Path) {
-        self.unlink.push(folder_of(file));
+        self.unlink.push(directory_of(file));
     }
 
-    /// Lets the process see what the kernel tells of it in /proc.
+    /// Allows reading /proc/stat and the process's own directory /proc/self.
     pub fn ask_kernel(&mut self) {
-        self.asks_kernel = true;
+        self.reads_proc = true;
     }
 
-    /// Goes into the sandbox, for good. A file that is not there now can't be opened later. To be called
-    /// before other threads are started, which would stay outside.
+    /// Enters the sandbox permanently. A rule for a path that does not exist now has no effect. Must be
+    /// called before other threads are started, because existing threads stay outside.
     ///
     /// # Errors
-    /// What the kernel objects to, if it has sandboxes. Nothing is kept out then.
+    /// The error of the kernel, if it supports sandboxes. The process is not restricted then. A kernel
+    /// without sandboxes is not an error: the result is [`SandboxStatus::None`].
     pub fn enter(&self) -> Result<SandboxStatus, RulesetError> {
         let mut ruleset = Ruleset::default()
             .handle_access(AccessFs::from_all(NEWEST))?
@@ -67,16 +73,16 @@ impl Sandbox {
         for path in &self.unlink {
             ruleset = allow(ruleset, path, AccessFs::RemoveFile.into())?.0;
         }
-        // The one that is kept aside for when descriptors run out.
+        // `Listener` opens it to reserve a descriptor.
         ruleset = allow(ruleset, Path::new("/dev/null"), AccessFs::ReadFile.into())?.0;
-        if self.asks_kernel {
+        if self.reads_proc {
             ruleset = allow(ruleset, Path::new("/proc/stat"), AccessFs::ReadFile.into())?.0;
             let all = AccessFs::ReadFile | AccessFs::ReadDir;
-            let kept;
-            (ruleset, kept) = allow(ruleset, Path::new("/proc/self"), all)?;
-            // The kernel forgets directories of /proc that nobody has open, and makes others, which no rule
-            // is for.
-            std::mem::forget(kept);
+            let proc_self;
+            (ruleset, proc_self) = allow(ruleset, Path::new("/proc/self"), all)?;
+            // The directory stays open. Otherwise the kernel may free its inode and create a new one
+            // later, for which there is no rule.
+            std::mem::forget(proc_self);
         }
         Ok(match ruleset.restrict_self()?.ruleset {
             RulesetStatus::FullyEnforced => SandboxStatus::All,
@@ -86,36 +92,38 @@ impl Sandbox {
     }
 }
 
-/// What a sandbox keeps out, which depends on the kernel.
+/// The extent to which the kernel enforces a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SandboxStatus {
-    /// All that a [`Sandbox`] says (Linux 6.12).
+    /// All restrictions of a [`Sandbox`] (since Linux 6.12).
     All,
-    /// A part of it: Linux 5.13 knows of files, Linux 6.7 of TCP, too.
+    /// Some of the restrictions: those for files since Linux 5.13, those for TCP since Linux 6.7.
     Some,
-    /// Nothing.
+    /// No restrictions.
     None,
 }
 
-/// Allows something below a path, unless there is no such path.
+/// Adds a rule that allows `access` below `path`, and returns the opened path. Does nothing if the path
+/// can't be opened.
 fn allow(
     ruleset: RulesetCreated,
     path: &Path,
     access: BitFlags<AccessFs>,
 ) -> Result<(RulesetCreated, Option<PathFd>), RulesetError> {
     match PathFd::new(path) {
-        Ok(place) => Ok((ruleset.add_rule(PathBeneath::new(&place, access))?, Some(place))),
+        Ok(opened) => Ok((ruleset.add_rule(PathBeneath::new(&opened, access))?, Some(opened))),
         Err(_) => Ok((ruleset, None)),
     }
 }
 
-/// The directory a file is in.
-fn folder_of(file: &Path) -> PathBuf {
+/// Returns the directory of a file.
+fn directory_of(file: &Path) -> PathBuf {
     match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        Some(directory) if !directory.as_os_str().is_empty() => directory.to_owned(),
         _ => ".".into(),
     }
 }
 
-/// The newest rules that are known here, those of Linux 6.12.
+/// The newest landlock version in use, that of Linux 6.12. On an older kernel, the crate leaves out
+/// what the kernel does not support.
 const NEWEST: ABI = ABI::V6;

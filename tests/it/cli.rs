@@ -298,7 +298,7 @@ fn a_file_that_is_no_socket_is_refused_and_kept() {
     let folder = Folder::new("unix-file");
     let path = folder.write("precious", "data");
     let url = format!("unix:{path}");
-    assert_refused(Falconet::command().args(["--listen", &url]), 1, &[&url, "no socket"]);
+    assert_refused(Falconet::command().args(["--listen", &url]), 1, &[&url, "not a socket"]);
     assert_eq!(std::fs::read_to_string(path).unwrap(), "data");
 }
 

@@ -202,8 +202,8 @@ fn a_passed_socket_that_others_can_reach_is_read_only() {
 
 #[test]
 fn what_is_no_listener_is_refused_and_so_is_nothing() {
-    let none = "systemd: it passed no sockets";
-    let wrong = "descriptor 3 is no stream socket that listens";
+    let none = "systemd passed no sockets";
+    let wrong = "descriptor 3 is not a listening stream socket";
     let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap().into();
     let connected = UnixStream::pair().unwrap().0.into();
     for socket in [datagrams, connected] {

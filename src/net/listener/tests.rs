@@ -4,43 +4,44 @@ use std::os::unix::net::UnixStream;
 
 use super::*;
 
-/// As by another thread's descriptor of it.
+/// The copy of the descriptor stands for that of the signal thread.
 #[test]
-fn a_dropped_listener_is_closed_though_a_descriptor_of_it_is_left() {
+fn dropping_a_listener_closes_it_although_a_copy_of_its_descriptor_is_open() {
     let reactor = Reactor::new().unwrap();
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let (listener, port) = Listener::bind_tcp(&reactor, local).unwrap();
-    let left = listener.source.fd().try_clone().unwrap();
+    let copy = listener.source.fd().try_clone().unwrap();
     let waiting = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    waiting.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
     drop(listener);
-    assert_has_ended(waiting);
+    assert_is_closed(waiting);
     let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
     assert_eq!(refused.err().map(|error| error.kind()), Some(io::ErrorKind::ConnectionRefused));
-    drop(left);
+    drop(copy);
 }
 
 #[test]
-fn a_dropped_unix_listener_leaves_nobody_waiting() {
+fn dropping_a_unix_listener_closes_waiting_connections() {
     let path = std::env::temp_dir().join(format!("falconet-dropped-{}", std::process::id()));
     let reactor = Reactor::new().unwrap();
     let listener = Listener::bind_unix(&reactor, &path).unwrap();
-    let left = listener.source.fd().try_clone().unwrap();
+    let copy = listener.source.fd().try_clone().unwrap();
     let waiting = [UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap()];
     drop(listener);
     for waiting in waiting {
-        waiting.set_read_timeout(Some(PATIENCE)).unwrap();
-        assert_has_ended(waiting);
+        waiting.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
+        assert_is_closed(waiting);
     }
     assert!(!path.exists());
-    drop(left);
+    drop(copy);
 }
 
-fn assert_has_ended(mut stream: impl Read) {
+/// Asserts that the next read finds the end of the stream or a reset connection.
+fn assert_is_closed(mut stream: impl Read) {
     match stream.read(&mut [0]) {
         Ok(count) => assert_eq!(count, 0),
         Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);

@@ -11,7 +11,7 @@ use smol::LocalExecutor;
 use super::*;
 use crate::net::Transport;
 
-/// Runs a task to its end on a reactor of its own.
+/// Runs a task on a new reactor, for at most 5 seconds.
 fn run<T: 'static>(task: impl AsyncFnOnce(Rc<Reactor>) -> T + 'static) -> T {
     let reactor = Reactor::new().unwrap();
     let executor = LocalExecutor::new().leak();
@@ -21,15 +21,15 @@ fn run<T: 'static>(task: impl AsyncFnOnce(Rc<Reactor>) -> T + 'static) -> T {
             let timer = Timer::new(&reactor);
             let (begun, limit) = (Instant::now(), Duration::from_secs(5));
             let ended = timer.until(timer.sleep(Some(limit)), task(reactor)).await;
-            // Polled once more at the deadline, a task that was never woken may end all the same.
+            // The deadline polls the task once more, so even a task that was never woken may complete.
             assert!(begun.elapsed() < limit, "the test hung");
-            ended.expect("before the deadline")
+            ended.expect("the task ends before the deadline")
         }
     });
     reactor.run(executor, main).unwrap()
 }
 
-/// A transport and the other end of its stream, which blocks.
+/// Returns a transport and its peer, which is blocking.
 fn pair(reactor: &Rc<Reactor>) -> (Transport, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
@@ -44,7 +44,7 @@ async fn send(transport: &Transport, bytes: &[u8]) -> io::Result<usize> {
     poll_fn(|cx| transport.poll_send(cx, &[io::IoSlice::new(bytes)])).await
 }
 
-/// Fills the socket's buffer; returns how many bytes it took.
+/// Writes until the socket's buffer is full. Returns the number of bytes written.
 async fn fill(transport: &Transport) -> usize {
     let mut total = 0;
     while let Some(sent) = future::poll_once(send(transport, &[7; 1000])).await {
@@ -54,7 +54,7 @@ async fn fill(transport: &Transport) -> usize {
 }
 
 #[test]
-fn a_short_read_is_followed_by_the_next_edge() {
+fn reads_continue_after_partial_reads() {
     run(async |reactor| {
         let (transport, mut peer) = pair(&reactor);
         let mut buffer = [0; 10];
@@ -67,12 +67,12 @@ fn a_short_read_is_followed_by_the_next_edge() {
 }
 
 #[test]
-fn after_a_short_read_no_system_call_is_tried() {
+fn no_system_call_is_made_after_a_partial_read() {
     run(async |reactor| {
         let (transport, mut peer) = pair(&reactor);
         peer.write_all(b"abc").unwrap();
         assert_eq!(recv(&transport, &mut [0; 10]).await.unwrap(), 3);
-        // Were one tried now, it would find this; the edge that tells of it has not been fetched.
+        // A system call would read this byte now; its event has not been fetched yet.
         peer.write_all(b"d").unwrap();
         assert!(future::poll_once(recv(&transport, &mut [0; 10])).await.is_none());
         assert_eq!(recv(&transport, &mut [0; 10]).await.unwrap(), 1);
@@ -80,11 +80,11 @@ fn after_a_short_read_no_system_call_is_tried() {
 }
 
 #[test]
-fn a_read_that_would_block_waits_for_the_next_edge() {
+fn a_read_that_would_block_waits_for_the_next_event() {
     run(async |reactor| {
         let (transport, mut peer) = pair(&reactor);
         peer.write_all(b"ab").unwrap();
-        // Full reads keep the flag; the third one meets EAGAIN and drops it.
+        // Full reads leave the source readable; the third read gets EAGAIN.
         assert_eq!(recv(&transport, &mut [0; 1]).await.unwrap(), 1);
         assert_eq!(recv(&transport, &mut [0; 1]).await.unwrap(), 1);
         let mut buffer = [0; 1];
@@ -97,7 +97,7 @@ fn a_read_that_would_block_waits_for_the_next_edge() {
 }
 
 #[test]
-fn a_partial_write_goes_on_when_there_is_room() {
+fn a_partial_write_continues_once_the_peer_reads() {
     run(async |reactor| {
         let (transport, mut peer) = pair(&reactor);
         sockopt::set_socket_send_buffer_size(&peer, 4096).unwrap();
@@ -115,13 +115,13 @@ fn a_partial_write_goes_on_when_there_is_room() {
             left = &left[sent..];
             sends += 1;
         }
-        assert!(sends > 1, "the message was too small to be cut");
+        assert!(sends > 1, "the message fitted into the socket's buffer");
         reader.join().unwrap();
     });
 }
 
 #[test]
-fn the_end_is_read_after_the_last_bytes() {
+fn the_end_of_the_stream_is_read_after_the_last_bytes() {
     run(async |reactor| {
         let (transport, mut peer) = pair(&reactor);
         peer.write_all(b"last words").unwrap();
@@ -132,7 +132,7 @@ fn the_end_is_read_after_the_last_bytes() {
 }
 
 #[test]
-fn half_a_hang_up_is_read_while_the_other_half_goes_on() {
+fn a_peer_that_shut_down_its_sending_side_can_still_receive() {
     run(async |reactor| {
         let (transport, mut peer) = pair(&reactor);
         peer.shutdown(std::net::Shutdown::Write).unwrap();
@@ -166,7 +166,7 @@ fn a_reset_wakes_reader_and_writer() {
         let reset = std::thread::spawn(move || drop(peer));
         let (read, written) =
             future::zip(recv(&transport, &mut [0; 9]), send(&transport, b"x")).await;
-        // One of them is told of the reset, the other that all is over.
+        // The kernel reports the reset only once. The other call finds a closed connection.
         assert!(read.is_err() || read.unwrap() == 0);
         assert!(written.is_err());
         reset.join().unwrap();
@@ -185,7 +185,7 @@ fn a_refused_connection_is_an_error() {
 }
 
 #[test]
-fn an_event_of_a_dropped_source_does_not_reach_the_next_at_its_key_and_descriptor() {
+fn an_event_of_a_dropped_source_does_not_reach_a_new_source_with_its_key() {
     run(async |reactor| {
         let (one, _other) = UnixStream::pair().unwrap();
         let fd = one.as_fd().try_clone_to_owned().unwrap();
@@ -193,20 +193,20 @@ fn an_event_of_a_dropped_source_does_not_reach_the_next_at_its_key_and_descripto
         let generation = reactor.sources.borrow()[first.key as usize].generation;
         let event = (u64::from(generation) << 32) | u64::from(first.key);
         let key = first.key;
-        // What a task woken by the first event of a batch may do before the second is looked at.
+        // A task may do this between two events of one batch.
         drop(first);
         let (next, _other) = UnixStream::pair().unwrap();
         let second = reactor.register(&next).unwrap();
         assert_eq!(second.key, key, "the slab reuses the key");
-        reactor.raise(event, EventFlags::IN | EventFlags::HUP);
+        reactor.dispatch(event, EventFlags::IN | EventFlags::HUP);
         let ready = future::poll_once(poll_fn(|cx| second.poll_ready(Direction::Read, cx))).await;
-        assert_eq!(ready, None, "the stale event raised a flag");
+        assert_eq!(ready, None, "the stale event made the new source ready");
         assert!(!reactor.sources.borrow()[key as usize].hung_up);
     });
 }
 
 #[test]
-fn deadlines_pass_in_order_and_equal_ones_all() {
+fn deadlines_pass_in_order_and_equal_deadlines_all_pass() {
     let order = run(async |reactor| {
         let timer = Timer::new(&reactor);
         let start = Instant::now();
@@ -225,7 +225,7 @@ fn deadlines_pass_in_order_and_equal_ones_all() {
 }
 
 #[test]
-fn a_cancelled_deadline_leaves_nothing_behind() {
+fn dropping_a_sleep_removes_its_deadline() {
     run(async |reactor| {
         assert_eq!(reactor.deadlines.borrow().first(), None);
         let timer = Timer::new(&reactor);
@@ -262,7 +262,7 @@ fn a_waker_called_from_another_thread_ends_the_sleep() {
 }
 
 #[test]
-fn events_are_looked_at_while_tasks_keep_waking_themselves() {
+fn events_are_fetched_while_tasks_keep_waking_themselves() {
     let reactor = Reactor::new().unwrap();
     let executor = LocalExecutor::new().leak();
     let polls = Rc::new(Cell::new(0_usize));
@@ -288,23 +288,23 @@ fn events_are_looked_at_while_tasks_keep_waking_themselves() {
         waits
     });
     let waits = reactor.run(executor, main).unwrap();
-    // 64 tasks until the event is fetched, then the queue of a thousand in front of the reader.
+    // Up to 64 tasks run before the event is fetched, then the 1000 tasks queued before the reader.
     assert!(waits.iter().all(|wait| *wait <= 64 + 1000), "{waits:?}");
 }
 
 #[test]
-fn the_memory_of_a_crowd_is_given_back_while_a_listener_stays() {
+fn the_memory_of_many_sockets_is_freed_while_one_stays() {
     run(async |reactor| {
-        let (listener, _other_end) = pair(&reactor);
-        let crowd: Vec<_> = (0..200).map(|_| pair(&reactor)).collect();
+        let (staying, _other_end) = pair(&reactor);
+        let many: Vec<_> = (0..200).map(|_| pair(&reactor)).collect();
         let (transport, mut peer) = pair(&reactor);
-        peer.write_all(b"what is said in a crowd").unwrap();
+        peer.write_all(b"some bytes").unwrap();
         poll_fn(|cx| transport.poll_recv_with(cx, |_| ())).await.unwrap();
         assert!(reactor.sources.borrow().capacity() > 200);
-        assert!(reactor.received.borrow().capacity() > 0);
-        drop((crowd, transport));
+        assert!(reactor.receive_buffer.borrow().capacity() > 0);
+        drop((many, transport));
         assert!(reactor.sources.borrow().capacity() <= FEW_SOURCES);
-        assert_eq!(reactor.received.borrow().capacity(), 0);
-        drop(listener);
+        assert_eq!(reactor.receive_buffer.borrow().capacity(), 0);
+        drop(staying);
     });
 }

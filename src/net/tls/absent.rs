@@ -1,4 +1,4 @@
-//! What stands in for TLS in a build without it: types that have no values.
+//! Replacements for the TLS types in a build without TLS. They have no values.
 
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -9,13 +9,13 @@ use crate::config::{Certificate, Tls};
 use crate::features::{Feature, NotBuiltIn};
 
 use super::super::socket::Socket;
-use super::{TlsError, Trust};
+use super::setup::{TlsError, Trust};
 
-/// What would make TLS sessions with clients.
+/// Creates the server side of TLS connections; this build has no TLS, so there are no values.
 pub enum Acceptor {}
 
 impl Acceptor {
-    /// There is none in this build.
+    /// Fails, because this build has no TLS.
     ///
     /// # Errors
     /// [`TlsError`], always.
@@ -23,7 +23,7 @@ impl Acceptor {
         Err(absent())
     }
 
-    /// There is none in this build.
+    /// Fails, because this build has no TLS.
     ///
     /// # Errors
     /// [`TlsError`], always.
@@ -36,12 +36,12 @@ impl Acceptor {
     }
 }
 
-/// What would make TLS sessions with servers.
+/// Creates the client side of TLS connections; this build has no TLS, so there are no values.
 #[derive(Clone)]
 pub enum Connector {}
 
 impl Connector {
-    /// There is none in this build.
+    /// Fails, because this build has no TLS.
     ///
     /// # Errors
     /// [`TlsError`], always.
@@ -65,7 +65,7 @@ impl Session {
         match *self {}
     }
 
-    pub(in crate::net) fn poll_open(
+    pub(in crate::net) fn poll_handshake(
         &mut self,
         _: &Socket,
         _: &mut Context<'_>,
@@ -81,7 +81,7 @@ impl Session {
         match *self {}
     }
 
-    pub(in crate::net) fn forget_plaintext(&mut self, _: usize) {
+    pub(in crate::net) fn consume_plaintext(&mut self, _: usize) {
         match *self {}
     }
 
@@ -103,7 +103,7 @@ impl Session {
         match *self {}
     }
 
-    pub(in crate::net) fn say_goodbye(&mut self, _: &Socket) {
+    pub(in crate::net) fn close(&mut self, _: &Socket) {
         match *self {}
     }
 }

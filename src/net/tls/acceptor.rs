@@ -1,4 +1,4 @@
-//! The server's side: its certificate, and what a renewed one takes.
+//! The server side of TLS: loading the certificate, and reloading it after a renewal.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,23 +16,23 @@ use rustls::server::{ServerSessionMemoryCache, UnbufferedServerConnection};
 
 use crate::config::{Certificate, Tls};
 
-use super::TlsError;
 use super::self_signed::SelfSigned;
-use super::session::{Scratch, Session, Side};
+use super::session::{Session, SharedBuffers, Side};
+use super::setup::TlsError;
 
-/// Makes TLS sessions with clients, from a certificate that may be renewed meanwhile.
+/// Creates the server side of TLS connections. A renewed certificate is used for new connections.
 pub struct Acceptor {
     config: RefCell<Arc<ServerConfig>>,
-    watch: Option<Watch>,
-    scratch: Rc<Scratch>,
+    files: Option<WatchedFiles>,
+    buffers: Rc<SharedBuffers>,
 }
 
 impl Acceptor {
-    /// Reads the certificate, or makes one for this host and the listen URLs' `hosts`. Its fingerprint
-    /// is logged.
+    /// Loads the certificate. A self-signed one is valid for this host and for `hosts`, the hosts of
+    /// the listen URLs. The fingerprint of the certificate is logged.
     ///
     /// # Errors
-    /// [`TlsError`], when there is none or it is no good.
+    /// [`TlsError`], if no certificate is configured, or if it can't be loaded, generated or stored.
     pub fn new(tls: &Tls, hosts: &[String]) -> Result<Rc<Self>, TlsError> {
         let certificate = tls.certificate.as_ref().ok_or_else(|| {
             TlsError::new(
@@ -40,29 +40,30 @@ impl Acceptor {
                  tls-self-signed",
             )
         })?;
-        let (config, watch) = match certificate {
+        let (config, files) = match certificate {
             Certificate::Files { chain, key } => {
-                let (config, watch) = Watch::begin(chain, key, tls.look_every)?;
-                (config, Some(watch))
+                let (config, files) = WatchedFiles::load(chain, key, tls.look_every)?;
+                (config, Some(files))
             }
             Certificate::SelfSigned { state_dir: Some(directory) } => {
-                let (chain, key) = SelfSigned::keep(directory, hosts)?;
-                let (config, watch) = Watch::begin(&chain, &key, tls.look_every)?;
-                (config, Some(watch))
+                let (chain, key) = SelfSigned::find_or_create(directory, hosts)?;
+                let (config, files) = WatchedFiles::load(&chain, &key, tls.look_every)?;
+                (config, Some(files))
             }
             Certificate::SelfSigned { state_dir: None } => {
-                let made = SelfSigned::make(hosts)?;
-                let chain = vec![CertificateDer::from(made.certificate)];
-                (configure(chain, PrivateKeyDer::Pkcs8(made.key.into()))?, None)
+                let generated = SelfSigned::generate(hosts)?;
+                let chain = vec![CertificateDer::from(generated.certificate)];
+                (configure(chain, PrivateKeyDer::Pkcs8(generated.key.into()))?, None)
             }
         };
-        Ok(Rc::new(Self { config: RefCell::new(config), watch, scratch: Rc::default() }))
+        Ok(Rc::new(Self { config: RefCell::new(config), files, buffers: Rc::default() }))
     }
 
-    /// Says whether a certificate is good, before anything is bound.
+    /// Checks that the files of a certificate and its key can be loaded and belong together. Nothing is
+    /// checked for [`Certificate::SelfSigned`].
     ///
     /// # Errors
-    /// [`TlsError`], when it is not.
+    /// [`TlsError`], if the check fails.
     pub fn check(certificate: &Certificate) -> Result<(), TlsError> {
         match certificate {
             Certificate::Files { chain, key } => load(chain, key).map(drop),
@@ -70,94 +71,98 @@ impl Acceptor {
         }
     }
 
-    /// A session with a client that is there at `now`. First the files are looked at, if that is due.
+    /// Creates a session with a client that has connected at `now`. Reloads the certificate first if
+    /// its files are due for a check and have changed.
     pub(in crate::net) fn session(&self, now: Instant) -> io::Result<Session> {
-        if let Some(renewed) = self.watch.as_ref().and_then(|watch| watch.look(now)) {
+        if let Some(renewed) = self.files.as_ref().and_then(|files| files.reload(now)) {
             self.config.replace(renewed);
         }
         let server = UnbufferedServerConnection::new(self.config.borrow().clone());
         server
-            .and_then(|server| Session::new(Side::Server(server), self.scratch.clone()))
+            .and_then(|server| Session::new(Side::Server(server), self.buffers.clone()))
             .map_err(io::Error::other)
     }
 }
 
-/// The files of a certificate and its key, which somebody may renew.
-struct Watch {
+/// The files of a certificate and its key, which are checked for changes.
+struct WatchedFiles {
     chain: PathBuf,
     key: PathBuf,
-    every: Duration,
-    looked: Cell<Option<Instant>>,
-    stamp: Cell<Option<[Stamp; 2]>>,
+    check_interval: Duration,
+    last_check: Cell<Option<Instant>>,
+    /// The versions of both files at the last check, or `None` if a file could not be read.
+    versions: Cell<Option<[FileVersion; 2]>>,
 }
 
-/// What tells a file from the one that took its place: device, inode, size, and time of change.
-type Stamp = (u64, u64, u64, i64, i64);
+/// Identifies a version of a file: device, inode, size, and modification time in seconds and
+/// nanoseconds.
+type FileVersion = (u64, u64, u64, i64, i64);
 
-impl Watch {
-    fn begin(
+impl WatchedFiles {
+    /// Loads the files. Returns the configuration, and the files to be checked from now on.
+    fn load(
         chain: &Path,
         key: &Path,
-        every: Duration,
+        check_interval: Duration,
     ) -> Result<(Arc<ServerConfig>, Self), TlsError> {
-        let watch = Self {
+        let files = Self {
             chain: chain.to_owned(),
             key: key.to_owned(),
-            every,
-            looked: Cell::new(None),
-            stamp: Cell::new(None),
+            check_interval,
+            last_check: Cell::new(None),
+            versions: Cell::new(None),
         };
-        // Before they are read: a change meanwhile is then seen later.
-        watch.stamp.set(watch.stamp());
-        Ok((watch.load()?, watch))
+        // Read before the contents, so that the next check detects a change in between.
+        files.versions.set(files.current_versions());
+        Ok((load(chain, key)?, files))
     }
 
-    /// What to use from now on, if the files have changed to something good.
-    fn look(&self, now: Instant) -> Option<Arc<ServerConfig>> {
-        if self.looked.get().is_some_and(|looked| now < looked + self.every) {
+    /// Checks the files, if `check_interval` has passed since the last check. Returns the new
+    /// configuration if they have changed and can be loaded.
+    fn reload(&self, now: Instant) -> Option<Arc<ServerConfig>> {
+        if self.last_check.get().is_some_and(|last| now < last + self.check_interval) {
             return None;
         }
-        self.looked.set(Some(now));
-        let stamp = self.stamp();
-        if self.stamp.replace(stamp) == stamp {
+        self.last_check.set(Some(now));
+        let versions = self.current_versions();
+        if self.versions.replace(versions) == versions {
             return None;
         }
-        let renewed = self.load();
+        let renewed = load(&self.chain, &self.key);
         renewed.inspect_err(|error| log::warn!("the old certificate stays in use: {error}")).ok()
     }
 
-    fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
-        load(&self.chain, &self.key)
-    }
-
-    fn stamp(&self) -> Option<[Stamp; 2]> {
-        let stamp = |path: &Path| {
+    fn current_versions(&self) -> Option<[FileVersion; 2]> {
+        let version = |path: &Path| {
             let file = std::fs::metadata(path).ok()?;
             Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
         };
-        Some([stamp(&self.chain)?, stamp(&self.key)?])
+        Some([version(&self.chain)?, version(&self.key)?])
     }
 }
 
+/// Reads a certificate chain and its key from PEM files.
 fn load(chain_file: &Path, key_file: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     let chain = CertificateDer::pem_file_iter(chain_file)
         .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
-        .map_err(|error| bad(chain_file, &error, CHAIN_EXPECTED))?;
+        .map_err(|error| file_error(chain_file, &error, CHAIN_EXPECTED))?;
     if chain.is_empty() {
-        return Err(bad(chain_file, &"no certificate", CHAIN_EXPECTED));
+        return Err(file_error(chain_file, &"no certificate", CHAIN_EXPECTED));
     }
-    let key = PrivateKeyDer::from_pem_file(key_file)
-        .map_err(|error| bad(key_file, &error, "a private key in PEM: PKCS#8, PKCS#1 or SEC1"))?;
+    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| {
+        file_error(key_file, &error, "a private key in PEM: PKCS#8, PKCS#1 or SEC1")
+    })?;
     configure(chain, key).map_err(|error| {
         let expected = format!("the key of the certificate in `{}`", chain_file.display());
-        bad(key_file, &error, &expected)
+        file_error(key_file, &error, &expected)
     })
 }
 
-fn bad(path: &Path, error: &dyn std::fmt::Display, expected: &str) -> TlsError {
+fn file_error(path: &Path, error: &dyn std::fmt::Display, expected: &str) -> TlsError {
     TlsError::new(format!("`{}`: {error}: expected {expected}", path.display()))
 }
 
+/// Creates the rustls configuration of a certificate, and logs the certificate's fingerprint.
 fn configure(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -168,20 +173,20 @@ fn configure(
         .with_safe_default_protocol_versions()
         .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
         .map_err(|error| TlsError::new(error.to_string()))?;
-    config.session_storage = ServerSessionMemoryCache::new(SESSIONS_REMEMBERED);
+    config.session_storage = ServerSessionMemoryCache::new(RESUMABLE_SESSIONS);
     config.send_tls13_tickets = 1;
     log::info!("TLS certificate in use, SHA-256 fingerprint {fingerprint}");
     Ok(Arc::new(config))
 }
 
-/// As browsers and openssl show it.
+/// Returns the SHA-256 fingerprint in the form that browsers and openssl show.
 fn fingerprint(certificate: &[u8]) -> String {
     let digest = digest(&SHA256, certificate);
     let bytes: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
     bytes.join(":")
 }
 
-const CHAIN_EXPECTED: &str = "a certificate in PEM, and after it those of who signed it";
-/// How many clients may come back without a signature of ours: a page's handful of connections, for a
-/// few people.
-const SESSIONS_REMEMBERED: usize = 64;
+const CHAIN_EXPECTED: &str = "a certificate chain in PEM, the server's certificate first";
+/// The most sessions that clients can resume, which saves the server a signature. This is enough for a
+/// few users, whose browsers open several connections each.
+const RESUMABLE_SESSIONS: usize = 64;

@@ -1,4 +1,4 @@
-//! The client's side: whom it trusts.
+//! The client side of TLS, and the verification of the server's certificate.
 
 use std::io;
 use std::path::Path;
@@ -12,21 +12,21 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-use super::session::{Scratch, Session, Side};
-use super::{TlsError, Trust};
+use super::session::{Session, SharedBuffers, Side};
+use super::setup::{TlsError, Trust};
 
-/// Makes TLS sessions with servers.
+/// Creates the client side of TLS connections.
 #[derive(Clone)]
 pub struct Connector {
     config: Arc<ClientConfig>,
-    scratch: Rc<Scratch>,
+    buffers: Rc<SharedBuffers>,
 }
 
 impl Connector {
-    /// Reads the certificates of those who are trusted.
+    /// Reads the trusted certificates.
     ///
     /// # Errors
-    /// [`TlsError`], when there are none to be read.
+    /// [`TlsError`], if no trusted certificate can be read.
     pub fn new(trust: &Trust) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
@@ -36,22 +36,22 @@ impl Connector {
             Trust::System => builder.with_root_certificates(system_roots()?),
             Trust::File(path) => builder.with_root_certificates(roots(path)?),
             Trust::Anybody => {
-                let verifier = Arc::new(Anybody { provider });
+                let verifier = Arc::new(AcceptAnyCertificate { provider });
                 builder.dangerous().with_custom_certificate_verifier(verifier)
             }
         };
         let config = Arc::new(builder.with_no_client_auth());
-        Ok(Self { config, scratch: Rc::default() })
+        Ok(Self { config, buffers: Rc::default() })
     }
 
-    /// A session with the server `host`: a name or an address, without brackets.
+    /// Creates a session with the server `host`: a name, or an address without brackets.
     pub(in crate::net) fn session(&self, host: &str) -> io::Result<Session> {
         let invalid = |error: &dyn std::fmt::Display| {
             io::Error::new(io::ErrorKind::InvalidData, format!("`{host}`: {error}"))
         };
         let name = ServerName::try_from(host.to_owned()).map_err(|error| invalid(&error))?;
         UnbufferedClientConnection::new(self.config.clone(), name)
-            .and_then(|client| Session::new(Side::Client(client), self.scratch.clone()))
+            .and_then(|client| Session::new(Side::Client(client), self.buffers.clone()))
             .map_err(|error| invalid(&error))
     }
 }
@@ -63,33 +63,34 @@ fn system_roots() -> Result<RootCertStore, TlsError> {
     match SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.is_file()) {
         Some(path) => roots(path),
         None => Err(TlsError::new(format!(
-            "no certificate authorities on this host: expected one of {}",
+            "no certificate authorities found on this host: expected one of {}",
             SYSTEM_ROOTS.join(", ")
         ))),
     }
 }
 
-/// The certificates of a file. One that nobody could read is left out: there are odd ones in every
-/// distribution's.
+/// Reads the certificates of a PEM file. Those that rustls can't parse are skipped, because the files
+/// of distributions may contain some.
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
-    let bad = |why: &dyn std::fmt::Display| {
-        TlsError::new(format!("`{}`: {why}: expected certificates in PEM", path.display()))
+    let file_error = |error: &dyn std::fmt::Display| {
+        TlsError::new(format!("`{}`: {error}: expected certificates in PEM", path.display()))
     };
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
-        .map_err(|error| bad(&error))?;
+        .map_err(|error| file_error(&error))?;
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(certificates);
-    if added == 0 { Err(bad(&"no certificate")) } else { Ok(roots) }
+    if added == 0 { Err(file_error(&"no certificate")) } else { Ok(roots) }
 }
 
-/// Believes every certificate; signatures are checked all the same.
+/// A verifier that accepts every certificate. The server must still prove with a signature that it has
+/// the certificate's key.
 #[derive(Debug)]
-struct Anybody {
+struct AcceptAnyCertificate {
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -126,7 +127,8 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// Where distributions keep them: Debian and Alpine, Fedora, openSUSE, and others.
+/// The files of certificate authorities in distributions: Debian and Alpine, Fedora, openSUSE, and
+/// others.
 const SYSTEM_ROOTS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",

@@ -1,4 +1,4 @@
-//! One TLS connection over a socket, from its handshake to its end.
+//! A TLS connection over a socket, from the handshake to the end of the stream.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -12,36 +12,39 @@ use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 
 use super::super::socket::Socket;
 
-/// What all sessions use in turn, so that none keeps buffers of its own.
+/// Buffers that all sessions share. Each one is used only within one call, so that no session needs
+/// its own.
 #[derive(Default)]
-pub(super) struct Scratch {
-    /// What one read brought, decrypted.
+pub(super) struct SharedBuffers {
+    /// The decrypted bytes of one read.
     plaintext: RefCell<Vec<u8>>,
-    /// What one write sends: records, and before them their plaintext if that came in parts.
+    /// The encrypted records of one write.
     records: RefCell<Vec<u8>>,
+    /// The plaintext of one write, if it is given in several slices.
     joined: RefCell<Vec<u8>>,
 }
 
 /// A TLS connection. Between two records it holds no buffer.
 pub(in crate::net) struct Session {
     side: Side,
-    scratch: Rc<Scratch>,
+    buffers: Rc<SharedBuffers>,
     phase: Phase,
-    /// What has come of a record, or of a handshake message, that is not whole.
+    /// The received part of an incomplete record or handshake message.
     incoming: Vec<u8>,
-    /// What was decrypted and is not yet handed on, from `plaintext_taken` on.
+    /// Decrypted bytes. Those before `plaintext_consumed` were returned to the caller already.
     plaintext: Vec<u8>,
-    plaintext_taken: usize,
-    /// Records that the kernel has not taken, from `outgoing_sent` on.
+    plaintext_consumed: usize,
+    /// Encrypted records. Those before `outgoing_sent` were written to the socket already.
     outgoing: Vec<u8>,
     outgoing_sent: usize,
-    /// How many of the bytes offered to `poll_send` are in `outgoing`, and not yet reported as sent.
-    promised: usize,
+    /// The number of plaintext bytes that are encrypted in `outgoing` but not yet reported as sent by
+    /// `poll_send`.
+    unreported: usize,
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Which end of the connection is ours.
+/// This process's side of the connection.
 pub(super) enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
@@ -51,55 +54,55 @@ pub(super) enum Side {
 enum Phase {
     Handshaking,
     Open,
-    /// The peer will send no more.
+    /// The peer will send no more data.
     Ended,
-    /// A rule of TLS was broken.
+    /// There was a TLS error.
     Failed,
-    /// The peer speaks plain HTTP, and is answered so.
+    /// The peer sent plain HTTP. Responses are sent unencrypted.
     PlainHttp,
 }
 
-/// What rustls wants next.
+/// The result of one call to rustls.
 enum Step {
-    /// To be asked again.
+    /// Call again.
     Again,
-    /// More bytes, to go on with the handshake.
-    Blocked,
-    /// More bytes, if the peer has something to say; the handshake is done.
+    /// The handshake needs more bytes.
+    NeedsInput,
+    /// The handshake is done. Call again once there are more bytes.
     Open,
-    /// To be asked again; the peer has said that it will send no more.
-    Ended,
+    /// The peer will send no more data. Call again.
+    PeerClosed,
 }
 
 impl Session {
-    pub(super) fn new(side: Side, scratch: Rc<Scratch>) -> Result<Self, Error> {
+    pub(super) fn new(side: Side, buffers: Rc<SharedBuffers>) -> Result<Self, Error> {
         let mut session = Self {
             side,
-            scratch,
+            buffers,
             phase: Phase::Handshaking,
             incoming: Vec::new(),
             plaintext: Vec::new(),
-            plaintext_taken: 0,
+            plaintext_consumed: 0,
             outgoing: Vec::new(),
             outgoing_sent: 0,
-            promised: 0,
+            unreported: 0,
         };
-        // A client speaks first.
-        session.digest(&mut [], &mut Vec::new()).map(|_| session)
+        // On the client side, this encodes the first handshake message.
+        session.process(&mut [], &mut Vec::new()).map(|_| session)
     }
 
-    /// Whether the handshake is not yet done.
+    /// Returns true if the handshake is not yet done.
     pub(in crate::net) fn is_handshaking(&self) -> bool {
         self.phase == Phase::Handshaking
     }
 
-    /// Whether the peer began in plain HTTP.
+    /// Returns true if the peer sent plain HTTP instead of a handshake.
     pub(in crate::net) fn met_plain_http(&self) -> bool {
         self.phase == Phase::PlainHttp
     }
 
-    /// Is ready once the handshake is done.
-    pub(in crate::net) fn poll_open(
+    /// Completes once the handshake is done and all its messages are sent.
+    pub(in crate::net) fn poll_handshake(
         &mut self,
         socket: &Socket,
         cx: &mut Context<'_>,
@@ -113,44 +116,46 @@ impl Session {
         self.poll_flushed(socket, cx)
     }
 
-    /// What is decrypted and not yet handed on; empty is the end of the stream.
+    /// Returns the decrypted bytes that are not consumed yet, and reads more if there are none. An empty
+    /// slice means the end of the stream.
     pub(in crate::net) fn poll_plaintext(
         &mut self,
         socket: &Socket,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<&[u8]>> {
-        while !self.holds_plaintext() && self.is_readable() {
+        while !self.has_plaintext() && self.is_readable() {
             let mut plaintext = std::mem::take(&mut self.plaintext);
             let received = self.poll_receive(socket, cx, &mut plaintext);
             self.plaintext = plaintext;
             ready!(received)?;
         }
         self.check_failed()?;
-        Poll::Ready(Ok(&self.plaintext[self.plaintext_taken..]))
+        Poll::Ready(Ok(&self.plaintext[self.plaintext_consumed..]))
     }
 
-    /// Notes that so much of it was handed on.
-    pub(in crate::net) fn forget_plaintext(&mut self, count: usize) {
-        self.plaintext_taken += count;
-        if !self.holds_plaintext() {
-            (self.plaintext, self.plaintext_taken) = (Vec::new(), 0);
+    /// Consumes the first `count` bytes that [`poll_plaintext`](Self::poll_plaintext) returned.
+    pub(in crate::net) fn consume_plaintext(&mut self, count: usize) {
+        self.plaintext_consumed += count;
+        if !self.has_plaintext() {
+            (self.plaintext, self.plaintext_consumed) = (Vec::new(), 0);
         }
     }
 
-    /// Has `take` take out all that is there; nothing is the end of the stream.
+    /// Passes all decrypted bytes to `take`, and reads more if there are none. No bytes means the end of
+    /// the stream.
     pub(in crate::net) fn poll_recv_with<R>(
         &mut self,
         socket: &Socket,
         cx: &mut Context<'_>,
         take: impl FnOnce(&[u8]) -> R,
     ) -> Poll<io::Result<R>> {
-        if self.holds_plaintext() {
-            let taken = take(&self.plaintext[self.plaintext_taken..]);
-            (self.plaintext, self.plaintext_taken) = (Vec::new(), 0);
+        if self.has_plaintext() {
+            let taken = take(&self.plaintext[self.plaintext_consumed..]);
+            (self.plaintext, self.plaintext_consumed) = (Vec::new(), 0);
             return Poll::Ready(Ok(taken));
         }
-        let scratch = self.scratch.clone();
-        let mut plaintext = scratch.plaintext.borrow_mut();
+        let buffers = self.buffers.clone();
+        let mut plaintext = buffers.plaintext.borrow_mut();
         plaintext.clear();
         while plaintext.is_empty() && self.is_readable() {
             ready!(self.poll_receive(socket, cx, &mut plaintext))?;
@@ -159,8 +164,9 @@ impl Session {
         Poll::Ready(Ok(take(&plaintext)))
     }
 
-    /// Encrypts and sends some bytes of `slices`. They are reported when the kernel has taken all of
-    /// their records; until then it is pending, and expects to be offered the same bytes again.
+    /// Encrypts and sends some bytes of `slices`. Returns the number of bytes sent, once all their
+    /// records are written to the socket. While it is pending, the next call must begin with the same
+    /// bytes.
     pub(in crate::net) fn poll_send(
         &mut self,
         socket: &Socket,
@@ -173,14 +179,14 @@ impl Session {
             Phase::Open | Phase::Ended | Phase::Failed => self.check_failed()?,
         }
         ready!(self.poll_flushed(socket, cx))?;
-        if self.promised > 0 {
-            return Poll::Ready(Ok(std::mem::take(&mut self.promised)));
+        if self.unreported > 0 {
+            return Poll::Ready(Ok(std::mem::take(&mut self.unreported)));
         }
-        let scratch = self.scratch.clone();
-        let (mut joined, mut records) = (scratch.joined.borrow_mut(), scratch.records.borrow_mut());
+        let buffers = self.buffers.clone();
+        let (mut joined, mut records) = (buffers.joined.borrow_mut(), buffers.records.borrow_mut());
         let bytes = join(&mut joined, slices);
         let bytes = &bytes[..bytes.len().min(SEND_BYTES)];
-        let length = self.seal(bytes, &mut records)?;
+        let length = self.encrypt(bytes, &mut records)?;
         let sent = match socket.poll_send(cx, &[IoSlice::new(&records[..length])]) {
             Poll::Ready(sent) => sent?,
             Poll::Pending => 0,
@@ -189,31 +195,32 @@ impl Session {
             return Poll::Ready(Ok(bytes.len()));
         }
         self.outgoing.extend_from_slice(&records[sent..length]);
-        self.promised = bytes.len();
-        // It is not taken now, so this only leaves the waker, or finds that there is room after all.
+        self.unreported = bytes.len();
+        // Registers the waker, or sends the rest if the socket has become writable.
         ready!(self.poll_flushed(socket, cx))?;
-        Poll::Ready(Ok(std::mem::take(&mut self.promised)))
+        Poll::Ready(Ok(std::mem::take(&mut self.unreported)))
     }
 
-    /// Says that nothing more will come, once, if that can be sent at once.
-    pub(in crate::net) fn say_goodbye(&mut self, socket: &Socket) {
+    /// Sends a `close_notify` alert, unless one was sent before. Does not wait until the socket can take
+    /// the alert.
+    pub(in crate::net) fn close(&mut self, socket: &Socket) {
         if matches!(self.phase, Phase::Open | Phase::Ended) {
-            let scratch = self.scratch.clone();
-            let mut records = scratch.records.borrow_mut();
+            let buffers = self.buffers.clone();
+            let mut records = buffers.records.borrow_mut();
             let room = records.len().max(RECORD_OVERHEAD_BYTES);
             records.resize(room, 0);
             let phase = std::mem::replace(&mut self.phase, Phase::Failed);
-            if let Ok(length) = self.side.seal_goodbye(&mut self.incoming, &mut records) {
+            if let Ok(length) = self.side.encrypt_close_notify(&mut self.incoming, &mut records) {
                 self.outgoing.extend_from_slice(&records[..length]);
                 self.phase = phase;
             }
         }
-        // It fails only when the connection is over already.
+        // Fails only if the connection is closed already.
         let _ = self.poll_flushed(socket, &mut Context::from_waker(Waker::noop()));
     }
 
-    fn holds_plaintext(&self) -> bool {
-        self.plaintext_taken < self.plaintext.len()
+    fn has_plaintext(&self) -> bool {
+        self.plaintext_consumed < self.plaintext.len()
     }
 
     fn is_readable(&self) -> bool {
@@ -222,12 +229,14 @@ impl Session {
 
     fn check_failed(&self) -> io::Result<()> {
         match self.phase {
-            Phase::Failed | Phase::PlainHttp => Err(invalid("TLS has failed before")),
+            Phase::Failed | Phase::PlainHttp => {
+                Err(invalid_data("the TLS connection has failed already"))
+            }
             Phase::Handshaking | Phase::Open | Phase::Ended => Ok(()),
         }
     }
 
-    /// Is ready once the kernel has all that was encrypted.
+    /// Completes once all of `outgoing` is written to the socket.
     fn poll_flushed(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.outgoing_sent < self.outgoing.len() {
             let rest = IoSlice::new(&self.outgoing[self.outgoing_sent..]);
@@ -239,33 +248,34 @@ impl Session {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once and adds what that brings to `plaintext`, which may be nothing.
+    /// Reads from the socket once, and appends the decrypted bytes to `plaintext`. There may be none.
     fn poll_receive(
         &mut self,
         socket: &Socket,
         cx: &mut Context<'_>,
         plaintext: &mut Vec<u8>,
     ) -> Poll<io::Result<()>> {
-        // The peer may wait for it. If it has to wait itself, that keeps nobody from reading.
+        // Pending records go first, because the peer may be waiting for them. Reading continues even if
+        // the socket can't take them now.
         if let Poll::Ready(flushed) = self.poll_flushed(socket, cx) {
             flushed?;
         }
-        let mut received = socket.received();
-        if self.incoming.len() + LEAST_READ_BYTES > received.capacity() {
+        let mut received = socket.receive_buffer();
+        if self.incoming.len() + MIN_READ_BYTES > received.capacity() {
             return Poll::Ready(Err(self.fail("a TLS handshake message is too long")));
         }
         received.extend_from_slice(&self.incoming);
         if ready!(socket.poll_recv_more(cx, &mut received))? == 0 {
-            return Poll::Ready(self.end());
+            return Poll::Ready(self.end_of_stream());
         }
         if self.phase == Phase::Handshaking && self.is_plain_http(&received) {
             self.phase = Phase::PlainHttp;
-            return Poll::Ready(Err(invalid("plain HTTP, where TLS is spoken")));
+            return Poll::Ready(Err(invalid_data("received plain HTTP; expected TLS")));
         }
-        let digested = self.digest(&mut received, plaintext);
-        // What a handshake or a change of keys answers is for the peer to go on with.
+        let processed = self.process(&mut received, plaintext);
+        // Sends the reply to a handshake message or a key update, which the peer may be waiting for.
         let flushed = self.poll_flushed(socket, cx);
-        match digested {
+        match processed {
             Ok(used) => self.incoming = received[used..].to_vec(),
             Err(error) => return Poll::Ready(Err(self.fail(error))),
         }
@@ -275,44 +285,53 @@ impl Session {
         }
     }
 
-    /// The stream has ended. Without a goodbye somebody may have cut it; what is read from it knows
-    /// its own end.
-    fn end(&mut self) -> io::Result<()> {
+    /// Handles the end of the socket's stream.
+    ///
+    /// Without a `close_notify` alert, an attacker may have truncated the stream. This is not an error
+    /// here, because the protocols above TLS detect incomplete messages themselves.
+    fn end_of_stream(&mut self) -> io::Result<()> {
         let was_handshaking = self.phase == Phase::Handshaking;
-        // What has come of a record stays: rustls remembers how far it is in it, also to say goodbye.
+        // `incoming` is kept: rustls remembers its position in an incomplete record, and needs the same
+        // bytes again to encrypt the `close_notify` alert.
         self.phase = Phase::Ended;
         match was_handshaking {
-            true => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "left in the TLS handshake")),
+            true => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the peer closed the connection during the TLS handshake",
+            )),
             false => Ok(()),
         }
     }
 
-    fn fail(&mut self, why: impl Into<BoxError>) -> io::Error {
+    fn fail(&mut self, error: impl Into<BoxError>) -> io::Error {
         (self.phase, self.incoming) = (Phase::Failed, Vec::new());
-        invalid(why)
+        invalid_data(error)
     }
 
-    /// TLS begins with a byte 22, HTTP with the capital letter of a method.
+    /// Returns true if a client's first bytes are plain HTTP. TLS begins with the byte 22, HTTP with the
+    /// first letter of a method, in upper case.
     fn is_plain_http(&self, received: &[u8]) -> bool {
         matches!(self.side, Side::Server(_)) && received.first().is_some_and(u8::is_ascii_uppercase)
     }
 
-    /// Has rustls take what it can of `received`; says how much that was.
-    fn digest(&mut self, received: &mut [u8], plaintext: &mut Vec<u8>) -> Result<usize, Error> {
+    /// Passes `received` to rustls, and appends the decrypted bytes to `plaintext` and replies to
+    /// `outgoing`. Returns how many bytes of `received` were used.
+    fn process(&mut self, received: &mut [u8], plaintext: &mut Vec<u8>) -> Result<usize, Error> {
         let mut used = 0;
         loop {
-            // Whatever goes wrong in there, nothing more is asked of it.
+            // The phase is `Failed` until the call has succeeded, so that rustls is not called again
+            // after an error or a panic.
             let phase = std::mem::replace(&mut self.phase, Phase::Failed);
             let (discard, step) =
-                self.side.step(&mut received[used..], plaintext, &mut self.outgoing);
+                self.side.advance(&mut received[used..], plaintext, &mut self.outgoing);
             used += discard;
             if step.is_ok() {
                 self.phase = phase;
             }
             match step {
                 Ok(Step::Again) => {}
-                Ok(Step::Ended) => self.phase = Phase::Ended,
-                Ok(Step::Blocked) => return Ok(used),
+                Ok(Step::PeerClosed) => self.phase = Phase::Ended,
+                Ok(Step::NeedsInput) => return Ok(used),
                 Ok(Step::Open) => {
                     if self.phase == Phase::Handshaking {
                         self.phase = Phase::Open;
@@ -320,30 +339,30 @@ impl Session {
                     return Ok(used);
                 }
                 Err(error) => {
-                    // The alert that tells the peer, if there is one to send; of the same bytes, which
-                    // rustls remembers the place in.
-                    let _ = self.side.step(&mut received[used..], plaintext, &mut self.outgoing);
+                    // Encodes the alert for the peer, if there is one. rustls needs the same bytes again,
+                    // because it remembers its position in them.
+                    let _ = self.side.advance(&mut received[used..], plaintext, &mut self.outgoing);
                     return Err(error);
                 }
             }
         }
     }
 
-    /// Encrypts `bytes` into `records`, which grows if it must; says how long they are.
-    fn seal(&mut self, bytes: &[u8], records: &mut Vec<u8>) -> io::Result<usize> {
+    /// Encrypts `bytes` into `records`, which grows if necessary. Returns the length of the records.
+    fn encrypt(&mut self, bytes: &[u8], records: &mut Vec<u8>) -> io::Result<usize> {
         let room = bytes.len() + (bytes.len() / RECORD_BYTES + 2) * RECORD_OVERHEAD_BYTES;
         records.resize(records.len().max(room), 0);
         let phase = std::mem::replace(&mut self.phase, Phase::Failed);
-        let sealed = self.side.seal(&mut self.incoming, bytes, records);
-        if sealed.is_ok() {
+        let encrypted = self.side.encrypt(&mut self.incoming, bytes, records);
+        if encrypted.is_ok() {
             self.phase = phase;
         }
-        sealed.map_err(|error| self.fail(error))
+        encrypted.map_err(|error| self.fail(error))
     }
 }
 
 impl Side {
-    fn step(
+    fn advance(
         &mut self,
         received: &mut [u8],
         plaintext: &mut Vec<u8>,
@@ -351,36 +370,44 @@ impl Side {
     ) -> (usize, Result<Step, Error>) {
         match self {
             Self::Server(server) => {
-                settle(server.process_tls_records(received), plaintext, outgoing)
+                advance(server.process_tls_records(received), plaintext, outgoing)
             }
             Self::Client(client) => {
-                settle(client.process_tls_records(received), plaintext, outgoing)
+                advance(client.process_tls_records(received), plaintext, outgoing)
             }
         }
     }
 
-    fn seal(
+    fn encrypt(
         &mut self,
         incoming: &mut [u8],
         bytes: &[u8],
         records: &mut [u8],
     ) -> Result<usize, BoxError> {
         match self {
-            Self::Server(server) => seal(server.process_tls_records(incoming), bytes, records),
-            Self::Client(client) => seal(client.process_tls_records(incoming), bytes, records),
+            Self::Server(server) => encrypt(server.process_tls_records(incoming), bytes, records),
+            Self::Client(client) => encrypt(client.process_tls_records(incoming), bytes, records),
         }
     }
 
-    fn seal_goodbye(&mut self, incoming: &mut [u8], records: &mut [u8]) -> Result<usize, BoxError> {
+    fn encrypt_close_notify(
+        &mut self,
+        incoming: &mut [u8],
+        records: &mut [u8],
+    ) -> Result<usize, BoxError> {
         match self {
-            Self::Server(server) => seal_goodbye(server.process_tls_records(incoming), records),
-            Self::Client(client) => seal_goodbye(client.process_tls_records(incoming), records),
+            Self::Server(server) => {
+                encrypt_close_notify(server.process_tls_records(incoming), records)
+            }
+            Self::Client(client) => {
+                encrypt_close_notify(client.process_tls_records(incoming), records)
+            }
         }
     }
 }
 
-/// Does what rustls wants done.
-fn settle<Data>(
+/// Handles one state of rustls. Returns the number of received bytes to discard, and the next step.
+fn advance<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     plaintext: &mut Vec<u8>,
     outgoing: &mut Vec<u8>,
@@ -409,60 +436,63 @@ fn settle<Data>(
             }
         }
         Ok(ConnectionState::TransmitTlsData(transmission)) => {
-            // It is in `outgoing`, which goes before all else.
+            // The data is in `outgoing` already, and is sent before anything else.
             transmission.done();
             Ok(Step::Again)
         }
-        Ok(ConnectionState::PeerClosed) => Ok(Step::Ended),
+        Ok(ConnectionState::PeerClosed) => Ok(Step::PeerClosed),
         Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Open),
-        // Early data is never allowed, so it never comes.
-        Ok(_) => Ok(Step::Blocked),
+        // `BlockedHandshake` or `Closed`; early data is not enabled.
+        Ok(_) => Ok(Step::NeedsInput),
     };
     (discard, step)
 }
 
-fn seal<Data>(
+fn encrypt<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     bytes: &[u8],
     records: &mut [u8],
 ) -> Result<usize, BoxError> {
     match status.state? {
         ConnectionState::WriteTraffic(mut traffic) => Ok(traffic.encrypt(bytes, records)?),
-        state => Err(format!("TLS can't send now: {state:?}").into()),
+        state => Err(format!("can't send data in this TLS state: {state:?}").into()),
     }
 }
 
-fn seal_goodbye<Data>(
+fn encrypt_close_notify<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     records: &mut [u8],
 ) -> Result<usize, BoxError> {
     match status.state? {
         ConnectionState::WriteTraffic(mut traffic) => Ok(traffic.queue_close_notify(records)?),
-        state => Err(format!("TLS can't send now: {state:?}").into()),
+        state => Err(format!("can't send data in this TLS state: {state:?}").into()),
     }
 }
 
-/// The bytes of all `slices` in one piece; `space` is used if there are more than one.
-fn join<'s>(space: &'s mut Vec<u8>, slices: &'s [IoSlice<'_>]) -> &'s [u8] {
+/// Returns the first bytes of `slices` as one slice. Several slices are copied into `buffer`, each up
+/// to [`SEND_BYTES`].
+fn join<'s>(buffer: &'s mut Vec<u8>, slices: &'s [IoSlice<'_>]) -> &'s [u8] {
     if let [slice] = slices {
         return slice;
     }
-    space.clear();
+    buffer.clear();
     for slice in slices {
-        space.extend_from_slice(&slice[..slice.len().min(SEND_BYTES)]);
+        buffer.extend_from_slice(&slice[..slice.len().min(SEND_BYTES)]);
     }
-    space
+    buffer
 }
 
-fn invalid(why: impl Into<BoxError>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
+fn invalid_data(error: impl Into<BoxError>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// How much is encrypted at once: a message of the usual limit, so that it leaves in one call.
+/// The most plaintext that is encrypted at once. A message of the default limit of 64 KiB fits, so that
+/// it is sent in one system call.
 const SEND_BYTES: usize = 64 * 1024 + 256;
-/// How much room a read must have; the longest record leaves more of the buffer that all share.
-const LEAST_READ_BYTES: usize = 8 * 1024;
-/// The most a record holds (RFC 8446 §5.1).
+/// The least free space in the receive buffer for a read. An incomplete record always leaves more.
+const MIN_READ_BYTES: usize = 8 * 1024;
+/// The most plaintext in one record (RFC 8446 §5.1).
 const RECORD_BYTES: usize = 16 * 1024;
-/// More than a record adds to what it holds (RFC 8446 §5.2), an alert, or a change of keys takes.
+/// An upper bound for the bytes that encryption adds to a record (RFC 8446 §5.2), and for the size of an
+/// encrypted alert or key update.
 const RECORD_OVERHEAD_BYTES: usize = 256;
