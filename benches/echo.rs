@@ -1,9 +1,10 @@
-//! `cargo bench --bench echo`: what an echoed message costs falconet, beside a minimal
+//! `cargo bench --bench echo`: the cost of an echoed message, compared with a minimal
 //! tokio-tungstenite server in the same run.
 //!
-//! This process is the load; each server is a process of its own, started anew for every round, and
-//! the two take turns. Enforced: every echo right, no connection lost, and the system calls per
-//! message where `strace` is there to count them. Times are printed, never enforced.
+//! This process is the client. Each server runs in its own process, which is started anew for each
+//! round; rounds of the two servers alternate. Enforced: every echo has the right bytes, no
+//! connection fails, and the limits on system calls per message (if `strace` is installed). Times
+//! are printed, never enforced.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
 
 use std::io;
@@ -13,34 +14,34 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 
 use rig::load::Load;
-use rig::report::{Budgets, Table, conclude, percentile, thousands};
-use rig::secure::State;
+use rig::report::{Budgets, Table, finish, percentile, thousands};
 use rig::server::{Program, Server};
 use rig::strace::Strace;
-use rig::{clients, peer, unprotected};
+use rig::tls::TlsDirectory;
+use rig::{clients, reference, unprotected};
 
 mod rig {
     pub(crate) mod clients;
     pub(crate) mod load;
-    pub(crate) mod peer;
     pub(crate) mod process;
     pub(crate) mod readiness;
+    pub(crate) mod reference;
     pub(crate) mod report;
-    pub(crate) mod secure;
     pub(crate) mod server;
     pub(crate) mod strace;
+    pub(crate) mod tls;
     pub(crate) mod unprotected;
 }
 
 fn main() -> ExitCode {
-    if peer::is_requested() {
-        return peer::run(peer::serve(echo));
+    if reference::is_requested() {
+        return reference::run(reference::serve(echo));
     }
-    conclude("echo", measure())
+    finish("echo", measure())
 }
 
-/// The whole of the peer: it sends back what comes.
-async fn echo(mut socket: peer::Socket) {
+/// The session of the reference server: sends every message back.
+async fn echo(mut socket: reference::Socket) {
     while let Some(Ok(message)) = socket.next().await {
         let is_data = message.is_text() || message.is_binary();
         if is_data && socket.send(message).await.is_err() {
@@ -51,22 +52,22 @@ async fn echo(mut socket: peer::Socket) {
 
 fn measure() -> io::Result<Budgets> {
     let falconet = Program::falconet(&["--broadcast-every", "0"])?;
-    let peer = peer::program()?;
+    let reference = reference::program()?;
     let mut budgets = Budgets::default();
-    compare_costs(&falconet, &peer, &mut budgets)?;
+    compare_costs(&falconet, &reference, &mut budgets)?;
     compare_tls(&falconet, &mut budgets)?;
     compare_protection(&falconet, &mut budgets)?;
-    count_system_calls(&falconet, &peer, &mut budgets)?;
+    count_system_calls(&falconet, &reference, &mut budgets)?;
     Ok(budgets)
 }
 
-fn compare_costs(falconet: &Program, peer: &Program, budgets: &mut Budgets) -> io::Result<()> {
-    println!("echo: text messages, one under way on each connection; {ROUNDS} rounds of {ROUND:?}");
+fn compare_costs(falconet: &Program, reference: &Program, budgets: &mut Budgets) -> io::Result<()> {
+    println!("echo: text messages, one at a time per connection; {ROUNDS} rounds of {ROUND:?}");
     let connections = clients::affordable(&CONNECTIONS)?;
     let small = connections.into_iter().map(|connections| Case { connections, ..SMALL_MESSAGES });
     let table = table();
     for case in small.chain([LARGE_MESSAGES]) {
-        case.compare(falconet, peer, &table, budgets)?;
+        case.compare(falconet, reference, &table, budgets)?;
     }
     println!("CPU ratio: falconet's over tokio-tungstenite's; target at most 0.95, not enforced\n");
     Ok(())
@@ -86,23 +87,23 @@ fn table() -> Table {
     ])
 }
 
-/// What TLS adds: the same program with it and without.
+/// Measures the cost of TLS: the same program with TLS and without.
 fn compare_tls(plain: &Program, budgets: &mut Budgets) -> io::Result<()> {
-    println!("echo: over TLS 1.3 and plain, the same server; {ROUNDS} rounds of {ROUND:?}");
-    let state = State::new();
-    let secure = state.program(plain);
+    println!("echo: the same server over TLS 1.3 and plain; {ROUNDS} rounds of {ROUND:?}");
+    let directory = TlsDirectory::new();
+    let tls = directory.program(plain);
     let table = table();
     for case in [Case { connections: 64, ..SMALL_MESSAGES }, LARGE_MESSAGES] {
-        let case = Case { state: Some(&state), ..case };
-        case.compare(&secure, plain, &table, budgets)?;
+        let case = Case { tls_directory: Some(&directory), ..case };
+        case.compare(&tls, plain, &table, budgets)?;
     }
     println!("CPU ratio: with TLS over plain\n");
     Ok(())
 }
 
-/// What the deadlines and limits cost: the same program with them and without.
+/// Measures the cost of deadlines and limits: the same program with them and without.
 fn compare_protection(falconet: &Program, budgets: &mut Budgets) -> io::Result<()> {
-    println!("echo: with all protections, and without those that can be switched off");
+    println!("echo: with all protections, and with those switched off that can be");
     let unprotected = unprotected::program(&["--broadcast-every", "0"])?;
     let case = Case { connections: 64, ..SMALL_MESSAGES };
     case.compare(falconet, &unprotected, &table(), budgets)?;
@@ -110,15 +111,23 @@ fn compare_protection(falconet: &Program, budgets: &mut Budgets) -> io::Result<(
     Ok(())
 }
 
-fn count_system_calls(falconet: &Program, peer: &Program, budgets: &mut Budgets) -> io::Result<()> {
+fn count_system_calls(
+    falconet: &Program,
+    reference: &Program,
+    budgets: &mut Budgets,
+) -> io::Result<()> {
     println!("echo: system calls per message, counted by strace");
-    let columns =
-        [("connections", 11), ("at once", 7), (falconet.name, 10), ("limit", 10), (peer.name, 17)];
-    let table = Table::new(&columns);
+    let table = Table::new(&[
+        ("connections", 11),
+        ("at once", 7),
+        (falconet.name, 10),
+        ("limit", 10),
+        (reference.name, 17),
+    ]);
     for (connections, at_once, limit) in SYSTEM_CALL_LIMITS {
         let case = Case { connections, at_once, ..SMALL_MESSAGES };
         let Some(ours) = case.system_calls(falconet)? else { break };
-        let Some(theirs) = case.system_calls(peer)? else { break };
+        let Some(theirs) = case.system_calls(reference)? else { break };
         let what = format!("system calls per echo at {connections}, {at_once} at once");
         budgets.at_most(what, ours, limit);
         let [ours, limit, theirs] = [ours, limit, theirs].map(|calls| format!("{calls:.2}"));
@@ -127,34 +136,34 @@ fn count_system_calls(falconet: &Program, peer: &Program, budgets: &mut Budgets)
     Ok(())
 }
 
-/// How many connections, with messages of what size and how many of them.
-struct Case<'s> {
+/// The load of one row of a table.
+struct Case<'d> {
     connections: usize,
     payload_bytes: u16,
-    /// How many messages a client sends in one go.
+    /// Messages that a client sends in one write.
     at_once: usize,
-    /// Where the certificate of a server is that speaks TLS.
-    state: Option<&'s State>,
+    /// Directory with the certificate, for a program that listens on `https://`.
+    tls_directory: Option<&'d TlsDirectory>,
 }
 
 impl Case<'_> {
-    /// Measures both servers in alternate rounds and prints a row for each.
+    /// Measures two programs in alternating rounds and prints a row for each.
     fn compare(
         &self,
-        falconet: &Program,
-        peer: &Program,
+        measured: &Program,
+        reference: &Program,
         table: &Table,
         budgets: &mut Budgets,
     ) -> io::Result<()> {
         let (mut ours, mut theirs) = (Outcome::default(), Outcome::default());
         for _ in 0..ROUNDS {
-            self.round(falconet, &mut ours)?;
-            self.round(peer, &mut theirs)?;
+            self.round(measured, &mut ours)?;
+            self.round(reference, &mut theirs)?;
         }
-        let ratio = peer::ratio(&ours.cpu_per_million, &theirs.cpu_per_million);
-        for (program, outcome, ratio) in [(falconet, ours, &*ratio), (peer, theirs, "")] {
+        let ratio = reference::ratio(&ours.cpu_per_million, &theirs.cpu_per_million);
+        for (program, outcome, ratio) in [(measured, ours, &*ratio), (reference, theirs, "")] {
             if let Some(first) = outcome.failures.first() {
-                println!("{}: the first failure: {first}", program.name);
+                println!("{}: first failure: {first}", program.name);
             }
             let what = format!("{} at {}: failed connections", program.name, self.connections);
             budgets.at_most(what, outcome.failures.len(), 0);
@@ -163,11 +172,11 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// Adds to `outcome` one round against a fresh server.
+    /// Runs one round against a new server process and adds its figures to `outcome`.
     fn round(&self, program: &Program, outcome: &mut Outcome) -> io::Result<()> {
         let (server, mut load) = self.warmed_up(program)?;
         let cpu_before = server.cpu_time()?;
-        let counters = load.drive(ROUND)?;
+        let counters = load.run(ROUND)?;
         let cpu = server.cpu_time()? - cpu_before;
         let echoes = counters.latencies.len() as f64;
         outcome.rates.push(echoes / counters.elapsed.as_secs_f64());
@@ -177,30 +186,30 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// A fresh server, and clients that have already exchanged messages with it.
+    /// Starts a server, connects the clients and exchanges messages for [`WARM_UP`].
     fn warmed_up(&self, program: &Program) -> io::Result<(Server, Load)> {
         let server = program.start()?;
         let (count, bytes) = (self.connections, self.payload_bytes);
-        let mut load = match self.state.filter(|_| speaks_tls(program)) {
-            Some(state) => Load::connect_secure(&server, state, count, bytes)?,
+        let mut load = match self.tls_directory.filter(|_| uses_tls(program)) {
+            Some(directory) => Load::connect_tls(&server, directory, count, bytes)?,
             None => Load::connect(&server, count, bytes, self.at_once)?,
         };
-        match load.drive(WARM_UP)?.failures.first() {
+        match load.run(WARM_UP)?.failures.first() {
             Some(failure) => Err(io::Error::other(format!("{}: {failure}", program.name))),
             None => Ok((server, load)),
         }
     }
 
-    /// Counts the system calls per echoed message, in all threads of a server that is warmed up.
-    /// `None`, and a line that says why, if `strace` cannot.
+    /// Returns the system calls per echoed message, in all threads of a server after its warm-up.
+    /// If `strace` cannot be attached, prints the reason and returns `None`.
     fn system_calls(&self, program: &Program) -> io::Result<Option<f64>> {
         let (server, mut load) = self.warmed_up(program)?;
         let Some(strace) = Strace::attach(&server) else { return Ok(None) };
-        let echoes = load.drive(COUNTING)?.latencies.len() * self.at_once;
+        let echoes = load.run(COUNTING)?.latencies.len() * self.at_once;
         Ok(Some(strace.total(server)? / echoes as f64))
     }
 
-    /// The row of the table for one server.
+    /// Returns the table row of one server.
     fn cells(&self, program: &Program, mut outcome: Outcome, ratio: &str) -> [String; 9] {
         [
             thousands(self.connections),
@@ -216,45 +225,45 @@ impl Case<'_> {
     }
 }
 
-fn speaks_tls(program: &Program) -> bool {
+fn uses_tls(program: &Program) -> bool {
     program.options.iter().any(|option| option.starts_with("https://"))
 }
 
-/// What the rounds of one server saw.
+/// The results of all rounds of one server.
 #[derive(Default)]
 struct Outcome {
-    /// Messages echoed per second, round by round.
+    /// Messages echoed per second, one entry per round.
     rates: Vec<f64>,
-    /// Seconds of the server's processor time per million messages, round by round.
+    /// Seconds of the server's processor time per million messages, one entry per round.
     cpu_per_million: Vec<f64>,
-    /// Microseconds from sending to having the whole echo, of every message of every round.
+    /// Microseconds from sending a message to its complete echo, one entry per message.
     latencies: Vec<f64>,
     failures: Vec<String>,
 }
 
-/// How many connections send small messages.
+/// Numbers of connections that send small messages.
 const CONNECTIONS: [usize; 3] = [1, 64, 1000];
 
-/// A message of the length of a chat line.
+/// Messages as long as a line of chat.
 const SMALL_MESSAGES: Case<'_> =
-    Case { connections: 1, payload_bytes: 32, at_once: 1, state: None };
+    Case { connections: 1, payload_bytes: 32, at_once: 1, tls_directory: None };
 
-/// A message longer than any buffer of the peer.
+/// Messages longer than the buffers of the reference server.
 const LARGE_MESSAGES: Case<'_> =
-    Case { connections: 64, payload_bytes: 16 * 1024, at_once: 1, state: None };
+    Case { connections: 64, payload_bytes: 16 * 1024, at_once: 1, tls_directory: None };
 
-/// Connections, messages at once, and how many system calls per echoed message falconet may make there.
+/// Connections, messages at once, and the most system calls per echoed message.
 const SYSTEM_CALL_LIMITS: [(usize, usize, f64); 3] = [(1, 1, 3.1), (64, 1, 2.2), (1, 16, 0.4)];
 
-/// Rounds for each server. Odd, so that the median is a round.
+/// Rounds per server. An odd number, so that the median is the value of one round.
 const ROUNDS: usize = 21;
 
-/// How long a round lasts. Many short rounds tell more than a few long ones: what else the machine
-/// does comes in bursts, and the median passes over the rounds that meet one.
+/// Duration of a round. Many short rounds are better than a few long ones: other load on the
+/// machine comes in bursts, and the median ignores the rounds that a burst disturbs.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// How long a server is driven before it is measured.
+/// Duration of the load before a round.
 const WARM_UP: Duration = Duration::from_millis(100);
 
-/// How long system calls are counted: thousands of messages, even under strace.
+/// Duration of the load while system calls are counted: thousands of messages, even under strace.
 const COUNTING: Duration = Duration::from_secs(2);

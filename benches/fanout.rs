@@ -1,10 +1,10 @@
-//! `cargo bench --bench fanout`: what it costs falconet to send one message to everyone, beside a
-//! minimal tokio-tungstenite server in the same run, and to take one from a publisher.
+//! `cargo bench --bench fanout`: the cost of a message to all clients, compared with a minimal
+//! tokio-tungstenite server in the same run, and the cost of a publish.
 //!
-//! This process holds the clients; each server is a process of its own, started anew for every
-//! round, and the two take turns. Enforced: every client gets every broadcast once, and the same
-//! bytes, and the system calls that one publish takes for each subscriber. Times are printed, never
-//! enforced.
+//! This process is the clients. Each server runs in its own process, which is started anew for each
+//! round; rounds of the two servers alternate. Enforced: every client receives every broadcast once
+//! and with the same bytes, and the limit on system calls per subscriber of a publish. Times are
+//! printed, never enforced.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
 
 use std::io;
@@ -18,35 +18,35 @@ use tokio::sync::broadcast::{self, Receiver};
 use tokio::time;
 use tokio_tungstenite::tungstenite::Message;
 
-use rig::audience::Audience;
 use rig::publisher::Publisher;
-use rig::report::{Budgets, Table, conclude, percentile, thousands};
+use rig::report::{Budgets, Table, finish, percentile, thousands};
 use rig::server::{Program, Server};
 use rig::strace::Strace;
-use rig::{clients, peer, unprotected};
+use rig::subscribers::Subscribers;
+use rig::{clients, reference, unprotected};
 
 mod rig {
-    pub(crate) mod audience;
     pub(crate) mod clients;
-    pub(crate) mod peer;
     pub(crate) mod process;
     pub(crate) mod publisher;
     pub(crate) mod readiness;
+    pub(crate) mod reference;
     pub(crate) mod report;
     pub(crate) mod server;
     pub(crate) mod strace;
+    pub(crate) mod subscribers;
     pub(crate) mod unprotected;
 }
 
 fn main() -> ExitCode {
-    if peer::is_requested() {
-        return peer::run(broadcast_to_everyone());
+    if reference::is_requested() {
+        return reference::run(broadcast_to_all());
     }
-    conclude("fanout", measure())
+    finish("fanout", measure())
 }
 
-/// The peer: one message, made once, goes to every client at each tick.
-async fn broadcast_to_everyone() -> io::Result<()> {
+/// The reference server: sends one message, made once, to all clients at each tick.
+async fn broadcast_to_all() -> io::Result<()> {
     let (publisher, _) = broadcast::channel(BACKLOG_MESSAGES);
     let updates = publisher.clone();
     tokio::spawn(async move {
@@ -54,14 +54,14 @@ async fn broadcast_to_everyone() -> io::Result<()> {
         let mut ticks = time::interval(EVERY);
         loop {
             ticks.tick().await;
-            // Fails while there is nobody to send to.
+            // Fails while no client is connected.
             publisher.send(message.clone()).ok();
         }
     });
-    peer::serve(move |socket| forward(socket, updates.subscribe())).await
+    reference::serve(move |socket| forward(socket, updates.subscribe())).await
 }
 
-async fn forward(mut socket: peer::Socket, mut updates: Receiver<Message>) {
+async fn forward(mut socket: reference::Socket, mut updates: Receiver<Message>) {
     while let Some(message) = next_update(&mut socket, &mut updates).await {
         if socket.send(message).await.is_err() {
             return;
@@ -69,10 +69,10 @@ async fn forward(mut socket: peer::Socket, mut updates: Receiver<Message>) {
     }
 }
 
-/// Waits for an update and reads from the client meanwhile, as every server must that answers pings
-/// and notices who leaves. `None` once the client has left.
+/// Waits for an update. Meanwhile reads from the client, as a server must to answer pings and to
+/// notice a disconnect. Returns `None` when the client has disconnected.
 async fn next_update(
-    socket: &mut peer::Socket,
+    socket: &mut reference::Socket,
     updates: &mut Receiver<Message>,
 ) -> Option<Message> {
     loop {
@@ -87,12 +87,14 @@ async fn next_update(
 fn measure() -> io::Result<Budgets> {
     let every = format!("{}ms", EVERY.as_millis());
     let falconet = Program::falconet(&["--broadcast-every", &every])?;
-    let peer = peer::program()?;
+    let reference = reference::program()?;
     let mut budgets = Budgets::default();
 
-    println!("fanout: a short text message to everyone every {EVERY:?}, {BROADCASTS} in a round,");
     println!(
-        "{} rounds or fewer; spread: from the first client that has it to the last",
+        "fanout: a short text message to all clients every {EVERY:?}; {BROADCASTS} messages a"
+    );
+    println!(
+        "round, at most {} rounds; spread: from the first client that has a message to the last",
         CLIENTS[0].1
     );
     let table = Table::new(&[
@@ -106,21 +108,21 @@ fn measure() -> io::Result<Budgets> {
     ]);
     let wanted = CLIENTS.map(|(clients, _)| clients);
     for (clients, (_, rounds)) in clients::affordable(&wanted)?.into_iter().zip(CLIENTS) {
-        compare(clients, rounds, &falconet, &peer, &table, &mut budgets)?;
+        compare(clients, rounds, &falconet, &reference, &table, &mut budgets)?;
     }
     println!("CPU ratio: falconet's over tokio-tungstenite's");
     let unprotected = unprotected::program(&["--broadcast-every", &every])?;
     let (clients, rounds) = CLIENTS[0];
     compare(clients, rounds, &falconet, &unprotected, &table, &mut budgets)?;
-    println!("CPU ratio: with all protections over without those that can be switched off");
+    println!("CPU ratio: with all protections over with those switched off that can be");
     publish(&mut budgets)?;
     Ok(budgets)
 }
 
-/// Measures what it takes falconet to take messages from one publisher, and to pass one on.
+/// Measures the cost of accepting messages from one publisher, and of delivering them.
 fn publish(budgets: &mut Budgets) -> io::Result<()> {
     let bytes = TEXT.len();
-    println!("\npublish: {bytes} bytes to a topic by HTTP, over one connection that is kept");
+    println!("\npublish: {bytes} bytes to a topic by HTTP, over one kept connection");
     let falconet = Program::falconet(&["--broadcast-every", "0"])?;
     let table = Table::new(&[
         ("publishes/s", 11),
@@ -140,29 +142,29 @@ fn publish(budgets: &mut Budgets) -> io::Result<()> {
         calls.map_or("–".to_owned(), |calls| format!("{calls:.2}")),
     ]);
 
-    let subscribers = clients::affordable(&[SUBSCRIBERS])?[0];
+    let subscriber_count = clients::affordable(&[SUBSCRIBERS])?[0];
     let server = falconet.start()?;
-    let mut audience = Audience::connect(&server, subscribers, TOPIC_PATH)?;
+    let mut subscribers = Subscribers::connect(&server, subscriber_count, TOPIC_PATH)?;
     let calls = count_calls(server, |server| {
         let mut publisher = Publisher::new(server, TOPIC, TEXT);
         let mut delivered = 0;
         for _ in 0..BROADCASTS {
             publisher.publish()?;
-            delivered += audience.next_broadcast(PATIENCE)?.delivered;
+            delivered += subscribers.next_broadcast(TIMEOUT)?.delivered;
         }
         Ok(delivered)
     })?;
     if let Some(calls) = calls {
         let (what, limit) = ("system calls per subscriber", CALLS_PER_SUBSCRIBER);
-        println!("publish to {} idle subscribers:", thousands(subscribers));
+        println!("publish to {} idle subscribers:", thousands(subscriber_count));
         println!("{calls:.3} {what}, limit {limit:.2}");
         budgets.at_most(what, calls, limit);
     }
     Ok(())
 }
 
-/// Publishes one message after another; returns how many microseconds each took, and the server's
-/// processor time.
+/// Publishes one message after another for `time`. Returns the latency of each in microseconds, and
+/// the server's processor time.
 fn publish_for(time: Duration, server: &Server) -> io::Result<(Vec<f64>, Duration)> {
     let mut publisher = Publisher::new(server, TOPIC, TEXT);
     let mut times = Vec::new();
@@ -175,8 +177,8 @@ fn publish_for(time: Duration, server: &Server) -> io::Result<(Vec<f64>, Duratio
     Ok((times, server.cpu_time()? - cpu_before))
 }
 
-/// Ends the server and returns how many system calls it made for each of what `work` has counted.
-/// `None`, and a line that says why, if that can't be known.
+/// Runs `work`, ends the server, and returns the server's system calls divided by the count that
+/// `work` has returned. If `strace` cannot be attached, prints the reason and returns `None`.
 fn count_calls(
     server: Server,
     work: impl FnOnce(&Server) -> io::Result<usize>,
@@ -186,23 +188,23 @@ fn count_calls(
     Ok(Some(strace.total(server)? / count as f64))
 }
 
-/// Measures both servers in alternate rounds and prints a row for each.
+/// Measures two programs in alternating rounds and prints a row for each.
 fn compare(
     clients: usize,
     rounds: usize,
-    falconet: &Program,
-    peer: &Program,
+    measured: &Program,
+    reference: &Program,
     table: &Table,
     budgets: &mut Budgets,
 ) -> io::Result<()> {
     let (mut ours, mut theirs) = (Outcome::default(), Outcome::default());
     for _ in 0..rounds {
-        round(clients, falconet, &mut ours)?;
-        round(clients, peer, &mut theirs)?;
+        round(clients, measured, &mut ours)?;
+        round(clients, reference, &mut theirs)?;
     }
-    let ratio = peer::ratio(&ours.cpu_per_delivery, &theirs.cpu_per_delivery);
+    let ratio = reference::ratio(&ours.cpu_per_delivery, &theirs.cpu_per_delivery);
     let due = clients * BROADCASTS * rounds;
-    for (program, mut outcome, ratio) in [(falconet, ours, &*ratio), (peer, theirs, "")] {
+    for (program, mut outcome, ratio) in [(measured, ours, &*ratio), (reference, theirs, "")] {
         let undelivered = format!("{} to {clients} clients: not delivered", program.name);
         budgets.at_most(undelivered, due - outcome.delivered, 0);
         table.row([
@@ -218,65 +220,67 @@ fn compare(
     Ok(())
 }
 
-/// Adds to `outcome` one round against a fresh server.
+/// Runs one round against a new server process and adds its figures to `outcome`.
 fn round(clients: usize, program: &Program, outcome: &mut Outcome) -> io::Result<()> {
     let server = program.start()?;
-    let mut audience = Audience::connect(&server, clients, "/")?;
-    audience.settle(SILENCE)?;
+    let mut subscribers = Subscribers::connect(&server, clients, "/")?;
+    subscribers.discard_until_quiet(SILENCE)?;
     let cpu_before = server.cpu_time()?;
     let mut delivered = 0;
     for _ in 0..BROADCASTS {
-        let arrival = audience.next_broadcast(2 * EVERY)?;
-        outcome.spreads.push(arrival.spread.as_secs_f64() * 1e3);
-        delivered += arrival.delivered;
+        let delivery = subscribers.next_broadcast(2 * EVERY)?;
+        outcome.spreads.push(delivery.spread.as_secs_f64() * 1e3);
+        delivered += delivery.delivered;
     }
-    audience.settle(SILENCE)?;
+    subscribers.discard_until_quiet(SILENCE)?;
     let cpu = server.cpu_time()? - cpu_before;
     outcome.cpu_per_delivery.push(cpu.as_secs_f64() * 1e6 / delivered as f64);
     outcome.delivered += delivered;
     Ok(())
 }
 
-/// What the rounds of one server saw.
+/// The results of all rounds of one server.
 #[derive(Default)]
 struct Outcome {
-    /// Milliseconds from the first client that had a broadcast to the last, of every broadcast.
+    /// Milliseconds from the first client that has a broadcast to the last, one entry per broadcast.
     spreads: Vec<f64>,
-    /// Microseconds of the server's processor time per client and broadcast, round by round.
+    /// Microseconds of the server's processor time per delivery, one entry per round.
     cpu_per_delivery: Vec<f64>,
-    /// How often a client got a broadcast.
+    /// Deliveries in all rounds: one per client and broadcast.
     delivered: usize,
 }
 
-/// How many clients listen, and in how many rounds for each server. Odd, so that the median is a round.
+/// Numbers of clients, and the rounds per server with each. The numbers of rounds are odd, so that
+/// the median is the value of one round.
 const CLIENTS: [(usize, usize); 3] = [(1000, 9), (5000, 9), (10_000, 3)];
 
-/// How often a server broadcasts.
+/// Interval between two broadcasts of a server.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// How long nothing must arrive for a broadcast to be over. Well within the pause between two.
+/// Time without data after which a broadcast is complete. Much shorter than [`EVERY`].
 const SILENCE: Duration = Duration::from_millis(100);
 
-/// Broadcasts counted in a round.
+/// Broadcasts per round.
 const BROADCASTS: usize = 2;
 
-/// How many messages the peer keeps for a client that is slow to take them.
+/// Messages that the reference server keeps for a slow client.
 const BACKLOG_MESSAGES: usize = 16;
 
-/// Where messages are published to.
+/// The topic to publish to.
 const TOPIC: &str = "bench";
 const TOPIC_PATH: &str = "/topics/bench";
 
-/// What is published: a reading of a sensor.
+/// The published message: a sensor reading.
 const TEXT: &str = r#"{"temperature":21.5,"at":1200}"#;
 
-/// How long a publisher publishes.
+/// Duration of a measurement with one publisher.
 const PUBLISHING: Duration = Duration::from_secs(2);
 
-/// How many subscribers are silent while their system calls are counted, and how many there may be for
-/// each of them and each message, the publisher's own included.
+/// Idle subscribers while the system calls of a publish are counted.
 const SUBSCRIBERS: usize = 5000;
+
+/// Most system calls per subscriber and message, those for the publisher included.
 const CALLS_PER_SUBSCRIBER: f64 = 1.3;
 
-/// How long a message may take to everybody while strace looks on.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time to deliver a message to all subscribers under strace.
+const TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,8 +1,8 @@
-//! `cargo bench --bench footprint`: how little falconet takes, beside the figures of the article.
+//! `cargo bench --bench footprint`: size and memory of falconet, beside the figures of the article.
 //!
-//! It builds the release binary and watches one server through `/proc`: at its start, with nobody
-//! connected, and with clients that say nothing. Enforced: size, memory, threads, wake-ups with
-//! nobody connected, and that no client is lost. Times are printed, never enforced.
+//! Builds the release binary and reads the figures of one server from `/proc`: after the start,
+//! without clients, and with idle clients. Enforced: file size, memory, threads, wake-ups, and that
+//! no client is disconnected. Times are printed, never enforced.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
 
 use std::io::{self, Error, ErrorKind, Read, Write};
@@ -11,57 +11,55 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use rig::audience::Audience;
 use rig::publisher::Publisher;
-use rig::report::{Budgets, Table, conclude, percentile, thousands};
-use rig::secure::State;
+use rig::report::{Budgets, Table, finish, percentile, thousands};
 use rig::server::{Program, Server};
-use rig::{clients, secure};
+use rig::subscribers::Subscribers;
+use rig::tls::TlsDirectory;
+use rig::{clients, tls};
 
 mod rig {
-    pub(crate) mod audience;
     pub(crate) mod clients;
     pub(crate) mod process;
     pub(crate) mod publisher;
     pub(crate) mod readiness;
     pub(crate) mod report;
-    pub(crate) mod secure;
     pub(crate) mod server;
+    pub(crate) mod subscribers;
+    pub(crate) mod tls;
 }
 
 fn main() -> ExitCode {
-    conclude("footprint", measure())
+    finish("footprint", measure())
 }
 
 fn measure() -> io::Result<Budgets> {
-    // Without broadcasts and with pings later than this bench ends, so that a client that says nothing
-    // is idle.
-    let falconet = Program::falconet(&QUIET)?;
+    let falconet = Program::falconet(&QUIET_OPTIONS)?;
     let counts = clients::affordable(&IDLE_CLIENTS)?;
-    let mut sheet = Sheet::new(compare_builds(&falconet)?);
-    sheet.rows_at_start(&falconet)?;
+    let mut report = Report::new(compare_builds(&falconet)?);
+    report.rows_at_start(&falconet)?;
     let server = falconet.start()?;
-    sheet.rows_without_clients(&server)?;
-    sheet.rows_with_clients(&server, &counts)?;
+    report.rows_without_clients(&server)?;
+    report.rows_with_clients(&server, &counts)?;
     drop(server);
     let most = counts[counts.len() - 1];
-    sheet.row_of_idle(&falconet, "client", most, "/")?;
-    sheet.rows_with_subscribers(&falconet, most)?;
-    sheet.row_of_idle(&falconet, "subscriber", most, "/topics/quiet")?;
-    sheet.rows_of_crowds(&falconet)?;
-    sheet.rows_with_tls(&falconet, counts[0])?;
+    report.row_of_idle(&falconet, "client", most, "/")?;
+    report.rows_with_subscribers(&falconet, most)?;
+    report.row_of_idle(&falconet, "subscriber", most, "/topics/quiet")?;
+    report.rows_after_disconnect(&falconet)?;
+    report.rows_with_tls(&falconet, counts[0])?;
 
     println!(
-        "falconet: this run. Resident: every page mapped, libc's too. Of the program's file: its"
+        "falconet: this run. Resident: all mapped pages, those of libc too. Of the program's file:"
     );
     println!(
-        "code and constants, which the kernel can drop. Private: what the process has written."
+        "code and constants, which the kernel can drop. Private: pages that the process has written."
     );
-    Ok(sheet.budgets)
+    Ok(report.budgets)
 }
 
-/// Prints what the builds of falconet take beside what the article's samples do: the one that `cargo build`
-/// makes, and the static ones where `.ci/release` has made them.
+/// Prints the figures of falconet's builds beside those of the article's samples. The builds are the
+/// one of `cargo build`, and the static ones that `.ci/release` has built, if any.
 fn compare_builds(default: &Program) -> io::Result<Budgets> {
     let mut budgets = Budgets::default();
     let mut builds = Vec::new();
@@ -91,17 +89,17 @@ fn compare_builds(default: &Program) -> io::Result<Budgets> {
     row("  private, KiB", |of| Some(thousands(of.start.memory.private_kib)), ["", ""]);
     row("  per idle client, bytes", |of| Some(thousands(of.per_client)), ["", ""]);
     row("  per idle client over TLS, bytes", |of| of.per_tls_client.map(thousands), ["", ""]);
-    println!("HttpListener, Kestrel: what the article says of its samples (.NET Core 3.0, 2019).");
+    println!("HttpListener, Kestrel: the article's figures for its samples (.NET Core 3.0, 2019).");
     println!("min: `.ci/release --min --no-default-features`. plain: `--no-default-features`. The");
-    println!("others have all default features. Static: of musl, with no other file.\n");
+    println!("others have all default features. Static: linked with musl, needs no other file.\n");
     Ok(budgets)
 }
 
-/// A build to be compared.
+/// A build to compare.
 struct Build {
-    /// Where `.ci/release` puts it; none is the one that `cargo build` makes.
+    /// Folder in which `.ci/release` puts the build; `None` for the build of `cargo build`.
     folder: Option<&'static str>,
-    /// The most bytes its file may have, and KiB it may take at the start.
+    /// Limits: file size in bytes, and resident memory at start in KiB.
     limits: [usize; 2],
 }
 
@@ -110,7 +108,7 @@ impl Build {
         self.folder.unwrap_or("the default build")
     }
 
-    /// Its program, with the options of the default one, if it was built.
+    /// Returns the program of this build with the options of `default`; `None` if it was not built.
     fn program(&self, default: &Program) -> Option<Program> {
         let dist = default.path.ancestors().nth(2)?.join("dist");
         let path = self.folder.map(|folder| dist.join(folder).join("falconet"));
@@ -120,12 +118,14 @@ impl Build {
     }
 }
 
-/// What one build takes.
+/// The figures of one build.
 struct Measured {
+    /// File size.
     bytes: usize,
     start: Start,
+    /// Private bytes per idle client.
     per_client: usize,
-    /// None if it speaks no TLS.
+    /// Private bytes per idle client over TLS; `None` for a build without TLS.
     per_tls_client: Option<usize>,
 }
 
@@ -136,38 +136,40 @@ impl Measured {
         let count = clients::affordable(&[CLIENTS_COMPARED])?[0];
         let server = program.start()?;
         thread::sleep(SETTLING);
-        let alone = Memory::of(&server)?;
+        let before = Memory::of(&server)?;
         let idle = clients::connect(&server, count, "/")?;
         thread::sleep(SETTLING);
-        let per_client = alone.bytes_per_client(&server, count)?;
+        let per_client = before.bytes_per_client(&server, count)?;
         drop((idle, server));
         let help = Command::new(&program.path).arg("--help").output()?.stdout;
-        let speaks_tls = String::from_utf8_lossy(&help).contains("--tls-self-signed");
-        let tls = || {
-            let state = State::new();
-            let server = state.program(program).start()?;
+        let has_tls = String::from_utf8_lossy(&help).contains("--tls-self-signed");
+        let measure_tls = || {
+            let directory = TlsDirectory::new();
+            let server = directory.program(program).start()?;
             thread::sleep(SETTLING);
-            let alone = Memory::of(&server)?;
-            let idle = secure::connect(&server, &state, TLS_CLIENTS_COMPARED, "/")?;
+            let before = Memory::of(&server)?;
+            let idle = tls::connect(&server, &directory, TLS_CLIENTS_COMPARED, "/")?;
             thread::sleep(SETTLING);
-            let bytes = alone.bytes_per_client(&server, idle.len());
+            let bytes = before.bytes_per_client(&server, idle.len());
             drop(idle);
             bytes
         };
-        let per_tls_client = speaks_tls.then(tls).transpose()?;
+        let per_tls_client = has_tls.then(measure_tls).transpose()?;
         Ok(Self { bytes, start, per_client, per_tls_client })
     }
 }
 
-/// How a program starts: the medians of a few times.
+/// Time to start and memory after the start: the medians of several starts.
 struct Start {
     milliseconds: f64,
     memory: Memory,
 }
 
 impl Start {
-    /// Starts the server a few times. Where the kernel puts the program decides which pages around
-    /// those it needs are mapped with them, so the memory of one start is a draw; the median is none.
+    /// Starts the server `count` times.
+    ///
+    /// The memory differs from start to start: the kernel maps pages around each page that is used,
+    /// and which ones depends on the address at which it has loaded the program.
     fn of(program: &Program, count: usize) -> io::Result<Self> {
         let mut times = Vec::new();
         let mut memories = Vec::new();
@@ -191,24 +193,24 @@ impl Start {
     }
 }
 
-/// The table of this bench, and the budgets in it.
-struct Sheet {
+/// The table of this bench and its budgets.
+struct Report {
     table: Table,
     budgets: Budgets,
 }
 
-impl Sheet {
+impl Report {
     fn new(budgets: Budgets) -> Self {
         let columns = [("footprint", 44), ("falconet", 10), ("limit", 10)];
         Self { table: Table::new(&columns), budgets }
     }
 
-    /// Prints what is only to be known.
+    /// Prints a figure without a limit.
     fn row(&self, what: &str, measured: impl ToString) {
         self.table.row([what, &measured.to_string(), ""]);
     }
 
-    /// Prints what may be `limit` at most, and holds the bench to it.
+    /// Prints a figure with its limit. The bench fails if the figure is greater.
     fn limited_row(&mut self, what: &str, measured: usize, limit: usize) {
         self.budgets.at_most(what, measured, limit);
         self.table.row([what, &thousands(measured), &thousands(limit)]);
@@ -233,16 +235,16 @@ impl Sheet {
         Ok(())
     }
 
-    /// Connects ever more clients, up to each of `counts`, and leaves them idle: at once, and after each
-    /// has had a large echo.
+    /// Measures idle clients: after connecting as many as each of `counts`, and after each client
+    /// has received a large echo.
     fn rows_with_clients(&mut self, server: &Server, counts: &[usize]) -> io::Result<()> {
-        let alone = Memory::of(server)?;
+        let before = Memory::of(server)?;
         let mut clients = Vec::new();
         let mut idle_bytes = 0;
         for &count in counts {
             clients.extend(clients::connect(server, count - clients.len(), "/")?);
             thread::sleep(SETTLING);
-            idle_bytes = alone.bytes_per_client(server, count)?;
+            idle_bytes = before.bytes_per_client(server, count)?;
             let what = format!("memory per client of {}, private bytes", thousands(count));
             self.row(&what, idle_bytes);
         }
@@ -255,66 +257,70 @@ impl Sheet {
             echo(client, LARGE_MESSAGE_BYTES)?;
         }
         thread::sleep(QUIET_TIME);
-        let bytes = alone.bytes_per_client(server, clients.len())?;
+        let bytes = before.bytes_per_client(server, clients.len())?;
         self.limited_row("  after an echo of 60 KB each", bytes, idle_bytes * 11 / 10);
         let lost = clients.iter().filter(|client| is_lost(client)).count();
         self.limited_row("clients lost", lost, 0);
         Ok(())
     }
 
-    /// Connects idle clients to a server, and to another. Where glibc puts what is of a moment, among what
-    /// stays, is a draw that some 40 bytes a client hang on; the median is none.
+    /// Measures the memory per idle client: the median of several servers.
+    ///
+    /// With glibc the result varies by some 40 bytes per client. It depends on where the allocator
+    /// places short-lived blocks among those that stay.
     fn row_of_idle(
         &mut self,
         program: &Program,
-        who: &str,
+        kind: &str,
         count: usize,
         path: &str,
     ) -> io::Result<()> {
         let mut bytes = Vec::new();
-        for _ in 0..SERVERS_OF_IDLE {
+        for _ in 0..IDLE_SERVERS {
             let server = program.start()?;
             thread::sleep(SETTLING);
-            let alone = Memory::of(&server)?;
+            let before = Memory::of(&server)?;
             let _clients = clients::connect(&server, count, path)?;
             thread::sleep(SETTLING);
-            bytes.push(alone.bytes_per_client(&server, count)? as f64);
+            bytes.push(before.bytes_per_client(&server, count)? as f64);
         }
-        let what = format!("  median of {SERVERS_OF_IDLE} servers per idle {who}");
+        let what = format!("  median of {IDLE_SERVERS} servers per idle {kind}");
         self.limited_row(&what, percentile(&mut bytes, 50) as usize, CLIENT_LIMIT_BYTES);
         Ok(())
     }
 
-    /// Connects subscribers to a topic and leaves them idle: at once, and after they have heard a lot.
+    /// Measures idle subscribers of a topic: before and after they have received many messages.
     fn rows_with_subscribers(&mut self, program: &Program, count: usize) -> io::Result<()> {
         let server = program.start()?;
         let mut publisher = Publisher::new(&server, "quiet", "a message of some length");
         publisher.publish()?;
         thread::sleep(SETTLING);
-        let alone = Memory::of(&server)?;
-        let mut audience = Audience::connect(&server, count, "/topics/quiet")?;
-        audience.settle(SETTLING)?;
-        let idle_bytes = alone.bytes_per_client(&server, count)?;
+        let before = Memory::of(&server)?;
+        let mut subscribers = Subscribers::connect(&server, count, "/topics/quiet")?;
+        subscribers.discard_until_quiet(SETTLING)?;
+        let idle_bytes = before.bytes_per_client(&server, count)?;
         let what = format!("memory per subscriber of {}, private bytes", thousands(count));
         self.row(&what, idle_bytes);
         let mut undelivered = 0;
         for _ in 0..MESSAGES {
             publisher.publish()?;
-            undelivered += count - audience.next_broadcast(PATIENCE)?.delivered;
+            undelivered += count - subscribers.next_broadcast(TIMEOUT)?.delivered;
         }
         self.limited_row("messages not delivered", undelivered, 0);
         thread::sleep(QUIET_TIME);
-        let bytes = alone.bytes_per_client(&server, count)?;
+        let bytes = before.bytes_per_client(&server, count)?;
         let what = format!("  after {MESSAGES} messages");
         self.limited_row(&what, bytes, idle_bytes * 11 / 10);
         Ok(())
     }
 
-    /// Has a crowd come, talk and leave, again and again. musl's allocator gives back what the crowd took.
-    /// That of glibc keeps for the next one what lies below the last small thing that is still in use;
-    /// more than that must not stay.
-    fn rows_of_crowds(&mut self, default: &Program) -> io::Result<()> {
-        let count = clients::affordable(&[CROWD_CLIENTS])?[0];
+    /// Measures the memory that remains after many clients have connected, received an echo and
+    /// disconnected, three times.
+    ///
+    /// musl's allocator returns nearly all of it to the kernel. glibc's keeps every block below the
+    /// highest one still in use. The limits ensure that no more than that remains.
+    fn rows_after_disconnect(&mut self, default: &Program) -> io::Result<()> {
+        let count = clients::affordable(&[DISCONNECTED_CLIENTS])?[0];
         for build in BUILDS.iter().filter(|build| matches!(build.folder, None | Some(STATIC))) {
             let Some(program) = build.program(default) else { continue };
             let server = program.start()?;
@@ -322,7 +328,7 @@ impl Sheet {
             let start_kib = Memory::of(&server)?.private_kib;
             println!("{}:", build.name());
             self.row(&format!("  private KiB before {} have come", thousands(count)), start_kib);
-            let most = start_kib + CROWD_LEAVES_KIB[usize::from(build.folder.is_some())];
+            let limit = start_kib + REMAINING_LIMITS_KIB[usize::from(build.folder.is_some())];
             for round in 1..=3 {
                 let mut clients = clients::connect(&server, count, "/")?;
                 for client in &mut clients {
@@ -332,22 +338,22 @@ impl Sheet {
                 thread::sleep(SETTLING);
                 let private_kib = Memory::of(&server)?.private_kib;
                 let what = format!("  after they have left, round {round}");
-                self.limited_row(&what, private_kib, most);
+                self.limited_row(&what, private_kib, limit);
             }
         }
         Ok(())
     }
 
-    /// The same program where it speaks TLS, with `count` idle clients.
+    /// Measures the same program with TLS: at start, and with `count` idle clients.
     fn rows_with_tls(&mut self, plain: &Program, count: usize) -> io::Result<()> {
-        let state = State::new();
-        let server = state.program(plain).start()?;
+        let directory = TlsDirectory::new();
+        let server = directory.program(plain).start()?;
         thread::sleep(SETTLING);
-        let alone = Memory::of(&server)?;
-        self.row("over TLS 1.3: memory at start, private KiB", alone.private_kib);
-        let clients = secure::connect(&server, &state, count, "/")?;
+        let before = Memory::of(&server)?;
+        self.row("over TLS 1.3: memory at start, private KiB", before.private_kib);
+        let clients = tls::connect(&server, &directory, count, "/")?;
         thread::sleep(SETTLING);
-        let per_client = alone.bytes_per_client(&server, count)?;
+        let per_client = before.bytes_per_client(&server, count)?;
         let what = format!("  per client of {}, private bytes", thousands(count));
         self.limited_row(&what, per_client, TLS_CLIENT_BYTES);
         let lost = clients.iter().filter(|client| is_lost(&client.sock)).count();
@@ -356,13 +362,13 @@ impl Sheet {
     }
 }
 
-/// What a process has in memory, in KiB.
+/// The memory of a process, in KiB.
 struct Memory {
-    /// All of its pages (RSS), shared ones too.
+    /// All resident pages (RSS), shared ones included.
     resident_kib: usize,
-    /// The pages it has written: no file holds them, and nobody shares them.
+    /// Anonymous pages: those that the process has written.
     private_kib: usize,
-    /// The unchanged pages of files that no other process maps: those of the program itself.
+    /// Unmodified file pages that no other process maps: those of the program's file.
     file_kib: usize,
 }
 
@@ -375,29 +381,30 @@ impl Memory {
         Ok(Self { resident_kib: field(&rollup, "Rss:")?, private_kib, file_kib })
     }
 
-    /// How many private bytes each of `count` clients has added to this.
+    /// Returns the growth of the server's private memory since this measurement, in bytes per
+    /// client.
     fn bytes_per_client(&self, server: &Server, count: usize) -> io::Result<usize> {
         let private_kib = Self::of(server)?.private_kib;
         Ok(private_kib.saturating_sub(self.private_kib) * 1024 / count)
     }
 }
 
-/// The number after `name` in a file of `/proc` that has a name and a value on each line.
+/// Returns the number after `name` in a `/proc` file that has a name and a value on each line.
 fn field(text: &str, name: &str) -> io::Result<usize> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
         .ok_or_else(|| Error::other(format!("no {name} in /proc")))
 }
 
-/// Leaves the server alone for 30 s. Returns how often a thread of it went back to sleep meanwhile,
-/// and the processor time this took.
+/// Waits 30 s. Returns how often a thread of the server woke up and slept again in this time, and
+/// the server's processor time.
 fn idle(server: &Server) -> io::Result<(usize, Duration)> {
     let (sleeps, cpu_time) = (sleeps(server)?, server.cpu_time()?);
     thread::sleep(IDLE);
     Ok((self::sleeps(server)? - sleeps, server.cpu_time()? - cpu_time))
 }
 
-/// How often the threads of a server have gone to sleep of their own accord since they started.
+/// Returns the voluntary context switches of all threads of the server since their start.
 fn sleeps(server: &Server) -> io::Result<usize> {
     let statuses = server.per_thread("status")?;
     statuses.iter().map(|status| field(status, "voluntary_ctxt_switches:")).sum()
@@ -406,7 +413,7 @@ fn sleeps(server: &Server) -> io::Result<usize> {
 /// Sends a binary message of `payload_bytes` zeros, at most 65,535, and reads its echo.
 fn echo(client: &mut TcpStream, payload_bytes: usize) -> io::Result<()> {
     let [high, low] = u16::try_from(payload_bytes).map_err(Error::other)?.to_be_bytes();
-    // With a mask of zeros the payload is sent as it is.
+    // A masking key of zeros leaves the payload unchanged.
     let mut message = vec![0x82, 0x80 | 126, high, low, 0, 0, 0, 0];
     message.resize(message.len() + payload_bytes, 0);
     let mut echo = vec![1; 4 + payload_bytes];
@@ -418,7 +425,7 @@ fn echo(client: &mut TcpStream, payload_bytes: usize) -> io::Result<()> {
     if is_right { Ok(()) } else { Err(Error::other("the echo differs")) }
 }
 
-/// Whether the server has closed or reset this connection.
+/// Returns true if the server has closed or reset the connection.
 fn is_lost(client: &TcpStream) -> bool {
     match client.peek(&mut [0]) {
         Ok(seen) => seen == 0,
@@ -426,48 +433,53 @@ fn is_lost(client: &TcpStream) -> bool {
     }
 }
 
-/// The server whose idle clients are idle.
-const QUIET: [&str; 8] = [
+/// Options of a server that sends nothing to idle clients: no broadcasts, and pings only after the
+/// end of this bench.
+const QUIET_OPTIONS: [&str; 8] = [
     "--broadcast-every",
     "0",
     "--ping-every",
     "10m",
     "--idle-timeout",
     "25m",
-    // Room for the clients measured, and a publisher.
+    // The idle clients, and a publisher.
     "--max-connections",
     "10100",
 ];
 
-/// How many clients are connected, one after the other.
+/// Numbers of idle clients.
 const IDLE_CLIENTS: [usize; 2] = [1000, 10_000];
+
+/// Most private bytes per idle client or subscriber, as the median of [`IDLE_SERVERS`].
 const CLIENT_LIMIT_BYTES: usize = 640;
 
-/// How many servers that is measured of.
-const SERVERS_OF_IDLE: usize = 5;
+/// Servers that the memory per idle client is measured on.
+const IDLE_SERVERS: usize = 5;
 
-/// How many come and go.
-const CROWD_CLIENTS: usize = 5000;
+/// Clients that connect and disconnect.
+const DISCONNECTED_CLIENTS: usize = 5000;
 
-/// What a crowd may leave behind: with glibc, whose allocator keeps it for the next one (2,820 to 3,340 were
-/// measured, 200 of them a draw); and with musl, where 132 to 140 were, 44 of them the allocator's records.
-const CROWD_LEAVES_KIB: [usize; 2] = [3600, 200];
+/// Most private KiB that remain after clients have disconnected: with glibc, where 2,820 to 3,340
+/// were measured (up to 200 of them vary at random), and with musl, where 132 to 140 were measured
+/// (44 of them are the allocator's own records).
+const REMAINING_LIMITS_KIB: [usize; 2] = [3600, 200];
 
-/// How large a message is after which a client has no more memory than before.
+/// Size of a message that must not leave a buffer behind.
 const LARGE_MESSAGE_BYTES: usize = 60_000;
 
-/// How many messages subscribers hear, after which they have no more memory than before; and how long
-/// each may take.
+/// Messages to subscribers, which must not leave buffers behind.
 const MESSAGES: usize = 100;
-const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often the server is started to measure that. Odd, so that the median is a start.
+/// Longest time to deliver one of these to all subscribers.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Starts of the default build. An odd number, so that the median is the value of one start.
 const STARTS: usize = 199;
 
-/// The static build with all default features.
+/// The folder of the static build with all default features.
 const STATIC: &str = "x86_64-unknown-linux-musl";
 
-/// The builds that are compared, in the order of the columns.
+/// The builds to compare, in the order of the columns.
 const BUILDS: &[Build] = &[
     Build {
         folder: Some("x86_64-unknown-linux-musl-min-no-default-features"),
@@ -486,27 +498,35 @@ const BUILD_COLUMNS: [(&str, usize); 7] = [
     ("HttpListener", 12),
     ("Kestrel", 12),
 ];
+/// Starts of each build in the comparison.
 const STARTS_COMPARED: usize = 49;
+
+/// Idle clients of each build in the comparison.
 const CLIENTS_COMPARED: usize = 2000;
+
+/// Idle TLS clients of each build in the comparison.
 const TLS_CLIENTS_COMPARED: usize = 300;
 
-/// Keys and states of rustls; no buffer, of which one would be 4 KiB at least.
+/// Most private bytes per idle TLS client: the keys and state of rustls. The limit leaves no room
+/// for a buffer, which would be 4 KiB at least.
 const TLS_CLIENT_BYTES: usize = 6144;
 
-/// 2.4 MB for the article's server, 0.15 MB for the code of topics and files, 0.5 MB of rustls and ring,
-/// whose pages come in with their neighbours, 0.15 MB for access and operations, and 0.1 MB for systemd and
-/// the sandbox; 0.7 MB; of 1,024 KiB each.
+/// Most resident KiB of the default build at start: 3.3 MiB. They are 2.4 for the article's server,
+/// 0.15 for topics and files, 0.5 for the pages of rustls and ring that the kernel maps around used
+/// ones, 0.15 for access and operations, and 0.1 for systemd and the sandbox.
 const RESIDENT_LIMIT_KIB: usize = 3379;
+
+/// Most private KiB of the default build at start: 0.7 MiB.
 const PRIVATE_LIMIT_KIB: usize = 716;
 
-/// How long the server is left alone.
+/// Duration of the measurement of wake-ups.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// How long after its start a server is measured that nobody has connected to.
+/// Time from the start of a server to its measurement, without clients.
 const START_SETTLING: Duration = Duration::from_millis(20);
 
-/// How long after a change the server is measured.
+/// Time from a change to the next measurement.
 const SETTLING: Duration = Duration::from_millis(500);
 
-/// How long clients have been quiet after they were busy, when the server is measured.
+/// Time from the last message of clients to the next measurement.
 const QUIET_TIME: Duration = Duration::from_secs(5);

@@ -11,29 +11,24 @@ const DIAL_TIMEOUT_MS = 10_000;
 
 const FINAL_CODES = [1000, 1008];
 const CLOSE_MEANINGS = {
-  1000: 'a normal end',
+  1000: 'normal closure',
   1001: 'the server is going away',
-  1002: 'the protocol was violated',
-  1003: 'such data is refused',
-  1005: 'no code was given',
-  1006: 'no connection, or one that broke',
-  1007: 'a message did not fit its type',
-  1008: 'the server’s policy forbids it',
+  1002: 'protocol error',
+  1003: 'this type of data is not accepted',
+  1005: 'no code was sent',
+  1006: 'the connection failed or was lost',
+  1007: 'the data of a message did not match its type',
+  1008: 'not allowed by the server’s policy',
   1009: 'a message was too big for the server',
-  1011: 'the server failed',
+  1011: 'the server had an internal error',
   1012: 'the server is restarting',
   1013: 'the server is busy',
 };
 
-/**
- * Decides when to dial, close and retry; nothing else touches a WebSocket.
- *
- *   closed → connecting → open → closing → closed    at the user's wish
- *   connecting or open → waiting → connecting        after a loss
- *
- * A state owns at most one timer; entering the next state cancels it.
- */
-function connectionTo(addressNow, observer) {
+// States: closed → connecting → open → closing → closed, by the user;
+// connecting or open → waiting → connecting, after a loss.
+// Each state has at most one timer; entering the next state cancels it.
+function createConnection(currentAddress, observer) {
   let state = 'closed';
   let socket;
   let timer;
@@ -47,9 +42,9 @@ function connectionTo(addressNow, observer) {
   }
 
   function dial() {
-    const dialled = new WebSocket(addressNow());
+    const dialled = new WebSocket(currentAddress());
     const on = (type, react) => dialled.addEventListener(type, (event) => {
-      // A socket already replaced may still report its end.
+      // A replaced socket may still fire its close event.
       if (dialled === socket) react(event);
     });
     on('open', opened);
@@ -74,7 +69,7 @@ function connectionTo(addressNow, observer) {
     else enter('closed');
   }
 
-  // Full jitter: the clients of a restarted server must not return all at once.
+  // Full jitter, so that the clients of a restarted server do not reconnect all at once.
   function backoff() {
     const ceiling = Math.min(BACKOFF_CAP_MS, BACKOFF_BASE_MS * 2 ** failures);
     failures += 1;
@@ -93,20 +88,20 @@ function connectionTo(addressNow, observer) {
       enter('closing');
       socket.close(1000);
     },
-    wake() {
+    retryNow() {
       if (state === 'waiting') dial();
     },
-    /** Leaves where it is for where it shall be now. */
-    move() {
-      const left = socket;
-      const wasThere = state === 'open';
+    // Replaces the connection by one to the current address.
+    reconnect() {
+      const replaced = socket;
+      const wasOpen = state === 'open';
       failures = 0;
       dial();
-      left?.close(1000);
-      if (wasThere) observer.closed({ code: 1000, reason: '', byUser: true, retries: false });
+      replaced?.close(1000);
+      if (wasOpen) observer.closed({ code: 1000, reason: '', byUser: true, retries: false });
     },
     send(data) {
-      // A closing socket drops data before its close event comes.
+      // A closing socket discards data before its close event fires.
       const sendable = state === 'open' && socket.readyState === WebSocket.OPEN;
       if (sendable) socket.send(data);
       return sendable;
@@ -114,8 +109,8 @@ function connectionTo(addressNow, observer) {
   };
 }
 
-/** The newest rows; what a flood pushes out between two frames never reaches the DOM. */
-function logIn(scroller, rows, note) {
+// Keeps the newest rows. Rows that are dropped between two frames are never added to the DOM.
+function createLog(scroller, rows, note) {
   let queue = [];
   let dropped = 0;
   let pinned = true;
@@ -123,7 +118,7 @@ function logIn(scroller, rows, note) {
   const paintSoon = oncePerFrame(paint);
 
   function paint() {
-    // No screen reader keeps up with a flood.
+    // A screen reader can't read so many rows at once.
     scroller.ariaBusy = queue.length > ANNOUNCED_ROWS;
     rows.append(...queue.map(rowFor));
     queue = [];
@@ -142,7 +137,7 @@ function logIn(scroller, rows, note) {
   scroller.addEventListener('scroll', () => {
     const { scrollTop, scrollHeight, clientHeight } = scroller;
     const atEnd = scrollHeight - scrollTop - clientHeight < 8;
-    // A log that shrinks leaves its end too, but only a reader scrolls up.
+    // A resize also moves the log off its end, but only the user scrolls up.
     pinned = atEnd || (pinned && scrollTop >= lastTop);
     lastTop = scrollTop;
   });
@@ -160,15 +155,15 @@ function logIn(scroller, rows, note) {
   };
 }
 
-/** The data, or what is wrong with which character. */
+// Returns `{ data }`, or `{ at, problem }` for the first invalid character.
 function parseHex(text) {
   const stray = /[^\da-f\s]/iu.exec(text);
   // The last digit of a run of odd length.
   const half = /\S(?!\S)(?<=(?<!\S)(?:\S\S)*\S)/.exec(text);
-  const wrong = stray ?? half;
-  if (!wrong) return { data: Uint8Array.from(text.match(/\S\S/g) ?? [], (pair) => parseInt(pair, 16)) };
-  const complaint = stray ? 'is not a hex digit (0–9, a–f)' : 'is half a byte; write two digits for each';
-  return { at: wrong.index, problem: `‘${wrong[0]}’ at character ${wrong.index + 1} ${complaint}.` };
+  const invalid = stray ?? half;
+  if (!invalid) return { data: Uint8Array.from(text.match(/\S\S/g) ?? [], (pair) => parseInt(pair, 16)) };
+  const reason = stray ? 'is not a hex digit (0–9, a–f)' : 'is only half a byte; each byte needs two digits';
+  return { at: invalid.index, problem: `‘${invalid[0]}’ at character ${invalid.index + 1} ${reason}.` };
 }
 
 function hexDump(bytes) {
@@ -199,10 +194,10 @@ function payloadText(data, size) {
 }
 
 function closeText({ code, reason, byUser, retries }) {
-  const meaning = CLOSE_MEANINGS[code] ?? 'a code unknown to this page';
-  const said = reason && `\nReason: ${reason}`;
-  const onPurpose = byUser ? 'You disconnected.' : 'The server meant it: no automatic reconnect.';
-  return `${code}: ${meaning}. ${retries ? 'Will reconnect.' : onPurpose}${said}`;
+  const meaning = CLOSE_MEANINGS[code] ?? 'unknown code';
+  const reasonLine = reason && `\nReason: ${reason}`;
+  const final = byUser ? 'You disconnected.' : 'Will not reconnect by itself.';
+  return `${code}: ${meaning}. ${retries ? 'Will reconnect.' : final}${reasonLine}`;
 }
 
 function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
@@ -220,46 +215,46 @@ function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
   return row;
 }
 
-/** Where the page connects to: here to an echo, which tells also what is broadcast. */
-export const place = {
+// The endpoint of the page: the echo, unless topics.js replaces it.
+export const destination = {
   path: () => location.pathname,
-  /** What is asked of it beside what stands in the page's query. */
-  wish: () => '',
-  /** How what comes is called that is no echo. */
-  others: () => 'broadcast',
+  // Parameters in addition to the query of the page's URL.
+  query: () => '',
+  // The label of messages that are no echo.
+  sourceLabel: () => 'broadcast',
   opened() {},
-  heard() {},
+  received() {},
 };
 const message = byId('message');
-const log = logIn(byId('log'), byId('rows'), byId('log-note'));
+const log = createLog(byId('log'), byId('rows'), byId('log-note'));
 const totals = { sent: { messages: 0, bytes: 0 }, received: { messages: 0, bytes: 0 } };
 let pending = [];
 let lastRoundTrip = '–';
 let countdown;
 
 // http becomes ws, https becomes wss.
-export const baseAddress = () => location.origin.replace('http', 'ws') + place.path();
+export const baseAddress = () => location.origin.replace('http', 'ws') + destination.path();
 
-/** What stands in the query may be a token, and is left out of what is shown. */
-function addressNow(query = location.search) {
-  const wish = place.wish();
-  return baseAddress() + query + (wish && `${query ? '&' : '?'}${wish}`);
+// The page's own query may contain a token; pass '' for an address to show.
+function currentAddress(pageQuery = location.search) {
+  const query = destination.query();
+  return baseAddress() + pageQuery + (query && `${pageQuery ? '&' : '?'}${query}`);
 }
 
-export const connection = connectionTo(addressNow, {
+export const connection = createConnection(currentAddress, {
   changed: showState,
   opened() {
     pending = [];
-    complain('');
-    log.add({ kind: 'opened', text: `Connected to ${addressNow('')}` });
-    place.opened();
+    showProblem('');
+    log.add({ kind: 'opened', text: `Connected to ${currentAddress('')}` });
+    destination.opened();
   },
   received(payload) {
     const data = isText(payload) ? payload : new Uint8Array(payload);
-    const roundTrip = settle(data);
+    const roundTrip = matchEcho(data);
     if (roundTrip !== undefined) lastRoundTrip = inMs(roundTrip);
-    record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? place.others() : 'echo' });
-    place.heard(data);
+    record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? destination.sourceLabel() : 'echo' });
+    destination.received(data);
   },
   failed() {
     log.add({ kind: 'error', text: 'The connection failed' });
@@ -283,8 +278,8 @@ function expectEcho(data) {
 
 const contentKey = (data) => `${typeof data} ${data}`;
 
-/** The round trip in ms; undefined for what is no echo. */
-function settle(data) {
+// Returns the round trip in ms; undefined if the data is no echo.
+function matchEcho(data) {
   if (pending.length === 0) return undefined;
   const key = contentKey(data);
   const index = pending.findIndex((sent) => sent.key === key);
@@ -303,7 +298,7 @@ function record(entry) {
 function showState(state, delay) {
   byId('state').textContent = state === 'waiting' ? 'waiting to reconnect' : state;
   byId('state').className = state;
-  // `disabled` would lose the focus.
+  // `disabled` would take the focus away.
   byId('connect').ariaDisabled = state === 'connecting' || state === 'open';
   byId('disconnect').ariaDisabled = state === 'closed' || state === 'closing';
   clearInterval(countdown);
@@ -319,7 +314,7 @@ function showCountdown(end) {
   byId('countdown').textContent = `in ${Math.max(0, seconds)} s`;
 }
 
-function complain(problem) {
+function showProblem(problem) {
   byId('problem').textContent = problem;
   message.ariaInvalid = problem !== '';
 }
@@ -328,15 +323,15 @@ function submit(event) {
   event.preventDefault();
   const { data, problem, at } = byId('hex').checked ? parseHex(message.value) : { data: message.value };
   if (problem) {
-    complain(problem);
+    showProblem(problem);
     message.setSelectionRange(at, at + 1);
   } else if (connection.send(data)) {
     expectEcho(data);
     record({ kind: 'sent', data });
-    complain('');
+    showProblem('');
     message.value = '';
   } else {
-    complain(`Not sent: the connection is ${byId('state').textContent}. Your text is kept.`);
+    showProblem(`Not sent: the connection is ${byId('state').textContent}. Your text is kept.`);
   }
 }
 
@@ -351,12 +346,12 @@ byId('composer').addEventListener('submit', submit);
 byId('connect').addEventListener('click', connection.connect);
 byId('disconnect').addEventListener('click', connection.disconnect);
 message.addEventListener('keydown', submitOnEnter);
-message.addEventListener('input', () => complain(''));
-window.addEventListener('online', connection.wake);
+message.addEventListener('input', () => showProblem(''));
+window.addEventListener('online', connection.retryNow);
 document.addEventListener('visibilitychange', () => {
-  if (document.visibilityState === 'visible') connection.wake();
+  if (document.visibilityState === 'visible') connection.retryNow();
 });
-// Once all scripts have run, of which another may have put something else in the echo's place.
+// After all scripts, because topics.js may change the destination.
 document.addEventListener('DOMContentLoaded', () => {
   byId('address').textContent = baseAddress();
   connection.connect();

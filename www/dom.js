@@ -1,4 +1,4 @@
-// What the page and the dashboard share. The dashboard has it in itself.
+// Shared by the page and the dashboard.
 
 const byId = (id) => document.getElementById(id);
 

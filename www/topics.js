@@ -1,68 +1,68 @@
-// Topics, where the server has some: which one the page connects to in place of the echo, and charts of it.
+// Topics: connects the page to a topic instead of the echo, and draws charts of its numbers.
 
-import { SHOWN_CHARACTERS, baseAddress, connection, isText, place } from '/app.js';
+import { SHOWN_CHARACTERS, baseAddress, connection, destination, isText } from '/app.js';
 
 const CHART_LIMIT = 4;
 const LINK_LIMIT = 24;
 const RETAINED_LIMIT = 64;
 const TOPIC_NAME = /^(?!.*(?:^|\/)\.{0,2}(?:\/|$))[\w.\/-]{1,128}$/;
 
-/** The numbers in a message that is a number, or JSON that has some, each with its name. */
+// Returns [path, number] for each number in a JSON text; the path of a bare number is ''.
 function numbersIn(text) {
   if (text.length > SHOWN_CHARACTERS) return [];
-  const named = (value, name) => {
-    if (typeof value === 'number') return [[name, value]];
+  const collect = (value, path) => {
+    if (typeof value === 'number') return [[path, value]];
     const parts = typeof value === 'object' ? Object.entries(value ?? {}) : [];
-    return parts.flatMap(([key, part]) => named(part, name ? `${name}.${key}` : key));
+    return parts.flatMap(([key, part]) => collect(part, path ? `${path}.${key}` : key));
   };
   try {
-    return named(JSON.parse(text), '').filter(([, number]) => Number.isFinite(number));
+    return collect(JSON.parse(text), '').filter(([, number]) => Number.isFinite(number));
   } catch {
     return [];
   }
 }
 
 let topic = '';
-let isNew = true;
+let isFirstConnection = true;
 let charts = new Map();
 
-Object.assign(place, {
+Object.assign(destination, {
   path: () => (topic ? `/topics/${topic}` : location.pathname),
-  // A topic tells first what it retains; who comes back has heard it, but for the newest.
-  wish: () => (topic && `last=${isNew ? RETAINED_LIMIT : 1}`),
-  others: () => (topic ? 'published' : 'broadcast'),
+  // A reconnect asks only for the newest message, because it had the other retained ones before.
+  query: () => (topic && `last=${isFirstConnection ? RETAINED_LIMIT : 1}`),
+  sourceLabel: () => (topic ? 'published' : 'broadcast'),
   opened() {
-    isNew = false;
+    isFirstConnection = false;
     listTopics();
   },
-  heard(data) {
+  received(data) {
     if (topic && isText(data)) draw(numbersIn(data));
   },
 });
 
 function draw(numbers) {
   for (const [name, number] of numbers) {
-    if (!charts.has(name) && charts.size < CHART_LIMIT) charts.set(name, chartIn(byId('charts'), name || topic));
+    if (!charts.has(name) && charts.size < CHART_LIMIT) charts.set(name, addChart(byId('charts'), name || topic));
     charts.get(name)?.add(number);
   }
 }
 
-/** The topic is the part of the page's address that no server sees: a link to it can be kept. */
+// The topic is the fragment of the page's URL, so that it can be linked to.
 function readTopic() {
-  const wanted = location.hash.slice(1);
-  const isGood = !wanted || TOPIC_NAME.test(wanted);
-  byId('topic-problem').textContent = isGood ? '' : 'A topic’s name is 1 to 128 of A–Z a–z 0–9 . _ - with / between its parts.';
-  byId('topic').ariaInvalid = !isGood;
-  if (!isGood) return;
-  topic = wanted;
-  isNew = true;
+  const name = location.hash.slice(1);
+  const isValid = !name || TOPIC_NAME.test(name);
+  byId('topic-problem').textContent = isValid ? '' : 'A topic name has 1 to 128 characters: A–Z a–z 0–9 . _ - and / between its parts.';
+  byId('topic').ariaInvalid = !isValid;
+  if (!isValid) return;
+  topic = name;
+  isFirstConnection = true;
   charts = new Map();
   byId('charts').textContent = '';
   byId('topic').value = topic;
   byId('message-label').textContent = topic ? `Publish to ${topic}` : 'Your message';
   byId('address').textContent = baseAddress();
   document.title = topic ? `${topic} – falconet` : 'falconet';
-  markPlace();
+  markCurrentLink();
 }
 
 function openTopic(event) {
@@ -71,17 +71,17 @@ function openTopic(event) {
 }
 
 async function listTopics() {
-  // A password that is in the page's own address stands in the way of reading what has none.
-  const answer = await fetch(`${location.origin}/topics/${location.search}`).catch(() => undefined);
-  const names = answer?.ok ? (await answer.json()).map((one) => one.topic) : [];
+  // fetch refuses a relative URL if the page's URL contains a password.
+  const response = await fetch(`${location.origin}/topics/${location.search}`).catch(() => undefined);
+  const names = response?.ok ? (await response.json()).map((entry) => entry.topic) : [];
   byId('topics').replaceChildren(...names.map((name) => Object.assign(element('option', ''), { value: name })));
   const links = names.slice(0, LINK_LIMIT).map((name) => Object.assign(element('a', name), { href: `#${name}` }));
   const echo = Object.assign(element('a', 'echo'), { href: '#' });
   byId('places').replaceChildren(...(names.length > 0 || topic ? [echo, ...links] : []));
-  markPlace();
+  markCurrentLink();
 }
 
-function markPlace() {
+function markCurrentLink() {
   for (const link of byId('places').children) link.ariaCurrent = link.hash.slice(1) === topic ? 'page' : null;
 }
 
@@ -93,7 +93,7 @@ byId('topic').addEventListener('focus', listTopics);
 window.addEventListener('hashchange', () => {
   const before = topic;
   readTopic();
-  if (topic !== before) connection.move();
+  if (topic !== before) connection.reconnect();
 });
 document.addEventListener('visibilitychange', () => {
   if (document.visibilityState === 'visible') listTopics();

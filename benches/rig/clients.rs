@@ -1,4 +1,4 @@
-//! WebSocket clients: bare sockets that have done their handshake.
+//! WebSocket clients: plain sockets on which the handshake is complete.
 
 use std::fs;
 use std::io::{self, Error, Read, Write};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::server::Server;
 
-/// The numbers of clients in `wanted`, ascending, cut to what the limit of open files allows. Says
-/// so if that is fewer.
+/// Returns the client counts of `wanted` (ascending), each reduced to what the limit on open files
+/// allows. Prints a line if any is reduced.
 ///
 /// # Errors
 ///
@@ -29,11 +29,13 @@ pub(crate) fn affordable(wanted: &[usize]) -> io::Result<Vec<usize>> {
     Ok(affordable)
 }
 
-/// Connects `count` WebSocket clients to `path`, at most 100 at a time. Their sockets do not block.
+/// Connects `count` WebSocket clients to `path`, at most 100 at a time. Returns non-blocking
+/// sockets.
 ///
 /// # Errors
 ///
-/// If a connection or a handshake fails or takes longer than 5 s; the error says whose.
+/// If a connection or a handshake fails or takes longer than 5 s. The error names the server and
+/// the number of clients connected before.
 pub(crate) fn connect(server: &Server, count: usize, path: &str) -> io::Result<Vec<TcpStream>> {
     let mut clients = Vec::with_capacity(count);
     while clients.len() < count {
@@ -52,7 +54,7 @@ fn connect_batch(address: SocketAddr, count: usize, path: &str) -> io::Result<Ve
     for _ in 0..count {
         clients.push(send_request(address, path)?);
     }
-    clients.iter_mut().try_for_each(read_answer)?;
+    clients.iter_mut().try_for_each(read_response)?;
     Ok(clients)
 }
 
@@ -62,19 +64,19 @@ fn send_request(address: SocketAddr, path: &str) -> io::Result<TcpStream> {
     Ok(client)
 }
 
-/// Opens a connection whose reads have a deadline.
+/// Opens a connection. A read on it fails after 5 s.
 ///
 /// # Errors
 ///
-/// If that takes longer than 5 s.
+/// If the server cannot be reached within 5 s.
 pub(crate) fn open(address: SocketAddr) -> io::Result<TcpStream> {
-    let client = TcpStream::connect_timeout(&address, PATIENCE)?;
+    let client = TcpStream::connect_timeout(&address, TIMEOUT)?;
     client.set_nodelay(true)?;
-    client.set_read_timeout(Some(PATIENCE))?;
+    client.set_read_timeout(Some(TIMEOUT))?;
     Ok(client)
 }
 
-/// What asks for a WebSocket.
+/// Returns an upgrade request for a WebSocket at `path`.
 pub(crate) fn request(address: SocketAddr, path: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -82,47 +84,47 @@ pub(crate) fn request(address: SocketAddr, path: &str) -> String {
     )
 }
 
-/// Says whether that was allowed.
+/// Checks that the server has accepted the upgrade.
 ///
 /// # Errors
 ///
-/// If it was not.
-pub(crate) fn check_answer(answer: &[u8]) -> io::Result<()> {
-    let head = String::from_utf8_lossy(answer);
+/// If the response is not a 101 with the right `Sec-WebSocket-Accept`.
+pub(crate) fn check_response(response: &[u8]) -> io::Result<()> {
+    let head = String::from_utf8_lossy(response);
     if !head.starts_with("HTTP/1.1 101 ") || !head.contains(ACCEPT) {
-        return Err(Error::other(format!("refused: {head:?}")));
+        return Err(Error::other(format!("upgrade refused: {head:?}")));
     }
     Ok(())
 }
 
-/// Reads the answer to the upgrade, and not a byte of the frames that may follow it.
-fn read_answer(client: &mut TcpStream) -> io::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut answer = [0; 1024];
+/// Reads the response to the upgrade, and none of the frames that may follow it.
+fn read_response(client: &mut TcpStream) -> io::Result<()> {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut response = [0; 1024];
     while Instant::now() < deadline {
-        let seen = client.peek(&mut answer)?;
-        let head_end = answer[..seen].windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        let peeked = client.peek(&mut response)?;
+        let head_end = response[..peeked].windows(4).position(|bytes| bytes == b"\r\n\r\n");
         if let Some(head_end) = head_end {
-            client.read_exact(&mut answer[..head_end + 4])?;
-            check_answer(&answer[..head_end])?;
+            client.read_exact(&mut response[..head_end + 4])?;
+            check_response(&response[..head_end])?;
             return client.set_nonblocking(true);
         }
-        if seen == 0 || seen == answer.len() {
-            return Err(Error::other("closed or overlong in the handshake"));
+        if peeked == 0 || peeked == response.len() {
+            return Err(Error::other("the server closed or sent too long a head in the handshake"));
         }
     }
-    Err(Error::new(io::ErrorKind::TimedOut, "no whole answer to the upgrade"))
+    Err(Error::new(io::ErrorKind::TimedOut, "no complete response to the upgrade"))
 }
 
-/// Files kept free beside the clients: falconet itself keeps 32 back.
+/// Open files that are not used for clients. falconet itself reserves 32.
 const SPARE_FILES: usize = 64;
 
-/// How many handshakes are under way at once; the smallest backlog in use holds them.
+/// Handshakes in progress at once. The smallest listen backlog among the servers has room for them.
 const BATCH_CLIENTS: usize = 100;
 
-/// How long a connection or its handshake may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time for a connection or its handshake.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The key of RFC 6455, section 1.3, and the answer that section gives to it.
+/// The example key of RFC 6455, section 1.3, and the accept value that belongs to it.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";

@@ -1,4 +1,4 @@
-//! The load of the echo bench: many connections, each with so many messages on their way at a time.
+//! The load of the echo bench: many connections that each send messages and wait for their echoes.
 
 use std::io::{self, Error, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -6,35 +6,36 @@ use std::time::{Duration, Instant};
 
 use super::clients;
 use super::readiness::Readiness;
-use super::secure::{self, State, Stream};
 use super::server::Server;
+use super::tls::{self, Stream, TlsDirectory};
 
-/// Connections that send text messages and check that each comes back whole.
+/// Connections that send text messages and check every byte of the echoes.
 pub(crate) struct Load {
     /// `None` once a connection has failed.
     connections: Vec<Option<Connection>>,
     readiness: Readiness,
 }
 
-/// What one spell of load saw.
+/// The results of one [`Load::run`].
 #[derive(Default)]
 pub(crate) struct Counters {
-    /// How long each echo took, in microseconds: from before the first byte is written until the
-    /// last is read and compared. Of messages sent at once, the last one's.
+    /// Microseconds from before the first byte of a message is written until the last byte of its
+    /// echo is compared. Messages sent in one write have one entry: the latency of the last.
     pub(crate) latencies: Vec<f64>,
-    /// From the first message sent to the last echo read.
+    /// Time from the first message sent to the last echo read.
     pub(crate) elapsed: Duration,
-    /// The connections that were lost, that got something other than their echo, or that got none.
+    /// One text for each connection that was closed or received other bytes than its echo, and one
+    /// for all missing echoes.
     pub(crate) failures: Vec<String>,
 }
 
 impl Load {
-    /// Connects `connections` clients whose messages have `payload_bytes`, and that send `at_once` of
-    /// them in one go.
+    /// Connects `connections` clients. Each sends messages of `payload_bytes`, `at_once` of them in
+    /// one write.
     ///
     /// # Errors
     ///
-    /// If one of them cannot connect.
+    /// If a client cannot connect.
     pub(crate) fn connect(
         server: &Server,
         connections: usize,
@@ -42,27 +43,27 @@ impl Load {
         at_once: usize,
     ) -> io::Result<Self> {
         let streams = clients::connect(server, connections, "/")?;
-        Self::over(streams.into_iter().map(Wire::Plain).collect(), payload_bytes, at_once)
+        Self::new(streams.into_iter().map(Transport::Plain).collect(), payload_bytes, at_once)
     }
 
-    /// The same over TLS.
+    /// Connects `connections` clients over TLS. Each sends one message of `payload_bytes` at a time.
     ///
     /// # Errors
     ///
-    /// If one of them cannot connect.
-    pub(crate) fn connect_secure(
+    /// If a client cannot connect.
+    pub(crate) fn connect_tls(
         server: &Server,
-        state: &State,
+        directory: &TlsDirectory,
         connections: usize,
         payload_bytes: u16,
     ) -> io::Result<Self> {
-        let streams = secure::connect(server, state, connections, "/")?;
-        let wires = streams.into_iter().map(|stream| Wire::Tls(Box::new(stream))).collect();
-        Self::over(wires, payload_bytes, 1)
+        let streams = tls::connect(server, directory, connections, "/")?;
+        let streams = streams.into_iter().map(|stream| Transport::Tls(Box::new(stream))).collect();
+        Self::new(streams, payload_bytes, 1)
     }
 
-    fn over(streams: Vec<Wire>, payload_bytes: u16, at_once: usize) -> io::Result<Self> {
-        let readiness = Readiness::of(streams.iter().map(Wire::socket))?;
+    fn new(streams: Vec<Transport>, payload_bytes: u16, at_once: usize) -> io::Result<Self> {
+        let readiness = Readiness::of(streams.iter().map(Transport::socket))?;
         let connections = streams
             .into_iter()
             .enumerate()
@@ -71,54 +72,54 @@ impl Load {
         Ok(Self { connections, readiness })
     }
 
-    /// Keeps one message, or those sent at once, of each connection on its way for `duration`, then waits at most 5 s for
-    /// the last echoes.
+    /// Sends messages on every connection for `duration`, the next when the echoes of the previous
+    /// have arrived. Then waits at most 5 s for the last echoes.
     ///
     /// # Errors
     ///
-    /// If epoll fails. What goes wrong on a connection is counted in the counters.
-    pub(crate) fn drive(&mut self, duration: Duration) -> io::Result<Counters> {
+    /// If epoll fails. An error on a connection is reported in [`Counters::failures`].
+    pub(crate) fn run(&mut self, duration: Duration) -> io::Result<Counters> {
         let Self { connections, readiness } = self;
         let mut counters = Counters::default();
         let mut scratch = vec![0; SCRATCH_BYTES];
-        let begun = Instant::now();
-        let (end, last_call) = (begun + duration, begun + duration + PATIENCE);
+        let start = Instant::now();
+        let (end, deadline) = (start + duration, start + duration + TIMEOUT);
 
         for connection in connections.iter_mut().flatten() {
             connection.begin();
         }
-        let mut under_way = connections.iter().flatten().count();
+        let mut active = connections.iter().flatten().count();
         let mut ready: Vec<usize> = (0..connections.len()).collect();
         loop {
             for index in ready.drain(..) {
                 let Some(connection) = &mut connections[index] else { continue };
-                match turn(connection, end, &mut counters.latencies, &mut scratch) {
+                match step(connection, end, &mut counters.latencies, &mut scratch) {
                     Ok(false) => {}
-                    Ok(true) => under_way -= 1,
+                    Ok(true) => active -= 1,
                     Err(error) => {
                         counters.failures.push(format!("connection {index}: {error}"));
                         connections[index] = None;
-                        under_way -= 1;
+                        active -= 1;
                     }
                 }
             }
-            if under_way == 0 || Instant::now() >= last_call {
+            if active == 0 || Instant::now() >= deadline {
                 break;
             }
-            ready.extend(readiness.wait(last_call)?);
+            ready.extend(readiness.wait(deadline)?);
         }
-        counters.elapsed = begun.elapsed();
-        if under_way > 0 {
-            let failure = format!("{under_way} messages were not echoed within {PATIENCE:?}");
+        counters.elapsed = start.elapsed();
+        if active > 0 {
+            let failure = format!("{active} connections got no echo within {TIMEOUT:?}");
             counters.failures.push(failure);
         }
         Ok(counters)
     }
 }
 
-/// Moves a connection on as far as it goes without waiting, into its next message too if it is not
-/// yet `end`. Returns whether it has come to rest.
-fn turn(
+/// Writes and reads as much as possible without waiting. Once the echo is complete, begins the
+/// next message if `end` has not passed. Returns true if the connection is done.
+fn step(
     connection: &mut Connection,
     end: Instant,
     latencies: &mut Vec<f64>,
@@ -134,13 +135,13 @@ fn turn(
     Ok(false)
 }
 
-/// A client's byte stream.
-enum Wire {
+/// The byte stream of one client.
+enum Transport {
     Plain(TcpStream),
     Tls(Box<Stream>),
 }
 
-impl Wire {
+impl Transport {
     fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(socket) => socket,
@@ -163,21 +164,23 @@ impl Wire {
     }
 }
 
-/// One client. Its message is its own, so that an echo to the wrong client is found out.
+/// One client. Every client has a different message, so that an echo to the wrong client is found.
 struct Connection {
-    stream: Wire,
-    /// What it sends, in masked frames, and how much of it is written.
+    stream: Transport,
+    /// The masked frames to send.
     message: Vec<u8>,
+    /// Bytes of `message` that are written.
     sent_bytes: usize,
-    /// What must come back, and how much of it has.
+    /// The expected answer.
     echo: Vec<u8>,
+    /// Bytes of `echo` that have arrived.
     echoed_bytes: usize,
-    /// When the message under way was begun.
+    /// Start time of the current message; `None` between two messages.
     begun: Option<Instant>,
 }
 
 impl Connection {
-    fn new(stream: Wire, index: usize, payload_bytes: u16, at_once: usize) -> Self {
+    fn new(stream: Transport, index: usize, payload_bytes: u16, at_once: usize) -> Self {
         let payload = format!("{index:0>width$}", width = usize::from(payload_bytes));
         let mut echo = frame_head(payload_bytes, 0);
         echo.extend(payload.bytes());
@@ -193,7 +196,7 @@ impl Connection {
         self.begun = Some(Instant::now());
     }
 
-    /// Writes what is left of the message, as far as there is room.
+    /// Writes as much of the rest of the message as the socket takes.
     fn send(&mut self) -> io::Result<()> {
         while self.sent_bytes < self.message.len() {
             match self.stream.write(&self.message[self.sent_bytes..]) {
@@ -205,8 +208,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes and reads as far as it goes without waiting. Once the echo is whole, returns how long
-    /// it took.
+    /// Writes and reads as much as possible without waiting. Returns the latency once the echo is
+    /// complete.
     fn advance(&mut self, scratch: &mut [u8]) -> io::Result<Option<Duration>> {
         let Some(begun) = self.begun else { return Ok(None) };
         self.send()?;
@@ -227,7 +230,8 @@ impl Connection {
     }
 }
 
-/// The head of a whole text frame (RFC 6455, section 5.2), without the masking key.
+/// Returns the header of an unfragmented text frame (RFC 6455, section 5.2), without the masking
+/// key.
 fn frame_head(payload_bytes: u16, mask_bit: u8) -> Vec<u8> {
     let [high, low] = payload_bytes.to_be_bytes();
     match payload_bytes {
@@ -240,11 +244,12 @@ const FINAL_TEXT: u8 = 0x81;
 const MASKED: u8 = 0x80;
 const LENGTH_IN_TWO_BYTES: u8 = 126;
 
-/// The masking key of every message. A browser draws one for each, which costs the server nothing.
+/// The masking key of every message. A browser takes a random key for each message; for the server
+/// the cost is the same.
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// How long the last echoes may take after the time is up.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time for the last echoes after the load has ended.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How much is read at once.
+/// Size of the buffer for one read.
 const SCRATCH_BYTES: usize = 32 * 1024;

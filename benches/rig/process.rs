@@ -1,4 +1,4 @@
-//! Child processes that end with the bench, however it ends.
+//! Child processes that are killed when the bench ends, by an error or a panic too.
 
 use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -6,17 +6,17 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A child process. It is killed when this value is dropped, so also by an error or a panic.
+/// A child process. Dropping this value kills it.
 pub(crate) struct Process {
     program: String,
     child: Child,
-    /// The lines of its standard error. A thread reads them until the process ends, so that no
-    /// server is ever slowed by a full pipe.
-    said: Receiver<String>,
+    /// The lines of its standard error. A thread reads them until the process ends, so that a full
+    /// pipe never blocks the server.
+    stderr_lines: Receiver<String>,
 }
 
 impl Process {
-    /// Starts `command` with nothing to read and nowhere to print but standard error.
+    /// Starts `command` with standard input and output connected to `/dev/null`.
     ///
     /// # Errors
     ///
@@ -28,33 +28,33 @@ impl Process {
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
         let stderr = child.stderr.take().expect("standard error was just piped");
-        let (line_end, said) = mpsc::channel();
+        let (sender, stderr_lines) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                line_end.send(line).ok();
+                sender.send(line).ok();
             }
         });
-        Ok(Self { program, child, said })
+        Ok(Self { program, child, stderr_lines })
     }
 
-    /// Waits for a line on standard error that contains `sign`, and returns it.
+    /// Waits for a line on standard error that contains `text`, and returns the line.
     ///
     /// # Errors
     ///
-    /// If no such line comes within 10 s or the process closes standard error first; the error
-    /// quotes what it said instead.
-    pub(crate) fn line_with(&self, sign: &str) -> io::Result<String> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut heard = Vec::new();
+    /// If no line contains `text` within 10 s, or if the process closes standard error first. The
+    /// error quotes the lines that were printed.
+    pub(crate) fn line_with(&self, text: &str) -> io::Result<String> {
+        let deadline = Instant::now() + TIMEOUT;
+        let mut other_lines = Vec::new();
         let time_left = || deadline.saturating_duration_since(Instant::now());
-        while let Ok(line) = self.said.recv_timeout(time_left()) {
-            if line.contains(sign) {
+        while let Ok(line) = self.stderr_lines.recv_timeout(time_left()) {
+            if line.contains(text) {
                 return Ok(line);
             }
-            heard.push(line);
+            other_lines.push(line);
         }
-        let (program, heard) = (&self.program, heard.join(" / "));
-        Err(io::Error::other(format!("{program} never said {sign:?}; it said {heard:?}")))
+        let (program, printed) = (&self.program, other_lines.join(" / "));
+        Err(io::Error::other(format!("{program} did not print {text:?}; it printed {printed:?}")))
     }
 
     /// The process id.
@@ -65,11 +65,11 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only if the process has ended already, which is what is wanted.
+        // Both fail only if the process has ended already.
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// How long a process may take to say what it is waited for to say.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time to wait for a line.
+const TIMEOUT: Duration = Duration::from_secs(10);

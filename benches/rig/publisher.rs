@@ -1,4 +1,4 @@
-//! A publisher that holds one HTTP connection as long as the server lets it.
+//! A publisher that reuses one HTTP connection until the server closes it.
 
 use std::io::{self, BufRead, BufReader, Error, Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::server::Server;
 
-/// Publishes to one topic.
+/// An HTTP client that publishes to one topic.
 pub(crate) struct Publisher<'s> {
     server: &'s Server,
     request: String,
@@ -14,7 +14,7 @@ pub(crate) struct Publisher<'s> {
 }
 
 impl<'s> Publisher<'s> {
-    /// A publisher of `message` to `topic`; it connects when it publishes.
+    /// Returns a publisher of `message` to `topic`. It connects at the first publish.
     pub(crate) fn new(server: &'s Server, topic: &str, message: &str) -> Self {
         let (host, length) = (server.address, message.len());
         let request = format!(
@@ -24,11 +24,11 @@ impl<'s> Publisher<'s> {
         Self { server, request, connection: None }
     }
 
-    /// Publishes once and waits for the answer.
+    /// Publishes once and waits for the response.
     ///
     /// # Errors
     ///
-    /// If the answer is not 202 or does not come within 5 s.
+    /// If the status is not 202, or if no response arrives within 5 s.
     pub(crate) fn publish(&mut self) -> io::Result<()> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -38,7 +38,7 @@ impl<'s> Publisher<'s> {
         let (mut length, mut last, mut line) = (0, false, String::new());
         connection.read_line(&mut line)?;
         if !line.starts_with("HTTP/1.1 202 ") {
-            return Err(Error::other(format!("not published: {line:?}")));
+            return Err(Error::other(format!("publish failed: {line:?}; expected status 202")));
         }
         while line != "\r\n" {
             line.clear();
@@ -56,11 +56,11 @@ impl<'s> Publisher<'s> {
 }
 
 fn connect(server: &Server) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&server.address, PATIENCE)?;
+    let stream = TcpStream::connect_timeout(&server.address, TIMEOUT)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     Ok(stream)
 }
 
-/// How long a connection or an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time for a connection or a response.
+const TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! Which of many sockets has something to do.
+//! Waits until any of many sockets is ready.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,19 +9,19 @@ use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 
-/// An epoll over a list of sockets. It is edge-triggered: a socket is named once when bytes or room
-/// arrive, and again only when more of them do.
+/// An edge-triggered epoll on a list of sockets. A socket is reported once when it becomes readable
+/// or writable, and again only when more bytes arrive or more buffer space is free.
 pub(crate) struct Readiness {
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
 }
 
 impl Readiness {
-    /// Watches `sockets`, each under its place in the list.
+    /// Registers `sockets`. Each is identified by its index in the list.
     ///
     /// # Errors
     ///
-    /// If the kernel refuses; the caller is out of files or memory.
+    /// If the process is out of file descriptors, or the kernel out of memory.
     pub(crate) fn of<'a>(sockets: impl IntoIterator<Item = &'a TcpStream>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (index, socket) in sockets.into_iter().enumerate() {
@@ -31,11 +31,12 @@ impl Readiness {
         Ok(Self { epoll, events: Vec::with_capacity(EVENTS) })
     }
 
-    /// Waits until a socket is ready or the time is `deadline`; yields the places of those ready.
+    /// Waits until a socket is ready or `deadline` has passed. Returns the indices of the ready
+    /// sockets.
     ///
     /// # Errors
     ///
-    /// If epoll fails; an interrupted wait is merely a short one.
+    /// If epoll fails. A wait interrupted by a signal ends early, without an error.
     pub(crate) fn wait(&mut self, deadline: Instant) -> io::Result<impl Iterator<Item = usize>> {
         let timeout = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
@@ -48,5 +49,5 @@ impl Readiness {
     }
 }
 
-/// How many ready sockets one wait can name.
+/// Most sockets that one wait can report.
 const EVENTS: usize = 1024;

@@ -1,17 +1,17 @@
-//! What a bench prints: tables, the lines that budgets make, and its exit code.
+//! The output of a bench: tables, budgets that are exceeded, and the exit code.
 
 use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
-/// A table that prints each row as soon as it is known.
+/// A table that prints each row at once.
 pub(crate) struct Table {
     widths: Vec<usize>,
 }
 
 impl Table {
-    /// Prints the heading: for each column its title and its width in characters. The first column
-    /// is aligned left, the others right.
+    /// Prints the heading. Each column has a title and a width in characters. The first column is
+    /// aligned left, the others right.
     pub(crate) fn new(columns: &[(&str, usize)]) -> Self {
         let table = Self { widths: columns.iter().map(|(_, width)| *width).collect() };
         table.row(columns.iter().map(|(title, _)| title));
@@ -32,14 +32,15 @@ impl Table {
     }
 }
 
-/// The limits that a bench enforces: those in bytes and in counts.
+/// The limits that a bench enforces, in bytes and in counts.
 #[derive(Default)]
 pub(crate) struct Budgets {
     overruns: Vec<String>,
 }
 
 impl Budgets {
-    /// Notes it if `measured` is more than `limit`; `what` says the unit too.
+    /// Records an overrun if `measured` is greater than `limit`. `what` names the figure and its
+    /// unit.
     pub(crate) fn at_most<N>(&mut self, what: impl Display, measured: N, limit: N)
     where
         N: PartialOrd + Display,
@@ -50,8 +51,9 @@ impl Budgets {
     }
 }
 
-/// Prints how the bench ended; fails if it could not be finished or a budget is overrun.
-pub(crate) fn conclude(bench: &str, outcome: io::Result<Budgets>) -> ExitCode {
+/// Prints the outcome of a bench. Returns a failure if the bench stopped with an error or a budget
+/// is exceeded.
+pub(crate) fn finish(bench: &str, outcome: io::Result<Budgets>) -> ExitCode {
     let overruns = match outcome {
         Ok(budgets) => budgets.overruns,
         Err(error) => vec![error.to_string()],
@@ -66,15 +68,15 @@ pub(crate) fn conclude(bench: &str, outcome: io::Result<Budgets>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The value that `percent` of the others do not exceed: 0 is the least, 50 the median, 100 the
-/// most. Sorts `values`; 0 if there are none.
+/// Sorts `values` and returns a percentile: 0 is the minimum, 50 the median, 100 the maximum.
+/// Returns 0 if `values` is empty.
 pub(crate) fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
     let rank = values.len().saturating_sub(1) * percent / 100;
     values.get(rank).copied().unwrap_or_default()
 }
 
-/// `count` with a comma after every third digit from the right.
+/// Formats `count` with a comma between groups of three digits.
 pub(crate) fn thousands(count: usize) -> String {
     let digits = count.to_string();
     let mut grouped = String::new();

@@ -1,4 +1,4 @@
-//! The servers under measurement, each in a process of its own, and what `/proc` says of them.
+//! The measured servers, each in its own process, and their figures in `/proc`.
 
 use std::io::{self, Error};
 use std::net::SocketAddr;
@@ -11,20 +11,20 @@ use super::process::Process;
 
 /// A server program and how to start it.
 pub(crate) struct Program {
-    /// What the tables call it.
+    /// Name in the tables.
     pub(crate) name: &'static str,
-    /// The executable.
+    /// Path of the executable.
     pub(crate) path: PathBuf,
-    /// Its command line.
+    /// Arguments.
     pub(crate) options: Vec<String>,
 }
 
 impl Program {
-    /// falconet, as `cargo build --release` makes it, with `options` after `--listen`.
+    /// Returns falconet as built by `cargo build --release`, with `options` after `--listen`.
     ///
-    /// The binary that `cargo bench` itself builds has the bench profile and the features that the
-    /// dev-dependencies switch on, so it is not the one that ships. `FALCONET_BIN` names another
-    /// binary to measure.
+    /// The binary that `cargo bench` builds is not the released one: it has the bench profile, and
+    /// the dev-dependencies enable more features. The environment variable `FALCONET_BIN` names
+    /// another binary to measure.
     ///
     /// # Errors
     ///
@@ -43,11 +43,11 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// If it cannot be started or does not say within 10 s where it listens.
+    /// If the program cannot be started, or does not print its address within 10 s.
     pub(crate) fn start(&self) -> io::Result<Server> {
         let mut command = Command::new(&self.path);
         command.args(&self.options);
-        // falconet reads settings from the environment too; the bench's are on the command line.
+        // falconet reads settings from the environment too; they would change the measured options.
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("FALCONET_") {
                 command.env_remove(name);
@@ -61,26 +61,26 @@ impl Program {
     }
 }
 
-/// A running server; it is killed when this value is dropped.
+/// A running server. Dropping this value kills the process.
 pub(crate) struct Server {
-    /// What the tables call it.
+    /// Name in the tables.
     pub(crate) name: &'static str,
     process: Process,
-    /// Where it listens.
+    /// Address on which the server listens.
     pub(crate) address: SocketAddr,
 }
 
 impl Server {
-    /// The process id.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// The processor time its threads have used since they started, to the nanosecond.
+    /// Returns the processor time that all threads have used since their start, to the nanosecond.
     ///
     /// # Errors
     ///
-    /// If the server has ended, or the kernel keeps no `schedstat`.
+    /// If the server has ended, or if the kernel has no `schedstat`.
     pub(crate) fn cpu_time(&self) -> io::Result<Duration> {
         let mut total = Duration::ZERO;
         for schedstat in self.per_thread("schedstat")? {
@@ -90,11 +90,11 @@ impl Server {
         Ok(total)
     }
 
-    /// The text of `/proc/PID/task/*/FILE`, one item per thread.
+    /// Returns the text of `/proc/PID/task/*/FILE`, one item per thread.
     ///
     /// # Errors
     ///
-    /// If the server has ended, or the kernel has no such file.
+    /// If the server has ended, or if the kernel does not provide the file.
     pub(crate) fn per_thread(&self, file: &str) -> io::Result<Vec<String>> {
         let tasks = format!("/proc/{}/task", self.id());
         let read = |task: io::Result<fs::DirEntry>| fs::read_to_string(task?.path().join(file));
@@ -104,7 +104,7 @@ impl Server {
     }
 }
 
-/// Builds the release binary where `cargo bench` puts its own, and returns its path.
+/// Builds the release binary in the target directory of `cargo bench`, and returns its path.
 fn build_release() -> io::Result<PathBuf> {
     let target = Path::new(env!("CARGO_BIN_EXE_falconet"))
         .ancestors()
@@ -122,11 +122,12 @@ fn build_release() -> io::Result<PathBuf> {
     Ok(target.join("release/falconet"))
 }
 
-/// The address in a line like `… listening on http://127.0.0.1:40123/ (open it in a browser …)`.
+/// Parses the address in a line like `… listening on http://127.0.0.1:40123/ (open it in a
+/// browser …)`.
 fn address_in(line: &str) -> Option<SocketAddr> {
     let (_, address) = line.split_once(LISTENING)?;
     address.split("://").nth(1)?.split('/').next()?.parse().ok()
 }
 
-/// What a server writes to standard error just before its address.
+/// The text before the address on a server's standard error.
 const LISTENING: &str = "listening on http";

@@ -1,10 +1,10 @@
-//! falconet without its protections, as far as they can be switched off: what they cost.
+//! falconet without the protections that can be switched off, to measure their cost.
 
 use std::io;
 
 use super::server::Program;
 
-/// falconet with `options`, no deadlines and no limits that a bench would ever meet.
+/// Returns falconet with `options`, without deadlines, and with limits that no bench reaches.
 ///
 /// # Errors
 ///

@@ -1,5 +1,7 @@
-//! What falconet is compared with: the smallest server one writes with tokio-tungstenite. It has
-//! one thread and 4 KiB buffers, and runs in a process of its own: this bench, started again.
+//! The reference that falconet is compared with: a minimal server written with tokio-tungstenite.
+//!
+//! It has one thread and buffers of 4 KiB. It runs in its own process: this bench, started again
+//! with an option.
 
 use std::process::ExitCode;
 use std::{env, io};
@@ -11,34 +13,34 @@ use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
 use super::report::percentile;
 use super::server::Program;
 
-/// One client of the peer.
+/// The connection to one client of the reference server.
 pub(crate) type Socket = WebSocketStream<TcpStream>;
 
-/// The peer as a program: this bench with the option that [`is_requested`] looks for.
+/// Returns the command line of the reference server: this bench with the option that
+/// [`is_requested`] looks for.
 ///
 /// # Errors
 ///
-/// If the path of this executable is not known.
+/// If the path of this executable is unknown.
 pub(crate) fn program() -> io::Result<Program> {
     let (name, path) = ("tokio-tungstenite", env::current_exe()?);
     Ok(Program { name, path, options: vec![ROLE.to_owned()] })
 }
 
-/// Whether this process has been started to be the peer.
+/// Returns true if this process must run as the reference server.
 pub(crate) fn is_requested() -> bool {
     env::args().nth(1).is_some_and(|role| role == ROLE)
 }
 
-/// How falconet's figures compare with the peer's, round by round: the median of `ours / theirs`,
-/// with the least and the most.
-pub(crate) fn ratio(ours: &[f64], theirs: &[f64]) -> String {
+/// Returns the median of `measured / reference` over all rounds, with the minimum and the maximum.
+pub(crate) fn ratio(measured: &[f64], reference: &[f64]) -> String {
     let mut ratios: Vec<f64> =
-        ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect();
-    let [least, median, most] = [0, 50, 100].map(|percent| percentile(&mut ratios, percent));
-    format!("{median:.2} ({least:.2}–{most:.2})")
+        measured.iter().zip(reference).map(|(measured, reference)| measured / reference).collect();
+    let [min, median, max] = [0, 50, 100].map(|percent| percentile(&mut ratios, percent));
+    format!("{median:.2} ({min:.2}–{max:.2})")
 }
 
-/// Runs `service` on a runtime of one thread; it ends only if it fails.
+/// Runs `service` on a single-threaded runtime. Returns only if the service fails.
 pub(crate) fn run(service: impl Future<Output = io::Result<()>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     if let Err(error) = runtime.and_then(|runtime| runtime.block_on(service)) {
@@ -47,11 +49,11 @@ pub(crate) fn run(service: impl Future<Output = io::Result<()>>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Accepts clients on a free port of 127.0.0.1, and gives each to a task that runs `session`.
+/// Accepts clients on a free port of 127.0.0.1, and spawns a task that runs `session` for each.
 ///
 /// # Errors
 ///
-/// If it cannot listen or accept.
+/// If listening or accepting fails.
 pub(crate) async fn serve<F>(
     session: impl Fn(Socket) -> F + Clone + Send + 'static,
 ) -> io::Result<()>
@@ -74,8 +76,8 @@ where
     }
 }
 
-/// The option that makes this bench the peer.
-const ROLE: &str = "--as-peer";
+/// The option that makes this bench run as the reference server.
+const ROLE: &str = "--as-reference";
 
-/// The size of each of a client's two buffers.
+/// Size of the read buffer and of the write buffer of each client.
 const BUFFER_BYTES: usize = 4 * 1024;

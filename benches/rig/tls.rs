@@ -1,4 +1,4 @@
-//! What a client of a TLS server needs: trust in the certificate the server signed for itself.
+//! TLS clients, which trust the self-signed certificate of the server under test.
 
 use std::io::{self, Error, Read, Write};
 use std::net::TcpStream;
@@ -13,37 +13,37 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use super::clients;
 use super::server::{Program, Server};
 
-/// A client's end of a TLS connection.
+/// The client side of a TLS connection.
 pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-/// The directory that servers of this process keep their certificate in; it is gone when this value is
-/// dropped.
-pub(crate) struct State {
-    directory: PathBuf,
+/// The directory in which the servers of this process keep their certificate. Dropping this value
+/// removes the directory.
+pub(crate) struct TlsDirectory {
+    path: PathBuf,
 }
 
-impl State {
-    /// Names a directory, which the server makes.
+impl TlsDirectory {
+    /// Chooses a path. The server creates the directory.
     pub(crate) fn new() -> Self {
-        Self { directory: env::temp_dir().join(format!("falconet-bench-{}", process::id())) }
+        Self { path: env::temp_dir().join(format!("falconet-bench-{}", process::id())) }
     }
 
-    /// The same program where it speaks TLS: it signs a certificate and keeps it there.
+    /// Returns `plain` with TLS and with a self-signed certificate in this directory.
     pub(crate) fn program(&self, plain: &Program) -> Program {
         let https = |option: &String| option.replace("http://", "https://");
-        let directory = self.directory.display().to_string();
+        let directory = self.path.display().to_string();
         let certificate = ["--tls-self-signed".to_owned(), "--state-dir".to_owned(), directory];
         let options = plain.options.iter().map(https).chain(certificate).collect();
         Program { name: "falconet, TLS", path: plain.path.clone(), options }
     }
 
-    /// A client's settings, which trust that certificate.
+    /// Returns a client configuration that trusts the server's certificate.
     ///
     /// # Errors
     ///
-    /// If no server has been there, or rustls does not like what it left.
-    pub(crate) fn trusting(&self) -> io::Result<Arc<ClientConfig>> {
-        let certificate = CertificateDer::from_pem_file(self.directory.join("tls-cert.pem"));
+    /// If no server has written a certificate here, or if rustls refuses it.
+    pub(crate) fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
+        let certificate = CertificateDer::from_pem_file(self.path.join("tls-cert.pem"));
         let mut roots = RootCertStore::empty();
         roots.add(certificate.map_err(Error::other)?).map_err(Error::other)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -54,44 +54,44 @@ impl State {
     }
 }
 
-impl Drop for State {
+impl Drop for TlsDirectory {
     fn drop(&mut self) {
-        fs::remove_dir_all(&self.directory).ok();
+        fs::remove_dir_all(&self.path).ok();
     }
 }
 
-/// Connects `count` WebSocket clients to `path` over TLS, one after the other. Their sockets do not
-/// block.
+/// Connects `count` WebSocket clients to `path` over TLS, one after the other. Their sockets are
+/// non-blocking.
 ///
 /// # Errors
 ///
 /// If a connection or a handshake fails or takes longer than 5 s.
 pub(crate) fn connect(
     server: &Server,
-    state: &State,
+    directory: &TlsDirectory,
     count: usize,
     path: &str,
 ) -> io::Result<Vec<Stream>> {
-    let config = state.trusting()?;
+    let config = directory.client_config()?;
     let connect = |_| {
         let socket = clients::open(server.address)?;
-        let mut client = secure(socket, &config)?;
+        let mut client = handshake(socket, &config)?;
         client.write_all(clients::request(server.address, path).as_bytes())?;
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
+        let mut response = Vec::new();
+        while !response.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
             client.read_exact(&mut byte)?;
-            answer.push(byte[0]);
+            response.push(byte[0]);
         }
-        clients::check_answer(&answer)?;
+        clients::check_response(&response)?;
         client.sock.set_nonblocking(true)?;
         Ok(client)
     };
     (0..count).map(connect).collect()
 }
 
-/// Speaks TLS on a connection that blocks.
-fn secure(mut socket: TcpStream, config: &Arc<ClientConfig>) -> io::Result<Stream> {
+/// Does the TLS handshake on a blocking connection.
+fn handshake(mut socket: TcpStream, config: &Arc<ClientConfig>) -> io::Result<Stream> {
     let name = ServerName::try_from("localhost").map_err(Error::other)?;
     let mut connection = ClientConnection::new(config.clone(), name).map_err(Error::other)?;
     while connection.is_handshaking() {
