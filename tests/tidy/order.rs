@@ -63,11 +63,12 @@ impl Order {
         errors
     }
 
-    /// Imports of a room that is later in the order, one for each file and room. Tests are no
-    /// exception.
+    /// Imports of a room that is later in the order, one for each file and room. Tests may not have
+    /// them either, but come last.
     pub(crate) fn imports_of_later_rooms(&self, imports: &[Import]) -> Vec<String> {
         let mut errors = BTreeMap::new();
-        for import in imports {
+        let (tests, others): (Vec<&Import>, Vec<_>) = imports.iter().partition(|one| one.test);
+        for import in others.into_iter().chain(tests) {
             let Some((importer, _)) = self.place(&import.file) else { continue };
             for file in import.defined_in.union(&import.through) {
                 let Some((room, _)) = self.place(file).filter(|(room, _)| *room > importer) else {
