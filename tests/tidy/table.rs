@@ -1,0 +1,55 @@
+//! The order of the rooms and of the files in each room.
+
+use crate::order::Order;
+
+/// The root files of the crates in `src/`.
+pub(crate) const ROOTS: &[&str] = &["src/lib.rs", "src/main.rs", "src/bin/falconet-client/main.rs"];
+
+/// The rooms in their order, each with its files in their order. A room imports only from the rooms
+/// above it, and a file only from the files in front of it. A room without a list is one file.
+///
+/// A room's name is its path in `src/`, and a file's name its path in the room, without `.rs`. The
+/// file `mod.rs` of a room is called `mod`. What a file declares and re-exports of its own modules is
+/// no import. Files of tests are not listed: they may import from every file of their room.
+#[rustfmt::skip]
+pub(crate) const ORDER: Order = Order(&[
+    ("escaped", &[]),
+    ("features", &[]),
+    ("config", &[]),
+    ("rate", &[]),
+    ("counters", &[]),
+    ("frame", &[]),
+    ("systemd", &[]),
+    ("net", &[
+        "address", "deadlines", "meter", "reactor", "socket", "tls", "tls/session",
+        "tls/self_signed", "tls/acceptor", "tls/connector", "tls/absent", "transport", "listener",
+        "watched", "mod",
+    ]),
+    ("signals", &[]),
+    ("privileges", &["account", "sandbox", "mod"]),
+    ("http", &["date", "response", "asset", "head", "files", "route", "mod"]),
+    ("hub", &[
+        "ids", "topic_name", "publication", "log", "notify", "liveness", "client", "cursor",
+        "topics", "mod", "command", "handle", "task",
+    ]),
+    ("access", &[
+        "address_place", "authorize", "origin", "proxy_protocol", "proxies", "publish_rate",
+        "tokens", "mod",
+    ]),
+    ("ws", &["handshake", "gate", "outlet", "socket", "session", "mod"]),
+    ("resource", &[]),
+    ("endpoints", &["mod", "echo", "topic", "events"]),
+    ("services", &["mod", "stdin", "supervision", "sweep", "timestamp"]),
+    ("admin", &["process", "dashboard", "stats", "metrics", "api", "mod"]),
+    ("connection", &["request", "access_log", "reader", "upgrade", "mod"]),
+    ("server", &[]),
+    ("log", &[]),
+    ("cli", &["values", "table", "text", "manual", "sources", "check", "mod"]),
+    ("lib", &[]),
+    ("main", &[]),
+    ("bin/falconet-client", &[
+        "backoff", "token", "url", "screen", "message", "options", "response", "http", "handshake",
+        "connection", "terminal", "input", "interrupts", "client", "sse", "follower", "publisher",
+        "main",
+    ]),
+]);
