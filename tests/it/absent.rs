@@ -8,9 +8,9 @@ use falconet::cli::OPTIONS;
 use falconet::net::ListenUrl;
 use falconet::{Feature, Server, StartError};
 
-use crate::rig::Falconet;
 #[cfg(not(feature = "full"))]
-use crate::rig::{ask, get};
+use crate::support::http::{fetch, get};
+use crate::support::process::Falconet;
 
 #[test]
 fn every_option_of_what_is_not_built_in_is_refused_by_name_and_no_other_is_in_the_help() {
@@ -63,7 +63,7 @@ fn tokens_that_systemd_passes_are_not_left_unread() {
 #[test]
 fn nobody_is_warned_of_publishing_where_that_can_not_be_done() {
     let falconet = Falconet::start(&["--listen", "http://0.0.0.0:0"]);
-    assert_eq!(ask(falconet.address(), get("/")).status(), 200);
+    assert_eq!(fetch(falconet.address(), get("/")).status(), 200);
     falconet.wait_for_line("answered");
     assert!(!falconet.log_so_far().iter().any(|line| line.contains("publish")));
 }

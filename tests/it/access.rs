@@ -6,25 +6,14 @@ use std::os::unix::net::UnixStream;
 use falconet::{CloseReason, Session, TrustedProxies};
 use rustix::process::Signal;
 
-use crate::cli::Folder;
-use crate::rig::*;
-
-/// What a client may say beside its request to show `token`.
-pub fn bearer(token: &str) -> String {
-    format!("Authorization: Bearer {token}\r\n")
-}
-
-/// The same, as a browser says a password.
-pub fn basic(user_and_password: &str) -> String {
-    use base64ct::Encoding;
-    let encoded = base64ct::Base64::encode_string(user_and_password.as_bytes());
-    format!("Authorization: Basic {encoded}\r\n")
-}
+use crate::support::access::{assert_no_token_leak, basic, bearer};
+use crate::support::folder::Folder;
+use crate::support::*;
 
 /// The status of a handshake at `path` with more `lines`.
 fn upgrade(falconet: &Falconet, path: &str, lines: &str) -> (u16, String) {
     let mut stream = connect(falconet.address());
-    let head = handshake(path).replacen("\r\n\r\n", &format!("\r\n{lines}\r\n"), 1);
+    let head = handshake_with(path, lines);
     stream.write_all(head.as_bytes()).unwrap();
     let head = read_response_head(&mut stream);
     (status_of(&head), head)
@@ -32,7 +21,7 @@ fn upgrade(falconet: &Falconet, path: &str, lines: &str) -> (u16, String) {
 
 /// The status of a request.
 fn status(falconet: &Falconet, method: &str, path: &str, lines: &str) -> u16 {
-    ask(falconet.address(), request(method, path, lines, "")).status()
+    fetch(falconet.address(), request(method, path, lines, "")).status()
 }
 
 const TOKENS: &str = "\
@@ -63,7 +52,7 @@ fn a_token_lets_in_and_its_line_says_to_what() {
         let upgraded = |wanted: u16| if wanted < 300 { 101 } else { wanted };
         assert_eq!(status("PUT", "/topics/t"), says, "{token}");
         assert_eq!(status("DELETE", "/topics/t"), if says == 202 { 204 } else { says }, "{token}");
-        ask(falconet.address(), request("POST", "/topics/t", &bearer("all-of-it"), "there"));
+        fetch(falconet.address(), request("POST", "/topics/t", &bearer("all-of-it"), "there"));
         assert_eq!(status("GET", "/"), page, "{token}");
         assert_eq!(status("GET", "/topics/t"), hears, "{token}");
         assert_eq!(status("GET", "/topics/"), hears, "{token}");
@@ -72,7 +61,8 @@ fn a_token_lets_in_and_its_line_says_to_what() {
         assert_eq!(upgrade(&falconet, "/topics/t", &lines).0, upgraded(hears), "{token}");
         assert_eq!(upgrade(&falconet, "/topics/t?mode=in", &lines).0, upgraded(says), "{token}");
     }
-    let mut listener = Client::connect_saying(falconet.address(), "/topics/t", &bearer("hears")).0;
+    let mut listener =
+        Client::connect_with_headers(falconet.address(), "/topics/t", &bearer("hears")).0;
     listener.send(true, TEXT, "may I?");
     assert_eq!(listener.read_to_close(), Some(1008));
 }
@@ -85,7 +75,7 @@ fn who_shows_no_token_is_asked_for_one() {
     let falconet = Falconet::start(&["--token-file", &file]);
     for lines in ["", "Authorization: Bearer wrong\r\n", "Authorization: Digest secret\r\n"] {
         for path in ["/", "/app.js", "/nowhere", "/topics/", "/topics/t"] {
-            let answer = ask(falconet.address(), request("GET", path, lines, ""));
+            let answer = fetch(falconet.address(), request("GET", path, lines, ""));
             assert_eq!(answer.status(), 401, "{path} {lines}");
             let challenge = answer.header("WWW-Authenticate").expect("a challenge");
             assert!(challenge.starts_with("Basic realm=") && challenge.contains("Bearer"));
@@ -249,7 +239,7 @@ fn on_loopback_and_unix_sockets_anybody_may_publish() {
     assert_eq!(status(&falconet, "POST", "/topics/t", ""), 202);
     assert_eq!(status(&falconet, "DELETE", "/topics/t", ""), 204);
     let mut stream = UnixStream::connect(&socket).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     let head = "POST /topics/t HTTP/1.1\r\nHost: what.ever\r\nContent-Length: 0\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     assert_eq!(status_of(&read_response_head(&mut stream)), 202);
@@ -259,11 +249,12 @@ fn on_loopback_and_unix_sockets_anybody_may_publish() {
 #[cfg(feature = "full")]
 #[test]
 fn pages_from_elsewhere_may_neither_publish_nor_connect() {
-    let falconet = Falconet::start(&["--origin", "https://friend.example", "--origin", HERE]);
+    let falconet =
+        Falconet::start(&["--origin", "https://friend.example", "--origin", TEST_ORIGIN]);
     let here = format!("http://{}", falconet.address());
     for (origin, passes) in [
         (&*here, false),
-        (HERE, true),
+        (TEST_ORIGIN, true),
         ("https://friend.example", true),
         ("http://friend.example", false),
         ("https://evil.example", false),
@@ -279,7 +270,7 @@ fn pages_from_elsewhere_may_neither_publish_nor_connect() {
     }
     falconet.wait_for_line("pages from elsewhere");
     let post = request("POST", "/topics/quiet", "Origin: http://evil.example\r\n", "evil");
-    assert_eq!(ask(falconet.address(), post).status(), 403);
+    assert_eq!(fetch(falconet.address(), post).status(), 403);
     assert_eq!(status(&falconet, "GET", "/topics/quiet", ""), 404, "nothing was published");
     // Its own page, by the name it was asked for.
     let post = format!(
@@ -335,7 +326,8 @@ fn a_refusal_says_that_the_connection_ends_if_it_does_and_only_then() {
     let flags = ["--token-file", &file, "--trust-proxy", "127.0.0.1", "--max-per-address", "1"];
     let falconet = Falconet::start(&flags);
     let client = "X-Forwarded-For: 192.0.2.1\r\n";
-    let _held = Client::connect_saying(falconet.address(), "/", &(bearer("secret") + client)).0;
+    let _held =
+        Client::connect_with_headers(falconet.address(), "/", &(bearer("secret") + client)).0;
     let refused = [
         (bearer("secret") + "Origin: http://evil.example\r\n", 403),
         (bearer("secret") + "Forwarded: for=\"\r\n", 400),
@@ -349,7 +341,7 @@ fn a_refusal_says_that_the_connection_ends_if_it_does_and_only_then() {
             let request = request("POST", "/topics/t", &lines, body);
             // The body may never come, or with the head.
             for sent in [request.len() - body.len(), request.len()] {
-                let answer = http.ask(&request[..sent]);
+                let answer = http.fetch(&request[..sent]);
                 let answered = (answer.status(), answer.closes());
                 assert_eq!(answered, (status, !body.is_empty()), "{lines}{body}");
                 if answer.closes() {
@@ -357,7 +349,7 @@ fn a_refusal_says_that_the_connection_ends_if_it_does_and_only_then() {
                     http = Http::connect(falconet.address());
                 }
             }
-            let again = http.ask(self::request("GET", "/", &bearer("secret"), ""));
+            let again = http.fetch(self::request("GET", "/", &bearer("secret"), ""));
             assert_eq!((again.status(), again.closes()), (200, false), "{lines}");
         }
     }
@@ -369,14 +361,14 @@ fn a_refusal_says_that_the_connection_ends_if_it_does_and_only_then() {
         (&*long, 414),
     ] {
         let mut http = Http::connect(falconet.address());
-        let answer = http.ask(head);
+        let answer = http.fetch(head);
         assert_eq!((answer.status(), answer.closes()), (status, true), "{head}");
         http.assert_ended();
     }
     // Nor of one that may have a body whose length it does not say.
     let mut http = Http::connect(falconet.address());
     let lines = format!("Host: localhost\r\n{}", bearer("secret"));
-    let answer = http.ask(format!("POST /topics/t HTTP/1.1\r\n{lines}\r\n"));
+    let answer = http.fetch(format!("POST /topics/t HTTP/1.1\r\n{lines}\r\n"));
     assert_eq!((answer.status(), answer.closes()), (411, true));
     http.assert_ended();
 }
@@ -399,7 +391,7 @@ fn what_is_refused_can_be_left_without_an_answer() {
     let falconet = Falconet::start(&flags);
     let mut http = Http::connect(falconet.address());
     let post = |lines: &str| request("POST", "/topics/t", lines, "x");
-    assert_eq!(http.ask(post(&bearer("secret"))).status(), 202);
+    assert_eq!(http.fetch(post(&bearer("secret"))).status(), 202);
     http.send(post(&bearer("secret")));
     http.assert_ended();
     falconet.wait_for_line("status=429");
@@ -408,12 +400,7 @@ fn what_is_refused_can_be_left_without_an_answer() {
         (bearer("hears"), "status=403"),
         (bearer("secret") + "Origin: http://evil.example\r\n", "status=403"),
     ] {
-        for request in [
-            post(&lines),
-            handshake("/topics/t?mode=in")
-                .replacen("\r\n\r\n", &format!("\r\n{lines}\r\n"), 1)
-                .into(),
-        ] {
+        for request in [post(&lines), handshake_with("/topics/t?mode=in", &lines).into()] {
             let mut http = Http::connect(falconet.address());
             http.send(request);
             http.assert_ended();
@@ -430,18 +417,22 @@ fn a_connection_publishes_no_faster_than_it_may() {
     let mut http = Http::connect(falconet.address());
     let mut statuses = Vec::new();
     while !statuses.contains(&429) && statuses.len() < 1000 {
-        let answer = http.ask(post("/topics/t", "x"));
+        let answer = http.fetch(post("/topics/t", "x"));
         statuses.push(answer.status());
         assert_eq!(answer.header("Retry-After"), (answer.status() == 429).then_some("1"));
         assert!(!answer.closes(), "its body was read");
     }
     assert!(statuses.len() > 3 && statuses.last() == Some(&429), "{statuses:?}");
-    assert_eq!(ask(falconet.address(), post("/topics/t", "x")).status(), 202, "it is another one");
-    assert_eq!(http.ask(get("/topics/t")).status(), 200, "to read is not to publish");
-    let census = http.ask(get("/topics/"));
+    assert_eq!(
+        fetch(falconet.address(), post("/topics/t", "x")).status(),
+        202,
+        "it is another one"
+    );
+    assert_eq!(http.fetch(get("/topics/t")).status(), 200, "to read is not to publish");
+    let census = http.fetch(get("/topics/"));
     let published = statuses.iter().filter(|status| **status == 202).count() + 1;
     assert!(census.text().contains(&format!("\"sequence\":{published},")), "{}", census.text());
-    wait_until("it may again", || http.ask(post("/topics/t", "x")).status() == 202);
+    wait_until("it may again", || http.fetch(post("/topics/t", "x")).status() == 202);
 }
 
 #[cfg(feature = "full")]
@@ -501,7 +492,7 @@ fn a_session_knows_whom_a_proxy_named() {
         })
     });
     let lines = "X-Forwarded-For: 192.0.2.1\r\n";
-    let mut client = Client::connect_saying(server.address, "/", lines).0;
+    let mut client = Client::connect_with_headers(server.address, "/", lines).0;
     assert_eq!(client.read().text(), "192.0.2.1");
     let mut client = Client::connect(server.address);
     assert!(client.read().text().starts_with("127.0.0.1:"));
@@ -514,8 +505,9 @@ fn an_address_holds_no_more_connections_than_it_may() {
     let flags = ["--trust-proxy", "127.0.0.1", "--max-per-address", "2"];
     let falconet = Falconet::start(&flags);
     let as_client = |address: &str| format!("X-Forwarded-For: {address}\r\n");
-    let connect =
-        |address: &str| Client::connect_saying(falconet.address(), "/", &as_client(address)).0;
+    let connect = |address: &str| {
+        Client::connect_with_headers(falconet.address(), "/", &as_client(address)).0
+    };
     let first = connect("192.0.2.1");
     let events = Events::connect(falconet.address(), "/topics/t", &as_client("192.0.2.1"));
     assert_eq!(upgrade(&falconet, "/", &as_client("192.0.2.1")).0, 503);
@@ -539,15 +531,16 @@ fn a_proxys_connection_is_its_clients_for_one_request() {
     let mut one = Http::connect(falconet.address());
     let mut other = Http::connect(falconet.address());
     for _ in 0..3 {
-        assert_eq!(one.ask(as_client("192.0.2.1")).status(), 200);
-        assert_eq!(other.ask(as_client("192.0.2.1")).status(), 200);
-        assert_eq!(other.ask(as_client("192.0.2.2")).status(), 200);
-        assert_eq!(other.ask(get("/")).status(), 200);
+        assert_eq!(one.fetch(as_client("192.0.2.1")).status(), 200);
+        assert_eq!(other.fetch(as_client("192.0.2.1")).status(), 200);
+        assert_eq!(other.fetch(as_client("192.0.2.2")).status(), 200);
+        assert_eq!(other.fetch(get("/")).status(), 200);
     }
     // What is refused changes nothing, and the connection goes on.
-    let held = Client::connect_saying(falconet.address(), "/", "X-Forwarded-For: 192.0.2.1\r\n").0;
-    assert_eq!(one.ask(as_client("192.0.2.1")).status(), 503);
-    assert_eq!(one.ask(as_client("192.0.2.2")).status(), 200);
+    let held =
+        Client::connect_with_headers(falconet.address(), "/", "X-Forwarded-For: 192.0.2.1\r\n").0;
+    assert_eq!(one.fetch(as_client("192.0.2.1")).status(), 503);
+    assert_eq!(one.fetch(as_client("192.0.2.2")).status(), 200);
     drop(held);
 }
 
@@ -587,14 +580,14 @@ fn the_proxy_protocol_names_the_client_and_is_required() {
         let mut http = Http::connect(falconet.address());
         http.send(header);
         assert_eq!(
-            http.ask(request("GET", "/", "X-Forwarded-For: 192.0.2.9\r\n", "")).status(),
+            http.fetch(request("GET", "/", "X-Forwarded-For: 192.0.2.9\r\n", "")).status(),
             200
         );
         let line = falconet.wait_for_line("answered");
         // Only who is trusted is believed about a client: the one that is named is not.
         let client = if header == &own { "address=192.0.2.9" } else { client };
         assert!(line.contains(client), "{line}");
-        assert_eq!(http.ask(get("/")).status(), 200, "once is enough");
+        assert_eq!(http.fetch(get("/")).status(), 200, "once is enough");
         falconet.wait_for_line("answered");
     }
     let hold = |header: &[u8]| {
@@ -646,9 +639,9 @@ fn a_proxy_that_says_nothing_does_not_hold_up_the_end() {
     // Accepted after it, and answered: then it is being waited for.
     let mut other = Http::connect(falconet.address());
     other.send(b"PROXY UNKNOWN\r\n");
-    assert_eq!(other.ask(get("/")).status(), 200);
+    assert_eq!(other.fetch(get("/")).status(), 200);
     falconet.signal(Signal::TERM);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     http.assert_ended();
 }
 
@@ -700,7 +693,7 @@ fn say_everything(falconet: &Falconet, path: &str, lines: &str) {
         status(falconet, method, path, &format!("{lines}Origin: http://evil.example\r\n"));
     }
     let mut http = Http::connect(falconet.address());
-    http.send(handshake(path).replacen("\r\n\r\n", &format!("\r\n{lines}\r\n"), 1));
+    http.send(handshake_with(path, lines));
     let _ = http.try_read(true);
     drop(http);
     // Broken in the midst of a line.
@@ -709,15 +702,6 @@ fn say_everything(falconet: &Falconet, path: &str, lines: &str) {
     status(falconet, "GET", "/", "X-Request-Id: the-last-of-all\r\n");
     falconet.wait_for_line("the-last-of-all");
     assert!(!falconet.log_so_far().iter().any(|line| line.contains("suppressed")));
-}
-
-/// Sees that neither the log nor the process's arguments tell of the marker.
-pub fn assert_no_token_leak(falconet: &Falconet, marker: &str) {
-    let arguments = std::fs::read(format!("/proc/{}/cmdline", falconet.pid())).unwrap();
-    assert!(!String::from_utf8_lossy(&arguments).contains(marker));
-    let log = falconet.log_so_far();
-    let telling: Vec<_> = log.iter().filter(|line| line.contains(marker)).collect();
-    assert!(telling.is_empty(), "{telling:#?}");
 }
 
 /// A token that nothing else looks like.
@@ -731,7 +715,7 @@ fn who_comes_from_afar_by_a_proxy_on_this_host_may_not_publish_without_tokens() 
         let head = format!(
             "POST /topics/a HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: 1\r\n\r\nx"
         );
-        ask(falconet.address(), head).status()
+        fetch(falconet.address(), head).status()
     };
     assert_eq!(publish(""), 202);
     assert_eq!(publish("X-Forwarded-For: 127.0.0.1\r\n"), 202);
@@ -746,7 +730,7 @@ fn who_comes_from_afar_by_the_proxy_protocol_may_not_publish_without_tokens() {
     let publish = |client: &str| {
         let header = format!("PROXY TCP4 {client} 127.0.0.1 5000 80\r\n");
         let head = "POST /topics/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
-        ask(falconet.address(), header + head).status()
+        fetch(falconet.address(), header + head).status()
     };
     assert_eq!(publish("127.0.0.1"), 202);
     assert_eq!(publish("192.0.2.1"), 403);

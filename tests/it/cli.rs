@@ -3,19 +3,21 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use nix::sched::CloneFlags;
 use rustix::process::Signal;
 
-use crate::rig::*;
+use crate::support::command::*;
+use crate::support::folder::Folder;
+use crate::support::*;
 
 #[test]
 fn flags_beat_the_environment_which_beats_the_file() {
     let folder = Folder::new("sources");
     let file =
         folder.write("falconet.conf", "ping-every = 11s\nidle-timeout = 11m\nmax-head = 11k\n");
-    let config = printed(
+    let config = stdout_of(
         Falconet::command()
             .env("FALCONET_IDLE_TIMEOUT", "22m")
             .env("FALCONET_MAX_HEAD", "22k")
@@ -44,7 +46,7 @@ fn listen_urls_of_one_source_replace_those_of_a_lesser_one() {
         command
             .env("FALCONET_CONFIG", &file)
             .envs(environment.map(|urls| ("FALCONET_LISTEN", urls)));
-        let config = printed(command.arg("--print-config").args(flags));
+        let config = stdout_of(command.arg("--print-config").args(flags));
         let listen = config.lines().filter_map(|line| line.strip_prefix("listen = "));
         assert_eq!(listen.collect::<Vec<_>>(), urls);
     }
@@ -100,14 +102,14 @@ fn what_print_config_prints_is_read_back_the_same() {
         "--log-level=off",
         "--log-format=json",
     ];
-    let config = printed(Falconet::command().arg("--print-config").args(flags));
+    let config = stdout_of(Falconet::command().arg("--print-config").args(flags));
     for flag in flags {
         let (name, value) = flag.split_once('=').unwrap_or((flag, "true"));
         let line = format!("{} = {value}", name.trim_start_matches("--"));
         assert!(config.lines().any(|there| there == line), "{line} is not in\n{config}");
     }
     let file = folder.write("printed.conf", &config);
-    assert_eq!(printed(Falconet::command().args(["--print-config", "--config", &file])), config);
+    assert_eq!(stdout_of(Falconet::command().args(["--print-config", "--config", &file])), config);
     assert_eq!(config.lines().count(), flags.len(), "every option is printed");
 }
 
@@ -197,19 +199,19 @@ fn values_that_do_not_go_together_are_exit_code_78() {
 fn check_config_says_that_a_good_one_is_good() {
     let folder = Folder::new("check");
     let file = folder.write("good.conf", "# all good\r\n  broadcast-every=5s\n\nreject = drop \n");
-    let said = printed(Falconet::command().args(["--check-config", "--config", &file]));
+    let said = stdout_of(Falconet::command().args(["--check-config", "--config", &file]));
     assert_eq!(said, "the configuration is good\n");
 }
 
 #[test]
 fn help_and_version_are_told_whatever_else_is_asked() {
     for flags in [&["-V"][..], &["--version"], &["--print-config", "-V"]] {
-        let version = printed(Falconet::command().env("FALCONET_LISTEN", "bad").args(flags));
+        let version = stdout_of(Falconet::command().env("FALCONET_LISTEN", "bad").args(flags));
         assert_eq!(version, concat!("falconet ", env!("CARGO_PKG_VERSION"), "\n"));
     }
-    let help = printed(Falconet::command().arg("-h"));
-    assert_eq!(help, printed(Falconet::command().arg("--help")));
-    for option in printed(Falconet::command().arg("--print-config")).lines() {
+    let help = stdout_of(Falconet::command().arg("-h"));
+    assert_eq!(help, stdout_of(Falconet::command().arg("--help")));
+    for option in stdout_of(Falconet::command().arg("--print-config")).lines() {
         let (name, value) = option.split_once(" = ").unwrap();
         assert!(help.contains(&format!("--{name} ")), "{name}");
         assert!(help.contains(&format!("[default: {value}]")), "{option}");
@@ -241,7 +243,7 @@ fn a_unix_socket_file_is_removed_at_the_stop() {
     let folder = Folder::new("unix-stop");
     let (mut falconet, path) = start_on_unix(&folder);
     falconet.signal(Signal::TERM);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(!path.exists());
 }
 
@@ -254,7 +256,7 @@ fn a_stale_unix_socket_file_is_replaced() {
     assert_unix_echo(&path);
     // So does a server that is killed.
     falconet.signal(Signal::KILL);
-    falconet.wait_for_exit(PATIENCE);
+    falconet.wait_for_exit(TIMEOUT);
     assert!(path.exists());
     let (_falconet, path) = start_on_unix(&folder);
     assert_unix_echo(&path);
@@ -289,7 +291,7 @@ fn a_unix_socket_file_of_a_successor_is_kept() {
     std::fs::remove_file(&path).unwrap();
     let (_successor, _) = start_on_unix(&folder);
     falconet.signal(Signal::TERM);
-    assert!(falconet.wait_for_exit(PATIENCE).success());
+    assert!(falconet.wait_for_exit(TIMEOUT).success());
     assert_unix_echo(&path);
 }
 
@@ -318,7 +320,7 @@ fn a_hangup_drains() {
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     drop(client);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
 #[test]
@@ -377,7 +379,7 @@ fn a_hangup_ignored_at_the_start_stays_ignored() {
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     drop(client);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
 #[test]
@@ -448,13 +450,13 @@ fn the_log_level_decides_what_is_logged() {
         let url = format!("unix:{}", path.display());
         let mut command = Falconet::command();
         command.args(["--listen", &url, "--log-level", level]).stderr(Stdio::piped());
-        let mut program = Killed(command.spawn().unwrap());
+        let mut program = KillOnDrop(command.spawn().unwrap());
         // Without a log there is no line to wait for.
         wait_until("it listens", || UnixStream::connect(&path).is_ok());
         assert_unix_echo(&path);
         let pid = rustix::process::Pid::from_child(&program.0);
         rustix::process::kill_process(pid, Signal::TERM).unwrap();
-        assert_eq!(wait(&mut program.0), Some(0));
+        assert_eq!(wait_for_exit(&mut program.0), Some(0));
         let mut log = String::new();
         program.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         // Root is warned.
@@ -467,83 +469,6 @@ fn the_log_level_decides_what_is_logged() {
     }
 }
 
-/// Runs a command that ends by itself; returns its exit code, stdout and stderr.
-pub fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut program = Killed(command.spawn().unwrap());
-    let code = wait(&mut program.0);
-    // Neither is longer than a pipe holds.
-    let (mut stdout, mut stderr) = (String::new(), String::new());
-    program.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
-    program.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    (code, stdout, stderr)
-}
-
-/// Waits for the end of a program; returns its exit code.
-fn wait(child: &mut Child) -> Option<i32> {
-    let mut status = None;
-    wait_until("the program ends", || {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    });
-    status.and_then(|status| status.code())
-}
-
-/// A program that does not outlive its test.
-pub struct Killed(pub Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What a command that succeeds prints.
-pub fn printed(command: &mut Command) -> String {
-    let (code, stdout, stderr) = run(command);
-    assert_eq!((code, &*stderr), (Some(0), ""), "{command:?}");
-    stdout
-}
-
-/// Checks that a command fails with `code` and one line on stderr that has all `parts`.
-pub fn assert_refused(command: &mut Command, code: i32, parts: &[&str]) {
-    let (got, stdout, stderr) = run(command);
-    assert_eq!((got, &*stdout), (Some(code), ""), "{command:?}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{command:?}: {stderr}");
-    assert!(stderr.starts_with("falconet: "), "{stderr}");
-    for part in parts {
-        assert!(stderr.contains(part), "{part} is not in {stderr}");
-    }
-}
-
-/// A folder of one test's own, removed when it ends.
-pub struct Folder {
-    pub path: PathBuf,
-}
-
-impl Folder {
-    pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("falconet-{name}-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self { path }
-    }
-
-    /// Writes a file and returns its path.
-    pub fn write(&self, name: &str, text: &str) -> String {
-        let path = self.path.join(name);
-        std::fs::write(&path, text).unwrap();
-        path.into_os_string().into_string().unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
-}
-
 fn start_on_unix(folder: &Folder) -> (Falconet, PathBuf) {
     let path = folder.path.join("socket");
     let url = format!("unix:{}", path.display());
@@ -552,7 +477,7 @@ fn start_on_unix(folder: &Folder) -> (Falconet, PathBuf) {
 
 fn connect_unix(path: &Path) -> UnixStream {
     let stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 

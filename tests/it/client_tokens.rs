@@ -4,9 +4,9 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::cli::Folder;
-use crate::client::*;
-use crate::rig::*;
+use crate::support::client::*;
+use crate::support::folder::Folder;
+use crate::support::*;
 
 /// A token that nothing else looks like.
 const MARKER: &str = "MARKER-77c1";
@@ -25,7 +25,7 @@ fn asked(
     file: Option<&str>,
 ) -> Command {
     let flags = file.map(|file| ["--token-file", file]);
-    let mut command = client(arguments);
+    let mut command = client_command(arguments);
     command.args(flags.iter().flatten());
     match arguments.first() {
         Some(&("pub" | "sub")) => {
@@ -52,7 +52,7 @@ fn the_client_shows_its_token_with_every_request() {
         let output = asked(&falconet, &["pub", "news", "one"], token, file).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         for way in [&["sub", "--last", "1", "news"][..], &["sub", "--sse", "--last", "1", "news"]] {
-            let mut subscriber = Piped::spawn(asked(&falconet, way, token, file));
+            let mut subscriber = PipedClient::spawn(asked(&falconet, way, token, file));
             assert_eq!(subscriber.line(), "one\n");
             let pid = subscriber.child.id();
             let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
@@ -61,7 +61,7 @@ fn the_client_shows_its_token_with_every_request() {
             assert_eq!(exit_code(&mut subscriber.child), 0);
             assert_eq!(subscriber.finish(), (0, String::new(), String::new()));
         }
-        let mut talker = Piped::spawn(asked(&falconet, &[], token, file));
+        let mut talker = PipedClient::spawn(asked(&falconet, &[], token, file));
         talker.send("two\n");
         assert_eq!(talker.line(), "two\n");
         assert_eq!(talker.finish(), (0, String::new(), String::new()));

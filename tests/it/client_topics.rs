@@ -13,8 +13,8 @@ use tungstenite::Message;
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::protocol::WebSocket;
 
-use crate::client::*;
-use crate::rig::*;
+use crate::support::client::*;
+use crate::support::*;
 
 const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
 const EVENT_STREAM: &str =
@@ -62,7 +62,7 @@ fn accept_unix(listener: &UnixListener) -> UnixStream {
     });
     let (stream, _) = connected.unwrap();
     stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
@@ -78,9 +78,9 @@ fn unread_bytes(stream: &TcpStream) -> u32 {
     unread.expect("the other end is on this host")
 }
 
-fn start(subcommand: &str, server: &FakeServer, arguments: &[&str]) -> Piped {
+fn start(subcommand: &str, server: &FakeServer, arguments: &[&str]) -> PipedClient {
     let server = format!("http://{}", server.address());
-    Piped::start(&[&[subcommand, "--server", &server], arguments].concat())
+    PipedClient::start(&[&[subcommand, "--server", &server], arguments].concat())
 }
 
 fn nobody_else_connects(server: &FakeServer) {
@@ -197,7 +197,8 @@ fn a_message_is_sent_again_only_if_a_kept_connection_ends_without_an_answer() {
 fn a_server_that_ends_each_connection_without_a_word_loses_no_message() {
     let path = socket_path("abrupt");
     let listener = UnixListener::bind(&path).unwrap();
-    let mut client = Piped::start(&["pub", "--server", &format!("unix:{}", path.display()), "a"]);
+    let mut client =
+        PipedClient::start(&["pub", "--server", &format!("unix:{}", path.display()), "a"]);
     let messages: Vec<String> = (0..100).map(|number| format!("message {number}")).collect();
     client.send(messages.join("\n"));
     drop(client.stdin.take());
@@ -295,13 +296,14 @@ fn a_connection_with_a_message_half_sent_is_not_used_again() {
 fn a_message_is_published_over_a_unix_socket() {
     let path = socket_path("pub");
     let server = format!("unix:{}", path.display());
-    let (code, _, stderr) = Piped::start(&["pub", "--server", &server, "a", "hello"]).finish();
+    let (code, _, stderr) =
+        PipedClient::start(&["pub", "--server", &server, "a", "hello"]).finish();
     assert_eq!(code, 1);
     assert!(stderr.starts_with("falconet-client: refused: unix:"), "{stderr}");
     assert!(stderr.contains("No such file") && stderr.lines().count() == 1, "{stderr}");
 
     let listener = UnixListener::bind(&path).unwrap();
-    let client = Piped::start(&["pub", "--server", &server, "a", "hello"]);
+    let client = PipedClient::start(&["pub", "--server", &server, "a", "hello"]);
     let mut stream = accept_unix(&listener);
     let request = String::from_utf8(read_request(&mut stream)).unwrap();
     assert_eq!(request, post("localhost", "a", TEXT_PLAIN, "hello"));
@@ -319,11 +321,11 @@ fn a_wrong_topic_or_server_exits_with_2() {
         (&["pub", "--server", "http://localhost/a", "a"], "without a path"),
         (&["pub"], "the NAME of a topic"),
     ] {
-        let (code, stdout, stderr) = Piped::start(arguments).finish();
+        let (code, stdout, stderr) = PipedClient::start(arguments).finish();
         assert_eq!((code, stdout.as_str()), (2, ""));
         assert!(stderr.starts_with("falconet-client: ") && stderr.contains(part), "{stderr}");
     }
-    let (_, help, _) = Piped::start(&["sub", "-h"]).finish();
+    let (_, help, _) = PipedClient::start(&["sub", "-h"]).finish();
     let example = "falconet-client pub --server unix:/run/falconet.sock backups \"done\"";
     assert!(help.contains(example) && help.contains("falconet-client sub "), "{help}");
 }
@@ -343,10 +345,10 @@ fn a_subscriber_prints_messages_and_asks_for_the_last_ones_only_at_first() {
     socket.send(Message::binary(b"\x00two".to_vec())).unwrap();
     assert_eq!([client.line(), client.line()], ["one\x1b[1m\n", "\0two\n"]);
     drop(socket);
-    client.wait_for_news("lost: ");
+    client.wait_for_stderr("lost: ");
     let (mut socket, target) = accept_websocket(&server);
     assert_eq!(target, "/topics/home/attic?mode=out");
-    client.wait_for_news("reconnected to http://127.0.0.1:");
+    client.wait_for_stderr("reconnected to http://127.0.0.1:");
     socket.send(Message::text("three")).unwrap();
     assert_eq!(client.line(), "three\n");
     client.signal(Signal::INT);
@@ -373,16 +375,16 @@ fn a_subscriber_that_shall_not_reconnect_does_not() {
 fn on_a_terminal_a_subscriber_prints_nothing_that_steers_it_and_reads_no_keys() {
     let server = FakeServer::start();
     let url = format!("http://{}", server.address());
-    let mut typist = Typist::start(&["sub", "--sse", "--server", &url, "a"]);
+    let mut terminal = TerminalClient::start(&["sub", "--sse", "--server", &url, "a"]);
     let (_stream, _) = stream_events(&server, "data: x\n\ndata: \x1b[2J\n\n");
-    typist.wait_for("x\r\n\\u{1b}[2J\r\n");
-    assert_eq!(mode(&typist.tty), typist.found);
+    terminal.wait_for("x\r\n\\u{1b}[2J\r\n");
+    assert_eq!(terminal_mode(&terminal.tty), terminal.initial_mode);
 
-    let mut typist = Typist::start(&["sub", "--server", &url, "a"]);
+    let mut terminal = TerminalClient::start(&["sub", "--server", &url, "a"]);
     let (mut socket, _) = accept_websocket(&server);
     socket.send(Message::text("\x1b[2J")).unwrap();
-    typist.wait_for("\\u{1b}[2J\r\n");
-    assert_eq!(mode(&typist.tty), typist.found);
+    terminal.wait_for("\\u{1b}[2J\r\n");
+    assert_eq!(terminal_mode(&terminal.tty), terminal.initial_mode);
 }
 
 #[test]
@@ -397,17 +399,17 @@ fn events_are_printed_and_followed_from_the_last_one_seen() {
     assert_eq!([client.line(), client.line(), client.line()], ["one\n", "and\n", "\n"]);
     assert_eq!(client.line(), "\0\u{fffd}bin\n");
     drop(stream);
-    client.wait_for_news("lost: the server hung up");
+    client.wait_for_stderr("lost: the server hung up");
     // Two more, since one without events changes nothing.
     for _ in 0..2 {
         let (_, head) = stream_events(&server, ":beat\n");
         assert!(head.starts_with("GET /topics/home/attic HTTP/1.1\r\n"), "{head}");
         assert_eq!(header_of(&head, "last-event-id"), Some("7"));
-        client.wait_for_news("reconnected to http://127.0.0.1:");
+        client.wait_for_stderr("reconnected to http://127.0.0.1:");
     }
     let (_stream, _) = stream_events(&server, "event: lagged\ndata: 3\n\nid: 11\ndata: later\n\n");
-    client.wait_for_news("reconnected to http://127.0.0.1:");
-    assert_eq!(client.wait_for_news("lost 3"), "falconet-client: lost 3 messages\n");
+    client.wait_for_stderr("reconnected to http://127.0.0.1:");
+    assert_eq!(client.wait_for_stderr("lost 3"), "falconet-client: lost 3 messages\n");
     assert_eq!(client.line(), "later\n");
     client.signal(Signal::INT);
     assert_eq!(client.finish(), (0, String::new(), String::new()));
@@ -426,7 +428,7 @@ fn a_stream_without_events_is_followed_from_where_it_began() {
     let (_stream, head) = stream_events(&server, "id: 8\ndata: while away\n\n");
     assert_eq!(header_of(&head, "last-event-id"), Some("7"));
     assert_eq!(client.line(), "while away\n");
-    client.wait_for_news("reconnected to http://127.0.0.1:");
+    client.wait_for_stderr("reconnected to http://127.0.0.1:");
     client.signal(Signal::INT);
     assert_eq!(client.finish().0, 0);
 }
@@ -467,10 +469,10 @@ fn what_is_no_stream_of_events_is_refused() {
         let server = FakeServer::start();
         let client = start("sub", &server, &["--sse", "a"]);
         stream_events(&server, events);
-        client.wait_for_news(&format!("lost: the server broke the rules: {rule}"));
+        client.wait_for_stderr(&format!("lost: the server broke the rules: {rule}"));
         let (_stream, head) = stream_events(&server, "");
         assert_eq!(header_of(&head, "last-event-id"), Some("4"), "the wrong event is passed over");
-        client.wait_for_news("reconnected to ");
+        client.wait_for_stderr("reconnected to ");
         client.signal(Signal::INT);
         assert_eq!(client.finish().0, 0);
     }
@@ -488,7 +490,7 @@ fn a_stdout_that_fails_ends_a_subscriber_and_one_nobody_reads_is_no_failure() {
         (Stdio::from(full), (1, "can't write to stdout: No space left on device (os error 28)\n")),
         (Stdio::from(writer), (0, "")),
     ] {
-        let mut command = client(&arguments);
+        let mut command = client_command(&arguments);
         let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let child = child.spawn().unwrap();
         let (_stream, _) = stream_events(&server, "data: x\n\n");

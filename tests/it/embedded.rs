@@ -9,11 +9,12 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use falconet::{
-    Action, Asset, ClientId, CloseCode, CloseReason, Config, CorrelationId, Denied, Echo,
-    HubHandle, PublishError, RequestHead, Service, Session, SessionEnd, Stop, TopicName,
+    Action, Asset, ClientId, CloseReason, Config, Denied, Echo, HubHandle, RequestHead, Service,
+    Session, SessionEnd, Stop, TopicName,
 };
 
-use crate::rig::*;
+use crate::support::operator::{command_operator, start_operated};
+use crate::support::*;
 
 /// Panics in its first message.
 async fn panic_when_spoken_to(mut session: Session) -> SessionEnd {
@@ -79,7 +80,7 @@ fn a_session_dropped_early_ends_its_connection_while_the_endpoint_goes_on() {
     assert_eq!(std::io::Read::read(&mut client.stream, &mut [0]).unwrap(), 0, "it is over");
     assert!(endings.try_recv().is_err(), "the endpoint goes on");
     server.stop().unwrap().unwrap();
-    endings.recv_timeout(PATIENCE).unwrap();
+    endings.recv_timeout(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -202,7 +203,7 @@ fn an_authorizer_decides_over_pages_and_sessions() {
         exchange(server.address, head)
     };
     let upgrade = |more: &str| {
-        let request = handshake("/").replacen("\r\n\r\n", &format!("\r\n{more}\r\n"), 1);
+        let request = handshake_with("/", more);
         let mut stream = connect(server.address);
         std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
         read_response_head(&mut stream)
@@ -258,7 +259,7 @@ impl Service for Diary {
 fn a_service_is_asked_to_stop_and_awaited() {
     let (diary, entries) = channel();
     let server = Embedded::start(|server| server.service(Diary(diary)));
-    assert_eq!(entries.recv_timeout(PATIENCE), Ok("started"));
+    assert_eq!(entries.recv_timeout(TIMEOUT), Ok("started"));
     server.stop().unwrap().unwrap();
     assert_eq!(entries.try_iter().collect::<Vec<_>>(), ["asked to stop", "done"]);
 }
@@ -270,18 +271,6 @@ impl Service for Stubborn {
     async fn run(self: Box<Self>, _: HubHandle, _: Stop) {
         std::future::pending().await
     }
-}
-
-#[test]
-fn a_service_that_does_not_stop_is_dropped_after_the_drain() {
-    let server = Embedded::start(|server| {
-        let mut config = Config::default();
-        config.timeouts.drain = Duration::from_millis(300);
-        server.config(config).service(Stubborn)
-    });
-    let start = std::time::Instant::now();
-    server.stop().unwrap().unwrap();
-    assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -300,10 +289,10 @@ fn nothing_is_left_of_a_server_that_has_ended() {
     let idle = Client::connect(server.address);
     let stubborn = Client::connect_to(server.address, "/stubborn");
     let mut early = TcpStream::connect(server.address).unwrap();
-    early.set_read_timeout(Some(PATIENCE)).unwrap();
+    early.set_read_timeout(Some(TIMEOUT)).unwrap();
     early.write_all(b"GET /").unwrap();
     server.stop().unwrap().unwrap();
-    assert_eq!(left.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+    assert_eq!(left.recv_timeout(TIMEOUT), Err(RecvTimeoutError::Disconnected));
     for mut stream in [idle.stream, stubborn.stream, early] {
         let mut rest = Vec::new();
         // A reset is an end as well.
@@ -362,66 +351,11 @@ fn a_client_slower_than_the_broadcasts_is_heard_all_the_same() {
     client.send(true, TEXT, "hello");
     let begun = std::time::Instant::now();
     while client.read().opcode != TEXT {
-        assert!(begun.elapsed() < PATIENCE, "still no echo");
+        assert!(begun.elapsed() < TIMEOUT, "still no echo");
         // A fifth of what is broadcast, and steadily.
         std::thread::sleep(Duration::from_millis(5));
     }
     server.stop().unwrap().unwrap();
-}
-
-/// Does with the hub what it is told, and says what came of it.
-async fn operate(mut session: Session) -> SessionEnd {
-    while let Some(message) = session.next().await {
-        let words: Vec<&str> = message.as_text().unwrap().split(' ').collect();
-        let hub = session.hub();
-        let answer = match words[..] {
-            ["send", id, text] => {
-                hub.send_to_all(&CorrelationId::new(id).unwrap(), text).await.unwrap().to_string()
-            }
-            ["evict", id] => {
-                let id = CorrelationId::new(id).unwrap();
-                hub.evict_all(&id, GO_AWAY).await.unwrap().to_string()
-            }
-            ["publish", topic, text] => {
-                match hub.publish(&TopicName::new(topic).unwrap(), text).await {
-                    Ok(published) => format!("{} {}", published.sequence, published.subscribers),
-                    Err(PublishError::TooManyTopics(error)) => error.to_string(),
-                    Err(PublishError::HubGone) => unreachable!("it serves us"),
-                }
-            }
-            ["topics"] => {
-                let topics = hub.topics().await.unwrap().into_iter();
-                let topic = topics.map(|t| format!("{}:{}:{}", t.name, t.subscribers, t.sequence));
-                topic.collect::<Vec<_>>().join(" ")
-            }
-            ["clear", topic] => {
-                hub.clear(&TopicName::new(topic).unwrap()).await.unwrap();
-                "cleared".to_owned()
-            }
-            _ => panic!("no such operation: {words:?}"),
-        };
-        session.send(answer).await;
-    }
-    session.close(CloseReason::NORMAL).await
-}
-
-const GO_AWAY: CloseReason = CloseReason::new(CloseCode::Policy, "go away");
-
-/// An operator's question and its answer.
-fn ask(operator: &mut Client, question: &str) -> String {
-    operator.send(true, TEXT, question);
-    operator.read().text().to_owned()
-}
-
-/// A server with topics and an operator.
-fn start_operated() -> (Embedded, Client) {
-    let server = Embedded::start(|server| {
-        let mut config = Config::default();
-        config.topics.count = 3;
-        server.config(config).topics().endpoint("/", Echo).endpoint("/operator", operate)
-    });
-    let operator = Client::connect_to(server.address, "/operator");
-    (server, operator)
 }
 
 /// All connections one person may have: two sessions with an endpoint, one with a topic, a stream.
@@ -448,8 +382,8 @@ fn a_message_to_a_correlation_id_reaches_all_its_connections_and_nobody_else() {
     let mut alice = Person::connect(&server, "alice");
     let mut bob = Person::connect(&server, "bob");
     let mut nobody = Client::connect(server.address);
-    assert_eq!(ask(&mut operator, "send alice hello"), "4");
-    assert_eq!(ask(&mut operator, "send carol hello"), "0");
+    assert_eq!(command_operator(&mut operator, "send alice hello"), "4");
+    assert_eq!(command_operator(&mut operator, "send carol hello"), "0");
     for client in &mut alice.clients {
         assert_eq!(client.read().text(), "hello");
     }
@@ -457,7 +391,7 @@ fn a_message_to_a_correlation_id_reaches_all_its_connections_and_nobody_else() {
     assert_eq!((event.id, &*event.data), (None, "hello"), "it is of no topic");
 
     // What comes next to everybody else is the next thing that is for them.
-    assert_eq!(ask(&mut operator, "publish t news"), "1 4");
+    assert_eq!(command_operator(&mut operator, "publish t news"), "1 4");
     for person in [&mut alice, &mut bob] {
         assert_eq!(person.clients[2].read().text(), "news");
         let event = person.listener.read();
@@ -471,29 +405,12 @@ fn a_message_to_a_correlation_id_reaches_all_its_connections_and_nobody_else() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_listener_that_does_not_read_is_evicted_all_the_same() {
-    let (server, mut operator) = start_operated();
-    let listener = Events::connect(server.address, "/topics/t?client=mute", "");
-    for _ in 0..40 {
-        ask(&mut operator, &format!("publish t {}", "x".repeat(60_000)));
-    }
-    assert_eq!(ask(&mut operator, "evict mute"), "1");
-    // The close handshake's 2 s and the linger's half.
-    let evicted = std::time::Instant::now();
-    wait_until("the listener is gone", || ask(&mut operator, "evict mute") == "0");
-    assert!(evicted.elapsed() < Duration::from_secs(4), "{:?}", evicted.elapsed());
-    drop((listener, operator));
-    server.stop().unwrap().unwrap();
-}
-
-#[cfg(feature = "full")]
-#[test]
 fn evicting_a_correlation_id_closes_all_its_connections_and_nobody_elses() {
     let (server, mut operator) = start_operated();
     let mut alice = Person::connect(&server, "alice");
     let mut bob = Person::connect(&server, "bob");
-    assert_eq!(ask(&mut operator, "publish t before"), "1 4");
-    assert_eq!(ask(&mut operator, "evict alice"), "4");
+    assert_eq!(command_operator(&mut operator, "publish t before"), "1 4");
+    assert_eq!(command_operator(&mut operator, "evict alice"), "4");
     assert_eq!(alice.clients[2].read().text(), "before");
     assert_eq!(alice.listener.read().data, "before");
     for mut client in alice.clients {
@@ -505,9 +422,9 @@ fn evicting_a_correlation_id_closes_all_its_connections_and_nobody_elses() {
     assert_eq!(alice.listener.try_read(), None);
     drop(alice.listener);
     // They leave the hub only after that.
-    wait_until("alice is gone", || ask(&mut operator, "evict alice") == "0");
+    wait_until("alice is gone", || command_operator(&mut operator, "evict alice") == "0");
 
-    assert_eq!(ask(&mut operator, "publish t after"), "2 2");
+    assert_eq!(command_operator(&mut operator, "publish t after"), "2 2");
     for text in ["before", "after"] {
         assert_eq!(bob.clients[2].read().text(), text);
         assert_eq!(bob.listener.read().data, text);
@@ -522,26 +439,29 @@ fn evicting_a_correlation_id_closes_all_its_connections_and_nobody_elses() {
 fn a_handle_publishes_lists_and_clears_topics() {
     let (server, mut operator) = start_operated();
     // The operator's session hears what every endpoint's sessions hear.
-    assert_eq!(ask(&mut operator, "topics"), "broadcast:1:0");
-    assert_eq!(ask(&mut operator, "publish b/c one"), "1 0");
+    assert_eq!(command_operator(&mut operator, "topics"), "broadcast:1:0");
+    assert_eq!(command_operator(&mut operator, "publish b/c one"), "1 0");
     let mut client = Client::connect_to(server.address, "/topics/b/c?last=1");
     assert_eq!(client.read().text(), "one");
-    assert_eq!(ask(&mut operator, "publish b/c two"), "2 1");
+    assert_eq!(command_operator(&mut operator, "publish b/c two"), "2 1");
     assert_eq!(client.read().text(), "two");
-    assert_eq!(ask(&mut operator, "publish a x"), "1 0");
-    assert_eq!(ask(&mut operator, "topics"), "a:0:1 b/c:1:2 broadcast:1:0");
-    assert_eq!(ask(&mut operator, "publish d x"), "there are 3 topics already, the limit");
+    assert_eq!(command_operator(&mut operator, "publish a x"), "1 0");
+    assert_eq!(command_operator(&mut operator, "topics"), "a:0:1 b/c:1:2 broadcast:1:0");
+    assert_eq!(
+        command_operator(&mut operator, "publish d x"),
+        "there are 3 topics already, the limit"
+    );
 
-    assert_eq!(ask(&mut operator, "clear b/c"), "cleared");
+    assert_eq!(command_operator(&mut operator, "clear b/c"), "cleared");
     let mut late = Client::connect_to(server.address, "/topics/b/c?last=1");
-    assert_eq!(ask(&mut operator, "publish b/c three"), "3 2");
+    assert_eq!(command_operator(&mut operator, "publish b/c three"), "3 2");
     for client in [&mut late, &mut client] {
         assert_eq!(client.read().text(), "three");
     }
     // With nobody to hear it and nothing retained, a topic makes room.
-    assert_eq!(ask(&mut operator, "clear a"), "cleared");
-    assert_eq!(ask(&mut operator, "topics"), "b/c:2:3 broadcast:1:0");
-    assert_eq!(ask(&mut operator, "publish d x"), "1 0");
+    assert_eq!(command_operator(&mut operator, "clear a"), "cleared");
+    assert_eq!(command_operator(&mut operator, "topics"), "b/c:2:3 broadcast:1:0");
+    assert_eq!(command_operator(&mut operator, "publish d x"), "1 0");
     drop((client, late, operator));
     server.stop().unwrap().unwrap();
 }

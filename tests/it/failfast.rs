@@ -1,7 +1,7 @@
 //! What the Autobahn test suite asks of a server in its sections 3 to 7, derived anew from RFC 6455: the
 //! verdict on each string of bytes, and that it comes while the frame or message is still incomplete.
 
-use crate::rig::*;
+use crate::support::*;
 
 #[test]
 fn s3_reserved_bits_are_refused() {
@@ -146,7 +146,7 @@ fn s6_wrong_utf8_is_refused_while_its_frame_is_incomplete() {
     let right = 6 + "κόσμε".len();
     for part in [&frame[..right], &frame[right..right + 1], &frame[right + 1..right + 2]] {
         assert!(client.send_raw(part));
-        read_by_now(&mut barrier);
+        wait_until_read(&mut barrier);
     }
     assert_eq!(client.read().close_code(), 1007);
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{CWD, Mode};
 use rustix::net::sockopt;
 
-use crate::cli::assert_refused;
-use crate::rig::*;
+use crate::support::command::assert_refused;
+use crate::support::*;
 
 #[test]
 fn a_file_comes_with_its_type_length_and_time() {
@@ -19,7 +19,7 @@ fn a_file_comes_with_its_type_length_and_time() {
     site.date("sub/data.json", 784_111_777);
     let falconet = site.serve();
     for target in ["/sub/data.json", "/sub/data.json?v=2", "/%73ub/d%61ta%2Ejson"] {
-        let answer = ask(&falconet, "GET", target, "");
+        let answer = fetch(&falconet, "GET", target, "");
         assert_eq!(answer.status(), 200, "{target}");
         assert_eq!(answer.body, b"{\"falcons\": 3}\n");
         for (name, value) in [
@@ -41,7 +41,8 @@ fn head_gets_the_same_head_and_no_body() {
     site.write("sub/index.html", "sub");
     let falconet = site.serve();
     for target in ["/data.json", "/empty.txt", "/sub/", "/sub", "/none"] {
-        let (full, head) = (ask(&falconet, "GET", target, ""), ask(&falconet, "HEAD", target, ""));
+        let (full, head) =
+            (fetch(&falconet, "GET", target, ""), fetch(&falconet, "HEAD", target, ""));
         assert_eq!(head.head, full.head, "{target}");
         assert_eq!(head.body, b"", "{target}");
         assert_eq!(full.header("Content-Length"), Some(&*full.body.len().to_string()), "{target}");
@@ -62,16 +63,16 @@ fn a_file_that_is_known_already_is_not_sent() {
         ("", 200, "{}"),
     ] {
         let since = format!("If-Modified-Since: {since}\r\n");
-        let answer = ask(&falconet, "GET", "/data.json", &since);
+        let answer = fetch(&falconet, "GET", "/data.json", &since);
         assert_eq!((answer.status(), answer.text()), (status, body), "{since}");
-        assert_eq!(ask(&falconet, "HEAD", "/data.json", &since).status(), status, "{since}");
+        assert_eq!(fetch(&falconet, "HEAD", "/data.json", &since).status(), status, "{since}");
     }
     // Once it has changed, it is sent again.
-    let known = ask(&falconet, "GET", "/data.json", "");
+    let known = fetch(&falconet, "GET", "/data.json", "");
     let since = format!("If-Modified-Since: {}\r\n", known.header("Last-Modified").unwrap());
-    assert_eq!(ask(&falconet, "GET", "/data.json", &since).status(), 304);
+    assert_eq!(fetch(&falconet, "GET", "/data.json", &since).status(), 304);
     site.write("data.json", "[]");
-    assert_eq!(ask(&falconet, "GET", "/data.json", &since).text(), "[]");
+    assert_eq!(fetch(&falconet, "GET", "/data.json", &since).text(), "[]");
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn a_large_file_arrives_whole() {
     let site = Site::new("large");
     let content = noise(3 << 20);
     site.write("film.webm", &content);
-    let answer = ask(&site.serve(), "GET", "/film.webm", "");
+    let answer = fetch(&site.serve(), "GET", "/film.webm", "");
     assert_eq!(answer.header("Content-Length"), Some("3145728"));
     assert!(answer.body == content, "{} bytes arrived, not all as sent", answer.body.len());
 }
@@ -108,7 +109,7 @@ fn an_index_takes_the_place_of_the_page_and_leaves_the_echo() {
     let site = Site::new("index");
     site.write("index.html", "<!doctype html><title>my dashboard</title>");
     let falconet = site.serve();
-    let answer = ask(&falconet, "GET", "/", "Accept: text/html,*/*;q=0.8\r\n");
+    let answer = fetch(&falconet, "GET", "/", "Accept: text/html,*/*;q=0.8\r\n");
     assert_eq!(answer.text(), "<!doctype html><title>my dashboard</title>");
     assert_eq!(answer.header("Content-Type"), Some("text/html; charset=utf-8"));
     Client::connect(falconet.address()).echo("beside the dashboard");
@@ -121,20 +122,20 @@ fn without_an_index_the_page_stays() {
     let falconet = site.serve();
     let without = Falconet::start(&[]);
     for target in ["/", "/app.js", "/chart.js", "/style.css"] {
-        let answer = ask(&falconet, "GET", target, "");
+        let answer = fetch(&falconet, "GET", target, "");
         assert_eq!(answer.status(), 200, "{target}");
-        assert_eq!(answer, ask(&without, "GET", target, ""), "{target}");
+        assert_eq!(answer, fetch(&without, "GET", target, ""), "{target}");
     }
     // One that comes later is seen.
     site.write("index.html", "mine");
-    assert_eq!(ask(&falconet, "GET", "/", "").text(), "mine");
+    assert_eq!(fetch(&falconet, "GET", "/", "").text(), "mine");
 }
 
 #[test]
 fn without_the_option_no_file_is_served() {
     let falconet = Falconet::start(&[]);
     for target in ["/Cargo.toml", "/src/main.rs", "/etc/passwd", "/index.html"] {
-        assert_eq!(ask(&falconet, "GET", target, "").status(), 404, "{target}");
+        assert_eq!(fetch(&falconet, "GET", target, "").status(), 404, "{target}");
     }
 }
 
@@ -146,14 +147,14 @@ fn a_directory_is_its_index_behind_a_slash() {
     site.write("bare/data.json", "{}");
     let falconet = site.serve();
     for (target, content) in [("/sub/", "sub"), ("/a%20b/", "spaced")] {
-        assert_eq!(ask(&falconet, "GET", target, "").text(), content);
+        assert_eq!(fetch(&falconet, "GET", target, "").text(), content);
     }
     for (target, location) in [("/sub", "/sub/"), ("/a%20b", "/a%20b/")] {
-        let answer = ask(&falconet, "GET", target, "");
+        let answer = fetch(&falconet, "GET", target, "");
         assert_eq!((answer.status(), answer.header("Location")), (308, Some(location)), "{target}");
     }
     for target in ["/bare", "/bare/", "/sub//", "//sub", "//localhost/sub"] {
-        assert_eq!(ask(&falconet, "GET", target, "").status(), 404, "{target}");
+        assert_eq!(fetch(&falconet, "GET", target, "").status(), 404, "{target}");
     }
 }
 
@@ -163,7 +164,7 @@ fn files_are_only_read() {
     site.write("data.json", "{}");
     let falconet = site.serve();
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "get"] {
-        let answer = ask(&falconet, method, "/data.json", "Content-Length: 0\r\n");
+        let answer = fetch(&falconet, method, "/data.json", "Content-Length: 0\r\n");
         let allow = answer.header("Allow");
         assert_eq!((answer.status(), allow), (405, Some("GET, HEAD")), "{method}");
     }
@@ -182,7 +183,7 @@ fn no_target_leads_out_of_the_directory() {
     let mut tried = 0;
     for target in targets {
         tried += 1;
-        let answer = ask(&falconet, "GET", target, "");
+        let answer = fetch(&falconet, "GET", target, "");
         assert!([400, 404].contains(&answer.status()), "{target}: {}", answer.head);
         assert!(!answer.text().contains(SECRET), "{target}");
     }
@@ -226,7 +227,7 @@ fn what_is_refused_looks_like_what_is_not_there_but_not_in_the_log() {
     symlink("loop", site.public("loop")).unwrap();
     rustix::fs::mkfifoat(CWD, site.public("pipe"), Mode::RUSR | Mode::WUSR).unwrap();
     let falconet = site.serve_with(&["--log-level", "debug"]);
-    let nothing = ask(&falconet, "GET", "/nothing", "");
+    let nothing = fetch(&falconet, "GET", "/nothing", "");
     assert_eq!(nothing.status(), 404);
     for (target, reason) in [
         ("/way-out", "a link leads out of the directory"),
@@ -237,7 +238,7 @@ fn what_is_refused_looks_like_what_is_not_there_but_not_in_the_log() {
         ("/.hidden", "a name that begins with a dot"),
         ("/sub/%00", "a control character"),
     ] {
-        assert_eq!(ask(&falconet, "GET", target, ""), nothing, "{target}");
+        assert_eq!(fetch(&falconet, "GET", target, ""), nothing, "{target}");
         falconet.wait_for_line(reason);
     }
 }
@@ -250,7 +251,7 @@ fn links_within_the_directory_are_followed() {
     symlink("../sub/data.json", site.public("sub/again.json")).unwrap();
     let falconet = site.serve();
     for target in ["/folder/data.json", "/sub/again.json"] {
-        assert_eq!(ask(&falconet, "GET", target, "").text(), "{}", "{target}");
+        assert_eq!(fetch(&falconet, "GET", target, "").text(), "{}", "{target}");
     }
 }
 
@@ -290,8 +291,8 @@ fn no_descriptor_is_left_behind() {
     let falconet = site.serve();
     let before = falconet.open_files();
     for target in ["/data.json", "/sub", "/sub/", "/nothing", "/outside/secret", "/sub/none"] {
-        ask(&falconet, "GET", target, "");
-        ask(&falconet, "HEAD", target, "");
+        fetch(&falconet, "GET", target, "");
+        fetch(&falconet, "HEAD", target, "");
     }
     // One leaves in the middle.
     drop(begin_download(&falconet, "/film.webm"));
@@ -399,7 +400,7 @@ impl Answer {
 }
 
 /// Sends one request and reads the answer to the end of the stream.
-fn ask(falconet: &Falconet, method: &str, target: &str, headers: &str) -> Answer {
+fn fetch(falconet: &Falconet, method: &str, target: &str, headers: &str) -> Answer {
     let mut stream = connect(falconet.address());
     stream.write_all(request(method, target, headers).as_bytes()).unwrap();
     let head = read_response_head(&mut stream);

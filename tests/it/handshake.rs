@@ -3,7 +3,7 @@
 use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
 use std::io::{Read, Write};
 
-use crate::rig::*;
+use crate::support::*;
 
 use Verdict::{Dropped, Status, Upgraded};
 
@@ -20,19 +20,19 @@ enum Verdict {
 
 #[test]
 fn every_head_gets_its_verdict() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     assert_verdicts(|head| judge(&falconet, [head], || {}), |verdict| verdict);
 }
 
 #[test]
 fn a_head_in_two_pieces_gets_the_same_verdict() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut barrier = Client::connect(falconet.address());
     for (numerator, denominator) in [(0, 1), (1, 3), (1, 2), (2, 3), (1, 1)] {
         let mut in_two = |head: &[u8]| {
             // Never before the first byte or behind the last.
             let (one, other) = head.split_at(1 + (head.len() - 2) * numerator / denominator);
-            judge(&falconet, [one, other], || read_by_now(&mut barrier))
+            judge(&falconet, [one, other], || wait_until_read(&mut barrier))
         };
         assert_verdicts(&mut in_two, |verdict| verdict);
     }
@@ -40,19 +40,19 @@ fn a_head_in_two_pieces_gets_the_same_verdict() {
 
 #[test]
 fn a_head_byte_by_byte_gets_the_same_verdict() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut barrier = Client::connect(falconet.address());
     let byte_by_byte = |head: &[u8]| {
         // The long ones in no more pieces than the others.
         let pieces = head.chunks(head.len().div_ceil(300));
-        judge(&falconet, pieces, || read_by_now(&mut barrier))
+        judge(&falconet, pieces, || wait_until_read(&mut barrier))
     };
     assert_verdicts(byte_by_byte, |verdict| verdict);
 }
 
 #[test]
 fn reject_drop_silences_what_is_refused_and_nothing_else() {
-    let falconet = Falconet::start(&[QUIET, &["--reject", "drop"]].concat());
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--reject", "drop"]].concat());
     let silenced = |verdict| match verdict {
         Status(400..) => Dropped,
         other => other,
@@ -405,5 +405,25 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
 
 /// Shows that a kept connection goes on exactly behind the answer.
 const LAST_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-/// The barrier's echoes must not be mixed with broadcasts.
-const QUIET: &[&str] = &["--broadcast-every", "0"];
+
+#[test]
+fn a_head_is_refused_by_its_8193rd_byte_and_not_before() {
+    let falconet = Falconet::start(&[]);
+    let canaries = Canaries::start(falconet.address());
+    let filled = |length: usize| {
+        let head = handshake("/");
+        let rest = length - head.len() - "Filler: \r\n".len();
+        head.replacen("\r\n\r\n", &format!("\r\nFiller: {}\r\n\r\n", "x".repeat(rest)), 1)
+    };
+    let mut whole = connect(falconet.address());
+    whole.write_all(filled(8192).as_bytes()).unwrap();
+    assert!(read_response_head(&mut whole).starts_with("HTTP/1.1 101 "));
+
+    // Exactly one byte too many, and no end of the head: the refusal waits for nothing more.
+    let answer = exchange(falconet.address(), &filled(9000)[..8193]);
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+
+    let falconet = Falconet::start(&["--reject", "drop"]);
+    assert_eq!(exchange(falconet.address(), &filled(9000)[..8193]), "");
+    canaries.finish();
+}

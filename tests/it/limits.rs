@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::rig::*;
+use crate::support::*;
 
 #[test]
 fn with_64_descriptors_it_serves_as_many_as_it_says_and_others_when_those_have_left() {
@@ -55,7 +55,7 @@ fn five_hundred_clients_fit_into_a_memory_cgroup_of_8_mib() {
 
 /// Has 500 clients come, each echo once, and stay; and the server serve one more.
 fn assert_500_fit_into(falconet: &Falconet) {
-    let count = affordable(500);
+    let count = connection_budget(500);
     let clients: Vec<Client> = (0..count)
         .map(|index| {
             let mut client = Client::connect(falconet.address());

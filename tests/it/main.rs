@@ -21,19 +21,16 @@ mod admin;
 mod browser;
 #[cfg(feature = "full")]
 mod browser_admin;
-mod browser_rig;
 mod browser_tls;
 mod cli;
 mod client;
 mod client_tokens;
 mod client_topics;
 mod conformance;
-mod crowd;
 mod embedded;
 mod failfast;
 #[cfg(feature = "full")]
 mod files;
-mod floods;
 mod guarantees;
 mod handshake;
 #[cfg(feature = "full")]
@@ -46,10 +43,9 @@ mod printed;
 #[cfg(feature = "full")]
 mod privileges;
 mod properties;
-mod pulled_plug;
-mod rig;
 #[cfg(feature = "full")]
 mod stdin;
+mod support;
 #[cfg(feature = "full")]
 mod systemd;
 mod tls;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use falconet::{CloseReason, Endpoint, HubHandle, Session, SessionEnd, TopicName};
 
-use crate::rig::*;
+use crate::support::*;
 
 #[test]
 fn messages_in_one_segment_are_answered_whole_and_in_order() {
@@ -20,7 +20,7 @@ fn messages_in_one_segment_are_answered_whole_and_in_order() {
         let frames = messages.iter().map(|(opcode, payload)| masked(true, *opcode, payload));
         client.stream.write_all(&frames.collect::<Vec<_>>().concat()).unwrap();
         for (opcode, payload) in messages {
-            assert_eq!(client.read(), Received { fin: true, opcode, payload });
+            assert_eq!(client.read(), Frame { fin: true, opcode, payload });
         }
     }
 }
@@ -47,7 +47,7 @@ fn pipelined_messages_around_fragments_and_pings_are_answered_in_order() {
         (TEXT, "five"),
         (TEXT, "six"),
     ] {
-        assert_eq!(client.read(), Received { fin: true, opcode, payload: payload.into() });
+        assert_eq!(client.read(), Frame { fin: true, opcode, payload: payload.into() });
     }
 }
 

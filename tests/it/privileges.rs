@@ -12,8 +12,9 @@ use std::process::Command;
 use falconet::privileges::{Sandbox, SandboxStatus};
 use rustix::process::{Signal, geteuid};
 
-use crate::cli::{Folder, assert_refused, printed};
-use crate::rig::*;
+use crate::support::command::{assert_refused, stdout_of};
+use crate::support::folder::Folder;
+use crate::support::*;
 
 #[test]
 fn every_thread_becomes_the_user_after_a_port_of_root_is_bound() {
@@ -25,7 +26,7 @@ fn every_thread_becomes_the_user_after_a_port_of_root_is_bound() {
     let mut falconet =
         Falconet::start_with(Falconet::command().args(["--listen", &url, "--user", "nobody"]));
     Client::connect(falconet.address()).echo("a");
-    let id = |what: &str| printed(Command::new("id").args([what, "nobody"])).trim().to_owned();
+    let id = |what: &str| stdout_of(Command::new("id").args([what, "nobody"])).trim().to_owned();
     for status in statuses_of_threads(&falconet) {
         assert_eq!(words_after(&status, "Uid:"), [&*id("-u"); 4]);
         assert_eq!(words_after(&status, "Gid:"), [&*id("-g"); 4]);
@@ -34,7 +35,7 @@ fn every_thread_becomes_the_user_after_a_port_of_root_is_bound() {
         assert_eq!(words_after(&status, "CapPrm:"), ["0000000000000000"]);
     }
     falconet.signal(Signal::TERM);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(!falconet.log_so_far().iter().any(|line| line.contains(" warn ")));
 }
 
@@ -127,16 +128,16 @@ fn in_the_sandbox_there_is_what_the_options_ask_for() {
     fs::rename(folder.path.join("new"), &tokens).unwrap();
     let authorized = |path| request("GET", path, "Authorization: Bearer second\r\n", "");
     wait_until("the tokens are read again", || {
-        ask(falconet.address(), authorized("/late.txt")).status() == 200
+        fetch(falconet.address(), authorized("/late.txt")).status() == 200
     });
-    let metrics = ask(admin, authorized("/metrics"));
+    let metrics = fetch(admin, authorized("/metrics"));
     assert_eq!(metrics.status(), 200);
     for name in ["process_cpu_seconds_total", "process_start_time_seconds", "process_open_fds"] {
         let value = metrics.text().lines().find_map(|line| line.strip_prefix(name));
         assert!(value.is_some_and(|value| value.trim() != "0"), "{name}\n{}", metrics.text());
     }
     falconet.signal(Signal::TERM);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(!socket.exists());
 }
 

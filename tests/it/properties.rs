@@ -7,7 +7,7 @@ use std::net::Shutdown;
 
 use fastrand::Rng;
 
-use crate::rig::*;
+use crate::support::*;
 
 #[test]
 fn whatever_the_pieces_what_comes_back_is_what_was_sent() {

@@ -14,13 +14,15 @@ use falconet::systemd::Notifier;
 use falconet::{CloseReason, Echo, Session, Supervision};
 use rustix::process::Signal;
 
-use crate::cli::{Folder, Killed, assert_refused};
-use crate::rig::*;
+use crate::support::command::{KillOnDrop, assert_refused};
+use crate::support::folder::Folder;
+use crate::support::systemd::{bind_notify_socket, next_notification};
+use crate::support::*;
 
 #[test]
 fn systemd_hears_of_the_start_and_the_stop() {
     let folder = Folder::new("notify");
-    let (systemd, name) = listen_as_systemd(&folder);
+    let (systemd, name) = bind_notify_socket(&folder);
     assert_start_and_stop_are_told(&systemd, &name);
 }
 
@@ -29,30 +31,15 @@ fn systemd_may_have_an_abstract_socket() {
     let name = format!("falconet-notify-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let systemd = UnixDatagram::bind_addr(&address).unwrap();
-    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    systemd.set_read_timeout(Some(TIMEOUT)).unwrap();
     assert_start_and_stop_are_told(&systemd, &format!("@{name}"));
-}
-
-#[test]
-fn signs_of_life_come_twice_in_the_time_systemd_waits_and_count_the_clients() {
-    let folder = Folder::new("watchdog");
-    let (systemd, name) = listen_as_systemd(&folder);
-    let falconet = start(plain().env("NOTIFY_SOCKET", &name).env("WATCHDOG_USEC", "200000"));
-    let ready = told(&systemd);
-    assert!(ready.starts_with("READY=1"), "{ready}");
-    let begun = std::time::Instant::now();
-    assert_eq!(told(&systemd), "WATCHDOG=1\nSTATUS=0 clients");
-    let _client = Client::connect(falconet.address());
-    assert_eq!(told(&systemd), "WATCHDOG=1\nSTATUS=1 clients");
-    let taken = begun.elapsed();
-    assert!(taken > Duration::from_millis(150) && taken < Duration::from_secs(2), "{taken:?}");
 }
 
 #[test]
 fn while_the_loop_is_stuck_no_sign_of_life_comes() {
     const PATIENCE_OF_SYSTEMD: Duration = Duration::from_millis(300);
     let folder = Folder::new("stuck");
-    let (systemd, name) = listen_as_systemd(&folder);
+    let (systemd, name) = bind_notify_socket(&folder);
     let (sticking, stuck) = channel();
     let (resume, resumed) = channel();
     let server = Embedded::start(move |server| {
@@ -61,7 +48,7 @@ fn while_the_loop_is_stuck_no_sign_of_life_comes() {
             session.next().await;
             sticking.send(()).unwrap();
             // As no endpoint may: nothing else runs meanwhile.
-            resumed.recv_timeout(PATIENCE).unwrap();
+            resumed.recv_timeout(TIMEOUT).unwrap();
             session.close(CloseReason::NORMAL).await
         };
         server
@@ -69,11 +56,11 @@ fn while_the_loop_is_stuck_no_sign_of_life_comes() {
             .endpoint("/", Echo)
             .endpoint("/stick", stick)
     });
-    assert_eq!(told(&systemd), "WATCHDOG=1\nSTATUS=0 clients");
+    assert_eq!(next_notification(&systemd), "WATCHDOG=1\nSTATUS=0 clients");
     let mut other = Client::connect(server.address);
     let mut client = Client::connect_to(server.address, "/stick");
     client.send(true, TEXT, "now");
-    stuck.recv_timeout(PATIENCE).unwrap();
+    stuck.recv_timeout(TIMEOUT).unwrap();
     // All that was told before is there by now.
     systemd.set_nonblocking(true).unwrap();
     while systemd.recv(&mut [0; 256]).is_ok() {}
@@ -83,8 +70,8 @@ fn while_the_loop_is_stuck_no_sign_of_life_comes() {
     let heard = systemd.recv(&mut [0; 256]);
     assert_eq!(heard.map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
     resume.send(()).unwrap();
-    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
-    assert!(told(&systemd).starts_with("WATCHDOG=1\n"));
+    systemd.set_read_timeout(Some(TIMEOUT)).unwrap();
+    assert!(next_notification(&systemd).starts_with("WATCHDOG=1\n"));
     assert_eq!(client.read_to_close(), Some(1000));
     other.echo("as ever");
     server.stop().unwrap().unwrap();
@@ -93,32 +80,18 @@ fn while_the_loop_is_stuck_no_sign_of_life_comes() {
 #[test]
 fn a_watchdog_of_another_process_is_none_of_ours() {
     let folder = Folder::new("watchdog-pid");
-    let (systemd, name) = listen_as_systemd(&folder);
+    let (systemd, name) = bind_notify_socket(&folder);
     let mut command = plain();
     command.env("NOTIFY_SOCKET", &name).env("WATCHDOG_USEC", "1000").env("WATCHDOG_PID", "1");
     let falconet = start(&mut command);
-    assert!(told(&systemd).starts_with("READY=1"));
+    assert!(next_notification(&systemd).starts_with("READY=1"));
     let mut client = Client::connect(falconet.address());
     for _ in 0..1000 {
         client.echo("a");
     }
     falconet.signal(Signal::TERM);
-    let next = told(&systemd);
+    let next = next_notification(&systemd);
     assert!(next.starts_with("STOPPING=1"), "{next}");
-}
-
-#[test]
-fn without_systemd_nothing_wakes_up() {
-    let falconet = start(plain().env("WATCHDOG_USEC", "1000"));
-    let mut client = Client::connect(falconet.address());
-    client.echo("a");
-    drop(client);
-    falconet.wait_for_line("connection ended");
-    // Its line is written before it is gone.
-    std::thread::sleep(Duration::from_millis(50));
-    let before = falconet.context_switches();
-    std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(falconet.context_switches(), before);
 }
 
 #[test]
@@ -134,7 +107,7 @@ fn a_systemd_that_is_not_there_is_one_warning() {
 fn a_systemd_that_does_not_listen_stops_nobody() {
     let folder = Folder::new("deaf");
     // Nothing is read here, and a few datagrams fill it.
-    let (_systemd, name) = listen_as_systemd(&folder);
+    let (_systemd, name) = bind_notify_socket(&folder);
     let falconet = start(plain().env("NOTIFY_SOCKET", &name).env("WATCHDOG_USEC", "200"));
     falconet.wait_for_line("can't tell systemd");
     let mut client = Client::connect(falconet.address());
@@ -153,7 +126,7 @@ fn a_client_that_connects_while_no_process_is_up_is_answered_by_the_next() {
     assert_eq!(first.address(), listener.local_addr().unwrap());
     Client::connect(first.address()).echo("to the first");
     first.signal(Signal::TERM);
-    assert_eq!(first.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(first.wait_for_exit(TIMEOUT).code(), Some(0));
     // Nobody is there, and the connection is made nevertheless.
     let waiting = connect(listener.local_addr().unwrap());
     let _second = start_passed(&listener.into());
@@ -168,7 +141,7 @@ fn a_unix_socket_that_was_passed_outlasts_the_server() {
     let mut falconet = start_passed(&listener.into());
     assert_echo(patient(UnixStream::connect(&path).unwrap()));
     falconet.signal(Signal::TERM);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(path.exists(), "it is systemd's to remove");
     let log = falconet.log_so_far().join("\n");
     assert!(log.contains(&format!("listening on unix:{} ", path.display())), "{log}");
@@ -184,7 +157,7 @@ fn every_socket_that_was_passed_is_listened_at() {
     let sockets = [one.try_clone().unwrap().into(), other.into()];
     let [one_passed, other_passed]: [OwnedFd; 2] = sockets;
     command.stdin(one_passed).stdout(other_passed).stderr(Stdio::null());
-    let _falconet = Killed(command.spawn().unwrap());
+    let _falconet = KillOnDrop(command.spawn().unwrap());
     assert_echo(connect(one.local_addr().unwrap()));
     assert_echo(patient(UnixStream::connect_addr(&address).unwrap()));
 }
@@ -196,7 +169,7 @@ fn a_passed_socket_that_others_can_reach_is_read_only() {
     let falconet = start_passed(&listener.into());
     falconet.wait_for_line("nobody publish at http://0.0.0.0:");
     let port = falconet.address().port();
-    let answer = ask(([127, 0, 0, 1], port).into(), post("/topics/a", "b"));
+    let answer = fetch(([127, 0, 0, 1], port).into(), post("/topics/a", "b"));
     assert_eq!(answer.status(), 403);
 }
 
@@ -230,19 +203,19 @@ fn passing(sockets: u32) -> Command {
         "export LISTEN_FDS={sockets} LISTEN_PID=$$; exec 3<&0 4>&1 </dev/null >/dev/null \"$@\""
     );
     let mut command = Command::new("sh");
-    command.env_clear().env("FALCONET_ORIGIN", HERE).args(["-c", &script, "sh"]);
+    command.env_clear().env("FALCONET_ORIGIN", TEST_ORIGIN).args(["-c", &script, "sh"]);
     command.args([env!("CARGO_BIN_EXE_falconet"), "--listen", "systemd"]);
     command
 }
 
 /// Starts the program with a socket that is passed to it.
 fn start_passed(socket: &OwnedFd) -> Falconet {
-    Falconet::start_reading(&mut passing(1), socket.try_clone().unwrap())
+    Falconet::start_with_stdin(&mut passing(1), socket.try_clone().unwrap())
 }
 
 fn assert_refused_reading(command: &mut Command, stdin: OwnedFd, part: &str) {
     let child = command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut child = Killed(child);
+    let mut child = KillOnDrop(child);
     let mut said = String::new();
     // It says one thing, and ends.
     child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -252,7 +225,7 @@ fn assert_refused_reading(command: &mut Command, stdin: OwnedFd, part: &str) {
 }
 
 fn patient(stream: UnixStream) -> UnixStream {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
@@ -270,30 +243,15 @@ fn assert_start_and_stop_are_told(systemd: &UnixDatagram, name: &str) {
     let mut command = Falconet::command();
     command.env("NOTIFY_SOCKET", name).args(["--listen", "http://127.0.0.1:0"]);
     let mut falconet = start(command.args(["--listen", "http://[::1]:0"]));
-    assert_eq!(told(systemd), "READY=1\nSTATUS=listening on 2 URLs");
+    assert_eq!(next_notification(systemd), "READY=1\nSTATUS=listening on 2 URLs");
     let mut client = Client::connect(falconet.address());
     falconet.signal(Signal::TERM);
-    assert!(told(systemd).starts_with("STOPPING=1\n"));
+    assert!(next_notification(systemd).starts_with("STOPPING=1\n"));
     // The client was told only now, or later.
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     drop(client);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
-}
-
-/// The socket that systemd has for what its services tell, and its name.
-fn listen_as_systemd(folder: &Folder) -> (UnixDatagram, String) {
-    let path = folder.path.join("notify");
-    let systemd = UnixDatagram::bind(&path).unwrap();
-    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
-    (systemd, path.into_os_string().into_string().unwrap())
-}
-
-/// What systemd is told next.
-fn told(systemd: &UnixDatagram) -> String {
-    let mut buffer = [0; 256];
-    let length = systemd.recv(&mut buffer).expect("systemd is told something");
-    String::from_utf8(buffer[..length].to_vec()).unwrap()
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
 /// The program, to listen on a free port.

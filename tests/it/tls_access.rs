@@ -4,24 +4,21 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
 use std::sync::Arc;
 
 use base64ct::{Base64, Encoding};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ALL_VERSIONS, ClientConfig, ClientConnection};
 
-use crate::cli::Folder;
-use crate::rig::*;
-
-type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+use crate::support::folder::Folder;
+use crate::support::tls::{TlsStream, connect_tls_over, tls_config_of};
+use crate::support::*;
 
 /// A falconet that speaks TLS, its administrator, and who trusts the certificate it signed for itself.
 struct Guarded {
     falconet: Falconet,
     admin: SocketAddr,
-    trusting: Arc<ClientConfig>,
+    config: Arc<ClientConfig>,
     _folder: Folder,
 }
 
@@ -35,8 +32,8 @@ impl Guarded {
             Falconet::start_with(command.args(tls).arg(&folder.path).args(admin).args(flags));
         let line = falconet.wait_for_line("administration on ");
         let admin = line.split("administration on http://").nth(1).unwrap().parse().unwrap();
-        let trusting = trusting(&folder.path.join("tls-cert.pem"));
-        Self { falconet, admin, trusting, _folder: folder }
+        let config = tls_config_of(&folder.file("tls-cert.pem"), ALL_VERSIONS);
+        Self { falconet, admin, config, _folder: folder }
     }
 
     /// A TLS connection over one that has begun with `header`, byte by byte if they are to come so.
@@ -45,12 +42,7 @@ impl Guarded {
         for piece in header.chunks(piece_bytes) {
             stream.write_all(piece)?;
         }
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut connection = ClientConnection::new(self.trusting.clone(), name).unwrap();
-        while connection.is_handshaking() {
-            connection.complete_io(&mut stream)?;
-        }
-        Ok(StreamOwned::new(connection, stream))
+        connect_tls_over(stream, &self.config)
     }
 
     fn connect(&self) -> TlsStream {
@@ -60,27 +52,18 @@ impl Guarded {
     /// What the handshake at `target` with more `lines` is answered, and what the stream is then.
     fn upgrade(&self, target: &str, lines: &str) -> (String, Client<TlsStream>) {
         let mut stream = self.connect();
-        let head = handshake(target).replacen("\r\n\r\n", &format!("\r\n{lines}\r\n"), 1);
+        let head = handshake_with(target, lines);
         stream.write_all(head.as_bytes()).unwrap();
         (read_response_head(&mut stream), Client { stream })
     }
 
     /// How many connections were rejected for `reason`.
     fn rejected(&self, reason: &str) -> u32 {
-        let page = ask(self.admin, get("/metrics"));
+        let page = fetch(self.admin, get("/metrics"));
         let sample = format!("\nfalconet_connections_rejected_total{{reason=\"{reason}\"}} ");
         let value = page.text().split(&sample).nth(1).unwrap();
         value.lines().next().unwrap().parse().unwrap()
     }
-}
-
-fn trusting(certificate: &Path) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Arc::new(config.unwrap().with_root_certificates(roots).with_no_client_auth())
 }
 
 /// All that comes to the end of a raw connection.
@@ -144,7 +127,7 @@ fn a_trusted_proxy_names_its_client_before_the_tls_handshake() {
             assert_eq!(status_of(&read_response_head(&mut stream)), 101);
             let mut client = Client { stream };
             client.echo("hello");
-            let list = ask(guarded.admin, get("/clients"));
+            let list = fetch(guarded.admin, get("/clients"));
             let named = format!("\"address\":\"{address}\"");
             assert!(list.text().contains(&named), "{}", list.text());
             client.send(true, CLOSE, 1000_u16.to_be_bytes());
@@ -155,7 +138,7 @@ fn a_trusted_proxy_names_its_client_before_the_tls_handshake() {
     }
     // All in one packet, as it may come.
     let name = ServerName::try_from("localhost").unwrap();
-    let mut connection = ClientConnection::new(guarded.trusting.clone(), name).unwrap();
+    let mut connection = ClientConnection::new(guarded.config.clone(), name).unwrap();
     let mut together = text.clone();
     connection.write_tls(&mut together).unwrap();
     let mut raw = connect(guarded.falconet.address());

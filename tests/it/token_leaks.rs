@@ -10,10 +10,10 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::version::TLS13;
 
-use crate::access::{assert_no_token_leak, basic, bearer};
-use crate::cli::Folder;
-use crate::rig::*;
-use crate::tls::{TlsStream, open, trusting};
+use crate::support::access::{assert_no_token_leak, basic, bearer};
+use crate::support::folder::Folder;
+use crate::support::tls::{TlsStream, connect_tls, tls_config};
+use crate::support::*;
 
 /// A token that nothing else looks like.
 const MARKER: &str = "MARKER-90d2";
@@ -36,7 +36,7 @@ impl Door {
     fn ask(&self, request: &[u8], end: &str) -> (String, Wire) {
         let mut wire = match &self.tls {
             None => Wire::Plain(connect(self.address)),
-            Some(config) => Wire::Secure(Box::new(open(self.address, config).unwrap())),
+            Some(config) => Wire::Secure(Box::new(connect_tls(self.address, config).unwrap())),
         };
         let stream = wire.stream();
         stream.write_all(request).unwrap();
@@ -72,7 +72,7 @@ fn doors(falconet: &Falconet, state: &Path) -> Vec<Door> {
         let (scheme, rest) = line.split_once("://127.0.0.1:").unwrap();
         let port = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
         let certificate = state.join("tls-cert.pem");
-        let tls = scheme.ends_with("https").then(|| trusting(&certificate, &TLS13));
+        let tls = scheme.ends_with("https").then(|| tls_config(&certificate, &TLS13));
         Door { address: SocketAddr::from(([127, 0, 0, 1], port)), tls }
     };
     falconet.log_so_far().iter().filter(is_of_door).map(door).collect()
@@ -98,10 +98,7 @@ fn ask_for_everything(doors: &[Door], way: Way, token: &str) -> Vec<Wire> {
     let mut ask = |door: &Door, method: &str, path: &str, end: &str| {
         let (path, lines) = way(path, token);
         let request = match method {
-            "upgrade" => {
-                let lines = format!("\r\n{lines}\r\n");
-                handshake(&path).replacen("\r\n\r\n", &lines, 1).into_bytes()
-            }
+            "upgrade" => handshake_with(&path, &lines).into_bytes(),
             _ => request(method, &path, &format!("Connection: close\r\n{lines}"), ""),
         };
         let (answer, wire) = door.ask(&request, end);
@@ -160,7 +157,7 @@ fn a_token_is_told_nobody_whichever_way_it_comes() {
                 }
                 drop(open);
                 // Every line is there, and was written.
-                ask(doors[0].address, request("GET", "/", "X-Request-Id: the-last\r\n", ""));
+                fetch(doors[0].address, request("GET", "/", "X-Request-Id: the-last\r\n", ""));
                 falconet.wait_for_line("the-last");
                 assert!(!falconet.log_so_far().iter().any(|line| line.contains("suppressed")));
                 assert_no_token_leak(&falconet, MARKER);

@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
-use crate::rig::*;
+use crate::measure::*;
+use crate::support::*;
 
 #[test]
 fn slow_heads_are_dropped_in_time_and_hold_nobody_up() {
-    let _turn = alone();
+    let _guard = serial();
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
-    let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
+    let canaries = start_canaries(CANARY_PAUSE, &falconet);
     let address = falconet.address();
-    let count = affordable(300);
+    let count = connection_budget(300);
     let slow = std::thread::spawn(move || trickle_heads(address, count));
 
     let mut handshakes = Vec::new();
@@ -40,7 +41,7 @@ fn slow_heads_are_dropped_in_time_and_hold_nobody_up() {
     let head_timeout = Duration::from_secs(5);
     assert!(first > head_timeout - Duration::from_millis(50), "{first:?}");
     assert!(last < head_timeout + Duration::from_millis(1500), "{last:?}");
-    canaries.assert_well();
+    assert_prompt(canaries);
 }
 
 /// Connects `count` peers that send a byte of their head each second; says after what times the
@@ -86,32 +87,10 @@ fn wait_for_ends<'s>(streams: impl Iterator<Item = &'s TcpStream>, deadline: Ins
 }
 
 #[test]
-fn a_head_is_refused_by_its_8193rd_byte_and_not_before() {
-    let falconet = Falconet::start(&[]);
-    let canaries = Canaries::start(falconet.address());
-    let filled = |length: usize| {
-        let head = handshake("/");
-        let rest = length - head.len() - "Filler: \r\n".len();
-        head.replacen("\r\n\r\n", &format!("\r\nFiller: {}\r\n\r\n", "x".repeat(rest)), 1)
-    };
-    let mut whole = connect(falconet.address());
-    whole.write_all(filled(8192).as_bytes()).unwrap();
-    assert!(read_response_head(&mut whole).starts_with("HTTP/1.1 101 "));
-
-    // Exactly one byte too many, and no end of the head: the refusal waits for nothing more.
-    let answer = exchange(falconet.address(), &filled(9000)[..8193]);
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-
-    let falconet = Falconet::start(&["--reject", "drop"]);
-    assert_eq!(exchange(falconet.address(), &filled(9000)[..8193]), "");
-    canaries.finish();
-}
-
-#[test]
 fn a_head_in_small_pieces_costs_no_quadratic_work() {
-    let _turn = alone();
+    let _guard = serial();
     let falconet = Falconet::start(&["--max-head", "256k", "--head-timeout", "0"]);
-    let canaries = Canaries::start_every(Duration::from_millis(100), &falconet);
+    let canaries = start_canaries(Duration::from_millis(100), &falconet);
     // The server answers after it has read what came before, so no two pieces are read in one.
     let mut pace = Client::connect(falconet.address());
     let mut peers: Vec<TcpStream> = (0..8).map(|_| connect(falconet.address())).collect();
@@ -142,9 +121,9 @@ const PIECES_PER_QUARTER: usize = 250;
 
 #[test]
 fn announced_lengths_beyond_the_limit_are_refused_at_once_and_cost_no_memory() {
-    let _turn = alone();
+    let _guard = serial();
     let falconet = Falconet::start(&[]);
-    let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
+    let canaries = start_canaries(CANARY_PAUSE, &falconet);
     Client::connect(falconet.address()).echo("warm");
     let before = falconet.private_kib();
     let mut times = Vec::new();
@@ -170,11 +149,12 @@ fn announced_lengths_beyond_the_limit_are_refused_at_once_and_cost_no_memory() {
     for client in &mut open {
         assert_eq!(client.read_to_close(), None, "nothing follows the Close");
     }
-    canaries.assert_well();
+    assert_prompt(canaries);
 }
 
 #[test]
 fn a_fragment_flood_is_ended_and_holds_nobody_up() {
+    let _guard = serial();
     for flooders in [1, 4] {
         let bytes = masked(false, CONTINUATION, b"").repeat(10_000);
         let start = masked(false, TEXT, b"");
@@ -185,6 +165,7 @@ fn a_fragment_flood_is_ended_and_holds_nobody_up() {
 
 #[test]
 fn a_ping_flood_is_ended_and_holds_nobody_up() {
+    let _guard = serial();
     for flooders in [1, 4] {
         let bytes = masked(true, PING, &[b'p'; 125]).repeat(1000);
         let flood = Flood { start: Vec::new(), bytes, flooders, reads: true, ends: true };
@@ -194,6 +175,7 @@ fn a_ping_flood_is_ended_and_holds_nobody_up() {
 
 #[test]
 fn pings_of_a_peer_that_never_reads_are_ended_and_cost_no_memory() {
+    let _guard = serial();
     for flooders in [1, 4] {
         let bytes = masked(true, PING, &[b'p'; 125]).repeat(1000);
         let flood = Flood { start: Vec::new(), bytes, flooders, reads: false, ends: true };
@@ -203,6 +185,7 @@ fn pings_of_a_peer_that_never_reads_are_ended_and_cost_no_memory() {
 
 #[test]
 fn a_flood_of_tiny_messages_holds_nobody_up() {
+    let _guard = serial();
     for flooders in [1, 4] {
         let bytes = masked(true, BINARY, b"t").repeat(10_000);
         let flood = Flood { start: Vec::new(), bytes, flooders, reads: true, ends: false };
@@ -212,6 +195,7 @@ fn a_flood_of_tiny_messages_holds_nobody_up() {
 
 #[test]
 fn a_flood_of_tiny_messages_whose_echo_is_unread_is_held_back() {
+    let _guard = serial();
     for flooders in [1, 4] {
         let bytes = masked(true, BINARY, b"t").repeat(10_000);
         let flood = Flood { start: Vec::new(), bytes, flooders, reads: false, ends: false };
@@ -233,10 +217,9 @@ struct Flood {
 
 impl Flood {
     fn run(&self, what: &str) {
-        let _turn = alone();
         let falconet = Falconet::start(&["--broadcast-every", "0"]);
         let address = falconet.address();
-        let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
+        let canaries = start_canaries(CANARY_PAUSE, &falconet);
         Client::connect(address).echo("warm");
         let before = falconet.private_kib();
 

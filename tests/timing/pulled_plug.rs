@@ -1,12 +1,14 @@
 //! A plug pulled between client and server, in network namespaces of the test's own. Needs root and the
 //! program `ip`; without them the test says so and proves nothing.
 
+use std::net::Shutdown;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::rig::*;
+use crate::measure::*;
+use crate::support::*;
 
 /// client ─ router ─ server, each in a namespace of its own; they end with this value.
 struct Network {
@@ -74,6 +76,7 @@ fn ip(arguments: &str) -> Result<(), String> {
 
 #[test]
 fn c26_clients_behind_a_pulled_plug_are_swept_and_no_others() {
+    let _guard = serial();
     let network = match Network::build() {
         Ok(network) => network,
         Err(why) => {
@@ -93,7 +96,7 @@ fn c26_clients_behind_a_pulled_plug_are_swept_and_no_others() {
     let address = falconet.address();
     let canaries = network.within(2, || Canaries::start(address));
     let without_clients = falconet.open_files();
-    let connect = || Quiet::start(Client::connect(address));
+    let connect = || IdleClient::start(Client::connect(address));
     let clients = network.within(0, || [connect(), connect()]);
     wait_until("the clients live on their pongs", || clients.iter().all(|c| c.pongs() >= 2));
     assert_eq!(falconet.open_files(), without_clients + 2);
@@ -107,5 +110,8 @@ fn c26_clients_behind_a_pulled_plug_are_swept_and_no_others() {
     let limit = Duration::from_millis(1500 + 1000 + 500);
     assert!(swept > Duration::from_millis(400) && swept < limit, "{swept:?}");
     canaries.finish();
-    clients.into_iter().for_each(Quiet::vanish);
+    for client in clients {
+        let _ = client.stream.shutdown(Shutdown::Both);
+        let _ = client.thread.join();
+    }
 }

@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
-use crate::rig::*;
+use crate::measure::*;
+use crate::support::*;
 
 #[cfg(feature = "full")]
 #[test]
 fn listeners_get_every_message_or_are_told_how_many_they_lost() {
+    let _guard = serial();
     let crowd = Crowd::gather(Protocol::Events, &["--slow-consumer", "skip"]);
     let stuck = crowd.endure(publish_by_http);
     for subscriber in stuck {
@@ -24,6 +26,7 @@ fn listeners_get_every_message_or_are_told_how_many_they_lost() {
 #[cfg(feature = "full")]
 #[test]
 fn websocket_subscribers_get_every_message_or_are_closed() {
+    let _guard = serial();
     let crowd = Crowd::gather(Protocol::WebSocket, &["--slow-consumer", "close"]);
     let stuck = crowd.endure(publish_by_websocket);
     for subscriber in stuck {
@@ -35,8 +38,8 @@ fn websocket_subscribers_get_every_message_or_are_closed() {
 #[cfg(feature = "full")]
 #[test]
 fn a_subscriber_costs_no_more_memory_than_an_idle_client() {
-    let _turn = alone();
-    let count = affordable(2000);
+    let _guard = serial();
+    let count = connection_budget(2000);
     let bytes_per_client = |path: &str| {
         let falconet = Falconet::start(&["--broadcast-every", "0", "--ping-every", "0"]);
         let first = Client::connect_to(falconet.address(), path);
@@ -63,7 +66,7 @@ impl Crowd {
     fn gather(protocol: Protocol, flags: &[&str]) -> Self {
         let falconet = Falconet::start(&[&["--broadcast-every", "0"], flags].concat());
         let subscribe = |_| Subscriber::connect(falconet.address(), protocol);
-        let count = affordable(200);
+        let count = connection_budget(200);
         let readers = (0..count * 3 / 4).map(subscribe).collect();
         let stuck: Vec<Subscriber> = (0..count / 4).map(subscribe).collect();
         for subscriber in &stuck {
@@ -76,7 +79,6 @@ impl Crowd {
     /// Has `publish` publish for a while, and checks what the readers get. Then lets those read who did
     /// not, to the end, and returns them.
     fn endure(mut self, publish: fn(SocketAddr, &Clock) -> u64) -> Vec<Subscriber> {
-        let _turn = alone();
         let address = self.falconet.address();
         let canaries = Canaries::start(address);
         let clock = Clock::start(&self.falconet);
@@ -277,7 +279,7 @@ fn hear(
     mut meanwhile: impl FnMut(),
 ) -> Vec<Duration> {
     let mut latencies = Vec::new();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let last = last.load(Ordering::Relaxed);
         let mut open: Vec<&mut Subscriber> =
