@@ -29,12 +29,12 @@ fn c20_the_broadcast_keeps_to_its_grid() {
     let mut client = Client::connect(falconet.address());
     let mut times = |count| -> Vec<u64> { (0..count).map(|_| next_time(&mut client)).collect() };
     let before = times(4);
-    // Held up for a tick and a half, a clock that adds its period to the time it woke is half a
-    // period off from then on.
+    // A timer that adds its period to the time of its last wake-up is half a period off after a stop of one
+    // and a half periods.
     falconet.signal(Signal::STOP);
     std::thread::sleep(Duration::from_nanos(EVERY * 3 / 2));
     falconet.signal(Signal::CONT);
-    // The first is late, and any may be on a busy machine; one of the others is on time.
+    // The first broadcast is late. Any other may be late on a busy machine, so one on time is enough.
     let after = &times(5)[1..];
     let off_grid = |from: u64, to: u64| {
         let phase = (to - from) % EVERY;
@@ -45,27 +45,27 @@ fn c20_the_broadcast_keeps_to_its_grid() {
 }
 
 #[test]
-fn c20_nobody_connected_means_no_wake_up() {
+fn c20_without_clients_the_server_does_not_wake_up() {
     let _guard = serial();
     let idle = Falconet::start(&["--broadcast-every", "50ms", "--log-level", "debug"]);
-    // It has been busy before.
+    // The server has served a client before.
     next_time(&mut Client::connect(idle.address()));
     idle.wait_for_line("connection ended");
-    // Another server's broadcasts are the clock.
+    // The broadcasts of another server are the clock.
     let clock = Falconet::start(&["--broadcast-every", "50ms"]);
     let mut ticks = Client::connect(clock.address());
     let mut counts = vec![context_switches(&idle)];
-    wait_until("it rests for six ticks", || {
+    wait_until("no wake-up for six ticks", || {
         next_time(&mut ticks);
         counts.push(context_switches(&idle));
         counts.windows(7).any(|ticks| ticks.iter().all(|count| *count == ticks[0]))
     });
-    // One that wakes at each tick has no such rest; this one had at most one last thing to do.
+    // A server that wakes at each tick never rests. This one may wake once or twice for work left over.
     assert!(counts.len() <= 9, "{counts:?}");
 }
 
 #[test]
-fn c28_what_is_left_after_the_close_timeout_is_aborted() {
+fn c28_connections_left_after_the_close_timeout_are_aborted() {
     let _guard = serial();
     let mut falconet = Falconet::start(&["--close-timeout", "300ms"]);
     let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(falconet.address())).collect();
@@ -73,7 +73,7 @@ fn c28_what_is_left_after_the_close_timeout_is_aborted() {
     falconet.signal(Signal::TERM);
     assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(start.elapsed() >= Duration::from_millis(300));
-    // One after another, as in the article, they take eight times as long.
+    // Aborting one after another, as the article's server does, takes eight times as long.
     assert!(start.elapsed() < Duration::from_millis(8 * 300), "{:?}", start.elapsed());
     falconet.wait_for_line("aborting 8 connections");
     for client in &mut clients {

@@ -23,7 +23,7 @@ fn a_service_that_does_not_stop_is_dropped_after_the_drain() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_listener_that_does_not_read_is_evicted_all_the_same() {
+fn an_sse_subscriber_that_does_not_read_is_evicted() {
     let _guard = serial();
     let (server, mut operator) = start_operated();
     let listener = Events::connect(server.address, "/topics/t?client=mute", "");
@@ -31,9 +31,9 @@ fn a_listener_that_does_not_read_is_evicted_all_the_same() {
         command_operator(&mut operator, &format!("publish t {}", "x".repeat(60_000)));
     }
     assert_eq!(command_operator(&mut operator, "evict mute"), "1");
-    // The close handshake's 2 s and the linger's half.
+    // The close handshake has 2 s, and the linger half a second.
     let evicted = std::time::Instant::now();
-    wait_until("the listener is gone", || command_operator(&mut operator, "evict mute") == "0");
+    wait_until("the subscriber is gone", || command_operator(&mut operator, "evict mute") == "0");
     assert!(evicted.elapsed() < Duration::from_secs(4), "{:?}", evicted.elapsed());
     drop((listener, operator));
     server.stop().unwrap().unwrap();

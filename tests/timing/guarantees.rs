@@ -23,13 +23,17 @@ fn readers_lose_no_broadcast_when_others_stop_reading() {
     let mut blocked = BlockedClients::connect(falconet.address(), count / 4);
     blocked.block();
     let during = falconet.private_kib();
-    assert_eq!(falconet.open_files(), files + count / 4, "nobody is dropped before the deadline");
-    wait_until("who does not read is gone", || falconet.open_files() == files);
+    assert_eq!(
+        falconet.open_files(),
+        files + count / 4,
+        "no client is dropped before the deadline"
+    );
+    wait_until("the blocked clients are dropped", || falconet.open_files() == files);
 
     let last = "the last message";
     let broadcasts: Vec<Vec<String>> = readers.iter_mut().map(|r| r.broadcasts(last)).collect();
     println!(
-        "{} readers with up to {} broadcasts each; {before} KiB before, {during} KiB with {} stuck",
+        "{} readers with up to {} broadcasts each; {before} KiB before, {during} KiB with {} blocked",
         readers.len(),
         broadcasts[0].len(),
         count / 4
@@ -37,19 +41,19 @@ fn readers_lose_no_broadcast_when_others_stop_reading() {
     let of_first = &broadcasts[0];
     assert!(of_first.len() >= 20, "{of_first:?}");
     for broadcasts in &broadcasts {
-        // Who came later and was asked later has an earlier beginning cut off, and a longer end.
+        // A reader that connected later lacks the first broadcasts, and has more at the end.
         let from = of_first.iter().position(|text| *text == broadcasts[0]).expect("a common one");
         let common = of_first.len() - from;
         assert_eq!(of_first[from..], broadcasts[..common]);
     }
-    // One message in, one going out, and what the library reads it into.
+    // One message received, one being sent, and the read buffer of the library.
     let limit = 256 * (count as u64 / 4);
     assert!(during < before + limit, "{before} KiB before, {during} KiB with the blocked ones");
     assert_prompt(canaries);
 }
 
 impl Client {
-    /// The broadcasts that have come before the echo of `last`.
+    /// Returns the broadcasts that arrive before the echo of `last`.
     fn broadcasts(&mut self, last: &str) -> Vec<String> {
         self.send(true, TEXT, last);
         let mut texts = Vec::new();
@@ -63,7 +67,7 @@ impl Client {
 }
 
 #[test]
-fn a_flood_of_connections_beyond_the_limit_harms_nobody_inside() {
+fn a_flood_of_connections_beyond_the_limit_harms_no_connected_client() {
     let _guard = serial();
     let inside = connection_budget(200);
     let falconet = Falconet::start(&["--max-connections", &(inside + 2).to_string()]);
@@ -79,7 +83,7 @@ fn a_flood_of_connections_beyond_the_limit_harms_nobody_inside() {
         for (index, client) in clients.iter_mut().enumerate() {
             client.echo(&format!("client {index} in round {round}"));
         }
-        assert_eq!(falconet.open_files(), files + inside, "nobody else is inside");
+        assert_eq!(falconet.open_files(), files + inside, "no more clients than the limit");
         drop(clients);
         wait_until("there is room again", || falconet.open_files() == files);
     }
@@ -93,8 +97,8 @@ fn out_of_descriptors_the_server_rests_and_recovers_within_a_second() {
     let canaries = start_canaries(Duration::from_millis(100), &falconet);
     let mut holders: Vec<Client> = (0..20).map(|_| Client::connect(falconet.address())).collect();
     let files = falconet.open_files();
-    // The server keeps its own limit of connections clear of the limit of open files at its start, so
-    // the ground is taken from under it now.
+    // At its start the server keeps its limit of connections below the limit of open files, so the limit of
+    // open files is lowered only now.
     let pid = Pid::from_raw(falconet.pid() as i32);
     let maximum = getrlimit(Resource::Nofile).maximum;
     let limit = Rlimit { current: Some(next_descriptor(&falconet)), maximum };
@@ -102,16 +106,16 @@ fn out_of_descriptors_the_server_rests_and_recovers_within_a_second() {
 
     let mut waiting: Vec<TcpStream> = (0..40).map(|_| connect(falconet.address())).collect();
     for stream in &mut waiting {
-        // The server may have turned it away already.
+        // The server may have rejected the connection already.
         let _ = stream.write_all(handshake("/").as_bytes());
     }
     let cpu_before = falconet.cpu_time();
-    // The window of the measurement.
+    // The time of the measurement.
     std::thread::sleep(EXHAUSTED);
     let busy = (falconet.cpu_time() - cpu_before).as_secs_f64() / EXHAUSTED.as_secs_f64();
     let attempts = count_attempts(&falconet.log_so_far());
     println!("exhausted for {EXHAUSTED:?}: {attempts} attempts, {:.1} % busy", busy * 100.0);
-    assert!(attempts >= 1, "it was not exhausted");
+    assert!(attempts >= 1, "the descriptors were not exhausted");
     assert!(attempts < 50 * EXHAUSTED.as_secs() as usize, "{attempts} attempts to accept");
     assert!(busy < 0.05, "{:.1} % of a processor", busy * 100.0);
     assert_eq!(falconet.open_files(), files, "the spare descriptor is back");
@@ -121,22 +125,22 @@ fn out_of_descriptors_the_server_rests_and_recovers_within_a_second() {
 
     let freed = Instant::now();
     drop(holders);
-    // Those at the front of the queue were turned away; the next are let in.
+    // The first connections in the queue were rejected. The server accepts the next.
     let served = waiting.iter_mut().filter_map(|stream| {
         let mut head = [0; 12];
         stream.read_exact(&mut head).ok()?;
         assert_eq!(&head, b"HTTP/1.1 101");
         Some(freed.elapsed())
     });
-    let recovered = served.take(10).last().expect("somebody is let in");
-    println!("ten were let in {recovered:?} after there was room");
+    let recovered = served.take(10).last().expect("ten connections are accepted");
+    println!("ten connections were accepted within {recovered:?}");
     assert!(recovered < Duration::from_millis(1500), "{recovered:?}");
     drop(waiting);
     Client::connect(falconet.address()).echo("as ever");
     assert_prompt(canaries);
 }
 
-/// How often the log says that there were no descriptors, with what it leaves out.
+/// Returns how often the server ran out of descriptors according to its log, with the suppressed lines.
 fn count_attempts(log: &[String]) -> usize {
     let lines = log.iter().filter(|line| line.contains("out of file descriptors"));
     let count = |line: &String| -> usize {
@@ -146,7 +150,7 @@ fn count_attempts(log: &[String]) -> usize {
     lines.map(count).sum()
 }
 
-/// Longer than the longest pause between two attempts.
+/// Longer than the longest pause between two attempts to accept.
 const EXHAUSTED: Duration = Duration::from_secs(2);
 
 #[test]
@@ -158,7 +162,7 @@ fn a_storm_of_resets_leaves_nothing_behind() {
     let files = falconet.open_files();
     let head = handshake("/");
     let big = masked(true, BINARY, &[b'x'; 60_000]);
-    // What a peer has sent before it resets the connection, and how many answers it has awaited.
+    // The bytes that a peer sends before it resets the connection, and true if it awaits the upgrade.
     let phases: [(&str, &[&[u8]], bool); 6] = [
         ("before its head", &[], false),
         ("in its head", &[&head.as_bytes()[..40]], false),
@@ -180,11 +184,11 @@ fn a_storm_of_resets_leaves_nothing_behind() {
             }
         }
         drop(peers);
-        wait_until(&format!("everybody is gone who left {phase}"), || {
+        wait_until(&format!("every peer that reset {phase} is gone"), || {
             falconet.open_files() == files
         });
     }
-    // The connections are as many as before: the limit lets exactly as many in.
+    // No connection is left: the limit admits exactly as many as before.
     let mut clients: Vec<Client> =
         (0..at_once).map(|_| Client::connect(falconet.address())).collect();
     assert!(exchange(falconet.address(), &head).starts_with("HTTP/1.1 503 "));
@@ -197,7 +201,7 @@ fn a_storm_of_resets_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_stop_tells_the_healthy_and_does_not_wait_for_the_stuck() {
+fn a_stop_closes_healthy_clients_and_does_not_wait_for_blocked_ones() {
     let _guard = serial();
     let mut falconet = Falconet::start(&["--broadcast-every", "0", "--write-timeout", "1m"]);
     let count = connection_budget(300);
@@ -214,7 +218,7 @@ fn a_stop_tells_the_healthy_and_does_not_wait_for_the_stuck() {
     for client in &mut healthy {
         assert_eq!(client.read().close_code(), 1001);
         client.send(true, CLOSE, 1001_u16.to_be_bytes());
-        // Nothing follows but the orderly end.
+        // The stream ends after the Close, without a reset.
         assert_eq!(client.stream.read(&mut [0]).unwrap(), 0);
     }
     let told = stopped.elapsed();
@@ -231,7 +235,7 @@ fn a_second_signal_ends_the_server_at_once() {
     let _guard = serial();
     for (first, second) in [(Signal::TERM, Signal::INT), (Signal::INT, Signal::TERM)] {
         let mut falconet = Falconet::start(&["--close-timeout", "1m", "--write-timeout", "1m"]);
-        // It never answers the Close, so the first signal takes its time.
+        // This client never answers the Close, so the drain after the first signal would take long.
         let _silent = Client::connect(falconet.address());
         falconet.signal(first);
         falconet.wait_for_line("stopping");
@@ -243,31 +247,31 @@ fn a_second_signal_ends_the_server_at_once() {
 }
 
 #[test]
-fn with_nobody_connected_nothing_ever_wakes() {
+fn without_clients_the_server_does_not_wake_up() {
     let _guard = serial();
     let falconet = Falconet::start(&["--broadcast-every", "50ms", "--ping-every", "100ms"]);
-    // A server that has had visitors must come to rest as one that has had none.
+    // The server must come to rest after it has had clients, too.
     let files = falconet.open_files();
     for _ in 0..10 {
         Client::connect(falconet.address()).echo("and gone");
     }
     drop(connect(falconet.address()));
-    wait_until("everybody has left", || falconet.open_files() == files);
+    wait_until("all clients have left", || falconet.open_files() == files);
     let mut switches = context_switches(&falconet);
-    wait_until("it has come to rest", || {
-        // Longer than a broadcast and a ping are apart.
+    wait_until("the server has come to rest", || {
+        // Longer than the intervals of broadcasts and pings.
         std::thread::sleep(Duration::from_millis(300));
         let before = std::mem::replace(&mut switches, context_switches(&falconet));
         before == switches
     });
-    // The time in which nothing may happen.
+    // The time in which nothing may wake the server.
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(context_switches(&falconet), switches);
     Client::connect(falconet.address()).echo("awake again");
 }
 
 #[test]
-fn a_client_that_sent_much_leaves_no_buffer_of_it_behind() {
+fn no_buffer_is_kept_for_a_client_that_sent_a_large_message() {
     let _guard = serial();
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let mut clients: Vec<Client> = (0..100).map(|_| Client::connect(falconet.address())).collect();
@@ -276,7 +280,7 @@ fn a_client_that_sent_much_leaves_no_buffer_of_it_behind() {
     let message = "x".repeat(60_000);
     clients.iter_mut().for_each(|client| client.echo(&message));
     let grown = falconet.private_kib().saturating_sub(before);
-    // One message is under way at a time: two or three copies of it, and what malloc keeps.
+    // One message is under way at a time, in two or three copies. The rest is kept by malloc.
     assert!(grown < 600, "{grown} KiB for 100 clients after 60 KB each");
     clients.iter_mut().for_each(|client| client.echo("still there"));
 }
@@ -304,7 +308,7 @@ fn a_client_holds_buffers_only_while_a_message_is_under_way() {
     let (first, second) = clients.split_at_mut(500);
     let grown = begin_and_end(first) - silent;
     assert!(grown > 200, "{grown} KiB for half a message of 500 clients");
-    // malloc has the memory of the first again, and nothing outside shows it before others use it.
+    // malloc keeps the memory that the first 500 clients have freed, and the next 500 use it again.
     let more = begin_and_end(second) - silent - grown;
     assert!(more < grown / 2, "{grown} KiB for 500 clients, {more} KiB more for 500 others");
     begin_and_end(&mut clients);

@@ -11,37 +11,37 @@ use crate::measure::*;
 use crate::support::*;
 
 #[test]
-fn a_connection_rests_for_its_time_and_no_longer() {
+fn an_idle_connection_is_closed_after_the_keep_alive_timeout() {
     let _guard = serial();
     let falconet = Falconet::start(&[NO_BROADCAST, &["--keep-alive", "1s"]].concat());
     let canaries = Canaries::start(falconet.address());
     let mut http = Http::connect(falconet.address());
     for _ in 0..4 {
         http.fetch(get("/topics/a"));
-        // What is to pass is time: each request begins it again.
+        // Only time must pass here: each request restarts the timeout.
         std::thread::sleep(Duration::from_millis(300));
     }
     http.fetch(get("/topics/a"));
-    let begun = Instant::now();
+    let start = Instant::now();
     http.assert_ended();
-    let rested = begun.elapsed();
+    let idle_for = start.elapsed();
     assert!(
-        rested > Duration::from_millis(950) && rested < Duration::from_millis(2000),
-        "{rested:?}"
+        idle_for > Duration::from_millis(950) && idle_for < Duration::from_millis(2000),
+        "{idle_for:?}"
     );
     canaries.finish();
 }
 
 #[test]
-fn a_later_head_has_the_time_of_a_first() {
+fn the_head_timeout_applies_to_later_requests() {
     let _guard = serial();
     let falconet = Falconet::start(&[NO_BROADCAST, &["--head-timeout", "300ms"]].concat());
     let mut http = Http::connect(falconet.address());
     assert_eq!(http.fetch(get("/")).status(), 200);
-    let begun = Instant::now();
+    let start = Instant::now();
     http.send("GET / HTTP/1.1\r\nHost");
     http.assert_ended();
-    let elapsed = begun.elapsed();
+    let elapsed = start.elapsed();
     assert!(
         elapsed > Duration::from_millis(250) && elapsed < Duration::from_secs(2),
         "{elapsed:?}"
@@ -51,7 +51,7 @@ fn a_later_head_has_the_time_of_a_first() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_body_has_its_time_however_steadily_it_trickles() {
+fn the_message_timeout_applies_to_a_body_that_trickles() {
     let _guard = serial();
     let server = Embedded::start(|server| {
         let mut config = Config::default();
@@ -61,13 +61,13 @@ fn a_body_has_its_time_however_steadily_it_trickles() {
     let body = "x".repeat(1000);
     let request = post("/topics/slow", &body);
     let mut http = Http::connect(server.address);
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut writer = http.stream().try_clone().unwrap();
     let trickling = std::thread::spawn(move || {
         let (head, body) = request.split_at(request.len() - 1000);
         let _ = writer.write_all(head);
         for byte in body.chunks(1) {
-            // What is to pass is time.
+            // Only time must pass here.
             std::thread::sleep(Duration::from_millis(20));
             if writer.write_all(byte).is_err() {
                 break;
@@ -75,7 +75,7 @@ fn a_body_has_its_time_however_steadily_it_trickles() {
         }
     });
     let answer = http.read(true);
-    let elapsed = begun.elapsed();
+    let elapsed = start.elapsed();
     assert_eq!(answer.status(), 408);
     assert!(answer.closes() && answer.header("X-Request-Id").is_some(), "{}", answer.head);
     assert!(
@@ -86,7 +86,7 @@ fn a_body_has_its_time_however_steadily_it_trickles() {
     drop(http);
     trickling.join().unwrap();
     assert_eq!(fetch(server.address, get("/topics/slow")).status(), 404);
-    // By default there is time enough.
+    // The default is generous.
     assert_eq!(Config::default().timeouts.message, Some(Duration::from_secs(30)));
     server.stop().unwrap().unwrap();
 }
@@ -109,13 +109,13 @@ fn a_pipeliner_that_does_not_read_is_dropped() {
             stream
         })
         .collect();
-    wait_until("they are there", || falconet.open_files() >= files + 4);
-    let begun = Instant::now();
+    wait_until("the peers are accepted", || falconet.open_files() >= files + 4);
+    let start = Instant::now();
     let grown = falconet.private_kib().saturating_sub(before);
-    wait_until("they are dropped", || falconet.open_files() <= files);
-    let elapsed = begun.elapsed();
+    wait_until("the peers are dropped", || falconet.open_files() <= files);
+    let elapsed = start.elapsed();
     assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
-    // Each has one answer waiting, and what it asked for.
+    // Each peer holds one answer that waits, and its unread requests.
     assert!(grown < 4 * 400, "{grown} KiB");
     drop(peers);
     assert_prompt(canaries);
@@ -123,7 +123,7 @@ fn a_pipeliner_that_does_not_read_is_dropped() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_flood_of_pipelined_requests_holds_nobody_up() {
+fn a_flood_of_pipelined_requests_delays_no_other_client() {
     let _guard = serial();
     let falconet = Falconet::start(NO_BROADCAST);
     let canaries = start_canaries(CANARY_PAUSE, &falconet);
@@ -144,26 +144,26 @@ fn a_flood_of_pipelined_requests_holds_nobody_up() {
     });
     let answers = floods.map(|flood| flood.join().unwrap());
     println!("{answers:?} answers");
-    assert!(answers.iter().all(|count| *count >= 1000), "or this was no flood: {answers:?}");
+    assert!(answers.iter().all(|count| *count >= 1000), "too few answers for a flood: {answers:?}");
     assert_prompt(canaries);
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn a_resting_connection_is_closed_at_once_when_the_server_stops() {
+fn an_idle_connection_is_closed_at_once_when_the_server_stops() {
     let _guard = serial();
     let mut falconet = Falconet::start(&[NO_BROADCAST, &["--close-timeout", "5s"]].concat());
-    let mut resting: Vec<Http> = (0..10).map(|_| Http::connect(falconet.address())).collect();
-    for http in &mut resting {
+    let mut idle: Vec<Http> = (0..10).map(|_| Http::connect(falconet.address())).collect();
+    for http in &mut idle {
         assert_eq!(http.fetch(post("/topics/a", "x")).status(), 202);
     }
-    let begun = Instant::now();
+    let start = Instant::now();
     falconet.signal(Signal::TERM);
-    for http in &mut resting {
+    for http in &mut idle {
         http.assert_ended();
     }
     assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
 #[cfg(feature = "full")]
@@ -186,7 +186,7 @@ fn a_request_being_read_when_the_server_stops_gets_503() {
         })
         .into();
     wait_until_read(&mut barrier);
-    let begun = Instant::now();
+    let start = Instant::now();
     falconet.signal(Signal::TERM);
     for http in &mut halves {
         let answer = http.read(true);
@@ -196,5 +196,5 @@ fn a_request_being_read_when_the_server_stops_gets_503() {
     }
     drop((halves, barrier));
     assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }

@@ -15,7 +15,7 @@ use crate::support::terminal::open_terminal;
 use crate::support::*;
 
 #[test]
-fn who_never_reads_delays_the_exit_by_the_close_timeout_and_no_more() {
+fn a_client_that_never_reads_delays_the_exit_by_the_close_timeout() {
     let _guard = serial();
     let (mut falconet, producer) = start_piped(&["--exit-on-eof", "--close-timeout", "300ms"]);
     let _stuck = [
@@ -24,10 +24,10 @@ fn who_never_reads_delays_the_exit_by_the_close_timeout_and_no_more() {
     ];
     feed(producer, vec![b'\n'; 1 << 20]).join().unwrap();
     falconet.wait_for_line("stopping");
-    let asked = Instant::now();
+    let start = Instant::now();
     assert_eq!(falconet.wait_for_exit(Duration::from_secs(2)).code(), Some(0));
-    println!("stopped after {:?}", asked.elapsed());
-    assert!(asked.elapsed() < Duration::from_millis(800), "{:?}", asked.elapsed());
+    println!("stopped after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_producer_faster_than_the_clients_costs_no_memory() {
     let mut stuck = Events::connect(address, LINES, "");
     let stuck_client = Client::connect_to(address, LINES);
     for stream in [stuck.stream(), &stuck_client.stream] {
-        // Or the kernel takes megabytes for it.
+        // The kernel would take megabytes for it otherwise.
         sockopt::set_socket_recv_buffer_size(stream, 64 * 1024).unwrap();
     }
     let before = falconet.private_kib();
@@ -51,14 +51,14 @@ fn a_producer_faster_than_the_clients_costs_no_memory() {
     std::thread::scope(|scope| {
         let hearing: Vec<_> = hasty
             .iter_mut()
-            .map(|listener| scope.spawn(|| hear_all(listener, FED_LINES)))
+            .map(|listener| scope.spawn(|| read_all(listener, FED_LINES)))
             .collect();
         while hearing.iter().any(|hearing| !hearing.is_finished()) {
             most = most.max(falconet.private_kib());
             std::thread::sleep(Duration::from_millis(20));
         }
         for hearing in hearing {
-            println!("one who reads was told of {} lost", hearing.join().unwrap());
+            println!("a subscriber that reads lost {} lines", hearing.join().unwrap());
         }
     });
     feeding.join().unwrap();
@@ -66,16 +66,16 @@ fn a_producer_faster_than_the_clients_costs_no_memory() {
         "{FED_LINES} lines of {LINE_BYTES} bytes in {:?}; {before} KiB before, {most} KiB at most",
         begun.elapsed()
     );
-    // The log of 256 KiB, a line on its way to each client, and what the allocator makes of it.
+    // The log of 256 KiB, one line being sent to each client, and the overhead of the allocator.
     assert!(most < before + 1024, "{before} KiB before, {most} KiB at most");
-    // Who did not read is told what it missed, and loses nothing else.
-    let lost = hear_all(&mut stuck, FED_LINES);
-    println!("who did not read was told of {lost} lost");
+    // The subscriber that did not read receives the number of lost lines, and all other lines.
+    let lost = read_all(&mut stuck, FED_LINES);
+    println!("a subscriber that did not read lost {lost} lines");
     assert!(lost > FED_LINES / 2, "{lost} lost");
     canaries.finish();
 }
 
-/// Numbered lines of [`LINE_BYTES`].
+/// Returns numbered lines of [`LINE_BYTES`] bytes.
 fn numbered_lines(count: usize) -> Vec<u8> {
     let mut lines = Vec::with_capacity(count * LINE_BYTES);
     for number in 1..=count {
@@ -87,9 +87,9 @@ fn numbered_lines(count: usize) -> Vec<u8> {
     lines
 }
 
-/// Listens to numbered lines up to `last`, each either heard in its place or told to be lost; says how
-/// many were lost.
-fn hear_all(listener: &mut Events, last: usize) -> usize {
+/// Reads numbered lines up to `last`, each of which must be received in order or reported as lost. Returns the
+/// number of lost lines.
+fn read_all(listener: &mut Events, last: usize) -> usize {
     let (mut next, mut lost) = (1, 0);
     while next <= last {
         let event = listener.read();
@@ -105,7 +105,7 @@ fn hear_all(listener: &mut Events, last: usize) -> usize {
     lost
 }
 
-/// 48 MiB together.
+/// Together 48 MiB.
 const FED_LINES: usize = 12 * 1024;
 
 const LINE_BYTES: usize = 4096;
@@ -120,13 +120,13 @@ fn whatever_the_input_is_there_is_no_helper_thread_and_no_wake_up() {
             assert_eq!(client.read().text(), *line, "{what}");
         }
         assert_eq!(thread_count(falconet), 2, "{what}");
-        // Until it has gone to sleep.
+        // Wait until the server sleeps.
         let mut before = 0;
-        wait_until("it rests", || {
+        wait_until("the server rests", || {
             let last = std::mem::replace(&mut before, context_switches(falconet));
             before == last
         });
-        // The window of the measurement.
+        // The time of the measurement.
         std::thread::sleep(Duration::from_secs(1));
         assert_eq!(context_switches(falconet), before, "{what}");
         assert_eq!(thread_count(falconet), 2, "{what}");
@@ -154,27 +154,27 @@ fn whatever_the_input_is_there_is_no_helper_thread_and_no_wake_up() {
     let falconet = start(terminal, &flags);
     keyboard.write_all(b"a\nb\n").unwrap();
     check("a terminal", &falconet, &["a", "b"]);
-    // Ctrl+D, which is the end.
+    // Ctrl+D ends the input.
     keyboard.write_all(b"\x04").unwrap();
     falconet.wait_for_line(END);
     check("a terminal after Ctrl+D", &falconet, &["a", "b"]);
 }
 
-/// A file can always be read: the server is not to do nothing else.
+/// /dev/zero is always readable, but the server must serve its clients, too.
 #[test]
-fn an_input_without_end_holds_nobody_up_and_costs_no_memory() {
+fn an_endless_input_delays_no_client_and_costs_no_memory() {
     let _guard = serial();
     for (what, flags) in [("lines", &["--stdin-separator", "nul"][..]), ("one line", &[])] {
         let mut falconet = start(File::open("/dev/zero").unwrap(), flags);
         let canaries = start_canaries(CANARY_PAUSE, &falconet);
         let before = falconet.private_kib();
-        // How long it is watched.
+        // The time of the measurement.
         std::thread::sleep(Duration::from_millis(500));
         let after = falconet.private_kib();
         println!("{what} without end: {before} KiB before, {after} KiB after");
         assert!(after < before + 256, "{before} KiB before, {after} KiB after");
         assert_prompt(canaries);
-        stop_at_once(&mut falconet);
+        assert_stops_at_once(&mut falconet);
     }
 }
 
@@ -184,17 +184,17 @@ fn a_silent_input_does_not_delay_the_stop() {
     let (mut falconet, mut producer) = start_piped(&[]);
     producer.write_all(b"begun").unwrap();
     Client::connect(falconet.address()).echo("running");
-    stop_at_once(&mut falconet);
+    assert_stops_at_once(&mut falconet);
     drop(producer);
     let (keyboard, terminal) = open_terminal();
-    stop_at_once(&mut start(terminal, &[]));
+    assert_stops_at_once(&mut start(terminal, &[]));
     drop(keyboard);
 }
 
-fn stop_at_once(falconet: &mut Falconet) {
-    let asked = Instant::now();
+fn assert_stops_at_once(falconet: &mut Falconet) {
+    let start = Instant::now();
     falconet.signal(Signal::TERM);
     assert_eq!(falconet.wait_for_exit(Duration::from_secs(2)).code(), Some(0));
-    println!("stopped after {:?}", asked.elapsed());
-    assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+    println!("stopped after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
 }

@@ -9,7 +9,7 @@ use crate::support::systemd::{bind_notify_socket, next_notification};
 use crate::support::*;
 
 #[test]
-fn signs_of_life_come_twice_in_the_time_systemd_waits_and_count_the_clients() {
+fn the_watchdog_is_notified_twice_per_timeout_with_the_number_of_clients() {
     let _guard = serial();
     let folder = Folder::new("watchdog");
     let (systemd, name) = bind_notify_socket(&folder);
@@ -18,23 +18,23 @@ fn signs_of_life_come_twice_in_the_time_systemd_waits_and_count_the_clients() {
     );
     let ready = next_notification(&systemd);
     assert!(ready.starts_with("READY=1"), "{ready}");
-    let begun = Instant::now();
+    let start = Instant::now();
     assert_eq!(next_notification(&systemd), "WATCHDOG=1\nSTATUS=0 clients");
     let _client = Client::connect(falconet.address());
     assert_eq!(next_notification(&systemd), "WATCHDOG=1\nSTATUS=1 clients");
-    let taken = begun.elapsed();
+    let taken = start.elapsed();
     assert!(taken > Duration::from_millis(150) && taken < Duration::from_secs(2), "{taken:?}");
 }
 
 #[test]
-fn without_systemd_nothing_wakes_up() {
+fn without_systemd_the_server_does_not_wake_up() {
     let _guard = serial();
     let falconet = Falconet::start_with(listening().env("WATCHDOG_USEC", "1000"));
     let mut client = Client::connect(falconet.address());
     client.echo("a");
     drop(client);
     falconet.wait_for_line("connection ended");
-    // Its line is written before it is gone.
+    // The server logs the end before it has freed the client.
     std::thread::sleep(Duration::from_millis(50));
     let before = context_switches(&falconet);
     std::thread::sleep(Duration::from_millis(200));
