@@ -1,4 +1,4 @@
-//! What the administrator sees and does.
+//! The administrator's listener: health, metrics, clients, topics, the dashboard and the access log.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,10 +14,10 @@ use crate::support::admin::*;
 use crate::support::folder::Folder;
 use crate::support::*;
 
-// Where it stands.
+// Listeners.
 
 #[test]
-fn nothing_of_the_administrators_stands_on_a_public_listener() {
+fn no_administration_is_on_a_public_listener() {
     let (falconet, _) = start(&[NO_BROADCAST, &["--reject", "respond"]].concat());
     let mut bystander = Client::connect(falconet.address());
     for path in [
@@ -47,7 +47,7 @@ fn nothing_of_the_administrators_stands_on_a_public_listener() {
 }
 
 #[test]
-fn nothing_public_stands_on_the_administrators_listener() {
+fn nothing_public_is_on_the_administrators_listener() {
     let (_falconet, admin) = start(NO_BROADCAST);
     for path in ["/app.js", "/style.css", "/anything", "/topics/a/", "/topicsa", "/clients/"] {
         assert_eq!(fetch(admin, get(path)).status(), 404, "{path}");
@@ -80,7 +80,7 @@ fn nothing_public_stands_on_the_administrators_listener() {
 }
 
 #[test]
-fn an_administrators_url_that_others_could_come_to_is_refused() {
+fn an_administrators_url_that_other_hosts_can_reach_is_refused() {
     for url in ["http://0.0.0.0:0", "http://[::]:0", "http://192.0.2.1:0"] {
         let mut command = Falconet::command();
         command.args(["--listen", "http://127.0.0.1:0", "--admin", url, "--check-config"]);
@@ -96,7 +96,7 @@ fn an_administrators_url_that_others_could_come_to_is_refused() {
 }
 
 #[test]
-fn the_administrator_may_come_over_a_unix_socket() {
+fn the_administrators_listener_may_be_a_unix_socket() {
     let path = std::env::temp_dir().join(format!("falconet-admin-{}", std::process::id()));
     let url = format!("unix:{}", path.display());
     let mut falconet = Falconet::start(&[&["--admin", &url], NO_BROADCAST].concat());
@@ -124,17 +124,17 @@ fn every_request_of_the_administrator_is_authorized() {
         Action::Admin(_) => Err(Denied::Unauthenticated("Key")),
         _ => Ok(()),
     };
-    let (told, telling) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let url = "http://127.0.0.1:0".parse().unwrap();
         let mut origins = Origins::default();
         origins.add(TEST_ORIGIN).unwrap();
         let server = Server::builder().origins(origins).endpoint("/", Echo).authorize(keyed);
         let server = server.admin("http://127.0.0.1:0".parse().unwrap()).bind([&url]).unwrap();
-        told.send((server.admin_url().unwrap().to_string(), server.stopper())).unwrap();
+        sender.send((server.admin_url().unwrap().to_string(), server.stopper())).unwrap();
         server.run()
     });
-    let (url, stopper) = telling.recv_timeout(TIMEOUT).unwrap();
+    let (url, stopper) = receiver.recv_timeout(TIMEOUT).unwrap();
     let admin = url.trim_start_matches("http://").parse().unwrap();
     for (method, path, status) in [
         ("GET", "/", 200),
@@ -156,7 +156,7 @@ fn every_request_of_the_administrator_is_authorized() {
 
 #[cfg(feature = "full")]
 #[test]
-fn with_tokens_the_administrator_may_come_from_elsewhere() {
+fn with_tokens_the_administrators_listener_may_be_public() {
     let file = std::env::temp_dir().join(format!("falconet-admin-tokens-{}", std::process::id()));
     std::fs::write(&file, "hears subscribe\nrules admin\n").unwrap();
     let path = file.display().to_string();
@@ -176,7 +176,7 @@ fn with_tokens_the_administrator_may_come_from_elsewhere() {
 }
 
 #[test]
-fn the_administrator_has_room_when_nobody_else_has() {
+fn the_administrator_has_a_connection_limit_of_its_own() {
     let (falconet, admin) = start(&[NO_BROADCAST, &["--max-connections", "1"]].concat());
     let _client = Client::connect(falconet.address());
     assert_eq!(status_of(&exchange(falconet.address(), get("/"))), 503);
@@ -184,7 +184,7 @@ fn the_administrator_has_room_when_nobody_else_has() {
     for connection in &mut held {
         assert_eq!(connection.fetch(get("/healthz")).status(), 200);
     }
-    // It is no way around all limits, either.
+    // The administrator's connections are limited, too.
     assert_eq!(status_of(&exchange(admin, get("/healthz"))), 503);
     let page = Metrics::of(&held[0].fetch(get("/metrics")));
     assert_eq!(page.value("falconet_connections", "admin"), 16.0);
@@ -195,26 +195,26 @@ fn the_administrator_has_room_when_nobody_else_has() {
 }
 
 #[test]
-fn the_administrator_is_answered_where_others_are_dropped() {
+fn the_administrator_gets_a_response_where_others_are_dropped() {
     let (falconet, admin) = start(&[NO_BROADCAST, &["--reject", "drop"]].concat());
     assert_eq!(exchange(falconet.address(), get("/nowhere")), "");
     assert_eq!(fetch(admin, get("/nowhere")).status(), 404);
     assert_eq!(status_of(&exchange(admin, "GET / HTTP/1.1\r\n\r\n")), 400);
 }
 
-// Health, and the end.
+// Health and drain.
 
 #[test]
-fn while_it_drains_it_is_alive_but_not_ready() {
+fn a_draining_server_is_healthy_but_not_ready() {
     let (mut falconet, admin) = start(&[NO_BROADCAST, &["--close-timeout", "1h"]].concat());
     for (path, text) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
         assert_eq!(read(admin, path), text);
     }
-    // It does not answer the Close, and so holds the drain up.
+    // This client does not answer the Close, which keeps the drain waiting.
     let mut client = Client::connect(falconet.address());
     client.echo("here");
-    let mut looker = Events::connect(admin, "/events", "");
-    assert_eq!(field(&looker.read().data, "draining"), "false");
+    let mut watcher = Events::connect(admin, "/events", "");
+    assert_eq!(field(&watcher.read().data, "draining"), "false");
     let mut early = Http::connect(admin);
     let answer = early.fetch(post("/drain", ""));
     assert_eq!((answer.status(), answer.text()), (202, "draining\n"));
@@ -226,29 +226,29 @@ fn while_it_drains_it_is_alive_but_not_ready() {
         let page = Metrics::of(&connection.fetch(get("/metrics")));
         assert_eq!(page.value("falconet_connections", "websocket"), 1.0);
     }
-    // Who looks goes on being told, and who only comes now, too.
-    for looker in [&mut looker, &mut Events::connect(admin, "/events", "")] {
+    // Open and new streams of statistics continue during the drain.
+    for watcher in [&mut watcher, &mut Events::connect(admin, "/events", "")] {
         let stats =
-            (0..3).map(|_| looker.read().data).find(|data| field(data, "draining") == "true");
-        let stats = stats.expect("it is told in time");
+            (0..3).map(|_| watcher.read().data).find(|data| field(data, "draining") == "true");
+        let stats = stats.expect("statistics of the drain within three events");
         assert!(stats.contains(r#"{"websocket":1,"#), "{stats}");
     }
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(early.try_read(true).is_err());
-    read_to_end(&mut looker);
+    read_to_end(&mut watcher);
 }
 
 #[test]
 fn a_drain_ends_the_server_as_a_signal_does() {
     let (mut falconet, admin) = start(NO_BROADCAST);
     let mut client = Client::connect(falconet.address());
-    let mut looker = Events::connect(admin, "/events", "");
-    looker.read();
+    let mut watcher = Events::connect(admin, "/events", "");
+    watcher.read();
     assert_eq!(fetch(admin, post("/drain", "")).status(), 202);
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
-    read_to_end(&mut looker);
+    read_to_end(&mut watcher);
     assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
@@ -256,7 +256,7 @@ fn a_drain_ends_the_server_as_a_signal_does() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_metrics_are_what_prometheus_reads() {
+fn the_metrics_have_the_format_of_prometheus() {
     let (falconet, admin) = start(&[]);
     let mut client = Client::connect_to(falconet.address(), "/topics/a");
     client.send(true, TEXT, "x");
@@ -297,7 +297,7 @@ fn the_metrics_are_what_prometheus_reads() {
     check_by_promtool(answer.text());
     assert_eq!(page.value("falconet_build_info", env!("CARGO_PKG_VERSION")), 1.0);
     wait_until("the descriptors are counted right", || {
-        // Another connection may just be ending.
+        // Another connection may just be closing.
         let page = Metrics::of(&kept.fetch(get("/metrics")));
         page.total("process_open_fds") == falconet.open_files() as f64
     });
@@ -311,7 +311,7 @@ fn the_metrics_are_what_prometheus_reads() {
     assert!(page.total("process_max_fds") > 32.0);
 }
 
-/// Has Prometheus's own tool look at a page, if there is one.
+/// Checks a page with Prometheus's own tool, if it is installed.
 fn check_by_promtool(page: &str) {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped());
@@ -320,7 +320,7 @@ fn check_by_promtool(page: &str) {
         eprintln!("skipped: no promtool");
         return;
     };
-    // It reads all before it says anything.
+    // The tool reads its whole input before it prints anything.
     promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -370,7 +370,7 @@ fn echoed_messages_are_counted() {
     for text in ["one", "two", "three"] {
         client.echo(text);
     }
-    // Neither is a message, and what the server asks is none.
+    // Control frames in either direction are not messages.
     client.send(true, PING, "p");
     assert_eq!(client.read().opcode, PONG);
     assert_eq!(client.read().opcode, PING);
@@ -378,7 +378,7 @@ fn echoed_messages_are_counted() {
     let grown = |name| after.total(name) - before.total(name);
     assert_eq!(grown("falconet_messages_received_total"), 3.0);
     assert_eq!(grown("falconet_messages_sent_total"), 3.0);
-    // What it said, masked, and what it and the administrator were told besides.
+    // At least the masked messages and the ping, and not much besides.
     assert!(grown("falconet_received_bytes_total") >= 3.0 * 6.0 + 11.0 + 7.0);
     assert!(grown("falconet_received_bytes_total") < 1000.0);
     assert!(grown("falconet_sent_bytes_total") >= 3.0 * 2.0 + 11.0 + 3.0);
@@ -389,7 +389,7 @@ fn echoed_messages_are_counted() {
 
 #[cfg(feature = "full")]
 #[test]
-fn connections_and_requests_are_counted_by_what_became_of_them() {
+fn connections_and_requests_are_counted_by_their_outcome() {
     let (falconet, admin) = start(&[NO_BROADCAST, &["--head-timeout", "300ms"]].concat());
     let address = falconet.address();
     let client = Client::connect(address);
@@ -408,9 +408,9 @@ fn connections_and_requests_are_counted_by_what_became_of_them() {
     exchange(address, "no request\r\n\r\n");
     connect(address).read_to_end(&mut Vec::new()).unwrap();
     drop((client, events));
-    wait_until("they are gone", || clients(admin).is_empty());
+    wait_until("both clients are gone", || clients(admin).is_empty());
     let page = Metrics::read(admin);
-    // The administrator's requests are not among them.
+    // The administrator's requests are not counted.
     assert_eq!(page.value("falconet_requests_total", "2xx"), 2.0);
     assert_eq!(page.value("falconet_requests_total", "4xx"), 1.0);
     assert_eq!(page.value("falconet_connections_rejected_total", "head"), 1.0);
@@ -422,7 +422,7 @@ fn connections_and_requests_are_counted_by_what_became_of_them() {
 
 #[cfg(feature = "full")]
 #[test]
-fn refused_requests_are_counted_by_why_they_were_refused() {
+fn refused_requests_are_counted_by_their_reason() {
     let folder = Folder::new("refused");
     let file = folder.write("tokens", "hears subscribe\nall-of-it\n");
     let limits = ["--max-publish-rate", "1", "--max-per-address", "1"];
@@ -445,18 +445,18 @@ fn refused_requests_are_counted_by_why_they_were_refused() {
     assert_eq!(fetch("GET", &unclear), (400, [0, 1, 1, 0, 0, 0, 0]));
     assert_eq!(fetch("GET", ""), (401, [0, 1, 1, 0, 1, 0, 0]));
     assert_eq!(fetch("POST", &hears), (403, [0, 1, 1, 0, 1, 1, 0]));
-    // To hear is not to be refused to publish.
+    // A subscription that may not publish is not a refusal.
     exchange(address, handshake_with("/topics/a", &hears));
     let mut publisher = Http::connect(address);
     let publish = request("POST", "/topics/a", &all, "x");
-    wait_until("it is too fast", || publisher.fetch(&publish).status() == 429);
+    wait_until("the rate is exceeded", || publisher.fetch(&publish).status() == 429);
     let client = format!("{all}X-Forwarded-For: 192.0.2.1\r\n");
     let held = Events::connect(address, "/topics/a", &client);
     assert_eq!(fetch("GET", &client), (503, [0, 1, 1, 1, 1, 1, 1]));
     drop(held);
     let rebound = "GET / HTTP/1.1\r\nHost: rebound.example\r\n\r\n";
     assert_eq!(status_of(&exchange(address, rebound)), 403);
-    // What is not there was not refused; nor is the administrator counted.
+    // Neither a missing method nor a request of the administrator counts as a refusal.
     assert_eq!(fetch("PATCH", &all).1, [1, 1, 1, 1, 1, 1, 1]);
     let answer = exchange(admin, request("GET", "/metrics", "", ""));
     assert_eq!(status_of(&answer), 401);
@@ -466,7 +466,7 @@ fn refused_requests_are_counted_by_why_they_were_refused() {
 
 #[cfg(feature = "full")]
 #[test]
-fn who_speaks_no_proxy_protocol_is_counted() {
+fn connections_without_a_proxy_header_are_counted() {
     let proxy = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--head-timeout", "100ms"];
     let (falconet, admin) = start(&[NO_BROADCAST, &proxy, &["--max-per-address", "1"]].concat());
     let rejected = |why| Metrics::read(admin).value("falconet_connections_rejected_total", why);
@@ -476,7 +476,7 @@ fn who_speaks_no_proxy_protocol_is_counted() {
     late.send("PROXY TCP4 192.0");
     late.assert_ended();
     assert_eq!(rejected("proxy"), 2.0);
-    // Who leaves without a word, as who asks whether somebody is there, is not.
+    // A connection that closes without a byte, as port scanners do, is not counted.
     drop(connect(falconet.address()));
     let header = "PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n";
     let mut held = Http::connect(falconet.address());
@@ -499,7 +499,7 @@ fn sessions_are_counted_by_the_code_they_closed_with() {
         let mut client = Client::connect(falconet.address());
         client.send(true, CLOSE, code.to_be_bytes());
         assert_eq!(client.read_to_close(), Some(code));
-        wait_until("it is counted", || {
+        wait_until("the close is counted", || {
             Metrics::read(admin).value("falconet_sessions_closed_total", label) == before + 1.0
         });
     }
@@ -507,7 +507,7 @@ fn sessions_are_counted_by_the_code_they_closed_with() {
 
 #[cfg(feature = "full")]
 #[test]
-fn streams_of_events_are_counted_by_what_ended_them() {
+fn event_streams_are_counted_by_the_code_of_their_end() {
     let idle = ["--ping-every", "100ms", "--idle-timeout", "300ms", "--write-timeout", "200ms"];
     let flags = [NO_BROADCAST, &idle, &["--close-timeout", "1h"]].concat();
     let (falconet, admin) = start(&flags);
@@ -517,29 +517,29 @@ fn streams_of_events_are_counted_by_what_ended_them() {
         Metrics::read(admin).value("falconet_sessions_closed_total", &labels)
     };
     drop(listen("/topics/a"));
-    wait_until("one has left", || ended("1006") == 1.0);
+    wait_until("the close is counted", || ended("1006") == 1.0);
     let mut evicted = listen("/topics/a");
     assert_eq!(fetch(admin, request("DELETE", "/clients/2", "", "")).status(), 200);
     read_to_end(&mut evicted);
-    wait_until("one was evicted", || ended("1008") == 1.0);
-    // One that takes nothing is swept.
+    wait_until("the eviction is counted", || ended("1008") == 1.0);
+    // A subscriber that reads nothing is swept.
     let stuck = listen("/topics/b");
     let mut publisher = Http::connect(falconet.address());
     let payload = "x".repeat(60_000);
-    wait_until("one is swept", || {
+    wait_until("the subscriber is swept", || {
         assert_eq!(publisher.fetch(post("/topics/b", &payload)).status(), 202);
         Metrics::read(admin).total("falconet_clients_swept_total") == 1.0
     });
-    wait_until("it is counted", || ended("1008") == 2.0);
+    wait_until("the close is counted", || ended("1008") == 2.0);
     drop(stuck);
-    // The administrator's own is none of them.
+    // The administrator's own streams are not counted.
     drop(Events::connect(admin, "/events", ""));
     let mut client = Client::connect(falconet.address());
     let mut told = listen("/topics/a");
     assert_eq!(fetch(admin, post("/drain", "")).status(), 202);
     read_to_end(&mut told);
     assert_eq!(client.read().close_code(), 1001);
-    wait_until("the drain has ended one", || ended("1001") == 1.0);
+    wait_until("the end by the drain is counted", || ended("1001") == 1.0);
     assert_eq!((ended("1006"), ended("1008")), (1.0, 2.0));
     let page = Metrics::read(admin);
     assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1008"), 0.0);
@@ -547,7 +547,7 @@ fn streams_of_events_are_counted_by_what_ended_them() {
 
 #[cfg(feature = "full")]
 #[test]
-fn published_messages_are_counted_by_where_they_came_from() {
+fn published_messages_are_counted_by_their_source() {
     let mut command = Falconet::command();
     command.args(["--listen", "http://127.0.0.1:0", "--admin", "http://127.0.0.1:0"]);
     command.args(["--broadcast-every", "50ms", "--stdin", "fed"]);
@@ -566,10 +566,10 @@ fn published_messages_are_counted_by_where_they_came_from() {
         assert_eq!(fetch(admin, post("/broadcast", "x")).status(), 202);
     }
     writer.write_all(b"1\n2\n3\n4\n5\n").unwrap();
-    // The time is told when there is somebody to hear it.
-    let mut hearer = Client::connect(falconet.address());
+    // The server publishes the time only while a client is connected.
+    let mut subscriber = Client::connect(falconet.address());
     for _ in 0..6 {
-        hearer.read();
+        subscriber.read();
     }
     let of = |source| Metrics::read(admin).value("falconet_messages_published_total", source);
     assert_eq!((of("websocket"), of("http"), of("admin")), (2.0, 3.0, 4.0));
@@ -578,13 +578,13 @@ fn published_messages_are_counted_by_where_they_came_from() {
 }
 
 #[test]
-fn log_lines_that_are_left_out_are_counted() {
+fn suppressed_log_lines_are_counted() {
     let (falconet, admin) = start(NO_BROADCAST);
     assert_eq!(Metrics::read(admin).total("falconet_log_lines_dropped_total"), 0.0);
     for _ in 0..30 {
         fetch(falconet.address(), get("/nowhere"));
     }
-    // Ten a second are let through, and this took no more than one.
+    // Ten lines a second are logged, and the requests took less than three seconds.
     let dropped = Metrics::read(admin).total("falconet_log_lines_dropped_total");
     let logged = falconet.log_so_far().iter().filter(|line| line.contains("/nowhere")).count();
     assert!(dropped >= 1.0 && logged as f64 + dropped <= 30.0, "{logged} and {dropped}");
@@ -592,7 +592,7 @@ fn log_lines_that_are_left_out_are_counted() {
 }
 
 #[test]
-fn who_is_silent_is_swept_and_counted() {
+fn a_silent_client_is_swept_and_counted() {
     let flags = ["--ping-every", "200ms", "--idle-timeout", "1s"];
     let (falconet, admin) = start(&[NO_BROADCAST, &flags].concat());
     let mut client = Client::connect(falconet.address());
@@ -604,7 +604,7 @@ fn who_is_silent_is_swept_and_counted() {
 
 #[cfg(feature = "full")]
 #[test]
-fn who_is_closed_for_reading_too_slowly_is_counted() {
+fn a_client_closed_for_reading_too_slowly_is_counted() {
     let limits = ["--slow-consumer", "close", "--log-messages", "8", "--log-bytes", "1m"];
     let (falconet, admin) = start(&[NO_BROADCAST, &limits].concat());
     let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=out");
@@ -616,7 +616,7 @@ fn who_is_closed_for_reading_too_slowly_is_counted() {
         assert_eq!(publisher.fetch(post("/topics/a", &payload)).status(), 202);
         clients(admin).iter().all(is_behind)
     });
-    // It is told when it reads on.
+    // The client receives the Close once it reads.
     assert_eq!(client.read_to_close(), Some(1008));
     let mut stream = events.into_stream();
     stream.read_to_end(&mut Vec::new()).unwrap();
@@ -633,7 +633,7 @@ fn who_is_closed_for_reading_too_slowly_is_counted() {
 
 #[cfg(feature = "full")]
 #[test]
-fn who_reads_slowly_is_seen_to_be_behind_and_to_lose_messages() {
+fn a_slow_client_is_listed_with_its_lag_and_its_losses() {
     let (falconet, admin) =
         start(&[NO_BROADCAST, &["--log-messages", "8", "--log-bytes", "1m"]].concat());
     let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=out");
@@ -643,14 +643,14 @@ fn who_reads_slowly_is_seen_to_be_behind_and_to_lose_messages() {
     let mut published = 0;
     let behind = |admin| number(&clients(admin)[0], "behind");
     while behind(admin) < 8.0 {
-        assert!(published < 500, "it is never behind");
+        assert!(published < 500, "the client never lags");
         assert_eq!(publisher.fetch(post("/topics/a", &payload)).status(), 202);
         published += 1;
     }
     for _ in 0..8 {
         assert_eq!(publisher.fetch(post("/topics/a", &payload)).status(), 202);
     }
-    // The last of it comes when all that was lost is known.
+    // When the last message arrives, all losses are known.
     assert_eq!(publisher.fetch(post("/topics/a", "last")).status(), 202);
     while client.read().payload != b"last" {}
     let line = &clients(admin)[0];
@@ -663,7 +663,7 @@ fn who_reads_slowly_is_seen_to_be_behind_and_to_lose_messages() {
 
 #[cfg(feature = "full")]
 #[test]
-fn what_is_said_is_in_no_metric() {
+fn no_metric_contains_names_or_payloads() {
     let (falconet, admin) = start(NO_BROADCAST);
     let marker = "marker-7f3a";
     let path = format!("/topics/{marker}?client={marker}");
@@ -684,7 +684,7 @@ fn what_is_said_is_in_no_metric() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_clients_are_listed_with_what_is_known_of_them() {
+fn the_clients_are_listed_with_their_fields() {
     let (falconet, admin) = start(NO_BROADCAST);
     let address = falconet.address();
     let mut echo = Client::connect_to(address, "/?client=anna");
@@ -692,9 +692,9 @@ fn the_clients_are_listed_with_what_is_known_of_them() {
     let events = Events::connect(address, "/topics/a", "X-Client-Id: bert\r\n");
     let hears = Client::connect_to(address, "/topics/b/c");
     let says = Client::connect_to(address, "/topics/d?mode=in");
-    // Who looks at the list is not in it.
-    let mut looker = Events::connect(admin, "/events", "");
-    looker.read();
+    // The administrator's own stream is not listed.
+    let mut watcher = Events::connect(admin, "/events", "");
+    watcher.read();
     let lines = clients(admin);
     let id = |line: &str| number(line, "id") as u64;
     let expected = [
@@ -759,7 +759,7 @@ fn a_client_is_evicted_by_its_number() {
     first.send(true, CLOSE, 1008_u16.to_be_bytes());
     assert_eq!(first.read_to_close(), None);
     second.echo("still here");
-    wait_until("it is gone", || clients(admin).len() == 1);
+    wait_until("the client is gone", || clients(admin).len() == 1);
     for path in ["/clients/1", "/clients/3", "/clients/-1", "/clients/x", "/clients/1/2"] {
         let answer = fetch(admin, request("DELETE", path, "", ""));
         assert_eq!(answer.status(), 404, "{path}");
@@ -769,7 +769,7 @@ fn a_client_is_evicted_by_its_number() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_listener_is_evicted_too() {
+fn an_sse_subscriber_is_evicted_by_its_number() {
     let (falconet, admin) = start(NO_BROADCAST);
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
     assert_eq!(fetch(admin, request("DELETE", "/clients/1", "", "")).status(), 200);
@@ -777,7 +777,7 @@ fn a_listener_is_evicted_too() {
 }
 
 #[test]
-fn all_clients_of_a_person_are_evicted_by_their_id() {
+fn all_clients_of_a_user_are_evicted_by_the_correlation_id() {
     let (falconet, admin) = start(NO_BROADCAST);
     let mut annas = [(); 2].map(|()| Client::connect_to(falconet.address(), "/?client=anna"));
     let mut bert = Client::connect_to(falconet.address(), "/?client=bert");
@@ -789,7 +789,7 @@ fn all_clients_of_a_person_are_evicted_by_their_id() {
     }
     bert.echo("still here");
     assert_eq!(delete("/clients?client=carl").status(), 404);
-    // Never everybody by mistake.
+    // A request without a valid id must not evict all clients.
     for path in ["/clients", "/clients?client=", "/clients?client=a%20b", "/clients?x=anna"] {
         assert_eq!(delete(path).status(), 400, "{path}");
     }
@@ -806,7 +806,7 @@ fn one_client_is_sent_a_message() {
     assert_eq!(second.read().text(), "only you");
     assert_eq!(fetch(admin, post("/clients/2", [0xff])).status(), 202);
     assert_eq!(second.read(), Frame { fin: true, opcode: BINARY, payload: vec![0xff] });
-    // A frame of its own, as the client waits for leave to send it.
+    // The body arrives separately, because this client waits for 100 Continue.
     let mut http = Http::connect(admin);
     let lines = "Expect: 100-continue\r\n";
     let (head, body) = (request("POST", "/clients/2", lines, "late"), "late");
@@ -825,7 +825,7 @@ fn one_client_is_sent_a_message() {
 }
 
 #[test]
-fn everybody_is_sent_a_broadcast() {
+fn every_client_is_sent_a_broadcast() {
     let (falconet, admin) = start(NO_BROADCAST);
     let mut clients = [(); 2].map(|()| Client::connect(falconet.address()));
     let answer = fetch(admin, post("/broadcast", "hear, hear"));
@@ -879,11 +879,11 @@ fn the_dashboard_runs_nothing_but_its_own_script() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_servers_own_topic_takes_nobodys_room() {
+fn the_topic_of_the_statistics_does_not_count_against_the_limit() {
     let (falconet, admin) = start(&[NO_BROADCAST, &["--max-topics", "2"]].concat());
     assert_eq!(fetch(falconet.address(), post("/topics/a", "x")).status(), 202);
-    let mut looker = Events::connect(admin, "/events", "");
-    looker.read();
+    let mut watcher = Events::connect(admin, "/events", "");
+    watcher.read();
     assert_eq!(fetch(falconet.address(), post("/topics/a", "x")).status(), 202);
     assert_eq!(fetch(falconet.address(), post("/topics/b", "x")).status(), 503);
     fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
@@ -894,7 +894,7 @@ fn the_servers_own_topic_takes_nobodys_room() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_end_of_a_client_is_a_line_with_what_it_was() {
+fn the_end_of_a_client_is_logged_with_its_fields() {
     let (falconet, _) = start(NO_BROADCAST);
     let mut client = Client::connect_to(falconet.address(), "/?client=anna&token=secret");
     client.echo("one");
@@ -918,7 +918,7 @@ fn the_end_of_a_client_is_a_line_with_what_it_was() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_end_of_plain_requests_is_a_line_for_debugging() {
+fn the_end_of_an_http_connection_is_logged_at_debug_level() {
     let flags = ["--log-level", "debug", "--keep-alive", "300ms"];
     let (falconet, _) = start(&[NO_BROADCAST, &flags].concat());
     let mut http = Http::connect(falconet.address());
@@ -941,7 +941,7 @@ fn the_end_of_plain_requests_is_a_line_for_debugging() {
     assert!(line.contains(" requests=2 status=202 duration_ms="), "{line}");
     let bytes = format!(" received_bytes={asked} sent_bytes={answered}");
     assert!(line.ends_with(&bytes) && !line.contains("secret"), "{line}");
-    // However it ends.
+    // The other ends of a connection.
     let close = request("GET", "/topics/", "Connection: close\r\n", "");
     let cut = [
         get("/topics/"),
@@ -964,7 +964,7 @@ fn the_end_of_plain_requests_is_a_line_for_debugging() {
         assert!(line.contains(&format!("connection ended: {how} ")), "{how}: {line}");
         assert!(line.contains(" requests=1 "), "{line}");
     }
-    // What has become a session has the session's line, and what asked for nothing has none.
+    // A connection that became a session has only the session's line. One without a request has none.
     let mut http = Http::connect(falconet.address());
     http.fetch(get("/topics/"));
     http.send(handshake("/"));
@@ -984,10 +984,10 @@ fn the_end_of_plain_requests_is_a_line_for_debugging() {
 }
 
 #[test]
-fn what_is_aborted_has_a_line_too() {
+fn an_aborted_connection_is_logged() {
     let flags = ["--close-timeout", "300ms", "--log-level", "debug"];
     let (mut falconet, admin) = start(&[NO_BROADCAST, &flags].concat());
-    // Neither answers the Close, nor reads the answer.
+    // A client that does not answer the Close, and an idle connection.
     let mut client = Client::connect(falconet.address());
     client.echo("here");
     let mut http = Http::connect(falconet.address());
@@ -1002,13 +1002,13 @@ fn what_is_aborted_has_a_line_too() {
 }
 
 #[test]
-fn an_endpoint_that_panics_is_counted_and_its_session_has_a_line() {
-    // A panic is counted for the whole process: so this test runs itself in another one.
+fn a_panic_of_an_endpoint_is_counted_and_logged() {
+    // Panics are counted for the whole process, so this test runs itself in another process.
     if std::env::var_os(PANICS).is_some() {
-        return serve_what_panics();
+        return serve_a_panicking_endpoint();
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let name = "admin::an_endpoint_that_panics_is_counted_and_its_session_has_a_line";
+    let name = "admin::a_panic_of_an_endpoint_is_counted_and_logged";
     command.args(["--exact", name, "--nocapture"]).env(PANICS, "1");
     let falconet = Falconet::start_with(&mut command);
     let admin = admin_address(&falconet);
@@ -1022,12 +1022,12 @@ fn an_endpoint_that_panics_is_counted_and_its_session_has_a_line() {
     let page = Metrics::read(admin);
     assert_eq!(page.total("falconet_panics_total"), 1.0);
     assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1006"), 1.0);
-    wait_until("it is gone", || clients(admin).len() == 1);
+    wait_until("the client is gone", || clients(admin).len() == 1);
     bystander.echo("still here");
 }
 
-/// A server with an endpoint that panics at the first word, and the administrator.
-fn serve_what_panics() {
+/// Runs a server with an endpoint that panics at its first message, and with an administrator.
+fn serve_a_panicking_endpoint() {
     let process_errors = falconet::log::install(log::LevelFilter::Info, LogFormat::Text);
     let url: ListenUrl = "http://127.0.0.1:0".parse().unwrap();
     let server =
@@ -1042,11 +1042,11 @@ fn serve_what_panics() {
     server.run().unwrap();
 }
 
-/// Says that this process is the server.
+/// The environment variable that makes this process the server.
 const PANICS: &str = "FALCONET_TEST_PANICS";
 
 #[test]
-fn a_request_that_comes_every_few_seconds_fills_no_log() {
+fn polling_requests_are_not_logged() {
     let (falconet, admin) = start(NO_BROADCAST);
     read(admin, "/metrics");
     fetch(admin, post("/broadcast", "x"));
@@ -1056,7 +1056,7 @@ fn a_request_that_comes_every_few_seconds_fills_no_log() {
 }
 
 #[test]
-fn an_origin_that_is_let_in_is_not_let_in_to_the_administrator() {
+fn an_allowed_origin_is_not_allowed_at_the_administrators_listener() {
     for origin in ["any", "https://partner.example"] {
         let (falconet, admin) = start(&["--origin", origin]);
         let client = Client::connect(falconet.address());
@@ -1078,7 +1078,7 @@ fn an_origin_that_is_let_in_is_not_let_in_to_the_administrator() {
 }
 
 #[test]
-fn no_page_from_elsewhere_has_the_administrator_do_or_send_anything() {
+fn a_page_of_another_site_can_neither_control_nor_read_the_administrators_listener() {
     let (falconet, admin) = start(NO_BROADCAST);
     let visit = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
     for (site, passes) in [
@@ -1104,21 +1104,21 @@ fn no_page_from_elsewhere_has_the_administrator_do_or_send_anything() {
         assert_eq!(status_of(&head), wanted, "{site}");
         let posted = fetch(admin, request("POST", "/broadcast", &image, "x")).status();
         assert_eq!(posted, if passes { 202 } else { 403 }, "{site}");
-        // Who follows a link comes to the page, and to nothing else; and in no frame.
+        // A link from another site may lead to the dashboard, but to nothing else, and not into a frame.
         let visited = |path, lines: &str| {
             fetch(admin, request("GET", path, &format!("{site}{lines}"), "")).status()
         };
         assert_eq!(visited("/", visit), 200, "{site}");
         assert_eq!(visited("/metrics", visit), wanted, "{site}");
         assert_eq!(visited("/", &visit.replace("document", "iframe")), wanted, "{site}");
-        // On the public listeners the Origin is the measure.
+        // The public listeners check the Origin instead.
         assert_eq!(fetch(falconet.address(), request("GET", "/", &image, "")).status(), 200);
     }
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn proxies_that_are_trusted_keep_nobody_from_the_administrator() {
+fn the_administrators_listener_needs_no_proxy_header() {
     let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--broadcast-every", "0"];
     let (_falconet, admin) = start(&flags);
     assert_eq!(read(admin, "/healthz"), "ok\n");

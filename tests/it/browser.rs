@@ -1,5 +1,5 @@
-//! The page in a real browser. Without one the tests say so and pass, but not under
-//! `CI=true`.
+//! The page in a real browser. Without a browser these tests print that they are skipped and pass, except
+//! under `CI=true`.
 
 use crate::support::browser::{IS_OPEN, PHONE, Window, check_layouts, row_contains, send_message};
 use crate::support::*;
@@ -26,7 +26,7 @@ fn the_page_shows_a_broadcast() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_page_comes_back_to_a_server_that_was_killed() {
+fn the_page_reconnects_to_a_restarted_server() {
     let Some(mut window) = Window::open() else { return };
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let address = falconet.address();
@@ -44,7 +44,7 @@ fn the_page_comes_back_to_a_server_that_was_killed() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_topic_published_by_plain_http_is_drawn() {
+fn numbers_published_over_http_are_drawn() {
     let Some((mut window, falconet)) = open_page("#garden/temperature") else { return };
     let line = "document.querySelector('#charts path').getAttribute('d')";
     assert_eq!(window.eval("document.querySelectorAll('#charts figure').length"), "0");
@@ -67,7 +67,7 @@ fn a_topic_published_by_plain_http_is_drawn() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_topic_is_picked_or_typed_and_published_to_with_the_keyboard_alone() {
+fn a_topic_can_be_chosen_and_published_to_by_keyboard() {
     let Some((mut window, falconet)) = open_page("") else { return };
     window.eval("document.getElementById('topic').focus()");
     window.insert_text("a/b");
@@ -115,7 +115,7 @@ fn markup_that_is_published_is_never_run() {
     assert_eq!(window.eval("window.owned"), "undefined");
     assert_eq!(window.console_errors(), [""; 0]);
 
-    // Nor would it be if the page let it in.
+    // Even if the page inserted markup, the policy would keep it from running.
     let watch = "new Promise((resolve) => {
         document.addEventListener('securitypolicyviolation', ({ violatedDirective }) => resolve(violatedDirective));
         document.body.insertAdjacentHTML('beforeend', '<svg onload=\"window.owned = 1\"></svg>');
@@ -149,7 +149,7 @@ fn a_page_of_another_origin_can_neither_connect_nor_publish() {
     let Some(mut window) = Window::open() else { return };
     let falconet = Falconet::start(&[]);
     let (address, elsewhere) = (falconet.address(), Falconet::start(&[]));
-    // Plain files of another server: its own policy does not stand in the way.
+    // A page of another server whose own policy does not forbid connections.
     window.visit(&format!("http://{}/topics/", elsewhere.address()));
     let connect = |path: &str| {
         format!(
@@ -163,17 +163,17 @@ fn a_page_of_another_origin_can_neither_connect_nor_publish() {
     for path in ["/", "/topics/a", "/topics/a?mode=in"] {
         assert_eq!(window.eval(&connect(path)), "1006", "{path}");
     }
-    // A page may always send such a request; it does not hear what became of it.
+    // A page may always send such a request, but cannot read the response.
     window.eval(&format!(
         "await fetch('http://{address}/topics/a', {{ method: 'POST', mode: 'no-cors', body: 'x' }})"
     ));
     assert_eq!(fetch(address, get("/topics/a")).status(), 404);
-    // It is the origin that is in the way.
+    // From its own origin the same connection succeeds.
     window.visit(&format!("http://{address}/topics/"));
     assert_eq!(window.eval(&connect("/")), "opened");
 }
 
-/// A window at the page of a server that says nothing of itself.
+/// Starts a server and opens its page in a window.
 fn open_page(fragment: &str) -> Option<(Window, Falconet)> {
     let mut window = Window::open()?;
     let falconet = Falconet::start(&["--broadcast-every", "0"]);

@@ -9,10 +9,10 @@ use crate::support::browser::{IS_OPEN, Window, check_layouts, row_contains, send
 use crate::support::folder::Folder;
 use crate::support::*;
 
-/// Says whether the dashboard hears of the server.
+/// An expression that is true while the dashboard receives statistics.
 const IS_LIVE: &str = "document.getElementById('state').textContent === 'live'";
 
-/// A server with an administrator.
+/// Starts a server with a listener for the administrator.
 fn start(flags: &[&str]) -> (Falconet, SocketAddr) {
     let quiet = ["--admin", "http://127.0.0.1:0", "--broadcast-every", "0"];
     let falconet = Falconet::start(&[&quiet, flags].concat());
@@ -20,7 +20,7 @@ fn start(flags: &[&str]) -> (Falconet, SocketAddr) {
     (falconet, admin)
 }
 
-/// A window at the dashboard of a server; `credentials` stand before its address.
+/// Starts a server and opens its dashboard in a window. `credentials` precede the address in the URL.
 fn open_dashboard(flags: &[&str], credentials: &str) -> Option<(Window, Falconet, SocketAddr)> {
     let mut window = Window::open()?;
     let (falconet, admin) = start(flags);
@@ -29,7 +29,7 @@ fn open_dashboard(flags: &[&str], credentials: &str) -> Option<(Window, Falconet
     Some((window, falconet, admin))
 }
 
-/// What a chart's latest number is.
+/// Returns an expression for the latest number of a chart.
 fn latest(name: &str) -> String {
     let figure = format!(
         "[...document.querySelectorAll('figure')].find((f) => f.querySelector('span').textContent === {name:?})"
@@ -37,7 +37,7 @@ fn latest(name: &str) -> String {
     format!("{figure}.querySelector('b').textContent")
 }
 
-/// The text of the row of the table `id` that says `part`; empty if there is none.
+/// Returns an expression for the text of the row that contains `part` in the table `id`, or an empty string.
 fn row_of(id: &str, part: &str) -> String {
     format!(
         "([...document.querySelectorAll('#{id} tr')].map((row) => [...row.cells].map((cell) => cell.textContent).join('|'))\
@@ -47,7 +47,7 @@ fn row_of(id: &str, part: &str) -> String {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_dashboard_lists_who_is_there_and_evicts_by_a_button() {
+fn the_dashboard_lists_clients_and_evicts_by_a_button() {
     let Some((mut window, falconet, _)) = open_dashboard(&[], "") else { return };
     let address = falconet.address();
     let mut anna = Client::connect_to(address, "/?client=anna");
@@ -90,7 +90,7 @@ fn the_dashboard_lists_who_is_there_and_evicts_by_a_button() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_dashboard_shows_what_was_published_last_and_never_runs_it() {
+fn the_dashboard_shows_the_last_messages_and_never_runs_them() {
     let Some((mut window, falconet, _)) = open_dashboard(&[], "") else { return };
     let markup = "<img src=x onerror=\"window.owned = 1\">";
     let publish = |topic: &str, body: &[u8], lines: &str| {
@@ -145,13 +145,13 @@ fn the_dashboard_draws_and_fits_a_phone_light_or_dark() {
 }
 
 #[test]
-fn a_dashboard_that_is_opened_later_draws_what_was_before() {
+fn a_dashboard_opened_later_draws_earlier_samples() {
     let Some(mut window) = Window::open() else { return };
     let (falconet, admin) = start(&[]);
     let client = Client::connect(falconet.address());
-    wait_until("it is remembered", || history(admin).contains("\"websocket\":1,"));
+    wait_until("the sample is kept", || history(admin).contains("\"websocket\":1,"));
     drop(client);
-    wait_until("it has left", || fetch(admin, get("/clients")).text() == "[]\n");
+    wait_until("the client is gone", || fetch(admin, get("/clients")).text() == "[]\n");
     window.visit(&format!("http://{admin}/"));
     window.wait_for(IS_LIVE);
     window.wait_for(&format!("{} === '0'", latest("WebSocket")));
@@ -162,7 +162,7 @@ fn a_dashboard_that_is_opened_later_draws_what_was_before() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_dashboard_and_the_page_work_for_whoever_has_logged_in() {
+fn the_dashboard_and_the_page_work_with_a_token() {
     let folder = Folder::new("browser-tokens");
     let file = folder.write("tokens", "MARKER-b33f\n");
     let flags = ["--token-file", &file];
@@ -191,10 +191,10 @@ fn the_dashboard_and_the_page_work_for_whoever_has_logged_in() {
 }
 
 #[test]
-fn the_dashboard_tells_that_the_server_drains() {
-    let held_up = ["--close-timeout", "1h"];
-    let Some((mut window, mut falconet, admin)) = open_dashboard(&held_up, "") else { return };
-    // It does not answer the Close, and so holds the drain up.
+fn the_dashboard_shows_that_the_server_drains() {
+    let flags = ["--close-timeout", "1h"];
+    let Some((mut window, mut falconet, admin)) = open_dashboard(&flags, "") else { return };
+    // This client does not answer the Close, which keeps the drain waiting.
     let mut client = Client::connect(falconet.address());
     assert_eq!(fetch(admin, post("/drain", "")).status(), 202);
     window.wait_for("document.getElementById('state').textContent === 'draining'");
@@ -204,11 +204,11 @@ fn the_dashboard_tells_that_the_server_drains() {
 }
 
 #[test]
-fn the_dashboard_comes_back_to_a_server_that_was_killed_or_refused_it() {
+fn the_dashboard_reconnects_after_an_outage_or_a_refusal() {
     let Some((mut window, falconet, admin)) = open_dashboard(&[], "") else { return };
     drop(falconet);
     window.wait_for("document.getElementById('state').textContent === 'waiting to reconnect'");
-    // In its place is somebody who refuses.
+    // Another server at the same address refuses every request.
     let listener = TcpListener::bind(admin).unwrap();
     let (refused, refusals) = channel();
     let refusing = std::thread::spawn(move || {
@@ -223,9 +223,9 @@ fn the_dashboard_comes_back_to_a_server_that_was_killed_or_refused_it() {
             }
         }
     });
-    while !refusals.recv_timeout(TIMEOUT).expect("it comes back") {}
+    while !refusals.recv_timeout(TIMEOUT).expect("the dashboard reconnects") {}
     drop(refusals);
-    // One more, of which nobody hears.
+    // The last request lets the thread notice that its channel is closed.
     let _ = fetch(admin, get("/"));
     refusing.join().unwrap();
     let again = Falconet::start(&["--admin", &format!("http://{admin}")]);

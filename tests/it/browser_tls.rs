@@ -6,7 +6,7 @@ use crate::support::browser::{IS_OPEN, Window, row_contains, send_message};
 use crate::support::process::Falconet;
 
 #[test]
-fn the_page_speaks_wss_to_a_server_that_signed_for_itself() {
+fn the_page_speaks_wss_to_a_server_with_a_self_signed_certificate() {
     let Some(mut window) = Window::open() else { return };
     window.ignore_certificate_errors();
     let falconet = Falconet::start_with(Falconet::command().args([
@@ -25,7 +25,7 @@ fn the_page_speaks_wss_to_a_server_that_signed_for_itself() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_dashboard_hears_of_a_server_over_tls() {
+fn the_dashboard_works_over_tls() {
     let Some(mut window) = Window::open() else { return };
     window.ignore_certificate_errors();
     let falconet = Falconet::start_with(Falconet::command().args([

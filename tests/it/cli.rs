@@ -30,7 +30,7 @@ fn flags_beat_the_environment_which_beats_the_file() {
 }
 
 #[test]
-fn listen_urls_of_one_source_replace_those_of_a_lesser_one() {
+fn listen_urls_of_a_source_replace_those_of_a_weaker_source() {
     let folder = Folder::new("listen");
     let file = folder.write("falconet.conf", "listen = http://a:1\nlisten = http://b:2\n");
     for (environment, flags, urls) in [
@@ -54,7 +54,7 @@ fn listen_urls_of_one_source_replace_those_of_a_lesser_one() {
 
 #[cfg(all(feature = "full", feature = "tls"))]
 #[test]
-fn what_print_config_prints_is_read_back_the_same() {
+fn the_output_of_print_config_is_read_back_unchanged() {
     let folder = Folder::new("round-trip");
     let files = format!("--static={}", folder.path.display());
     let tokens = format!("--token-file={}", folder.write("tokens", "secret\n"));
@@ -115,7 +115,7 @@ fn what_print_config_prints_is_read_back_the_same() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_bad_option_is_named_with_its_value_and_what_would_be_right() {
+fn a_bad_option_is_named_with_its_value_and_the_expected_form() {
     let rows: [(&[&str], &[&str]); 17] = [
         (&["--origin", "null"], &["--origin", "`null`", "SCHEME://HOST"]),
         (&["--trust-proxy", "proxy"], &["--trust-proxy", "`proxy`", "10.0.0.0/8"]),
@@ -186,7 +186,7 @@ fn a_bad_file_is_exit_code_78_and_its_line_is_named() {
 }
 
 #[test]
-fn values_that_do_not_go_together_are_exit_code_78() {
+fn contradicting_values_are_exit_code_78() {
     let flags = ["--ping-every", "30s", "--idle-timeout", "30s"];
     assert_refused(
         Falconet::command().args(flags),
@@ -196,15 +196,15 @@ fn values_that_do_not_go_together_are_exit_code_78() {
 }
 
 #[test]
-fn check_config_says_that_a_good_one_is_good() {
+fn check_config_confirms_a_good_configuration() {
     let folder = Folder::new("check");
     let file = folder.write("good.conf", "# all good\r\n  broadcast-every=5s\n\nreject = drop \n");
-    let said = stdout_of(Falconet::command().args(["--check-config", "--config", &file]));
-    assert_eq!(said, "the configuration is good\n");
+    let output = stdout_of(Falconet::command().args(["--check-config", "--config", &file]));
+    assert_eq!(output, "the configuration is good\n");
 }
 
 #[test]
-fn help_and_version_are_told_whatever_else_is_asked() {
+fn help_and_version_take_precedence() {
     for flags in [&["-V"][..], &["--version"], &["--print-config", "-V"]] {
         let version = stdout_of(Falconet::command().env("FALCONET_LISTEN", "bad").args(flags));
         assert_eq!(version, concat!("falconet ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -239,7 +239,7 @@ fn a_unix_socket_speaks_http_and_websocket() {
 }
 
 #[test]
-fn a_unix_socket_file_is_removed_at_the_stop() {
+fn a_unix_socket_file_is_removed_when_the_server_stops() {
     let folder = Folder::new("unix-stop");
     let (mut falconet, path) = start_on_unix(&folder);
     falconet.signal(Signal::TERM);
@@ -250,11 +250,11 @@ fn a_unix_socket_file_is_removed_at_the_stop() {
 #[test]
 fn a_stale_unix_socket_file_is_replaced() {
     let folder = Folder::new("unix-stale");
-    // std leaves the file behind.
+    // std does not remove the file.
     drop(UnixListener::bind(folder.path.join("socket")).unwrap());
     let (mut falconet, path) = start_on_unix(&folder);
     assert_unix_echo(&path);
-    // So does a server that is killed.
+    // A killed server does not remove its file, either.
     falconet.signal(Signal::KILL);
     falconet.wait_for_exit(TIMEOUT);
     assert!(path.exists());
@@ -276,7 +276,7 @@ fn a_live_unix_socket_that_is_too_busy_to_answer_is_refused() {
     let folder = Folder::new("unix-busy");
     let path = folder.path.join("socket");
     let listener = UnixListener::bind(&path).unwrap();
-    // As small as can be, and full.
+    // The smallest backlog, filled.
     rustix::net::listen(&listener, 0).unwrap();
     let _waiting = UnixStream::connect(&path).unwrap();
     let url = format!("unix:{}", path.display());
@@ -305,7 +305,7 @@ fn a_file_that_is_no_socket_is_refused_and_kept() {
 }
 
 #[test]
-fn a_listen_url_that_cannot_be_is_one_line_and_exit_code_1() {
+fn an_unusable_listen_url_is_one_line_and_exit_code_1() {
     let long = format!("unix:/tmp/{}", "x".repeat(200));
     for url in ["unix:/nowhere/socket", &long, "http://256.0.0.1:80", "http://192.0.2.1:0"] {
         assert_refused(Falconet::command().args(["--listen", url]), 1, &["falconet: ", url]);
@@ -359,7 +359,7 @@ fn a_unix_socket_is_closed_at_once_when_the_server_drains() {
         refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
     assert!(!path.exists());
-    // Not because the server has ended: it still waits for this client.
+    // The server has not ended: it still waits for this client.
     client.stream.set_nonblocking(true).unwrap();
     let more = client.stream.peek(&mut [0]);
     assert!(more.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "{more:?}");
@@ -374,7 +374,7 @@ fn a_hangup_ignored_at_the_start_stays_ignored() {
     let mut client = Client::connect(falconet.address());
     falconet.signal(Signal::HUP);
     client.echo("still here");
-    // Were the hangup the first signal, this would be the second, and its exit code 1.
+    // If the hangup had counted as the first signal, this would be the second, with exit code 1.
     falconet.signal(Signal::TERM);
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
@@ -412,7 +412,7 @@ fn in_the_journal_text_has_a_priority_and_no_time() {
 }
 
 #[test]
-fn no_byte_of_a_peer_reaches_the_log_raw() {
+fn bytes_of_a_peer_are_escaped_in_the_log() {
     for format in ["text", "logfmt", "json"] {
         let falconet = Falconet::start(&["--log-format", format, "--log-level", "debug"]);
         for head in [
@@ -438,7 +438,7 @@ fn no_byte_of_a_peer_reaches_the_log_raw() {
 
 #[test]
 fn the_log_level_decides_what_is_logged() {
-    // What each level adds, by a word of it.
+    // The lines that each level adds.
     for (level, detail, connection) in [
         ("debug", true, true),
         ("info", false, true),
@@ -452,14 +452,14 @@ fn the_log_level_decides_what_is_logged() {
         command.args(["--listen", &url, "--log-level", level]).stderr(Stdio::piped());
         let mut program = KillOnDrop(command.spawn().unwrap());
         // Without a log there is no line to wait for.
-        wait_until("it listens", || UnixStream::connect(&path).is_ok());
+        wait_until("the program listens", || UnixStream::connect(&path).is_ok());
         assert_unix_echo(&path);
         let pid = rustix::process::Pid::from_child(&program.0);
         rustix::process::kill_process(pid, Signal::TERM).unwrap();
         assert_eq!(wait_for_exit(&mut program.0), Some(0));
         let mut log = String::new();
         program.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        // Root is warned.
+        // As root the server logs a warning.
         let lines = log.lines().filter(|line| !line.contains("running as root"));
         let log = lines.collect::<Vec<_>>().join("\n");
         assert_eq!(log.contains("new connection"), connection, "{level}:\n{log}");
@@ -491,14 +491,14 @@ fn assert_unix_echo(path: &Path) {
     assert_eq!(&echo, b"\x81\x05hello");
 }
 
-/// Asks for a path of quotes, a backslash and an equals sign.
+/// Requests a path of quotes, a backslash and an equals sign.
 fn get_odd_path(falconet: &Falconet) {
     let head = "GET /\"\\=\" HTTP/1.1\r\nHost: a\r\nX-Request-Id: request-of-the-last\r\n\
                 X-Client-Id: client-of-the-last\r\n\r\n";
     assert_eq!(status_of(&exchange(falconet.address(), head)), 404);
 }
 
-/// The log line of [`get_odd_path`].
+/// Returns the log line of [`get_odd_path`] in `format`.
 fn logged_request(format: &str, environment: &[(&str, &str)]) -> String {
     let mut command = Falconet::command();
     command.env("TZ", "UTC0").envs(environment.iter().copied());
@@ -527,7 +527,7 @@ fn assert_fields(field: impl Fn(&str) -> Option<String>) {
     assert!(field("time").unwrap().contains('T') && field("address").unwrap().starts_with("127."));
 }
 
-/// Reads `key=value key="quoted \" value"`, and nothing else.
+/// Parses `key=value key="quoted \" value"`, and nothing else.
 fn parse_logfmt(line: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     let mut rest = line;
@@ -548,7 +548,7 @@ fn parse_logfmt(line: &str) -> Vec<(String, String)> {
     pairs
 }
 
-/// Reads a flat object of strings, and nothing else.
+/// Parses a flat JSON object of strings, and nothing else.
 fn parse_json(line: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     let mut rest = line.strip_prefix('{').expect("an object");
@@ -566,7 +566,7 @@ fn parse_json(line: &str) -> Vec<(String, String)> {
     }
 }
 
-/// Reads to the closing quote; returns the text and what follows.
+/// Parses up to the closing quote. Returns the text, and what follows the quote.
 fn parse_string(quoted: &str) -> (String, &str) {
     let mut text = String::new();
     let mut characters = quoted.char_indices();

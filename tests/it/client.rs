@@ -1,4 +1,4 @@
-//! falconet-client: in a pipe, and on a pseudo-terminal.
+//! falconet-client with pipes and on a pseudo-terminal.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
 
@@ -17,7 +17,7 @@ use tungstenite::protocol::{CloseFrame, WebSocket};
 use crate::support::client::*;
 use crate::support::*;
 
-/// Closes a connection as a server does that has a code and a reason for it.
+/// Closes a connection from the side of the server, and checks that the client answers with the same code.
 fn close(mut socket: WebSocket<TcpStream>, code: CloseCode, reason: &str) {
     socket.close(Some(CloseFrame { code, reason: reason.to_owned().into() })).unwrap();
     assert_eq!(read_to_close(&mut socket), Some(code.into()), "it is answered in kind");
@@ -29,7 +29,7 @@ fn falconet_on(path: &std::path::Path) -> Falconet {
     Falconet::start_with(Falconet::command().args(arguments))
 }
 
-/// A server that only echoes, and its URL.
+/// Starts a server without broadcasts. Returns it with the URL of its echo.
 fn echo() -> (Falconet, String) {
     let falconet = Falconet::start(&["--broadcast-every", "0", "--max-message", "2m"]);
     let url = format!("ws://{}/", falconet.address());
@@ -88,7 +88,7 @@ fn c32_the_end_of_a_file_waits_for_every_echo() {
 }
 
 #[test]
-fn c32_a_stdout_that_nobody_reads_any_more_ends_it_quietly() {
+fn c32_a_closed_stdout_ends_the_client_without_an_error() {
     let (_falconet, url) = echo();
     let mut child = client_command(&[&url])
         .stdin(Stdio::piped())
@@ -103,7 +103,7 @@ fn c32_a_stdout_that_nobody_reads_any_more_ends_it_quietly() {
     stdout.read_line(&mut line).unwrap();
     assert_eq!(line, "one\n");
     drop(stdout);
-    // A child that another test is just starting may hold the other end for a moment longer.
+    // A process that another test is just starting may hold the other end for a moment.
     wait_until("the client meets the closed pipe", || {
         let _ = stdin.write_all(b"two\n");
         child.try_wait().unwrap().is_some()
@@ -144,7 +144,7 @@ fn a_signal_closes_with_1000_and_a_second_one_exits_at_once() {
     socket.send(Message::text("hello")).unwrap();
     assert_eq!(client.line(), "hello\n");
     client.signal(Signal::INT);
-    // Read past the library, which would answer.
+    // Read without the library, which would answer the Close.
     let mut close = [0; 2];
     socket.get_mut().read_exact(&mut close).unwrap();
     assert_eq!(close, [0x88, 0x82]);
@@ -166,7 +166,7 @@ fn a_hangup_ignored_by_nohup_stays_ignored() {
     client.send("one\n");
     assert_eq!(client.line(), "one\n");
     client.signal(Signal::HUP);
-    // More than enough time for a signal to arrive.
+    // Enough round trips for the signal to arrive.
     for _ in 0..100 {
         client.send("two\n");
         assert_eq!(client.line(), "two\n");
@@ -184,7 +184,7 @@ fn a16_a_client_reconnects_to_a_server_that_was_killed_and_started_again() {
     drop(falconet);
     client.wait_for_stderr("lost: ");
     client.wait_for_stderr("reconnecting in ");
-    // Not read before there is a server again.
+    // The client does not read this before it is connected again.
     client.send("two\n");
     let _falconet = falconet_on(&path);
     client.wait_for_stderr("reconnected to unix:");
@@ -209,7 +209,7 @@ fn a16_no_reconnect_means_none() {
 }
 
 #[test]
-fn nobody_listening_is_refused_and_tried_again() {
+fn a_refused_connection_is_reported_and_tried_again() {
     let path = socket_path("nobody");
     let url = format!("unix:{}", path.display());
     let (code, _, stderr) = PipedClient::start(&["--no-reconnect", &url]).finish();
@@ -226,7 +226,7 @@ fn nobody_listening_is_refused_and_tried_again() {
 }
 
 #[test]
-fn a_handshake_declined_for_good_is_not_tried_again() {
+fn a_permanent_refusal_is_not_tried_again() {
     let (falconet, _) = echo();
     let (code, _, stderr) =
         PipedClient::start(&[&format!("ws://{}/nowhere", falconet.address())]).finish();
@@ -236,7 +236,7 @@ fn a_handshake_declined_for_good_is_not_tried_again() {
 }
 
 #[test]
-fn a_handshake_declined_for_now_is_tried_again() {
+fn a_temporary_refusal_is_tried_again() {
     let server = FakeServer::start();
     let mut client = PipedClient::start(&[&server.url()]);
     server.answer("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nfull\n");
@@ -247,7 +247,7 @@ fn a_handshake_declined_for_now_is_tried_again() {
 }
 
 #[test]
-fn a_server_that_does_not_know_the_key_is_refused() {
+fn a_wrong_sec_websocket_accept_is_refused() {
     let server = FakeServer::start();
     let client = PipedClient::start(&[&server.url()]);
     server.answer(
@@ -259,7 +259,7 @@ fn a_server_that_does_not_know_the_key_is_refused() {
 }
 
 #[test]
-fn a_close_by_the_server_is_told_with_code_and_reason() {
+fn a_close_by_the_server_is_reported_with_code_and_reason() {
     let server = FakeServer::start();
     let mut client = PipedClient::start(&[&server.url()]);
     close(server.accept(), CloseCode::Normal, "bye \x1b[31mnow");
@@ -274,22 +274,22 @@ fn a_close_by_the_server_is_told_with_code_and_reason() {
 }
 
 #[test]
-fn a_close_is_told_even_if_the_server_did_not_read_what_was_sent() {
+fn a_close_is_reported_even_if_the_server_left_data_unread() {
     let server = FakeServer::start();
     let mut client = PipedClient::start(&[&server.url(), "--no-reconnect"]);
     let mut socket = server.accept();
     let mut stdin = client.stdin.take().unwrap();
-    let (stuffed, is_stuffed) = channel();
+    let (sent, sending) = channel();
     let writer = std::thread::spawn(move || {
         let line = [&[b'x'; 65535][..], b"\n"].concat();
         while stdin.write_all(&line).is_ok() {
-            let _ = stuffed.send(());
+            let _ = sent.send(());
         }
     });
-    // Until the client can't send any more.
-    while is_stuffed.recv_timeout(Duration::from_millis(200)).is_ok() {}
+    // Wait until the client can send no more.
+    while sending.recv_timeout(Duration::from_millis(200)).is_ok() {}
     socket.get_mut().write_all(b"\x88\x06\x03\xe9gone").unwrap();
-    // With all that unread, this resets the connection.
+    // Closing with unread data resets the connection.
     drop(socket);
     let (code, _, stderr) = client.finish();
     assert_eq!((code, stderr.as_str()), (1, "closed by the server: 1001 gone\n"));
@@ -297,7 +297,7 @@ fn a_close_is_told_even_if_the_server_did_not_read_what_was_sent() {
 }
 
 #[test]
-fn a16_a_server_that_stops_is_waited_for() {
+fn a16_the_client_reconnects_after_a_close_with_1001() {
     let server = FakeServer::start();
     let client = PipedClient::start(&[&server.url()]);
     close(server.accept(), CloseCode::Away, "");
@@ -333,7 +333,7 @@ fn a6_a_server_that_only_answers_pings_is_kept() {
 }
 
 #[test]
-fn a6_a_server_that_reads_nothing_is_given_up_and_the_rest_stays_in_the_pipe() {
+fn a6_a_server_that_reads_nothing_is_given_up_and_the_input_is_left_unread() {
     let server = FakeServer::start();
     let limits = ["--ping-every", "0", "--idle-timeout", "400ms", "--no-reconnect"];
     let mut client = PipedClient::start(&[&[server.url().as_str()][..], &limits].concat());
@@ -343,7 +343,7 @@ fn a6_a_server_that_reads_nothing_is_given_up_and_the_rest_stays_in_the_pipe() {
     let writer = std::thread::spawn(move || {
         (0..1000).take_while(|_| stdin.write_all(&line).is_ok()).count()
     });
-    // It is not silent, only deaf.
+    // The server sends, but does not read.
     wait_until("the client hangs up", || socket.send(Message::text("tick")).is_err());
     let (code, _, stderr) = client.finish();
     assert_eq!((code, stderr.as_str()), (1, "lost: the server took nothing for 400ms\n"));
@@ -351,7 +351,7 @@ fn a6_a_server_that_reads_nothing_is_given_up_and_the_rest_stays_in_the_pipe() {
 }
 
 #[test]
-fn a_server_that_breaks_the_rules_is_told_so() {
+fn a_protocol_violation_is_closed_with_its_code() {
     for (bytes, code) in [
         (&[0x81, 0x81, 0, 0, 0, 0, b'x'][..], 1002),
         (&[0xc1, 0x01, b'x'], 1002),
@@ -393,7 +393,7 @@ fn c32_keystrokes_are_messages_and_esc_closes_with_1000() {
         terminal.press(key);
         assert_eq!(terminal.wait_for(key), key, "only the server's echo is shown");
     }
-    // An arrow is not sent; what is pasted is one message, on a line of its own.
+    // An arrow key is not sent. Pasted text is one message, on a line of its own.
     terminal.press("\x1b[A");
     terminal.press("pasted");
     assert_eq!(terminal.wait_for("pasted\r\n"), "\r\npasted\r\n");
@@ -443,7 +443,7 @@ fn c32_r_reconnects() {
 }
 
 #[test]
-fn c32_a_terminal_is_given_back_after_a_signal() {
+fn c32_a_terminal_is_restored_after_a_signal() {
     let server = FakeServer::start();
     let mut terminal = TerminalClient::start(&[&server.url()]);
     let mut socket = server.accept();
@@ -464,7 +464,7 @@ fn c32_a_terminal_is_given_back_after_a_signal() {
 }
 
 #[test]
-fn nothing_a_server_sends_steers_the_terminal() {
+fn control_characters_of_a_server_are_escaped_on_a_terminal() {
     let server = FakeServer::start();
     let mut terminal = TerminalClient::start(&[&server.url()]);
     let mut socket = server.accept();
@@ -482,7 +482,7 @@ fn nothing_a_server_sends_steers_the_terminal() {
 }
 
 #[test]
-fn a16_in_a_terminal_a_lost_connection_is_followed_by_another_until_a_key_says_no() {
+fn a16_on_a_terminal_the_client_reconnects_once_and_then_asks() {
     let server = FakeServer::start();
     let mut terminal = TerminalClient::start(&[&server.url()]);
     drop(server.accept());
@@ -499,7 +499,7 @@ fn a16_in_a_terminal_a_lost_connection_is_followed_by_another_until_a_key_says_n
 }
 
 #[test]
-fn in_a_terminal_a_server_that_is_not_there_is_asked_about() {
+fn on_a_terminal_the_client_asks_before_it_tries_again() {
     let path = socket_path("asked");
     let mut terminal = TerminalClient::start(&[&format!("unix:{}", path.display())]);
     terminal.wait_for("refused: ");
@@ -514,7 +514,7 @@ fn in_a_terminal_a_server_that_is_not_there_is_asked_about() {
 }
 
 #[test]
-fn a_message_comes_before_the_news_of_the_end() {
+fn a_message_is_shown_before_the_report_of_the_close() {
     let server = FakeServer::start();
     let mut terminal = TerminalClient::start(&[&server.url(), "--no-reconnect"]);
     let mut socket = server.accept();

@@ -1,4 +1,4 @@
-//! Files of a directory, served with `--static`: what is there, what is not, and what must never be.
+//! Files of a directory, served with `--static`, and attempts to read other files.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -50,7 +50,7 @@ fn head_gets_the_same_head_and_no_body() {
 }
 
 #[test]
-fn a_file_that_is_known_already_is_not_sent() {
+fn an_unmodified_file_is_304() {
     let site = Site::new("conditional");
     site.write("data.json", "{}");
     site.date("data.json", 784_111_777);
@@ -67,7 +67,7 @@ fn a_file_that_is_known_already_is_not_sent() {
         assert_eq!((answer.status(), answer.text()), (status, body), "{since}");
         assert_eq!(fetch(&falconet, "HEAD", "/data.json", &since).status(), status, "{since}");
     }
-    // Once it has changed, it is sent again.
+    // A changed file is sent again.
     let known = fetch(&falconet, "GET", "/data.json", "");
     let since = format!("If-Modified-Since: {}\r\n", known.header("Last-Modified").unwrap());
     assert_eq!(fetch(&falconet, "GET", "/data.json", &since).status(), 304);
@@ -88,7 +88,7 @@ fn a_large_file_arrives_whole() {
 #[test]
 fn a_slow_reader_gets_its_file_while_others_are_served() {
     let site = Site::new("slow");
-    // More than the kernel holds for it at both ends.
+    // More than the kernel buffers at both ends.
     let content = noise(16 << 20);
     site.write("film.webm", &content);
     let falconet = site.serve();
@@ -105,7 +105,7 @@ fn a_slow_reader_gets_its_file_while_others_are_served() {
 }
 
 #[test]
-fn an_index_takes_the_place_of_the_page_and_leaves_the_echo() {
+fn an_index_replaces_the_page_but_not_the_echo() {
     let site = Site::new("index");
     site.write("index.html", "<!doctype html><title>my dashboard</title>");
     let falconet = site.serve();
@@ -126,7 +126,7 @@ fn without_an_index_the_page_stays() {
         assert_eq!(answer.status(), 200, "{target}");
         assert_eq!(answer, fetch(&without, "GET", target, ""), "{target}");
     }
-    // One that comes later is seen.
+    // An index that is created later is served.
     site.write("index.html", "mine");
     assert_eq!(fetch(&falconet, "GET", "/", "").text(), "mine");
 }
@@ -140,7 +140,7 @@ fn without_the_option_no_file_is_served() {
 }
 
 #[test]
-fn a_directory_is_its_index_behind_a_slash() {
+fn a_directory_with_a_slash_is_its_index() {
     let site = Site::new("folders");
     site.write("sub/index.html", "sub");
     site.write("a b/index.html", "spaced");
@@ -210,14 +210,14 @@ fn no_bytes_lead_out_of_the_directory() {
         let end =
             b" HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: same\r\nConnection: close\r\n\r\n";
         let answer = exchange(falconet.address(), [b"GET ", target, end].concat());
-        // What is no request gets no answer.
+        // A malformed request gets no response.
         let refused = answer.is_empty() || [400, 404].contains(&status_of(&answer));
         assert!(refused && !answer.contains(SECRET), "{}", String::from_utf8_lossy(target));
     }
 }
 
 #[test]
-fn what_is_refused_looks_like_what_is_not_there_but_not_in_the_log() {
+fn a_refused_file_looks_missing_except_in_the_log() {
     let site = Site::new("refused");
     site.write(".hidden", SECRET);
     site.write("sub/data.json", "{}");
@@ -270,9 +270,9 @@ fn a_file_that_shrinks_ends_its_connection() {
 }
 
 #[test]
-fn a_file_that_grows_is_sent_as_long_as_it_was_said_to_be() {
+fn a_file_that_grows_is_sent_with_its_announced_length() {
     let site = Site::new("grows");
-    // No whole number of pieces, however large these are.
+    // Not a multiple of any likely piece size.
     let size = (16 << 20) + 999;
     let file = site.sparse("film.webm", size);
     let falconet = site.serve();
@@ -282,7 +282,7 @@ fn a_file_that_grows_is_sent_as_long_as_it_was_said_to_be() {
 }
 
 #[test]
-fn no_descriptor_is_left_behind() {
+fn all_descriptors_are_closed() {
     let site = Site::new("descriptors");
     site.write("data.json", "{}");
     site.write("sub/index.html", "sub");
@@ -294,7 +294,7 @@ fn no_descriptor_is_left_behind() {
         fetch(&falconet, "GET", target, "");
         fetch(&falconet, "HEAD", target, "");
     }
-    // One leaves in the middle.
+    // A client that closes during the download.
     drop(begin_download(&falconet, "/film.webm"));
     wait_until("all are closed", || falconet.open_files() == before);
 }
@@ -311,7 +311,7 @@ fn a_reader_that_stops_is_given_up_within_the_write_timeout() {
 }
 
 #[test]
-fn a_directory_that_is_none_is_bad_configuration() {
+fn a_missing_directory_is_exit_code_78() {
     let site = Site::new("none");
     site.write("data.json", "{}");
     let (nothing, file) = (site.public("nothing"), site.public("data.json"));
@@ -324,7 +324,7 @@ fn a_directory_that_is_none_is_bad_configuration() {
     }
 }
 
-/// A directory to serve, `public`, beside a secret; gone when dropped.
+/// A directory `public` to serve, next to a secret file. Removed on drop.
 struct Site {
     path: PathBuf,
 }
@@ -342,20 +342,20 @@ impl Site {
         self.path.join("public").join(name)
     }
 
-    /// Writes a file, and the directories above it.
+    /// Writes a file, and creates the directories above it.
     fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.public(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
 
-    /// Says when a file was last written to, in seconds since 1970.
+    /// Sets the modification time of a file, in seconds since 1970.
     fn date(&self, name: &str, seconds: u64) {
         let file = std::fs::File::options().write(true).open(self.public(name)).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
     }
 
-    /// Makes a file of zeros that takes no room.
+    /// Creates a sparse file of zeros.
     fn sparse(&self, name: &str, size: u64) -> std::fs::File {
         let file = std::fs::File::create(self.public(name)).unwrap();
         file.set_len(size).unwrap();
@@ -378,7 +378,7 @@ impl Drop for Site {
     }
 }
 
-/// A response whose body may be anything.
+/// A response, compared as a whole.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     head: String,
@@ -399,7 +399,7 @@ impl Answer {
     }
 }
 
-/// Sends one request and reads the answer to the end of the stream.
+/// Sends one request and reads to the end of the stream.
 fn fetch(falconet: &Falconet, method: &str, target: &str, headers: &str) -> Answer {
     let mut stream = connect(falconet.address());
     stream.write_all(request(method, target, headers).as_bytes()).unwrap();
@@ -415,7 +415,7 @@ fn request(method: &str, target: &str, headers: &str) -> String {
     )
 }
 
-/// Asks for a file and reads no more than the head of the answer; the kernel holds little of the rest.
+/// Requests a file and reads only the head of the response. The kernel buffers little of the rest.
 fn begin_download(falconet: &Falconet, target: &str) -> (String, TcpStream) {
     let mut stream = connect(falconet.address());
     sockopt::set_socket_recv_buffer_size(&stream, 32 << 10).unwrap();
@@ -425,7 +425,7 @@ fn begin_download(falconet: &Falconet, target: &str) -> (String, TcpStream) {
     (head, stream)
 }
 
-/// Reads to the end of a stream, however it comes, and returns how many bytes there were.
+/// Reads to the end of a stream, orderly or not. Returns the number of bytes.
 fn drain(stream: &mut TcpStream) -> u64 {
     let (mut count, mut piece) = (0, vec![0; 64 << 10]);
     loop {
@@ -441,7 +441,7 @@ fn drain(stream: &mut TcpStream) -> u64 {
     }
 }
 
-/// Bytes without a pattern, the same each time.
+/// Returns bytes without a pattern, the same in each run.
 fn noise(count: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(count as u64);
     (0..count).map(|_| random.u8(..)).collect()

@@ -1,4 +1,4 @@
-//! What the server does under stress, and keeps doing: one guarantee a test.
+//! The guarantees of the server under stress, one per test.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -11,20 +11,19 @@ use rustix::process::Signal;
 use crate::support::*;
 
 #[test]
-fn one_connection_too_many_is_told_so_unless_refusals_are_silent() {
+fn a_connection_beyond_the_limit_gets_503_unless_refusals_are_silent() {
     for (reject, answer) in [("respond", "HTTP/1.1 503 Service Unavailable"), ("drop", "")] {
         let falconet = Falconet::start(&["--max-connections", "1", "--reject", reject]);
         let _inside = Client::connect(falconet.address());
-        // Says nothing, so that no reset overtakes the answer.
+        // Sends nothing, because a reset for unread data could overtake the response.
         assert_eq!(exchange(falconet.address(), "").lines().next().unwrap_or_default(), answer);
     }
 }
 
-/// The server's timeouts are 75 s and 30 s by default, and it would stop for 90 s. Here all of it is a
-/// fiftieth: what counts is that it stops for longer than its clients may be silent, and for longer
-/// than the two seconds by which it tells that it was not they who stood still.
+/// The stop must be longer than the idle timeout, and longer than the two seconds after which the server
+/// concludes that it was stopped itself. The default timeouts are 75 s and 30 s, so these are much shorter.
 #[test]
-fn a_server_that_stood_still_drops_no_healthy_client() {
+fn a_server_that_was_stopped_drops_no_healthy_client() {
     let falconet = Falconet::start(&[
         "--ping-every",
         "600ms",
@@ -36,19 +35,19 @@ fn a_server_that_stood_still_drops_no_healthy_client() {
     let canaries = Canaries::start(falconet.address());
     let quiet: Vec<IdleClient> =
         (0..20).map(|_| IdleClient::start(Client::connect(falconet.address()))).collect();
-    wait_until("everybody has been pinged", || quiet.iter().all(|client| client.pongs() > 0));
-    // One that is slow to read, but not as slow as that.
+    wait_until("every client has been pinged", || quiet.iter().all(|client| client.pongs() > 0));
+    // A client that reads slowly, but within the write timeout.
     let mut slow = BlockedClients::connect(falconet.address(), 1);
     slow.block();
 
     falconet.signal(Signal::STOP);
-    // The time it stands still.
+    // The time for which the server is stopped.
     std::thread::sleep(Duration::from_millis(4500));
     falconet.signal(Signal::CONT);
 
     let slow = std::thread::spawn(move || slow.unblock());
     let pongs: Vec<usize> = quiet.iter().map(IdleClient::pongs).collect();
-    wait_until("everybody has been pinged twice since", || {
+    wait_until("every client has been pinged twice since", || {
         quiet.iter().zip(&pongs).all(|(client, before)| client.pongs() >= before + 2)
     });
     for client in quiet {
@@ -62,7 +61,7 @@ fn a_server_that_stood_still_drops_no_healthy_client() {
 fn a_log_nobody_reads_does_not_stop_the_server() {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let falconet = Falconet::start_with_stderr(&["--log-level", "debug"], writer.into());
-    // Through a file description of its own: the server's keeps its blocking writes.
+    // A file description of its own, so that the server's writes stay blocking.
     let path = format!("/proc/{}/fd/2", falconet.pid());
     let flags = OFlags::WRONLY | OFlags::NONBLOCK;
     let writer: OwnedFd = rustix::fs::open(path, flags, Mode::empty()).unwrap();
@@ -72,7 +71,7 @@ fn a_log_nobody_reads_does_not_stop_the_server() {
 }
 
 #[test]
-fn a_log_whose_reader_is_gone_does_not_stop_the_server() {
+fn a_log_whose_reader_has_closed_does_not_stop_the_server() {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     drop(reader);
     serve_while_logging(Falconet::start_with_stderr(&["--log-level", "debug"], writer.into()));
@@ -84,7 +83,7 @@ fn a_log_on_a_full_disk_does_not_stop_the_server() {
     serve_while_logging(Falconet::start_with_stderr(&["--log-level", "debug"], full.into()));
 }
 
-/// Has a server log all it can for more than a second: each second has its own share of lines.
+/// Makes a server log as much as possible for more than a second, because the limit of lines is per second.
 fn serve_while_logging(mut falconet: Falconet) {
     let canaries = Canaries::start(falconet.address());
     let until = Instant::now() + Duration::from_millis(1200);
@@ -100,10 +99,10 @@ fn serve_while_logging(mut falconet: Falconet) {
 }
 
 #[test]
-fn a_client_that_sent_much_at_once_is_heard_to_the_end() {
+fn every_message_of_a_burst_is_echoed() {
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let mut client = Client::connect(falconet.address());
-    // Some come whole, one does not, and the rest is already read when it is done.
+    // A few small messages, one that does not fit the read buffer, and many that are read together with its end.
     let sizes = [500; 5].into_iter().chain([40_000]).chain([500; 50]);
     let messages: Vec<String> = sizes.map(|size| "x".repeat(size)).collect();
     let frames: Vec<u8> =

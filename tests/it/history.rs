@@ -1,4 +1,4 @@
-//! What the administrator is told of the last ten minutes.
+//! The samples of the last ten minutes that a new dashboard receives.
 
 use tinyjson::JsonValue;
 
@@ -6,15 +6,15 @@ use crate::support::admin::*;
 use crate::support::*;
 
 #[test]
-fn who_looks_is_told_first_how_things_were() {
+fn a_new_dashboard_receives_past_samples_first() {
     let (falconet, admin) = start(NO_BROADCAST);
-    let mut looker = Events::connect(admin, "/events", "");
-    assert_eq!(looker.read().kind, "stats", "nobody was there before");
+    let mut watcher = Events::connect(admin, "/events", "");
+    assert_eq!(watcher.read().kind, "stats", "no samples of the past");
     let mut client = Client::connect(falconet.address());
     client.echo("one");
-    while !looker.read().data.contains(r#""websocket":1,"#) {}
-    drop(looker);
-    wait_until("it is remembered", || websocket_counts(&history(admin)) == [0.0, 1.0]);
+    while !watcher.read().data.contains(r#""websocket":1,"#) {}
+    drop(watcher);
+    wait_until("the sample is kept", || websocket_counts(&history(admin)) == [0.0, 1.0]);
     let samples: JsonValue = history(admin).parse().unwrap();
     let number = |index: usize, name: &str| *samples[index][name].get::<f64>().unwrap();
     assert!(number(0, "time") < number(1, "time"));

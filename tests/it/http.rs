@@ -1,4 +1,4 @@
-//! Many requests on one connection: in order, within their limits, and never one read as two.
+//! Several requests on one connection: answered in order, within limits, and safe against request smuggling.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -19,7 +19,7 @@ fn a_publisher_can_hold_one_connection() {
     assert_eq!(publisher.fetch(get("/topics/a")).text(), "message 100");
 }
 
-/// Requests of every kind, each with its method, the id its answer must bear, and its status.
+/// Returns requests of every kind, each with its method, the id of its response, and the status.
 fn mixed_requests(count: usize) -> Vec<(Vec<u8>, &'static str, String, u16)> {
     let kinds: [(&str, &str, &str, u16); 11] = [
         ("GET", "/topics/mixed", "", 404),
@@ -38,7 +38,7 @@ fn mixed_requests(count: usize) -> Vec<(Vec<u8>, &'static str, String, u16)> {
         let (method, path, body, status) = kinds[number % kinds.len()];
         let id = format!("number-{number}");
         let request = request(method, path, &format!("X-Request-Id: {id}\r\n"), body);
-        // RFC 9112 §2.2: one empty line before a request is no request.
+        // One empty line before a request is ignored (RFC 9112 §2.2).
         let before: &[u8] = if number % 3 == 1 { b"\r\n" } else { b"" };
         ([before, &request].concat(), method, id, status)
     };
@@ -64,7 +64,7 @@ fn pipelined_requests_are_answered_in_order() {
     let writing = std::thread::spawn(move || writer.write_all(&all).unwrap());
     assert_answers(&mut http, &requests, "in one write");
     writing.join().unwrap();
-    // Nothing is left over: the next answer is to the next request.
+    // The next response is to the next request.
     assert_eq!(
         http.fetch(get("/topics/")).text(),
         "[{\"topic\":\"broadcast\",\"sequence\":0,\"subscribers\":0}]\n"
@@ -73,7 +73,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[cfg(feature = "full")]
 #[test]
-fn pipelined_requests_are_the_same_wherever_they_are_split() {
+fn pipelined_requests_may_be_split_anywhere() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut barrier = Client::connect(falconet.address());
     let requests = mixed_requests(11);
@@ -94,7 +94,7 @@ fn pipelined_requests_are_the_same_wherever_they_are_split() {
 }
 
 #[test]
-fn the_thousandth_answer_is_the_last() {
+fn a_connection_closes_after_a_thousand_responses() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut http = Http::connect(falconet.address());
     let mut all = get("/topics/a").repeat(1000);
@@ -110,7 +110,7 @@ fn the_thousandth_answer_is_the_last() {
 }
 
 #[test]
-fn without_keep_alive_a_connection_brings_one_request() {
+fn without_keep_alive_a_connection_serves_one_request() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--keep-alive", "0"]].concat());
     for request in [get("/"), get("/nothing"), post("/topics/a", "x"), get("/topics/")] {
         let mut http = Http::connect(falconet.address());
@@ -168,7 +168,7 @@ fn connection_close_is_honoured_in_any_form() {
 
 #[cfg(feature = "full")]
 #[test]
-fn an_answer_before_the_body_is_the_last() {
+fn a_response_before_the_body_closes_the_connection() {
     let falconet = Falconet::start(NO_BROADCAST);
     for (method, path, lines, status) in [
         ("DELETE", "/topics/a", "", 204),
@@ -186,7 +186,7 @@ fn an_answer_before_the_body_is_the_last() {
             assert_eq!((answer.status(), answer.closes()), (status, true), "{method} {path}");
             http.assert_ended();
         }
-        // One without a body leaves nothing behind.
+        // Without a body the connection is kept.
         let answer = fetch(falconet.address(), request(method, path, lines, ""));
         assert_eq!((answer.status(), answer.closes()), (status, false), "{method} {path}");
     }
@@ -194,7 +194,7 @@ fn an_answer_before_the_body_is_the_last() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_body_cut_short_is_published_nowhere() {
+fn an_incomplete_body_is_not_published() {
     let falconet = Falconet::start(NO_BROADCAST);
     let request = post("/topics/short", "a body");
     for cut in 1..request.len() {
@@ -216,7 +216,7 @@ fn a_body_needs_a_length_within_the_limit() {
         assert_eq!(too_large.status(), 413);
         assert!(too_large.closes(), "{}", too_large.head);
         assert_eq!(too_large.text(), "message is 1001 bytes, limit 1000\n");
-        // Nothing but the head is waited for.
+        // The server waits only for the head.
         for bytes in ["1001", "9999999999999999999"] {
             let head = format!(
                 "{method} /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n"
@@ -232,7 +232,7 @@ fn a_body_needs_a_length_within_the_limit() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_client_that_waits_is_told_to_continue_once() {
+fn a_client_that_expects_100_continue_gets_it_once() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut barrier = Client::connect(falconet.address());
     let mut http = Http::connect(falconet.address());
@@ -254,10 +254,10 @@ fn a_client_that_waits_is_told_to_continue_once() {
 
 #[cfg(feature = "full")]
 #[test]
-fn nobody_is_told_to_continue_who_does_not_wait() {
+fn no_100_continue_is_sent_to_a_client_that_does_not_wait() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut http = Http::connect(falconet.address());
-    // The body is there already.
+    // The body arrives with the head.
     let expect = "Expect: 100-continue\r\n";
     let eager = request("POST", "/topics/a", expect, "a body");
     assert_eq!(http.fetch(&eager).status(), 202);
@@ -266,7 +266,7 @@ fn nobody_is_told_to_continue_who_does_not_wait() {
     // There is no body.
     assert_eq!(http.fetch(request("POST", "/topics/a", expect, "")).status(), 202);
     assert_eq!(http.fetch(request("GET", "/topics/a", expect, "")).status(), 200);
-    // RFC 9110 §10.1.1: HTTP/1.0 knows no 100.
+    // HTTP/1.0 has no 100 Continue (RFC 9110 §10.1.1).
     let old = String::from_utf8(eager).unwrap().replace("HTTP/1.1", "HTTP/1.0");
     let (head, body) = old.split_at(old.len() - "a body".len());
     let mut http = Http::connect(falconet.address());
@@ -279,7 +279,7 @@ fn nobody_is_told_to_continue_who_does_not_wait() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_refused_expectation_gets_its_last_status_at_once() {
+fn a_refused_expectation_gets_its_final_status_at_once() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--max-message", "1000"]].concat());
     let expect = "Expect: 100-continue\r\n";
     for (line, lines, status) in [
@@ -313,7 +313,7 @@ fn a_kept_connection_can_become_a_session() {
         let mut http = Http::connect(falconet.address());
         assert_eq!(http.fetch(post("/topics/b", "before")).status(), 202);
         assert_eq!(http.fetch(get("/")).status(), 200);
-        // With its first message close behind.
+        // The first message follows the handshake in the same write.
         http.send([handshake(path).as_bytes(), &masked(true, TEXT, b"early")].concat());
         assert_eq!(http.read(true).status(), 101);
         let mut client = http.into_client();
@@ -322,12 +322,12 @@ fn a_kept_connection_can_become_a_session() {
         let kept = fetch(falconet.address(), get(path));
         assert_eq!(publishes, kept.text() == "late");
     }
-    // It can become a stream of events, too.
+    // The connection can become an event stream, too.
     let mut http = Http::connect(falconet.address());
     assert_eq!(http.fetch(get("/nothing")).status(), 404);
     let listen = request("GET", "/topics/a?last=1", "Accept: text/event-stream\r\n", "");
     assert_eq!(Events::over(http, &listen).read().data, "late");
-    // And the whole of it in one write.
+    // All requests and the upgrade in one write.
     let mut http = Http::connect(falconet.address());
     let upgrade = handshake("/");
     http.send([&post("/topics/b", "1"), &get("/nothing"), upgrade.as_bytes()].concat());
@@ -353,16 +353,16 @@ fn a_refused_upgrade_keeps_the_connection() {
 
 #[cfg(feature = "full")]
 #[test]
-fn what_follows_an_upgrade_is_no_request() {
+fn bytes_after_an_upgrade_are_no_request() {
     let falconet = Falconet::start(NO_BROADCAST);
     for path in ["/", "/topics/a"] {
         let mut http = Http::connect(falconet.address());
-        // `PO` begins a frame of 79 bytes, against the rules.
+        // `PO` is the header of an invalid frame of 79 bytes.
         http.send([handshake(path).as_bytes(), &smuggled(), &smuggled()].concat());
         assert_eq!(http.read(true).status(), 101);
         assert_eq!(http.into_client().read_to_close(), Some(1002));
     }
-    // Nor what follows the request for an endless answer.
+    // Bytes after the request for an event stream are no request, either.
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
     let mut stream = events.stream();
     stream.write_all(&smuggled()).unwrap();
@@ -371,34 +371,34 @@ fn what_follows_an_upgrade_is_no_request() {
     assert_eq!(fetch(falconet.address(), get("/topics/smuggled")).status(), 404);
 }
 
-/// A request that nobody may find inside another. It would leave its mark.
+/// Returns a request that must not be found within another. If it is, it leaves a message in a topic.
 fn smuggled() -> Vec<u8> {
     post("/topics/smuggled", "evil")
 }
 
-/// Bytes that other servers may read in two ways, with a name, and the statuses of all answers.
+/// Returns ambiguous requests, each with a name and the statuses of all responses.
 fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
     let smuggled = smuggled();
     let length = smuggled.len();
     let raw = |head: &str, rest: &[u8]| [head.as_bytes(), rest].concat();
-    // A POST with header lines, and the smuggled request where its body may end.
+    // A POST with header lines, and the smuggled request where the body may end.
     let lines = |lines: &str| {
         let head = format!("POST /topics/a HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n0\r\n\r\n");
         raw(&head, &smuggled)
     };
-    // The same with the smuggled request as the whole body, as its length says.
+    // A request whose body is exactly the smuggled request.
     let covered = |line: &str, lines: &str| {
         let head = format!("{line}\r\nHost: a\r\n{lines}Content-Length: {length}\r\n\r\n");
         raw(&head, &smuggled)
     };
-    // A good request, then something that is none.
+    // A valid request, then other bytes, then the smuggled request.
     let after = |between: &str| {
         let good = "POST /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok";
         raw(&format!("{good}{between}"), &smuggled)
     };
     let http_1_1 = "POST /topics/a HTTP/1.1";
     vec![
-        // Transfer-Encoding, in all its disguises.
+        // Variants of Transfer-Encoding.
         ("chunks", lines("Transfer-Encoding: chunked"), &[501]),
         ("chunks, then a length", lines("Transfer-Encoding: chunked\r\nContent-Length: 5"), &[501]),
         ("a length, then chunks", lines("Content-Length: 5\r\nTransfer-Encoding: chunked"), &[501]),
@@ -447,7 +447,7 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
             ),
             &[501],
         ),
-        // Content-Length, in all its disguises.
+        // Variants of Content-Length.
         ("two equal lengths", lines("Content-Length: 5\r\nContent-Length: 5"), &[400]),
         ("two lengths", covered(http_1_1, "Content-Length: 0\r\n"), &[400]),
         ("two lengths in other cases", covered(http_1_1, "content-length: 0\r\n"), &[400]),
@@ -470,7 +470,7 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
         ("a name with an underscore for a length", lines("Content_Length: 5"), &[411]),
         ("no length, and chunks", lines("X: a"), &[411]),
         ("no length", raw("POST /topics/a HTTP/1.1\r\nHost: a\r\n\r\n", &smuggled), &[411]),
-        // A body where none belongs.
+        // Bodies where none is expected.
         ("a GET with a body", covered("GET /topics/a HTTP/1.1", ""), &[400]),
         ("a GET of the page with a body", covered("GET / HTTP/1.1", ""), &[400]),
         ("a HEAD with a body", covered("HEAD /topics/a HTTP/1.1", ""), &[400]),
@@ -495,7 +495,7 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
             &[413],
         ),
         ("an expectation nobody meets", covered(http_1_1, "Expect: x\r\n"), &[417]),
-        // A body that is longer or shorter than it says.
+        // Bodies longer or shorter than their length.
         ("the whole as the body", covered(http_1_1, ""), &[202]),
         ("a body longer than it says", after("X"), &[202, 405]),
         ("a body with a word too many", after("GARBAGE "), &[202]),
@@ -523,7 +523,7 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
         ("a bare carriage return in a head", lines("X: a\rContent-Length: 5"), &[]),
         ("a null in a head", lines("X: \0\r\nContent-Length: 5"), &[]),
         ("no colon", lines("X\r\nContent-Length: 5"), &[]),
-        // Who is asked, and in what version.
+        // Hosts and versions.
         ("two hosts", lines("Host: b\r\nContent-Length: 5"), &[400]),
         ("another host in the target", covered("POST http://b/topics/a HTTP/1.1", ""), &[400]),
         (
@@ -556,7 +556,7 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
 
 #[cfg(feature = "full")]
 #[test]
-fn no_request_is_read_in_two_ways() {
+fn no_request_can_be_smuggled() {
     let falconet = Falconet::start(NO_BROADCAST);
     let canaries = Canaries::start(falconet.address());
     let mut barrier = Client::connect(falconet.address());
@@ -571,7 +571,7 @@ fn no_request_is_read_in_two_ways() {
                 if index > 0 {
                     wait_until_read(&mut barrier);
                 }
-                // It may have been refused already.
+                // The server may have refused the request already.
                 if http.stream().write_all(piece).is_err() {
                     break;
                 }
@@ -590,7 +590,7 @@ fn no_request_is_read_in_two_ways() {
         witness = Http::connect(falconet.address());
     }
     assert!(wrong.is_empty(), "name, size of pieces, got, right, mark: {wrong:#?}");
-    // What was swallowed as a body is one, or this proves nothing.
+    // The test can detect a smuggled request: as a body it is stored, and by itself it is executed.
     assert_eq!(fetch(falconet.address(), covered_body()).status(), 202);
     assert_eq!(fetch(falconet.address(), get("/topics/a")).body, smuggled());
     assert_eq!(fetch(falconet.address(), smuggled()).status(), 202);
@@ -598,14 +598,14 @@ fn no_request_is_read_in_two_ways() {
     canaries.finish();
 }
 
-/// A request whose body is the smuggled request.
+/// Returns a request whose body is the smuggled request.
 fn covered_body() -> Vec<u8> {
     post("/topics/a", smuggled())
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn every_answer_bears_the_request_id() {
+fn every_response_has_the_request_id() {
     let falconet =
         Falconet::start(&[NO_BROADCAST, &["--max-topics", "2", "--max-message", "1k"]].concat());
     let mut http = Http::connect(falconet.address());
@@ -671,7 +671,7 @@ fn the_request_id_is_logged() {
 
 #[cfg(feature = "full")]
 #[test]
-fn head_is_get_without_the_body() {
+fn head_has_the_same_head_as_get() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut http = Http::connect(falconet.address());
     http.fetch(post("/topics/a", "a payload"));

@@ -1,4 +1,4 @@
-//! What the programs print for their package: units, manual pages, completions, a configuration file.
+//! The files that the programs print for packages: units, manual pages, completions, a configuration file.
 
 use std::process::Command;
 
@@ -29,7 +29,7 @@ fn the_units_are_what_systemd_verifies_and_calls_safe() {
     let service = folder.write("falconet.service", &service);
     let (_, _, complaints) =
         run(Command::new("systemd-analyze").args(["verify", &service, &socket]));
-    // The manual page need not be installed.
+    // systemd warns if the manual page is not installed.
     let mut complaints = complaints.lines().filter(|line| !line.contains("man falconet(1)"));
     assert_eq!(complaints.next(), None);
     let analysis =
@@ -122,7 +122,7 @@ fn the_default_configuration_sets_nothing_and_shows_the_defaults() {
             option.name
         );
     }
-    // What has no default shows what stands for a value, in capitals.
+    // An option without a default shows a placeholder in capitals.
     let has_default = |line: &&str| {
         let value = line.split_once(" = ").map(|(_, value)| value);
         !line.starts_with(' ')
@@ -137,7 +137,7 @@ fn the_default_configuration_sets_nothing_and_shows_the_defaults() {
     assert_eq!(config.lines().count(), set.len());
 }
 
-/// Whether a program can be found on the path.
+/// Returns true if a program is found on the path.
 fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())

@@ -1,4 +1,4 @@
-//! What the server gives up once it is bound: being root, and all that it will not need.
+//! The privileges that the server drops once it listens: root, and access that it does not need.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -40,7 +40,7 @@ fn every_thread_becomes_the_user_after_a_port_of_root_is_bound() {
 }
 
 #[test]
-fn who_nobody_knows_is_refused() {
+fn an_unknown_user_is_refused() {
     let parts = &["user `no-such-user`", "expected a user"][..];
     for flag in ["--check-config", "--log-level=info"] {
         let mut command = Falconet::command();
@@ -53,7 +53,7 @@ fn only_root_becomes_another_user() {
     let mut command = Falconet::command();
     command.args(["--listen", "http://127.0.0.1:0", "--user", "nobody"]);
     if geteuid().is_root() {
-        // As somebody else, who may have no way to where the program was built.
+        // Run as another user, who may have no access to the directory of the program.
         let way = Command::new(env!("CARGO_BIN_EXE_falconet")).arg("-V").uid(NOBODY).output();
         if way.is_err() {
             return println!("nobody can't start {}", env!("CARGO_BIN_EXE_falconet"));
@@ -66,7 +66,7 @@ fn only_root_becomes_another_user() {
 
 #[cfg(all(feature = "full", feature = "tls"))]
 #[test]
-fn root_is_warned_and_so_is_who_cannot_read_what_it_needs() {
+fn a_warning_is_logged_for_root_and_for_an_unreadable_file() {
     if !geteuid().is_root() {
         return println!("not root, who is warned");
     }
@@ -87,7 +87,7 @@ fn root_is_warned_and_so_is_who_cannot_read_what_it_needs() {
 
 #[test]
 fn every_thread_is_in_the_sandbox_unless_it_is_off() {
-    if walls_of(&Sandbox::default()) == SandboxStatus::None {
+    if status_of_sandbox(&Sandbox::default()) == SandboxStatus::None {
         return println!("this kernel has no Landlock");
     }
     for (how, new_privileges) in [("auto", "1"), ("off", "0")] {
@@ -103,7 +103,7 @@ fn every_thread_is_in_the_sandbox_unless_it_is_off() {
 
 #[cfg(all(feature = "full", feature = "tls"))]
 #[test]
-fn in_the_sandbox_there_is_what_the_options_ask_for() {
+fn the_sandbox_allows_what_the_options_need() {
     let folder = Folder::new("sandboxed");
     let socket = folder.path.join("socket");
     fs::create_dir(folder.path.join("public")).unwrap();
@@ -122,7 +122,7 @@ fn in_the_sandbox_there_is_what_the_options_ask_for() {
     ]);
     let line = falconet.wait_for_line("administration on ");
     let admin = line.split("://").nth(1).unwrap().trim().parse().unwrap();
-    // Files that came later, and one that another has taken the place of.
+    // Files that are created later, and a file that is replaced.
     folder.write("public/late.txt", "late");
     folder.write("new", "second\n");
     fs::rename(folder.path.join("new"), &tokens).unwrap();
@@ -156,11 +156,11 @@ fn out_of_the_sandbox_nothing_is_opened_connected_to_or_executed() {
     let mut sandbox = Sandbox::default();
     sandbox.read_below(&inside);
     sandbox.remove(fleeting.as_ref());
-    // It is for the thread that enters it, and so the other tests go on outside.
+    // The sandbox applies to the thread that enters it, so other tests run outside.
     let thread = std::thread::spawn(move || {
-        let walls = sandbox.enter().unwrap();
-        if walls != SandboxStatus::All {
-            return println!("{walls:?} of the walls: this kernel is older than Linux 6.12");
+        let status = sandbox.enter().unwrap();
+        if status != SandboxStatus::All {
+            return println!("sandbox status {status:?}: this kernel is older than Linux 6.12");
         }
         assert_eq!(fs::read_to_string(&open).unwrap(), "a");
         fs::remove_file(&fleeting).unwrap();
@@ -183,13 +183,13 @@ fn out_of_the_sandbox_nothing_is_opened_connected_to_or_executed() {
     assert!(fs::read_to_string(folder.path.join("outside")).is_ok());
 }
 
-/// What a sandbox keeps out on this kernel.
-fn walls_of(sandbox: &Sandbox) -> SandboxStatus {
+/// Enters the sandbox in another thread, and returns how much this kernel supports.
+fn status_of_sandbox(sandbox: &Sandbox) -> SandboxStatus {
     let sandbox = sandbox.clone();
     std::thread::spawn(move || sandbox.enter().unwrap()).join().unwrap()
 }
 
-/// What the kernel says of each thread.
+/// Returns /proc/PID/task/TID/status of each thread.
 fn statuses_of_threads(falconet: &Falconet) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", falconet.pid())).unwrap();
     tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()

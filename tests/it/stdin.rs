@@ -65,7 +65,7 @@ fn a_line_too_long_is_dropped_with_a_warning_and_the_next_one_published() {
 
     let before = falconet.private_kib();
     producer.write_all(&vec![b'y'; 8 << 20]).unwrap();
-    // A pipe holds 64 KiB, so nearly all of it has been read.
+    // A pipe holds 64 KiB, so the server has read nearly everything.
     let after = falconet.private_kib();
     producer.write_all(b"\nafter it\n").unwrap();
     assert_eq!(client.read().text(), "after it");
@@ -75,8 +75,8 @@ fn a_line_too_long_is_dropped_with_a_warning_and_the_next_one_published() {
 }
 
 #[test]
-fn at_the_end_of_the_input_everybody_gets_every_line_and_the_server_exits() {
-    // Lines and end come at once, so each round has another chance to lose something between them.
+fn at_the_end_of_the_input_every_client_gets_every_line_and_the_server_exits() {
+    // Lines and end arrive together, so each round is another chance to lose a line.
     for round in 0..20 {
         let (mut falconet, mut producer) = start_piped(&["--exit-on-eof"]);
         let mut client = Client::connect_to(falconet.address(), LINES);
@@ -103,9 +103,9 @@ fn at_the_end_of_the_input_everybody_gets_every_line_and_the_server_exits() {
     }
 }
 
-/// More than the kernel takes for a client that does not read, and less than the log holds.
+/// The lines are more than the kernel buffers for a client that does not read, and less than the log holds.
 #[test]
-fn who_has_yet_to_read_when_the_input_ends_gets_every_line_all_the_same() {
+fn a_client_that_has_not_read_at_the_end_of_the_input_gets_every_line() {
     const COUNT: usize = 300;
     let flags = ["--exit-on-eof", "--log-messages", "1000", "--log-bytes", "2m"];
     let (mut falconet, producer) = start_piped(&flags);
@@ -138,8 +138,8 @@ fn a_named_pipe_ends_when_its_writer_closes_it() {
     let path = folder.file("fifo");
     let mode = Mode::RUSR | Mode::WUSR;
     mknodat(CWD, &path, FileType::Fifo, mode, 0).unwrap();
-    // As `falconet --stdin lines <fifo` does, which waits for the writer; and opened so that it does
-    // not wait: then there is no end before there was a beginning.
+    // Opened like `falconet --stdin lines <fifo`, which waits for the writer, and opened without waiting. The
+    // input must not count as ended before a writer has opened it.
     for nonblocking in [OFlags::empty(), OFlags::NONBLOCK] {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | nonblocking;
         let writing = || File::options().write(true).open(&path).unwrap();
@@ -168,7 +168,7 @@ fn a_named_pipe_ends_when_its_writer_closes_it() {
 }
 
 #[test]
-fn the_pipe_others_share_is_left_as_blocking_as_it_was() {
+fn a_shared_pipe_keeps_its_blocking_mode() {
     for nonblocking in [OFlags::empty(), OFlags::NONBLOCK] {
         let (reader, mut producer) = pipe().unwrap();
         fcntl_setfl(&reader, fcntl_getfl(&reader).unwrap() | nonblocking).unwrap();
@@ -188,7 +188,7 @@ fn the_pipe_others_share_is_left_as_blocking_as_it_was() {
 }
 
 #[test]
-fn an_input_that_cannot_be_read_is_one_line_in_the_log_and_the_server_goes_on() {
+fn an_unreadable_input_is_logged_once_and_the_server_goes_on() {
     let directory = File::open(std::env::temp_dir()).unwrap();
     let (_reader, write_only) = pipe().unwrap();
     drop(_reader);
@@ -204,8 +204,7 @@ fn an_input_that_cannot_be_read_is_one_line_in_the_log_and_the_server_goes_on() 
     }
 }
 
-/// The standard library opens /dev/null in place of a descriptor 0 that is not open, before any of our
-/// code runs: so there is an input, and it has ended.
+/// Before `main`, the standard library opens /dev/null for a descriptor 0 that is not open.
 #[test]
 fn without_a_descriptor_0_the_input_has_ended_and_the_server_goes_on() {
     let mut command = Command::new("sh");
@@ -221,7 +220,7 @@ fn without_a_descriptor_0_the_input_has_ended_and_the_server_goes_on() {
     assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
-/// Checks that it serves, and says no more of its input.
+/// Checks that the server still serves, and that it has logged one line about its input.
 fn assert_goes_on(falconet: &Falconet) {
     Client::connect(falconet.address()).echo("it goes on");
     let log = falconet.log_so_far();

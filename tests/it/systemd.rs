@@ -1,4 +1,4 @@
-//! What systemd is told, and what it passes.
+//! Notifications to systemd, and sockets passed by it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, UdpSocket};
@@ -20,34 +20,34 @@ use crate::support::systemd::{bind_notify_socket, next_notification};
 use crate::support::*;
 
 #[test]
-fn systemd_hears_of_the_start_and_the_stop() {
+fn systemd_is_notified_of_start_and_stop() {
     let folder = Folder::new("notify");
     let (systemd, name) = bind_notify_socket(&folder);
-    assert_start_and_stop_are_told(&systemd, &name);
+    assert_start_and_stop_are_notified(&systemd, &name);
 }
 
 #[test]
-fn systemd_may_have_an_abstract_socket() {
+fn the_notification_socket_may_be_abstract() {
     let name = format!("falconet-notify-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let systemd = UnixDatagram::bind_addr(&address).unwrap();
     systemd.set_read_timeout(Some(TIMEOUT)).unwrap();
-    assert_start_and_stop_are_told(&systemd, &format!("@{name}"));
+    assert_start_and_stop_are_notified(&systemd, &format!("@{name}"));
 }
 
 #[test]
-fn while_the_loop_is_stuck_no_sign_of_life_comes() {
-    const PATIENCE_OF_SYSTEMD: Duration = Duration::from_millis(300);
+fn a_blocked_event_loop_does_not_notify_the_watchdog() {
+    const WATCHDOG_TIMEOUT: Duration = Duration::from_millis(300);
     let folder = Folder::new("stuck");
     let (systemd, name) = bind_notify_socket(&folder);
     let (sticking, stuck) = channel();
     let (resume, resumed) = channel();
     let server = Embedded::start(move |server| {
-        let notifier = Notifier::connect(&name, Some(PATIENCE_OF_SYSTEMD)).unwrap();
+        let notifier = Notifier::connect(&name, Some(WATCHDOG_TIMEOUT)).unwrap();
         let stick = async move |mut session: Session| {
             session.next().await;
             sticking.send(()).unwrap();
-            // As no endpoint may: nothing else runs meanwhile.
+            // Blocks the only thread, which no endpoint may do.
             resumed.recv_timeout(TIMEOUT).unwrap();
             session.close(CloseReason::NORMAL).await
         };
@@ -61,12 +61,12 @@ fn while_the_loop_is_stuck_no_sign_of_life_comes() {
     let mut client = Client::connect_to(server.address, "/stick");
     client.send(true, TEXT, "now");
     stuck.recv_timeout(TIMEOUT).unwrap();
-    // All that was told before is there by now.
+    // Discard the notifications sent so far.
     systemd.set_nonblocking(true).unwrap();
     while systemd.recv(&mut [0; 256]).is_ok() {}
     systemd.set_nonblocking(false).unwrap();
 
-    systemd.set_read_timeout(Some(2 * PATIENCE_OF_SYSTEMD)).unwrap();
+    systemd.set_read_timeout(Some(2 * WATCHDOG_TIMEOUT)).unwrap();
     let heard = systemd.recv(&mut [0; 256]);
     assert_eq!(heard.map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
     resume.send(()).unwrap();
@@ -78,7 +78,7 @@ fn while_the_loop_is_stuck_no_sign_of_life_comes() {
 }
 
 #[test]
-fn a_watchdog_of_another_process_is_none_of_ours() {
+fn the_watchdog_of_another_process_is_ignored() {
     let folder = Folder::new("watchdog-pid");
     let (systemd, name) = bind_notify_socket(&folder);
     let mut command = plain();
@@ -95,7 +95,7 @@ fn a_watchdog_of_another_process_is_none_of_ours() {
 }
 
 #[test]
-fn a_systemd_that_is_not_there_is_one_warning() {
+fn a_missing_notification_socket_is_one_warning() {
     let falconet = start(plain().env("NOTIFY_SOCKET", "/nowhere/notify"));
     Client::connect(falconet.address()).echo("a");
     let log = falconet.log_so_far();
@@ -104,9 +104,9 @@ fn a_systemd_that_is_not_there_is_one_warning() {
 }
 
 #[test]
-fn a_systemd_that_does_not_listen_stops_nobody() {
+fn a_full_notification_socket_does_not_block_the_server() {
     let folder = Folder::new("deaf");
-    // Nothing is read here, and a few datagrams fill it.
+    // No test reads from the socket, and a few datagrams fill it.
     let (_systemd, name) = bind_notify_socket(&folder);
     let falconet = start(plain().env("NOTIFY_SOCKET", &name).env("WATCHDOG_USEC", "200"));
     falconet.wait_for_line("can't tell systemd");
@@ -120,14 +120,14 @@ fn a_systemd_that_does_not_listen_stops_nobody() {
 }
 
 #[test]
-fn a_client_that_connects_while_no_process_is_up_is_answered_by_the_next() {
+fn a_client_that_connects_between_two_servers_is_served_by_the_second() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut first = start_passed(&listener.try_clone().unwrap().into());
     assert_eq!(first.address(), listener.local_addr().unwrap());
     Client::connect(first.address()).echo("to the first");
     first.signal(Signal::TERM);
     assert_eq!(first.wait_for_exit(TIMEOUT).code(), Some(0));
-    // Nobody is there, and the connection is made nevertheless.
+    // No server runs, but the listener accepts the connection.
     let waiting = connect(listener.local_addr().unwrap());
     let _second = start_passed(&listener.into());
     assert_echo(waiting);
@@ -139,7 +139,7 @@ fn a_unix_socket_that_was_passed_outlasts_the_server() {
     let path = folder.path.join("socket");
     let listener = UnixListener::bind(&path).unwrap();
     let mut falconet = start_passed(&listener.into());
-    assert_echo(patient(UnixStream::connect(&path).unwrap()));
+    assert_echo(with_timeout(UnixStream::connect(&path).unwrap()));
     falconet.signal(Signal::TERM);
     assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(path.exists(), "it is systemd's to remove");
@@ -148,7 +148,7 @@ fn a_unix_socket_that_was_passed_outlasts_the_server() {
 }
 
 #[test]
-fn every_socket_that_was_passed_is_listened_at() {
+fn the_server_listens_on_every_passed_socket() {
     let one = TcpListener::bind("127.0.0.1:0").unwrap();
     let name = format!("falconet-passed-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
@@ -159,7 +159,7 @@ fn every_socket_that_was_passed_is_listened_at() {
     command.stdin(one_passed).stdout(other_passed).stderr(Stdio::null());
     let _falconet = KillOnDrop(command.spawn().unwrap());
     assert_echo(connect(one.local_addr().unwrap()));
-    assert_echo(patient(UnixStream::connect_addr(&address).unwrap()));
+    assert_echo(with_timeout(UnixStream::connect_addr(&address).unwrap()));
 }
 
 #[cfg(feature = "full")]
@@ -174,7 +174,7 @@ fn a_passed_socket_that_others_can_reach_is_read_only() {
 }
 
 #[test]
-fn what_is_no_listener_is_refused_and_so_is_nothing() {
+fn a_passed_descriptor_that_is_no_listener_is_refused_and_so_is_none() {
     let none = "systemd: it passed no sockets";
     let wrong = "descriptor 3 is no stream socket that listens";
     let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap().into();
@@ -182,7 +182,7 @@ fn what_is_no_listener_is_refused_and_so_is_nothing() {
     for socket in [datagrams, connected] {
         let socket: OwnedFd = socket;
         let mut command = passing(1);
-        // What is refused reads nothing, so its input is as good a place as any.
+        // The shell passes its standard input as the socket.
         command.args(["--log-level", "off"]);
         assert_refused_reading(&mut command, socket, wrong);
     }
@@ -196,8 +196,8 @@ fn what_is_no_listener_is_refused_and_so_is_nothing() {
     assert_refused(Falconet::command().args(["--admin", "systemd"]), 2, &["--admin `systemd`"]);
 }
 
-/// The command line of the program by way of a shell, which passes its own input, and its output for a
-/// second, in the place of systemd.
+/// Returns a command that runs the program in a shell, which passes its standard input as a socket, as systemd
+/// does, and its standard output as a second one.
 fn passing(sockets: u32) -> Command {
     let script = format!(
         "export LISTEN_FDS={sockets} LISTEN_PID=$$; exec 3<&0 4>&1 </dev/null >/dev/null \"$@\""
@@ -208,7 +208,7 @@ fn passing(sockets: u32) -> Command {
     command
 }
 
-/// Starts the program with a socket that is passed to it.
+/// Starts the program with a passed socket.
 fn start_passed(socket: &OwnedFd) -> Falconet {
     Falconet::start_with_stdin(&mut passing(1), socket.try_clone().unwrap())
 }
@@ -216,20 +216,20 @@ fn start_passed(socket: &OwnedFd) -> Falconet {
 fn assert_refused_reading(command: &mut Command, stdin: OwnedFd, part: &str) {
     let child = command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut child = KillOnDrop(child);
-    let mut said = String::new();
-    // It says one thing, and ends.
-    child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert!(said.starts_with("falconet: ") && said.contains(part), "{said}");
+    let mut output = String::new();
+    // The program logs one line and ends.
+    child.0.stderr.take().unwrap().read_to_string(&mut output).unwrap();
+    assert!(output.starts_with("falconet: ") && output.contains(part), "{output}");
     wait_until("it has ended", || child.0.try_wait().unwrap().is_some());
     assert_eq!(child.0.wait().unwrap().code(), Some(1));
 }
 
-fn patient(stream: UnixStream) -> UnixStream {
+fn with_timeout(stream: UnixStream) -> UnixStream {
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
-/// Upgrades, and checks that what is said comes back.
+/// Upgrades to WebSocket and checks an echo.
 fn assert_echo(mut stream: impl Read + Write) {
     stream.write_all(handshake("/").as_bytes()).unwrap();
     assert_eq!(status_of(&read_response_head(&mut stream)), 101);
@@ -239,7 +239,7 @@ fn assert_echo(mut stream: impl Read + Write) {
     assert_eq!(&echo, b"\x81\x05hello");
 }
 
-fn assert_start_and_stop_are_told(systemd: &UnixDatagram, name: &str) {
+fn assert_start_and_stop_are_notified(systemd: &UnixDatagram, name: &str) {
     let mut command = Falconet::command();
     command.env("NOTIFY_SOCKET", name).args(["--listen", "http://127.0.0.1:0"]);
     let mut falconet = start(command.args(["--listen", "http://[::1]:0"]));
@@ -247,14 +247,14 @@ fn assert_start_and_stop_are_told(systemd: &UnixDatagram, name: &str) {
     let mut client = Client::connect(falconet.address());
     falconet.signal(Signal::TERM);
     assert!(next_notification(systemd).starts_with("STOPPING=1\n"));
-    // The client was told only now, or later.
+    // The client is closed only after the notification.
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     drop(client);
     assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
-/// The program, to listen on a free port.
+/// Returns a command for the program that listens on a free port.
 fn plain() -> Command {
     let mut command = Falconet::command();
     command.args(["--listen", "http://127.0.0.1:0"]);

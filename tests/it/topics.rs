@@ -1,4 +1,4 @@
-//! Topics: published to and heard by WebSocket, server-sent events and plain HTTP.
+//! Topics: publishing and subscribing by WebSocket, server-sent events and plain HTTP.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::support::*;
 // Names.
 
 #[test]
-fn a_topic_is_what_follows_and_anything_else_is_404() {
+fn valid_names_are_topics_and_others_are_404() {
     let falconet = Falconet::start(NO_BROADCAST);
     let (longest, too_long) = ("x".repeat(128), "x".repeat(129));
     for name in ["a", "garden/temperature", "A-z_0.9", "...", "a/.b/c..", "-", "0", &longest] {
@@ -47,7 +47,7 @@ fn a_topic_is_what_follows_and_anything_else_is_404() {
 // WebSocket.
 
 #[test]
-fn each_message_goes_to_all_the_sender_included() {
+fn a_message_goes_to_all_subscribers_including_the_sender() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut clients = [(); 3].map(|()| Client::connect_to(falconet.address(), "/topics/a"));
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
@@ -67,13 +67,13 @@ fn each_message_goes_to_all_the_sender_included() {
         let event = events.read();
         assert_eq!((event.id, event.kind == "binary"), (Some(index as u64 + 1), opcode == BINARY));
     }
-    // A message in pieces is one message.
+    // A fragmented message is one message.
     clients[0].send(false, TEXT, "in ");
     clients[0].send(true, CONTINUATION, "pieces");
     for client in &mut clients {
         assert_eq!(client.read().text(), "in pieces");
     }
-    // Nobody else has heard any of it.
+    // No other client has received any of it.
     elsewhere.send(true, TEXT, "elsewhere");
     assert_eq!(elsewhere.read().text(), "elsewhere");
     page.send(true, TEXT, "an echo");
@@ -119,7 +119,7 @@ fn publishing_where_it_is_not_allowed_closes_with_1008() {
 }
 
 #[test]
-fn last_replays_what_is_retained_then_goes_on() {
+fn last_replays_retained_messages_before_new_ones() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--retain", "5"]].concat());
     for number in 1..=8 {
         publish(&falconet, "a", number.to_string());
@@ -148,7 +148,7 @@ fn last_replays_what_is_retained_then_goes_on() {
 }
 
 #[test]
-fn mode_out_only_hears() {
+fn mode_out_only_subscribes() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=out");
     publish(&falconet, "a", "heard");
@@ -169,7 +169,7 @@ fn mode_in_only_publishes() {
     }
     assert_eq!(publish(&falconet, "a", "three").text(), accepted("a", 3, 1));
     assert_eq!(other.read().text(), "three");
-    // Had it heard anything, that would come before.
+    // A received message would precede the Pong.
     client.send(true, PING, "still there?");
     let pong = client.read();
     assert_eq!((pong.opcode, &*pong.payload), (PONG, &b"still there?"[..]));
@@ -242,7 +242,7 @@ fn events_have_the_sequence_for_their_id() {
 }
 
 #[test]
-fn events_are_for_who_asks_for_them() {
+fn events_are_sent_only_to_clients_that_accept_them() {
     let falconet = Falconet::start(NO_BROADCAST);
     publish(&falconet, "a", "x");
     for (accept, streams) in [
@@ -264,7 +264,7 @@ fn events_are_for_who_asks_for_them() {
 }
 
 #[test]
-fn last_event_id_resumes_and_says_how_many_were_lost() {
+fn last_event_id_resumes_and_reports_lost_messages() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--log-messages", "5"]].concat());
     for number in 1..=10 {
         publish(&falconet, "a", number.to_string());
@@ -275,7 +275,7 @@ fn last_event_id_resumes_and_says_how_many_were_lost() {
         ("4", 1, 6),
         ("1", 4, 6),
         ("0", 5, 6),
-        // Those of another life of the server: all there is came later.
+        // Ids of an earlier run of the server: every message is newer.
         ("11", 0, 6),
         ("18446744073709551615", 0, 6),
     ] {
@@ -290,14 +290,14 @@ fn last_event_id_resumes_and_says_how_many_were_lost() {
             assert_eq!(events.read(), Event { id, kind: "message".to_owned(), data });
         }
     }
-    // Who has missed nothing hears what is new, and nothing before.
+    // A subscriber that missed nothing receives only new messages.
     let mut events = Events::connect(falconet.address(), "/topics/a", "Last-Event-ID: 10\r\n");
     publish(&falconet, "a", "new");
     assert_eq!(events.read().id, Some(11));
 }
 
 #[test]
-fn a_listener_that_is_killed_and_resumes_hears_every_sequence_once() {
+fn a_subscriber_that_resumes_receives_every_message_once() {
     let flags = ["--retain", "1", "--log-messages", "1000"];
     let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let address = falconet.address();
@@ -336,7 +336,7 @@ fn a_listener_that_is_killed_and_resumes_hears_every_sequence_once() {
 }
 
 #[test]
-fn a_listener_that_is_always_behind_is_no_idle_one() {
+fn a_subscriber_that_is_always_behind_is_not_idle() {
     let flags = ["--ping-every", "1s", "--idle-timeout", "2s"];
     let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let events = Events::connect(falconet.address(), "/topics/a", "");
@@ -347,7 +347,7 @@ fn a_listener_that_is_always_behind_is_no_idle_one() {
     let begun = Instant::now();
     let mut buffer = [0; 20_000];
     while begun.elapsed() < Duration::from_secs(4) {
-        // Ten times what is read.
+        // Ten times as much as the subscriber reads.
         for _ in 0..10 {
             if publisher.fetch(&request).closes() {
                 publisher = Http::connect(falconet.address());
@@ -361,22 +361,22 @@ fn a_listener_that_is_always_behind_is_no_idle_one() {
 }
 
 #[test]
-fn listeners_that_do_not_read_share_what_is_kept_for_them() {
+fn subscribers_that_do_not_read_share_the_kept_messages() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--write-timeout", "0"]].concat());
     let listeners: Vec<Events> =
         (0..50).map(|_| Events::connect(falconet.address(), "/topics/a", "")).collect();
     let before = falconet.private_kib();
-    // Each line end is seven bytes of an event.
+    // Each line end takes seven bytes in an event.
     for _ in 0..12 {
         publish(&falconet, "a", "\n".repeat(65_536));
     }
     let grown = falconet.private_kib() - before;
-    // The log, and a few events of 448 KiB that some of them are stuck in.
+    // The log, and a few events of 448 KiB that are partly sent.
     assert!(grown < 256 + 8 * 448, "{grown} KiB for {} listeners", listeners.len());
 }
 
 #[test]
-fn a_stream_says_after_which_message_it_begins() {
+fn a_stream_names_the_message_it_begins_after() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--retain", "5"]].concat());
     let begin = |query: &str, lines: &str| {
         let events = Events::connect(falconet.address(), &format!("/topics/a{query}"), lines);
@@ -411,7 +411,7 @@ fn the_last_message_can_be_read_with_its_type_and_sequence() {
         ("Content-Type: Text/CSV\r\n", b"a,b", "text/csv"),
         ("Content-Type: image/png\r\n", b"\x89PNG", "image/png"),
         ("Content-Type: application/octet-stream\r\n", b"words", binary),
-        // Nothing that a browser would run is handed back to it as such.
+        // Types that a browser would run are not returned.
         ("Content-Type: text/html\r\n", b"<script>", text),
         ("Content-Type: image/svg+xml\r\n", b"<svg/>", binary),
         ("Content-Type:\r\n", b"words", binary),
@@ -432,7 +432,7 @@ fn the_last_message_can_be_read_with_its_type_and_sequence() {
 }
 
 #[test]
-fn who_knows_the_last_message_is_told_so() {
+fn a_known_message_is_304() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut http = Http::connect(falconet.address());
     let known = |method, lines: &str| request(method, "/topics/a", lines, "");
@@ -460,7 +460,7 @@ fn who_knows_the_last_message_is_told_so() {
             assert_eq!(answer.header("X-Sequence"), Some("1"));
         }
     }
-    // Another message is another, though it says the same, and though it bears the same number.
+    // Another message has another tag, even with the same payload and the same number.
     http.fetch(post("/topics/a", "the same"));
     let lines = format!("If-None-Match: {tag}\r\n");
     assert_eq!(http.fetch(known("GET", &lines)).status(), 200);
@@ -473,7 +473,7 @@ fn who_knows_the_last_message_is_told_so() {
 // Publishing.
 
 #[test]
-fn a_body_is_text_if_it_says_so_and_is() {
+fn a_body_is_text_if_its_type_and_its_bytes_are() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut client = Client::connect_to(falconet.address(), "/topics/a");
     let mut sequence = 0;
@@ -507,7 +507,7 @@ fn a_body_is_text_if_it_says_so_and_is() {
 // Forgetting.
 
 #[test]
-fn delete_clears_what_is_retained() {
+fn delete_clears_retained_messages() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--retain", "5"]].concat());
     let delete = || fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
     let cleared = delete();
@@ -523,7 +523,7 @@ fn delete_clears_what_is_retained() {
     assert_eq!(fetch(falconet.address(), get("/topics/a")).status(), 404);
     let mut late = Client::connect_to(falconet.address(), "/topics/a?last=5");
     let mut resumed = Events::connect(falconet.address(), "/topics/a", "Last-Event-ID: 1\r\n");
-    // Who hears the topic hears all of it, and its numbers go on.
+    // Subscribers still receive all messages, and the numbers continue.
     assert_eq!(publish(&falconet, "a", "4").text(), accepted("a", 4, 3));
     assert_eq!(["1", "2", "3", "4"].map(|_| client.read().text().to_owned()), ["1", "2", "3", "4"]);
     assert_eq!(late.read().text(), "4");
@@ -550,14 +550,14 @@ fn topics_without_subscribers_and_retained_messages_vanish() {
     assert!(listed());
     drop(events);
     wait_until("the topic vanishes with its listener", || !listed());
-    // Whichever is last.
+    // Cleared first, left last.
     let client = Client::connect_to(falconet.address(), "/topics/a");
     publish(&falconet, "a", "x");
     fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
     assert!(listed());
     drop(client);
     wait_until("the topic vanishes with its last client", || !listed());
-    // Then its numbers begin again; and the one the server itself publishes to stays.
+    // Then the numbers start again. The topic of the server itself stays.
     assert_eq!(publish(&falconet, "a", "x").text(), accepted("a", 1, 0));
     fetch(falconet.address(), request("DELETE", "/topics/broadcast", "", ""));
     assert!(topics(&falconet).contains(&"broadcast 0 0".to_owned()));
@@ -573,7 +573,7 @@ fn beyond_max_topics_is_503_and_a_log_line_while_the_rest_goes_on() {
         let [events, publish] = others.map(|request| fetch(falconet.address(), request).status());
         [status_of(&upgrade), events, publish]
     };
-    // With `broadcast`, which always exists.
+    // The third topic is `broadcast`, which always exists.
     publish(&falconet, "a", "x");
     let mut client = Client::connect_to(falconet.address(), "/topics/b");
     assert_eq!(full("/topics/c"), [503; 3]);
@@ -581,28 +581,28 @@ fn beyond_max_topics_is_503_and_a_log_line_while_the_rest_goes_on() {
         falconet.wait_for_line("topic refused: there are 3 topics already, the limit");
     }
     assert_eq!(topics(&falconet), ["a 0 1", "b 1 0", "broadcast 2 0"]);
-    // Those that exist go on, and so does what needs none.
+    // Existing topics, and requests that need no new topic, are not affected.
     assert_eq!(publish(&falconet, "a", "y").status(), 202);
     client.echo("still here");
     assert_eq!(fetch(falconet.address(), get("/topics/c")).status(), 404);
     let mut publisher = Client::connect_to(falconet.address(), "/topics/c?mode=in");
     publisher.send(true, TEXT, "x");
     assert_closed(publisher, 1013, "too many topics");
-    // One that vanishes makes room.
+    // A removed topic makes room.
     fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
     assert_eq!(publish(&falconet, "c", "x").status(), 202);
     canaries.finish();
 }
 
-// How much is kept.
+// Limits of what is kept.
 
 #[test]
-fn a_topic_retains_so_many_messages() {
+fn the_number_of_retained_messages_is_limited() {
     for (flags, retained) in [
         (&[][..], &["9"][..]),
         (&["--retain", "0"], &[]),
         (&["--retain", "3"], &["7", "8", "9"]),
-        // Whatever a slow subscriber may still need.
+        // Retained messages do not count against the log for slow subscribers.
         (&["--retain", "3", "--log-messages", "1"], &["7", "8", "9"]),
         (&["--retain", "3", "--log-bytes", "1"], &["7", "8", "9"]),
     ] {
@@ -626,7 +626,7 @@ fn a_topic_retains_so_many_messages() {
 }
 
 #[test]
-fn a_topic_retains_so_many_bytes_and_the_newest_whatever_its_size() {
+fn the_retained_bytes_are_limited_except_for_the_newest_message() {
     let falconet =
         Falconet::start(&[NO_BROADCAST, &["--retain", "100", "--retain-bytes", "10k"]].concat());
     for number in 0..9 {
@@ -643,7 +643,7 @@ fn a_topic_retains_so_many_bytes_and_the_newest_whatever_its_size() {
 }
 
 #[test]
-fn a_log_keeps_so_many_bytes_for_who_comes_back() {
+fn the_log_for_resuming_subscribers_is_limited() {
     for (flags, lost) in [(["--log-messages", "4"], 5), (["--log-bytes", "10k"], 6)] {
         let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
         for number in 1..=10 {
@@ -657,7 +657,7 @@ fn a_log_keeps_so_many_bytes_for_who_comes_back() {
 }
 
 #[test]
-fn all_topics_together_keep_so_many_bytes() {
+fn the_bytes_of_all_topics_together_are_limited() {
     let flags = ["--retain", "100", "--retain-bytes", "1m", "--log-total", "100k"];
     let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let kept = |name| numbers(&replayed(&falconet, name));
@@ -665,7 +665,7 @@ fn all_topics_together_keep_so_many_bytes() {
         publish(&falconet, "a", sized(number, 9_900));
     }
     assert_eq!(kept("a"), (10..20).collect::<Vec<_>>());
-    // What holds most loses its oldest.
+    // The largest topic loses its oldest messages.
     for number in 0..8 {
         publish(&falconet, "b", sized(number, 9_900));
     }
@@ -694,7 +694,7 @@ fn the_memory_of_many_topics_is_bounded() {
 
 // Slow consumers.
 
-/// Publishes more than a subscriber that does not read can be sent, numbered from 1.
+/// Publishes more than can be sent to a subscriber that does not read, numbered from 1.
 fn overwhelm(address: SocketAddr) {
     let mut http = Http::connect(address);
     for number in 1..=OVERWHELMING {
@@ -703,7 +703,7 @@ fn overwhelm(address: SocketAddr) {
 }
 
 #[test]
-fn a_slow_client_skips_what_it_lost_and_goes_on() {
+fn a_slow_client_skips_lost_messages_and_goes_on() {
     let falconet = Falconet::start(
         &[NO_BROADCAST, &["--log-messages", "8", "--log-bytes", "1m", "--log-level", "debug"]]
             .concat(),
@@ -719,8 +719,8 @@ fn a_slow_client_skips_what_it_lost_and_goes_on() {
     let gaps: Vec<_> =
         heard.windows(2).map(|pair| pair[1] - pair[0] - 1).filter(|gap| *gap > 0).collect();
     assert_eq!(heard[0], 1);
-    assert!(!gaps.is_empty(), "or this proves nothing: {heard:?}");
-    // What was lost is counted.
+    assert!(!gaps.is_empty(), "no message was lost: {heard:?}");
+    // The losses are logged.
     let line = falconet.wait_for_line("reads too slowly: messages lost");
     assert!(
         line.contains(" correlation=slow-one ")
@@ -733,7 +733,7 @@ fn a_slow_client_skips_what_it_lost_and_goes_on() {
 }
 
 #[test]
-fn a_slow_listener_skips_and_is_told_what_it_lost() {
+fn a_slow_sse_subscriber_gets_the_number_of_lost_messages() {
     let falconet =
         Falconet::start(&[NO_BROADCAST, &["--log-messages", "8", "--log-bytes", "1m"]].concat());
     let canaries = Canaries::start(falconet.address());
@@ -755,7 +755,7 @@ fn a_slow_listener_skips_and_is_told_what_it_lost() {
             }
         }
     }
-    assert!(lags > 0, "or this proves nothing");
+    assert!(lags > 0, "no message was lost");
     publish(&falconet, "a", "and on");
     assert_eq!(events.read().data, "and on");
     canaries.finish();
@@ -785,7 +785,7 @@ fn a_slow_client_is_closed_with_1008_if_so_configured() {
 }
 
 #[test]
-fn a_slow_listener_is_told_what_it_lost_and_ended_if_so_configured() {
+fn a_slow_sse_subscriber_gets_the_number_of_lost_messages_and_the_end_if_so_configured() {
     let flags = ["--log-messages", "8", "--log-bytes", "1m", "--slow-consumer", "close"];
     let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let canaries = Canaries::start(falconet.address());
@@ -805,7 +805,7 @@ fn a_slow_listener_is_told_what_it_lost_and_ended_if_so_configured() {
     };
     assert!(lost > 0 && next + lost <= OVERWHELMING, "{next} {lost}");
     assert_eq!(events.try_read(), None);
-    // And who comes back too late is told at once, and ended too.
+    // A subscriber that resumes too late gets the number at once, and its stream ends, too.
     let mut late = Events::connect(falconet.address(), "/topics/a", "Last-Event-ID: 1\r\n");
     let lagged =
         Event { id: None, kind: "lagged".to_owned(), data: (OVERWHELMING - 9).to_string() };
@@ -815,13 +815,13 @@ fn a_slow_listener_is_told_what_it_lost_and_ended_if_so_configured() {
 }
 
 #[test]
-fn a_burst_is_lost_by_nobody_who_reads() {
+fn no_subscriber_that_reads_loses_a_burst() {
     for log_messages in ["64", "2", "1"] {
         let falconet = Falconet::start(&[NO_BROADCAST, &["--log-messages", log_messages]].concat());
         let address = falconet.address();
         let mut clients = [(); 5].map(|()| Client::connect_to(address, "/topics/a?mode=out"));
         let mut listeners = [(); 5].map(|()| Events::connect(address, "/topics/a", ""));
-        // Little enough for the kernel to take it all; much more at once than the log holds.
+        // Few enough bytes for the kernel to buffer, and many more messages at once than the log holds.
         let mut sessions = [(); 50].map(|()| Client::connect_to(address, "/topics/a?mode=in"));
         let mut publishers = [(); 50].map(|()| Http::connect(address));
         for (session, publisher) in sessions.iter_mut().zip(&mut publishers) {
@@ -839,10 +839,10 @@ fn a_burst_is_lost_by_nobody_who_reads() {
     }
 }
 
-// Who is who.
+// Correlation ids.
 
 #[test]
-fn a_client_id_ties_a_persons_connections_together_in_every_log_line() {
+fn the_correlation_id_is_in_every_log_line() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--log-level", "debug"]].concat());
     let address = falconet.address();
     for (query, lines) in [("?client=anna-1", ""), ("", "X-Client-Id: anna-1\r\n")] {
@@ -866,7 +866,7 @@ fn a_client_id_ties_a_persons_connections_together_in_every_log_line() {
 }
 
 #[test]
-fn a_client_id_that_is_none_is_made_and_returned() {
+fn a_missing_or_invalid_client_id_is_replaced() {
     let falconet = Falconet::start(NO_BROADCAST);
     let address = falconet.address();
     let (longest, too_long) = ("x".repeat(64), "x".repeat(65));
@@ -921,7 +921,7 @@ fn the_broadcaster_is_a_publisher_like_any_other() {
         next = page.read();
     }
     assert_eq!(next.text(), "to everybody");
-    // What `/` is told comes back to its sender alone.
+    // A message to `/` is echoed only to its sender.
     page.echo("an echo");
     let mut client = Client::connect_to(falconet.address(), "/topics/broadcast");
     client.echo("from a client");
@@ -932,7 +932,7 @@ fn the_broadcaster_is_a_publisher_like_any_other() {
             break;
         }
     }
-    // Subscribers of other topics have heard none of it.
+    // Subscribers of other topics have received none of it.
     elsewhere.send(true, TEXT, "nothing before this");
     assert_eq!(elsewhere.read().text(), "nothing before this");
 }
@@ -964,7 +964,7 @@ fn presence_lists_topics_with_counts_that_go_down() {
     );
     let listed = || topics(&falconet).join(", ");
     assert_eq!(listed(), "a 0 2, b/c 4 0, broadcast 1 0");
-    // However they leave.
+    // Every kind of disconnect.
     sessions[0].send(true, CLOSE, 1000_u16.to_be_bytes());
     wait_until("one has said goodbye", || listed() == "a 0 2, b/c 3 0, broadcast 1 0");
     sockopt::set_socket_linger(&sessions[1].stream, Some(Duration::ZERO)).unwrap();
@@ -982,22 +982,22 @@ fn presence_lists_topics_with_counts_that_go_down() {
 // The end.
 
 #[test]
-fn streams_end_after_what_was_published_before_the_server_stops() {
+fn streams_end_after_the_last_message_when_the_server_stops() {
     let flags = ["--log-bytes", "10m", "--log-total", "10m", "--close-timeout", "9s"];
     let mut falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let address = falconet.address();
     let listeners = [(); 5].map(|()| Events::connect(address, "/topics/a", ""));
     let clients = [(); 5].map(|()| Client::connect_to(address, "/topics/a"));
     let mut http = Http::connect(address);
-    // Far more than the kernel holds for who does not read yet.
+    // Far more than the kernel buffers for a client that does not read yet.
     let count: u64 = 30;
     for number in 1..=count {
         assert_eq!(http.fetch(post("/topics/a", sized(number, 60_000))).status(), 202);
     }
     falconet.signal(Signal::TERM);
-    // Resting connections are closed first.
+    // Idle connections are closed first.
     http.assert_ended();
-    // All at once: a client has 2 s from now to take what there is.
+    // Read on several threads: every client has 2 s from now to read the rest.
     let clients = clients.map(|mut client| {
         std::thread::spawn(move || {
             for number in 1..=count {
@@ -1039,13 +1039,13 @@ fn reject_drop_is_silent_about_refused_requests_for_topics() {
         post("/topics/a", "x".repeat(1025)),
         request("POST", "/topics/a", "Expect: x\r\n", "x"),
         request("POST", "/topics/a", "Transfer-Encoding: chunked\r\n", "x"),
-        // Nothing is there, and there is no room for more.
+        // The topic does not exist, and the limit is reached.
         get("/topics/b"),
         post("/topics/b", "x"),
         upgrade("/topics/b"),
         request("GET", "/topics/b", SSE, ""),
     ] {
-        // And nothing behind it is looked at.
+        // The request behind the refused one must not be read.
         let bytes = [&refused[..], &post("/topics/a", "beyond")].concat();
         assert_eq!(exchange(address, bytes), "", "{}", String::from_utf8_lossy(&refused));
     }
@@ -1055,24 +1055,24 @@ fn reject_drop_is_silent_about_refused_requests_for_topics() {
     assert!(dropped >= 5, "they are logged: {:#?}", falconet.log_so_far());
 }
 
-/// Publishes at a topic on a connection of its own.
+/// Publishes to a topic on a new connection.
 fn publish(falconet: &Falconet, topic: &str, body: impl AsRef<[u8]>) -> Answer {
     fetch(falconet.address(), post(&format!("/topics/{topic}"), body))
 }
 
-/// What is answered to who publishes.
+/// Returns the body of the response to a published message.
 fn accepted(topic: &str, sequence: u64, subscribers: usize) -> String {
     format!("{{\"topic\":\"{topic}\",\"sequence\":{sequence},\"subscribers\":{subscribers}}}\n")
 }
 
-/// The topics there are, each with its count of subscribers and its last sequence.
+/// Returns the topics, each with its number of subscribers and its last sequence.
 fn topics(falconet: &Falconet) -> Vec<String> {
     let list = fetch(falconet.address(), request("GET", "/topics/", "Accept: text/plain\r\n", ""));
     assert_eq!(list.header("Content-Type"), Some("text/plain; charset=utf-8"));
     list.text().lines().map(str::to_owned).collect()
 }
 
-/// All that a topic retains.
+/// Returns all retained messages of a topic.
 fn replayed(falconet: &Falconet, topic: &str) -> Vec<String> {
     let path = format!("/topics/{topic}");
     let last = fetch(falconet.address(), get(&path));
@@ -1088,12 +1088,12 @@ fn replayed(falconet: &Falconet, topic: &str) -> Vec<String> {
     }
 }
 
-/// A text of so many bytes that begins with its number.
+/// Returns a text of `bytes` bytes that begins with its number.
 fn sized(number: u64, bytes: usize) -> String {
     format!("{:x<bytes$}", format!("{number} "))
 }
 
-/// The numbers that [`sized`] texts begin with.
+/// Returns the numbers at the beginning of [`sized`] texts.
 fn numbers(texts: &[String]) -> Vec<u64> {
     texts.iter().map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect()
 }
@@ -1109,7 +1109,7 @@ fn assert_correlated(line: &str) {
     assert!(words.any(|word| word.trim_end_matches(';') == "correlation=anna-1"), "{line}");
 }
 
-/// The time as HTTP writes it, by somebody else.
+/// Returns the current time as an HTTP date, from date(1).
 fn http_date_now() -> String {
     let format = "+%a, %d %b %Y %H:%M:%S GMT";
     let output = Command::new("date").env("LC_ALL", "C").args(["-u", format]).output().unwrap();
@@ -1117,5 +1117,5 @@ fn http_date_now() -> String {
 }
 
 const SSE: &str = "Accept: text/event-stream\r\n";
-/// How many messages of 60 KB no kernel holds for who does not read.
+/// A number of messages of 60 KB that exceeds what the kernel buffers for a subscriber.
 const OVERWHELMING: u64 = 100;
