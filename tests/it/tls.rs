@@ -611,7 +611,7 @@ fn the_client_refuses_an_untrusted_certificate() {
     // A server that does not speak TLS.
     let plain = Falconet::start(&[]);
     let url = format!("wss://{}", plain.address());
-    let output = client_command(&["--inserver", "--no-reconnect", &url])
+    let output = client_command(&["--insecure", "--no-reconnect", &url])
         .stdin(std::process::Stdio::null())
         .output()
         .unwrap();
@@ -621,17 +621,17 @@ fn the_client_refuses_an_untrusted_certificate() {
 #[cfg(feature = "full")]
 #[test]
 fn the_client_warns_when_it_trusts_every_certificate() {
-    let server = TlsServer::start("tls-inserver", &["--broadcast-every", "0"]);
-    let mut talker = PipedClient::start(&["--inserver", &server.url("wss")]);
-    talker.wait_for_stderr("warning: --inserver");
+    let server = TlsServer::start("tls-insecure", &["--broadcast-every", "0"]);
+    let mut talker = PipedClient::start(&["--insecure", &server.url("wss")]);
+    talker.wait_for_stderr("warning: --insecure");
     talker.send("one\n");
     assert_eq!(talker.line(), "one\n");
     assert_eq!(talker.finish().0, 0);
     let https = server.url("https");
     let output =
-        client_command(&["pub", "--inserver", "--server", &https, "a", "b"]).output().unwrap();
+        client_command(&["pub", "--insecure", "--server", &https, "a", "b"]).output().unwrap();
     assert!(output.status.success());
-    assert!(String::from_utf8(output.stderr).unwrap().contains("warning: --inserver"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("warning: --insecure"));
 }
 
 #[cfg(feature = "full")]
