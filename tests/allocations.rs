@@ -1,8 +1,8 @@
-//! What messages allocate: nothing for each subscriber that one is published to, nothing for an echo.
-//! A crate of its own, for its allocator counts whatever the process does.
+//! Allocations for messages: none per subscriber of a published message, and none for an echo. This target is
+//! separate because its allocator counts the allocations of the whole process.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of this crate is tests")]
-// Most of it is about topics.
+// Most tests here are about topics.
 #![cfg_attr(not(feature = "full"), allow(dead_code))]
 
 use std::alloc::System;
@@ -31,14 +31,14 @@ fn a_message_to_a_thousand_websocket_subscribers_allocates_nothing_for_each() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_message_to_a_thousand_listeners_allocates_nothing_for_each() {
+fn a_message_to_a_thousand_sse_subscribers_allocates_nothing_for_each() {
     let request = "GET /topics/t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
     measure(request, |id| format!("id: {id}\ndata: {MESSAGE}\n\n").into_bytes());
 }
 
 #[test]
 fn an_echo_of_a_small_message_allocates_nothing() {
-    let _turn = turn();
+    let _guard = serial();
     let (address, stopper, server) = start(|| Server::builder().endpoint("/echo", Echo));
     let request = "GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -53,9 +53,9 @@ fn an_echo_of_a_small_message_allocates_nothing() {
                 client.read_exact(&mut room).unwrap();
                 assert!(room == expected);
             };
-            // The first may make room that later ones use again.
+            // The first echo may allocate buffers that later ones use again.
             echo();
-            // The least of three, for the harness may be telling how another test went.
+            // The minimum of three, because the test harness may be printing the result of another test.
             let rounds = (0..3).map(|_| {
                 let region = Region::new(ALLOCATOR);
                 (0..ECHOES).for_each(|_| echo());
@@ -66,14 +66,14 @@ fn an_echo_of_a_small_message_allocates_nothing() {
         }
     }
     println!("allocations for {ECHOES} echoes: {counts:?}");
-    // To be woken, the task lies in the executor's queue, which allocates a block for every 31.
+    // The queue of the executor allocates a block for every 31 wake-ups.
     assert!(counts.iter().all(|count| *count <= ECHOES / 31 + 1), "{counts:?}");
     drop(client);
     stopper.stop();
     server.join().unwrap().unwrap();
 }
 
-/// A client's frame of zeros; the mask is zero, too.
+/// Returns a client's frame of zeros, with a mask of zeros.
 fn masked_zeros(first: u8, size: usize) -> Vec<u8> {
     let mut frame = unmasked_zeros(first, size);
     frame[1] |= 0x80;
@@ -81,7 +81,7 @@ fn masked_zeros(first: u8, size: usize) -> Vec<u8> {
     frame
 }
 
-/// A server's frame of zeros.
+/// Returns a server's frame of zeros.
 fn unmasked_zeros(first: u8, size: usize) -> Vec<u8> {
     let mut frame = vec![first];
     match size {
@@ -95,13 +95,13 @@ fn unmasked_zeros(first: u8, size: usize) -> Vec<u8> {
     frame
 }
 
-/// Publishes some messages to subscribers that come by `request`, which they get as `expected` says by
-/// their numbers, and counts what that allocates.
+/// Publishes five messages to subscribers that connect with `request`, checks that each receives the bytes
+/// `expected(id)`, and limits the allocations for a message.
 fn measure(request: &str, expected: impl Fn(u64) -> Vec<u8>) {
-    let _turn = turn();
+    let _guard = serial();
     let limit = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
-    // Both ends of each are here.
+    // Both ends of each connection are in this process.
     let count = limit.map_or(SUBSCRIBERS, |limit| SUBSCRIBERS.min(limit as usize / 4));
     let (publish, publishing) = async_channel::bounded(1);
     let (address, stopper, server) =
@@ -122,8 +122,8 @@ fn measure(request: &str, expected: impl Fn(u64) -> Vec<u8>) {
         *allocations = change.allocations + change.reallocations;
     }
     println!("allocations for a message to {count}: {counts:?}");
-    // The first may make room that later ones use again. To be woken, each task lies in the executor's
-    // queue, which allocates a block for every 31.
+    // The first message may allocate buffers that later ones use again. The queue of the executor allocates a
+    // block for every 31 tasks that are woken.
     let most = counts[1..].iter().max().unwrap();
     assert!(*most <= count / 31 + CONSTANT, "{counts:?}");
     drop(subscribers);
@@ -131,13 +131,13 @@ fn measure(request: &str, expected: impl Fn(u64) -> Vec<u8>) {
     server.join().unwrap().unwrap();
 }
 
-/// The turn of a test: the allocator counts for all.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+/// Waits until no other test runs, and keeps others from running: the allocator counts for all of them.
+fn serial() -> MutexGuard<'static, ()> {
+    static RUNNING: Mutex<()> = Mutex::new(());
+    RUNNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Runs what `compose` makes in a thread of its own.
+/// Runs the server that `compose` builds, in another thread.
 fn start(
     compose: impl FnOnce() -> ServerBuilder + Send + 'static,
 ) -> (SocketAddr, Stopper, JoinHandle<std::io::Result<()>>) {
@@ -148,14 +148,14 @@ fn start(
         started.send((server.urls()[0].to_string(), server.stopper())).unwrap();
         server.run()
     });
-    let (url, stopper) = starting.recv_timeout(PATIENCE).unwrap();
+    let (url, stopper) = starting.recv_timeout(TIMEOUT).unwrap();
     (url.trim_start_matches("http://").parse().unwrap(), stopper, thread)
 }
 
-/// Connects, and reads the head of the answer.
+/// Connects, sends `request`, and reads the head of the response.
 fn subscribe(address: SocketAddr, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -167,7 +167,7 @@ fn subscribe(address: SocketAddr, request: &str) -> TcpStream {
     stream
 }
 
-/// Publishes a message each time it is told.
+/// Publishes a message for each signal.
 struct Publisher(Receiver<()>);
 
 impl Service for Publisher {
@@ -182,6 +182,7 @@ impl Service for Publisher {
 const SUBSCRIBERS: usize = 1000;
 const ECHOES: usize = 100;
 const MESSAGE: &str = "not as long as to need a long header";
-/// What a message takes however many hear it: the frame, the command and its answer. 11 or 12 were seen.
+/// The limit of allocations for a message without its subscribers: the frame, the command and its answer. 11 or
+/// 12 were observed.
 const CONSTANT: usize = 16;
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);

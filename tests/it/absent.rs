@@ -1,4 +1,4 @@
-//! What a build without some of the features says of them.
+//! Builds that lack a feature, and how they refuse its options.
 
 #![cfg(not(all(feature = "full", feature = "tls")))]
 
@@ -8,12 +8,12 @@ use falconet::cli::OPTIONS;
 use falconet::net::ListenUrl;
 use falconet::{Feature, Server, StartError};
 
-use crate::rig::Falconet;
 #[cfg(not(feature = "full"))]
-use crate::rig::{ask, get};
+use crate::support::http::{fetch, get};
+use crate::support::process::Falconet;
 
 #[test]
-fn every_option_of_what_is_not_built_in_is_refused_by_name_and_no_other_is_in_the_help() {
+fn options_of_a_missing_feature_are_refused_by_name_and_not_in_the_help() {
     let help = Falconet::command().arg("--help").output().unwrap().stdout;
     let help = String::from_utf8(help).unwrap();
     for option in OPTIONS {
@@ -30,7 +30,7 @@ fn every_option_of_what_is_not_built_in_is_refused_by_name_and_no_other_is_in_th
 
 #[cfg(not(feature = "tls"))]
 #[test]
-fn no_tls_is_spoken_where_there_is_none() {
+fn tls_urls_are_refused() {
     let output = Falconet::command().args(["--listen", "https://127.0.0.1:0"]).output().unwrap();
     assert_refused(&output, 78, "https://127.0.0.1:0");
     let mut client = Command::new(env!("CARGO_BIN_EXE_falconet-client"));
@@ -39,7 +39,7 @@ fn no_tls_is_spoken_where_there_is_none() {
 
 #[cfg(not(feature = "full"))]
 #[test]
-fn nothing_is_printed_for_a_system_or_taken_from_it() {
+fn packaging_output_and_systemd_sockets_are_refused() {
     for print in ["--print-default-config", "--print-man", "--print-completions", "--print-unit"] {
         let output = Falconet::command().args([print, "bash"]).output().unwrap();
         assert_refused(&output, 2, "feature `full`");
@@ -50,7 +50,7 @@ fn nothing_is_printed_for_a_system_or_taken_from_it() {
 
 #[cfg(not(feature = "full"))]
 #[test]
-fn tokens_that_systemd_passes_are_not_left_unread() {
+fn tokens_from_systemd_are_refused() {
     let folder = std::env::temp_dir().join(format!("falconet-passed-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("tokens"), "secret\n").unwrap();
@@ -61,23 +61,23 @@ fn tokens_that_systemd_passes_are_not_left_unread() {
 
 #[cfg(not(feature = "full"))]
 #[test]
-fn nobody_is_warned_of_publishing_where_that_can_not_be_done() {
+fn no_warning_about_publishing_is_logged_without_topics() {
     let falconet = Falconet::start(&["--listen", "http://0.0.0.0:0"]);
-    assert_eq!(ask(falconet.address(), get("/")).status(), 200);
+    assert_eq!(fetch(falconet.address(), get("/")).status(), 200);
     falconet.wait_for_line("answered");
     assert!(!falconet.log_so_far().iter().any(|line| line.contains("publish")));
 }
 
 #[cfg(not(feature = "full"))]
 #[test]
-fn a_server_with_topics_does_not_start_without_them() {
+fn a_server_with_topics_does_not_start() {
     assert_lacks(Server::builder().topics().bind(&[] as &[ListenUrl]), Feature::Full);
     assert_lacks(Server::builder().files("/").bind(&[] as &[ListenUrl]), Feature::Full);
 }
 
 #[cfg(not(feature = "full"))]
 #[test]
-fn a_server_with_an_administrator_does_not_start_without_administration() {
+fn a_server_with_an_administrator_does_not_start() {
     let url = "http://127.0.0.1:0".parse().unwrap();
     assert_lacks(Server::builder().admin(url).bind(&[] as &[ListenUrl]), Feature::Full);
 }
@@ -90,7 +90,8 @@ fn assert_lacks(bound: Result<Server, StartError>, feature: Feature) {
     }
 }
 
-/// The program has ended with this code, and says what it lacks and who wants it.
+/// Checks that the program has ended with `code`, and that its error names the missing feature and the
+/// option that needs it.
 fn assert_refused(output: &Output, code: i32, name: &str) {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{name}: {text}");

@@ -1,72 +1,24 @@
-//! What the administrator sees and does.
+//! The administrator's listener: health, metrics, clients, topics, the dashboard and the access log.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use falconet::log::LogFormat;
 use falconet::net::ListenUrl;
 use falconet::{Action, Denied, Echo, Origins, RequestHead, Server, Session, SessionEnd};
 use rustix::net::sockopt;
 
-use crate::cli::Folder;
-use crate::rig::*;
+use crate::support::admin::*;
+use crate::support::folder::Folder;
+use crate::support::*;
 
-/// Nothing happens but what a test does.
-const QUIET: &[&str] = &["--broadcast-every", "0"];
-
-/// The program with a listener for the administrator, and where that is.
-fn start(flags: &[&str]) -> (Falconet, SocketAddr) {
-    let falconet = Falconet::start(&[&["--admin", "http://127.0.0.1:0"], flags].concat());
-    let admin = admin_address(&falconet);
-    (falconet, admin)
-}
-
-pub fn admin_address(falconet: &Falconet) -> SocketAddr {
-    let line = falconet.wait_for_line("administration on ");
-    line.split("administration on http://").nth(1).unwrap().parse().unwrap()
-}
-
-/// Reads what is still to be heard.
-fn read_to_end(events: &mut Events) {
-    assert!((0..1000).any(|_| events.try_read().is_none()), "it does not end");
-}
-
-/// The JSON that is read at `path`, if that is there.
-fn read(admin: SocketAddr, path: &str) -> String {
-    let answer = ask(admin, get(path));
-    assert_eq!(answer.status(), 200, "{path}: {}", answer.head);
-    answer.text().to_owned()
-}
-
-/// The clients, each as the line it is listed in.
-fn clients(admin: SocketAddr) -> Vec<String> {
-    let list = read(admin, "/clients");
-    let inside = list.strip_prefix('[').and_then(|list| list.strip_suffix("]\n")).unwrap();
-    let lines = inside.split(",\n ").filter(|line| !line.is_empty());
-    lines
-        .map(|line| line.strip_prefix('{').unwrap().strip_suffix('}').unwrap().to_owned())
-        .collect()
-}
-
-/// The value of a field in a JSON object without nesting, as it is written there.
-fn field<'j>(object: &'j str, name: &str) -> &'j str {
-    let start = object.find(&format!("\"{name}\":")).unwrap_or_else(|| panic!("{name}: {object}"));
-    let value = &object[start + name.len() + 3..];
-    value.split([',', '}']).next().unwrap()
-}
-
-fn number(object: &str, name: &str) -> f64 {
-    field(object, name).parse().unwrap_or_else(|_| panic!("{name}: {object}"))
-}
-
-// Where it stands.
+// Listeners.
 
 #[test]
-fn nothing_of_the_administrators_stands_on_a_public_listener() {
-    let (falconet, _) = start(&[QUIET, &["--reject", "respond"]].concat());
+fn no_administration_is_on_a_public_listener() {
+    let (falconet, _) = start(&[NO_BROADCAST, &["--reject", "respond"]].concat());
     let mut bystander = Client::connect(falconet.address());
     for path in [
         "/metrics",
@@ -83,11 +35,11 @@ fn nothing_of_the_administrators_stands_on_a_public_listener() {
         "/topics/%24stats",
     ] {
         for method in ["GET", "HEAD", "POST", "DELETE", "PUT"] {
-            let answer = ask(falconet.address(), request(method, path, "", ""));
+            let answer = fetch(falconet.address(), request(method, path, "", ""));
             assert_eq!(answer.status(), 404, "{method} {path}");
         }
         let lines = "Accept: text/event-stream\r\n";
-        let answer = ask(falconet.address(), request("GET", path, lines, ""));
+        let answer = fetch(falconet.address(), request("GET", path, lines, ""));
         assert_eq!(answer.status(), 404, "{path}");
         assert_eq!(status_of(&exchange(falconet.address(), handshake(path))), 404, "{path}");
     }
@@ -95,10 +47,10 @@ fn nothing_of_the_administrators_stands_on_a_public_listener() {
 }
 
 #[test]
-fn nothing_public_stands_on_the_administrators_listener() {
-    let (_falconet, admin) = start(QUIET);
+fn nothing_public_is_on_the_administrators_listener() {
+    let (_falconet, admin) = start(NO_BROADCAST);
     for path in ["/app.js", "/style.css", "/anything", "/topics/a/", "/topicsa", "/clients/"] {
-        assert_eq!(ask(admin, get(path)).status(), 404, "{path}");
+        assert_eq!(fetch(admin, get(path)).status(), 404, "{path}");
     }
     // Upgrading is an offer that a server may ignore (RFC 9110 §7.8).
     for (path, status) in [("/", 200), ("/events", 200), ("/topics/a", 404)] {
@@ -121,14 +73,14 @@ fn nothing_public_stands_on_the_administrators_listener() {
         ("PUT", "/clients", "GET, HEAD, DELETE"),
         ("GET", "/clients/1", "DELETE, POST"),
     ] {
-        let answer = ask(admin, request(method, path, "", ""));
+        let answer = fetch(admin, request(method, path, "", ""));
         let answered = (answer.status(), answer.header("Allow"));
         assert_eq!(answered, (405, Some(allow)), "{method} {path}");
     }
 }
 
 #[test]
-fn an_administrators_url_that_others_could_come_to_is_refused() {
+fn an_administrators_url_that_other_hosts_can_reach_is_refused() {
     for url in ["http://0.0.0.0:0", "http://[::]:0", "http://192.0.2.1:0"] {
         let mut command = Falconet::command();
         command.args(["--listen", "http://127.0.0.1:0", "--admin", url, "--check-config"]);
@@ -144,23 +96,23 @@ fn an_administrators_url_that_others_could_come_to_is_refused() {
 }
 
 #[test]
-fn the_administrator_may_come_over_a_unix_socket() {
+fn the_administrators_listener_may_be_a_unix_socket() {
     let path = std::env::temp_dir().join(format!("falconet-admin-{}", std::process::id()));
     let url = format!("unix:{}", path.display());
-    let mut falconet = Falconet::start(&[&["--admin", &url], QUIET].concat());
+    let mut falconet = Falconet::start(&[&["--admin", &url], NO_BROADCAST].concat());
     falconet.wait_for_line(&format!("administration on {url}"));
-    let ask = |request: Vec<u8>| {
+    let fetch = |request: Vec<u8>| {
         let mut stream = UnixStream::connect(&path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.write_all(&request).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
     };
     let close = "Connection: close\r\n";
-    assert_eq!(body_of(&ask(request("GET", "/healthz", close, ""))), "ok\n");
-    assert_eq!(status_of(&ask(request("POST", "/drain", close, ""))), 202);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(body_of(&fetch(request("GET", "/healthz", close, ""))), "ok\n");
+    assert_eq!(status_of(&fetch(request("POST", "/drain", close, ""))), 202);
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(!path.exists());
 }
 
@@ -172,17 +124,17 @@ fn every_request_of_the_administrator_is_authorized() {
         Action::Admin(_) => Err(Denied::Unauthenticated("Key")),
         _ => Ok(()),
     };
-    let (told, telling) = std::sync::mpsc::channel();
+    let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let url = "http://127.0.0.1:0".parse().unwrap();
         let mut origins = Origins::default();
-        origins.add(HERE).unwrap();
+        origins.add(TEST_ORIGIN).unwrap();
         let server = Server::builder().origins(origins).endpoint("/", Echo).authorize(keyed);
         let server = server.admin("http://127.0.0.1:0".parse().unwrap()).bind([&url]).unwrap();
-        told.send((server.admin_url().unwrap().to_string(), server.stopper())).unwrap();
+        sender.send((server.admin_url().unwrap().to_string(), server.stopper())).unwrap();
         server.run()
     });
-    let (url, stopper) = telling.recv_timeout(PATIENCE).unwrap();
+    let (url, stopper) = receiver.recv_timeout(TIMEOUT).unwrap();
     let admin = url.trim_start_matches("http://").parse().unwrap();
     for (method, path, status) in [
         ("GET", "/", 200),
@@ -194,9 +146,9 @@ fn every_request_of_the_administrator_is_authorized() {
         ("POST", "/broadcast", 202),
         ("GET", "/nowhere", 404),
     ] {
-        assert_eq!(ask(admin, request(method, path, "", "")).status(), 401, "{path}");
+        assert_eq!(fetch(admin, request(method, path, "", "")).status(), 401, "{path}");
         let lines = "X-Key: right\r\n";
-        assert_eq!(ask(admin, request(method, path, lines, "")).status(), status, "{path}");
+        assert_eq!(fetch(admin, request(method, path, lines, "")).status(), status, "{path}");
     }
     stopper.stop();
     thread.join().unwrap().unwrap();
@@ -204,7 +156,7 @@ fn every_request_of_the_administrator_is_authorized() {
 
 #[cfg(feature = "full")]
 #[test]
-fn with_tokens_the_administrator_may_come_from_elsewhere() {
+fn with_tokens_the_administrators_listener_may_be_public() {
     let file = std::env::temp_dir().join(format!("falconet-admin-tokens-{}", std::process::id()));
     std::fs::write(&file, "hears subscribe\nrules admin\n").unwrap();
     let path = file.display().to_string();
@@ -217,24 +169,24 @@ fn with_tokens_the_administrator_may_come_from_elsewhere() {
         ("Authorization: Bearer hears\r\n", 403),
         ("Authorization: Bearer rules\r\n", 200),
     ] {
-        let answer = ask(([127, 0, 0, 1], port).into(), request("GET", "/clients", lines, ""));
+        let answer = fetch(([127, 0, 0, 1], port).into(), request("GET", "/clients", lines, ""));
         assert_eq!(answer.status(), status, "{lines}");
     }
     std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
-fn the_administrator_has_room_when_nobody_else_has() {
-    let (falconet, admin) = start(&[QUIET, &["--max-connections", "1"]].concat());
+fn the_administrator_has_a_connection_limit_of_its_own() {
+    let (falconet, admin) = start(&[NO_BROADCAST, &["--max-connections", "1"]].concat());
     let _client = Client::connect(falconet.address());
     assert_eq!(status_of(&exchange(falconet.address(), get("/"))), 503);
     let mut held: Vec<Http> = (0..16).map(|_| Http::connect(admin)).collect();
     for connection in &mut held {
-        assert_eq!(connection.ask(get("/healthz")).status(), 200);
+        assert_eq!(connection.fetch(get("/healthz")).status(), 200);
     }
-    // It is no way around all limits, either.
+    // The administrator's connections are limited, too.
     assert_eq!(status_of(&exchange(admin, get("/healthz"))), 503);
-    let page = Metrics::of(&held[0].ask(get("/metrics")));
+    let page = Metrics::of(&held[0].fetch(get("/metrics")));
     assert_eq!(page.value("falconet_connections", "admin"), 16.0);
     assert_eq!(page.value("falconet_connections", "websocket"), 1.0);
     assert_eq!(page.value("falconet_connections", "http"), 0.0);
@@ -243,95 +195,75 @@ fn the_administrator_has_room_when_nobody_else_has() {
 }
 
 #[test]
-fn the_administrator_is_answered_where_others_are_dropped() {
-    let (falconet, admin) = start(&[QUIET, &["--reject", "drop"]].concat());
+fn the_administrator_gets_a_response_where_others_are_dropped() {
+    let (falconet, admin) = start(&[NO_BROADCAST, &["--reject", "drop"]].concat());
     assert_eq!(exchange(falconet.address(), get("/nowhere")), "");
-    assert_eq!(ask(admin, get("/nowhere")).status(), 404);
+    assert_eq!(fetch(admin, get("/nowhere")).status(), 404);
     assert_eq!(status_of(&exchange(admin, "GET / HTTP/1.1\r\n\r\n")), 400);
 }
 
-// Health, and the end.
+// Health and drain.
 
 #[test]
-fn while_it_drains_it_is_alive_but_not_ready() {
-    let (mut falconet, admin) = start(&[QUIET, &["--close-timeout", "1h"]].concat());
+fn a_draining_server_is_healthy_but_not_ready() {
+    let (mut falconet, admin) = start(&[NO_BROADCAST, &["--close-timeout", "1h"]].concat());
     for (path, text) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
         assert_eq!(read(admin, path), text);
     }
-    // It does not answer the Close, and so holds the drain up.
+    // This client does not answer the Close, which keeps the drain waiting.
     let mut client = Client::connect(falconet.address());
     client.echo("here");
-    let mut looker = Events::connect(admin, "/events", "");
-    assert_eq!(field(&looker.read().data, "draining"), "false");
+    let mut watcher = Events::connect(admin, "/events", "");
+    assert_eq!(field(&watcher.read().data, "draining"), "false");
     let mut early = Http::connect(admin);
-    let answer = early.ask(post("/drain", ""));
+    let answer = early.fetch(post("/drain", ""));
     assert_eq!((answer.status(), answer.text()), (202, "draining\n"));
     assert_eq!(client.read().close_code(), 1001);
     for connection in [&mut early, &mut Http::connect(admin)] {
-        let answer = connection.ask(get("/readyz"));
+        let answer = connection.fetch(get("/readyz"));
         assert_eq!((answer.status(), answer.text()), (503, "draining\n"));
-        assert_eq!(connection.ask(get("/healthz")).status(), 200);
-        let page = Metrics::of(&connection.ask(get("/metrics")));
+        assert_eq!(connection.fetch(get("/healthz")).status(), 200);
+        let page = Metrics::of(&connection.fetch(get("/metrics")));
         assert_eq!(page.value("falconet_connections", "websocket"), 1.0);
     }
-    // Who looks goes on being told, and who only comes now, too.
-    for looker in [&mut looker, &mut Events::connect(admin, "/events", "")] {
+    // Open and new streams of statistics continue during the drain.
+    for watcher in [&mut watcher, &mut Events::connect(admin, "/events", "")] {
         let stats =
-            (0..3).map(|_| looker.read().data).find(|data| field(data, "draining") == "true");
-        let stats = stats.expect("it is told in time");
+            (0..3).map(|_| watcher.read().data).find(|data| field(data, "draining") == "true");
+        let stats = stats.expect("statistics of the drain within three events");
         assert!(stats.contains(r#"{"websocket":1,"#), "{stats}");
     }
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(early.try_read(true).is_err());
-    read_to_end(&mut looker);
-}
-
-#[cfg(feature = "full")]
-#[test]
-fn nobody_waits_for_a_listener_that_was_given_up() {
-    let flags = ["--ping-every", "0", "--idle-timeout", "0", "--write-timeout", "200ms"];
-    let (mut falconet, admin) = start(&[QUIET, &flags, &["--close-timeout", "1h"]].concat());
-    // It reads nothing.
-    let _stuck = Events::connect(falconet.address(), "/topics/a", "");
-    let mut publisher = Http::connect(falconet.address());
-    let payload = "x".repeat(60_000);
-    wait_until("it is swept", || {
-        assert_eq!(publisher.ask(post("/topics/a", &payload)).status(), 202);
-        Metrics::read(admin).total("falconet_clients_swept_total") == 1.0
-    });
-    let begun = Instant::now();
-    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
-    // The answer to a Close, which it can't give, would have 2 s.
-    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    read_to_end(&mut watcher);
 }
 
 #[test]
 fn a_drain_ends_the_server_as_a_signal_does() {
-    let (mut falconet, admin) = start(QUIET);
+    let (mut falconet, admin) = start(NO_BROADCAST);
     let mut client = Client::connect(falconet.address());
-    let mut looker = Events::connect(admin, "/events", "");
-    looker.read();
-    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    let mut watcher = Events::connect(admin, "/events", "");
+    watcher.read();
+    assert_eq!(fetch(admin, post("/drain", "")).status(), 202);
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
-    read_to_end(&mut looker);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    read_to_end(&mut watcher);
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
 // Metrics.
 
 #[cfg(feature = "full")]
 #[test]
-fn the_metrics_are_what_prometheus_reads() {
+fn the_metrics_have_the_format_of_prometheus() {
     let (falconet, admin) = start(&[]);
     let mut client = Client::connect_to(falconet.address(), "/topics/a");
     client.send(true, TEXT, "x");
     client.read();
-    ask(falconet.address(), get("/"));
+    fetch(falconet.address(), get("/"));
     let mut kept = Http::connect(admin);
-    let answer = kept.ask(get("/metrics"));
+    let answer = kept.fetch(get("/metrics"));
     assert_eq!(answer.header("Content-Type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     let page = Metrics::of(&answer);
     for (name, kind) in [
@@ -365,8 +297,8 @@ fn the_metrics_are_what_prometheus_reads() {
     check_by_promtool(answer.text());
     assert_eq!(page.value("falconet_build_info", env!("CARGO_PKG_VERSION")), 1.0);
     wait_until("the descriptors are counted right", || {
-        // Another connection may just be ending.
-        let page = Metrics::of(&kept.ask(get("/metrics")));
+        // Another connection may just be closing.
+        let page = Metrics::of(&kept.fetch(get("/metrics")));
         page.total("process_open_fds") == falconet.open_files() as f64
     });
     let resident = page.total("process_resident_memory_bytes");
@@ -379,7 +311,7 @@ fn the_metrics_are_what_prometheus_reads() {
     assert!(page.total("process_max_fds") > 32.0);
 }
 
-/// Has Prometheus's own tool look at a page, if there is one.
+/// Checks a page with Prometheus's own tool, if it is installed.
 fn check_by_promtool(page: &str) {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]).stdin(Stdio::piped());
@@ -388,7 +320,7 @@ fn check_by_promtool(page: &str) {
         eprintln!("skipped: no promtool");
         return;
     };
-    // It reads all before it says anything.
+    // The tool reads its whole input before it prints anything.
     promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -432,13 +364,13 @@ fn the_parser_of_these_tests_is_strict() {
 
 #[test]
 fn echoed_messages_are_counted() {
-    let (falconet, admin) = start(&[QUIET, &["--ping-every", "200ms"]].concat());
+    let (falconet, admin) = start(&[NO_BROADCAST, &["--ping-every", "200ms"]].concat());
     let mut client = Client::connect(falconet.address());
     let before = Metrics::read(admin);
     for text in ["one", "two", "three"] {
         client.echo(text);
     }
-    // Neither is a message, and what the server asks is none.
+    // Control frames in either direction are not messages.
     client.send(true, PING, "p");
     assert_eq!(client.read().opcode, PONG);
     assert_eq!(client.read().opcode, PING);
@@ -446,7 +378,7 @@ fn echoed_messages_are_counted() {
     let grown = |name| after.total(name) - before.total(name);
     assert_eq!(grown("falconet_messages_received_total"), 3.0);
     assert_eq!(grown("falconet_messages_sent_total"), 3.0);
-    // What it said, masked, and what it and the administrator were told besides.
+    // At least the masked messages and the ping, and not much besides.
     assert!(grown("falconet_received_bytes_total") >= 3.0 * 6.0 + 11.0 + 7.0);
     assert!(grown("falconet_received_bytes_total") < 1000.0);
     assert!(grown("falconet_sent_bytes_total") >= 3.0 * 2.0 + 11.0 + 3.0);
@@ -457,13 +389,13 @@ fn echoed_messages_are_counted() {
 
 #[cfg(feature = "full")]
 #[test]
-fn connections_and_requests_are_counted_by_what_became_of_them() {
-    let (falconet, admin) = start(&[QUIET, &["--head-timeout", "300ms"]].concat());
+fn connections_and_requests_are_counted_by_their_outcome() {
+    let (falconet, admin) = start(&[NO_BROADCAST, &["--head-timeout", "300ms"]].concat());
     let address = falconet.address();
     let client = Client::connect(address);
     let events = Events::connect(address, "/topics/a", "");
     let mut kept = Http::connect(address);
-    assert_eq!(kept.ask(get("/")).status(), 200);
+    assert_eq!(kept.fetch(get("/")).status(), 200);
     let page = Metrics::read(admin);
     for (kind, count) in [("http", 1.0), ("websocket", 1.0), ("events", 1.0), ("admin", 1.0)] {
         assert_eq!(page.value("falconet_connections", kind), count, "{kind}");
@@ -472,13 +404,13 @@ fn connections_and_requests_are_counted_by_what_became_of_them() {
     for (class, count) in [("1xx", 1.0), ("2xx", 2.0), ("4xx", 0.0)] {
         assert_eq!(page.value("falconet_requests_total", class), count, "{class}");
     }
-    assert_eq!(ask(address, get("/nowhere")).status(), 404);
+    assert_eq!(fetch(address, get("/nowhere")).status(), 404);
     exchange(address, "no request\r\n\r\n");
     connect(address).read_to_end(&mut Vec::new()).unwrap();
     drop((client, events));
-    wait_until("they are gone", || clients(admin).is_empty());
+    wait_until("both clients are gone", || clients(admin).is_empty());
     let page = Metrics::read(admin);
-    // The administrator's requests are not among them.
+    // The administrator's requests are not counted.
     assert_eq!(page.value("falconet_requests_total", "2xx"), 2.0);
     assert_eq!(page.value("falconet_requests_total", "4xx"), 1.0);
     assert_eq!(page.value("falconet_connections_rejected_total", "head"), 1.0);
@@ -490,15 +422,15 @@ fn connections_and_requests_are_counted_by_what_became_of_them() {
 
 #[cfg(feature = "full")]
 #[test]
-fn refused_requests_are_counted_by_why_they_were_refused() {
+fn refused_requests_are_counted_by_their_reason() {
     let folder = Folder::new("refused");
     let file = folder.write("tokens", "hears subscribe\nall-of-it\n");
     let limits = ["--max-publish-rate", "1", "--max-per-address", "1"];
     let flags = ["--token-file", &file, "--trust-proxy", "127.0.0.1"];
-    let (falconet, admin) = start(&[QUIET, &flags, &limits].concat());
+    let (falconet, admin) = start(&[NO_BROADCAST, &flags, &limits].concat());
     let address = falconet.address();
-    let ask = |method, lines: &str| {
-        let status = ask(address, request(method, "/topics/a", lines, "")).status();
+    let fetch = |method, lines: &str| {
+        let status = fetch(address, request(method, "/topics/a", lines, "")).status();
         let page = Metrics::read_as(admin, "all-of-it");
         let reasons =
             ["host", "origin", "proxy", "address", "unauthenticated", "forbidden", "rate"];
@@ -508,25 +440,24 @@ fn refused_requests_are_counted_by_why_they_were_refused() {
     let [hears, all] =
         ["hears", "all-of-it"].map(|token| format!("Authorization: Bearer {token}\r\n"));
     let evil = "Origin: http://evil.example\r\n";
-    assert_eq!(ask("GET", &format!("{all}{evil}")), (403, [0, 1, 0, 0, 0, 0, 0]));
+    assert_eq!(fetch("GET", &format!("{all}{evil}")), (403, [0, 1, 0, 0, 0, 0, 0]));
     let unclear = format!("{all}Forwarded: for=\"\r\n");
-    assert_eq!(ask("GET", &unclear), (400, [0, 1, 1, 0, 0, 0, 0]));
-    assert_eq!(ask("GET", ""), (401, [0, 1, 1, 0, 1, 0, 0]));
-    assert_eq!(ask("POST", &hears), (403, [0, 1, 1, 0, 1, 1, 0]));
-    // To hear is not to be refused to publish.
-    let lines = format!("\r\n{hears}\r\n");
-    exchange(address, handshake("/topics/a").replacen("\r\n\r\n", &lines, 1));
+    assert_eq!(fetch("GET", &unclear), (400, [0, 1, 1, 0, 0, 0, 0]));
+    assert_eq!(fetch("GET", ""), (401, [0, 1, 1, 0, 1, 0, 0]));
+    assert_eq!(fetch("POST", &hears), (403, [0, 1, 1, 0, 1, 1, 0]));
+    // A subscription that may not publish is not a refusal.
+    exchange(address, handshake_with("/topics/a", &hears));
     let mut publisher = Http::connect(address);
     let publish = request("POST", "/topics/a", &all, "x");
-    wait_until("it is too fast", || publisher.ask(&publish).status() == 429);
+    wait_until("the rate is exceeded", || publisher.fetch(&publish).status() == 429);
     let client = format!("{all}X-Forwarded-For: 192.0.2.1\r\n");
     let held = Events::connect(address, "/topics/a", &client);
-    assert_eq!(ask("GET", &client), (503, [0, 1, 1, 1, 1, 1, 1]));
+    assert_eq!(fetch("GET", &client), (503, [0, 1, 1, 1, 1, 1, 1]));
     drop(held);
     let rebound = "GET / HTTP/1.1\r\nHost: rebound.example\r\n\r\n";
     assert_eq!(status_of(&exchange(address, rebound)), 403);
-    // What is not there was not refused; nor is the administrator counted.
-    assert_eq!(ask("PATCH", &all).1, [1, 1, 1, 1, 1, 1, 1]);
+    // Neither a missing method nor a request of the administrator counts as a refusal.
+    assert_eq!(fetch("PATCH", &all).1, [1, 1, 1, 1, 1, 1, 1]);
     let answer = exchange(admin, request("GET", "/metrics", "", ""));
     assert_eq!(status_of(&answer), 401);
     let page = Metrics::read_as(admin, "all-of-it");
@@ -535,9 +466,9 @@ fn refused_requests_are_counted_by_why_they_were_refused() {
 
 #[cfg(feature = "full")]
 #[test]
-fn who_speaks_no_proxy_protocol_is_counted() {
+fn connections_without_a_proxy_header_are_counted() {
     let proxy = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--head-timeout", "100ms"];
-    let (falconet, admin) = start(&[QUIET, &proxy, &["--max-per-address", "1"]].concat());
+    let (falconet, admin) = start(&[NO_BROADCAST, &proxy, &["--max-per-address", "1"]].concat());
     let rejected = |why| Metrics::read(admin).value("falconet_connections_rejected_total", why);
     assert_eq!(exchange(falconet.address(), get("/")), "");
     assert_eq!(rejected("proxy"), 1.0);
@@ -545,19 +476,19 @@ fn who_speaks_no_proxy_protocol_is_counted() {
     late.send("PROXY TCP4 192.0");
     late.assert_ended();
     assert_eq!(rejected("proxy"), 2.0);
-    // Who leaves without a word, as who asks whether somebody is there, is not.
+    // A connection that closes without a byte, as port scanners do, is not counted.
     drop(connect(falconet.address()));
     let header = "PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n";
     let mut held = Http::connect(falconet.address());
     held.send(header);
-    assert_eq!(held.ask(get("/")).status(), 200);
+    assert_eq!(held.fetch(get("/")).status(), 200);
     assert_eq!(exchange(falconet.address(), header), "");
     assert_eq!((rejected("proxy"), rejected("address")), (2.0, 1.0));
 }
 
 #[test]
 fn sessions_are_counted_by_the_code_they_closed_with() {
-    let (falconet, admin) = start(QUIET);
+    let (falconet, admin) = start(NO_BROADCAST);
     for (code, label) in [
         (1000_u16, "websocket 1000"),
         (1001, "websocket 1001"),
@@ -568,7 +499,7 @@ fn sessions_are_counted_by_the_code_they_closed_with() {
         let mut client = Client::connect(falconet.address());
         client.send(true, CLOSE, code.to_be_bytes());
         assert_eq!(client.read_to_close(), Some(code));
-        wait_until("it is counted", || {
+        wait_until("the close is counted", || {
             Metrics::read(admin).value("falconet_sessions_closed_total", label) == before + 1.0
         });
     }
@@ -576,9 +507,9 @@ fn sessions_are_counted_by_the_code_they_closed_with() {
 
 #[cfg(feature = "full")]
 #[test]
-fn streams_of_events_are_counted_by_what_ended_them() {
+fn event_streams_are_counted_by_the_code_of_their_end() {
     let idle = ["--ping-every", "100ms", "--idle-timeout", "300ms", "--write-timeout", "200ms"];
-    let flags = [QUIET, &idle, &["--close-timeout", "1h"]].concat();
+    let flags = [NO_BROADCAST, &idle, &["--close-timeout", "1h"]].concat();
     let (falconet, admin) = start(&flags);
     let listen = |path| Events::connect(falconet.address(), path, "");
     let ended = |code: &str| {
@@ -586,29 +517,29 @@ fn streams_of_events_are_counted_by_what_ended_them() {
         Metrics::read(admin).value("falconet_sessions_closed_total", &labels)
     };
     drop(listen("/topics/a"));
-    wait_until("one has left", || ended("1006") == 1.0);
+    wait_until("the close is counted", || ended("1006") == 1.0);
     let mut evicted = listen("/topics/a");
-    assert_eq!(ask(admin, request("DELETE", "/clients/2", "", "")).status(), 200);
+    assert_eq!(fetch(admin, request("DELETE", "/clients/2", "", "")).status(), 200);
     read_to_end(&mut evicted);
-    wait_until("one was evicted", || ended("1008") == 1.0);
-    // One that takes nothing is swept.
+    wait_until("the eviction is counted", || ended("1008") == 1.0);
+    // A subscriber that reads nothing is swept.
     let stuck = listen("/topics/b");
     let mut publisher = Http::connect(falconet.address());
     let payload = "x".repeat(60_000);
-    wait_until("one is swept", || {
-        assert_eq!(publisher.ask(post("/topics/b", &payload)).status(), 202);
+    wait_until("the subscriber is swept", || {
+        assert_eq!(publisher.fetch(post("/topics/b", &payload)).status(), 202);
         Metrics::read(admin).total("falconet_clients_swept_total") == 1.0
     });
-    wait_until("it is counted", || ended("1008") == 2.0);
+    wait_until("the close is counted", || ended("1008") == 2.0);
     drop(stuck);
-    // The administrator's own is none of them.
+    // The administrator's own streams are not counted.
     drop(Events::connect(admin, "/events", ""));
     let mut client = Client::connect(falconet.address());
     let mut told = listen("/topics/a");
-    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    assert_eq!(fetch(admin, post("/drain", "")).status(), 202);
     read_to_end(&mut told);
     assert_eq!(client.read().close_code(), 1001);
-    wait_until("the drain has ended one", || ended("1001") == 1.0);
+    wait_until("the end by the drain is counted", || ended("1001") == 1.0);
     assert_eq!((ended("1006"), ended("1008")), (1.0, 2.0));
     let page = Metrics::read(admin);
     assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1008"), 0.0);
@@ -616,12 +547,12 @@ fn streams_of_events_are_counted_by_what_ended_them() {
 
 #[cfg(feature = "full")]
 #[test]
-fn published_messages_are_counted_by_where_they_came_from() {
+fn published_messages_are_counted_by_their_source() {
     let mut command = Falconet::command();
     command.args(["--listen", "http://127.0.0.1:0", "--admin", "http://127.0.0.1:0"]);
     command.args(["--broadcast-every", "50ms", "--stdin", "fed"]);
     let (reader, mut writer) = std::io::pipe().unwrap();
-    let falconet = Falconet::start_reading(&mut command, reader);
+    let falconet = Falconet::start_with_stdin(&mut command, reader);
     let admin = admin_address(&falconet);
     let mut client = Client::connect_to(falconet.address(), "/topics/a");
     for _ in 0..2 {
@@ -629,16 +560,16 @@ fn published_messages_are_counted_by_where_they_came_from() {
         client.read();
     }
     for _ in 0..3 {
-        assert_eq!(ask(falconet.address(), post("/topics/a", "x")).status(), 202);
+        assert_eq!(fetch(falconet.address(), post("/topics/a", "x")).status(), 202);
     }
     for _ in 0..4 {
-        assert_eq!(ask(admin, post("/broadcast", "x")).status(), 202);
+        assert_eq!(fetch(admin, post("/broadcast", "x")).status(), 202);
     }
     writer.write_all(b"1\n2\n3\n4\n5\n").unwrap();
-    // The time is told when there is somebody to hear it.
-    let mut hearer = Client::connect(falconet.address());
+    // The server publishes the time only while a client is connected.
+    let mut subscriber = Client::connect(falconet.address());
     for _ in 0..6 {
-        hearer.read();
+        subscriber.read();
     }
     let of = |source| Metrics::read(admin).value("falconet_messages_published_total", source);
     assert_eq!((of("websocket"), of("http"), of("admin")), (2.0, 3.0, 4.0));
@@ -647,13 +578,13 @@ fn published_messages_are_counted_by_where_they_came_from() {
 }
 
 #[test]
-fn log_lines_that_are_left_out_are_counted() {
-    let (falconet, admin) = start(QUIET);
+fn suppressed_log_lines_are_counted() {
+    let (falconet, admin) = start(NO_BROADCAST);
     assert_eq!(Metrics::read(admin).total("falconet_log_lines_dropped_total"), 0.0);
     for _ in 0..30 {
-        ask(falconet.address(), get("/nowhere"));
+        fetch(falconet.address(), get("/nowhere"));
     }
-    // Ten a second are let through, and this took no more than one.
+    // Ten lines a second are logged, and the requests took less than three seconds.
     let dropped = Metrics::read(admin).total("falconet_log_lines_dropped_total");
     let logged = falconet.log_so_far().iter().filter(|line| line.contains("/nowhere")).count();
     assert!(dropped >= 1.0 && logged as f64 + dropped <= 30.0, "{logged} and {dropped}");
@@ -661,9 +592,9 @@ fn log_lines_that_are_left_out_are_counted() {
 }
 
 #[test]
-fn who_is_silent_is_swept_and_counted() {
+fn a_silent_client_is_swept_and_counted() {
     let flags = ["--ping-every", "200ms", "--idle-timeout", "1s"];
-    let (falconet, admin) = start(&[QUIET, &flags].concat());
+    let (falconet, admin) = start(&[NO_BROADCAST, &flags].concat());
     let mut client = Client::connect(falconet.address());
     assert_eq!(client.read_to_close(), Some(1008));
     let page = Metrics::read(admin);
@@ -673,19 +604,19 @@ fn who_is_silent_is_swept_and_counted() {
 
 #[cfg(feature = "full")]
 #[test]
-fn who_is_closed_for_reading_too_slowly_is_counted() {
+fn a_client_closed_for_reading_too_slowly_is_counted() {
     let limits = ["--slow-consumer", "close", "--log-messages", "8", "--log-bytes", "1m"];
-    let (falconet, admin) = start(&[QUIET, &limits].concat());
+    let (falconet, admin) = start(&[NO_BROADCAST, &limits].concat());
     let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=out");
     let events = Events::connect(falconet.address(), "/topics/a", "");
     let mut publisher = Http::connect(falconet.address());
     let payload = "x".repeat(60_000);
     let is_behind = |line: &String| number(line, "behind") >= 16.0;
     wait_until("both are too far behind", || {
-        assert_eq!(publisher.ask(post("/topics/a", &payload)).status(), 202);
+        assert_eq!(publisher.fetch(post("/topics/a", &payload)).status(), 202);
         clients(admin).iter().all(is_behind)
     });
-    // It is told when it reads on.
+    // The client receives the Close once it reads.
     assert_eq!(client.read_to_close(), Some(1008));
     let mut stream = events.into_stream();
     stream.read_to_end(&mut Vec::new()).unwrap();
@@ -702,8 +633,9 @@ fn who_is_closed_for_reading_too_slowly_is_counted() {
 
 #[cfg(feature = "full")]
 #[test]
-fn who_reads_slowly_is_seen_to_be_behind_and_to_lose_messages() {
-    let (falconet, admin) = start(&[QUIET, &["--log-messages", "8", "--log-bytes", "1m"]].concat());
+fn a_slow_client_is_listed_with_its_lag_and_its_losses() {
+    let (falconet, admin) =
+        start(&[NO_BROADCAST, &["--log-messages", "8", "--log-bytes", "1m"]].concat());
     let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=out");
     sockopt::set_socket_recv_buffer_size(&client.stream, 65_536).unwrap();
     let payload = "x".repeat(60_000);
@@ -711,15 +643,15 @@ fn who_reads_slowly_is_seen_to_be_behind_and_to_lose_messages() {
     let mut published = 0;
     let behind = |admin| number(&clients(admin)[0], "behind");
     while behind(admin) < 8.0 {
-        assert!(published < 500, "it is never behind");
-        assert_eq!(publisher.ask(post("/topics/a", &payload)).status(), 202);
+        assert!(published < 500, "the client never lags");
+        assert_eq!(publisher.fetch(post("/topics/a", &payload)).status(), 202);
         published += 1;
     }
     for _ in 0..8 {
-        assert_eq!(publisher.ask(post("/topics/a", &payload)).status(), 202);
+        assert_eq!(publisher.fetch(post("/topics/a", &payload)).status(), 202);
     }
-    // The last of it comes when all that was lost is known.
-    assert_eq!(publisher.ask(post("/topics/a", "last")).status(), 202);
+    // When the last message arrives, all losses are known.
+    assert_eq!(publisher.fetch(post("/topics/a", "last")).status(), 202);
     while client.read().payload != b"last" {}
     let line = &clients(admin)[0];
     let (lagged, sent) = (number(line, "lagged"), number(line, "sent"));
@@ -731,20 +663,20 @@ fn who_reads_slowly_is_seen_to_be_behind_and_to_lose_messages() {
 
 #[cfg(feature = "full")]
 #[test]
-fn what_is_said_is_in_no_metric() {
-    let (falconet, admin) = start(QUIET);
+fn no_metric_contains_names_or_payloads() {
+    let (falconet, admin) = start(NO_BROADCAST);
     let marker = "marker-7f3a";
     let path = format!("/topics/{marker}?client={marker}");
     let mut client = Client::connect_to(falconet.address(), &path);
     client.send(true, TEXT, marker);
     client.read();
     let line = format!("X-Request-Id: {marker}\r\nUser-Agent: {marker}\r\n");
-    ask(falconet.address(), request("POST", &path, &line, marker));
+    fetch(falconet.address(), request("POST", &path, &line, marker));
     client.read();
     client.send(true, CLOSE, [&4000_u16.to_be_bytes()[..], marker.as_bytes()].concat());
     client.read_to_close();
-    ask(admin, post("/broadcast", marker));
-    ask(admin, get(&format!("/topics/{marker}")));
+    fetch(admin, post("/broadcast", marker));
+    fetch(admin, get(&format!("/topics/{marker}")));
     assert!(!read(admin, "/metrics").contains(marker));
 }
 
@@ -752,17 +684,17 @@ fn what_is_said_is_in_no_metric() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_clients_are_listed_with_what_is_known_of_them() {
-    let (falconet, admin) = start(QUIET);
+fn the_clients_are_listed_with_their_fields() {
+    let (falconet, admin) = start(NO_BROADCAST);
     let address = falconet.address();
     let mut echo = Client::connect_to(address, "/?client=anna");
     echo.echo("x");
     let events = Events::connect(address, "/topics/a", "X-Client-Id: bert\r\n");
     let hears = Client::connect_to(address, "/topics/b/c");
     let says = Client::connect_to(address, "/topics/d?mode=in");
-    // Who looks at the list is not in it.
-    let mut looker = Events::connect(admin, "/events", "");
-    looker.read();
+    // The administrator's own stream is not listed.
+    let mut watcher = Events::connect(admin, "/events", "");
+    watcher.read();
     let lines = clients(admin);
     let id = |line: &str| number(line, "id") as u64;
     let expected = [
@@ -816,10 +748,10 @@ fn the_clients_are_listed_with_what_is_known_of_them() {
 
 #[test]
 fn a_client_is_evicted_by_its_number() {
-    let (falconet, admin) = start(QUIET);
+    let (falconet, admin) = start(NO_BROADCAST);
     let mut first = Client::connect(falconet.address());
     let mut second = Client::connect(falconet.address());
-    let answer = ask(admin, request("DELETE", "/clients/1", "", ""));
+    let answer = fetch(admin, request("DELETE", "/clients/1", "", ""));
     assert_eq!((answer.status(), answer.text()), (200, "{\"evicted\":1}\n"));
     let close = first.read();
     assert_eq!(close.close_code(), 1008);
@@ -827,9 +759,9 @@ fn a_client_is_evicted_by_its_number() {
     first.send(true, CLOSE, 1008_u16.to_be_bytes());
     assert_eq!(first.read_to_close(), None);
     second.echo("still here");
-    wait_until("it is gone", || clients(admin).len() == 1);
+    wait_until("the client is gone", || clients(admin).len() == 1);
     for path in ["/clients/1", "/clients/3", "/clients/-1", "/clients/x", "/clients/1/2"] {
-        let answer = ask(admin, request("DELETE", path, "", ""));
+        let answer = fetch(admin, request("DELETE", path, "", ""));
         assert_eq!(answer.status(), 404, "{path}");
     }
     assert_eq!(Metrics::read(admin).value("falconet_sessions_closed_total", "websocket 1008"), 1.0);
@@ -837,19 +769,19 @@ fn a_client_is_evicted_by_its_number() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_listener_is_evicted_too() {
-    let (falconet, admin) = start(QUIET);
+fn an_sse_subscriber_is_evicted_by_its_number() {
+    let (falconet, admin) = start(NO_BROADCAST);
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
-    assert_eq!(ask(admin, request("DELETE", "/clients/1", "", "")).status(), 200);
+    assert_eq!(fetch(admin, request("DELETE", "/clients/1", "", "")).status(), 200);
     assert_eq!(events.try_read(), None);
 }
 
 #[test]
-fn all_clients_of_a_person_are_evicted_by_their_id() {
-    let (falconet, admin) = start(QUIET);
+fn all_clients_of_a_user_are_evicted_by_the_correlation_id() {
+    let (falconet, admin) = start(NO_BROADCAST);
     let mut annas = [(); 2].map(|()| Client::connect_to(falconet.address(), "/?client=anna"));
     let mut bert = Client::connect_to(falconet.address(), "/?client=bert");
-    let delete = |path| ask(admin, request("DELETE", path, "", ""));
+    let delete = |path| fetch(admin, request("DELETE", path, "", ""));
     let answer = delete("/clients?client=anna");
     assert_eq!((answer.status(), answer.text()), (200, "{\"evicted\":2}\n"));
     for anna in &mut annas {
@@ -857,7 +789,7 @@ fn all_clients_of_a_person_are_evicted_by_their_id() {
     }
     bert.echo("still here");
     assert_eq!(delete("/clients?client=carl").status(), 404);
-    // Never everybody by mistake.
+    // A request without a valid id must not evict all clients.
     for path in ["/clients", "/clients?client=", "/clients?client=a%20b", "/clients?x=anna"] {
         assert_eq!(delete(path).status(), 400, "{path}");
     }
@@ -866,15 +798,15 @@ fn all_clients_of_a_person_are_evicted_by_their_id() {
 
 #[test]
 fn one_client_is_sent_a_message() {
-    let (falconet, admin) = start(QUIET);
+    let (falconet, admin) = start(NO_BROADCAST);
     let mut first = Client::connect(falconet.address());
     let mut second = Client::connect(falconet.address());
-    let answer = ask(admin, post("/clients/2", "only you"));
+    let answer = fetch(admin, post("/clients/2", "only you"));
     assert_eq!((answer.status(), answer.text()), (202, "{\"sent\":1}\n"));
     assert_eq!(second.read().text(), "only you");
-    assert_eq!(ask(admin, post("/clients/2", [0xff])).status(), 202);
-    assert_eq!(second.read(), Received { fin: true, opcode: BINARY, payload: vec![0xff] });
-    // A frame of its own, as the client waits for leave to send it.
+    assert_eq!(fetch(admin, post("/clients/2", [0xff])).status(), 202);
+    assert_eq!(second.read(), Frame { fin: true, opcode: BINARY, payload: vec![0xff] });
+    // The body arrives separately, because this client waits for 100 Continue.
     let mut http = Http::connect(admin);
     let lines = "Expect: 100-continue\r\n";
     let (head, body) = (request("POST", "/clients/2", lines, "late"), "late");
@@ -886,17 +818,17 @@ fn one_client_is_sent_a_message() {
     assert_eq!(http.read(true).status(), 202);
     assert_eq!(second.read().text(), "late");
     first.echo("nothing for me");
-    assert_eq!(ask(admin, post("/clients/9", "x")).status(), 404);
-    assert_eq!(ask(admin, post("/clients/1", "x".repeat(65_537))).status(), 413);
+    assert_eq!(fetch(admin, post("/clients/9", "x")).status(), 404);
+    assert_eq!(fetch(admin, post("/clients/1", "x".repeat(65_537))).status(), 413);
     let without_length = "POST /clients/1 HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(status_of(&exchange(admin, without_length)), 411);
 }
 
 #[test]
-fn everybody_is_sent_a_broadcast() {
-    let (falconet, admin) = start(QUIET);
+fn every_client_is_sent_a_broadcast() {
+    let (falconet, admin) = start(NO_BROADCAST);
     let mut clients = [(); 2].map(|()| Client::connect(falconet.address()));
-    let answer = ask(admin, post("/broadcast", "hear, hear"));
+    let answer = fetch(admin, post("/broadcast", "hear, hear"));
     assert_eq!(answer.status(), 202);
     assert_eq!(number(answer.text(), "subscribers"), 2.0);
     for client in &mut clients {
@@ -907,14 +839,14 @@ fn everybody_is_sent_a_broadcast() {
 #[cfg(feature = "full")]
 #[test]
 fn the_topics_are_listed_and_read() {
-    let (falconet, admin) = start(QUIET);
-    ask(falconet.address(), post("/topics/garden/t", "21.5"));
+    let (falconet, admin) = start(NO_BROADCAST);
+    fetch(falconet.address(), post("/topics/garden/t", "21.5"));
     for path in ["/topics", "/topics/"] {
         assert_eq!(read(admin, path), read(falconet.address(), "/topics/"));
     }
-    let answer = ask(admin, get("/topics/garden/t"));
+    let answer = fetch(admin, get("/topics/garden/t"));
     assert_eq!((answer.text(), answer.header("X-Sequence")), ("21.5", Some("1")));
-    assert_eq!(ask(admin, get("/topics/garden")).status(), 404);
+    assert_eq!(fetch(admin, get("/topics/garden")).status(), 404);
     let page = Metrics::read(admin);
     assert_eq!(page.total("falconet_topics"), 2.0);
     assert!(page.total("falconet_topic_log_bytes") > 4.0);
@@ -924,9 +856,9 @@ fn the_topics_are_listed_and_read() {
 
 #[test]
 fn the_dashboard_runs_nothing_but_its_own_script() {
-    let (_falconet, admin) = start(QUIET);
+    let (_falconet, admin) = start(NO_BROADCAST);
     let policy = |answer: &Answer| answer.header("Content-Security-Policy").unwrap().to_owned();
-    let (one, other) = (ask(admin, get("/")), ask(admin, get("/")));
+    let (one, other) = (fetch(admin, get("/")), fetch(admin, get("/")));
     assert_eq!(one.header("Content-Type"), Some("text/html; charset=utf-8"));
     assert!(one.text().contains("<title>"));
     assert_ne!(policy(&one), policy(&other));
@@ -942,79 +874,28 @@ fn the_dashboard_runs_nothing_but_its_own_script() {
         assert_eq!(one.text().matches(element).count(), one.text().matches(&with_nonce).count());
     }
     assert_eq!(one.header("X-Content-Type-Options"), Some("nosniff"));
-    assert_eq!(ask(admin, request("HEAD", "/", "", "")).status(), 200);
+    assert_eq!(fetch(admin, request("HEAD", "/", "", "")).status(), 200);
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn the_dashboard_is_told_every_second_how_things_are() {
-    let (falconet, admin) = start(QUIET);
-    let mut client = Client::connect(falconet.address());
-    client.echo("one");
-    let _events = Events::connect(falconet.address(), "/topics/a", "");
-    let mut kept = Http::connect(falconet.address());
-    kept.ask(get("/"));
-    let mut looker = Events::connect(admin, "/events", "");
-    assert_eq!(looker.read().kind, "history", "others were there before");
-    let first = looker.read();
-    assert_eq!(first.kind, "stats");
-    client.echo("two");
-    let second = looker.read();
-    let grown = |name| number(&second.data, name) - number(&first.data, name);
-    assert!((0.9..3.0).contains(&grown("time")), "{first:?} {second:?}");
-    assert_eq!((grown("received"), grown("sent")), (1.0, 1.0));
-    let data = &second.data;
-    assert!(data.contains(r#""connections":{"websocket":1,"events":1,"http":1}"#), "{data}");
-    assert_eq!(number(data, "lagged"), 0.0);
-    assert_eq!(number(data, "topics"), 2.0);
-    assert!(number(data, "resident_bytes") > 500_000.0);
-    assert!((0.0..1000.0).contains(&number(data, "loop_lag_ms")));
-    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
-    assert!((since.unwrap().as_secs_f64() - number(data, "time")).abs() < 10.0);
-    // Nobody is told of the topic that they come by.
-    for address in [falconet.address(), admin] {
-        assert!(!read(address, "/topics/").contains("stats"));
-    }
-    assert_eq!(Metrics::read(admin).total("falconet_topics"), 2.0);
-    assert_eq!(Metrics::read(admin).value("falconet_messages_published_total", "admin"), 0.0);
-}
-
-#[cfg(feature = "full")]
-#[test]
-fn the_servers_own_topic_takes_nobodys_room() {
-    let (falconet, admin) = start(&[QUIET, &["--max-topics", "2"]].concat());
-    assert_eq!(ask(falconet.address(), post("/topics/a", "x")).status(), 202);
-    let mut looker = Events::connect(admin, "/events", "");
-    looker.read();
-    assert_eq!(ask(falconet.address(), post("/topics/a", "x")).status(), 202);
-    assert_eq!(ask(falconet.address(), post("/topics/b", "x")).status(), 503);
-    ask(falconet.address(), request("DELETE", "/topics/a", "", ""));
-    assert_eq!(ask(falconet.address(), post("/topics/b", "x")).status(), 202);
-}
-
-#[test]
-fn while_nobody_looks_it_does_not_wake_up() {
-    let _turn = alone();
-    let (falconet, admin) = start(QUIET);
-    for _ in 0..2 {
-        let mut looker = Events::connect(admin, "/events", "");
-        looker.read();
-    }
-    wait_until("they have left", || clients(admin).is_empty());
-    // There is no event to wait for: that nothing happens is the claim.
-    wait_until("it rests for as long as two events take", || {
-        let before = falconet.context_switches();
-        std::thread::sleep(Duration::from_millis(2100));
-        falconet.context_switches() == before
-    });
+fn the_topic_of_the_statistics_does_not_count_against_the_limit() {
+    let (falconet, admin) = start(&[NO_BROADCAST, &["--max-topics", "2"]].concat());
+    assert_eq!(fetch(falconet.address(), post("/topics/a", "x")).status(), 202);
+    let mut watcher = Events::connect(admin, "/events", "");
+    watcher.read();
+    assert_eq!(fetch(falconet.address(), post("/topics/a", "x")).status(), 202);
+    assert_eq!(fetch(falconet.address(), post("/topics/b", "x")).status(), 503);
+    fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
+    assert_eq!(fetch(falconet.address(), post("/topics/b", "x")).status(), 202);
 }
 
 // The access log.
 
 #[cfg(feature = "full")]
 #[test]
-fn the_end_of_a_client_is_a_line_with_what_it_was() {
-    let (falconet, _) = start(QUIET);
+fn the_end_of_a_client_is_logged_with_its_fields() {
+    let (falconet, _) = start(NO_BROADCAST);
     let mut client = Client::connect_to(falconet.address(), "/?client=anna&token=secret");
     client.echo("one");
     client.echo("two");
@@ -1037,15 +918,15 @@ fn the_end_of_a_client_is_a_line_with_what_it_was() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_end_of_plain_requests_is_a_line_for_debugging() {
+fn the_end_of_an_http_connection_is_logged_at_debug_level() {
     let flags = ["--log-level", "debug", "--keep-alive", "300ms"];
-    let (falconet, _) = start(&[QUIET, &flags].concat());
+    let (falconet, _) = start(&[NO_BROADCAST, &flags].concat());
     let mut http = Http::connect(falconet.address());
     let peer = http.stream().local_addr().unwrap();
     let first = get("/topics/");
     let second = post("/topics/a?client=anna&token=secret", "21.5");
     let answered: usize = [&first, &second]
-        .map(|request| http.ask(request))
+        .map(|request| http.fetch(request))
         .iter()
         .map(|answer| answer.head.len() + answer.body.len())
         .sum();
@@ -1060,7 +941,7 @@ fn the_end_of_plain_requests_is_a_line_for_debugging() {
     assert!(line.contains(" requests=2 status=202 duration_ms="), "{line}");
     let bytes = format!(" received_bytes={asked} sent_bytes={answered}");
     assert!(line.ends_with(&bytes) && !line.contains("secret"), "{line}");
-    // However it ends.
+    // The other ends of a connection.
     let close = request("GET", "/topics/", "Connection: close\r\n", "");
     let cut = [
         get("/topics/"),
@@ -1083,51 +964,51 @@ fn the_end_of_plain_requests_is_a_line_for_debugging() {
         assert!(line.contains(&format!("connection ended: {how} ")), "{how}: {line}");
         assert!(line.contains(" requests=1 "), "{line}");
     }
-    // What has become a session has the session's line, and what asked for nothing has none.
+    // A connection that became a session has only the session's line. One without a request has none.
     let mut http = Http::connect(falconet.address());
-    http.ask(get("/topics/"));
+    http.fetch(get("/topics/"));
     http.send(handshake("/"));
     assert_eq!(http.read(true).status(), 101);
     drop(connect(falconet.address()));
     drop(http);
     let line = falconet.wait_for_line("connection ended");
     assert!(line.contains("kind=websocket"), "{line}");
-    ask(falconet.address(), get("/"));
+    fetch(falconet.address(), get("/"));
     let line = falconet.wait_for_line("connection ended");
     assert!(line.contains("kind=http path=/ "), "{line}");
-    let (quiet, _) = start(QUIET);
-    ask(quiet.address(), get("/"));
+    let (quiet, _) = start(NO_BROADCAST);
+    fetch(quiet.address(), get("/"));
     drop(Client::connect(quiet.address()));
     let line = quiet.wait_for_line("connection ended");
     assert!(line.contains("kind=websocket"), "{line}");
 }
 
 #[test]
-fn what_is_aborted_has_a_line_too() {
+fn an_aborted_connection_is_logged() {
     let flags = ["--close-timeout", "300ms", "--log-level", "debug"];
-    let (mut falconet, admin) = start(&[QUIET, &flags].concat());
-    // Neither answers the Close, nor reads the answer.
+    let (mut falconet, admin) = start(&[NO_BROADCAST, &flags].concat());
+    // A client that does not answer the Close, and an idle connection.
     let mut client = Client::connect(falconet.address());
     client.echo("here");
     let mut http = Http::connect(falconet.address());
-    assert_eq!(http.ask(get("/")).status(), 200);
-    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    assert_eq!(http.fetch(get("/")).status(), 200);
+    assert_eq!(fetch(admin, post("/drain", "")).status(), 202);
     let line = falconet.wait_for_line("kind=http path=/ ");
     assert!(line.contains("connection ended: the server is stopping "), "{line}");
     let line = falconet.wait_for_line("kind=websocket");
     assert!(line.contains("connection ended: aborted client=1 "), "{line}");
     assert!(line.ends_with(" received=1 sent=1"), "{line}");
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
 #[test]
-fn an_endpoint_that_panics_is_counted_and_its_session_has_a_line() {
-    // A panic is counted for the whole process: so this test runs itself in another one.
+fn a_panic_of_an_endpoint_is_counted_and_logged() {
+    // Panics are counted for the whole process, so this test runs itself in another process.
     if std::env::var_os(PANICS).is_some() {
-        return serve_what_panics();
+        return serve_a_panicking_endpoint();
     }
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let name = "admin::an_endpoint_that_panics_is_counted_and_its_session_has_a_line";
+    let name = "admin::a_panic_of_an_endpoint_is_counted_and_logged";
     command.args(["--exact", name, "--nocapture"]).env(PANICS, "1");
     let falconet = Falconet::start_with(&mut command);
     let admin = admin_address(&falconet);
@@ -1141,12 +1022,12 @@ fn an_endpoint_that_panics_is_counted_and_its_session_has_a_line() {
     let page = Metrics::read(admin);
     assert_eq!(page.total("falconet_panics_total"), 1.0);
     assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1006"), 1.0);
-    wait_until("it is gone", || clients(admin).len() == 1);
+    wait_until("the client is gone", || clients(admin).len() == 1);
     bystander.echo("still here");
 }
 
-/// A server with an endpoint that panics at the first word, and the administrator.
-fn serve_what_panics() {
+/// Runs a server with an endpoint that panics at its first message, and with an administrator.
+fn serve_a_panicking_endpoint() {
     let process_errors = falconet::log::install(log::LevelFilter::Info, LogFormat::Text);
     let url: ListenUrl = "http://127.0.0.1:0".parse().unwrap();
     let server =
@@ -1161,202 +1042,21 @@ fn serve_what_panics() {
     server.run().unwrap();
 }
 
-/// Says that this process is the server.
+/// The environment variable that makes this process the server.
 const PANICS: &str = "FALCONET_TEST_PANICS";
 
 #[test]
-fn a_request_that_comes_every_few_seconds_fills_no_log() {
-    let (falconet, admin) = start(QUIET);
+fn polling_requests_are_not_logged() {
+    let (falconet, admin) = start(NO_BROADCAST);
     read(admin, "/metrics");
-    ask(admin, post("/broadcast", "x"));
+    fetch(admin, post("/broadcast", "x"));
     let line = falconet.wait_for_line("path=/broadcast");
     assert!(line.contains("method=POST") && line.contains("status=202"), "{line}");
     assert!(!falconet.log_so_far().iter().any(|line| line.contains("/metrics")));
 }
 
-/// A page of metrics.
-struct Metrics {
-    families: Vec<Family>,
-}
-
-struct Family {
-    name: String,
-    kind: String,
-    samples: Vec<Sample>,
-}
-
-struct Sample {
-    name: String,
-    labels: Vec<(String, String)>,
-    value: f64,
-}
-
-impl Metrics {
-    fn read(admin: SocketAddr) -> Self {
-        Self::of(&ask(admin, get("/metrics")))
-    }
-
-    /// The same, by a token.
-    fn read_as(admin: SocketAddr, token: &str) -> Self {
-        let lines = format!("Authorization: Bearer {token}\r\n");
-        Self::of(&ask(admin, request("GET", "/metrics", &lines, "")))
-    }
-
-    fn of(answer: &Answer) -> Self {
-        assert_eq!(answer.status(), 200, "{}", answer.head);
-        Self::parse(answer.text()).unwrap_or_else(|error| panic!("{error} in\n{}", answer.text()))
-    }
-
-    fn family(&self, name: &str) -> &Family {
-        let found = self.families.iter().find(|family| family.name == name);
-        found.unwrap_or_else(|| panic!("no {name}"))
-    }
-
-    fn kind(&self, name: &str) -> &str {
-        &self.family(name).kind
-    }
-
-    /// The value of the sample of this name, which has no label.
-    fn total(&self, name: &str) -> f64 {
-        let mut samples = self.families.iter().flat_map(|family| &family.samples);
-        let found = samples.find(|sample| sample.name == name && sample.labels.is_empty());
-        found.unwrap_or_else(|| panic!("no {name}")).value
-    }
-
-    /// The value of the sample whose labels, with spaces between, are this.
-    fn value(&self, name: &str, labels: &str) -> f64 {
-        let has_labels = |sample: &&Sample| {
-            let values = sample.labels.iter().map(|(_, value)| value.as_str());
-            values.eq(labels.split(' '))
-        };
-        let found = self.family(name).samples.iter().find(has_labels);
-        found.unwrap_or_else(|| panic!("no {name} of {labels}")).value
-    }
-
-    /// Reads the text format 0.0.4, more strictly than Prometheus does.
-    fn parse(page: &str) -> Result<Self, String> {
-        let body = page.strip_suffix('\n').ok_or("no end of line at the end")?;
-        let mut families: Vec<Family> = Vec::new();
-        let mut lines = body.split('\n').peekable();
-        while let Some(line) = lines.next() {
-            let (name, _help) = line
-                .strip_prefix("# HELP ")
-                .and_then(|rest| rest.split_once(' '))
-                .ok_or_else(|| format!("`{line}` is no HELP"))?;
-            let kind = lines.next().unwrap_or_default();
-            let kind = kind.strip_prefix(&format!("# TYPE {name} ")).ok_or("no TYPE after HELP")?;
-            if families.iter().any(|family| family.name == name) {
-                return Err(format!("{name} comes twice"));
-            }
-            let mut family =
-                Family { name: name.to_owned(), kind: kind.to_owned(), samples: Vec::new() };
-            while let Some(sample) = lines.next_if(|line| !line.starts_with('#')) {
-                family.samples.push(Sample::parse(sample)?);
-            }
-            family.check()?;
-            families.push(family);
-        }
-        Ok(Self { families })
-    }
-}
-
-impl Family {
-    fn check(&self) -> Result<(), String> {
-        let name = &self.name;
-        let is_name = |name: &str| {
-            name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte))
-                && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
-        };
-        if !is_name(name) || self.samples.is_empty() {
-            return Err(format!("{name} is no name, or has no samples"));
-        }
-        if (self.kind == "counter") != name.ends_with("_total") {
-            return Err(format!("{name} is a {}", self.kind));
-        }
-        for (index, sample) in self.samples.iter().enumerate() {
-            let series = (&sample.name, &sample.labels);
-            if self.samples[..index].iter().any(|other| (&other.name, &other.labels) == series) {
-                return Err(format!("{name} has a series twice"));
-            }
-            let suffix = sample.name.strip_prefix(name.as_str());
-            let belongs = match self.kind.as_str() {
-                "counter" => suffix == Some("") && sample.value >= 0.0,
-                "gauge" => suffix == Some(""),
-                "histogram" => matches!(suffix, Some("_bucket" | "_sum" | "_count")),
-                _ => false,
-            };
-            if !belongs {
-                return Err(format!("{} is no sample of the {} {name}", sample.name, self.kind));
-            }
-        }
-        if self.kind == "histogram" { self.check_histogram() } else { Ok(()) }
-    }
-
-    fn check_histogram(&self) -> Result<(), String> {
-        let (mut last, mut bound) = (0.0, f64::NEG_INFINITY);
-        let ends_in = |sample: &&Sample, suffix| sample.name == format!("{}{suffix}", self.name);
-        for bucket in self.samples.iter().filter(|sample| ends_in(sample, "_bucket")) {
-            let [(label, le)] = &bucket.labels[..] else { return Err("a bucket's labels".into()) };
-            let le: f64 = le.parse().map_err(|_| format!("le is {le}"))?;
-            if label != "le" || le <= bound || bucket.value < last {
-                return Err(format!("the bucket {le} after {bound}"));
-            }
-            (last, bound) = (bucket.value, le);
-        }
-        let one = |suffix| self.samples.iter().find(|sample| ends_in(sample, suffix));
-        let count = one("_count").filter(|_| one("_sum").is_some() && bound == f64::INFINITY);
-        match count {
-            Some(count) if count.value == last => Ok(()),
-            _ => Err("sum, count or +Inf".to_owned()),
-        }
-    }
-}
-
-impl Sample {
-    fn parse(line: &str) -> Result<Self, String> {
-        let (series, value) = line.rsplit_once(' ').ok_or_else(|| format!("`{line}`"))?;
-        let value = value.parse().map_err(|_| format!("`{value}` is no number"))?;
-        let Some((name, rest)) = series.split_once('{') else {
-            return Ok(Self { name: series.to_owned(), labels: Vec::new(), value });
-        };
-        let mut rest = rest.strip_suffix('}').ok_or_else(|| format!("`{line}`"))?;
-        let mut labels = Vec::new();
-        while !rest.is_empty() {
-            let (label, text) = rest.split_once("=\"").ok_or_else(|| format!("`{line}`"))?;
-            let is_label = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-            if !is_label || label.is_empty() {
-                return Err(format!("`{label}` is no label"));
-            }
-            let (unescaped, after) = unescape(text).ok_or_else(|| format!("`{line}`"))?;
-            labels.push((label.to_owned(), unescaped));
-            rest = match after.strip_prefix(',') {
-                Some(more) if !more.is_empty() => more,
-                None if after.is_empty() => after,
-                _ => return Err(format!("`{line}`")),
-            };
-        }
-        Ok(Self { name: name.to_owned(), labels, value })
-    }
-}
-
-/// A label's value up to its quote, and what follows that.
-fn unescape(text: &str) -> Option<(String, &str)> {
-    let (mut value, mut characters) = (String::new(), text.chars());
-    loop {
-        match characters.next()? {
-            '"' => return Some((value, characters.as_str())),
-            '\\' => value.push(match characters.next()? {
-                'n' => '\n',
-                escaped @ ('\\' | '"') => escaped,
-                _ => return None,
-            }),
-            character => value.push(character),
-        }
-    }
-}
-
 #[test]
-fn an_origin_that_is_let_in_is_not_let_in_to_the_administrator() {
+fn an_allowed_origin_is_not_allowed_at_the_administrators_listener() {
     for origin in ["any", "https://partner.example"] {
         let (falconet, admin) = start(&["--origin", origin]);
         let client = Client::connect(falconet.address());
@@ -1370,7 +1070,7 @@ fn an_origin_that_is_let_in_is_not_let_in_to_the_administrator() {
             ("partner.example", "https://partner.example"),
             ("rebind.evil", "http://rebind.evil"),
         ] {
-            assert_eq!(ask(admin, from(host, from_page)).status(), 403, "{origin}: {host}");
+            assert_eq!(fetch(admin, from(host, from_page)).status(), 403, "{origin}: {host}");
         }
         assert_eq!(read(admin, "/readyz"), "ready\n", "nothing drains");
         drop(client);
@@ -1378,8 +1078,8 @@ fn an_origin_that_is_let_in_is_not_let_in_to_the_administrator() {
 }
 
 #[test]
-fn no_page_from_elsewhere_has_the_administrator_do_or_send_anything() {
-    let (falconet, admin) = start(QUIET);
+fn a_page_of_another_site_can_neither_control_nor_read_the_administrators_listener() {
+    let (falconet, admin) = start(NO_BROADCAST);
     let visit = "Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n";
     for (site, passes) in [
         ("same-origin", true),
@@ -1395,30 +1095,30 @@ fn no_page_from_elsewhere_has_the_administrator_do_or_send_anything() {
         for (method, path) in
             [("GET", "/"), ("HEAD", "/"), ("GET", "/metrics"), ("GET", "/clients")]
         {
-            assert_eq!(ask(admin, request(method, path, &image, "")).status(), wanted, "{site}");
+            assert_eq!(fetch(admin, request(method, path, &image, "")).status(), wanted, "{site}");
         }
         let listen = format!("Accept: text/event-stream\r\n{image}");
         let mut events = Http::connect(admin);
         events.send(request("GET", "/events", &listen, ""));
         let head = read_response_head(&mut events.into_client().stream);
         assert_eq!(status_of(&head), wanted, "{site}");
-        let posted = ask(admin, request("POST", "/broadcast", &image, "x")).status();
+        let posted = fetch(admin, request("POST", "/broadcast", &image, "x")).status();
         assert_eq!(posted, if passes { 202 } else { 403 }, "{site}");
-        // Who follows a link comes to the page, and to nothing else; and in no frame.
+        // A link from another site may lead to the dashboard, but to nothing else, and not into a frame.
         let visited = |path, lines: &str| {
-            ask(admin, request("GET", path, &format!("{site}{lines}"), "")).status()
+            fetch(admin, request("GET", path, &format!("{site}{lines}"), "")).status()
         };
         assert_eq!(visited("/", visit), 200, "{site}");
         assert_eq!(visited("/metrics", visit), wanted, "{site}");
         assert_eq!(visited("/", &visit.replace("document", "iframe")), wanted, "{site}");
-        // On the public listeners the Origin is the measure.
-        assert_eq!(ask(falconet.address(), request("GET", "/", &image, "")).status(), 200);
+        // The public listeners check the Origin instead.
+        assert_eq!(fetch(falconet.address(), request("GET", "/", &image, "")).status(), 200);
     }
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn proxies_that_are_trusted_keep_nobody_from_the_administrator() {
+fn the_administrators_listener_needs_no_proxy_header() {
     let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--broadcast-every", "0"];
     let (_falconet, admin) = start(&flags);
     assert_eq!(read(admin, "/healthz"), "ok\n");

@@ -4,17 +4,15 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::channel;
 
-use crate::admin::admin_address;
-use crate::browser::{IS_OPEN, look, row, send};
-use crate::browser_rig::Window;
-use crate::cli::Folder;
-use crate::history::remembered;
-use crate::rig::*;
+use crate::support::admin::{admin_address, history};
+use crate::support::browser::{IS_OPEN, Window, check_layouts, row_contains, send_message};
+use crate::support::folder::Folder;
+use crate::support::*;
 
-/// Says whether the dashboard hears of the server.
+/// An expression that is true while the dashboard receives statistics.
 const IS_LIVE: &str = "document.getElementById('state').textContent === 'live'";
 
-/// A server with an administrator.
+/// Starts a server with a listener for the administrator.
 fn start(flags: &[&str]) -> (Falconet, SocketAddr) {
     let quiet = ["--admin", "http://127.0.0.1:0", "--broadcast-every", "0"];
     let falconet = Falconet::start(&[&quiet, flags].concat());
@@ -22,8 +20,8 @@ fn start(flags: &[&str]) -> (Falconet, SocketAddr) {
     (falconet, admin)
 }
 
-/// A window at the dashboard of a server; `credentials` stand before its address.
-fn at_the_dashboard(flags: &[&str], credentials: &str) -> Option<(Window, Falconet, SocketAddr)> {
+/// Starts a server and opens its dashboard in a window. `credentials` precede the address in the URL.
+fn open_dashboard(flags: &[&str], credentials: &str) -> Option<(Window, Falconet, SocketAddr)> {
     let mut window = Window::open()?;
     let (falconet, admin) = start(flags);
     window.visit(&format!("http://{credentials}{admin}/"));
@@ -31,7 +29,7 @@ fn at_the_dashboard(flags: &[&str], credentials: &str) -> Option<(Window, Falcon
     Some((window, falconet, admin))
 }
 
-/// What a chart's latest number is.
+/// Returns an expression for the latest number of a chart.
 fn latest(name: &str) -> String {
     let figure = format!(
         "[...document.querySelectorAll('figure')].find((f) => f.querySelector('span').textContent === {name:?})"
@@ -39,7 +37,7 @@ fn latest(name: &str) -> String {
     format!("{figure}.querySelector('b').textContent")
 }
 
-/// The text of the row of the table `id` that says `part`; empty if there is none.
+/// Returns an expression for the text of the row that contains `part` in the table `id`, or an empty string.
 fn row_of(id: &str, part: &str) -> String {
     format!(
         "([...document.querySelectorAll('#{id} tr')].map((row) => [...row.cells].map((cell) => cell.textContent).join('|'))\
@@ -49,8 +47,8 @@ fn row_of(id: &str, part: &str) -> String {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_dashboard_lists_who_is_there_and_evicts_by_a_button() {
-    let Some((mut window, falconet, _)) = at_the_dashboard(&[], "") else { return };
+fn the_dashboard_lists_clients_and_evicts_by_a_button() {
+    let Some((mut window, falconet, _)) = open_dashboard(&[], "") else { return };
     let address = falconet.address();
     let mut anna = Client::connect_to(address, "/?client=anna");
     anna.echo("one");
@@ -63,7 +61,7 @@ fn the_dashboard_lists_who_is_there_and_evicts_by_a_button() {
         ("bob", "websocket", "/topics/garden"),
         ("carla", "events", "/topics/garden"),
     ] {
-        let cells = window.say(&row_of("clients", person));
+        let cells = window.eval(&row_of("clients", person));
         assert!(
             cells.contains(&format!("|{person}|127.0.0.1:"))
                 && cells.contains(&format!("|{kind}|{path}|")),
@@ -76,28 +74,28 @@ fn the_dashboard_lists_who_is_there_and_evicts_by_a_button() {
         window.wait_for(&format!("{} === {number:?}", latest(name)));
     }
 
-    window.say("[...document.querySelectorAll('#clients tr')].find((row) => row.innerText.includes('anna')).querySelector('button').focus()");
+    window.eval("[...document.querySelectorAll('#clients tr')].find((row) => row.innerText.includes('anna')).querySelector('button').focus()");
     window.press("Enter");
     assert_eq!(anna.read_to_close(), Some(1008));
     window.wait_for(
         "/^Client \\d+ is evicted.$/.test(document.getElementById('outcome').textContent)",
     );
     window.wait_for("document.querySelectorAll('#clients tr').length === 2");
-    assert_eq!(window.say(&row_of("clients", "anna")), "");
+    assert_eq!(window.eval(&row_of("clients", "anna")), "");
     window.wait_for(&format!("{} === '1'", latest("WebSocket")));
     bob.send(true, PING, "still here");
     assert_eq!(bob.read().payload, b"still here");
-    assert_eq!(window.complaints(), [""; 0]);
+    assert_eq!(window.console_errors(), [""; 0]);
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn the_dashboard_shows_what_was_published_last_and_never_runs_it() {
-    let Some((mut window, falconet, _)) = at_the_dashboard(&[], "") else { return };
+fn the_dashboard_shows_the_last_messages_and_never_runs_them() {
+    let Some((mut window, falconet, _)) = open_dashboard(&[], "") else { return };
     let markup = "<img src=x onerror=\"window.owned = 1\">";
     let publish = |topic: &str, body: &[u8], lines: &str| {
         let answer =
-            ask(falconet.address(), request("POST", &format!("/topics/{topic}"), lines, body));
+            fetch(falconet.address(), request("POST", &format!("/topics/{topic}"), lines, body));
         assert_eq!(answer.status(), 202);
     };
     publish("markup", markup.as_bytes(), "");
@@ -115,102 +113,102 @@ fn the_dashboard_shows_what_was_published_last_and_never_runs_it() {
     }
     publish("garden/gate", b"ajar", "");
     window.wait_for(&format!("{} === 'garden/gate|3|0|ajar'", row_of("topics", "garden/gate")));
-    assert_eq!(window.say("document.querySelectorAll('#topics img').length"), "0");
-    assert_eq!(window.say("window.owned"), "undefined");
-    assert_eq!(window.complaints(), [""; 0]);
+    assert_eq!(window.eval("document.querySelectorAll('#topics img').length"), "0");
+    assert_eq!(window.eval("window.owned"), "undefined");
+    assert_eq!(window.console_errors(), [""; 0]);
 }
 
 #[cfg(feature = "full")]
 #[test]
 fn the_dashboard_draws_and_fits_a_phone_light_or_dark() {
-    let Some((mut window, falconet, _)) = at_the_dashboard(&[], "") else { return };
+    let Some((mut window, falconet, _)) = open_dashboard(&[], "") else { return };
     let address = falconet.address();
     let long = format!("topic-{}", "x".repeat(100));
     let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(address)).collect();
     let _long = Client::connect_to(address, &format!("/topics/{long}?client={}", "i".repeat(64)));
-    ask(address, post(&format!("/topics/{long}"), "W".repeat(300)));
-    ask(address, post("/topics/garden/temperature", r#"{"temperature":21.5,"humidity":58}"#));
+    fetch(address, post(&format!("/topics/{long}"), "W".repeat(300)));
+    fetch(address, post("/topics/garden/temperature", r#"{"temperature":21.5,"humidity":58}"#));
     let lines = "[...document.querySelectorAll('path')].map((p) => p.getAttribute('d') ?? '')";
     let is_drawn = format!("{lines}.every((d) => d.split('L').length > 4)");
-    while window.say(&is_drawn) != "true" {
+    while window.eval(&is_drawn) != "true" {
         for client in &mut clients {
             client.echo("x");
         }
     }
-    let rate = latest("Received");
+    let rate = latest("Frame");
     window.wait_for(&format!("/^[\\d.,]+\\/s$/.test({rate})"));
     window.wait_for(&format!("/^\\d+\\.\\d MiB$/.test({})", latest("Memory")));
     window.wait_for("document.querySelectorAll('#clients tr').length === 4");
     window.wait_for(&format!("{} !== ''", row_of("topics", "garden/temperature")));
-    look(&mut window, "dashboard");
-    assert_eq!(window.complaints(), [""; 0]);
+    check_layouts(&mut window, "dashboard");
+    assert_eq!(window.console_errors(), [""; 0]);
 }
 
 #[test]
-fn a_dashboard_that_is_opened_later_draws_what_was_before() {
+fn a_dashboard_opened_later_draws_earlier_samples() {
     let Some(mut window) = Window::open() else { return };
     let (falconet, admin) = start(&[]);
     let client = Client::connect(falconet.address());
-    wait_until("it is remembered", || remembered(admin).contains("\"websocket\":1,"));
+    wait_until("the sample is kept", || history(admin).contains("\"websocket\":1,"));
     drop(client);
-    wait_until("it has left", || ask(admin, get("/clients")).text() == "[]\n");
+    wait_until("the client is gone", || fetch(admin, get("/clients")).text() == "[]\n");
     window.visit(&format!("http://{admin}/"));
     window.wait_for(IS_LIVE);
     window.wait_for(&format!("{} === '0'", latest("WebSocket")));
     let range = latest("WebSocket").replace("'b'", "'small'");
     window.wait_for(&format!("{range} === 'up to 1'"));
-    assert_eq!(window.complaints(), [""; 0]);
+    assert_eq!(window.console_errors(), [""; 0]);
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn the_dashboard_and_the_page_work_for_whoever_has_logged_in() {
+fn the_dashboard_and_the_page_work_with_a_token() {
     let folder = Folder::new("browser-tokens");
     let file = folder.write("tokens", "MARKER-b33f\n");
     let flags = ["--token-file", &file];
     let credentials = "anybody:MARKER-b33f@";
-    let Some((mut window, falconet, _)) = at_the_dashboard(&flags, credentials) else { return };
+    let Some((mut window, falconet, _)) = open_dashboard(&flags, credentials) else { return };
     window.wait_for(&format!("{} === '0'", latest("WebSocket")));
-    let (mut client, _) = Client::connect_saying(
+    let (mut client, _) = Client::connect_with_headers(
         falconet.address(),
         "/?client=anna",
         "Authorization: Bearer MARKER-b33f\r\n",
     );
     client.echo("one");
     window.wait_for(&format!("{} !== ''", row_of("clients", "anna")));
-    window.say("document.querySelector('#clients button').focus()");
+    window.eval("document.querySelector('#clients button').focus()");
     window.press("Enter");
     assert_eq!(client.read_to_close(), Some(1008));
     window.wait_for("document.querySelectorAll('#clients tr').length === 0");
-    assert_eq!(window.complaints(), [""; 0]);
+    assert_eq!(window.console_errors(), [""; 0]);
 
     window.visit(&format!("http://{credentials}{}/#news", falconet.address()));
     window.wait_for(IS_OPEN);
-    send(&mut window, "by a browser");
-    window.wait_for(&row("received text echo", "by a browser"));
+    send_message(&mut window, "by a browser");
+    window.wait_for(&row_contains("received text echo", "by a browser"));
     window.wait_for("document.querySelectorAll('#places a').length === 3");
-    assert_eq!(window.complaints(), [""; 0]);
+    assert_eq!(window.console_errors(), [""; 0]);
 }
 
 #[test]
-fn the_dashboard_tells_that_the_server_drains() {
-    let held_up = ["--close-timeout", "1h"];
-    let Some((mut window, mut falconet, admin)) = at_the_dashboard(&held_up, "") else { return };
-    // It does not answer the Close, and so holds the drain up.
+fn the_dashboard_shows_that_the_server_drains() {
+    let flags = ["--close-timeout", "1h"];
+    let Some((mut window, mut falconet, admin)) = open_dashboard(&flags, "") else { return };
+    // This client does not answer the Close, which keeps the drain waiting.
     let mut client = Client::connect(falconet.address());
-    assert_eq!(ask(admin, post("/drain", "")).status(), 202);
+    assert_eq!(fetch(admin, post("/drain", "")).status(), 202);
     window.wait_for("document.getElementById('state').textContent === 'draining'");
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     window.wait_for("document.getElementById('state').textContent === 'waiting to reconnect'");
 }
 
 #[test]
-fn the_dashboard_comes_back_to_a_server_that_was_killed_or_refused_it() {
-    let Some((mut window, falconet, admin)) = at_the_dashboard(&[], "") else { return };
+fn the_dashboard_reconnects_after_an_outage_or_a_refusal() {
+    let Some((mut window, falconet, admin)) = open_dashboard(&[], "") else { return };
     drop(falconet);
     window.wait_for("document.getElementById('state').textContent === 'waiting to reconnect'");
-    // In its place is somebody who refuses.
+    // Another server at the same address refuses every request.
     let listener = TcpListener::bind(admin).unwrap();
     let (refused, refusals) = channel();
     let refusing = std::thread::spawn(move || {
@@ -225,10 +223,10 @@ fn the_dashboard_comes_back_to_a_server_that_was_killed_or_refused_it() {
             }
         }
     });
-    while !refusals.recv_timeout(PATIENCE).expect("it comes back") {}
+    while !refusals.recv_timeout(TIMEOUT).expect("the dashboard reconnects") {}
     drop(refusals);
-    // One more, of which nobody hears.
-    let _ = ask(admin, get("/"));
+    // The last request lets the thread notice that its channel is closed.
+    let _ = fetch(admin, get("/"));
     refusing.join().unwrap();
     let again = Falconet::start(&["--admin", &format!("http://{admin}")]);
     window.wait_for(IS_LIVE);

@@ -2,14 +2,13 @@
 
 #![cfg(feature = "tls")]
 
-use crate::browser::{IS_OPEN, row, send};
-use crate::browser_rig::Window;
-use crate::rig::Falconet;
+use crate::support::browser::{IS_OPEN, Window, row_contains, send_message};
+use crate::support::process::Falconet;
 
 #[test]
-fn the_page_speaks_wss_to_a_server_that_signed_for_itself() {
+fn the_page_speaks_wss_to_a_server_with_a_self_signed_certificate() {
     let Some(mut window) = Window::open() else { return };
-    window.trust_anybody();
+    window.ignore_certificate_errors();
     let falconet = Falconet::start_with(Falconet::command().args([
         "--listen",
         "https://127.0.0.1:0",
@@ -19,16 +18,16 @@ fn the_page_speaks_wss_to_a_server_that_signed_for_itself() {
     let url = log.split("listening on ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     window.visit(url);
     window.wait_for(IS_OPEN);
-    send(&mut window, "over TLS");
-    window.wait_for(&row("received text echo", "over TLS"));
+    send_message(&mut window, "over TLS");
+    window.wait_for(&row_contains("received text echo", "over TLS"));
     window.wait_for("document.getElementById('address').textContent.startsWith('wss://')");
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn the_dashboard_hears_of_a_server_over_tls() {
+fn the_dashboard_works_over_tls() {
     let Some(mut window) = Window::open() else { return };
-    window.trust_anybody();
+    window.ignore_certificate_errors();
     let falconet = Falconet::start_with(Falconet::command().args([
         "--listen",
         "https://127.0.0.1:0",
@@ -40,5 +39,5 @@ fn the_dashboard_hears_of_a_server_over_tls() {
     window.visit(line.split("administration on ").nth(1).unwrap());
     window.wait_for("document.getElementById('state').textContent === 'live'");
     window.wait_for("document.querySelectorAll('#topics tr').length === 1");
-    assert_eq!(window.complaints(), [""; 0]);
+    assert_eq!(window.console_errors(), [""; 0]);
 }

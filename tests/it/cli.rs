@@ -3,19 +3,21 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use nix::sched::CloneFlags;
 use rustix::process::Signal;
 
-use crate::rig::*;
+use crate::support::command::*;
+use crate::support::folder::Folder;
+use crate::support::*;
 
 #[test]
 fn flags_beat_the_environment_which_beats_the_file() {
     let folder = Folder::new("sources");
     let file =
         folder.write("falconet.conf", "ping-every = 11s\nidle-timeout = 11m\nmax-head = 11k\n");
-    let config = printed(
+    let config = stdout_of(
         Falconet::command()
             .env("FALCONET_IDLE_TIMEOUT", "22m")
             .env("FALCONET_MAX_HEAD", "22k")
@@ -28,7 +30,7 @@ fn flags_beat_the_environment_which_beats_the_file() {
 }
 
 #[test]
-fn listen_urls_of_one_source_replace_those_of_a_lesser_one() {
+fn listen_urls_of_a_source_replace_those_of_a_weaker_source() {
     let folder = Folder::new("listen");
     let file = folder.write("falconet.conf", "listen = http://a:1\nlisten = http://b:2\n");
     for (environment, flags, urls) in [
@@ -44,7 +46,7 @@ fn listen_urls_of_one_source_replace_those_of_a_lesser_one() {
         command
             .env("FALCONET_CONFIG", &file)
             .envs(environment.map(|urls| ("FALCONET_LISTEN", urls)));
-        let config = printed(command.arg("--print-config").args(flags));
+        let config = stdout_of(command.arg("--print-config").args(flags));
         let listen = config.lines().filter_map(|line| line.strip_prefix("listen = "));
         assert_eq!(listen.collect::<Vec<_>>(), urls);
     }
@@ -52,7 +54,7 @@ fn listen_urls_of_one_source_replace_those_of_a_lesser_one() {
 
 #[cfg(all(feature = "full", feature = "tls"))]
 #[test]
-fn what_print_config_prints_is_read_back_the_same() {
+fn the_output_of_print_config_is_read_back_unchanged() {
     let folder = Folder::new("round-trip");
     let files = format!("--static={}", folder.path.display());
     let tokens = format!("--token-file={}", folder.write("tokens", "secret\n"));
@@ -100,20 +102,20 @@ fn what_print_config_prints_is_read_back_the_same() {
         "--log-level=off",
         "--log-format=json",
     ];
-    let config = printed(Falconet::command().arg("--print-config").args(flags));
+    let config = stdout_of(Falconet::command().arg("--print-config").args(flags));
     for flag in flags {
         let (name, value) = flag.split_once('=').unwrap_or((flag, "true"));
         let line = format!("{} = {value}", name.trim_start_matches("--"));
         assert!(config.lines().any(|there| there == line), "{line} is not in\n{config}");
     }
     let file = folder.write("printed.conf", &config);
-    assert_eq!(printed(Falconet::command().args(["--print-config", "--config", &file])), config);
+    assert_eq!(stdout_of(Falconet::command().args(["--print-config", "--config", &file])), config);
     assert_eq!(config.lines().count(), flags.len(), "every option is printed");
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn a_bad_option_is_named_with_its_value_and_what_would_be_right() {
+fn a_bad_option_is_named_with_its_value_and_the_expected_form() {
     let rows: [(&[&str], &[&str]); 17] = [
         (&["--origin", "null"], &["--origin", "`null`", "SCHEME://HOST"]),
         (&["--trust-proxy", "proxy"], &["--trust-proxy", "`proxy`", "10.0.0.0/8"]),
@@ -184,7 +186,7 @@ fn a_bad_file_is_exit_code_78_and_its_line_is_named() {
 }
 
 #[test]
-fn values_that_do_not_go_together_are_exit_code_78() {
+fn contradicting_values_are_exit_code_78() {
     let flags = ["--ping-every", "30s", "--idle-timeout", "30s"];
     assert_refused(
         Falconet::command().args(flags),
@@ -194,22 +196,22 @@ fn values_that_do_not_go_together_are_exit_code_78() {
 }
 
 #[test]
-fn check_config_says_that_a_good_one_is_good() {
+fn check_config_confirms_a_good_configuration() {
     let folder = Folder::new("check");
     let file = folder.write("good.conf", "# all good\r\n  broadcast-every=5s\n\nreject = drop \n");
-    let said = printed(Falconet::command().args(["--check-config", "--config", &file]));
-    assert_eq!(said, "the configuration is good\n");
+    let output = stdout_of(Falconet::command().args(["--check-config", "--config", &file]));
+    assert_eq!(output, "the configuration is good\n");
 }
 
 #[test]
-fn help_and_version_are_told_whatever_else_is_asked() {
+fn help_and_version_take_precedence() {
     for flags in [&["-V"][..], &["--version"], &["--print-config", "-V"]] {
-        let version = printed(Falconet::command().env("FALCONET_LISTEN", "bad").args(flags));
+        let version = stdout_of(Falconet::command().env("FALCONET_LISTEN", "bad").args(flags));
         assert_eq!(version, concat!("falconet ", env!("CARGO_PKG_VERSION"), "\n"));
     }
-    let help = printed(Falconet::command().arg("-h"));
-    assert_eq!(help, printed(Falconet::command().arg("--help")));
-    for option in printed(Falconet::command().arg("--print-config")).lines() {
+    let help = stdout_of(Falconet::command().arg("-h"));
+    assert_eq!(help, stdout_of(Falconet::command().arg("--help")));
+    for option in stdout_of(Falconet::command().arg("--print-config")).lines() {
         let (name, value) = option.split_once(" = ").unwrap();
         assert!(help.contains(&format!("--{name} ")), "{name}");
         assert!(help.contains(&format!("[default: {value}]")), "{option}");
@@ -237,24 +239,24 @@ fn a_unix_socket_speaks_http_and_websocket() {
 }
 
 #[test]
-fn a_unix_socket_file_is_removed_at_the_stop() {
+fn a_unix_socket_file_is_removed_when_the_server_stops() {
     let folder = Folder::new("unix-stop");
     let (mut falconet, path) = start_on_unix(&folder);
     falconet.signal(Signal::TERM);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(!path.exists());
 }
 
 #[test]
 fn a_stale_unix_socket_file_is_replaced() {
     let folder = Folder::new("unix-stale");
-    // std leaves the file behind.
+    // std does not remove the file.
     drop(UnixListener::bind(folder.path.join("socket")).unwrap());
     let (mut falconet, path) = start_on_unix(&folder);
     assert_unix_echo(&path);
-    // So does a server that is killed.
+    // A killed server does not remove its file, either.
     falconet.signal(Signal::KILL);
-    falconet.wait_for_exit(PATIENCE);
+    falconet.wait_for_exit(TIMEOUT);
     assert!(path.exists());
     let (_falconet, path) = start_on_unix(&folder);
     assert_unix_echo(&path);
@@ -274,7 +276,7 @@ fn a_live_unix_socket_that_is_too_busy_to_answer_is_refused() {
     let folder = Folder::new("unix-busy");
     let path = folder.path.join("socket");
     let listener = UnixListener::bind(&path).unwrap();
-    // As small as can be, and full.
+    // The smallest backlog, filled.
     rustix::net::listen(&listener, 0).unwrap();
     let _waiting = UnixStream::connect(&path).unwrap();
     let url = format!("unix:{}", path.display());
@@ -289,7 +291,7 @@ fn a_unix_socket_file_of_a_successor_is_kept() {
     std::fs::remove_file(&path).unwrap();
     let (_successor, _) = start_on_unix(&folder);
     falconet.signal(Signal::TERM);
-    assert!(falconet.wait_for_exit(PATIENCE).success());
+    assert!(falconet.wait_for_exit(TIMEOUT).success());
     assert_unix_echo(&path);
 }
 
@@ -303,7 +305,7 @@ fn a_file_that_is_no_socket_is_refused_and_kept() {
 }
 
 #[test]
-fn a_listen_url_that_cannot_be_is_one_line_and_exit_code_1() {
+fn an_unusable_listen_url_is_one_line_and_exit_code_1() {
     let long = format!("unix:/tmp/{}", "x".repeat(200));
     for url in ["unix:/nowhere/socket", &long, "http://256.0.0.1:80", "http://192.0.2.1:0"] {
         assert_refused(Falconet::command().args(["--listen", url]), 1, &["falconet: ", url]);
@@ -318,7 +320,7 @@ fn a_hangup_drains() {
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     drop(client);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
 #[test]
@@ -357,7 +359,7 @@ fn a_unix_socket_is_closed_at_once_when_the_server_drains() {
         refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
     assert!(!path.exists());
-    // Not because the server has ended: it still waits for this client.
+    // The server has not ended: it still waits for this client.
     client.stream.set_nonblocking(true).unwrap();
     let more = client.stream.peek(&mut [0]);
     assert!(more.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "{more:?}");
@@ -372,12 +374,12 @@ fn a_hangup_ignored_at_the_start_stays_ignored() {
     let mut client = Client::connect(falconet.address());
     falconet.signal(Signal::HUP);
     client.echo("still here");
-    // Were the hangup the first signal, this would be the second, and its exit code 1.
+    // If the hangup had counted as the first signal, this would be the second, with exit code 1.
     falconet.signal(Signal::TERM);
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     drop(client);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
 #[test]
@@ -410,7 +412,7 @@ fn in_the_journal_text_has_a_priority_and_no_time() {
 }
 
 #[test]
-fn no_byte_of_a_peer_reaches_the_log_raw() {
+fn bytes_of_a_peer_are_escaped_in_the_log() {
     for format in ["text", "logfmt", "json"] {
         let falconet = Falconet::start(&["--log-format", format, "--log-level", "debug"]);
         for head in [
@@ -436,7 +438,7 @@ fn no_byte_of_a_peer_reaches_the_log_raw() {
 
 #[test]
 fn the_log_level_decides_what_is_logged() {
-    // What each level adds, by a word of it.
+    // The lines that each level adds.
     for (level, detail, connection) in [
         ("debug", true, true),
         ("info", false, true),
@@ -448,99 +450,22 @@ fn the_log_level_decides_what_is_logged() {
         let url = format!("unix:{}", path.display());
         let mut command = Falconet::command();
         command.args(["--listen", &url, "--log-level", level]).stderr(Stdio::piped());
-        let mut program = Killed(command.spawn().unwrap());
+        let mut program = KillOnDrop(command.spawn().unwrap());
         // Without a log there is no line to wait for.
-        wait_until("it listens", || UnixStream::connect(&path).is_ok());
+        wait_until("the program listens", || UnixStream::connect(&path).is_ok());
         assert_unix_echo(&path);
         let pid = rustix::process::Pid::from_child(&program.0);
         rustix::process::kill_process(pid, Signal::TERM).unwrap();
-        assert_eq!(wait(&mut program.0), Some(0));
+        assert_eq!(wait_for_exit(&mut program.0), Some(0));
         let mut log = String::new();
         program.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        // Root is warned.
+        // As root the server logs a warning.
         let lines = log.lines().filter(|line| !line.contains("running as root"));
         let log = lines.collect::<Vec<_>>().join("\n");
         assert_eq!(log.contains("new connection"), connection, "{level}:\n{log}");
         assert_eq!(log.contains("connection ended"), connection, "{level}:\n{log}");
         assert_eq!(log.contains(" debug "), detail, "{level}:\n{log}");
         assert_eq!(log.is_empty(), !connection, "{level}:\n{log}");
-    }
-}
-
-/// Runs a command that ends by itself; returns its exit code, stdout and stderr.
-pub fn run(command: &mut Command) -> (Option<i32>, String, String) {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut program = Killed(command.spawn().unwrap());
-    let code = wait(&mut program.0);
-    // Neither is longer than a pipe holds.
-    let (mut stdout, mut stderr) = (String::new(), String::new());
-    program.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
-    program.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    (code, stdout, stderr)
-}
-
-/// Waits for the end of a program; returns its exit code.
-fn wait(child: &mut Child) -> Option<i32> {
-    let mut status = None;
-    wait_until("the program ends", || {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    });
-    status.and_then(|status| status.code())
-}
-
-/// A program that does not outlive its test.
-pub struct Killed(pub Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What a command that succeeds prints.
-pub fn printed(command: &mut Command) -> String {
-    let (code, stdout, stderr) = run(command);
-    assert_eq!((code, &*stderr), (Some(0), ""), "{command:?}");
-    stdout
-}
-
-/// Checks that a command fails with `code` and one line on stderr that has all `parts`.
-pub fn assert_refused(command: &mut Command, code: i32, parts: &[&str]) {
-    let (got, stdout, stderr) = run(command);
-    assert_eq!((got, &*stdout), (Some(code), ""), "{command:?}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{command:?}: {stderr}");
-    assert!(stderr.starts_with("falconet: "), "{stderr}");
-    for part in parts {
-        assert!(stderr.contains(part), "{part} is not in {stderr}");
-    }
-}
-
-/// A folder of one test's own, removed when it ends.
-pub struct Folder {
-    pub path: PathBuf,
-}
-
-impl Folder {
-    pub fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("falconet-{name}-{}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Self { path }
-    }
-
-    /// Writes a file and returns its path.
-    pub fn write(&self, name: &str, text: &str) -> String {
-        let path = self.path.join(name);
-        std::fs::write(&path, text).unwrap();
-        path.into_os_string().into_string().unwrap()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
@@ -552,7 +477,7 @@ fn start_on_unix(folder: &Folder) -> (Falconet, PathBuf) {
 
 fn connect_unix(path: &Path) -> UnixStream {
     let stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
@@ -566,14 +491,14 @@ fn assert_unix_echo(path: &Path) {
     assert_eq!(&echo, b"\x81\x05hello");
 }
 
-/// Asks for a path of quotes, a backslash and an equals sign.
+/// Requests a path of quotes, a backslash and an equals sign.
 fn get_odd_path(falconet: &Falconet) {
     let head = "GET /\"\\=\" HTTP/1.1\r\nHost: a\r\nX-Request-Id: request-of-the-last\r\n\
                 X-Client-Id: client-of-the-last\r\n\r\n";
     assert_eq!(status_of(&exchange(falconet.address(), head)), 404);
 }
 
-/// The log line of [`get_odd_path`].
+/// Returns the log line of [`get_odd_path`] in `format`.
 fn logged_request(format: &str, environment: &[(&str, &str)]) -> String {
     let mut command = Falconet::command();
     command.env("TZ", "UTC0").envs(environment.iter().copied());
@@ -602,7 +527,7 @@ fn assert_fields(field: impl Fn(&str) -> Option<String>) {
     assert!(field("time").unwrap().contains('T') && field("address").unwrap().starts_with("127."));
 }
 
-/// Reads `key=value key="quoted \" value"`, and nothing else.
+/// Parses `key=value key="quoted \" value"`, and nothing else.
 fn parse_logfmt(line: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     let mut rest = line;
@@ -623,7 +548,7 @@ fn parse_logfmt(line: &str) -> Vec<(String, String)> {
     pairs
 }
 
-/// Reads a flat object of strings, and nothing else.
+/// Parses a flat JSON object of strings, and nothing else.
 fn parse_json(line: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     let mut rest = line.strip_prefix('{').expect("an object");
@@ -641,7 +566,7 @@ fn parse_json(line: &str) -> Vec<(String, String)> {
     }
 }
 
-/// Reads to the closing quote; returns the text and what follows.
+/// Parses up to the closing quote. Returns the text, and what follows the quote.
 fn parse_string(quoted: &str) -> (String, &str) {
     let mut text = String::new();
     let mut characters = quoted.char_indices();

@@ -1,295 +1,26 @@
-//! falconet-client: in a pipe, and on a pseudo-terminal.
+//! falconet-client with pipes and on a pseudo-terminal.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::tcgetattr;
+use rustix::process::Signal;
 use tungstenite::Message;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocket};
 
-use crate::rig::*;
+use crate::support::client::*;
+use crate::support::*;
 
-/// A client in a process of its own, with pipes for its stdin, stdout and stderr.
-pub struct Piped {
-    pub child: Child,
-    pub stdin: Option<ChildStdin>,
-    pub stdout: Receiver<String>,
-    pub stderr: Receiver<String>,
-}
-
-impl Piped {
-    pub fn start(arguments: &[&str]) -> Self {
-        Self::spawn(client(arguments))
-    }
-
-    pub fn spawn(mut command: Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the client starts");
-        let stdout = pieces(child.stdout.take().unwrap(), true);
-        let stderr = pieces(child.stderr.take().unwrap(), true);
-        Self { stdin: child.stdin.take(), child, stdout, stderr }
-    }
-
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stdin.as_mut().expect("stdin is open").write_all(bytes.as_ref()).unwrap();
-    }
-
-    /// The next line on stdout.
-    pub fn line(&self) -> String {
-        self.stdout.recv_timeout(PATIENCE).expect("a line on stdout")
-    }
-
-    /// Waits for a line on stderr that has `part` in it.
-    pub fn wait_for_news(&self, part: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let line = self.stderr.recv_timeout(left).unwrap_or_else(|_| panic!("no {part:?}"));
-            if line.contains(part) {
-                return line;
-            }
-        }
-    }
-
-    /// Ends its input, and returns its exit code and all that is left on stdout and stderr.
-    pub fn finish(mut self) -> (i32, String, String) {
-        drop(self.stdin.take());
-        let stdout = rest(&self.stdout);
-        let stderr = rest(&self.stderr);
-        (exit_code(&mut self.child), stdout, stderr)
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        send_signal(&self.child, signal);
-    }
-}
-
-impl Drop for Piped {
-    fn drop(&mut self) {
-        // It has ended, unless the test has failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A client on a pseudo-terminal of its own.
-pub struct Typist {
-    pub child: Child,
-    keyboard: File,
-    pub tty: OwnedFd,
-    pub found: String,
-    screen: Receiver<String>,
-    seen: String,
-}
-
-impl Typist {
-    pub fn start(arguments: &[&str]) -> Self {
-        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&keyboard).unwrap();
-        unlockpt(&keyboard).unwrap();
-        let path = ptsname(&keyboard, Vec::new()).unwrap();
-        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
-        let tty = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap();
-        let found = mode(&tty);
-        let same = || Stdio::from(tty.try_clone().unwrap());
-        let child = client(arguments)
-            .stdin(same())
-            .stdout(same())
-            .stderr(same())
-            .spawn()
-            .expect("the client starts");
-        let keyboard = File::from(keyboard);
-        let screen = pieces(keyboard.try_clone().unwrap(), false);
-        Self { child, keyboard, tty, found, screen, seen: String::new() }
-    }
-
-    fn press(&mut self, keys: impl AsRef<[u8]>) {
-        self.keyboard.write_all(keys.as_ref()).unwrap();
-    }
-
-    /// Waits until the screen shows `part`, and forgets what is before its end.
-    pub fn wait_for(&mut self, part: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(at) = self.seen.find(part) {
-                return self.seen.drain(..at + part.len()).collect();
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.screen.recv_timeout(left) {
-                Ok(piece) => self.seen += &piece,
-                Err(_) => panic!("no {part:?} in {:?}", self.seen),
-            }
-        }
-    }
-
-    /// Waits until it has ended; checks that the terminal is as it was found.
-    fn exit_code(&mut self) -> i32 {
-        let code = exit_code(&mut self.child);
-        assert_eq!(mode(&self.tty), self.found, "the terminal is not given back");
-        code
-    }
-}
-
-impl Drop for Typist {
-    fn drop(&mut self) {
-        // It has ended, unless the test has failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-pub fn client(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_falconet-client"));
-    command.env_clear().args(arguments);
-    command
-}
-
-/// All there is to a terminal's mode.
-pub fn mode(tty: &OwnedFd) -> String {
-    format!("{:?}", tcgetattr(tty).unwrap())
-}
-
-/// What comes out of `source`, by lines or as it comes.
-fn pieces(source: impl Read + Send + 'static, by_lines: bool) -> Receiver<String> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        let mut source = BufReader::new(source);
-        loop {
-            let mut piece = Vec::new();
-            let read = match by_lines {
-                true => source.read_until(b'\n', &mut piece),
-                false => source.fill_buf().map(|bytes| {
-                    piece.extend_from_slice(bytes);
-                    bytes.len()
-                }),
-            };
-            if !by_lines {
-                source.consume(piece.len());
-            }
-            // A character cut in two does not occur where it matters.
-            let piece = String::from_utf8_lossy(&piece).into_owned();
-            if !matches!(read, Ok(1..)) || sender.send(piece).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-/// Everything to the end of a stream.
-fn rest(stream: &Receiver<String>) -> String {
-    let deadline = Instant::now() + PATIENCE;
-    let mut all = String::new();
-    loop {
-        match stream.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(piece) => all += &piece,
-            Err(RecvTimeoutError::Disconnected) => return all,
-            Err(RecvTimeoutError::Timeout) => panic!("no end after {all:?}"),
-        }
-    }
-}
-
-pub fn exit_code(child: &mut Child) -> i32 {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code().expect("it exits by itself");
-        }
-        assert!(Instant::now() < deadline, "the client is still running");
-        // waitpid has no deadline; this is the wait.
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-pub fn send_signal(child: &Child, signal: Signal) {
-    let pid = Pid::from_raw(child.id() as i32).expect("a child has a pid");
-    kill_process(pid, signal).expect("the child is ours");
-}
-
-/// A server that does what a test tells it, one connection at a time.
-pub struct FakeServer {
-    pub listener: TcpListener,
-}
-
-impl FakeServer {
-    pub fn start() -> Self {
-        Self { listener: TcpListener::bind("127.0.0.1:0").unwrap() }
-    }
-
-    pub fn address(&self) -> SocketAddr {
-        self.listener.local_addr().unwrap()
-    }
-
-    pub fn url(&self) -> String {
-        format!("ws://{}/", self.address())
-    }
-
-    /// The next connection, with its request head unread.
-    pub fn accept_raw(&self) -> TcpStream {
-        self.listener.set_nonblocking(true).unwrap();
-        let mut accepted = None;
-        wait_until("a client connects", || {
-            accepted = self.listener.accept().ok();
-            accepted.is_some()
-        });
-        let (stream, _) = accepted.unwrap();
-        stream.set_nonblocking(false).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream
-    }
-
-    /// The next connection, after the handshake.
-    fn accept(&self) -> WebSocket<TcpStream> {
-        tungstenite::accept(self.accept_raw()).expect("a handshake")
-    }
-
-    /// Answers the next request with `response`.
-    pub fn answer(&self, response: &str) {
-        let mut stream = self.accept_raw();
-        read_response_head(&mut stream);
-        stream.write_all(response.as_bytes()).unwrap();
-    }
-}
-
-/// Closes a connection as a server does that has a code and a reason for it.
+/// Closes a connection from the side of the server, and checks that the client answers with the same code.
 fn close(mut socket: WebSocket<TcpStream>, code: CloseCode, reason: &str) {
     socket.close(Some(CloseFrame { code, reason: reason.to_owned().into() })).unwrap();
     assert_eq!(read_to_close(&mut socket), Some(code.into()), "it is answered in kind");
-}
-
-/// Reads to the client's Close and answers it; returns its code.
-pub fn read_to_close(socket: &mut WebSocket<TcpStream>) -> Option<u16> {
-    let mut code = None;
-    loop {
-        match socket.read() {
-            Ok(Message::Close(frame)) => code = frame.map(|frame| frame.code.into()),
-            Ok(_) => {}
-            Err(_) => return code,
-        }
-    }
-}
-
-/// A Unix socket's path that nobody else has.
-pub fn socket_path(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("falconet-{name}-{}.sock", std::process::id()));
-    let _ = std::fs::remove_file(&path);
-    path
 }
 
 fn falconet_on(path: &std::path::Path) -> Falconet {
@@ -298,7 +29,7 @@ fn falconet_on(path: &std::path::Path) -> Falconet {
     Falconet::start_with(Falconet::command().args(arguments))
 }
 
-/// A server that only echoes, and its URL.
+/// Starts a server without broadcasts. Returns it with the URL of its echo.
 fn echo() -> (Falconet, String) {
     let falconet = Falconet::start(&["--broadcast-every", "0", "--max-message", "2m"]);
     let url = format!("ws://{}/", falconet.address());
@@ -308,7 +39,7 @@ fn echo() -> (Falconet, String) {
 #[test]
 fn c32_piped_lines_are_messages_and_messages_are_lines() {
     let (_falconet, url) = echo();
-    let mut client = Piped::start(&[&url]);
+    let mut client = PipedClient::start(&[&url]);
     client.send("a\nb\r\n\nlast without newline");
     assert_eq!(client.finish(), (0, "a\nb\n\nlast without newline\n".to_owned(), String::new()));
 }
@@ -316,14 +47,14 @@ fn c32_piped_lines_are_messages_and_messages_are_lines() {
 #[test]
 fn c32_no_input_is_a_clean_end() {
     let (_falconet, url) = echo();
-    let output = client(&[&url]).stdin(Stdio::null()).output().unwrap();
+    let output = client_command(&[&url]).stdin(Stdio::null()).output().unwrap();
     assert_eq!((output.status.code(), output.stdout, output.stderr), (Some(0), vec![], vec![]));
 }
 
 #[test]
 fn c32_a_line_that_is_not_utf8_is_a_binary_message() {
     let server = FakeServer::start();
-    let mut client = Piped::start(&[&server.url()]);
+    let mut client = PipedClient::start(&[&server.url()]);
     let mut socket = server.accept();
     client.send(b"text\n\xff\xfe\x00\n");
     assert_eq!(socket.read().unwrap(), Message::text("text"));
@@ -335,7 +66,7 @@ fn c32_a_line_that_is_not_utf8_is_a_binary_message() {
 #[test]
 fn c32_long_lines_come_back_whole() {
     let (_falconet, url) = echo();
-    let mut client = Piped::start(&[&url]);
+    let mut client = PipedClient::start(&[&url]);
     let input: String = (0..4).map(|line| format!("{line}{}\n", "x".repeat(1_000_000))).collect();
     client.send(&input);
     let (code, stdout, stderr) = client.finish();
@@ -351,15 +82,15 @@ fn c32_the_end_of_a_file_waits_for_every_echo() {
     std::fs::write(&path, &input).unwrap();
     let file = File::open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
-    let output = client(&[&url]).stdin(file).output().unwrap();
+    let output = client_command(&[&url]).stdin(file).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert!(output.stdout == input.as_bytes(), "{} of {}", output.stdout.len(), input.len());
 }
 
 #[test]
-fn c32_a_stdout_that_nobody_reads_any_more_ends_it_quietly() {
+fn c32_a_closed_stdout_ends_the_client_without_an_error() {
     let (_falconet, url) = echo();
-    let mut child = client(&[&url])
+    let mut child = client_command(&[&url])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -372,7 +103,7 @@ fn c32_a_stdout_that_nobody_reads_any_more_ends_it_quietly() {
     stdout.read_line(&mut line).unwrap();
     assert_eq!(line, "one\n");
     drop(stdout);
-    // A child that another test is just starting may hold the other end for a moment longer.
+    // A process that another test is just starting may hold the other end for a moment.
     wait_until("the client meets the closed pipe", || {
         let _ = stdin.write_all(b"two\n");
         child.try_wait().unwrap().is_some()
@@ -399,7 +130,7 @@ fn a_stdout_that_is_full_is_an_error() {
 #[test]
 fn a_signal_closes_with_1000_and_a_second_one_exits_at_once() {
     let server = FakeServer::start();
-    let mut client = Piped::start(&[&server.url()]);
+    let mut client = PipedClient::start(&[&server.url()]);
     let mut socket = server.accept();
     socket.send(Message::text("hello")).unwrap();
     assert_eq!(client.line(), "hello\n");
@@ -408,12 +139,12 @@ fn a_signal_closes_with_1000_and_a_second_one_exits_at_once() {
     drop(socket);
     assert_eq!(exit_code(&mut client.child), 0);
 
-    let mut client = Piped::start(&[&server.url()]);
+    let mut client = PipedClient::start(&[&server.url()]);
     let mut socket = server.accept();
     socket.send(Message::text("hello")).unwrap();
     assert_eq!(client.line(), "hello\n");
     client.signal(Signal::INT);
-    // Read past the library, which would answer.
+    // Read without the library, which would answer the Close.
     let mut close = [0; 2];
     socket.get_mut().read_exact(&mut close).unwrap();
     assert_eq!(close, [0x88, 0x82]);
@@ -431,11 +162,11 @@ fn a_hangup_ignored_by_nohup_stays_ignored() {
         env!("CARGO_BIN_EXE_falconet-client"),
         &url,
     ]);
-    let mut client = Piped::spawn(nohup);
+    let mut client = PipedClient::spawn(nohup);
     client.send("one\n");
     assert_eq!(client.line(), "one\n");
     client.signal(Signal::HUP);
-    // More than enough time for a signal to arrive.
+    // Enough round trips for the signal to arrive.
     for _ in 0..100 {
         client.send("two\n");
         assert_eq!(client.line(), "two\n");
@@ -447,16 +178,16 @@ fn a_hangup_ignored_by_nohup_stays_ignored() {
 fn a16_a_client_reconnects_to_a_server_that_was_killed_and_started_again() {
     let path = socket_path("killed");
     let falconet = falconet_on(&path);
-    let mut client = Piped::start(&[&format!("unix:{}", path.display())]);
+    let mut client = PipedClient::start(&[&format!("unix:{}", path.display())]);
     client.send("one\n");
     assert_eq!(client.line(), "one\n");
     drop(falconet);
-    client.wait_for_news("lost: ");
-    client.wait_for_news("reconnecting in ");
-    // Not read before there is a server again.
+    client.wait_for_stderr("lost: ");
+    client.wait_for_stderr("reconnecting in ");
+    // The client does not read this before it is connected again.
     client.send("two\n");
     let _falconet = falconet_on(&path);
-    client.wait_for_news("reconnected to unix:");
+    client.wait_for_stderr("reconnected to unix:");
     assert_eq!(client.line(), "two\n");
     client.send("three\n");
     let (code, stdout, stderr) = client.finish();
@@ -467,7 +198,7 @@ fn a16_a_client_reconnects_to_a_server_that_was_killed_and_started_again() {
 fn a16_no_reconnect_means_none() {
     let path = socket_path("no-reconnect");
     let falconet = falconet_on(&path);
-    let mut client = Piped::start(&["--no-reconnect", &format!("unix:{}", path.display())]);
+    let mut client = PipedClient::start(&["--no-reconnect", &format!("unix:{}", path.display())]);
     client.send("one\n");
     assert_eq!(client.line(), "one\n");
     drop(falconet);
@@ -478,47 +209,47 @@ fn a16_no_reconnect_means_none() {
 }
 
 #[test]
-fn nobody_listening_is_refused_and_tried_again() {
+fn a_refused_connection_is_reported_and_tried_again() {
     let path = socket_path("nobody");
     let url = format!("unix:{}", path.display());
-    let (code, _, stderr) = Piped::start(&["--no-reconnect", &url]).finish();
+    let (code, _, stderr) = PipedClient::start(&["--no-reconnect", &url]).finish();
     assert_eq!(code, 1);
     assert!(stderr.starts_with("refused: unix:") && stderr.contains("No such file"), "{stderr}");
 
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let client = Piped::start(&[&format!("ws://{free}/")]);
-    let line = client.wait_for_news("refused: ");
+    let client = PipedClient::start(&[&format!("ws://{free}/")]);
+    let line = client.wait_for_stderr("refused: ");
     assert!(line.contains("Connection refused"), "{line}");
-    client.wait_for_news("reconnecting in ");
+    client.wait_for_stderr("reconnecting in ");
     client.signal(Signal::TERM);
     assert_eq!(client.finish().0, 1);
 }
 
 #[test]
-fn a_handshake_declined_for_good_is_not_tried_again() {
+fn a_permanent_refusal_is_not_tried_again() {
     let (falconet, _) = echo();
     let (code, _, stderr) =
-        Piped::start(&[&format!("ws://{}/nowhere", falconet.address())]).finish();
+        PipedClient::start(&[&format!("ws://{}/nowhere", falconet.address())]).finish();
     assert_eq!(code, 1);
     assert!(stderr.starts_with("refused: 404 Not Found: "), "{stderr}");
     assert!(!stderr.contains("reconnecting"), "{stderr}");
 }
 
 #[test]
-fn a_handshake_declined_for_now_is_tried_again() {
+fn a_temporary_refusal_is_tried_again() {
     let server = FakeServer::start();
-    let mut client = Piped::start(&[&server.url()]);
+    let mut client = PipedClient::start(&[&server.url()]);
     server.answer("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 5\r\n\r\nfull\n");
-    assert_eq!(client.wait_for_news("refused: "), "refused: 503 Service Unavailable: full\n");
+    assert_eq!(client.wait_for_stderr("refused: "), "refused: 503 Service Unavailable: full\n");
     let mut socket = server.accept();
     client.send("now\n");
     assert_eq!(socket.read().unwrap(), Message::text("now"));
 }
 
 #[test]
-fn a_server_that_does_not_know_the_key_is_refused() {
+fn a_wrong_sec_websocket_accept_is_refused() {
     let server = FakeServer::start();
-    let client = Piped::start(&[&server.url()]);
+    let client = PipedClient::start(&[&server.url()]);
     server.answer(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
@@ -528,37 +259,37 @@ fn a_server_that_does_not_know_the_key_is_refused() {
 }
 
 #[test]
-fn a_close_by_the_server_is_told_with_code_and_reason() {
+fn a_close_by_the_server_is_reported_with_code_and_reason() {
     let server = FakeServer::start();
-    let mut client = Piped::start(&[&server.url()]);
+    let mut client = PipedClient::start(&[&server.url()]);
     close(server.accept(), CloseCode::Normal, "bye \x1b[31mnow");
     assert_eq!(exit_code(&mut client.child), 0, "1000 is no failure");
     let (_, _, stderr) = client.finish();
     assert_eq!(stderr, "closed by the server: 1000 bye \\u{1b}[31mnow\n");
 
-    let client = Piped::start(&[&server.url(), "--no-reconnect"]);
+    let client = PipedClient::start(&[&server.url(), "--no-reconnect"]);
     close(server.accept(), CloseCode::Away, "server stopping");
     let (code, _, stderr) = client.finish();
     assert_eq!((code, stderr.as_str()), (1, "closed by the server: 1001 server stopping\n"));
 }
 
 #[test]
-fn a_close_is_told_even_if_the_server_did_not_read_what_was_sent() {
+fn a_close_is_reported_even_if_the_server_left_data_unread() {
     let server = FakeServer::start();
-    let mut client = Piped::start(&[&server.url(), "--no-reconnect"]);
+    let mut client = PipedClient::start(&[&server.url(), "--no-reconnect"]);
     let mut socket = server.accept();
     let mut stdin = client.stdin.take().unwrap();
-    let (stuffed, is_stuffed) = channel();
+    let (sent, sending) = channel();
     let writer = std::thread::spawn(move || {
         let line = [&[b'x'; 65535][..], b"\n"].concat();
         while stdin.write_all(&line).is_ok() {
-            let _ = stuffed.send(());
+            let _ = sent.send(());
         }
     });
-    // Until the client can't send any more.
-    while is_stuffed.recv_timeout(Duration::from_millis(200)).is_ok() {}
+    // Wait until the client can send no more.
+    while sending.recv_timeout(Duration::from_millis(200)).is_ok() {}
     socket.get_mut().write_all(b"\x88\x06\x03\xe9gone").unwrap();
-    // With all that unread, this resets the connection.
+    // Closing with unread data resets the connection.
     drop(socket);
     let (code, _, stderr) = client.finish();
     assert_eq!((code, stderr.as_str()), (1, "closed by the server: 1001 gone\n"));
@@ -566,33 +297,20 @@ fn a_close_is_told_even_if_the_server_did_not_read_what_was_sent() {
 }
 
 #[test]
-fn a16_a_server_that_stops_is_waited_for() {
+fn a16_the_client_reconnects_after_a_close_with_1001() {
     let server = FakeServer::start();
-    let client = Piped::start(&[&server.url()]);
+    let client = PipedClient::start(&[&server.url()]);
     close(server.accept(), CloseCode::Away, "");
-    assert_eq!(client.wait_for_news("closed"), "closed by the server: 1001\n");
-    client.wait_for_news("reconnecting in ");
+    assert_eq!(client.wait_for_stderr("closed"), "closed by the server: 1001\n");
+    client.wait_for_stderr("reconnecting in ");
     server.accept();
-}
-
-#[test]
-fn a1_the_client_phones_home() {
-    let server = FakeServer::start();
-    let _client = Piped::start(&[&server.url(), "--ping-every", "100ms"]);
-    let mut socket = server.accept();
-    let began = Instant::now();
-    for _ in 0..3 {
-        assert_eq!(socket.read().unwrap(), Message::Ping(tungstenite::Bytes::new()));
-    }
-    let took = began.elapsed();
-    assert!((Duration::from_millis(200)..Duration::from_millis(1500)).contains(&took), "{took:?}");
 }
 
 #[test]
 fn a6_a_silent_server_is_given_up() {
     let server = FakeServer::start();
     let limits = ["--ping-every", "50ms", "--idle-timeout", "300ms", "--no-reconnect"];
-    let mut client = Piped::start(&[&[server.url().as_str()][..], &limits].concat());
+    let mut client = PipedClient::start(&[&[server.url().as_str()][..], &limits].concat());
     let _socket = server.accept();
     assert_eq!(exit_code(&mut client.child), 1);
     assert_eq!(client.finish().2, "lost: nothing received from the server for 300ms\n");
@@ -602,7 +320,7 @@ fn a6_a_silent_server_is_given_up() {
 fn a6_a_server_that_only_answers_pings_is_kept() {
     let server = FakeServer::start();
     let limits = ["--ping-every", "100ms", "--idle-timeout", "1s", "--no-reconnect"];
-    let mut client = Piped::start(&[&[server.url().as_str()][..], &limits].concat());
+    let mut client = PipedClient::start(&[&[server.url().as_str()][..], &limits].concat());
     let mut socket = server.accept();
     let until = Instant::now() + Duration::from_millis(1600);
     // Each read answers a Ping.
@@ -615,17 +333,17 @@ fn a6_a_server_that_only_answers_pings_is_kept() {
 }
 
 #[test]
-fn a6_a_server_that_reads_nothing_is_given_up_and_the_rest_stays_in_the_pipe() {
+fn a6_a_server_that_reads_nothing_is_given_up_and_the_input_is_left_unread() {
     let server = FakeServer::start();
     let limits = ["--ping-every", "0", "--idle-timeout", "400ms", "--no-reconnect"];
-    let mut client = Piped::start(&[&[server.url().as_str()][..], &limits].concat());
+    let mut client = PipedClient::start(&[&[server.url().as_str()][..], &limits].concat());
     let mut socket = server.accept();
     let mut stdin = client.stdin.take().unwrap();
     let line = [&[b'x'; 65535][..], b"\n"].concat();
     let writer = std::thread::spawn(move || {
         (0..1000).take_while(|_| stdin.write_all(&line).is_ok()).count()
     });
-    // It is not silent, only deaf.
+    // The server sends, but does not read.
     wait_until("the client hangs up", || socket.send(Message::text("tick")).is_err());
     let (code, _, stderr) = client.finish();
     assert_eq!((code, stderr.as_str()), (1, "lost: the server accepted no data for 400ms\n"));
@@ -633,7 +351,7 @@ fn a6_a_server_that_reads_nothing_is_given_up_and_the_rest_stays_in_the_pipe() {
 }
 
 #[test]
-fn a_server_that_breaks_the_rules_is_told_so() {
+fn a_protocol_violation_is_closed_with_its_code() {
     for (bytes, code) in [
         (&[0x81, 0x81, 0, 0, 0, 0, b'x'][..], 1002),
         (&[0xc1, 0x01, b'x'], 1002),
@@ -641,7 +359,7 @@ fn a_server_that_breaks_the_rules_is_told_so() {
         (&[0x81, 127, 0, 0, 0, 0, 0xff, 0, 0, 0], 1009),
     ] {
         let server = FakeServer::start();
-        let client = Piped::start(&[&server.url(), "--no-reconnect"]);
+        let client = PipedClient::start(&[&server.url(), "--no-reconnect"]);
         let mut socket = server.accept();
         socket.get_mut().write_all(bytes).unwrap();
         assert_eq!(read_to_close(&mut socket), Some(code), "{bytes:?}");
@@ -658,151 +376,151 @@ fn wrong_usage_exits_with_2() {
         (&["localhost"], "expected ws://HOST"),
         (&["--ping-every", "soon"], "--ping-every `soon`: expected a time"),
     ] {
-        let (code, stdout, stderr) = Piped::start(arguments).finish();
+        let (code, stdout, stderr) = PipedClient::start(arguments).finish();
         assert_eq!((code, stdout.as_str()), (2, ""));
         assert!(stderr.starts_with("falconet-client: ") && stderr.contains(part), "{stderr}");
     }
-    let (code, stdout, _) = Piped::start(&["--help"]).finish();
+    let (code, stdout, _) = PipedClient::start(&["--help"]).finish();
     assert!(code == 0 && stdout.contains("--idle-timeout"), "{stdout}");
 }
 
 #[test]
 fn c32_keystrokes_are_messages_and_esc_closes_with_1000() {
     let (_falconet, url) = echo();
-    let mut typist = Typist::start(&[&url]);
-    typist.wait_for("ESC closes\r\n");
+    let mut terminal = TerminalClient::start(&[&url]);
+    terminal.wait_for("ESC closes\r\n");
     for key in ["h", "ö", "🦅"] {
-        typist.press(key);
-        assert_eq!(typist.wait_for(key), key, "only the server's echo is shown");
+        terminal.press(key);
+        assert_eq!(terminal.wait_for(key), key, "only the server's echo is shown");
     }
-    // An arrow is not sent; what is pasted is one message, on a line of its own.
-    typist.press("\x1b[A");
-    typist.press("pasted");
-    assert_eq!(typist.wait_for("pasted\r\n"), "\r\npasted\r\n");
-    typist.press("\x1b");
-    typist.wait_for("closed\r\nR reconnects, any other key exits\r\n");
-    typist.press("x");
-    assert_eq!(typist.exit_code(), 0);
+    // An arrow key is not sent. Pasted text is one message, on a line of its own.
+    terminal.press("\x1b[A");
+    terminal.press("pasted");
+    assert_eq!(terminal.wait_for("pasted\r\n"), "\r\npasted\r\n");
+    terminal.press("\x1b");
+    terminal.wait_for("closed\r\nR reconnects, any other key exits\r\n");
+    terminal.press("x");
+    assert_eq!(terminal.exit_code(), 0);
 }
 
 #[test]
 fn c32_each_keystroke_is_a_message_of_its_own() {
     let server = FakeServer::start();
-    let mut typist = Typist::start(&[&server.url()]);
+    let mut terminal = TerminalClient::start(&[&server.url()]);
     let mut socket = server.accept();
-    typist.wait_for("ESC closes");
+    terminal.wait_for("ESC closes");
     for key in ["a", "€", "\n", "\x04", "\x1a"] {
         for byte in key.as_bytes().chunks(1) {
-            typist.press(byte);
+            terminal.press(byte);
         }
         assert_eq!(socket.read().unwrap(), Message::text(key));
     }
-    typist.press("\x1b");
+    terminal.press("\x1b");
     assert_eq!(read_to_close(&mut socket), Some(1000));
     drop(socket);
-    typist.wait_for("any other key exits");
-    typist.press("\x1b[A");
-    assert_eq!(typist.exit_code(), 0, "an arrow is another key");
+    terminal.wait_for("any other key exits");
+    terminal.press("\x1b[A");
+    assert_eq!(terminal.exit_code(), 0, "an arrow is another key");
 }
 
 #[test]
 fn c32_r_reconnects() {
     let (_falconet, url) = echo();
-    let mut typist = Typist::start(&[&url]);
+    let mut terminal = TerminalClient::start(&[&url]);
     for yes in ["r", "R"] {
-        typist.wait_for("ESC closes");
-        typist.press("\x1b");
-        typist.wait_for("any other key exits");
-        typist.press(yes);
+        terminal.wait_for("ESC closes");
+        terminal.press("\x1b");
+        terminal.wait_for("any other key exits");
+        terminal.press(yes);
     }
-    typist.wait_for("ESC closes\r\n");
-    typist.press("z");
-    typist.wait_for("z");
-    typist.press("\x1b");
-    typist.wait_for("any other key exits");
-    typist.press("q");
-    assert_eq!(typist.exit_code(), 0);
+    terminal.wait_for("ESC closes\r\n");
+    terminal.press("z");
+    terminal.wait_for("z");
+    terminal.press("\x1b");
+    terminal.wait_for("any other key exits");
+    terminal.press("q");
+    assert_eq!(terminal.exit_code(), 0);
 }
 
 #[test]
-fn c32_a_terminal_is_given_back_after_a_signal() {
+fn c32_a_terminal_is_restored_after_a_signal() {
     let server = FakeServer::start();
-    let mut typist = Typist::start(&[&server.url()]);
+    let mut terminal = TerminalClient::start(&[&server.url()]);
     let mut socket = server.accept();
-    typist.wait_for("ESC closes");
-    assert_ne!(mode(&typist.tty), typist.found);
-    send_signal(&typist.child, Signal::TERM);
+    terminal.wait_for("ESC closes");
+    assert_ne!(terminal_mode(&terminal.tty), terminal.initial_mode);
+    send_signal(&terminal.child, Signal::TERM);
     assert_eq!(read_to_close(&mut socket), Some(1000));
     drop(socket);
-    assert_eq!(typist.exit_code(), 0);
+    assert_eq!(terminal.exit_code(), 0);
 
-    let mut typist = Typist::start(&[&server.url()]);
+    let mut terminal = TerminalClient::start(&[&server.url()]);
     let mut socket = server.accept();
-    typist.wait_for("ESC closes");
-    send_signal(&typist.child, Signal::TERM);
+    terminal.wait_for("ESC closes");
+    send_signal(&terminal.child, Signal::TERM);
     socket.get_mut().read_exact(&mut [0; 2]).unwrap();
-    send_signal(&typist.child, Signal::TERM);
-    assert_eq!(typist.exit_code(), 1);
+    send_signal(&terminal.child, Signal::TERM);
+    assert_eq!(terminal.exit_code(), 1);
 }
 
 #[test]
-fn nothing_a_server_sends_steers_the_terminal() {
+fn control_characters_of_a_server_are_escaped_on_a_terminal() {
     let server = FakeServer::start();
-    let mut typist = Typist::start(&[&server.url()]);
+    let mut terminal = TerminalClient::start(&[&server.url()]);
     let mut socket = server.accept();
     for message in [Message::text("\x1b]0;evil\x07"), Message::binary(b"\x1b[2J".to_vec())] {
         socket.send(message).unwrap();
     }
-    let mut seen = typist.wait_for("binary, 4 bytes: 1b 5b 32 4a\r\n");
+    let mut seen = terminal.wait_for("binary, 4 bytes: 1b 5b 32 4a\r\n");
     assert!(seen.contains("\\u{1b}]0;evil\\u{7}\r\n"), "{seen:?}");
     close(socket, CloseCode::Policy, "\x1b[2J\x07");
-    seen += &typist.wait_for("any other key exits");
+    seen += &terminal.wait_for("any other key exits");
     assert!(seen.contains("closed by the server: 1008 \\u{1b}[2J\\u{7}\r\n"), "{seen:?}");
     assert!(!seen.contains(['\x1b', '\x07']), "{seen:?}");
-    typist.press("n");
-    assert_eq!(typist.exit_code(), 1);
+    terminal.press("n");
+    assert_eq!(terminal.exit_code(), 1);
 }
 
 #[test]
-fn a16_in_a_terminal_a_lost_connection_is_followed_by_another_until_a_key_says_no() {
+fn a16_on_a_terminal_the_client_reconnects_once_and_then_asks() {
     let server = FakeServer::start();
-    let mut typist = Typist::start(&[&server.url()]);
+    let mut terminal = TerminalClient::start(&[&server.url()]);
     drop(server.accept());
-    typist.wait_for("lost: ");
+    terminal.wait_for("lost: ");
     let mut socket = server.accept();
     socket.send(Message::text("again")).unwrap();
-    typist.wait_for("again\r\n");
+    terminal.wait_for("again\r\n");
     drop(server);
     drop(socket);
-    typist.wait_for("lost: ");
-    typist.wait_for("any other key exits");
-    typist.press("n");
-    assert_eq!(typist.exit_code(), 1);
+    terminal.wait_for("lost: ");
+    terminal.wait_for("any other key exits");
+    terminal.press("n");
+    assert_eq!(terminal.exit_code(), 1);
 }
 
 #[test]
-fn in_a_terminal_a_server_that_is_not_there_is_asked_about() {
+fn on_a_terminal_the_client_asks_before_it_tries_again() {
     let path = socket_path("asked");
-    let mut typist = Typist::start(&[&format!("unix:{}", path.display())]);
-    typist.wait_for("refused: ");
-    typist.wait_for("R reconnects, any other key exits\r\n");
+    let mut terminal = TerminalClient::start(&[&format!("unix:{}", path.display())]);
+    terminal.wait_for("refused: ");
+    terminal.wait_for("R reconnects, any other key exits\r\n");
     let _falconet = falconet_on(&path);
-    typist.press("r");
-    typist.wait_for("connected to ");
-    typist.press("\x1b");
-    typist.wait_for("any other key exits");
-    typist.press(" ");
-    assert_eq!(typist.exit_code(), 0);
+    terminal.press("r");
+    terminal.wait_for("connected to ");
+    terminal.press("\x1b");
+    terminal.wait_for("any other key exits");
+    terminal.press(" ");
+    assert_eq!(terminal.exit_code(), 0);
 }
 
 #[test]
-fn a_message_comes_before_the_news_of_the_end() {
+fn a_message_is_shown_before_the_report_of_the_close() {
     let server = FakeServer::start();
-    let mut typist = Typist::start(&[&server.url(), "--no-reconnect"]);
+    let mut terminal = TerminalClient::start(&[&server.url(), "--no-reconnect"]);
     let mut socket = server.accept();
     socket.send(Message::text("x")).unwrap();
     close(socket, CloseCode::Normal, "");
-    typist.wait_for("x\r\nclosed by the server: 1000\r\n");
-    typist.press("n");
-    assert_eq!(typist.exit_code(), 0);
+    terminal.wait_for("x\r\nclosed by the server: 1000\r\n");
+    terminal.press("n");
+    assert_eq!(terminal.exit_code(), 0);
 }

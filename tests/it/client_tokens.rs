@@ -1,31 +1,31 @@
-//! falconet-client and servers that ask who it is.
+//! falconet-client and servers that require a token.
 
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::cli::Folder;
-use crate::client::*;
-use crate::rig::*;
+use crate::support::client::*;
+use crate::support::folder::Folder;
+use crate::support::*;
 
-/// A token that nothing else looks like.
+/// A token that occurs nowhere else.
 const MARKER: &str = "MARKER-77c1";
 
-/// A server that lets in who shows the marker, and to hear only who shows another token.
+/// Starts a server with two tokens: the marker with all rights, and another that may only subscribe.
 fn start(folder: &Folder) -> Falconet {
     let file = folder.write("tokens", &format!("# all\n{MARKER}\n{MARKER}-hears subscribe\n"));
     Falconet::start(&["--token-file", &file, "--broadcast-every", "0", "--retain", "5"])
 }
 
-/// What is asked of the server by each of the client's ways, with the token in `FALCONET_TOKEN` or a file.
-fn asked(
+/// Returns a command for the client with `arguments`, with the token in `FALCONET_TOKEN` or in a file.
+fn command_for(
     falconet: &Falconet,
     arguments: &[&str],
     token: Option<&str>,
     file: Option<&str>,
 ) -> Command {
     let flags = file.map(|file| ["--token-file", file]);
-    let mut command = client(arguments);
+    let mut command = client_command(arguments);
     command.args(flags.iter().flatten());
     match arguments.first() {
         Some(&("pub" | "sub")) => {
@@ -37,22 +37,22 @@ fn asked(
     command
 }
 
-const WAYS: &[&[&str]] =
+const MODES: &[&[&str]] =
     &[&[], &["pub", "news", "one"], &["sub", "news"], &["sub", "--sse", "news"]];
 
 #[cfg(feature = "full")]
 #[test]
-fn the_client_shows_its_token_with_every_request() {
+fn the_client_sends_its_token_with_every_request() {
     let folder = Folder::new("client-tokens");
     let falconet = start(&folder);
-    // A server's own file will do, and what is in a file goes before what is in the environment.
+    // The client accepts a token file of the server. A file takes precedence over the environment.
     let file = folder.write("mine", &format!("# mine\n{MARKER} all # and more\nother\n"));
     for (token, file) in [(Some(MARKER), None), (None, Some(&file)), (Some("none"), Some(&file))] {
         let file = file.map(String::as_str);
-        let output = asked(&falconet, &["pub", "news", "one"], token, file).output().unwrap();
+        let output = command_for(&falconet, &["pub", "news", "one"], token, file).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         for way in [&["sub", "--last", "1", "news"][..], &["sub", "--sse", "--last", "1", "news"]] {
-            let mut subscriber = Piped::spawn(asked(&falconet, way, token, file));
+            let mut subscriber = PipedClient::spawn(command_for(&falconet, way, token, file));
             assert_eq!(subscriber.line(), "one\n");
             let pid = subscriber.child.id();
             let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
@@ -61,7 +61,7 @@ fn the_client_shows_its_token_with_every_request() {
             assert_eq!(exit_code(&mut subscriber.child), 0);
             assert_eq!(subscriber.finish(), (0, String::new(), String::new()));
         }
-        let mut talker = Piped::spawn(asked(&falconet, &[], token, file));
+        let mut talker = PipedClient::spawn(command_for(&falconet, &[], token, file));
         talker.send("two\n");
         assert_eq!(talker.line(), "two\n");
         assert_eq!(talker.finish(), (0, String::new(), String::new()));
@@ -70,36 +70,36 @@ fn the_client_shows_its_token_with_every_request() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_client_that_is_not_let_in_says_what_would_be_right_and_no_token() {
+fn a_refused_client_reports_what_was_expected_but_no_token() {
     let folder = Folder::new("client-refused");
     let falconet = start(&folder);
     let wrong = format!("{MARKER}-wrong");
     let hears = format!("{MARKER}-hears");
     let file = folder.write("mine", &format!("{wrong}\n"));
     for (ways, token, file, expected) in [
-        (WAYS, None, None, "401 Unauthorized: who are you?; expected a token, with --token-file"),
-        (WAYS, Some(""), None, "expected a token, with --token-file FILE or FALCONET_TOKEN"),
+        (MODES, None, None, "401 Unauthorized: who are you?; expected a token, with --token-file"),
+        (MODES, Some(""), None, "expected a token, with --token-file FILE or FALCONET_TOKEN"),
         (
-            WAYS,
+            MODES,
             Some(&*wrong),
             None,
             "a token that the server accepts, unlike the one in FALCONET_TOKEN",
         ),
         (
-            WAYS,
+            MODES,
             None,
             Some(&*file),
             "a token that the server accepts, unlike the one in --token-file /",
         ),
         (
-            &WAYS[1..2],
+            &MODES[1..2],
             Some(&*hears),
             None,
             "a token with the right to do this, unlike the one in FALCONET_TO",
         ),
     ] {
         for way in ways {
-            let output = asked(&falconet, way, token, file).output().unwrap();
+            let output = command_for(&falconet, way, token, file).output().unwrap();
             let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
             assert_eq!(output.status.code(), Some(1), "{way:?}: {said}");
             assert!(said.contains(expected), "{way:?}: {said}");
@@ -109,7 +109,7 @@ fn a_client_that_is_not_let_in_says_what_would_be_right_and_no_token() {
 }
 
 #[test]
-fn without_a_token_where_one_should_be_the_client_does_not_begin() {
+fn a_missing_or_malformed_token_is_exit_code_2() {
     let folder = Folder::new("client-no-token");
     let falconet = Falconet::start(&[]);
     let empty = folder.write("empty", "\n# none\n");
@@ -121,8 +121,8 @@ fn without_a_token_where_one_should_be_the_client_does_not_begin() {
         (None, Some(&*wrong), "is not a valid token: expected 1 to 4096 of A-Z"),
         (Some(&*bad), None, "FALCONET_TOKEN is not a valid token: expected 1 to 4096 of A-Z"),
     ] {
-        for way in WAYS {
-            let output = asked(&falconet, way, token, file).output().unwrap();
+        for way in MODES {
+            let output = command_for(&falconet, way, token, file).output().unwrap();
             let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
             assert_eq!(output.status.code(), Some(2), "{way:?}: {said}");
             assert!(said.contains(expected) && !said.contains(MARKER), "{said}");

@@ -1,4 +1,4 @@
-//! falconet-client pub and sub, against servers that do what a test tells them.
+//! falconet-client pub and sub, against fake servers.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
 
@@ -13,14 +13,14 @@ use tungstenite::Message;
 use tungstenite::handshake::server::{Request, Response};
 use tungstenite::protocol::WebSocket;
 
-use crate::client::*;
-use crate::rig::*;
+use crate::support::client::*;
+use crate::support::*;
 
 const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
 const EVENT_STREAM: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
-/// What `pub` sends, byte by byte.
+/// Returns the exact request that `pub` sends.
 fn post(host: &str, topic: &str, kind: &str, body: &str) -> String {
     format!(
         "POST /topics/{topic} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\n\
@@ -30,7 +30,7 @@ fn post(host: &str, topic: &str, kind: &str, body: &str) -> String {
     )
 }
 
-/// What a server says that has accepted a message, with more header `fields`.
+/// Returns the response to an accepted message, with more header `fields`.
 fn accepted(fields: &str) -> String {
     let body = "{\"topic\":\"a\",\"sequence\":7,\"subscribers\":0}";
     format!("HTTP/1.1 202 Accepted\r\nContent-Length: {}\r\n{fields}\r\n{body}", body.len())
@@ -45,14 +45,14 @@ fn read_request(stream: &mut impl Read) -> Vec<u8> {
     [head.as_bytes(), &body].concat()
 }
 
-/// Reads the body of a request, and answers it.
-fn take(stream: &mut TcpStream, body: &str, answer: &str) {
+/// Reads a request, checks its body, and sends `answer`.
+fn answer(stream: &mut TcpStream, body: &str, response: &str) {
     let request = String::from_utf8(read_request(stream)).unwrap();
     assert_eq!(body_of(&request), body);
-    stream.write_all(answer.as_bytes()).unwrap();
+    stream.write_all(response.as_bytes()).unwrap();
 }
 
-/// The next connection over a Unix socket.
+/// Accepts a connection over a Unix socket.
 fn accept_unix(listener: &UnixListener) -> UnixStream {
     listener.set_nonblocking(true).unwrap();
     let mut connected = None;
@@ -62,11 +62,11 @@ fn accept_unix(listener: &UnixListener) -> UnixStream {
     });
     let (stream, _) = connected.unwrap();
     stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
-/// How many bytes lie unread at the other end of a connection over IPv4 (proc_pid_net(5)).
+/// Returns how many bytes are unread at the other end of a connection over IPv4 (proc_pid_net(5)).
 fn unread_bytes(stream: &TcpStream) -> u32 {
     let port = format!(":{:04X}", stream.peer_addr().unwrap().port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -78,16 +78,16 @@ fn unread_bytes(stream: &TcpStream) -> u32 {
     unread.expect("the other end is on this host")
 }
 
-fn start(subcommand: &str, server: &FakeServer, arguments: &[&str]) -> Piped {
+fn start(subcommand: &str, server: &FakeServer, arguments: &[&str]) -> PipedClient {
     let server = format!("http://{}", server.address());
-    Piped::start(&[&[subcommand, "--server", &server], arguments].concat())
+    PipedClient::start(&[&[subcommand, "--server", &server], arguments].concat())
 }
 
-fn nobody_else_connects(server: &FakeServer) {
+fn assert_no_other_connection(server: &FakeServer) {
     assert!(server.listener.accept().is_err(), "there is another connection");
 }
 
-/// The next WebSocket, and what was asked for.
+/// Accepts a WebSocket. Returns it with the target of its request.
 fn accept_websocket(server: &FakeServer) -> (WebSocket<TcpStream>, String) {
     let mut target = String::new();
     #[allow(clippy::result_large_err, reason = "the library's signature")]
@@ -99,7 +99,7 @@ fn accept_websocket(server: &FakeServer) -> (WebSocket<TcpStream>, String) {
     (socket, target)
 }
 
-/// The next request for events, answered with `events`.
+/// Accepts a request for events and sends `events`. Returns the stream and the head of the request.
 fn stream_events(server: &FakeServer, events: &str) -> (TcpStream, String) {
     let mut stream = server.accept_raw();
     let head = read_response_head(&mut stream);
@@ -142,7 +142,7 @@ fn lines_are_published_one_after_the_other_over_one_connection() {
         stream.write_all(accepted("").as_bytes()).unwrap();
     }
     assert_eq!(client.finish(), (0, String::new(), String::new()));
-    nobody_else_connects(&server);
+    assert_no_other_connection(&server);
 }
 
 #[test]
@@ -151,17 +151,17 @@ fn publishing_goes_on_over_a_new_connection_where_the_server_ends_one() {
     let mut client = start("pub", &server, &["a"]);
     client.send("one\ntwo\n");
     let mut first = server.accept_raw();
-    take(&mut first, "one", &accepted("Connection: close\r\n"));
+    answer(&mut first, "one", &accepted("Connection: close\r\n"));
     let mut second = server.accept_raw();
-    take(&mut second, "two", &accepted(""));
+    answer(&mut second, "two", &accepted(""));
     assert_eq!(first.read(&mut [0]).unwrap(), 0, "the first connection is of no more use");
     wait_until("the client has read the answer", || unread_bytes(&second) == 0);
-    // It says why it ends an idle connection, unasked.
+    // A server may send a response without a request when it closes an idle connection.
     second.write_all(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n").unwrap();
     drop(second);
     client.send("three\n");
     let mut third = server.accept_raw();
-    take(&mut third, "three", &accepted(""));
+    answer(&mut third, "three", &accepted(""));
     assert_eq!(client.finish(), (0, String::new(), String::new()));
 }
 
@@ -171,33 +171,34 @@ fn a_message_is_sent_again_only_if_a_kept_connection_ends_without_an_answer() {
     let mut client = start("pub", &server, &["a"]);
     client.send("one\ntwo\n");
     let mut first = server.accept_raw();
-    take(&mut first, "one", &accepted(""));
-    take(&mut first, "two", "");
+    answer(&mut first, "one", &accepted(""));
+    answer(&mut first, "two", "");
     drop(first);
     let mut second = server.accept_raw();
-    take(&mut second, "two", "");
+    answer(&mut second, "two", "");
     drop(second);
     let (code, stdout, stderr) = client.finish();
     let expected = "falconet-client: line 2: refused: the connection broke before the response: \
                     the server closed the connection\n";
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", expected));
-    nobody_else_connects(&server);
+    assert_no_other_connection(&server);
 
     let mut client = start("pub", &server, &["a"]);
     client.send("one\ntwo\n");
     let mut stream = server.accept_raw();
-    take(&mut stream, "one", &accepted(""));
-    take(&mut stream, "two", "HTTP/1.1 2");
+    answer(&mut stream, "one", &accepted(""));
+    answer(&mut stream, "two", "HTTP/1.1 2");
     drop(stream);
     assert_eq!(client.finish().0, 1, "it began to answer: who knows what it did");
-    nobody_else_connects(&server);
+    assert_no_other_connection(&server);
 }
 
 #[test]
-fn a_server_that_ends_each_connection_without_a_word_loses_no_message() {
+fn no_message_is_lost_if_the_server_closes_after_each_response() {
     let path = socket_path("abrupt");
     let listener = UnixListener::bind(&path).unwrap();
-    let mut client = Piped::start(&["pub", "--server", &format!("unix:{}", path.display()), "a"]);
+    let mut client =
+        PipedClient::start(&["pub", "--server", &format!("unix:{}", path.display()), "a"]);
     let messages: Vec<String> = (0..100).map(|number| format!("message {number}")).collect();
     client.send(messages.join("\n"));
     drop(client.stdin.take());
@@ -217,23 +218,23 @@ fn a_server_that_does_not_answer_is_given_up_and_not_asked_again() {
     let mut client = start("pub", &server, &["a"]);
     client.send("one\ntwo\n");
     let mut stream = server.accept_raw();
-    take(&mut stream, "one", &accepted(""));
-    take(&mut stream, "two", "");
+    answer(&mut stream, "one", &accepted(""));
+    answer(&mut stream, "two", "");
 
-    // Nor is one that does not read.
-    let deaf = FakeServer::start();
-    let mut unheard = start("pub", &deaf, &["a"]);
-    let mut stdin = unheard.stdin.take().unwrap();
+    // So is a server that does not read.
+    let unreading = FakeServer::start();
+    let mut blocked = start("pub", &unreading, &["a"]);
+    let mut stdin = blocked.stdin.take().unwrap();
     let line = [b"one\n", &vec![b'x'; 15 << 20][..], b"\n"].concat();
     let writer = std::thread::spawn(move || stdin.write_all(&line));
-    let mut stream = deaf.accept_raw();
-    take(&mut stream, "one", &accepted(""));
+    let mut stream = unreading.accept_raw();
+    answer(&mut stream, "one", &accepted(""));
 
-    for (client, server) in [(client, server), (unheard, deaf)] {
+    for (client, server) in [(client, server), (blocked, unreading)] {
         let (code, _, stderr) = client.finish();
         let expected = "falconet-client: line 2: refused: no response within 5 s\n";
         assert_eq!((code, stderr.as_str()), (1, expected));
-        nobody_else_connects(&server);
+        assert_no_other_connection(&server);
     }
     writer.join().unwrap().unwrap();
 }
@@ -242,7 +243,7 @@ fn a_server_that_does_not_answer_is_given_up_and_not_asked_again() {
 fn a_refusal_is_one_line_and_ends_the_publishing() {
     let server = FakeServer::start();
     let client = start("pub", &server, &["a", "hello"]);
-    take(
+    answer(
         &mut server.accept_raw(),
         "hello",
         "HTTP/1.1 403 Forbidden\r\nContent-Length: 23\r\n\r\nnot\x1b[2J you\nsecond line",
@@ -253,14 +254,14 @@ fn a_refusal_is_one_line_and_ends_the_publishing() {
 
     let mut client = start("pub", &server, &["a"]);
     client.send("one\ntwo\n");
-    take(&mut server.accept_raw(), "one", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    answer(&mut server.accept_raw(), "one", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     let (code, _, stderr) = client.finish();
     assert_eq!((code, stderr.as_str()), (1, "falconet-client: line 1: refused: 200 OK\n"));
-    nobody_else_connects(&server);
+    assert_no_other_connection(&server);
 }
 
 #[test]
-fn a_refusal_is_heard_before_all_is_sent() {
+fn a_refusal_is_read_before_the_whole_message_is_sent() {
     let server = FakeServer::start();
     let mut client = start("pub", &server, &["a"]);
     let mut stdin = client.stdin.take().unwrap();
@@ -276,17 +277,17 @@ fn a_refusal_is_heard_before_all_is_sent() {
 }
 
 #[test]
-fn a_connection_with_a_message_half_sent_is_not_used_again() {
+fn a_connection_with_a_partly_sent_message_is_not_used_again() {
     let server = FakeServer::start();
     let mut client = start("pub", &server, &["a"]);
     let mut stdin = client.stdin.take().unwrap();
     let lines = [b"one\n", &vec![b'x'; 15 << 20][..], b"\ntwo\n"].concat();
     let writer = std::thread::spawn(move || stdin.write_all(&lines));
     let mut first = server.accept_raw();
-    take(&mut first, "one", &accepted(""));
+    answer(&mut first, "one", &accepted(""));
     read_response_head(&mut first);
     first.write_all(accepted("").as_bytes()).unwrap();
-    take(&mut server.accept_raw(), "two", &accepted(""));
+    answer(&mut server.accept_raw(), "two", &accepted(""));
     assert_eq!(client.finish(), (0, String::new(), String::new()));
     writer.join().unwrap().unwrap();
 }
@@ -295,13 +296,14 @@ fn a_connection_with_a_message_half_sent_is_not_used_again() {
 fn a_message_is_published_over_a_unix_socket() {
     let path = socket_path("pub");
     let server = format!("unix:{}", path.display());
-    let (code, _, stderr) = Piped::start(&["pub", "--server", &server, "a", "hello"]).finish();
+    let (code, _, stderr) =
+        PipedClient::start(&["pub", "--server", &server, "a", "hello"]).finish();
     assert_eq!(code, 1);
     assert!(stderr.starts_with("falconet-client: refused: unix:"), "{stderr}");
     assert!(stderr.contains("No such file") && stderr.lines().count() == 1, "{stderr}");
 
     let listener = UnixListener::bind(&path).unwrap();
-    let client = Piped::start(&["pub", "--server", &server, "a", "hello"]);
+    let client = PipedClient::start(&["pub", "--server", &server, "a", "hello"]);
     let mut stream = accept_unix(&listener);
     let request = String::from_utf8(read_request(&mut stream)).unwrap();
     assert_eq!(request, post("localhost", "a", TEXT_PLAIN, "hello"));
@@ -319,23 +321,23 @@ fn a_wrong_topic_or_server_exits_with_2() {
         (&["pub", "--server", "http://localhost/a", "a"], "without a path"),
         (&["pub"], "expected NAME, the name of a topic"),
     ] {
-        let (code, stdout, stderr) = Piped::start(arguments).finish();
+        let (code, stdout, stderr) = PipedClient::start(arguments).finish();
         assert_eq!((code, stdout.as_str()), (2, ""));
         assert!(stderr.starts_with("falconet-client: ") && stderr.contains(part), "{stderr}");
     }
-    let (_, help, _) = Piped::start(&["sub", "-h"]).finish();
+    let (_, help, _) = PipedClient::start(&["sub", "-h"]).finish();
     let example = "falconet-client pub --server unix:/run/falconet.sock backups \"done\"";
     assert!(help.contains(example) && help.contains("falconet-client sub "), "{help}");
 }
 
 #[test]
-fn a_subscriber_prints_messages_and_asks_for_the_last_ones_only_at_first() {
+fn a_subscriber_requests_the_last_messages_only_on_its_first_connection() {
     let server = FakeServer::start();
     let mut client = start("sub", &server, &["home/attic", "--last", "3"]);
-    // Neither what comes from stdin nor its end matters.
+    // A subscriber ignores its stdin, and the end of it.
     client.send("ignored\n");
     drop(client.stdin.take());
-    // This is no connection yet.
+    // A refusal is not yet a connection.
     server.answer("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
     let (mut socket, target) = accept_websocket(&server);
     assert_eq!(target, "/topics/home/attic?mode=out&last=3");
@@ -343,10 +345,10 @@ fn a_subscriber_prints_messages_and_asks_for_the_last_ones_only_at_first() {
     socket.send(Message::binary(b"\x00two".to_vec())).unwrap();
     assert_eq!([client.line(), client.line()], ["one\x1b[1m\n", "\0two\n"]);
     drop(socket);
-    client.wait_for_news("lost: ");
+    client.wait_for_stderr("lost: ");
     let (mut socket, target) = accept_websocket(&server);
     assert_eq!(target, "/topics/home/attic?mode=out");
-    client.wait_for_news("reconnected to http://127.0.0.1:");
+    client.wait_for_stderr("reconnected to http://127.0.0.1:");
     socket.send(Message::text("three")).unwrap();
     assert_eq!(client.line(), "three\n");
     client.signal(Signal::INT);
@@ -356,7 +358,7 @@ fn a_subscriber_prints_messages_and_asks_for_the_last_ones_only_at_first() {
 }
 
 #[test]
-fn a_subscriber_that_shall_not_reconnect_does_not() {
+fn no_reconnect_applies_to_subscribers() {
     let server = FakeServer::start();
     let client = start("sub", &server, &["--no-reconnect", "a"]);
     drop(accept_websocket(&server));
@@ -373,19 +375,19 @@ fn a_subscriber_that_shall_not_reconnect_does_not() {
 }
 
 #[test]
-fn on_a_terminal_a_subscriber_prints_nothing_that_steers_it_and_reads_no_keys() {
+fn on_a_terminal_a_subscriber_escapes_control_characters_and_reads_no_keys() {
     let server = FakeServer::start();
     let url = format!("http://{}", server.address());
-    let mut typist = Typist::start(&["sub", "--sse", "--server", &url, "a"]);
+    let mut terminal = TerminalClient::start(&["sub", "--sse", "--server", &url, "a"]);
     let (_stream, _) = stream_events(&server, "data: x\n\ndata: \x1b[2J\n\n");
-    typist.wait_for("x\r\n\\u{1b}[2J\r\n");
-    assert_eq!(mode(&typist.tty), typist.found);
+    terminal.wait_for("x\r\n\\u{1b}[2J\r\n");
+    assert_eq!(terminal_mode(&terminal.tty), terminal.initial_mode);
 
-    let mut typist = Typist::start(&["sub", "--server", &url, "a"]);
+    let mut terminal = TerminalClient::start(&["sub", "--server", &url, "a"]);
     let (mut socket, _) = accept_websocket(&server);
     socket.send(Message::text("\x1b[2J")).unwrap();
-    typist.wait_for("\\u{1b}[2J\r\n");
-    assert_eq!(mode(&typist.tty), typist.found);
+    terminal.wait_for("\\u{1b}[2J\r\n");
+    assert_eq!(terminal_mode(&terminal.tty), terminal.initial_mode);
 }
 
 #[test]
@@ -400,17 +402,17 @@ fn events_are_printed_and_followed_from_the_last_one_seen() {
     assert_eq!([client.line(), client.line(), client.line()], ["one\n", "and\n", "\n"]);
     assert_eq!(client.line(), "\0\u{fffd}bin\n");
     drop(stream);
-    client.wait_for_news("lost: the server closed the connection");
-    // Two more, since one without events changes nothing.
+    client.wait_for_stderr("lost: the server closed the connection");
+    // Two connections, because one without events must not change the position.
     for _ in 0..2 {
         let (_, head) = stream_events(&server, ":beat\n");
         assert!(head.starts_with("GET /topics/home/attic HTTP/1.1\r\n"), "{head}");
         assert_eq!(header_of(&head, "last-event-id"), Some("7"));
-        client.wait_for_news("reconnected to http://127.0.0.1:");
+        client.wait_for_stderr("reconnected to http://127.0.0.1:");
     }
     let (_stream, _) = stream_events(&server, "event: lagged\ndata: 3\n\nid: 11\ndata: later\n\n");
-    client.wait_for_news("reconnected to http://127.0.0.1:");
-    assert_eq!(client.wait_for_news("lost 3"), "falconet-client: lost 3 messages\n");
+    client.wait_for_stderr("reconnected to http://127.0.0.1:");
+    assert_eq!(client.wait_for_stderr("lost 3"), "falconet-client: lost 3 messages\n");
     assert_eq!(client.line(), "later\n");
     client.signal(Signal::INT);
     assert_eq!(client.finish(), (0, String::new(), String::new()));
@@ -429,7 +431,7 @@ fn a_stream_without_events_is_followed_from_where_it_began() {
     let (_stream, head) = stream_events(&server, "id: 8\ndata: while away\n\n");
     assert_eq!(header_of(&head, "last-event-id"), Some("7"));
     assert_eq!(client.line(), "while away\n");
-    client.wait_for_news("reconnected to http://127.0.0.1:");
+    client.wait_for_stderr("reconnected to http://127.0.0.1:");
     client.signal(Signal::INT);
     assert_eq!(client.finish().0, 0);
 }
@@ -446,7 +448,7 @@ fn a_silent_stream_of_events_is_given_up() {
 }
 
 #[test]
-fn what_is_no_stream_of_events_is_refused() {
+fn a_response_that_is_no_event_stream_is_refused() {
     let ok = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
     for (answer, expected) in [
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nno\n", "refused: 404 Not Found: no"),
@@ -470,17 +472,17 @@ fn what_is_no_stream_of_events_is_refused() {
         let server = FakeServer::start();
         let client = start("sub", &server, &["--sse", "a"]);
         stream_events(&server, events);
-        client.wait_for_news(&format!("lost: the server violated the protocol: {rule}"));
+        client.wait_for_stderr(&format!("lost: the server violated the protocol: {rule}"));
         let (_stream, head) = stream_events(&server, "");
         assert_eq!(header_of(&head, "last-event-id"), Some("4"), "the wrong event is passed over");
-        client.wait_for_news("reconnected to ");
+        client.wait_for_stderr("reconnected to ");
         client.signal(Signal::INT);
         assert_eq!(client.finish().0, 0);
     }
 }
 
 #[test]
-fn a_stdout_that_fails_ends_a_subscriber_and_one_nobody_reads_is_no_failure() {
+fn a_full_stdout_is_an_error_of_a_subscriber_and_a_closed_one_is_not() {
     let server = FakeServer::start();
     let url = format!("http://{}", server.address());
     let arguments = ["sub", "--sse", "--server", &url, "a"];
@@ -491,7 +493,7 @@ fn a_stdout_that_fails_ends_a_subscriber_and_one_nobody_reads_is_no_failure() {
         (Stdio::from(full), (1, "can't write to stdout: No space left on device (os error 28)\n")),
         (Stdio::from(writer), (0, "")),
     ] {
-        let mut command = client(&arguments);
+        let mut command = client_command(&arguments);
         let child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
         let child = child.spawn().unwrap();
         let (_stream, _) = stream_events(&server, "data: x\n\n");

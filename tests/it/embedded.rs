@@ -1,4 +1,4 @@
-//! What the library promises to who composes a server of their own.
+//! The library, as used by a program that composes its own server.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -9,20 +9,21 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use falconet::{
-    Action, Asset, ClientId, CloseCode, CloseReason, Config, CorrelationId, Denied, Echo,
-    HubHandle, PublishError, RequestHead, Service, Session, SessionEnd, Stop, TopicName,
+    Action, Asset, ClientId, CloseReason, Config, Denied, Echo, HubHandle, RequestHead, Service,
+    Session, SessionEnd, Stop, TopicName,
 };
 
-use crate::rig::*;
+use crate::support::operator::{command_operator, start_operated};
+use crate::support::*;
 
-/// Panics in its first message.
-async fn panic_when_spoken_to(mut session: Session) -> SessionEnd {
+/// Panics at the first message.
+async fn panic_at_first_message(mut session: Session) -> SessionEnd {
     session.next().await;
-    // A panic like any other, but the hook prints nothing into the tests' output.
+    // A panic that does not call the hook, which would print into the tests' output.
     std::panic::resume_unwind(Box::new("an endpoint of a test"))
 }
 
-/// Answers every message with how many clients the hub knows.
+/// Replies to every message with the number of clients in the hub.
 async fn count(mut session: Session) -> SessionEnd {
     while session.next().await.is_some() {
         let census = session.hub().census().await.unwrap();
@@ -32,15 +33,15 @@ async fn count(mut session: Session) -> SessionEnd {
 }
 
 #[test]
-fn a_panic_in_one_clients_task_leaves_the_other_99_whole() {
+fn a_panic_of_one_session_does_not_affect_the_others() {
     let server = Embedded::start(|server| {
         let mut config = Config::default();
-        // No place to spare: who panicked must give its own back.
+        // No spare connection: one that panicked must be released.
         config.limits.connections = 2 + 1 + 99 + 1;
         server
             .config(config)
             .endpoint("/", Echo)
-            .endpoint("/panic", panic_when_spoken_to)
+            .endpoint("/panic", panic_at_first_message)
             .endpoint("/count", count)
     });
     let canaries = Canaries::start(server.address);
@@ -49,7 +50,7 @@ fn a_panic_in_one_clients_task_leaves_the_other_99_whole() {
     for round in 0..20 {
         let mut victim = Client::connect_to(server.address, "/panic");
         victim.send(true, TEXT, "now");
-        assert_eq!(victim.read_to_close(), None, "its connection is gone");
+        assert_eq!(victim.read_to_close(), None, "the connection is closed");
         for (index, other) in others.iter_mut().enumerate() {
             other.echo(&format!("round {round} of client {index}"));
         }
@@ -69,17 +70,21 @@ fn a_session_dropped_early_ends_its_connection_while_the_endpoint_goes_on() {
         server.endpoint("/", async move |session: Session| {
             let timer = session.timer();
             drop(session);
-            // Gone with the server, not before.
+            // Dropped with the server, not before.
             let _ended = Ended(ended.clone());
             timer.sleep(None).await;
             SessionEnd::TransportLost
         })
     });
     let mut client = Client::connect(server.address);
-    assert_eq!(std::io::Read::read(&mut client.stream, &mut [0]).unwrap(), 0, "it is over");
+    assert_eq!(
+        std::io::Read::read(&mut client.stream, &mut [0]).unwrap(),
+        0,
+        "the stream has ended"
+    );
     assert!(endings.try_recv().is_err(), "the endpoint goes on");
     server.stop().unwrap().unwrap();
-    endings.recv_timeout(PATIENCE).unwrap();
+    endings.recv_timeout(TIMEOUT).unwrap();
 }
 
 #[test]
@@ -94,13 +99,17 @@ fn a_session_whose_client_is_lost_is_no_longer_open_while_the_endpoint_goes_on()
         })
     });
     let mut client = Client::connect(server.address);
-    // Half an end, and no Close.
+    // Close only the sending side, without a Close frame.
     client.stream.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(std::io::Read::read(&mut client.stream, &mut [0]).unwrap(), 0, "it is over");
+    assert_eq!(
+        std::io::Read::read(&mut client.stream, &mut [0]).unwrap(),
+        0,
+        "the stream has ended"
+    );
 }
 
 #[test]
-fn what_was_sent_before_a_session_is_dropped_arrives() {
+fn messages_sent_before_a_session_is_dropped_arrive() {
     let server = Embedded::start(|server| {
         server.endpoint("/", async |mut session: Session| {
             while let Some(message) = session.next().await {
@@ -121,7 +130,7 @@ fn what_was_sent_before_a_session_is_dropped_arrives() {
     assert_eq!(client.read().text(), "last");
 }
 
-/// Tells of its drop.
+/// Sends a message on drop.
 struct Ended(Sender<()>);
 
 impl Drop for Ended {
@@ -131,7 +140,7 @@ impl Drop for Ended {
 }
 
 #[test]
-fn a_stale_client_id_reaches_nobody() {
+fn a_stale_client_id_reaches_no_client() {
     let server = Embedded::start(|server| {
         let known: Rc<RefCell<Vec<ClientId>>> = Rc::default();
         server.endpoint("/", async move |mut session: Session| {
@@ -141,7 +150,7 @@ fn a_stale_client_id_reaches_nobody() {
                 let answer = match (verb, id) {
                     ("remember", _) => {
                         known.borrow_mut().push(session.id());
-                        // The one place that shows the slot.
+                        // Only the Debug form shows the slot.
                         format!("{:?}", session.id())
                     }
                     ("tell", Some(id)) => {
@@ -202,7 +211,7 @@ fn an_authorizer_decides_over_pages_and_sessions() {
         exchange(server.address, head)
     };
     let upgrade = |more: &str| {
-        let request = handshake("/").replacen("\r\n\r\n", &format!("\r\n{more}\r\n"), 1);
+        let request = handshake_with("/", more);
         let mut stream = connect(server.address);
         std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
         read_response_head(&mut stream)
@@ -239,15 +248,15 @@ fn an_endpoint_at_another_path_works_beside_the_page() {
     assert_eq!(client.read().text(), "BYTES");
 }
 
-/// Says what becomes of it.
-struct Diary(Sender<&'static str>);
+/// Reports the phases of its life.
+struct Reporter(Sender<&'static str>);
 
-impl Service for Diary {
+impl Service for Reporter {
     async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
         self.0.send("started").unwrap();
         stop.requested().await;
         self.0.send("asked to stop").unwrap();
-        // What a service has to put away may take a while; the drain has 2.5 s.
+        // The cleanup of a service may take a while. The drain has 2.5 s.
         stop.timer().sleep(Some(Duration::from_millis(100))).await;
         hub.census().await.unwrap();
         self.0.send("done").unwrap();
@@ -256,14 +265,14 @@ impl Service for Diary {
 
 #[test]
 fn a_service_is_asked_to_stop_and_awaited() {
-    let (diary, entries) = channel();
-    let server = Embedded::start(|server| server.service(Diary(diary)));
-    assert_eq!(entries.recv_timeout(PATIENCE), Ok("started"));
+    let (reports, reported) = channel();
+    let server = Embedded::start(|server| server.service(Reporter(reports)));
+    assert_eq!(reported.recv_timeout(TIMEOUT), Ok("started"));
     server.stop().unwrap().unwrap();
-    assert_eq!(entries.try_iter().collect::<Vec<_>>(), ["asked to stop", "done"]);
+    assert_eq!(reported.try_iter().collect::<Vec<_>>(), ["asked to stop", "done"]);
 }
 
-/// Does not stop when it is asked.
+/// Ignores the request to stop.
 struct Stubborn;
 
 impl Service for Stubborn {
@@ -273,19 +282,7 @@ impl Service for Stubborn {
 }
 
 #[test]
-fn a_service_that_does_not_stop_is_dropped_after_the_drain() {
-    let server = Embedded::start(|server| {
-        let mut config = Config::default();
-        config.timeouts.drain = Duration::from_millis(300);
-        server.config(config).service(Stubborn)
-    });
-    let start = std::time::Instant::now();
-    server.stop().unwrap().unwrap();
-    assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
-}
-
-#[test]
-fn nothing_is_left_of_a_server_that_has_ended() {
+fn a_server_that_has_ended_has_released_everything() {
     let (kept, left) = channel::<Infallible>();
     let server = Embedded::start(|server| {
         let mut config = Config::default();
@@ -296,23 +293,23 @@ fn nothing_is_left_of_a_server_that_has_ended() {
             std::future::pending().await
         })
     });
-    // One answers the Close with nothing, one is kept by its endpoint, and one is not done with its head.
+    // A client that does not answer the Close, one whose endpoint does not end, and one with an unfinished head.
     let idle = Client::connect(server.address);
     let stubborn = Client::connect_to(server.address, "/stubborn");
     let mut early = TcpStream::connect(server.address).unwrap();
-    early.set_read_timeout(Some(PATIENCE)).unwrap();
+    early.set_read_timeout(Some(TIMEOUT)).unwrap();
     early.write_all(b"GET /").unwrap();
     server.stop().unwrap().unwrap();
-    assert_eq!(left.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected));
+    assert_eq!(left.recv_timeout(TIMEOUT), Err(RecvTimeoutError::Disconnected));
     for mut stream in [idle.stream, stubborn.stream, early] {
         let mut rest = Vec::new();
-        // A reset is an end as well.
+        // A reset ends the stream, too.
         let end = stream.read_to_end(&mut rest).map_err(|error| error.kind());
         assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?}");
     }
 }
 
-/// Ends in a panic.
+/// Panics once a client is connected.
 struct Broken;
 
 impl Service for Broken {
@@ -324,20 +321,21 @@ impl Service for Broken {
 
 #[test]
 fn a_panic_in_a_service_ends_neither_the_server_nor_its_stop() {
-    let (diary, entries) = channel();
-    let server =
-        Embedded::start(|server| server.endpoint("/", Echo).service(Broken).service(Diary(diary)));
+    let (reports, reported) = channel();
+    let server = Embedded::start(|server| {
+        server.endpoint("/", Echo).service(Broken).service(Reporter(reports))
+    });
     let mut client = Client::connect(server.address);
     client.echo("before and after");
     Client::connect(server.address).echo("it goes on");
     drop(client);
     server.stop().expect("no panic comes out").unwrap();
-    assert_eq!(entries.try_iter().last(), Some("done"));
+    assert_eq!(reported.try_iter().last(), Some("done"));
 }
 
 const PAGE: Asset = Asset { content_type: "text/plain", body: b"a page" };
 
-/// Broadcasts without end, faster than a slow client reads.
+/// Broadcasts endlessly, faster than a slow client reads.
 struct Firehose;
 
 impl Service for Firehose {
@@ -352,85 +350,30 @@ impl Service for Firehose {
 }
 
 #[test]
-fn a_client_slower_than_the_broadcasts_is_heard_all_the_same() {
+fn a_client_slower_than_the_broadcasts_still_gets_its_echo() {
     let server = Embedded::start(|server| server.endpoint("/", Echo).service(Firehose));
     let mut client = Client::connect(server.address);
-    // Or the kernel holds megabytes for it, which it reads first.
+    // The kernel would buffer megabytes otherwise, which the client reads first.
     rustix::net::sockopt::set_socket_recv_buffer_size(&client.stream, 16 * 1024).unwrap();
-    // Until the server finds it behind; nothing outside shows when.
+    // Time for the client to fall behind, which nothing outside shows.
     std::thread::sleep(Duration::from_millis(500));
     client.send(true, TEXT, "hello");
     let begun = std::time::Instant::now();
     while client.read().opcode != TEXT {
-        assert!(begun.elapsed() < PATIENCE, "still no echo");
-        // A fifth of what is broadcast, and steadily.
+        assert!(begun.elapsed() < TIMEOUT, "still no echo");
+        // Read a fifth of the broadcasts.
         std::thread::sleep(Duration::from_millis(5));
     }
     server.stop().unwrap().unwrap();
 }
 
-/// Does with the hub what it is told, and says what came of it.
-async fn operate(mut session: Session) -> SessionEnd {
-    while let Some(message) = session.next().await {
-        let words: Vec<&str> = message.as_text().unwrap().split(' ').collect();
-        let hub = session.hub();
-        let answer = match words[..] {
-            ["send", id, text] => {
-                hub.send_to_all(&CorrelationId::new(id).unwrap(), text).await.unwrap().to_string()
-            }
-            ["evict", id] => {
-                let id = CorrelationId::new(id).unwrap();
-                hub.evict_all(&id, GO_AWAY).await.unwrap().to_string()
-            }
-            ["publish", topic, text] => {
-                match hub.publish(&TopicName::new(topic).unwrap(), text).await {
-                    Ok(published) => format!("{} {}", published.sequence, published.subscribers),
-                    Err(PublishError::TooManyTopics(error)) => error.to_string(),
-                    Err(PublishError::HubGone) => unreachable!("it serves us"),
-                }
-            }
-            ["topics"] => {
-                let topics = hub.topics().await.unwrap().into_iter();
-                let topic = topics.map(|t| format!("{}:{}:{}", t.name, t.subscribers, t.sequence));
-                topic.collect::<Vec<_>>().join(" ")
-            }
-            ["clear", topic] => {
-                hub.clear(&TopicName::new(topic).unwrap()).await.unwrap();
-                "cleared".to_owned()
-            }
-            _ => panic!("no such operation: {words:?}"),
-        };
-        session.send(answer).await;
-    }
-    session.close(CloseReason::NORMAL).await
-}
-
-const GO_AWAY: CloseReason = CloseReason::new(CloseCode::Policy, "go away");
-
-/// An operator's question and its answer.
-fn ask(operator: &mut Client, question: &str) -> String {
-    operator.send(true, TEXT, question);
-    operator.read().text().to_owned()
-}
-
-/// A server with topics and an operator.
-fn start_operated() -> (Embedded, Client) {
-    let server = Embedded::start(|server| {
-        let mut config = Config::default();
-        config.topics.count = 3;
-        server.config(config).topics().endpoint("/", Echo).endpoint("/operator", operate)
-    });
-    let operator = Client::connect_to(server.address, "/operator");
-    (server, operator)
-}
-
-/// All connections one person may have: two sessions with an endpoint, one with a topic, a stream.
-struct Person {
+/// The connections of one user: two sessions of an endpoint, one of a topic, and an event stream.
+struct User {
     clients: Vec<Client>,
     listener: Events,
 }
 
-impl Person {
+impl User {
     fn connect(server: &Embedded, id: &str) -> Self {
         let at = |path: &str| format!("{path}?client={id}");
         let paths = [at("/"), at("/"), at("/topics/t")];
@@ -443,26 +386,26 @@ impl Person {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_message_to_a_correlation_id_reaches_all_its_connections_and_nobody_else() {
+fn a_message_to_a_correlation_id_reaches_all_its_connections_and_no_others() {
     let (server, mut operator) = start_operated();
-    let mut alice = Person::connect(&server, "alice");
-    let mut bob = Person::connect(&server, "bob");
+    let mut alice = User::connect(&server, "alice");
+    let mut bob = User::connect(&server, "bob");
     let mut nobody = Client::connect(server.address);
-    assert_eq!(ask(&mut operator, "send alice hello"), "4");
-    assert_eq!(ask(&mut operator, "send carol hello"), "0");
+    assert_eq!(command_operator(&mut operator, "send alice hello"), "4");
+    assert_eq!(command_operator(&mut operator, "send carol hello"), "0");
     for client in &mut alice.clients {
         assert_eq!(client.read().text(), "hello");
     }
     let event = alice.listener.read();
     assert_eq!((event.id, &*event.data), (None, "hello"), "it is of no topic");
 
-    // What comes next to everybody else is the next thing that is for them.
-    assert_eq!(ask(&mut operator, "publish t news"), "1 4");
-    for person in [&mut alice, &mut bob] {
-        assert_eq!(person.clients[2].read().text(), "news");
-        let event = person.listener.read();
+    // The next message of every other client is the next one meant for it.
+    assert_eq!(command_operator(&mut operator, "publish t news"), "1 4");
+    for user in [&mut alice, &mut bob] {
+        assert_eq!(user.clients[2].read().text(), "news");
+        let event = user.listener.read();
         assert_eq!((event.id, &*event.data), (Some(1), "news"));
-        person.clients[..2].iter_mut().for_each(|client| client.echo("nothing before"));
+        user.clients[..2].iter_mut().for_each(|client| client.echo("nothing before"));
     }
     nobody.echo("nothing before");
     drop((alice, bob, nobody, operator));
@@ -471,29 +414,12 @@ fn a_message_to_a_correlation_id_reaches_all_its_connections_and_nobody_else() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_listener_that_does_not_read_is_evicted_all_the_same() {
+fn evicting_a_correlation_id_closes_all_its_connections_and_no_others() {
     let (server, mut operator) = start_operated();
-    let listener = Events::connect(server.address, "/topics/t?client=mute", "");
-    for _ in 0..40 {
-        ask(&mut operator, &format!("publish t {}", "x".repeat(60_000)));
-    }
-    assert_eq!(ask(&mut operator, "evict mute"), "1");
-    // The close handshake's 2 s and the linger's half.
-    let evicted = std::time::Instant::now();
-    wait_until("the listener is gone", || ask(&mut operator, "evict mute") == "0");
-    assert!(evicted.elapsed() < Duration::from_secs(4), "{:?}", evicted.elapsed());
-    drop((listener, operator));
-    server.stop().unwrap().unwrap();
-}
-
-#[cfg(feature = "full")]
-#[test]
-fn evicting_a_correlation_id_closes_all_its_connections_and_nobody_elses() {
-    let (server, mut operator) = start_operated();
-    let mut alice = Person::connect(&server, "alice");
-    let mut bob = Person::connect(&server, "bob");
-    assert_eq!(ask(&mut operator, "publish t before"), "1 4");
-    assert_eq!(ask(&mut operator, "evict alice"), "4");
+    let mut alice = User::connect(&server, "alice");
+    let mut bob = User::connect(&server, "bob");
+    assert_eq!(command_operator(&mut operator, "publish t before"), "1 4");
+    assert_eq!(command_operator(&mut operator, "evict alice"), "4");
     assert_eq!(alice.clients[2].read().text(), "before");
     assert_eq!(alice.listener.read().data, "before");
     for mut client in alice.clients {
@@ -504,10 +430,12 @@ fn evicting_a_correlation_id_closes_all_its_connections_and_nobody_elses() {
     }
     assert_eq!(alice.listener.try_read(), None);
     drop(alice.listener);
-    // They leave the hub only after that.
-    wait_until("alice is gone", || ask(&mut operator, "evict alice") == "0");
+    // The clients leave the hub only after the close.
+    wait_until("all clients of alice have left", || {
+        command_operator(&mut operator, "evict alice") == "0"
+    });
 
-    assert_eq!(ask(&mut operator, "publish t after"), "2 2");
+    assert_eq!(command_operator(&mut operator, "publish t after"), "2 2");
     for text in ["before", "after"] {
         assert_eq!(bob.clients[2].read().text(), text);
         assert_eq!(bob.listener.read().data, text);
@@ -521,32 +449,35 @@ fn evicting_a_correlation_id_closes_all_its_connections_and_nobody_elses() {
 #[test]
 fn a_handle_publishes_lists_and_clears_topics() {
     let (server, mut operator) = start_operated();
-    // The operator's session hears what every endpoint's sessions hear.
-    assert_eq!(ask(&mut operator, "topics"), "broadcast:1:0");
-    assert_eq!(ask(&mut operator, "publish b/c one"), "1 0");
+    // The operator subscribes to `broadcast`, as the sessions of every endpoint do.
+    assert_eq!(command_operator(&mut operator, "topics"), "broadcast:1:0");
+    assert_eq!(command_operator(&mut operator, "publish b/c one"), "1 0");
     let mut client = Client::connect_to(server.address, "/topics/b/c?last=1");
     assert_eq!(client.read().text(), "one");
-    assert_eq!(ask(&mut operator, "publish b/c two"), "2 1");
+    assert_eq!(command_operator(&mut operator, "publish b/c two"), "2 1");
     assert_eq!(client.read().text(), "two");
-    assert_eq!(ask(&mut operator, "publish a x"), "1 0");
-    assert_eq!(ask(&mut operator, "topics"), "a:0:1 b/c:1:2 broadcast:1:0");
-    assert_eq!(ask(&mut operator, "publish d x"), "there are 3 topics already, the limit");
+    assert_eq!(command_operator(&mut operator, "publish a x"), "1 0");
+    assert_eq!(command_operator(&mut operator, "topics"), "a:0:1 b/c:1:2 broadcast:1:0");
+    assert_eq!(
+        command_operator(&mut operator, "publish d x"),
+        "there are 3 topics already, the limit"
+    );
 
-    assert_eq!(ask(&mut operator, "clear b/c"), "cleared");
+    assert_eq!(command_operator(&mut operator, "clear b/c"), "cleared");
     let mut late = Client::connect_to(server.address, "/topics/b/c?last=1");
-    assert_eq!(ask(&mut operator, "publish b/c three"), "3 2");
+    assert_eq!(command_operator(&mut operator, "publish b/c three"), "3 2");
     for client in [&mut late, &mut client] {
         assert_eq!(client.read().text(), "three");
     }
-    // With nobody to hear it and nothing retained, a topic makes room.
-    assert_eq!(ask(&mut operator, "clear a"), "cleared");
-    assert_eq!(ask(&mut operator, "topics"), "b/c:2:3 broadcast:1:0");
-    assert_eq!(ask(&mut operator, "publish d x"), "1 0");
+    // A topic without subscribers and retained messages is removed.
+    assert_eq!(command_operator(&mut operator, "clear a"), "cleared");
+    assert_eq!(command_operator(&mut operator, "topics"), "b/c:2:3 broadcast:1:0");
+    assert_eq!(command_operator(&mut operator, "publish d x"), "1 0");
     drop((client, late, operator));
     server.stop().unwrap().unwrap();
 }
 
-/// Tells a topic's audience that it is there, and ends the server when it has gone.
+/// Welcomes the first subscriber of a topic, and stops the server when the last one has left.
 struct Host;
 
 impl Service for Host {
@@ -562,7 +493,7 @@ impl Service for Host {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_service_awaits_the_audience_of_its_topic_and_can_stop_the_server() {
+fn a_service_awaits_subscribers_of_its_topic_and_can_stop_the_server() {
     let mut server = Embedded::start(|server| server.topics().endpoint("/", Echo).service(Host));
     let mut elsewhere = Client::connect_to(server.address, "/topics/pit");
     let mut here = Client::connect(server.address);
@@ -611,7 +542,7 @@ fn an_authorizer_decides_who_subscribes_and_publishes_by_the_topics_name() {
         let joined = if token.is_empty() { "?" } else { "&" };
         assert_eq!(status("POST", &path, ""), publishes, "{token}");
         assert_eq!(status("PUT", &path, ""), publishes, "{token}");
-        // Retained is what this test itself keeps there.
+        // A retained message, so that reading finds one.
         status("POST", "/topics/a/b?token=both", "");
         assert_eq!(status("GET", &path, ""), reads, "{token}");
         assert_eq!(status("HEAD", &path, ""), reads, "{token}");
@@ -626,7 +557,7 @@ fn an_authorizer_decides_who_subscribes_and_publishes_by_the_topics_name() {
         let list = if token.is_empty() { 401 } else { 200 };
         assert_eq!(status("GET", &format!("/topics/{token}"), ""), list, "{token}");
     }
-    // The name decides, not what it looks like.
+    // Only the exact name is allowed.
     assert_eq!(status("POST", "/topics/a?token=both", ""), 403);
     assert_eq!(status("POST", "/topics/a/b/c?token=both", ""), 403);
 
@@ -646,7 +577,7 @@ fn an_authorizer_decides_who_subscribes_and_publishes_by_the_topics_name() {
 }
 
 #[test]
-fn a_close_text_is_cut_to_what_a_control_frame_holds() {
+fn a_close_reason_is_cut_to_the_limit_of_a_control_frame() {
     const LONG: &str = match std::str::from_utf8(&[b'x'; 2000]) {
         Ok(text) => text,
         Err(_) => "",

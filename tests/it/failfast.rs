@@ -1,7 +1,7 @@
-//! What the Autobahn test suite asks of a server in its sections 3 to 7, derived anew from RFC 6455: the
-//! verdict on each string of bytes, and that it comes while the frame or message is still incomplete.
+//! The cases of sections 3 to 7 of the Autobahn test suite, derived from RFC 6455. Violations must be detected
+//! while the frame or message is still incomplete.
 
-use crate::rig::*;
+use crate::support::*;
 
 #[test]
 fn s3_reserved_bits_are_refused() {
@@ -14,7 +14,7 @@ fn s3_reserved_bits_are_refused() {
                 expect(&falconet, &frame, &[], 1002);
             }
         }
-        // The first byte alone is enough, and what was whole before it is answered.
+        // The first byte is enough. Complete messages before it are answered.
         let hello = masked(true, TEXT, b"hello");
         let bytes = [&hello[..], &[0x81 | bits << 4]].concat();
         expect(&falconet, &bytes, &[(TEXT, b"hello")], 1002);
@@ -37,7 +37,7 @@ fn s4_unknown_opcodes_are_refused() {
 }
 
 #[test]
-fn s5_fragments_make_a_message_and_control_frames_may_stand_between() {
+fn s5_fragments_form_a_message_with_control_frames_between_them() {
     let falconet = start();
     for opcode in [TEXT, BINARY] {
         let fragments = [
@@ -56,14 +56,14 @@ fn s5_fragments_make_a_message_and_control_frames_may_stand_between() {
 }
 
 #[test]
-fn s5_fragments_that_make_no_message_are_refused_at_their_first_byte() {
+fn s5_invalid_fragment_sequences_are_refused_at_their_first_byte() {
     let falconet = start();
     for control in [CLOSE, PING, PONG] {
         expect(&falconet, &[control], &[], 1002);
     }
     for first in [0x00, 0x80] {
         expect(&falconet, &[first], &[], 1002);
-        // After a whole message, too.
+        // Also after a complete message.
         let bytes = [&masked(true, TEXT, b"whole")[..], &[first]].concat();
         expect(&falconet, &bytes, &[(TEXT, b"whole")], 1002);
         let fragments = [masked(false, TEXT, b"who"), masked(true, CONTINUATION, b"le")].concat();
@@ -79,7 +79,7 @@ fn s5_fragments_that_make_no_message_are_refused_at_their_first_byte() {
 }
 
 #[test]
-fn s5_what_the_second_byte_makes_certain_waits_for_no_more() {
+fn s5_an_invalid_second_byte_is_refused_at_once() {
     let falconet = start();
     for opcode in [TEXT, BINARY, CLOSE, PING, PONG] {
         expect(&falconet, &[0x80 | opcode, 0x01], &[], 1002);
@@ -88,13 +88,13 @@ fn s5_what_the_second_byte_makes_certain_waits_for_no_more() {
         expect(&falconet, &[0x80 | control, 0x80 | 126], &[], 1002);
         expect(&falconet, &[0x80 | control, 0x80 | 127], &[], 1002);
     }
-    // Lengths that have a shorter form.
+    // Lengths that must be encoded in a shorter form.
     expect(&falconet, &[0x82, 0x80 | 126, 0, 125], &[], 1002);
     expect(&falconet, &[0x82, 0x80 | 127, 0, 0, 0, 0, 0, 0, 0xff, 0xff], &[], 1002);
 }
 
 #[test]
-fn s6_utf8_is_echoed_however_it_is_cut() {
+fn s6_utf8_is_echoed_however_it_is_fragmented() {
     let falconet = start();
     let text = "κόσμε \u{80}\u{7ff}\u{800}\u{d7ff}\u{e000}\u{fffd}\u{ffff}\u{10000}\u{10ffff}\0";
     expect_echo(&falconet, &masked(true, TEXT, text.as_bytes()), &[(TEXT, text.as_bytes())]);
@@ -106,7 +106,7 @@ fn s6_utf8_is_echoed_however_it_is_cut() {
     }
     bytes.extend(masked(true, CONTINUATION, b""));
     expect_echo(&falconet, &bytes, &[(TEXT, text.as_bytes())]);
-    // Binary may be anything.
+    // Binary messages may have any bytes.
     expect_echo(&falconet, &masked(true, BINARY, b"\xff\xed\xa0"), &[(BINARY, b"\xff\xed\xa0")]);
 }
 
@@ -128,17 +128,17 @@ fn s6_wrong_utf8_is_refused_in_whole_messages_and_in_fragments() {
 fn s6_wrong_utf8_is_refused_while_its_frame_is_incomplete() {
     let falconet = start();
     for wrong in NOT_UTF_8 {
-        // The frame says 1000 bytes, and so many never come.
+        // The frame announces 1000 bytes more, which are never sent.
         let frame = masked(true, TEXT, &[&b"some text "[..], wrong, &[b'x'; 1000]].concat());
         expect(&falconet, &frame[..8 + 10 + wrong.len()], &[], 1007);
-        // A message that does not end.
+        // A message without its last fragment.
         let parts = [masked(false, TEXT, b"some text "), masked(false, CONTINUATION, wrong)];
         expect(&falconet, &parts.concat(), &[], 1007);
         let ping = masked(true, PING, b"\xff");
         let parts = [&masked(false, TEXT, b"text ")[..], &ping, &frame_of_rest(wrong)].concat();
         expect(&falconet, &parts, &[(PONG, b"\xff")], 1007);
     }
-    // Each part on its own, as Autobahn's 6.4 sends them.
+    // Each part in a write of its own, as in Autobahn's section 6.4.
     let text = ["κόσμε".as_bytes(), b"\xf4\x90\x80\x80", b"edited"].concat();
     let frame = masked(true, TEXT, &text);
     let mut client = Client::connect(falconet.address());
@@ -146,12 +146,12 @@ fn s6_wrong_utf8_is_refused_while_its_frame_is_incomplete() {
     let right = 6 + "κόσμε".len();
     for part in [&frame[..right], &frame[right..right + 1], &frame[right + 1..right + 2]] {
         assert!(client.send_raw(part));
-        read_by_now(&mut barrier);
+        wait_until_read(&mut barrier);
     }
     assert_eq!(client.read().close_code(), 1007);
 }
 
-/// The beginning of a last fragment of 200 bytes.
+/// Returns the beginning of a last fragment that announces 200 bytes more than `payload`.
 fn frame_of_rest(payload: &[u8]) -> Vec<u8> {
     let mut frame = masked(true, CONTINUATION, &[payload, &[b'x'; 200]].concat());
     frame.truncate(8 + payload.len());
@@ -159,7 +159,7 @@ fn frame_of_rest(payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn s7_a_close_is_answered_in_kind_whatever_its_length_may_be() {
+fn s7_a_close_of_any_valid_length_is_answered() {
     let falconet = start();
     expect(&falconet, &masked(true, CLOSE, b""), &[], 1005);
     for length in [0, 1, 2, 50, 122, 123] {
@@ -203,7 +203,7 @@ fn s7_codes_that_may_not_be_sent_are_refused() {
 }
 
 #[test]
-fn s7_nothing_is_heard_after_a_close() {
+fn s7_frames_after_a_close_are_ignored() {
     let falconet = start();
     let close = masked(true, CLOSE, &3001_u16.to_be_bytes());
     for after in [
@@ -215,7 +215,7 @@ fn s7_nothing_is_heard_after_a_close() {
         let before = masked(true, TEXT, b"in time");
         let bytes = [&before[..], &close, &after].concat();
         expect(&falconet, &bytes, &[(TEXT, b"in time")], 3001);
-        // In a message it ends what was begun.
+        // A Close within a message discards the message.
         let begun = masked(false, TEXT, b"begun");
         expect(&falconet, &[&begun[..], &close, &after].concat(), &[], 3001);
     }
@@ -225,8 +225,8 @@ fn start() -> Falconet {
     Falconet::start(&["--broadcast-every", "0"])
 }
 
-/// Sends `bytes` and no more, without ending the stream, and expects `answers` and then a Close with
-/// `code`, after which nothing comes; 1005 stands for none.
+/// Sends `bytes` without closing the stream. Expects `answers`, a Close with `code`, and then the end of the
+/// stream. The code 1005 stands for a Close without a code.
 fn expect(falconet: &Falconet, bytes: &[u8], answers: &[(u8, &[u8])], code: u16) {
     let mut client = Client::connect(falconet.address());
     client.send_raw(bytes);
@@ -238,13 +238,13 @@ fn expect(falconet: &Falconet, bytes: &[u8], answers: &[(u8, &[u8])], code: u16)
     assert!(client.try_read().is_err(), "more after the Close: {bytes:x?}");
 }
 
-/// Sends `bytes`, expects `answers`, and that the session is well.
+/// Sends `bytes` and a Close, and expects `answers` and a normal close.
 fn expect_echo(falconet: &Falconet, bytes: &[u8], answers: &[(u8, &[u8])]) {
     let close = masked(true, CLOSE, &1000_u16.to_be_bytes());
     expect(falconet, &[bytes, &close].concat(), answers, 1000);
 }
 
-/// Wrong at the last byte, whatever follows.
+/// Bytes that are invalid UTF-8 at their last byte, whatever follows.
 const NOT_UTF_8: &[&[u8]] = &[
     b"\x80",
     b"\xbf",
@@ -265,6 +265,6 @@ const NOT_UTF_8: &[&[u8]] = &[
     b"\xfe",
     b"\xff",
 ];
-/// Wrong only because the text ends here.
+/// Bytes that are invalid UTF-8 only if the text ends after them.
 const UNFINISHED: &[&[u8]] =
     &[b"\xc3", b"\xe2", b"\xe2\x82", b"\xf0", b"\xf0\x9f", b"\xf0\x9f\x98"];

@@ -1,4 +1,4 @@
-//! Files of a directory, served with `--static`: what is there, what is not, and what must never be.
+//! Files of a directory, served with `--static`, and attempts to read other files.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{CWD, Mode};
 use rustix::net::sockopt;
 
-use crate::cli::assert_refused;
-use crate::rig::*;
+use crate::support::command::assert_refused;
+use crate::support::*;
 
 #[test]
 fn a_file_comes_with_its_type_length_and_time() {
@@ -19,7 +19,7 @@ fn a_file_comes_with_its_type_length_and_time() {
     site.date("sub/data.json", 784_111_777);
     let falconet = site.serve();
     for target in ["/sub/data.json", "/sub/data.json?v=2", "/%73ub/d%61ta%2Ejson"] {
-        let answer = ask(&falconet, "GET", target, "");
+        let answer = fetch(&falconet, "GET", target, "");
         assert_eq!(answer.status(), 200, "{target}");
         assert_eq!(answer.body, b"{\"falcons\": 3}\n");
         for (name, value) in [
@@ -41,7 +41,8 @@ fn head_gets_the_same_head_and_no_body() {
     site.write("sub/index.html", "sub");
     let falconet = site.serve();
     for target in ["/data.json", "/empty.txt", "/sub/", "/sub", "/none"] {
-        let (full, head) = (ask(&falconet, "GET", target, ""), ask(&falconet, "HEAD", target, ""));
+        let (full, head) =
+            (fetch(&falconet, "GET", target, ""), fetch(&falconet, "HEAD", target, ""));
         assert_eq!(head.head, full.head, "{target}");
         assert_eq!(head.body, b"", "{target}");
         assert_eq!(full.header("Content-Length"), Some(&*full.body.len().to_string()), "{target}");
@@ -49,7 +50,7 @@ fn head_gets_the_same_head_and_no_body() {
 }
 
 #[test]
-fn a_file_that_is_known_already_is_not_sent() {
+fn an_unmodified_file_is_304() {
     let site = Site::new("conditional");
     site.write("data.json", "{}");
     site.date("data.json", 784_111_777);
@@ -62,16 +63,16 @@ fn a_file_that_is_known_already_is_not_sent() {
         ("", 200, "{}"),
     ] {
         let since = format!("If-Modified-Since: {since}\r\n");
-        let answer = ask(&falconet, "GET", "/data.json", &since);
+        let answer = fetch(&falconet, "GET", "/data.json", &since);
         assert_eq!((answer.status(), answer.text()), (status, body), "{since}");
-        assert_eq!(ask(&falconet, "HEAD", "/data.json", &since).status(), status, "{since}");
+        assert_eq!(fetch(&falconet, "HEAD", "/data.json", &since).status(), status, "{since}");
     }
-    // Once it has changed, it is sent again.
-    let known = ask(&falconet, "GET", "/data.json", "");
+    // A changed file is sent again.
+    let known = fetch(&falconet, "GET", "/data.json", "");
     let since = format!("If-Modified-Since: {}\r\n", known.header("Last-Modified").unwrap());
-    assert_eq!(ask(&falconet, "GET", "/data.json", &since).status(), 304);
+    assert_eq!(fetch(&falconet, "GET", "/data.json", &since).status(), 304);
     site.write("data.json", "[]");
-    assert_eq!(ask(&falconet, "GET", "/data.json", &since).text(), "[]");
+    assert_eq!(fetch(&falconet, "GET", "/data.json", &since).text(), "[]");
 }
 
 #[test]
@@ -79,7 +80,7 @@ fn a_large_file_arrives_whole() {
     let site = Site::new("large");
     let content = noise(3 << 20);
     site.write("film.webm", &content);
-    let answer = ask(&site.serve(), "GET", "/film.webm", "");
+    let answer = fetch(&site.serve(), "GET", "/film.webm", "");
     assert_eq!(answer.header("Content-Length"), Some("3145728"));
     assert!(answer.body == content, "{} bytes arrived, not all as sent", answer.body.len());
 }
@@ -87,7 +88,7 @@ fn a_large_file_arrives_whole() {
 #[test]
 fn a_slow_reader_gets_its_file_while_others_are_served() {
     let site = Site::new("slow");
-    // More than the kernel holds for it at both ends.
+    // More than the kernel buffers at both ends.
     let content = noise(16 << 20);
     site.write("film.webm", &content);
     let falconet = site.serve();
@@ -104,11 +105,11 @@ fn a_slow_reader_gets_its_file_while_others_are_served() {
 }
 
 #[test]
-fn an_index_takes_the_place_of_the_page_and_leaves_the_echo() {
+fn an_index_replaces_the_page_but_not_the_echo() {
     let site = Site::new("index");
     site.write("index.html", "<!doctype html><title>my dashboard</title>");
     let falconet = site.serve();
-    let answer = ask(&falconet, "GET", "/", "Accept: text/html,*/*;q=0.8\r\n");
+    let answer = fetch(&falconet, "GET", "/", "Accept: text/html,*/*;q=0.8\r\n");
     assert_eq!(answer.text(), "<!doctype html><title>my dashboard</title>");
     assert_eq!(answer.header("Content-Type"), Some("text/html; charset=utf-8"));
     Client::connect(falconet.address()).echo("beside the dashboard");
@@ -121,39 +122,39 @@ fn without_an_index_the_page_stays() {
     let falconet = site.serve();
     let without = Falconet::start(&[]);
     for target in ["/", "/app.js", "/chart.js", "/style.css"] {
-        let answer = ask(&falconet, "GET", target, "");
+        let answer = fetch(&falconet, "GET", target, "");
         assert_eq!(answer.status(), 200, "{target}");
-        assert_eq!(answer, ask(&without, "GET", target, ""), "{target}");
+        assert_eq!(answer, fetch(&without, "GET", target, ""), "{target}");
     }
-    // One that comes later is seen.
+    // An index that is created later is served.
     site.write("index.html", "mine");
-    assert_eq!(ask(&falconet, "GET", "/", "").text(), "mine");
+    assert_eq!(fetch(&falconet, "GET", "/", "").text(), "mine");
 }
 
 #[test]
 fn without_the_option_no_file_is_served() {
     let falconet = Falconet::start(&[]);
     for target in ["/Cargo.toml", "/src/main.rs", "/etc/passwd", "/index.html"] {
-        assert_eq!(ask(&falconet, "GET", target, "").status(), 404, "{target}");
+        assert_eq!(fetch(&falconet, "GET", target, "").status(), 404, "{target}");
     }
 }
 
 #[test]
-fn a_directory_is_its_index_behind_a_slash() {
+fn a_directory_with_a_slash_is_its_index() {
     let site = Site::new("folders");
     site.write("sub/index.html", "sub");
     site.write("a b/index.html", "spaced");
     site.write("bare/data.json", "{}");
     let falconet = site.serve();
     for (target, content) in [("/sub/", "sub"), ("/a%20b/", "spaced")] {
-        assert_eq!(ask(&falconet, "GET", target, "").text(), content);
+        assert_eq!(fetch(&falconet, "GET", target, "").text(), content);
     }
     for (target, location) in [("/sub", "/sub/"), ("/a%20b", "/a%20b/")] {
-        let answer = ask(&falconet, "GET", target, "");
+        let answer = fetch(&falconet, "GET", target, "");
         assert_eq!((answer.status(), answer.header("Location")), (308, Some(location)), "{target}");
     }
     for target in ["/bare", "/bare/", "/sub//", "//sub", "//localhost/sub"] {
-        assert_eq!(ask(&falconet, "GET", target, "").status(), 404, "{target}");
+        assert_eq!(fetch(&falconet, "GET", target, "").status(), 404, "{target}");
     }
 }
 
@@ -163,7 +164,7 @@ fn files_are_only_read() {
     site.write("data.json", "{}");
     let falconet = site.serve();
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "get"] {
-        let answer = ask(&falconet, method, "/data.json", "Content-Length: 0\r\n");
+        let answer = fetch(&falconet, method, "/data.json", "Content-Length: 0\r\n");
         let allow = answer.header("Allow");
         assert_eq!((answer.status(), allow), (405, Some("GET, HEAD")), "{method}");
     }
@@ -182,7 +183,7 @@ fn no_target_leads_out_of_the_directory() {
     let mut tried = 0;
     for target in targets {
         tried += 1;
-        let answer = ask(&falconet, "GET", target, "");
+        let answer = fetch(&falconet, "GET", target, "");
         assert!([400, 404].contains(&answer.status()), "{target}: {}", answer.head);
         assert!(!answer.text().contains(SECRET), "{target}");
     }
@@ -209,14 +210,14 @@ fn no_bytes_lead_out_of_the_directory() {
         let end =
             b" HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: same\r\nConnection: close\r\n\r\n";
         let answer = exchange(falconet.address(), [b"GET ", target, end].concat());
-        // What is no request gets no answer.
+        // A malformed request gets no response.
         let refused = answer.is_empty() || [400, 404].contains(&status_of(&answer));
         assert!(refused && !answer.contains(SECRET), "{}", String::from_utf8_lossy(target));
     }
 }
 
 #[test]
-fn what_is_refused_looks_like_what_is_not_there_but_not_in_the_log() {
+fn a_refused_file_looks_missing_except_in_the_log() {
     let site = Site::new("refused");
     site.write(".hidden", SECRET);
     site.write("sub/data.json", "{}");
@@ -226,7 +227,7 @@ fn what_is_refused_looks_like_what_is_not_there_but_not_in_the_log() {
     symlink("loop", site.public("loop")).unwrap();
     rustix::fs::mkfifoat(CWD, site.public("pipe"), Mode::RUSR | Mode::WUSR).unwrap();
     let falconet = site.serve_with(&["--log-level", "debug"]);
-    let nothing = ask(&falconet, "GET", "/nothing", "");
+    let nothing = fetch(&falconet, "GET", "/nothing", "");
     assert_eq!(nothing.status(), 404);
     for (target, reason) in [
         ("/way-out", "a link leads out of the directory"),
@@ -237,7 +238,7 @@ fn what_is_refused_looks_like_what_is_not_there_but_not_in_the_log() {
         ("/.hidden", "a name that begins with a dot"),
         ("/sub/%00", "a control character"),
     ] {
-        assert_eq!(ask(&falconet, "GET", target, ""), nothing, "{target}");
+        assert_eq!(fetch(&falconet, "GET", target, ""), nothing, "{target}");
         falconet.wait_for_line(reason);
     }
 }
@@ -250,7 +251,7 @@ fn links_within_the_directory_are_followed() {
     symlink("../sub/data.json", site.public("sub/again.json")).unwrap();
     let falconet = site.serve();
     for target in ["/folder/data.json", "/sub/again.json"] {
-        assert_eq!(ask(&falconet, "GET", target, "").text(), "{}", "{target}");
+        assert_eq!(fetch(&falconet, "GET", target, "").text(), "{}", "{target}");
     }
 }
 
@@ -269,9 +270,9 @@ fn a_file_that_shrinks_ends_its_connection() {
 }
 
 #[test]
-fn a_file_that_grows_is_sent_as_long_as_it_was_said_to_be() {
+fn a_file_that_grows_is_sent_with_its_announced_length() {
     let site = Site::new("grows");
-    // No whole number of pieces, however large these are.
+    // Not a multiple of any likely piece size.
     let size = (16 << 20) + 999;
     let file = site.sparse("film.webm", size);
     let falconet = site.serve();
@@ -281,7 +282,7 @@ fn a_file_that_grows_is_sent_as_long_as_it_was_said_to_be() {
 }
 
 #[test]
-fn no_descriptor_is_left_behind() {
+fn all_descriptors_are_closed() {
     let site = Site::new("descriptors");
     site.write("data.json", "{}");
     site.write("sub/index.html", "sub");
@@ -290,10 +291,10 @@ fn no_descriptor_is_left_behind() {
     let falconet = site.serve();
     let before = falconet.open_files();
     for target in ["/data.json", "/sub", "/sub/", "/nothing", "/outside/secret", "/sub/none"] {
-        ask(&falconet, "GET", target, "");
-        ask(&falconet, "HEAD", target, "");
+        fetch(&falconet, "GET", target, "");
+        fetch(&falconet, "HEAD", target, "");
     }
-    // One leaves in the middle.
+    // A client that closes during the download.
     drop(begin_download(&falconet, "/film.webm"));
     wait_until("all are closed", || falconet.open_files() == before);
 }
@@ -310,7 +311,7 @@ fn a_reader_that_stops_is_given_up_within_the_write_timeout() {
 }
 
 #[test]
-fn a_directory_that_is_none_is_bad_configuration() {
+fn a_missing_directory_is_exit_code_78() {
     let site = Site::new("none");
     site.write("data.json", "{}");
     let (nothing, file) = (site.public("nothing"), site.public("data.json"));
@@ -323,7 +324,7 @@ fn a_directory_that_is_none_is_bad_configuration() {
     }
 }
 
-/// A directory to serve, `public`, beside a secret; gone when dropped.
+/// A directory `public` to serve, next to a secret file. Removed on drop.
 struct Site {
     path: PathBuf,
 }
@@ -341,20 +342,20 @@ impl Site {
         self.path.join("public").join(name)
     }
 
-    /// Writes a file, and the directories above it.
+    /// Writes a file, and creates the directories above it.
     fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.public(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
 
-    /// Says when a file was last written to, in seconds since 1970.
+    /// Sets the modification time of a file, in seconds since 1970.
     fn date(&self, name: &str, seconds: u64) {
         let file = std::fs::File::options().write(true).open(self.public(name)).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
     }
 
-    /// Makes a file of zeros that takes no room.
+    /// Creates a sparse file of zeros.
     fn sparse(&self, name: &str, size: u64) -> std::fs::File {
         let file = std::fs::File::create(self.public(name)).unwrap();
         file.set_len(size).unwrap();
@@ -377,7 +378,7 @@ impl Drop for Site {
     }
 }
 
-/// A response whose body may be anything.
+/// A response, compared as a whole.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     head: String,
@@ -398,8 +399,8 @@ impl Answer {
     }
 }
 
-/// Sends one request and reads the answer to the end of the stream.
-fn ask(falconet: &Falconet, method: &str, target: &str, headers: &str) -> Answer {
+/// Sends one request and reads to the end of the stream.
+fn fetch(falconet: &Falconet, method: &str, target: &str, headers: &str) -> Answer {
     let mut stream = connect(falconet.address());
     stream.write_all(request(method, target, headers).as_bytes()).unwrap();
     let head = read_response_head(&mut stream);
@@ -414,7 +415,7 @@ fn request(method: &str, target: &str, headers: &str) -> String {
     )
 }
 
-/// Asks for a file and reads no more than the head of the answer; the kernel holds little of the rest.
+/// Requests a file and reads only the head of the response. The kernel buffers little of the rest.
 fn begin_download(falconet: &Falconet, target: &str) -> (String, TcpStream) {
     let mut stream = connect(falconet.address());
     sockopt::set_socket_recv_buffer_size(&stream, 32 << 10).unwrap();
@@ -424,7 +425,7 @@ fn begin_download(falconet: &Falconet, target: &str) -> (String, TcpStream) {
     (head, stream)
 }
 
-/// Reads to the end of a stream, however it comes, and returns how many bytes there were.
+/// Reads to the end of a stream, orderly or not. Returns the number of bytes.
 fn drain(stream: &mut TcpStream) -> u64 {
     let (mut count, mut piece) = (0, vec![0; 64 << 10]);
     loop {
@@ -440,7 +441,7 @@ fn drain(stream: &mut TcpStream) -> u64 {
     }
 }
 
-/// Bytes without a pattern, the same each time.
+/// Returns bytes without a pattern, the same in each run.
 fn noise(count: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(count as u64);
     (0..count).map(|_| random.u8(..)).collect()

@@ -1,58 +1,58 @@
-//! The table of request heads, each with the one right verdict.
+//! A table of request heads, each with its expected outcome.
 
 use std::io::ErrorKind::{ConnectionReset, UnexpectedEof};
 use std::io::{Read, Write};
 
-use crate::rig::*;
+use crate::support::*;
 
 use Verdict::{Dropped, Status, Upgraded};
 
-/// What a head gets.
+/// The outcome of a request head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// 101.
+    /// The response 101.
     Upgraded,
     /// Another response.
     Status(u16),
-    /// The end of the stream, without a byte.
+    /// The end of the stream without a response.
     Dropped,
 }
 
 #[test]
-fn every_head_gets_its_verdict() {
-    let falconet = Falconet::start(QUIET);
+fn every_head_has_its_outcome() {
+    let falconet = Falconet::start(NO_BROADCAST);
     assert_verdicts(|head| judge(&falconet, [head], || {}), |verdict| verdict);
 }
 
 #[test]
-fn a_head_in_two_pieces_gets_the_same_verdict() {
-    let falconet = Falconet::start(QUIET);
+fn a_head_in_two_pieces_has_the_same_outcome() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut barrier = Client::connect(falconet.address());
     for (numerator, denominator) in [(0, 1), (1, 3), (1, 2), (2, 3), (1, 1)] {
         let mut in_two = |head: &[u8]| {
-            // Never before the first byte or behind the last.
+            // Both pieces have at least one byte.
             let (one, other) = head.split_at(1 + (head.len() - 2) * numerator / denominator);
-            judge(&falconet, [one, other], || read_by_now(&mut barrier))
+            judge(&falconet, [one, other], || wait_until_read(&mut barrier))
         };
         assert_verdicts(&mut in_two, |verdict| verdict);
     }
 }
 
 #[test]
-fn a_head_byte_by_byte_gets_the_same_verdict() {
-    let falconet = Falconet::start(QUIET);
+fn a_head_byte_by_byte_has_the_same_outcome() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut barrier = Client::connect(falconet.address());
     let byte_by_byte = |head: &[u8]| {
-        // The long ones in no more pieces than the others.
+        // At most 300 pieces, also for long heads.
         let pieces = head.chunks(head.len().div_ceil(300));
-        judge(&falconet, pieces, || read_by_now(&mut barrier))
+        judge(&falconet, pieces, || wait_until_read(&mut barrier))
     };
     assert_verdicts(byte_by_byte, |verdict| verdict);
 }
 
 #[test]
-fn reject_drop_silences_what_is_refused_and_nothing_else() {
-    let falconet = Falconet::start(&[QUIET, &["--reject", "drop"]].concat());
+fn reject_drop_silences_only_refusals() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--reject", "drop"]].concat());
     let silenced = |verdict| match verdict {
         Status(400..) => Dropped,
         other => other,
@@ -65,7 +65,7 @@ fn the_table_has_sixty_heads() {
     assert!(table().len() >= 60, "{}", table().len());
 }
 
-/// Checks every head of the table, and names those that get the wrong verdict.
+/// Checks every head of the table, and reports those with a wrong verdict.
 fn assert_verdicts(mut judge: impl FnMut(&[u8]) -> Verdict, expected: impl Fn(Verdict) -> Verdict) {
     let verdicts =
         table().into_iter().map(|(name, head, right)| (name, judge(&head), expected(right)));
@@ -73,7 +73,7 @@ fn assert_verdicts(mut judge: impl FnMut(&[u8]) -> Verdict, expected: impl Fn(Ve
     assert!(wrong.is_empty(), "name, got, right: {wrong:#?}");
 }
 
-/// Sends a head in pieces, with `pause` between them, and sees what comes of it.
+/// Sends a head in pieces, calls `pause` between them, and returns the verdict.
 fn judge<'p>(
     falconet: &Falconet,
     pieces: impl IntoIterator<Item = &'p [u8]>,
@@ -84,7 +84,7 @@ fn judge<'p>(
         if index > 0 {
             pause();
         }
-        // It may have been refused already.
+        // The server may have refused the head already.
         if stream.write_all(piece).and_then(|()| stream.flush()).is_err() {
             break;
         }
@@ -103,9 +103,9 @@ fn judge<'p>(
         }
         status => {
             let is_kept = !answer.contains("\r\nConnection: close\r\n");
-            // What can't be followed any more ends there.
+            // After these statuses the next request can't be found, so the connection closes.
             assert!(!is_kept || !matches!(status, 414 | 431 | 501), "{answer}");
-            // An Upgrade is announced as what concerns this connection alone (RFC 9110 §7.8).
+            // Upgrade must be listed in Connection (RFC 9110 §7.8).
             let upgrades = header_of(&answer, "Upgrade").is_some();
             assert_eq!(upgrades, answer.contains("\r\nConnection: Upgrade\r\n"), "{answer}");
             if is_kept {
@@ -118,7 +118,7 @@ fn judge<'p>(
                 true => rest.split_once("HTTP/1.1 200 ").expect("the last request has its answer"),
                 false => (&*rest, ""),
             };
-            // None to HEAD.
+            // A response to HEAD has no body.
             assert!(body.is_empty() || length == body.len().to_string(), "{answer}");
             assert_eq!(is_kept, last.contains("Connection: close"), "{last}");
             Status(status)
@@ -126,7 +126,7 @@ fn judge<'p>(
     }
 }
 
-/// Every head, with a name and its verdict.
+/// Returns every head, with a name and its verdict.
 fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
     let get = |lines: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").into_bytes();
     let line = |request_line: &str| format!("{request_line}\r\nHost: a\r\n\r\n").into_bytes();
@@ -149,7 +149,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
     const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
     const HOST: &str = "Host: a";
     vec![
-        // A good request, in all its forms.
+        // Valid requests.
         ("a page", get(""), Status(200)),
         ("nothing there", line("GET /nothing HTTP/1.1"), Status(404)),
         ("a query", line("GET /?a=b&c HTTP/1.1"), Status(200)),
@@ -170,7 +170,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("8 KiB", filled_to(8192), Status(200)),
         ("a target of 2 KiB", target_of(2048), Status(404)),
         ("64 headers", headers(64), Status(200)),
-        // A good upgrade, in all its forms.
+        // Valid upgrades.
         ("an upgrade", asks(&[HOST, CONNECTION, UPGRADE, VERSION, KEY]), Upgraded),
         ("in another order", asks(&[KEY, VERSION, UPGRADE, CONNECTION, HOST]), Upgraded),
         (
@@ -211,14 +211,14 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
             upgrade("GET http://a/ HTTP/1.1", &[HOST, CONNECTION, UPGRADE, VERSION, KEY]),
             Upgraded,
         ),
-        // An upgrade that is none.
+        // Invalid upgrades.
         ("no Connection", asks(&[HOST, UPGRADE, VERSION, KEY]), Status(400)),
         (
             "no token upgrade",
             asks(&[HOST, "Connection: upgraded", UPGRADE, VERSION, KEY]),
             Status(400),
         ),
-        // What does not ask for WebSocket gets the page.
+        // Requests without an upgrade to WebSocket get the page.
         ("no Upgrade", asks(&[HOST, CONNECTION, VERSION, KEY]), Status(200)),
         ("another protocol", asks(&[HOST, CONNECTION, "Upgrade: h2c", VERSION, KEY]), Status(200)),
         (
@@ -314,7 +314,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
             Status(400),
         ),
         ("an upgrade without a host", asks(&[CONNECTION, UPGRADE, VERSION, KEY]), Status(400)),
-        // Lines and bytes that are no HTTP.
+        // Malformed HTTP.
         ("bare line feeds", raw(b"GET / HTTP/1.1\nHost: a\n\n"), Dropped),
         ("one bare line feed", raw(b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n"), Dropped),
         ("a bare line feed at the end", raw(b"GET / HTTP/1.1\r\nHost: a\r\n\n"), Dropped),
@@ -342,7 +342,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("a method that is no token", line("G(T / HTTP/1.1"), Dropped),
         ("a greeting of another protocol", raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), Dropped),
         ("a target of broken UTF-8", target(b"/\xff"), Dropped),
-        // HTTP that is refused.
+        // Well-formed HTTP that is refused.
         ("a target beyond ASCII", target("/\u{e9}".as_bytes()), Status(400)),
         ("a fragment in the target", target(b"/#top"), Status(400)),
         ("a target without a slash", target(b"index.html"), Status(400)),
@@ -398,12 +398,32 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         // Methods.
         ("a POST", line("POST / HTTP/1.1"), Status(405)),
         ("a POST elsewhere", line("POST /nothing HTTP/1.1"), Status(404)),
-        ("a method unheard of", line("BREW / HTTP/1.1"), Status(405)),
+        ("an unknown method", line("BREW / HTTP/1.1"), Status(405)),
         ("a method in lower case", line("get / HTTP/1.1"), Status(405)),
     ]
 }
 
-/// Shows that a kept connection goes on exactly behind the answer.
+/// The request that shows that a kept connection continues right after the response.
 const LAST_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-/// The barrier's echoes must not be mixed with broadcasts.
-const QUIET: &[&str] = &["--broadcast-every", "0"];
+
+#[test]
+fn a_head_is_refused_by_its_8193rd_byte_and_not_before() {
+    let falconet = Falconet::start(&[]);
+    let canaries = Canaries::start(falconet.address());
+    let filled = |length: usize| {
+        let head = handshake("/");
+        let rest = length - head.len() - "Filler: \r\n".len();
+        head.replacen("\r\n\r\n", &format!("\r\nFiller: {}\r\n\r\n", "x".repeat(rest)), 1)
+    };
+    let mut whole = connect(falconet.address());
+    whole.write_all(filled(8192).as_bytes()).unwrap();
+    assert!(read_response_head(&mut whole).starts_with("HTTP/1.1 101 "));
+
+    // One byte too many, without the end of the head: the server refuses without waiting for more.
+    let answer = exchange(falconet.address(), &filled(9000)[..8193]);
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+
+    let falconet = Falconet::start(&["--reject", "drop"]);
+    assert_eq!(exchange(falconet.address(), &filled(9000)[..8193]), "");
+    canaries.finish();
+}

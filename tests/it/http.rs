@@ -1,30 +1,25 @@
-//! Many requests on one connection: in order, within their limits, and never one read as two.
+//! Several requests on one connection: answered in order, within limits, and safe against request smuggling.
 
 use std::io::Write;
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
 
-use falconet::Config;
-use rustix::net::sockopt;
-use rustix::process::Signal;
-
-use crate::rig::*;
+use crate::support::*;
 
 #[cfg(feature = "full")]
 #[test]
 fn a_publisher_can_hold_one_connection() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut publisher = Http::connect(falconet.address());
     for sequence in 1..=100 {
-        let answer = publisher.ask(post("/topics/a", format!("message {sequence}")));
+        let answer = publisher.fetch(post("/topics/a", format!("message {sequence}")));
         assert_eq!(answer.status(), 202);
         assert!(!answer.closes(), "{}", answer.head);
         assert!(answer.text().contains(&format!("\"sequence\":{sequence},")), "{}", answer.text());
     }
-    assert_eq!(publisher.ask(get("/topics/a")).text(), "message 100");
+    assert_eq!(publisher.fetch(get("/topics/a")).text(), "message 100");
 }
 
-/// Requests of every kind, each with its method, the id its answer must bear, and its status.
+/// Returns requests of every kind, each with its method, the id of its response, and the status.
 fn mixed_requests(count: usize) -> Vec<(Vec<u8>, &'static str, String, u16)> {
     let kinds: [(&str, &str, &str, u16); 11] = [
         ("GET", "/topics/mixed", "", 404),
@@ -43,7 +38,7 @@ fn mixed_requests(count: usize) -> Vec<(Vec<u8>, &'static str, String, u16)> {
         let (method, path, body, status) = kinds[number % kinds.len()];
         let id = format!("number-{number}");
         let request = request(method, path, &format!("X-Request-Id: {id}\r\n"), body);
-        // RFC 9112 §2.2: one empty line before a request is no request.
+        // One empty line before a request is ignored (RFC 9112 §2.2).
         let before: &[u8] = if number % 3 == 1 { b"\r\n" } else { b"" };
         ([before, &request].concat(), method, id, status)
     };
@@ -61,7 +56,7 @@ fn assert_answers(http: &mut Http, requests: &[(Vec<u8>, &str, String, u16)], co
 #[cfg(feature = "full")]
 #[test]
 fn pipelined_requests_are_answered_in_order() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     let requests = mixed_requests(550);
     let mut http = Http::connect(falconet.address());
     let all: Vec<u8> = requests.iter().flat_map(|(bytes, ..)| bytes.clone()).collect();
@@ -69,24 +64,24 @@ fn pipelined_requests_are_answered_in_order() {
     let writing = std::thread::spawn(move || writer.write_all(&all).unwrap());
     assert_answers(&mut http, &requests, "in one write");
     writing.join().unwrap();
-    // Nothing is left over: the next answer is to the next request.
+    // The next response is to the next request.
     assert_eq!(
-        http.ask(get("/topics/")).text(),
+        http.fetch(get("/topics/")).text(),
         "[{\"topic\":\"broadcast\",\"sequence\":0,\"subscribers\":0}]\n"
     );
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn pipelined_requests_are_the_same_wherever_they_are_split() {
-    let falconet = Falconet::start(QUIET);
+fn pipelined_requests_may_be_split_anywhere() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut barrier = Client::connect(falconet.address());
     let requests = mixed_requests(11);
     let all: Vec<u8> = requests.iter().flat_map(|(bytes, ..)| bytes.clone()).collect();
     for cut in 1..all.len() {
         let mut http = Http::connect(falconet.address());
         http.send(&all[..cut]);
-        read_by_now(&mut barrier);
+        wait_until_read(&mut barrier);
         http.send(&all[cut..]);
         assert_answers(&mut http, &requests, &format!("split at {cut}"));
     }
@@ -99,8 +94,8 @@ fn pipelined_requests_are_the_same_wherever_they_are_split() {
 }
 
 #[test]
-fn the_thousandth_answer_is_the_last() {
-    let falconet = Falconet::start(QUIET);
+fn a_connection_closes_after_a_thousand_responses() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut http = Http::connect(falconet.address());
     let mut all = get("/topics/a").repeat(1000);
     all.extend(post("/topics/beyond", "x"));
@@ -111,45 +106,24 @@ fn the_thousandth_answer_is_the_last() {
     }
     http.assert_ended();
     let _ = writing.join().unwrap();
-    assert_eq!(ask(falconet.address(), get("/topics/beyond")).status(), 404);
+    assert_eq!(fetch(falconet.address(), get("/topics/beyond")).status(), 404);
 }
 
 #[test]
-fn a_connection_rests_for_its_time_and_no_longer() {
-    let falconet = Falconet::start(&[QUIET, &["--keep-alive", "1s"]].concat());
-    let canaries = Canaries::start(falconet.address());
-    let mut http = Http::connect(falconet.address());
-    for _ in 0..4 {
-        http.ask(get("/topics/a"));
-        // What is to pass is time: each request begins it again.
-        std::thread::sleep(Duration::from_millis(300));
-    }
-    http.ask(get("/topics/a"));
-    let begun = Instant::now();
-    http.assert_ended();
-    let rested = begun.elapsed();
-    assert!(
-        rested > Duration::from_millis(950) && rested < Duration::from_millis(2000),
-        "{rested:?}"
-    );
-    canaries.finish();
-}
-
-#[test]
-fn without_keep_alive_a_connection_brings_one_request() {
-    let falconet = Falconet::start(&[QUIET, &["--keep-alive", "0"]].concat());
+fn without_keep_alive_a_connection_serves_one_request() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--keep-alive", "0"]].concat());
     for request in [get("/"), get("/nothing"), post("/topics/a", "x"), get("/topics/")] {
         let mut http = Http::connect(falconet.address());
         http.send([request, post("/topics/beyond", "x")].concat());
         assert!(http.read(true).closes());
         http.assert_ended();
     }
-    assert_eq!(ask(falconet.address(), get("/topics/beyond")).status(), 404);
+    assert_eq!(fetch(falconet.address(), get("/topics/beyond")).status(), 404);
 }
 
 #[test]
 fn http_1_0_gets_one_request() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     for lines in ["", "Connection: keep-alive\r\n", "Keep-Alive: timeout=5\r\n"] {
         for request in [get("/"), get("/nothing"), post("/topics/a", "x")] {
             let request = String::from_utf8(request).unwrap();
@@ -160,12 +134,12 @@ fn http_1_0_gets_one_request() {
             http.assert_ended();
         }
     }
-    assert_eq!(ask(falconet.address(), get("/topics/beyond")).status(), 404);
+    assert_eq!(fetch(falconet.address(), get("/topics/beyond")).status(), 404);
 }
 
 #[test]
 fn connection_close_is_honoured_in_any_form() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     for (lines, closes) in [
         ("Connection: close\r\n", true),
         ("connection:CLOSE\r\n", true),
@@ -182,11 +156,11 @@ fn connection_close_is_honoured_in_any_form() {
     ] {
         for (method, path) in [("GET", "/"), ("GET", "/nothing"), ("POST", "/topics/a")] {
             let mut http = Http::connect(falconet.address());
-            assert_eq!(http.ask(request(method, path, lines, "")).closes(), closes, "{lines}");
+            assert_eq!(http.fetch(request(method, path, lines, "")).closes(), closes, "{lines}");
             if closes {
                 http.assert_ended();
             } else {
-                assert_eq!(http.ask(get("/")).status(), 200, "{lines}");
+                assert_eq!(http.fetch(get("/")).status(), 200, "{lines}");
             }
         }
     }
@@ -194,8 +168,8 @@ fn connection_close_is_honoured_in_any_form() {
 
 #[cfg(feature = "full")]
 #[test]
-fn an_answer_before_the_body_is_the_last() {
-    let falconet = Falconet::start(QUIET);
+fn a_response_before_the_body_closes_the_connection() {
+    let falconet = Falconet::start(NO_BROADCAST);
     for (method, path, lines, status) in [
         ("DELETE", "/topics/a", "", 204),
         ("POST", "/", "", 405),
@@ -208,115 +182,58 @@ fn an_answer_before_the_body_is_the_last() {
         let whole = request(method, path, lines, "a body");
         for sent in [whole.len() - "a body".len(), whole.len() - 1, whole.len()] {
             let mut http = Http::connect(falconet.address());
-            let answer = http.ask(&whole[..sent]);
+            let answer = http.fetch(&whole[..sent]);
             assert_eq!((answer.status(), answer.closes()), (status, true), "{method} {path}");
             http.assert_ended();
         }
-        // One without a body leaves nothing behind.
-        let answer = ask(falconet.address(), request(method, path, lines, ""));
+        // Without a body the connection is kept.
+        let answer = fetch(falconet.address(), request(method, path, lines, ""));
         assert_eq!((answer.status(), answer.closes()), (status, false), "{method} {path}");
     }
 }
 
-#[test]
-fn a_later_head_has_the_time_of_a_first() {
-    let falconet = Falconet::start(&[QUIET, &["--head-timeout", "300ms"]].concat());
-    let mut http = Http::connect(falconet.address());
-    assert_eq!(http.ask(get("/")).status(), 200);
-    let begun = Instant::now();
-    http.send("GET / HTTP/1.1\r\nHost");
-    http.assert_ended();
-    let elapsed = begun.elapsed();
-    assert!(
-        elapsed > Duration::from_millis(250) && elapsed < Duration::from_secs(2),
-        "{elapsed:?}"
-    );
-    falconet.wait_for_line("dropped: no request in time");
-}
-
 #[cfg(feature = "full")]
 #[test]
-fn a_body_has_its_time_however_steadily_it_trickles() {
-    let server = Embedded::start(|server| {
-        let mut config = Config::default();
-        config.timeouts.message = Some(Duration::from_millis(400));
-        server.config(config).topics()
-    });
-    let body = "x".repeat(1000);
-    let request = post("/topics/slow", &body);
-    let mut http = Http::connect(server.address);
-    let begun = Instant::now();
-    let mut writer = http.stream().try_clone().unwrap();
-    let trickling = std::thread::spawn(move || {
-        let (head, body) = request.split_at(request.len() - 1000);
-        let _ = writer.write_all(head);
-        for byte in body.chunks(1) {
-            // What is to pass is time.
-            std::thread::sleep(Duration::from_millis(20));
-            if writer.write_all(byte).is_err() {
-                break;
-            }
-        }
-    });
-    let answer = http.read(true);
-    let elapsed = begun.elapsed();
-    assert_eq!(answer.status(), 408);
-    assert!(answer.closes() && answer.header("X-Request-Id").is_some(), "{}", answer.head);
-    assert!(
-        elapsed > Duration::from_millis(350) && elapsed < Duration::from_secs(2),
-        "{elapsed:?}"
-    );
-    http.assert_ended();
-    drop(http);
-    trickling.join().unwrap();
-    assert_eq!(ask(server.address, get("/topics/slow")).status(), 404);
-    // By default there is time enough.
-    assert_eq!(Config::default().timeouts.message, Some(Duration::from_secs(30)));
-    server.stop().unwrap().unwrap();
-}
-
-#[cfg(feature = "full")]
-#[test]
-fn a_body_cut_short_is_published_nowhere() {
-    let falconet = Falconet::start(QUIET);
+fn an_incomplete_body_is_not_published() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let request = post("/topics/short", "a body");
     for cut in 1..request.len() {
         assert_eq!(exchange(falconet.address(), &request[..cut]), "", "cut at {cut}");
     }
-    assert_eq!(ask(falconet.address(), get("/topics/short")).status(), 404);
-    assert_eq!(ask(falconet.address(), request).status(), 202);
+    assert_eq!(fetch(falconet.address(), get("/topics/short")).status(), 404);
+    assert_eq!(fetch(falconet.address(), request).status(), 202);
 }
 
 #[cfg(feature = "full")]
 #[test]
 fn a_body_needs_a_length_within_the_limit() {
-    let falconet = Falconet::start(&[QUIET, &["--max-message", "1000"]].concat());
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--max-message", "1000"]].concat());
     for method in ["POST", "PUT"] {
         let publish = |bytes: usize| request(method, "/topics/a", "", "x".repeat(bytes));
-        assert_eq!(ask(falconet.address(), publish(0)).status(), 202);
-        assert_eq!(ask(falconet.address(), publish(1000)).status(), 202);
-        let too_large = ask(falconet.address(), publish(1001));
+        assert_eq!(fetch(falconet.address(), publish(0)).status(), 202);
+        assert_eq!(fetch(falconet.address(), publish(1000)).status(), 202);
+        let too_large = fetch(falconet.address(), publish(1001));
         assert_eq!(too_large.status(), 413);
         assert!(too_large.closes(), "{}", too_large.head);
         assert_eq!(too_large.text(), "message is 1001 bytes, limit 1000\n");
-        // Nothing but the head is waited for.
+        // The server waits only for the head.
         for bytes in ["1001", "9999999999999999999"] {
             let head = format!(
                 "{method} /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: {bytes}\r\n\r\n"
             );
-            assert_eq!(ask(falconet.address(), head).status(), 413);
+            assert_eq!(fetch(falconet.address(), head).status(), 413);
         }
         let head = format!("{method} /topics/a HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(ask(falconet.address(), head).status(), 411);
+        assert_eq!(fetch(falconet.address(), head).status(), 411);
     }
-    let kept = ask(falconet.address(), get("/topics/a"));
+    let kept = fetch(falconet.address(), get("/topics/a"));
     assert_eq!((kept.header("X-Sequence"), kept.body.len()), (Some("4"), 1000));
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn a_client_that_waits_is_told_to_continue_once() {
-    let falconet = Falconet::start(QUIET);
+fn a_client_that_expects_100_continue_gets_it_once() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut barrier = Client::connect(falconet.address());
     let mut http = Http::connect(falconet.address());
     for expect in ["Expect: 100-continue\r\n", "expect:100-Continue\r\n"] {
@@ -326,35 +243,35 @@ fn a_client_that_waits_is_told_to_continue_once() {
         let go_on = http.read(true);
         assert_eq!(go_on.head, "HTTP/1.1 100 Continue\r\n\r\n");
         http.send(&body[..3]);
-        read_by_now(&mut barrier);
+        wait_until_read(&mut barrier);
         http.send(&body[3..]);
         let answer = http.read(true);
         assert_eq!(answer.status(), 202);
         assert!(!answer.closes(), "{}", answer.head);
     }
-    assert_eq!(http.ask(get("/topics/a")).header("X-Sequence"), Some("2"));
+    assert_eq!(http.fetch(get("/topics/a")).header("X-Sequence"), Some("2"));
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn nobody_is_told_to_continue_who_does_not_wait() {
-    let falconet = Falconet::start(QUIET);
+fn no_100_continue_is_sent_to_a_client_that_does_not_wait() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut http = Http::connect(falconet.address());
-    // The body is there already.
+    // The body arrives with the head.
     let expect = "Expect: 100-continue\r\n";
     let eager = request("POST", "/topics/a", expect, "a body");
-    assert_eq!(http.ask(&eager).status(), 202);
+    assert_eq!(http.fetch(&eager).status(), 202);
     http.send([&eager[..], &eager, &get("/topics/a")].concat());
     assert_eq!([202, 202, 200].map(|_| http.read(true).status()), [202, 202, 200]);
     // There is no body.
-    assert_eq!(http.ask(request("POST", "/topics/a", expect, "")).status(), 202);
-    assert_eq!(http.ask(request("GET", "/topics/a", expect, "")).status(), 200);
-    // RFC 9110 §10.1.1: HTTP/1.0 knows no 100.
+    assert_eq!(http.fetch(request("POST", "/topics/a", expect, "")).status(), 202);
+    assert_eq!(http.fetch(request("GET", "/topics/a", expect, "")).status(), 200);
+    // HTTP/1.0 has no 100 Continue (RFC 9110 §10.1.1).
     let old = String::from_utf8(eager).unwrap().replace("HTTP/1.1", "HTTP/1.0");
     let (head, body) = old.split_at(old.len() - "a body".len());
     let mut http = Http::connect(falconet.address());
     http.send(head);
-    read_by_now(&mut Client::connect(falconet.address()));
+    wait_until_read(&mut Client::connect(falconet.address()));
     http.send(body);
     assert_eq!(http.read(true).status(), 202);
     http.assert_ended();
@@ -362,8 +279,8 @@ fn nobody_is_told_to_continue_who_does_not_wait() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_refused_expectation_gets_its_last_status_at_once() {
-    let falconet = Falconet::start(&[QUIET, &["--max-message", "1000"]].concat());
+fn a_refused_expectation_gets_its_final_status_at_once() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--max-message", "1000"]].concat());
     let expect = "Expect: 100-continue\r\n";
     for (line, lines, status) in [
         ("POST /topics/a", &format!("{expect}Content-Length: 1001\r\n"), 413),
@@ -380,37 +297,37 @@ fn a_refused_expectation_gets_its_last_status_at_once() {
         ("POST /topics/a", &format!("Expect: x\r\n{expect}Content-Length: 5\r\n"), 417),
     ] {
         let mut http = Http::connect(falconet.address());
-        let answer = http.ask(format!("{line} HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
+        let answer = http.fetch(format!("{line} HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
         assert_eq!(answer.status(), status, "{line} {lines}");
         assert!(answer.closes(), "{line} {lines}: it may send its body all the same");
         http.assert_ended();
     }
-    assert_eq!(ask(falconet.address(), get("/topics/a")).status(), 404);
+    assert_eq!(fetch(falconet.address(), get("/topics/a")).status(), 404);
 }
 
 #[cfg(feature = "full")]
 #[test]
 fn a_kept_connection_can_become_a_session() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     for (path, publishes) in [("/", false), ("/topics/a", true)] {
         let mut http = Http::connect(falconet.address());
-        assert_eq!(http.ask(post("/topics/b", "before")).status(), 202);
-        assert_eq!(http.ask(get("/")).status(), 200);
-        // With its first message close behind.
+        assert_eq!(http.fetch(post("/topics/b", "before")).status(), 202);
+        assert_eq!(http.fetch(get("/")).status(), 200);
+        // The first message follows the handshake in the same write.
         http.send([handshake(path).as_bytes(), &masked(true, TEXT, b"early")].concat());
         assert_eq!(http.read(true).status(), 101);
         let mut client = http.into_client();
         assert_eq!(client.read().text(), "early");
         client.echo("late");
-        let kept = ask(falconet.address(), get(path));
+        let kept = fetch(falconet.address(), get(path));
         assert_eq!(publishes, kept.text() == "late");
     }
-    // It can become a stream of events, too.
+    // The connection can become an event stream, too.
     let mut http = Http::connect(falconet.address());
-    assert_eq!(http.ask(get("/nothing")).status(), 404);
+    assert_eq!(http.fetch(get("/nothing")).status(), 404);
     let listen = request("GET", "/topics/a?last=1", "Accept: text/event-stream\r\n", "");
     assert_eq!(Events::over(http, &listen).read().data, "late");
-    // And the whole of it in one write.
+    // All requests and the upgrade in one write.
     let mut http = Http::connect(falconet.address());
     let upgrade = handshake("/");
     http.send([&post("/topics/b", "1"), &get("/nothing"), upgrade.as_bytes()].concat());
@@ -421,13 +338,13 @@ fn a_kept_connection_can_become_a_session() {
 #[cfg(feature = "full")]
 #[test]
 fn a_refused_upgrade_keeps_the_connection() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut http = Http::connect(falconet.address());
     for (path, status) in [("/nothing", 404), ("/topics/..", 404), ("/topics/a?mode=no", 400)] {
-        let answer = http.ask(handshake(path));
+        let answer = http.fetch(handshake(path));
         assert_eq!((answer.status(), answer.closes()), (status, false), "{path}");
     }
-    let answer = http.ask(handshake("/").replace("Version: 13", "Version: 12"));
+    let answer = http.fetch(handshake("/").replace("Version: 13", "Version: 12"));
     assert_eq!((answer.status(), answer.closes()), (426, false));
     http.send(handshake("/"));
     assert_eq!(http.read(true).status(), 101);
@@ -436,52 +353,52 @@ fn a_refused_upgrade_keeps_the_connection() {
 
 #[cfg(feature = "full")]
 #[test]
-fn what_follows_an_upgrade_is_no_request() {
-    let falconet = Falconet::start(QUIET);
+fn bytes_after_an_upgrade_are_no_request() {
+    let falconet = Falconet::start(NO_BROADCAST);
     for path in ["/", "/topics/a"] {
         let mut http = Http::connect(falconet.address());
-        // `PO` begins a frame of 79 bytes, against the rules.
+        // `PO` is the header of an invalid frame of 79 bytes.
         http.send([handshake(path).as_bytes(), &smuggled(), &smuggled()].concat());
         assert_eq!(http.read(true).status(), 101);
         assert_eq!(http.into_client().read_to_close(), Some(1002));
     }
-    // Nor what follows the request for an endless answer.
+    // Bytes after the request for an event stream are no request, either.
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
     let mut stream = events.stream();
     stream.write_all(&smuggled()).unwrap();
-    assert_eq!(ask(falconet.address(), post("/topics/a", "heard")).status(), 202);
+    assert_eq!(fetch(falconet.address(), post("/topics/a", "heard")).status(), 202);
     assert_eq!(events.read().data, "heard");
-    assert_eq!(ask(falconet.address(), get("/topics/smuggled")).status(), 404);
+    assert_eq!(fetch(falconet.address(), get("/topics/smuggled")).status(), 404);
 }
 
-/// A request that nobody may find inside another. It would leave its mark.
+/// Returns a request that must not be found within another. If it is, it leaves a message in a topic.
 fn smuggled() -> Vec<u8> {
     post("/topics/smuggled", "evil")
 }
 
-/// Bytes that other servers may read in two ways, with a name, and the statuses of all answers.
+/// Returns ambiguous requests, each with a name and the statuses of all responses.
 fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
     let smuggled = smuggled();
     let length = smuggled.len();
     let raw = |head: &str, rest: &[u8]| [head.as_bytes(), rest].concat();
-    // A POST with header lines, and the smuggled request where its body may end.
+    // A POST with header lines, and the smuggled request where the body may end.
     let lines = |lines: &str| {
         let head = format!("POST /topics/a HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n0\r\n\r\n");
         raw(&head, &smuggled)
     };
-    // The same with the smuggled request as the whole body, as its length says.
+    // A request whose body is exactly the smuggled request.
     let covered = |line: &str, lines: &str| {
         let head = format!("{line}\r\nHost: a\r\n{lines}Content-Length: {length}\r\n\r\n");
         raw(&head, &smuggled)
     };
-    // A good request, then something that is none.
+    // A valid request, then other bytes, then the smuggled request.
     let after = |between: &str| {
         let good = "POST /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok";
         raw(&format!("{good}{between}"), &smuggled)
     };
     let http_1_1 = "POST /topics/a HTTP/1.1";
     vec![
-        // Transfer-Encoding, in all its disguises.
+        // Variants of Transfer-Encoding.
         ("chunks", lines("Transfer-Encoding: chunked"), &[501]),
         ("chunks, then a length", lines("Transfer-Encoding: chunked\r\nContent-Length: 5"), &[501]),
         ("a length, then chunks", lines("Content-Length: 5\r\nTransfer-Encoding: chunked"), &[501]),
@@ -530,7 +447,7 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
             ),
             &[501],
         ),
-        // Content-Length, in all its disguises.
+        // Variants of Content-Length.
         ("two equal lengths", lines("Content-Length: 5\r\nContent-Length: 5"), &[400]),
         ("two lengths", covered(http_1_1, "Content-Length: 0\r\n"), &[400]),
         ("two lengths in other cases", covered(http_1_1, "content-length: 0\r\n"), &[400]),
@@ -553,7 +470,7 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
         ("a name with an underscore for a length", lines("Content_Length: 5"), &[411]),
         ("no length, and chunks", lines("X: a"), &[411]),
         ("no length", raw("POST /topics/a HTTP/1.1\r\nHost: a\r\n\r\n", &smuggled), &[411]),
-        // A body where none belongs.
+        // Bodies where none is expected.
         ("a GET with a body", covered("GET /topics/a HTTP/1.1", ""), &[400]),
         ("a GET of the page with a body", covered("GET / HTTP/1.1", ""), &[400]),
         ("a HEAD with a body", covered("HEAD /topics/a HTTP/1.1", ""), &[400]),
@@ -578,7 +495,7 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
             &[413],
         ),
         ("an expectation nobody meets", covered(http_1_1, "Expect: x\r\n"), &[417]),
-        // A body that is longer or shorter than it says.
+        // Bodies longer or shorter than their length.
         ("the whole as the body", covered(http_1_1, ""), &[202]),
         ("a body longer than it says", after("X"), &[202, 405]),
         ("a body with a word too many", after("GARBAGE "), &[202]),
@@ -606,7 +523,7 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
         ("a bare carriage return in a head", lines("X: a\rContent-Length: 5"), &[]),
         ("a null in a head", lines("X: \0\r\nContent-Length: 5"), &[]),
         ("no colon", lines("X\r\nContent-Length: 5"), &[]),
-        // Who is asked, and in what version.
+        // Hosts and versions.
         ("two hosts", lines("Host: b\r\nContent-Length: 5"), &[400]),
         ("another host in the target", covered("POST http://b/topics/a HTTP/1.1", ""), &[400]),
         (
@@ -639,8 +556,8 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
 
 #[cfg(feature = "full")]
 #[test]
-fn no_request_is_read_in_two_ways() {
-    let falconet = Falconet::start(QUIET);
+fn no_request_can_be_smuggled() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let canaries = Canaries::start(falconet.address());
     let mut barrier = Client::connect(falconet.address());
     let mut witness = Http::connect(falconet.address());
@@ -652,9 +569,9 @@ fn no_request_is_read_in_two_ways() {
             let mut http = Http::connect(falconet.address());
             for (index, piece) in bytes.chunks(piece_bytes).enumerate() {
                 if index > 0 {
-                    read_by_now(&mut barrier);
+                    wait_until_read(&mut barrier);
                 }
-                // It may have been refused already.
+                // The server may have refused the request already.
                 if http.stream().write_all(piece).is_err() {
                     break;
                 }
@@ -664,36 +581,36 @@ fn no_request_is_read_in_two_ways() {
             while let Ok(answer) = http.try_read(true) {
                 got.push(answer.status());
             }
-            let mark = witness.ask(get("/topics/smuggled")).status();
+            let mark = witness.fetch(get("/topics/smuggled")).status();
             if got != *right || mark != 404 {
                 wrong.push((name, piece_bytes, got, right, mark));
-                ask(falconet.address(), request("DELETE", "/topics/smuggled", "", ""));
+                fetch(falconet.address(), request("DELETE", "/topics/smuggled", "", ""));
             }
         }
         witness = Http::connect(falconet.address());
     }
     assert!(wrong.is_empty(), "name, size of pieces, got, right, mark: {wrong:#?}");
-    // What was swallowed as a body is one, or this proves nothing.
-    assert_eq!(ask(falconet.address(), covered_body()).status(), 202);
-    assert_eq!(ask(falconet.address(), get("/topics/a")).body, smuggled());
-    assert_eq!(ask(falconet.address(), smuggled()).status(), 202);
-    assert_eq!(ask(falconet.address(), get("/topics/smuggled")).text(), "evil");
+    // The test can detect a smuggled request: as a body it is stored, and by itself it is executed.
+    assert_eq!(fetch(falconet.address(), covered_body()).status(), 202);
+    assert_eq!(fetch(falconet.address(), get("/topics/a")).body, smuggled());
+    assert_eq!(fetch(falconet.address(), smuggled()).status(), 202);
+    assert_eq!(fetch(falconet.address(), get("/topics/smuggled")).text(), "evil");
     canaries.finish();
 }
 
-/// A request whose body is the smuggled request.
+/// Returns a request whose body is the smuggled request.
 fn covered_body() -> Vec<u8> {
     post("/topics/a", smuggled())
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn every_answer_bears_the_request_id() {
+fn every_response_has_the_request_id() {
     let falconet =
-        Falconet::start(&[QUIET, &["--max-topics", "2", "--max-message", "1k"]].concat());
+        Falconet::start(&[NO_BROADCAST, &["--max-topics", "2", "--max-message", "1k"]].concat());
     let mut http = Http::connect(falconet.address());
-    assert_eq!(http.ask(post("/topics/a", "x")).status(), 202);
-    let tag = http.ask(get("/topics/a")).header("ETag").unwrap().to_owned();
+    assert_eq!(http.fetch(post("/topics/a", "x")).status(), 202);
+    let tag = http.fetch(get("/topics/a")).header("ETag").unwrap().to_owned();
     let known = format!("If-None-Match: {tag}\r\n");
     let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -740,13 +657,13 @@ fn every_answer_bears_the_request_id() {
 #[cfg(feature = "full")]
 #[test]
 fn the_request_id_is_logged() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     let lines = "X-Request-Id: mine\r\nX-Client-Id: me\r\n";
-    ask(falconet.address(), request("POST", "/topics/a", lines, "x"));
+    fetch(falconet.address(), request("POST", "/topics/a", lines, "x"));
     let line = falconet.wait_for_line("answered");
     let fields = " method=POST path=/topics/a request=mine correlation=me status=202";
     assert!(line.ends_with(fields), "{line}");
-    let made = ask(falconet.address(), get("/topics/a"));
+    let made = fetch(falconet.address(), get("/topics/a"));
     let line = falconet.wait_for_line("answered");
     let id = made.header("X-Request-Id").unwrap();
     assert!(line.contains(&format!(" request={id} correlation=- status=200")), "{line}");
@@ -754,123 +671,14 @@ fn the_request_id_is_logged() {
 
 #[cfg(feature = "full")]
 #[test]
-fn head_is_get_without_the_body() {
-    let falconet = Falconet::start(QUIET);
+fn head_has_the_same_head_as_get() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut http = Http::connect(falconet.address());
-    http.ask(post("/topics/a", "a payload"));
+    http.fetch(post("/topics/a", "a payload"));
     for path in ["/topics/a", "/topics/none", "/topics/", "/app.js"] {
-        let ask = |http: &mut Http, method| {
-            http.ask(request(method, path, "X-Request-Id: same\r\n", "")).head
+        let fetch = |http: &mut Http, method| {
+            http.fetch(request(method, path, "X-Request-Id: same\r\n", "")).head
         };
-        assert_eq!(ask(&mut http, "HEAD"), ask(&mut http, "GET"), "{path}");
+        assert_eq!(fetch(&mut http, "HEAD"), fetch(&mut http, "GET"), "{path}");
     }
 }
-
-#[cfg(feature = "full")]
-#[test]
-fn a_pipeliner_that_does_not_read_is_dropped() {
-    let _turn = alone();
-    let falconet = Falconet::start(&[QUIET, &["--write-timeout", "500ms"]].concat());
-    let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
-    let files = falconet.open_files();
-    ask(falconet.address(), post("/topics/large", "x".repeat(60_000)));
-    wait_until("the publisher has left", || falconet.open_files() == files);
-    let before = falconet.private_kib();
-    let peers: Vec<_> = (0..4)
-        .map(|_| {
-            let mut stream = connect(falconet.address());
-            sockopt::set_socket_recv_buffer_size(&stream, 16 * 1024).unwrap();
-            stream.write_all(&get("/topics/large").repeat(900)).unwrap();
-            stream
-        })
-        .collect();
-    wait_until("they are there", || falconet.open_files() >= files + 4);
-    let begun = Instant::now();
-    let grown = falconet.private_kib().saturating_sub(before);
-    wait_until("they are dropped", || falconet.open_files() <= files);
-    let elapsed = begun.elapsed();
-    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
-    // Each has one answer waiting, and what it asked for.
-    assert!(grown < 4 * 400, "{grown} KiB");
-    drop(peers);
-    canaries.assert_well();
-}
-
-#[cfg(feature = "full")]
-#[test]
-fn a_flood_of_pipelined_requests_holds_nobody_up() {
-    let _turn = alone();
-    let falconet = Falconet::start(QUIET);
-    let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
-    let address = falconet.address();
-    let until = Instant::now() + Duration::from_millis(1500);
-    let floods = [get("/topics/flood"), post("/topics/flood", "x")].map(|request| {
-        std::thread::spawn(move || {
-            let mut answers = 0;
-            while Instant::now() < until {
-                let mut http = Http::connect(address);
-                for _ in 0..10 {
-                    http.send(request.repeat(100));
-                    answers += (0..100).map(|_| http.read(true)).count();
-                }
-            }
-            answers
-        })
-    });
-    let answers = floods.map(|flood| flood.join().unwrap());
-    println!("{answers:?} answers");
-    assert!(answers.iter().all(|count| *count >= 1000), "or this was no flood: {answers:?}");
-    canaries.assert_well();
-}
-
-#[cfg(feature = "full")]
-#[test]
-fn a_resting_connection_is_closed_at_once_when_the_server_stops() {
-    let mut falconet = Falconet::start(&[QUIET, &["--close-timeout", "5s"]].concat());
-    let mut resting: Vec<Http> = (0..10).map(|_| Http::connect(falconet.address())).collect();
-    for http in &mut resting {
-        assert_eq!(http.ask(post("/topics/a", "x")).status(), 202);
-    }
-    let begun = Instant::now();
-    falconet.signal(Signal::TERM);
-    for http in &mut resting {
-        http.assert_ended();
-    }
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-}
-
-#[cfg(feature = "full")]
-#[test]
-fn a_request_being_read_when_the_server_stops_gets_503() {
-    let mut falconet = Falconet::start(&[QUIET, &["--close-timeout", "5s"]].concat());
-    let whole = request("POST", "/topics/a", "Expect: 100-continue\r\n", "a body");
-    let head_bytes = whole.len() - "a body".len();
-    let mut barrier = Client::connect(falconet.address());
-    let mut halves: Vec<Http> = [10, head_bytes, head_bytes + 3]
-        .map(|cut| {
-            let mut http = Http::connect(falconet.address());
-            assert_eq!(http.ask(get("/topics/a")).status(), 404);
-            http.send(&whole[..cut]);
-            if cut >= head_bytes {
-                assert_eq!(http.read(true).status(), 100);
-            }
-            http
-        })
-        .into();
-    read_by_now(&mut barrier);
-    let begun = Instant::now();
-    falconet.signal(Signal::TERM);
-    for http in &mut halves {
-        let answer = http.read(true);
-        assert_eq!(answer.status(), 503);
-        assert!(answer.closes(), "{}", answer.head);
-        http.assert_ended();
-    }
-    drop((halves, barrier));
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-}
-
-/// The barrier's echoes must not be mixed with broadcasts.
-const QUIET: &[&str] = &["--broadcast-every", "0"];

@@ -1,14 +1,14 @@
-//! On a small host: few descriptors, little memory.
+//! Small hosts: few descriptors, little memory.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::rig::*;
+use crate::support::*;
 
 #[test]
-fn with_64_descriptors_it_serves_as_many_as_it_says_and_others_when_those_have_left() {
+fn with_64_descriptors_the_server_serves_as_many_clients_as_it_logs() {
     let falconet = Falconet::start_with(&mut limited("ulimit -n 64"));
     let line = falconet.wait_for_line("room for ");
     let room = line.split("room for ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
@@ -20,7 +20,7 @@ fn with_64_descriptors_it_serves_as_many_as_it_says_and_others_when_those_have_l
     };
     let mut clients = connect_some(room);
     for _ in 0..room {
-        // Says nothing, so that no reset overtakes the answer.
+        // Sends nothing, because a reset for unread data could overtake the response.
         assert_eq!(status_of(&exchange(falconet.address(), "")), 503);
     }
     clients.truncate(room / 2);
@@ -43,8 +43,8 @@ fn five_hundred_clients_fit_into_8_mib_of_data() {
 #[test]
 fn five_hundred_clients_fit_into_a_memory_cgroup_of_8_mib() {
     let Some(group) = Group::of_8_mib() else {
-        // Past the capture of what a test prints that passes.
-        let _ = writeln!(io::stderr(), "skipped: no memory cgroup can be made; see what is data");
+        // Written directly to stderr, because the output of a passing test is captured.
+        let _ = writeln!(io::stderr(), "skipped: no memory cgroup can be created");
         return;
     };
     let join = format!("echo $$ >'{}/cgroup.procs' || exit", group.path.display());
@@ -53,9 +53,9 @@ fn five_hundred_clients_fit_into_a_memory_cgroup_of_8_mib() {
     println!("{} bytes at most, the kernel's included", group.peak());
 }
 
-/// Has 500 clients come, each echo once, and stay; and the server serve one more.
+/// Connects 500 clients that echo once and stay, and then one more.
 fn assert_500_fit_into(falconet: &Falconet) {
-    let count = affordable(500);
+    let count = connection_budget(500);
     let clients: Vec<Client> = (0..count)
         .map(|index| {
             let mut client = Client::connect(falconet.address());
@@ -64,10 +64,10 @@ fn assert_500_fit_into(falconet: &Falconet) {
         })
         .collect();
     Client::connect(falconet.address()).echo("one more");
-    assert!(falconet.open_files() > clients.len(), "they are all there");
+    assert!(falconet.open_files() > clients.len(), "all clients are connected");
 }
 
-/// The command line of the program by way of a shell that first runs `limit`.
+/// Returns a command that runs the program in a shell after `limit`.
 fn limited(limit: &str) -> Command {
     let mut command = Command::new("sh");
     command.env_clear().args(["-c", &format!("{limit}; exec \"$@\""), "sh"]);
@@ -75,15 +75,13 @@ fn limited(limit: &str) -> Command {
     command
 }
 
-/// Processes that together may have so much memory, and no swap. Gone with its value, which must be dropped
-/// after them.
+/// A control group with a memory limit and without swap, removed on drop. Its processes must have ended before.
 struct Group {
     path: PathBuf,
 }
 
 impl Group {
-    /// One of the first version of cgroups, or of the second. `None` if there is none to be had, as there
-    /// is for none but root.
+    /// Creates a control group of version 1 or 2. Returns `None` if that is not possible, as without root.
     fn of_8_mib() -> Option<Self> {
         let versions = [
             ("memory/", ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"], "8388608"),
@@ -93,21 +91,21 @@ impl Group {
             let name = format!("/sys/fs/cgroup/{parent}falconet-{}", std::process::id());
             fs::create_dir(&name).ok()?;
             let group = Self { path: name.into() };
-            // Or it would be made, where this is no cgroup.
+            // Writing would create the file in a folder that is no control group.
             let is_limited = group.path.join(limit).exists()
                 && fs::write(group.path.join(limit), "8388608").is_ok();
-            // Not where swap is not counted.
+            // Missing where swap is not accounted.
             let _ = fs::metadata(group.path.join(swap_limit))
                 .and_then(|_| fs::write(group.path.join(swap_limit), most_with_swap));
             is_limited.then_some(group)
         })
     }
 
-    /// How much they have had, as the kernel says it.
+    /// Returns the peak memory of the group, in bytes, as the kernel reports it.
     fn peak(&self) -> String {
         let files = ["memory.max_usage_in_bytes", "memory.peak"];
         let read = files.iter().find_map(|file| fs::read_to_string(self.path.join(file)).ok());
-        read.map_or("nobody knows how many".to_owned(), |bytes| bytes.trim().to_owned())
+        read.map_or("an unknown number of".to_owned(), |bytes| bytes.trim().to_owned())
     }
 }
 

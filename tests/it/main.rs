@@ -1,4 +1,5 @@
-//! Tests of the running program, over sockets. One crate, a file per capability.
+//! Tests of the running program and of the library over sockets, one file per capability. The tests that judge
+//! times are in `tests/timing`.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,7 +9,7 @@
     unreachable_pub,
     reason = "all of this crate is tests, not only the functions marked so"
 )]
-// Of what tests share, a build that lacks a feature needs less.
+// A smaller build needs fewer of the helpers.
 #![cfg_attr(
     not(all(feature = "full", feature = "tls")),
     allow(dead_code, unused_imports, unused_macros)
@@ -21,19 +22,16 @@ mod admin;
 mod browser;
 #[cfg(feature = "full")]
 mod browser_admin;
-mod browser_rig;
 mod browser_tls;
 mod cli;
 mod client;
 mod client_tokens;
 mod client_topics;
 mod conformance;
-mod crowd;
 mod embedded;
 mod failfast;
 #[cfg(feature = "full")]
 mod files;
-mod floods;
 mod guarantees;
 mod handshake;
 #[cfg(feature = "full")]
@@ -46,10 +44,9 @@ mod printed;
 #[cfg(feature = "full")]
 mod privileges;
 mod properties;
-mod pulled_plug;
-mod rig;
 #[cfg(feature = "full")]
 mod stdin;
+mod support;
 #[cfg(feature = "full")]
 mod systemd;
 mod tls;

@@ -1,11 +1,11 @@
-//! Messages that come together: whole answers in their order, and none kept back from who waits for it.
+//! Messages that arrive together: replies are complete, in order, and not held back.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
 
 use falconet::{CloseReason, Endpoint, HubHandle, Session, SessionEnd, TopicName};
 
-use crate::rig::*;
+use crate::support::*;
 
 #[test]
 fn messages_in_one_segment_are_answered_whole_and_in_order() {
@@ -20,7 +20,7 @@ fn messages_in_one_segment_are_answered_whole_and_in_order() {
         let frames = messages.iter().map(|(opcode, payload)| masked(true, *opcode, payload));
         client.stream.write_all(&frames.collect::<Vec<_>>().concat()).unwrap();
         for (opcode, payload) in messages {
-            assert_eq!(client.read(), Received { fin: true, opcode, payload });
+            assert_eq!(client.read(), Frame { fin: true, opcode, payload });
         }
     }
 }
@@ -47,7 +47,7 @@ fn pipelined_messages_around_fragments_and_pings_are_answered_in_order() {
         (TEXT, "five"),
         (TEXT, "six"),
     ] {
-        assert_eq!(client.read(), Received { fin: true, opcode, payload: payload.into() });
+        assert_eq!(client.read(), Frame { fin: true, opcode, payload: payload.into() });
     }
 }
 
@@ -66,14 +66,14 @@ fn messages_faster_than_the_rate_are_all_answered_as_fast_as_it_allows() {
         for index in 0..26 {
             assert_eq!(client.read().payload, payload(index));
         }
-        // A second's worth at once, and six more a twentieth of a second apart.
+        // The first 20 messages are answered at once, the other six at intervals of a twentieth of a second.
         assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
         client.echo("paced, and no worse for it");
     }
     canaries.finish();
 }
 
-/// Replies, and then waits to be let go on.
+/// Replies, and then waits for a signal.
 struct Gated(async_channel::Receiver<()>);
 
 impl Endpoint for Gated {
@@ -94,7 +94,7 @@ fn a_reply_does_not_wait_for_an_endpoint_that_waits_elsewhere() {
     let server = Embedded::start(|server| server.endpoint("/gated", Gated(released)));
     let mut client = Client::connect_to(server.address, "/gated");
     let messages = ["one", "two", "three", "four"];
-    // All at once: the endpoint has more ahead when it replies.
+    // In one write, so that more messages are pending when the endpoint replies.
     let frames = messages.map(|message| masked(true, TEXT, message.as_bytes()));
     client.stream.write_all(&frames.concat()).unwrap();
     for message in messages {
@@ -103,7 +103,7 @@ fn a_reply_does_not_wait_for_an_endpoint_that_waits_elsewhere() {
     }
 }
 
-/// Replies, and then waits for the hub to say that somebody has come.
+/// Replies, and then waits until the hub reports a subscriber.
 struct Expecting;
 
 impl Endpoint for Expecting {
@@ -111,13 +111,13 @@ impl Endpoint for Expecting {
         while let Some(message) = session.next().await {
             let topic = TopicName::new(message.as_text().unwrap()).unwrap();
             session.send(message).await;
-            until_heard(session.hub(), &topic).await;
+            until_subscribed_to(session.hub(), &topic).await;
         }
         session.close(CloseReason::NORMAL).await
     }
 }
 
-async fn until_heard(hub: &HubHandle, topic: &TopicName) {
+async fn until_subscribed_to(hub: &HubHandle, topic: &TopicName) {
     hub.until_subscribed(topic).await.unwrap();
 }
 

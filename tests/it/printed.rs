@@ -1,16 +1,18 @@
-//! What the programs print for their package: units, manual pages, completions, a configuration file.
+//! The files that the programs print for packages: units, manual pages, completions, a configuration file.
 
 use std::process::Command;
 
 use falconet::cli::OPTIONS;
 
-use crate::cli::{Folder, assert_refused, printed, run};
-use crate::rig::*;
+use crate::support::client::client_command;
+use crate::support::command::{assert_refused, run, stdout_of};
+use crate::support::folder::Folder;
+use crate::support::*;
 
 #[test]
 fn the_units_are_what_systemd_verifies_and_calls_safe() {
     let folder = Folder::new("units");
-    let unit = |name: &str| printed(Falconet::command().args(["--print-unit", name]));
+    let unit = |name: &str| stdout_of(Falconet::command().args(["--print-unit", name]));
     let (service, socket) = (unit("service"), unit("socket"));
     for line in
         ["Type=notify", "WatchdogSec=30s", "DynamicUser=yes", "RestartPreventExitStatus=2 78"]
@@ -27,11 +29,11 @@ fn the_units_are_what_systemd_verifies_and_calls_safe() {
     let service = folder.write("falconet.service", &service);
     let (_, _, complaints) =
         run(Command::new("systemd-analyze").args(["verify", &service, &socket]));
-    // The manual page need not be installed.
+    // systemd warns if the manual page is not installed.
     let mut complaints = complaints.lines().filter(|line| !line.contains("man falconet(1)"));
     assert_eq!(complaints.next(), None);
     let analysis =
-        printed(Command::new("systemd-analyze").args(["security", "--offline=true", &service]));
+        stdout_of(Command::new("systemd-analyze").args(["security", "--offline=true", &service]));
     let level = analysis.split("exposure level for falconet.service: ").nth(1).unwrap();
     let level: f64 = level.split(' ').next().unwrap().parse().unwrap();
     assert!(level <= 1.5, "{analysis}");
@@ -39,7 +41,7 @@ fn the_units_are_what_systemd_verifies_and_calls_safe() {
 
 #[test]
 fn every_option_is_in_the_manual_page() {
-    let page = printed(Falconet::command().arg("--print-man"));
+    let page = stdout_of(Falconet::command().arg("--print-man"));
     for option in OPTIONS.iter().filter(|option| option.is_built_in()) {
         let entry = format!(".B {}\n{}", option.flag(), option.help).replace('-', "\\-");
         assert!(page.contains(&entry), "{entry}\nis not in\n{page}");
@@ -48,7 +50,7 @@ fn every_option_is_in_the_manual_page() {
         let sections = page.lines().filter(|line| *line == format!(".SH {section}"));
         assert_eq!(sections.count(), 1, "{section}");
     }
-    let client = printed(client().arg("--print-man"));
+    let client = stdout_of(client_command(&[]).arg("--print-man"));
     assert!(
         client.contains(".B \\-\\-sse\n") && client.contains(".TH FALCONET-CLIENT 1 "),
         "{client}"
@@ -58,8 +60,8 @@ fn every_option_is_in_the_manual_page() {
 #[test]
 fn the_manual_pages_are_good_roff() {
     let folder = Folder::new("manual");
-    for mut program in [Falconet::command(), client()] {
-        let page = folder.write("page.1", &printed(program.arg("--print-man")));
+    for mut program in [Falconet::command(), client_command(&[])] {
+        let page = folder.write("page.1", &stdout_of(program.arg("--print-man")));
         if is_installed("groff") {
             let (code, _, warnings) =
                 run(Command::new("groff").args(["-ww", "-man", "-Tascii", "-z", &page]));
@@ -72,12 +74,12 @@ fn the_manual_pages_are_good_roff() {
 fn completions_are_scripts_of_their_shells() {
     let folder = Folder::new("completions");
     for shell in ["bash", "zsh", "fish"] {
-        for mut program in [Falconet::command(), client()] {
-            let script = printed(program.args(["--print-completions", shell]));
+        for mut program in [Falconet::command(), client_command(&[])] {
+            let script = stdout_of(program.args(["--print-completions", shell]));
             assert!(script.contains("idle-timeout"), "{script}");
             let script = folder.write(shell, &script);
             if is_installed(shell) {
-                assert_eq!(printed(Command::new(shell).args(["-n", &script])), "");
+                assert_eq!(stdout_of(Command::new(shell).args(["-n", &script])), "");
             }
         }
     }
@@ -93,7 +95,7 @@ fn completions_are_scripts_of_their_shells() {
 #[test]
 fn bash_completes_options() {
     let folder = Folder::new("bash");
-    let script = printed(Falconet::command().args(["--print-completions", "bash"]));
+    let script = stdout_of(Falconet::command().args(["--print-completions", "bash"]));
     let script = folder.write("script", &script);
     for (word, before, expected) in [
         ("--log-f", "falconet", "--log-format"),
@@ -103,14 +105,14 @@ fn bash_completes_options() {
         let asked = format!(
             ". '{script}'; _falconet falconet '{word}' {before}; echo \"${{COMPREPLY[*]}}\""
         );
-        assert_eq!(printed(Command::new("bash").args(["-c", &asked])), format!("{expected}\n"));
+        assert_eq!(stdout_of(Command::new("bash").args(["-c", &asked])), format!("{expected}\n"));
     }
 }
 
 #[test]
 fn the_default_configuration_sets_nothing_and_shows_the_defaults() {
     let folder = Folder::new("default-config");
-    let text = printed(Falconet::command().arg("--print-default-config"));
+    let text = stdout_of(Falconet::command().arg("--print-default-config"));
     assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{text}");
     let shown: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix('#')).collect();
     for option in OPTIONS.iter().filter(|option| option.is_built_in()) {
@@ -120,7 +122,7 @@ fn the_default_configuration_sets_nothing_and_shows_the_defaults() {
             option.name
         );
     }
-    // What has no default shows what stands for a value, in capitals.
+    // An option without a default shows a placeholder in capitals.
     let has_default = |line: &&str| {
         let value = line.split_once(" = ").map(|(_, value)| value);
         !line.starts_with(' ')
@@ -130,18 +132,12 @@ fn the_default_configuration_sets_nothing_and_shows_the_defaults() {
     };
     let set: Vec<&str> = shown.into_iter().filter(has_default).collect();
     let file = folder.write("set", &set.join("\n"));
-    let config = printed(Falconet::command().args(["--print-config", "--config", &file]));
-    assert_eq!(config, printed(Falconet::command().arg("--print-config")));
+    let config = stdout_of(Falconet::command().args(["--print-config", "--config", &file]));
+    assert_eq!(config, stdout_of(Falconet::command().arg("--print-config")));
     assert_eq!(config.lines().count(), set.len());
 }
 
-fn client() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_falconet-client"));
-    command.env_clear();
-    command
-}
-
-/// Whether a program can be found on the path.
+/// Returns true if a program is found on the path.
 fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())

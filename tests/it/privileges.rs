@@ -1,4 +1,4 @@
-//! What the server gives up once it is bound: being root, and all that it will not need.
+//! The privileges that the server drops once it listens: root, and access that it does not need.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,8 +12,9 @@ use std::process::Command;
 use falconet::privileges::{Sandbox, SandboxStatus};
 use rustix::process::{Signal, geteuid};
 
-use crate::cli::{Folder, assert_refused, printed};
-use crate::rig::*;
+use crate::support::command::{assert_refused, stdout_of};
+use crate::support::folder::Folder;
+use crate::support::*;
 
 #[test]
 fn every_thread_becomes_the_user_after_a_port_of_root_is_bound() {
@@ -25,7 +26,7 @@ fn every_thread_becomes_the_user_after_a_port_of_root_is_bound() {
     let mut falconet =
         Falconet::start_with(Falconet::command().args(["--listen", &url, "--user", "nobody"]));
     Client::connect(falconet.address()).echo("a");
-    let id = |what: &str| printed(Command::new("id").args([what, "nobody"])).trim().to_owned();
+    let id = |what: &str| stdout_of(Command::new("id").args([what, "nobody"])).trim().to_owned();
     for status in statuses_of_threads(&falconet) {
         assert_eq!(words_after(&status, "Uid:"), [&*id("-u"); 4]);
         assert_eq!(words_after(&status, "Gid:"), [&*id("-g"); 4]);
@@ -34,12 +35,12 @@ fn every_thread_becomes_the_user_after_a_port_of_root_is_bound() {
         assert_eq!(words_after(&status, "CapPrm:"), ["0000000000000000"]);
     }
     falconet.signal(Signal::TERM);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(!falconet.log_so_far().iter().any(|line| line.contains(" warn ")));
 }
 
 #[test]
-fn who_nobody_knows_is_refused() {
+fn an_unknown_user_is_refused() {
     let parts = &["user `no-such-user`", "expected a user"][..];
     for flag in ["--check-config", "--log-level=info"] {
         let mut command = Falconet::command();
@@ -52,7 +53,7 @@ fn only_root_becomes_another_user() {
     let mut command = Falconet::command();
     command.args(["--listen", "http://127.0.0.1:0", "--user", "nobody"]);
     if geteuid().is_root() {
-        // As somebody else, who may have no way to where the program was built.
+        // Run as another user, who may have no access to the directory of the program.
         let way = Command::new(env!("CARGO_BIN_EXE_falconet")).arg("-V").uid(NOBODY).output();
         if way.is_err() {
             return println!("nobody can't start {}", env!("CARGO_BIN_EXE_falconet"));
@@ -65,7 +66,7 @@ fn only_root_becomes_another_user() {
 
 #[cfg(all(feature = "full", feature = "tls"))]
 #[test]
-fn root_is_warned_and_so_is_who_cannot_read_what_it_needs() {
+fn a_warning_is_logged_for_root_and_for_an_unreadable_file() {
     if !geteuid().is_root() {
         return println!("not root, who is warned");
     }
@@ -86,7 +87,7 @@ fn root_is_warned_and_so_is_who_cannot_read_what_it_needs() {
 
 #[test]
 fn every_thread_is_in_the_sandbox_unless_it_is_off() {
-    if walls_of(&Sandbox::default()) == SandboxStatus::None {
+    if status_of_sandbox(&Sandbox::default()) == SandboxStatus::None {
         return println!("this kernel has no Landlock");
     }
     for (how, new_privileges) in [("auto", "1"), ("off", "0")] {
@@ -102,7 +103,7 @@ fn every_thread_is_in_the_sandbox_unless_it_is_off() {
 
 #[cfg(all(feature = "full", feature = "tls"))]
 #[test]
-fn in_the_sandbox_there_is_what_the_options_ask_for() {
+fn the_sandbox_allows_what_the_options_need() {
     let folder = Folder::new("sandboxed");
     let socket = folder.path.join("socket");
     fs::create_dir(folder.path.join("public")).unwrap();
@@ -121,22 +122,22 @@ fn in_the_sandbox_there_is_what_the_options_ask_for() {
     ]);
     let line = falconet.wait_for_line("administration on ");
     let admin = line.split("://").nth(1).unwrap().trim().parse().unwrap();
-    // Files that came later, and one that another has taken the place of.
+    // Files that are created later, and a file that is replaced.
     folder.write("public/late.txt", "late");
     folder.write("new", "second\n");
     fs::rename(folder.path.join("new"), &tokens).unwrap();
     let authorized = |path| request("GET", path, "Authorization: Bearer second\r\n", "");
     wait_until("the tokens are read again", || {
-        ask(falconet.address(), authorized("/late.txt")).status() == 200
+        fetch(falconet.address(), authorized("/late.txt")).status() == 200
     });
-    let metrics = ask(admin, authorized("/metrics"));
+    let metrics = fetch(admin, authorized("/metrics"));
     assert_eq!(metrics.status(), 200);
     for name in ["process_cpu_seconds_total", "process_start_time_seconds", "process_open_fds"] {
         let value = metrics.text().lines().find_map(|line| line.strip_prefix(name));
         assert!(value.is_some_and(|value| value.trim() != "0"), "{name}\n{}", metrics.text());
     }
     falconet.signal(Signal::TERM);
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     assert!(!socket.exists());
 }
 
@@ -155,11 +156,11 @@ fn out_of_the_sandbox_nothing_is_opened_connected_to_or_executed() {
     let mut sandbox = Sandbox::default();
     sandbox.read_below(&inside);
     sandbox.remove(fleeting.as_ref());
-    // It is for the thread that enters it, and so the other tests go on outside.
+    // The sandbox applies to the thread that enters it, so other tests run outside.
     let thread = std::thread::spawn(move || {
-        let walls = sandbox.enter().unwrap();
-        if walls != SandboxStatus::All {
-            return println!("{walls:?} of the walls: this kernel is older than Linux 6.12");
+        let status = sandbox.enter().unwrap();
+        if status != SandboxStatus::All {
+            return println!("sandbox status {status:?}: this kernel is older than Linux 6.12");
         }
         assert_eq!(fs::read_to_string(&open).unwrap(), "a");
         fs::remove_file(&fleeting).unwrap();
@@ -182,13 +183,13 @@ fn out_of_the_sandbox_nothing_is_opened_connected_to_or_executed() {
     assert!(fs::read_to_string(folder.path.join("outside")).is_ok());
 }
 
-/// What a sandbox keeps out on this kernel.
-fn walls_of(sandbox: &Sandbox) -> SandboxStatus {
+/// Enters the sandbox in another thread, and returns how much this kernel supports.
+fn status_of_sandbox(sandbox: &Sandbox) -> SandboxStatus {
     let sandbox = sandbox.clone();
     std::thread::spawn(move || sandbox.enter().unwrap()).join().unwrap()
 }
 
-/// What the kernel says of each thread.
+/// Returns /proc/PID/task/TID/status of each thread.
 fn statuses_of_threads(falconet: &Falconet) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", falconet.pid())).unwrap();
     tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect()

@@ -7,49 +7,50 @@ use std::net::Shutdown;
 
 use fastrand::Rng;
 
-use crate::rig::*;
+use crate::support::*;
 
 #[test]
-fn whatever_the_pieces_what_comes_back_is_what_was_sent() {
+fn every_message_is_echoed_however_it_is_split() {
     let seed = Seed::new();
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     for round in 0..ROUNDS {
         let mut rng = Rng::with_seed(seed.0.wrapping_add(round));
         let script = Script::random(&mut rng);
-        let heard = play(&falconet, &script, &mut rng);
-        // Not assert_eq: nobody reads megabytes.
-        assert!(heard.pongs == script.expected.pongs, "round {round}: pongs differ");
-        let (echoes, expected) = (&heard.echoes, &script.expected.echoes);
-        let same = echoes.iter().zip(expected).take_while(|(heard, sent)| heard == sent).count();
+        let answers = play(&falconet, &script, &mut rng);
+        // Not assert_eq!, which would print megabytes.
+        assert!(answers.pongs == script.expected.pongs, "round {round}: pongs differ");
+        let (echoes, expected) = (&answers.echoes, &script.expected.echoes);
+        let same =
+            echoes.iter().zip(expected).take_while(|(answers, sent)| answers == sent).count();
         assert!(
             same == expected.len() && same == echoes.len(),
             "round {round}: {same} echoes are right, {} came, {} were due",
             echoes.len(),
             expected.len()
         );
-        assert_eq!(heard.close_code, script.expected.close_code, "round {round}");
+        assert_eq!(answers.close_code, script.expected.close_code, "round {round}");
     }
 }
 
-/// What a client hears, pongs and echoes each in their order.
+/// The frames that a client receives, pongs and echoes each in their order.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Heard {
+struct Answers {
     echoes: Vec<(u8, Vec<u8>)>,
     pongs: Vec<Vec<u8>>,
     close_code: Option<u16>,
 }
 
-/// The frames a client sends, and the model of what it hears.
+/// The frames that a client sends, and the expected frames.
 struct Script {
     frames: Vec<u8>,
-    expected: Heard,
+    expected: Answers,
 }
 
 impl Script {
-    /// Some messages in fragments with pings between them, then a Close; or, now and then, a message
-    /// beyond the limit, and nothing is heard after it.
+    /// Returns some fragmented messages with pings between them and a Close, or, now and then, a last message
+    /// beyond the limit.
     fn random(rng: &mut Rng) -> Self {
-        let mut script = Self { frames: Vec::new(), expected: Heard::default() };
+        let mut script = Self { frames: Vec::new(), expected: Answers::default() };
         let mut pings = rng.usize(..=MAX_PINGS);
         for _ in 0..rng.usize(1..=MAX_MESSAGES) {
             let opcode = if rng.bool() { TEXT } else { BINARY };
@@ -73,7 +74,7 @@ impl Script {
         let mut opcode = opcode;
         let mut rest = payload;
         loop {
-            // No Pong is due to a Ping behind the byte that broke the limit.
+            // A Ping after the byte that exceeds the limit gets no Pong.
             if *pings > 0 && rng.bool() && payload.len() - rest.len() <= LIMIT {
                 *pings -= 1;
                 let size = [0, 1, 4, 125][rng.usize(..4)];
@@ -82,8 +83,8 @@ impl Script {
                 self.expected.pongs.push(ping);
             }
             let size = match rest.len() {
-                // The server reads on for 64 KiB after the fragment that broke the limit; beyond that
-                // it resets the connection, and what this client has not read yet is lost.
+                // The server reads on for 64 KiB after the fragment that exceeds the limit. After that it
+                // resets the connection, and frames that this client has not read are lost.
                 0..=LIMIT if rng.u8(..4) == 0 => rest.len(),
                 0..=LIMIT => rng.usize(..=rest.len()),
                 _ => rng.usize(10_000..=LIMIT),
@@ -99,44 +100,44 @@ impl Script {
     }
 }
 
-/// Sends a script in random pieces while another thread hears.
-fn play(falconet: &Falconet, script: &Script, rng: &mut Rng) -> Heard {
+/// Sends a script in random pieces while another thread reads.
+fn play(falconet: &Falconet, script: &Script, rng: &mut Rng) -> Answers {
     let mut client = Client::connect(falconet.address());
     let mut writer = client.stream.try_clone().unwrap();
     let listener = std::thread::spawn(move || {
-        let mut heard = Heard::default();
+        let mut answers = Answers::default();
         while let Ok(frame) = client.try_read() {
             assert!(frame.fin, "echoes are whole");
             match frame.opcode {
-                PONG => heard.pongs.push(frame.payload),
-                CLOSE => heard.close_code = Some(frame.close_code()),
-                opcode => heard.echoes.push((opcode, frame.payload)),
+                PONG => answers.pongs.push(frame.payload),
+                CLOSE => answers.close_code = Some(frame.close_code()),
+                opcode => answers.echoes.push((opcode, frame.payload)),
             }
         }
-        heard
+        answers
     });
     let largest = [1, 100, 5_000, 100_000][rng.usize(..4)];
     let mut rest = &script.frames[..];
-    // One byte at a time only as far as that takes little time.
+    // Small pieces only at first, which would take too long for the whole script.
     let mut pieces_left = MAX_PIECES;
     while !rest.is_empty() {
         let most = if pieces_left > 0 { largest.min(rest.len()) } else { rest.len() };
         pieces_left = pieces_left.saturating_sub(1);
         let (piece, after) = rest.split_at(rng.usize(1..=most));
         rest = after;
-        // Behind what broke the limit it need not take any.
+        // After the limit is exceeded the server need not take more.
         if writer.write_all(piece).is_err() {
             break;
         }
     }
     if script.expected.close_code == Some(1009) {
-        // The server reads on for a while, in case more comes.
+        // Without the end of the stream the server would read on for a while.
         let _ = writer.shutdown(Shutdown::Write);
     }
     listener.join().expect("frames are well-formed")
 }
 
-/// Around every length that is encoded or treated differently, and some between.
+/// Returns a size near a length that is encoded or handled differently, or between such lengths.
 fn random_size(rng: &mut Rng) -> usize {
     match rng.u8(..10) {
         0 => 0,
@@ -153,7 +154,7 @@ fn random_bytes(rng: &mut Rng, size: usize) -> Vec<u8> {
     std::iter::repeat_with(|| rng.u8(..)).take(size).collect()
 }
 
-/// Text of exactly `size` bytes, in characters of one to four.
+/// Returns text of exactly `size` bytes, in characters of one to four bytes.
 fn random_text(rng: &mut Rng, size: usize) -> Vec<u8> {
     let mut text = String::with_capacity(size);
     while text.len() < size {
@@ -168,7 +169,7 @@ fn random_text(rng: &mut Rng, size: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Where the randomness begins; said when a test fails.
+/// The seed of the random numbers, printed when a test fails.
 struct Seed(u64);
 
 impl Seed {
@@ -187,9 +188,9 @@ impl Drop for Seed {
 }
 
 const ROUNDS: u64 = 40;
-/// The server's default.
+/// The default limit of a message, in bytes.
 const LIMIT: usize = 64 * 1024;
 const MAX_MESSAGES: usize = 8;
-/// The Close is a control frame too, and the server grants twenty at once.
+/// The server allows twenty control frames at once, and the Close is one of them.
 const MAX_PINGS: usize = 18;
 const MAX_PIECES: usize = 2_000;

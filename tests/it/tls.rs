@@ -1,4 +1,4 @@
-//! TLS: what works without it works with it, and what it adds.
+//! TLS: everything works over it, and certificates, alerts and resumption.
 
 #![cfg(feature = "tls")]
 
@@ -7,8 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64ct::{Base64, Encoding};
 use falconet::config::{Certificate, Config, Tls};
@@ -17,122 +16,18 @@ use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
-    SupportedProtocolVersion,
-};
+use rustls::{ClientConnection, HandshakeKind};
 
-use crate::client::{Piped, client, exit_code};
-use crate::rig::*;
+use crate::support::client::{PipedClient, client_command, exit_code};
+use crate::support::folder::Folder;
+use crate::support::tls::*;
+use crate::support::*;
 
-/// A directory that is gone when the test is.
-struct Directory {
-    path: PathBuf,
-}
-
-impl Directory {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("falconet-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        Self { path }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-/// A falconet that speaks TLS, and the certificate it signed for itself.
-struct Secure {
-    falconet: Falconet,
-    state: Directory,
-}
-
-impl Secure {
-    fn start(name: &str, flags: &[&str]) -> Self {
-        let state = Directory::new(name);
-        let falconet = Self::start_in(&state.path, flags);
-        Self { falconet, state }
-    }
-
-    fn start_in(state: &Path, flags: &[&str]) -> Falconet {
-        let tls = ["--listen", "https://127.0.0.1:0", "--tls-self-signed", "--state-dir"];
-        Falconet::start_with(Falconet::command().args(tls).arg(state).args(flags))
-    }
-
-    fn certificate(&self) -> PathBuf {
-        self.state.file("tls-cert.pem")
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.falconet.address()
-    }
-
-    /// A connection whose handshake is done.
-    fn connect(&self) -> TlsStream {
-        open(self.address(), &trusting(&self.certificate(), &TLS13)).unwrap()
-    }
-
-    fn client(&self, path: &str) -> Client<TlsStream> {
-        upgrade(self.connect(), path)
-    }
-
-    /// The server's URL for `falconet-client`, by the name that is in the certificate.
-    fn url(&self, scheme: &str) -> String {
-        format!("{scheme}://localhost:{}", self.address().port())
-    }
-}
-
-pub type TlsStream<S = TcpStream> = StreamOwned<ClientConnection, S>;
-
-/// A client that trusts who a certificate vouches for, and speaks one version of TLS.
-pub fn trusting(
-    certificate: &Path,
-    version: &'static SupportedProtocolVersion,
-) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
-    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-pub fn open(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsStream> {
-    open_over(connect(address), config)
-}
-
-fn open_over<S: Read + Write>(
-    mut stream: S,
-    config: &Arc<ClientConfig>,
-) -> io::Result<TlsStream<S>> {
-    let name = ServerName::try_from("localhost").unwrap();
-    let mut connection = ClientConnection::new(config.clone(), name).unwrap();
-    while connection.is_handshaking() {
-        connection.complete_io(&mut stream)?;
-    }
-    Ok(StreamOwned::new(connection, stream))
-}
-
-fn upgrade<S: Read + Write>(mut stream: S, path: &str) -> Client<S> {
-    stream.write_all(handshake(path).as_bytes()).unwrap();
-    let head = read_response_head(&mut stream);
-    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-    Client { stream }
-}
-
-/// Asks once on a connection of its own, and reads to its end.
-fn ask_over(mut stream: impl Read + Write, request: &[u8]) -> String {
+/// Sends a request and reads to the end of the stream.
+fn exchange_over(mut stream: impl Read + Write, request: &[u8]) -> String {
     stream.write_all(request).unwrap();
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("the end is said");
+    stream.read_to_string(&mut answer).expect("close_notify");
     answer
 }
 
@@ -147,14 +42,7 @@ fn read_event(stream: &mut impl Read) -> Event {
     Event::parse(String::from_utf8(lines).unwrap().trim_end_matches('\n'))
 }
 
-/// Reads to the end of a raw connection; says how long that took.
-fn time_to_end(mut stream: TcpStream, since: Instant) -> (Vec<u8>, Duration) {
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    (answer, since.elapsed())
-}
-
-/// A stream that sends byte by byte, each in a packet of its own.
+/// A stream that writes one byte and reads three bytes at a time.
 struct Dribble(TcpStream);
 
 impl Read for Dribble {
@@ -176,23 +64,23 @@ impl Write for Dribble {
 
 #[cfg(feature = "full")]
 #[test]
-fn what_works_without_tls_works_with_both_its_versions() {
-    let secure = Secure::start("tls-versions", &[]);
+fn everything_works_over_both_versions_of_tls() {
+    let server = TlsServer::start("tls-versions", &[]);
     for version in [&TLS12, &TLS13] {
-        let config = trusting(&secure.certificate(), version);
-        let connect = || open(secure.address(), &config).unwrap();
+        let config = tls_config(&server.certificate(), version);
+        let connect = || connect_tls(server.address(), &config).unwrap();
 
-        let page = ask_over(
+        let page = exchange_over(
             connect(),
             &request("GET", "/", "Accept: text/html\r\nConnection: close\r\n", ""),
         );
         assert_eq!(status_of(&page), 200);
         assert!(body_of(&page).contains("<title>falconet</title>"));
 
-        let mut client = upgrade(connect(), "/");
+        let mut client = Client::upgrade(connect(), "/");
         client.echo("hello");
         client.send(true, BINARY, [0, 255]);
-        assert_eq!(client.read(), Received { fin: true, opcode: BINARY, payload: vec![0, 255] });
+        assert_eq!(client.read(), Frame { fin: true, opcode: BINARY, payload: vec![0, 255] });
         let large = "x".repeat(60 * 1024);
         client.echo(&large);
         client.send(false, TEXT, &large[..30_000]);
@@ -200,25 +88,27 @@ fn what_works_without_tls_works_with_both_its_versions() {
         client.send(true, CONTINUATION, "end");
         assert_eq!(client.read().text().len(), 30_003);
         client.send(true, PING, "p");
-        assert_eq!(client.read(), Received { fin: true, opcode: PONG, payload: b"p".to_vec() });
+        assert_eq!(client.read(), Frame { fin: true, opcode: PONG, payload: b"p".to_vec() });
 
-        let mut subscriber = upgrade(connect(), "/topics/a");
+        let mut subscriber = Client::upgrade(connect(), "/topics/a");
         let mut listener = connect();
         let accept = "Accept: text/event-stream\r\n";
         listener.write_all(&request("GET", "/topics/a", accept, "")).unwrap();
         assert_eq!(status_of(&read_response_head(&mut listener)), 200);
-        let answer =
-            ask_over(connect(), &request("POST", "/topics/a", "Connection: close\r\n", "21.5"));
+        let answer = exchange_over(
+            connect(),
+            &request("POST", "/topics/a", "Connection: close\r\n", "21.5"),
+        );
         assert_eq!(status_of(&answer), 202, "{answer}");
         loop {
-            // What is retained of the version before comes first.
+            // A message retained from the previous round comes first.
             let frame = subscriber.read();
             if frame.text() == "21.5" {
                 break;
             }
         }
         assert_eq!(read_event(&mut listener).data, "21.5");
-        let answer = ask_over(
+        let answer = exchange_over(
             connect(),
             &request("POST", "/topics/broadcast", "Connection: close\r\n", "to all"),
         );
@@ -228,12 +118,12 @@ fn what_works_without_tls_works_with_both_its_versions() {
 }
 
 #[test]
-fn records_may_come_byte_by_byte() {
-    let secure = Secure::start("tls-dribble", &["--broadcast-every", "0"]);
+fn records_may_arrive_byte_by_byte() {
+    let server = TlsServer::start("tls-dribble", &["--broadcast-every", "0"]);
     for version in [&TLS12, &TLS13] {
-        let config = trusting(&secure.certificate(), version);
-        let stream = open_over(Dribble(connect(secure.address())), &config).unwrap();
-        let mut client = upgrade(stream, "/");
+        let config = tls_config(&server.certificate(), version);
+        let stream = connect_tls_over(Dribble(connect(server.address())), &config).unwrap();
+        let mut client = Client::upgrade(stream, "/");
         for text in ["", "hello", &"x".repeat(3000)] {
             client.echo(text);
         }
@@ -241,32 +131,30 @@ fn records_may_come_byte_by_byte() {
 }
 
 #[test]
-fn a_record_of_the_longest_may_come_in_two_pieces() {
-    let secure = Secure::start("tls-pieces", &["--broadcast-every", "0"]);
-    let mut barrier = secure.client("/");
+fn a_record_of_maximum_length_may_arrive_in_two_pieces() {
+    let server = TlsServer::start("tls-pieces", &["--broadcast-every", "0"]);
+    let mut barrier = server.client("/");
     for version in [&TLS12, &TLS13] {
-        let config = trusting(&secure.certificate(), version);
-        let mut client = upgrade(open(secure.address(), &config).unwrap(), "/");
+        let config = tls_config(&server.certificate(), version);
+        let mut client = Client::upgrade(connect_tls(server.address(), &config).unwrap(), "/");
         let text = "x".repeat(16 * 1024 - 8);
         client.stream.conn.writer().write_all(&masked(true, TEXT, text.as_bytes())).unwrap();
         let mut record = Vec::new();
         client.stream.conn.write_tls(&mut record).unwrap();
         let (most, last) = record.split_at(record.len() - 1);
         client.stream.sock.write_all(most).unwrap();
-        // The server has read it by now: its one thread answers in turn.
-        barrier.echo("1");
-        barrier.echo("2");
+        wait_until_read(&mut barrier);
         client.stream.sock.write_all(last).unwrap();
         assert_eq!(client.read().text(), text);
     }
 }
 
 #[test]
-fn a_record_that_somebody_has_changed_ends_the_connection_with_an_alert() {
-    let secure = Secure::start("tls-changed", &["--broadcast-every", "0"]);
+fn a_modified_record_ends_the_connection_with_an_alert() {
+    let server = TlsServer::start("tls-changed", &["--broadcast-every", "0"]);
     for version in [&TLS12, &TLS13] {
-        let config = trusting(&secure.certificate(), version);
-        let mut client = upgrade(open(secure.address(), &config).unwrap(), "/");
+        let config = tls_config(&server.certificate(), version);
+        let mut client = Client::upgrade(connect_tls(server.address(), &config).unwrap(), "/");
         client.stream.conn.writer().write_all(&masked(true, TEXT, b"hello")).unwrap();
         let mut record = Vec::new();
         client.stream.conn.write_tls(&mut record).unwrap();
@@ -279,10 +167,10 @@ fn a_record_that_somebody_has_changed_ends_the_connection_with_an_alert() {
 
 #[test]
 fn several_records_in_one_packet_are_all_answered() {
-    let secure = Secure::start("tls-together", &["--broadcast-every", "0"]);
-    let mut client = secure.client("/");
+    let server = TlsServer::start("tls-together", &["--broadcast-every", "0"]);
+    let mut client = server.client("/");
     for round in 0..50 {
-        // Each in a record of its own, all in one write.
+        // Twenty records in one write.
         for message in 0..20 {
             let text = format!("{round} {message}");
             let frame = masked(true, TEXT, text.as_bytes());
@@ -298,10 +186,10 @@ fn several_records_in_one_packet_are_all_answered() {
 #[cfg(feature = "full")]
 #[test]
 fn a_peer_that_reads_late_gets_every_byte_in_order() {
-    let secure = Secure::start("tls-late", &["--broadcast-every", "0"]);
-    let mut client = secure.client("/topics/late?mode=out");
-    let mut publisher = secure.connect();
-    // More than the kernel buffers of it, and less than the topic keeps.
+    let server = TlsServer::start("tls-late", &["--broadcast-every", "0"]);
+    let mut client = server.client("/topics/late?mode=out");
+    let mut publisher = server.connect();
+    // More than the kernel buffers, and less than the topic keeps.
     let messages = 60;
     for message in 0..messages {
         let body = format!("{message} {}", "y".repeat(4000));
@@ -314,10 +202,10 @@ fn a_peer_that_reads_late_gets_every_byte_in_order() {
     for message in 0..messages {
         assert!(client.read().text().starts_with(&format!("{message} y")));
     }
-    // Echoes back up until neither side moves; then all come back.
-    let client = secure.client("/");
+    // Echoes are not read until the server blocks. Then all arrive.
+    let client = server.client("/");
     let mut raw = client.stream.sock.try_clone().unwrap();
-    raw.set_read_timeout(Some(PATIENCE)).unwrap();
+    raw.set_read_timeout(Some(TIMEOUT)).unwrap();
     let mut stream = client.stream;
     let messages = 100;
     let mut records = Vec::new();
@@ -331,9 +219,9 @@ fn a_peer_that_reads_late_gets_every_byte_in_order() {
     let writer = std::thread::spawn(move || raw.write_all(&records));
     // The server has stopped reading when it can send no more.
     wait_until("the server has blocked", || {
-        let before = secure.falconet.cpu_time();
+        let before = server.falconet.cpu_time();
         std::thread::sleep(Duration::from_millis(100));
-        secure.falconet.cpu_time() == before
+        server.falconet.cpu_time() == before
     });
     assert!(!writer.is_finished(), "the kernel took it all: nothing was blocked");
     let mut client = Client { stream };
@@ -348,8 +236,8 @@ fn a_peer_that_reads_late_gets_every_byte_in_order() {
 #[test]
 fn a_peer_that_does_not_read_is_given_up() {
     let flags = ["--broadcast-every", "0", "--write-timeout", "300ms", "--log-level", "debug"];
-    let secure = Secure::start("tls-stuck", &flags);
-    let client = secure.client("/");
+    let server = TlsServer::start("tls-stuck", &flags);
+    let client = server.client("/");
     let mut stream = client.stream;
     let frame = masked(true, TEXT, &vec![b'x'; 60_000]);
     stream.sock.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -358,144 +246,39 @@ fn a_peer_that_does_not_read_is_given_up() {
             break;
         }
     }
-    let line = secure.falconet.wait_for_line("connection ended");
+    let line = server.falconet.wait_for_line("connection ended");
     assert!(line.contains("1008"), "{line}");
 }
 
 #[test]
-fn plain_http_where_tls_is_spoken_is_told_so_in_plain_text() {
-    let secure = Secure::start("tls-plain", &[]);
+fn plain_http_on_a_tls_port_gets_an_explanation_in_plain_text() {
+    let server = TlsServer::start("tls-plain", &[]);
     for begin in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", "POST /topics/a HTTP/1.1\r\n", "G"] {
-        let answer = exchange(secure.address(), begin);
+        let answer = exchange(server.address(), begin);
         assert_eq!(status_of(&answer), 400, "{begin}");
         assert_eq!(body_of(&answer), "this port speaks TLS: the URL begins with https://\n");
     }
-    let silent = Secure::start("tls-plain-drop", &["--reject", "drop"]);
+    let silent = TlsServer::start("tls-plain-drop", &["--reject", "drop"]);
     assert_eq!(exchange(silent.address(), get("/")), "");
 }
 
 #[test]
-fn a_handshake_message_that_another_record_breaks_into_ends_the_connection_and_nothing_else() {
-    let secure = Secure::start("tls-broken-into", &[]);
-    let record = |kind: u8, body: &[u8]| [&[kind, 3, 1, 0, body.len() as u8][..], body].concat();
-    // The beginning of a ClientHello of 256 bytes.
-    let mut hello = vec![1, 0, 1, 0, 3, 3];
-    hello.resize(60, 7);
-    let (alert, data, change) = ([2, 40], [0; 20], [1]);
-    for (kind, body) in [(21, &alert[..]), (23, &data[..]), (20, &change[..]), (22, &[9; 30][..])] {
-        for apart in [false, true] {
-            let mut stream = connect(secure.address());
-            stream.write_all(&record(22, &hello)).unwrap();
-            if apart {
-                // It has been read when the server answers somebody who came later.
-                secure.client("/").echo("next");
-            }
-            let _ = stream.write_all(&record(kind, body));
-            let _ = stream.shutdown(Shutdown::Write);
-            let (_, taken) = time_to_end(stream, Instant::now());
-            assert!(taken < Duration::from_secs(2), "{kind}: {taken:?}");
-        }
-    }
-    secure.client("/").echo("still here");
-    assert!(!secure.falconet.log_so_far().iter().any(|line| line.contains("panicked")));
-}
-
-#[test]
-fn garbage_where_tls_is_spoken_ends_at_once() {
-    let secure = Secure::start("tls-garbage", &[]);
-    let mut random = fastrand::Rng::with_seed(11);
-    for round in 0..200 {
-        let length = random.usize(1..2000);
-        let mut garbage: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
-        if round % 2 == 0 {
-            // A record header, of a handshake, that promises what does not come.
-            let header = [0x16, 3, 1, 0, 5, 1, 0, 0, 1];
-            let length = header.len().min(garbage.len());
-            garbage[..length].copy_from_slice(&header[..length]);
-        }
-        let mut stream = connect(secure.address());
-        let begun = Instant::now();
-        let _ = stream.write_all(&garbage);
-        // Without that, what could yet become a record is waited for.
-        if garbage.len() < 10 || (round % 2 == 1 && (0x14..=0x18).contains(&garbage[0])) {
-            let _ = stream.shutdown(Shutdown::Write);
-        }
-        let (answer, taken) = time_to_end(stream, begun);
-        assert!(taken < Duration::from_secs(2), "{taken:?}");
-        // One that begins as HTTP does is told so.
-        let is_alert = answer.len() < 10 || garbage[0].is_ascii_uppercase();
-        assert!(is_alert, "{:?}", String::from_utf8_lossy(&answer));
-    }
-    secure.client("/").echo("still here");
-    assert!(!secure.falconet.log_so_far().iter().any(|line| line.contains("panicked")));
-}
-
-#[test]
-fn a_record_longer_than_any_may_be_ends_at_once() {
-    let secure = Secure::start("tls-long", &[]);
-    let mut stream = connect(secure.address());
-    let begun = Instant::now();
-    stream.write_all(&[0x16, 3, 1, 0xff, 0xff]).unwrap();
-    assert!(time_to_end(stream, begun).1 < Duration::from_secs(2));
-    // A handshake message of the longest length there is, in many records: bounded, too.
-    let mut stream = connect(secure.address());
-    let mut records = Vec::new();
-    for record in 0..16 {
-        records.extend([0x16, 3, 1, 0x10, 0]);
-        let mut payload = vec![0; 0x1000];
-        if record == 0 {
-            payload[..4].copy_from_slice(&[1, 0, 0xff, 0xf0]);
-        }
-        records.extend(payload);
-    }
-    let begun = Instant::now();
-    let _ = stream.write_all(&records);
-    assert!(time_to_end(stream, begun).1 < Duration::from_secs(2));
-    secure.falconet.wait_for_line("a TLS handshake message is too long");
-}
-
-#[test]
-fn handshake_and_head_share_one_deadline() {
-    let secure = Secure::start("tls-stall", &["--tls-timeout", "600ms", "--head-timeout", "60s"]);
-    let within = |taken: Duration| {
-        assert!((500..5000).contains(&taken.as_millis()), "{taken:?}");
-    };
-    let begun = Instant::now();
-    let silent = connect(secure.address());
-    let mut stalled = connect(secure.address());
-    stalled.write_all(&[0x16, 3, 1, 0, 200, 1, 0]).unwrap();
-    let headless = secure.connect();
-    let mut headless = headless;
-    headless.write_all(b"GET / HTTP/1.1\r\n").unwrap();
-    within(time_to_end(silent, begun).1);
-    within(time_to_end(stalled, begun).1);
-    let mut answer = Vec::new();
-    let _ = headless.read_to_end(&mut answer);
-    within(begun.elapsed());
-    assert_eq!(answer, b"");
-    // And a head of a plain connection has its own.
-    let mut kept = secure.client("/");
-    std::thread::sleep(Duration::from_millis(700));
-    kept.echo("the deadline was for the head");
-}
-
-#[test]
-fn a_close_ends_with_a_goodbye_of_tls() {
-    let secure = Secure::start("tls-goodbye", &[]);
-    let mut client = secure.client("/");
+fn a_closed_connection_ends_with_close_notify() {
+    let server = TlsServer::start("tls-goodbye", &[]);
+    let mut client = server.client("/");
     client.send(true, CLOSE, 1000_u16.to_be_bytes());
     assert_eq!(client.read().close_code(), 1000);
-    // Without the goodbye, rustls calls it an unexpected end.
+    // Without close_notify, rustls reports an unexpected end.
     assert_eq!(client.stream.read(&mut [0]).unwrap(), 0);
     let answer =
-        ask_over(secure.connect(), &request("GET", "/nothing", "Connection: close\r\n", ""));
+        exchange_over(server.connect(), &request("GET", "/nothing", "Connection: close\r\n", ""));
     assert_eq!(status_of(&answer), 404);
 }
 
 #[test]
-fn a_peer_that_has_said_goodbye_still_gets_its_answer() {
-    let secure = Secure::start("tls-half", &[]);
-    let mut stream = secure.connect();
+fn a_peer_that_has_sent_close_notify_still_gets_its_response() {
+    let server = TlsServer::start("tls-half", &[]);
+    let mut stream = server.connect();
     stream.conn.writer().write_all(&get("/style.css")).unwrap();
     stream.conn.send_close_notify();
     stream.flush().unwrap();
@@ -506,44 +289,44 @@ fn a_peer_that_has_said_goodbye_still_gets_its_answer() {
 }
 
 #[test]
-fn a_peer_that_leaves_without_a_goodbye_is_an_ordinary_disconnect() {
-    let secure = Secure::start("tls-gone", &["--log-level", "debug"]);
+fn a_disconnect_without_close_notify_is_ordinary() {
+    let server = TlsServer::start("tls-gone", &["--log-level", "debug"]);
     for is_polite in [false, true] {
-        let mut client = secure.client("/");
+        let mut client = server.client("/");
         if is_polite {
             client.stream.conn.send_close_notify();
             client.stream.flush().unwrap();
         }
         drop(client.stream.sock);
-        secure.falconet.wait_for_line("connection ended: lost");
+        server.falconet.wait_for_line("connection ended: lost");
     }
-    // One that says goodbye and stays connected has left as well.
-    let mut client = secure.client("/");
+    // A peer that sends close_notify and keeps the connection open has disconnected, too.
+    let mut client = server.client("/");
     client.stream.conn.send_close_notify();
     client.stream.flush().unwrap();
-    secure.falconet.wait_for_line("connection ended: lost");
+    server.falconet.wait_for_line("connection ended: lost");
 }
 
 #[test]
-fn a_stopping_server_says_1001_over_tls() {
-    let mut secure = Secure::start("tls-drain", &[]);
-    let mut client = secure.client("/");
+fn a_stopping_server_closes_with_1001_over_tls() {
+    let mut server = TlsServer::start("tls-drain", &[]);
+    let mut client = server.client("/");
     client.echo("hello");
-    secure.falconet.signal(Signal::TERM);
+    server.falconet.signal(Signal::TERM);
     assert_eq!(client.read().close_code(), 1001);
     client.send(true, CLOSE, 1001_u16.to_be_bytes());
     assert_eq!(client.stream.read(&mut [0]).unwrap(), 0);
-    assert!(secure.falconet.wait_for_exit(PATIENCE).success());
+    assert!(server.falconet.wait_for_exit(TIMEOUT).success());
 }
 
 #[test]
-fn a_client_that_comes_back_needs_no_new_signature() {
-    let secure = Secure::start("tls-again", &[]);
+fn a_session_is_resumed() {
+    let server = TlsServer::start("tls-again", &[]);
     for version in [&TLS12, &TLS13] {
-        let config = trusting(&secure.certificate(), version);
+        let config = tls_config(&server.certificate(), version);
         let kinds = [(); 2].map(|()| {
-            let stream = open(secure.address(), &config).unwrap();
-            let mut client = upgrade(stream, "/");
+            let stream = connect_tls(server.address(), &config).unwrap();
+            let mut client = Client::upgrade(stream, "/");
             client.echo("the ticket has come before this");
             client.stream.conn.handshake_kind().unwrap()
         });
@@ -553,10 +336,10 @@ fn a_client_that_comes_back_needs_no_new_signature() {
 
 #[test]
 fn a_self_signed_certificate_is_kept_in_the_state_directory() {
-    let state = Directory::new("tls-kept");
+    let state = Folder::new("tls-kept");
     let inner = state.file("made/for/it");
     let run = || {
-        let falconet = Secure::start_in(&inner, &[]);
+        let falconet = TlsServer::start_in(&inner, &[]);
         let lines = falconet.log_so_far();
         let line = lines.iter().find(|line| line.contains("SHA-256 fingerprint ")).unwrap();
         line.split("fingerprint ").nth(1).unwrap().to_owned()
@@ -571,14 +354,14 @@ fn a_self_signed_certificate_is_kept_in_the_state_directory() {
 }
 
 #[test]
-fn a_self_signed_certificate_is_for_this_host_and_for_where_it_listens() {
-    let state = Directory::new("tls-names");
+fn a_self_signed_certificate_names_this_host_and_the_listen_address() {
+    let state = Folder::new("tls-names");
     let made = Falconet::start_with(
         Falconet::command()
             .args(["--listen", "https://127.0.0.2:0", "--tls-self-signed", "--state-dir"])
             .arg(&state.path),
     );
-    let config = trusting(&state.file("tls-cert.pem"), &TLS13);
+    let config = tls_config(&state.file("tls-cert.pem"), &TLS13);
     let system = rustix::system::uname();
     for name in ["localhost", "127.0.0.1", "::1", "127.0.0.2", &system.nodename().to_string_lossy()]
     {
@@ -592,19 +375,19 @@ fn a_self_signed_certificate_is_for_this_host_and_for_where_it_listens() {
 }
 
 #[test]
-fn the_fingerprint_of_the_certificate_that_is_shown_is_logged() {
-    let secure = Secure::start("tls-fingerprint", &[]);
-    let certificate = shown(secure.address(), &[&secure.certificate()]);
+fn the_fingerprint_of_the_certificate_is_logged() {
+    let server = TlsServer::start("tls-fingerprint", &[]);
+    let certificate = presented_certificate(server.address(), &[&server.certificate()]);
     let digest = ring::digest::digest(&ring::digest::SHA256, &certificate);
     let digits: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
-    let log = secure.falconet.log_so_far().concat();
+    let log = server.falconet.log_so_far().concat();
     assert!(log.contains(&format!("SHA-256 fingerprint {}", digits.join(":"))), "{log}");
 }
 
 #[test]
-fn all_of_a_chain_is_shown() {
-    let own = Directory::new("tls-chain");
-    make_pair(&own.path);
+fn the_whole_chain_is_presented() {
+    let own = Folder::new("tls-chain");
+    make_certificate(&own.path);
     let signer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls/rsa-cert.pem");
     let [leaf, chain] = ["tls-cert.pem", "chain.pem"].map(|name| own.file(name));
     let both = [&leaf, &signer].map(|file| fs::read_to_string(file).unwrap()).concat();
@@ -617,32 +400,32 @@ fn all_of_a_chain_is_shown() {
             .arg(own.file("tls-key.pem")),
     );
     for version in [&TLS12, &TLS13] {
-        let stream = open(falconet.address(), &trusting(&leaf, version)).unwrap();
+        let stream = connect_tls(falconet.address(), &tls_config(&leaf, version)).unwrap();
         let expected = [&leaf, &signer].map(|file| CertificateDer::from_pem_file(file).unwrap());
         assert_eq!(stream.conn.peer_certificates().unwrap(), expected);
     }
 }
 
-/// Writes a pair of the server's own kind to `directory`, and returns its certificate.
-fn make_pair(directory: &Path) -> CertificateDer<'static> {
+/// Lets a server write a self-signed certificate and its key to `directory`, and returns the certificate.
+fn make_certificate(directory: &Path) -> CertificateDer<'static> {
     let _ = fs::remove_file(directory.join("tls-key.pem"));
-    drop(Secure::start_in(directory, &[]));
+    drop(TlsServer::start_in(directory, &[]));
     CertificateDer::from_pem_file(directory.join("tls-cert.pem")).unwrap()
 }
 
-/// The certificate a server shows.
-fn shown(address: SocketAddr, roots: &[&Path]) -> CertificateDer<'static> {
-    let stream = roots.iter().find_map(|root| open(address, &trusting(root, &TLS13)).ok());
+/// Returns the certificate that a server presents.
+fn presented_certificate(address: SocketAddr, roots: &[&Path]) -> CertificateDer<'static> {
+    let stream = roots.iter().find_map(|root| connect_tls(address, &tls_config(root, &TLS13)).ok());
     let stream = stream.expect("one of the certificates is the server's");
     stream.conn.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
 #[test]
-fn a_renewed_certificate_is_picked_up_and_a_broken_one_is_not() {
-    let [old, new, used] = ["tls-old", "tls-new", "tls-used"].map(Directory::new);
-    let (first, second) = (make_pair(&old.path), make_pair(&new.path));
+fn a_renewed_certificate_is_loaded_and_a_broken_one_is_not() {
+    let [old, new, used] = ["tls-old", "tls-new", "tls-used"].map(Folder::new);
+    let (first, second) = (make_certificate(&old.path), make_certificate(&new.path));
     let [chain, key] = ["tls-cert.pem", "tls-key.pem"].map(|name| used.file(name));
-    let copy = |from: &Directory, name: &str| {
+    let copy = |from: &Folder, name: &str| {
         fs::copy(from.file(name), used.file("incoming")).unwrap();
         fs::rename(used.file("incoming"), used.file(name)).unwrap();
     };
@@ -654,28 +437,28 @@ fn a_renewed_certificate_is_picked_up_and_a_broken_one_is_not() {
         server.config(Config { tls, ..Config::default() }).endpoint("/", Echo)
     });
     let roots = [&*old.file("tls-cert.pem"), &*new.file("tls-cert.pem")];
-    assert_eq!(shown(server.address, &roots), first);
-    let config = trusting(&old.file("tls-cert.pem"), &TLS13);
-    let mut client = upgrade(open(server.address, &config).unwrap(), "/");
+    assert_eq!(presented_certificate(server.address, &roots), first);
+    let config = tls_config(&old.file("tls-cert.pem"), &TLS13);
+    let mut client = Client::upgrade(connect_tls(server.address, &config).unwrap(), "/");
     client.echo("before");
 
-    // Half of the new pair is no pair, and a file that is none neither.
+    // Neither half of the new pair nor a broken file replaces the old pair.
     copy(&new, "tls-cert.pem");
-    assert_eq!(shown(server.address, &roots), first);
+    assert_eq!(presented_certificate(server.address, &roots), first);
     fs::write(&key, "broken").unwrap();
-    assert_eq!(shown(server.address, &roots), first);
+    assert_eq!(presented_certificate(server.address, &roots), first);
     fs::remove_file(&key).unwrap();
-    assert_eq!(shown(server.address, &roots), first);
+    assert_eq!(presented_certificate(server.address, &roots), first);
 
     copy(&new, "tls-key.pem");
-    assert_eq!(shown(server.address, &roots), second);
+    assert_eq!(presented_certificate(server.address, &roots), second);
     client.echo("nobody was dropped");
 }
 
 #[test]
-fn files_are_looked_at_once_a_minute_and_a_broken_pair_is_logged() {
-    let [used, new] = ["tls-minute", "tls-minute-new"].map(Directory::new);
-    let (first, _) = (make_pair(&used.path), make_pair(&new.path));
+fn certificate_files_are_checked_once_a_minute_and_a_broken_pair_is_logged() {
+    let [used, new] = ["tls-minute", "tls-minute-new"].map(Folder::new);
+    let (first, _) = (make_certificate(&used.path), make_certificate(&new.path));
     let tls_cert = used.file("tls-cert.pem");
     let falconet = Falconet::start_with(
         Falconet::command()
@@ -686,22 +469,22 @@ fn files_are_looked_at_once_a_minute_and_a_broken_pair_is_logged() {
     );
     fs::copy(&tls_cert, used.file("root.pem")).unwrap();
     let root = used.file("root.pem");
-    // The first to come finds it broken; who comes within the minute does not look again.
+    // The first connection finds a broken file. Connections within the same minute do not check again.
     fs::write(&tls_cert, "broken").unwrap();
-    assert_eq!(shown(falconet.address(), &[&root]), first);
+    assert_eq!(presented_certificate(falconet.address(), &[&root]), first);
     falconet.wait_for_line("the old certificate stays in use");
     for name in ["tls-cert.pem", "tls-key.pem"] {
         fs::copy(new.file(name), used.file(name)).unwrap();
     }
-    assert_eq!(shown(falconet.address(), &[&root]), first);
+    assert_eq!(presented_certificate(falconet.address(), &[&root]), first);
 }
 
 #[test]
 fn keys_of_every_kind_are_read() {
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
-    let own = Directory::new("tls-kinds");
-    make_pair(&own.path);
-    // The innermost part of PKCS#8 is what SEC1 calls a key.
+    let own = Folder::new("tls-kinds");
+    make_certificate(&own.path);
+    // The innermost part of PKCS#8 is a key in the form of SEC1.
     let key = PrivateKeyDer::from_pem_file(own.file("tls-key.pem")).unwrap();
     let der = key.secret_der();
     let begin = der.windows(5).position(|part| part == [0x02, 1, 1, 4, 32]).unwrap() - 2;
@@ -725,15 +508,15 @@ fn keys_of_every_kind_are_read() {
         assert!(String::from_utf8(printed).unwrap().contains(&line), "{line}");
         let falconet = Falconet::start_with(&mut with_files());
         for version in [&TLS12, &TLS13] {
-            open(falconet.address(), &trusting(&chain, version)).unwrap();
+            connect_tls(falconet.address(), &tls_config(&chain, version)).unwrap();
         }
     }
 }
 
 #[test]
-fn wrong_options_are_refused_with_what_would_be_right() {
-    let own = Directory::new("tls-wrong");
-    make_pair(&own.path);
+fn wrong_options_are_refused_with_the_expected_ones() {
+    let own = Folder::new("tls-wrong");
+    make_certificate(&own.path);
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     let (cert, key) = (text(own.file("tls-cert.pem")), text(own.file("tls-key.pem")));
@@ -778,26 +561,27 @@ fn an_https_url_without_a_certificate_is_an_error_of_the_library() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_client_speaks_tls_with_whom_a_file_vouches_for() {
-    let secure = Secure::start("tls-client", &["--broadcast-every", "0", "--retain", "5"]);
-    let (wss, https) = (secure.url("wss"), secure.url("https"));
-    let certificate = secure.certificate();
+fn the_client_trusts_the_certificates_of_a_file() {
+    let server = TlsServer::start("tls-client", &["--broadcast-every", "0", "--retain", "5"]);
+    let (wss, https) = (server.url("wss"), server.url("https"));
+    let certificate = server.certificate();
     let ca = certificate.to_str().unwrap();
-    let mut talker = Piped::start(&["--ca", ca, &wss]);
+    let mut talker = PipedClient::start(&["--ca", ca, &wss]);
     talker.send("one\n");
     assert_eq!(talker.line(), "one\n");
     assert_eq!(talker.finish().0, 0);
 
     let large = "l".repeat(50_000);
     for message in ["first", &large] {
-        let output = client(&["pub", "--server", &https, "--ca", ca, "news", message]).output();
+        let output =
+            client_command(&["pub", "--server", &https, "--ca", ca, "news", message]).output();
         let output = output.unwrap();
         assert!(output.status.success(), "{output:?}");
         assert_eq!(output.stderr, b"");
     }
     for flags in [&["--last", "2"][..], &["--sse", "--last", "2"]] {
         let arguments = [&["sub", "--server", &https, "--ca", ca], flags, &["news"]].concat();
-        let mut subscriber = Piped::start(&arguments);
+        let mut subscriber = PipedClient::start(&arguments);
         assert_eq!(subscriber.line(), "first\n");
         assert_eq!(subscriber.line(), format!("{large}\n"));
         subscriber.signal(Signal::TERM);
@@ -806,14 +590,14 @@ fn the_client_speaks_tls_with_whom_a_file_vouches_for() {
 }
 
 #[test]
-fn the_client_refuses_a_certificate_that_nobody_vouches_for() {
-    let secure = Secure::start("tls-unknown", &[]);
-    let other = Secure::start("tls-unknown-other", &[]);
+fn the_client_refuses_an_untrusted_certificate() {
+    let server = TlsServer::start("tls-unknown", &[]);
+    let other = TlsServer::start("tls-unknown-other", &[]);
     let roots = other.certificate();
     for arguments in [&["--ca"][..], &["pub", "a", "b", "--ca"], &["sub", "--sse", "a", "--ca"]] {
         let is_talk = arguments.len() == 1;
-        let scheme = secure.url(if is_talk { "wss" } else { "https" });
-        let mut command = client(arguments);
+        let scheme = server.url(if is_talk { "wss" } else { "https" });
+        let mut command = client_command(arguments);
         command.arg(&roots);
         if !is_talk {
             command.arg("--server");
@@ -824,10 +608,10 @@ fn the_client_refuses_a_certificate_that_nobody_vouches_for() {
         assert!(error.contains("UnknownIssuer") && error.contains("--ca FILE"), "{error}");
         assert!(!error.contains("reconnecting"), "{error}");
     }
-    // And who does not speak TLS at all.
+    // A server that does not speak TLS.
     let plain = Falconet::start(&[]);
     let url = format!("wss://{}", plain.address());
-    let output = client(&["--insecure", "--no-reconnect", &url])
+    let output = client_command(&["--insecure", "--no-reconnect", &url])
         .stdin(std::process::Stdio::null())
         .output()
         .unwrap();
@@ -836,32 +620,33 @@ fn the_client_refuses_a_certificate_that_nobody_vouches_for() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_client_trusts_anybody_only_with_a_warning() {
-    let secure = Secure::start("tls-insecure", &["--broadcast-every", "0"]);
-    let mut talker = Piped::start(&["--insecure", &secure.url("wss")]);
-    talker.wait_for_news("warning: --insecure");
+fn the_client_warns_when_it_trusts_every_certificate() {
+    let server = TlsServer::start("tls-insecure", &["--broadcast-every", "0"]);
+    let mut talker = PipedClient::start(&["--insecure", &server.url("wss")]);
+    talker.wait_for_stderr("warning: --insecure");
     talker.send("one\n");
     assert_eq!(talker.line(), "one\n");
     assert_eq!(talker.finish().0, 0);
-    let https = secure.url("https");
-    let output = client(&["pub", "--insecure", "--server", &https, "a", "b"]).output().unwrap();
+    let https = server.url("https");
+    let output =
+        client_command(&["pub", "--insecure", "--server", &https, "a", "b"]).output().unwrap();
     assert!(output.status.success());
     assert!(String::from_utf8(output.stderr).unwrap().contains("warning: --insecure"));
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn the_client_finds_the_authorities_of_its_host() {
-    let secure = Secure::start("tls-system", &["--broadcast-every", "0"]);
-    let https = secure.url("https");
+fn the_client_uses_the_certificate_authorities_of_the_host() {
+    let server = TlsServer::start("tls-system", &["--broadcast-every", "0"]);
+    let https = server.url("https");
     let publish = |roots: Option<&Path>| {
-        let mut command = client(&["pub", "--server", &https, "a", "b"]);
+        let mut command = client_command(&["pub", "--server", &https, "a", "b"]);
         if let Some(roots) = roots {
             command.env("SSL_CERT_FILE", roots);
         }
         command.output().unwrap()
     };
-    assert!(publish(Some(&secure.certificate())).status.success());
+    assert!(publish(Some(&server.certificate())).status.success());
     let refused = publish(None);
     assert_eq!(refused.status.code(), Some(1), "no authority vouches for it");
     let refused = publish(Some(Path::new("/nowhere")));

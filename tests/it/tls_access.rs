@@ -1,31 +1,28 @@
-//! Who is let in where TLS is spoken: tokens, proxies, and those who don't speak it.
+//! Access control over TLS: tokens, proxies, and peers that do not speak TLS.
 
 #![cfg(feature = "tls")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::path::Path;
 use std::sync::Arc;
 
 use base64ct::{Base64, Encoding};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ALL_VERSIONS, ClientConfig, ClientConnection};
 
-use crate::cli::Folder;
-use crate::rig::*;
+use crate::support::folder::Folder;
+use crate::support::tls::{TlsStream, connect_tls_over, tls_config_of};
+use crate::support::*;
 
-type TlsStream = StreamOwned<ClientConnection, TcpStream>;
-
-/// A falconet that speaks TLS, its administrator, and who trusts the certificate it signed for itself.
-struct Guarded {
+/// A server that speaks TLS, the address of its administrator, and the configuration of its clients.
+struct TlsServerWithAdmin {
     falconet: Falconet,
     admin: SocketAddr,
-    trusting: Arc<ClientConfig>,
+    config: Arc<ClientConfig>,
     _folder: Folder,
 }
 
-impl Guarded {
+impl TlsServerWithAdmin {
     fn start(name: &str, flags: &[&str]) -> Self {
         let folder = Folder::new(name);
         let tls = ["--listen", "https://127.0.0.1:0", "--tls-self-signed", "--state-dir"];
@@ -35,55 +32,41 @@ impl Guarded {
             Falconet::start_with(command.args(tls).arg(&folder.path).args(admin).args(flags));
         let line = falconet.wait_for_line("administration on ");
         let admin = line.split("administration on http://").nth(1).unwrap().parse().unwrap();
-        let trusting = trusting(&folder.path.join("tls-cert.pem"));
-        Self { falconet, admin, trusting, _folder: folder }
+        let config = tls_config_of(&folder.file("tls-cert.pem"), ALL_VERSIONS);
+        Self { falconet, admin, config, _folder: folder }
     }
 
-    /// A TLS connection over one that has begun with `header`, byte by byte if they are to come so.
+    /// Sends `header` in pieces, and then completes a TLS handshake.
     fn connect_after(&self, header: &[u8], piece_bytes: usize) -> std::io::Result<TlsStream> {
         let mut stream = connect(self.falconet.address());
         for piece in header.chunks(piece_bytes) {
             stream.write_all(piece)?;
         }
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut connection = ClientConnection::new(self.trusting.clone(), name).unwrap();
-        while connection.is_handshaking() {
-            connection.complete_io(&mut stream)?;
-        }
-        Ok(StreamOwned::new(connection, stream))
+        connect_tls_over(stream, &self.config)
     }
 
     fn connect(&self) -> TlsStream {
         self.connect_after(b"", 1).unwrap()
     }
 
-    /// What the handshake at `target` with more `lines` is answered, and what the stream is then.
+    /// Sends a handshake for `target` with more header `lines`. Returns the head of the response and the client.
     fn upgrade(&self, target: &str, lines: &str) -> (String, Client<TlsStream>) {
         let mut stream = self.connect();
-        let head = handshake(target).replacen("\r\n\r\n", &format!("\r\n{lines}\r\n"), 1);
+        let head = handshake_with(target, lines);
         stream.write_all(head.as_bytes()).unwrap();
         (read_response_head(&mut stream), Client { stream })
     }
 
-    /// How many connections were rejected for `reason`.
+    /// Returns how many connections were rejected for `reason`.
     fn rejected(&self, reason: &str) -> u32 {
-        let page = ask(self.admin, get("/metrics"));
+        let page = fetch(self.admin, get("/metrics"));
         let sample = format!("\nfalconet_connections_rejected_total{{reason=\"{reason}\"}} ");
         let value = page.text().split(&sample).nth(1).unwrap();
         value.lines().next().unwrap().parse().unwrap()
     }
 }
 
-fn trusting(certificate: &Path) -> Arc<ClientConfig> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Arc::new(config.unwrap().with_root_certificates(roots).with_no_client_auth())
-}
-
-/// All that comes to the end of a raw connection.
+/// Reads to the end of a raw connection.
 fn rest_of(mut stream: TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest);
@@ -92,11 +75,11 @@ fn rest_of(mut stream: TcpStream) -> Vec<u8> {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_token_lets_in_over_tls_in_each_of_its_ways() {
+fn a_token_is_accepted_over_tls_in_each_form() {
     let tokens = Folder::new("tls-tokens");
     let file = tokens.write("tokens", "secret\nhears subscribe\n");
     let flags = ["--token-file", &file, "--allow-query-token"];
-    let guarded = Guarded::start("tls-ways", &flags);
+    let server = TlsServerWithAdmin::start("tls-ways", &flags);
     let basic = |password: &str| {
         format!("Authorization: Basic {}\r\n", Base64::encode_string(password.as_bytes()))
     };
@@ -107,10 +90,14 @@ fn a_token_lets_in_over_tls_in_each_of_its_ways() {
         ("/topics/a", protocol("secret")),
         ("/topics/a?token=secret", String::new()),
     ] {
-        let (head, mut client) = guarded.upgrade(target, &lines);
+        let (head, mut client) = server.upgrade(target, &lines);
         assert_eq!(status_of(&head), 101, "{lines}");
-        let said = header_of(&head, "Sec-WebSocket-Protocol");
-        assert_eq!(said, lines.contains("bearer.").then_some("falconet"), "{lines}");
+        let protocol_of_response = header_of(&head, "Sec-WebSocket-Protocol");
+        assert_eq!(
+            protocol_of_response,
+            lines.contains("bearer.").then_some("falconet"),
+            "{lines}"
+        );
         client.send(true, TEXT, "21.5");
         assert_eq!(client.read().text(), "21.5");
     }
@@ -120,17 +107,17 @@ fn a_token_lets_in_over_tls_in_each_of_its_ways() {
         ("/topics/a?token=wrong", String::new(), 401),
         ("/topics/a?mode=in", protocol("hears"), 403),
     ] {
-        assert_eq!(status_of(&guarded.upgrade(target, &lines).0), status, "{target} {lines}");
+        assert_eq!(status_of(&server.upgrade(target, &lines).0), status, "{target} {lines}");
     }
-    let telling = |line: &String| line.contains("secret");
-    assert!(!guarded.falconet.log_so_far().iter().any(telling));
+    let leaks = |line: &String| line.contains("secret");
+    assert!(!server.falconet.log_so_far().iter().any(leaks));
 }
 
 #[cfg(feature = "full")]
 #[test]
 fn a_trusted_proxy_names_its_client_before_the_tls_handshake() {
     let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol"];
-    let guarded = Guarded::start("tls-proxy", &flags);
+    let server = TlsServerWithAdmin::start("tls-proxy", &flags);
     let text = b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 443\r\n".to_vec();
     let binary = [
         &b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..],
@@ -139,86 +126,87 @@ fn a_trusted_proxy_names_its_client_before_the_tls_handshake() {
     .concat();
     for (header, address) in [(&text, "192.0.2.1:4711"), (&binary, "192.0.2.2:4711")] {
         for piece_bytes in [header.len(), 1] {
-            let mut stream = guarded.connect_after(header, piece_bytes).unwrap();
+            let mut stream = server.connect_after(header, piece_bytes).unwrap();
             stream.write_all(handshake("/").as_bytes()).unwrap();
             assert_eq!(status_of(&read_response_head(&mut stream)), 101);
             let mut client = Client { stream };
             client.echo("hello");
-            let list = ask(guarded.admin, get("/clients"));
+            let list = fetch(server.admin, get("/clients"));
             let named = format!("\"address\":\"{address}\"");
             assert!(list.text().contains(&named), "{}", list.text());
             client.send(true, CLOSE, 1000_u16.to_be_bytes());
             assert_eq!(client.read_to_close(), Some(1000));
-            let line = guarded.falconet.wait_for_line("connection ended");
+            let line = server.falconet.wait_for_line("connection ended");
             assert!(line.contains(&format!(" address={address} ")), "{line}");
         }
     }
-    // All in one packet, as it may come.
+    // Header and ClientHello in one packet.
     let name = ServerName::try_from("localhost").unwrap();
-    let mut connection = ClientConnection::new(guarded.trusting.clone(), name).unwrap();
+    let mut connection = ClientConnection::new(server.config.clone(), name).unwrap();
     let mut together = text.clone();
     connection.write_tls(&mut together).unwrap();
-    let mut raw = connect(guarded.falconet.address());
+    let mut raw = connect(server.falconet.address());
     raw.write_all(&together).unwrap();
     while connection.is_handshaking() {
         connection.complete_io(&mut raw).unwrap();
     }
-    // One without it is dropped, and counted.
-    assert!(guarded.connect_after(b"", 1).is_err());
-    assert_eq!((guarded.rejected("proxy"), guarded.rejected("tls")), (1, 0));
+    // A connection without the header is dropped and counted.
+    assert!(server.connect_after(b"", 1).is_err());
+    assert_eq!((server.rejected("proxy"), server.rejected("tls")), (1, 0));
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn who_is_no_trusted_proxy_fails_the_tls_handshake_with_a_header() {
-    let guarded = Guarded::start("tls-wary", &["--trust-proxy", "unix", "--proxy-protocol"]);
-    guarded.connect();
+fn a_proxy_header_of_an_untrusted_peer_fails_the_tls_handshake() {
+    let server =
+        TlsServerWithAdmin::start("tls-wary", &["--trust-proxy", "unix", "--proxy-protocol"]);
+    server.connect();
     let text = &b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 443\r\n"[..];
     let binary = &b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"[..];
-    assert!(guarded.connect_after(text, text.len()).is_err());
-    assert!(guarded.connect_after(binary, binary.len()).is_err());
-    wait_until("both are counted", || guarded.rejected("tls") == 2);
-    assert_eq!(guarded.rejected("proxy"), 0);
+    assert!(server.connect_after(text, text.len()).is_err());
+    assert!(server.connect_after(binary, binary.len()).is_err());
+    wait_until("both are counted", || server.rejected("tls") == 2);
+    assert_eq!(server.rejected("proxy"), 0);
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn what_is_no_tls_handshake_is_counted_as_that() {
-    let guarded = Guarded::start("tls-counted", &["--tls-timeout", "300ms"]);
-    let address = guarded.falconet.address();
+fn failed_tls_handshakes_are_counted() {
+    let server = TlsServerWithAdmin::start("tls-counted", &["--tls-timeout", "300ms"]);
+    let address = server.falconet.address();
     assert_eq!(status_of(&exchange(address, get("/"))), 400);
-    assert_eq!(guarded.rejected("tls"), 1);
+    assert_eq!(server.rejected("tls"), 1);
     let mut garbage = connect(address);
     garbage.write_all(&[0xff; 100]).unwrap();
     rest_of(garbage);
-    assert_eq!(guarded.rejected("tls"), 2);
+    assert_eq!(server.rejected("tls"), 2);
     let mut stalled = connect(address);
     stalled.write_all(&[0x16, 3, 1, 0, 200, 1, 0]).unwrap();
     rest_of(stalled);
-    assert_eq!(guarded.rejected("tls"), 3);
-    // The handshake is done; what is missing is the request.
-    let mut silent = guarded.connect();
+    assert_eq!(server.rejected("tls"), 3);
+    // The handshake is complete, but no request follows.
+    let mut silent = server.connect();
     assert_eq!(silent.read(&mut [0]).unwrap(), 0);
-    assert_eq!((guarded.rejected("tls"), guarded.rejected("timeout")), (3, 1));
-    let mut wrong = guarded.connect();
+    assert_eq!((server.rejected("tls"), server.rejected("timeout")), (3, 1));
+    let mut wrong = server.connect();
     wrong.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     assert_eq!(status_of(&read_response_head(&mut wrong)), 400);
-    assert_eq!((guarded.rejected("tls"), guarded.rejected("head")), (3, 1));
+    assert_eq!((server.rejected("tls"), server.rejected("head")), (3, 1));
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn who_is_turned_away_where_tls_is_spoken_gets_no_plain_text() {
-    let guarded = Guarded::start("tls-full", &["--max-connections", "1"]);
-    let (head, mut inside) = guarded.upgrade("/", "");
+fn a_connection_beyond_the_limit_gets_no_plain_text_on_a_tls_port() {
+    let server = TlsServerWithAdmin::start("tls-full", &["--max-connections", "1"]);
+    let (head, mut inside) = server.upgrade("/", "");
     assert_eq!(status_of(&head), 101);
     for hello in [&b""[..], &[0x16, 3, 1, 0, 200, 1, 0]] {
-        let mut stream = connect(guarded.falconet.address());
-        // It may be gone already.
+        let mut stream = connect(server.falconet.address());
+        // The server may have closed the connection already.
         let _ = stream.write_all(hello);
         let _ = stream.shutdown(Shutdown::Write);
         assert_eq!(rest_of(stream), b"", "an end, as without a handshake nothing can be said");
     }
-    assert_eq!(guarded.rejected("connections"), 2);
+    assert_eq!(server.rejected("connections"), 2);
     inside.echo("still here");
 }

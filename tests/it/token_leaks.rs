@@ -1,4 +1,4 @@
-//! Tokens are told nobody: by no log, metric, list or page, whichever way they come.
+//! Tokens never appear in a log, metric, list or page, in whatever form a client sends them.
 
 #![cfg(feature = "tls")]
 
@@ -10,18 +10,18 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::version::TLS13;
 
-use crate::access::{assert_no_token_leak, basic, bearer};
-use crate::cli::Folder;
-use crate::rig::*;
-use crate::tls::{TlsStream, open, trusting};
+use crate::support::access::{assert_no_token_leak, basic, bearer};
+use crate::support::folder::Folder;
+use crate::support::tls::{TlsStream, connect_tls, tls_config};
+use crate::support::*;
 
-/// A token that nothing else looks like.
+/// A token that occurs nowhere else.
 const MARKER: &str = "MARKER-90d2";
-/// The token of who looks whether it is told.
+/// The token of the administrator that searches for the marker.
 const OVERSEER: &str = "OVERSEER-1c44";
 
-/// A way into a server.
-struct Door {
+/// An address of a server, and the TLS configuration if it speaks TLS.
+struct Listener {
     address: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
 }
@@ -31,12 +31,12 @@ enum Wire {
     Secure(Box<TlsStream>),
 }
 
-impl Door {
-    /// Asks on a connection of its own, and reads until what has come has `end` in it, or all is said.
+impl Listener {
+    /// Sends a request on a new connection, and reads until the response contains `end` or the stream ends.
     fn ask(&self, request: &[u8], end: &str) -> (String, Wire) {
         let mut wire = match &self.tls {
             None => Wire::Plain(connect(self.address)),
-            Some(config) => Wire::Secure(Box::new(open(self.address, config).unwrap())),
+            Some(config) => Wire::Secure(Box::new(connect_tls(self.address, config).unwrap())),
         };
         let stream = wire.stream();
         stream.write_all(request).unwrap();
@@ -64,24 +64,25 @@ impl Wire {
     }
 }
 
-/// The doors of a server, as its log names them: the public ones, and the administrator's.
-fn doors(falconet: &Falconet, state: &Path) -> Vec<Door> {
+/// Returns the listeners of a server from its log: the public ones, then the administrator's.
+fn listeners(falconet: &Falconet, state: &Path) -> Vec<Listener> {
     falconet.wait_for_line("administration on ");
-    let is_of_door = |line: &&String| line.contains("tening on ") || line.contains("tration on ");
-    let door = |line: &String| {
+    let is_of_listener =
+        |line: &&String| line.contains("tening on ") || line.contains("tration on ");
+    let listener = |line: &String| {
         let (scheme, rest) = line.split_once("://127.0.0.1:").unwrap();
         let port = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
         let certificate = state.join("tls-cert.pem");
-        let tls = scheme.ends_with("https").then(|| trusting(&certificate, &TLS13));
-        Door { address: SocketAddr::from(([127, 0, 0, 1], port)), tls }
+        let tls = scheme.ends_with("https").then(|| tls_config(&certificate, &TLS13));
+        Listener { address: SocketAddr::from(([127, 0, 0, 1], port)), tls }
     };
-    falconet.log_so_far().iter().filter(is_of_door).map(door).collect()
+    falconet.log_so_far().iter().filter(is_of_listener).map(listener).collect()
 }
 
-/// A path and lines that show a token.
-type Way = fn(path: &str, token: &str) -> (String, String);
+/// Returns the path and the header lines that send a token in one form.
+type Form = fn(path: &str, token: &str) -> (String, String);
 
-const WAYS: [Way; 4] = [
+const FORMS: [Form; 4] = [
     |path, token| (path.to_owned(), bearer(token)),
     |path, token| (path.to_owned(), basic(&format!("me:{token}"))),
     |path, token| {
@@ -90,30 +91,27 @@ const WAYS: [Way; 4] = [
     |path, token| (format!("{path}?token={token}"), String::new()),
 ];
 
-/// Asks for all kinds of things with a token, and sees that it is in no answer. What is still open is
-/// returned.
-fn ask_for_everything(doors: &[Door], way: Way, token: &str) -> Vec<Wire> {
-    let [public @ .., admin] = doors else { panic!("there are doors") };
+/// Sends all kinds of requests with a token, and checks that no response contains it. Returns the connections
+/// that are still open.
+fn send_all_kinds(listeners: &[Listener], form: Form, token: &str) -> Vec<Wire> {
+    let [public @ .., admin] = listeners else { panic!("there are listeners") };
     let mut open = Vec::new();
-    let mut ask = |door: &Door, method: &str, path: &str, end: &str| {
-        let (path, lines) = way(path, token);
+    let mut ask = |listener: &Listener, method: &str, path: &str, end: &str| {
+        let (path, lines) = form(path, token);
         let request = match method {
-            "upgrade" => {
-                let lines = format!("\r\n{lines}\r\n");
-                handshake(&path).replacen("\r\n\r\n", &lines, 1).into_bytes()
-            }
+            "upgrade" => handshake_with(&path, &lines).into_bytes(),
             _ => request(method, &path, &format!("Connection: close\r\n{lines}"), ""),
         };
-        let (answer, wire) = door.ask(&request, end);
+        let (answer, wire) = listener.ask(&request, end);
         assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
         assert!(!answer.contains(MARKER), "{answer}");
         open.push(wire);
     };
-    for door in public {
+    for listener in public {
         for path in ["/", "/topics/news"] {
-            ask(door, "upgrade", path, "\r\n\r\n");
+            ask(listener, "upgrade", path, "\r\n\r\n");
         }
-        ask(door, "POST", "/topics/news", "never");
+        ask(listener, "POST", "/topics/news", "never");
     }
     ask(admin, "GET", "/events", "event: stats");
     ask(admin, "GET", "/clients", "never");
@@ -124,14 +122,14 @@ fn ask_for_everything(doors: &[Door], way: Way, token: &str) -> Vec<Wire> {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_token_is_told_nobody_whichever_way_it_comes() {
+fn a_token_leaks_nowhere_in_whatever_form_it_is_sent() {
     let folder = Folder::new("token-leaks");
     let tokens = folder.write("tokens", &format!("{MARKER}\n{OVERSEER} admin\n"));
     let wrong = format!("{MARKER}-wrong");
     for (format, admin) in [("text", "http"), ("logfmt", "https"), ("json", "https")] {
-        for way in WAYS {
+        for form in FORMS {
             for token in [MARKER, &wrong] {
-                // Each a server of its own, for no more than ten lines of a kind are written in a second.
+                // A server for each, because only ten lines of a kind are logged in a second.
                 let falconet = Falconet::start_with(
                     Falconet::command()
                         .args(["--listen", "http://127.0.0.1:0", "--listen", "https://127.0.0.1:0"])
@@ -140,9 +138,9 @@ fn a_token_is_told_nobody_whichever_way_it_comes() {
                         .args(["--token-file", &tokens, "--allow-query-token"])
                         .args(["--log-level", "debug", "--log-format", format]),
                 );
-                let doors = doors(&falconet, &folder.path);
-                assert_eq!(doors.len(), 3);
-                let open = ask_for_everything(&doors, way, token);
+                let listeners = listeners(&falconet, &folder.path);
+                assert_eq!(listeners.len(), 3);
+                let open = send_all_kinds(&listeners, form, token);
                 for (path, end, part) in [
                     ("/clients", "never", "200 OK"),
                     ("/metrics", "never", "falconet_connections"),
@@ -151,16 +149,16 @@ fn a_token_is_told_nobody_whichever_way_it_comes() {
                     ("/", "never", "<title>"),
                 ] {
                     let lines = format!("Connection: close\r\n{}", bearer(OVERSEER));
-                    let (told, _) = doors[2].ask(&request("GET", path, &lines, ""), end);
-                    assert!(told.contains(part) && !told.contains(MARKER), "{path}: {told}");
+                    let (answer, _) = listeners[2].ask(&request("GET", path, &lines, ""), end);
+                    assert!(answer.contains(part) && !answer.contains(MARKER), "{path}: {answer}");
                     if path == "/clients" {
-                        let clients = told.matches("\"kind\":\"websocket\"").count();
-                        assert_eq!(clients, if token == MARKER { 4 } else { 0 }, "{told}");
+                        let clients = answer.matches("\"kind\":\"websocket\"").count();
+                        assert_eq!(clients, if token == MARKER { 4 } else { 0 }, "{answer}");
                     }
                 }
                 drop(open);
-                // Every line is there, and was written.
-                ask(doors[0].address, request("GET", "/", "X-Request-Id: the-last\r\n", ""));
+                // The log is complete up to this request, and nothing was suppressed.
+                fetch(listeners[0].address, request("GET", "/", "X-Request-Id: the-last\r\n", ""));
                 falconet.wait_for_line("the-last");
                 assert!(!falconet.log_so_far().iter().any(|line| line.contains("suppressed")));
                 assert_no_token_leak(&falconet, MARKER);

@@ -1,4 +1,4 @@
-//! Topics: published to and heard by WebSocket, server-sent events and plain HTTP.
+//! Topics: publishing and subscribing by WebSocket, server-sent events and plain HTTP.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -9,17 +9,21 @@ use falconet::{Action, Denied, Echo, RequestHead};
 use rustix::net::sockopt;
 use rustix::process::Signal;
 
-use crate::rig::*;
+use crate::support::*;
 
 // Names.
 
 #[test]
-fn a_topic_is_what_follows_and_anything_else_is_404() {
-    let falconet = Falconet::start(QUIET);
+fn valid_names_are_topics_and_others_are_404() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let (longest, too_long) = ("x".repeat(128), "x".repeat(129));
     for name in ["a", "garden/temperature", "A-z_0.9", "...", "a/.b/c..", "-", "0", &longest] {
         assert_eq!(publish(&falconet, name, "x").status(), 202, "{name}");
-        assert_eq!(ask(falconet.address(), get(&format!("/topics/{name}"))).text(), "x", "{name}");
+        assert_eq!(
+            fetch(falconet.address(), get(&format!("/topics/{name}"))).text(),
+            "x",
+            "{name}"
+        );
     }
     for name in [
         "/", "/a", "a/", "a//b", ".", "..", "a/.", "a/..", "../a", "a/../b", "./a", "a%62",
@@ -29,13 +33,13 @@ fn a_topic_is_what_follows_and_anything_else_is_404() {
         for (method, lines) in
             [("GET", ""), ("GET", SSE), ("HEAD", ""), ("POST", ""), ("PUT", ""), ("DELETE", "")]
         {
-            let answer = ask(falconet.address(), request(method, &path, lines, ""));
+            let answer = fetch(falconet.address(), request(method, &path, lines, ""));
             assert_eq!(answer.status(), 404, "{method} {path}");
         }
         assert_eq!(status_of(&exchange(falconet.address(), handshake(&path))), 404, "{path}");
     }
     for path in ["/topics", "/topic/a", "/Topics/a", "/topicsa", "/a/topics/a"] {
-        assert_eq!(ask(falconet.address(), post(path, "x")).status(), 404, "{path}");
+        assert_eq!(fetch(falconet.address(), post(path, "x")).status(), 404, "{path}");
     }
     assert_eq!(topics(&falconet).len(), 8 + 1);
 }
@@ -43,8 +47,8 @@ fn a_topic_is_what_follows_and_anything_else_is_404() {
 // WebSocket.
 
 #[test]
-fn each_message_goes_to_all_the_sender_included() {
-    let falconet = Falconet::start(QUIET);
+fn a_message_goes_to_all_subscribers_including_the_sender() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut clients = [(); 3].map(|()| Client::connect_to(falconet.address(), "/topics/a"));
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
     let mut elsewhere = Client::connect_to(falconet.address(), "/topics/b");
@@ -63,13 +67,13 @@ fn each_message_goes_to_all_the_sender_included() {
         let event = events.read();
         assert_eq!((event.id, event.kind == "binary"), (Some(index as u64 + 1), opcode == BINARY));
     }
-    // A message in pieces is one message.
+    // A fragmented message is one message.
     clients[0].send(false, TEXT, "in ");
     clients[0].send(true, CONTINUATION, "pieces");
     for client in &mut clients {
         assert_eq!(client.read().text(), "in pieces");
     }
-    // Nobody else has heard any of it.
+    // No other client has received any of it.
     elsewhere.send(true, TEXT, "elsewhere");
     assert_eq!(elsewhere.read().text(), "elsewhere");
     page.send(true, TEXT, "an echo");
@@ -104,7 +108,7 @@ fn publishing_where_it_is_not_allowed_closes_with_1008() {
         ("POST", "/topics/closed", "", 403),
         ("GET", "/topics/", "", 200),
     ] {
-        let answer = ask(server.address, request(method, path, lines, ""));
+        let answer = fetch(server.address, request(method, path, lines, ""));
         assert_eq!(answer.status(), status, "{method} {path}");
     }
     for path in ["/topics/closed", "/topics/read?mode=in", "/topics/closed?mode=out"] {
@@ -115,8 +119,8 @@ fn publishing_where_it_is_not_allowed_closes_with_1008() {
 }
 
 #[test]
-fn last_replays_what_is_retained_then_goes_on() {
-    let falconet = Falconet::start(&[QUIET, &["--retain", "5"]].concat());
+fn last_replays_retained_messages_before_new_ones() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--retain", "5"]].concat());
     for number in 1..=8 {
         publish(&falconet, "a", number.to_string());
     }
@@ -144,19 +148,19 @@ fn last_replays_what_is_retained_then_goes_on() {
 }
 
 #[test]
-fn mode_out_only_hears() {
-    let falconet = Falconet::start(QUIET);
+fn mode_out_only_subscribes() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=out");
     publish(&falconet, "a", "heard");
     assert_eq!(client.read().text(), "heard");
     client.send(true, TEXT, "");
     assert_closed(client, 1008, "publishing is not allowed");
-    assert_eq!(ask(falconet.address(), get("/topics/a")).header("X-Sequence"), Some("1"));
+    assert_eq!(fetch(falconet.address(), get("/topics/a")).header("X-Sequence"), Some("1"));
 }
 
 #[test]
 fn mode_in_only_publishes() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut other = Client::connect_to(falconet.address(), "/topics/a");
     let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=in&last=5");
     for message in ["one", "two"] {
@@ -165,7 +169,7 @@ fn mode_in_only_publishes() {
     }
     assert_eq!(publish(&falconet, "a", "three").text(), accepted("a", 3, 1));
     assert_eq!(other.read().text(), "three");
-    // Had it heard anything, that would come before.
+    // A received message would precede the Pong.
     client.send(true, PING, "still there?");
     let pong = client.read();
     assert_eq!((pong.opcode, &*pong.payload), (PONG, &b"still there?"[..]));
@@ -173,7 +177,7 @@ fn mode_in_only_publishes() {
 
 #[test]
 fn a_bad_mode_or_last_is_400_and_named() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     for (query, named) in [
         ("mode=both", "mode is `both`"),
         ("mode=", "mode is ``"),
@@ -192,14 +196,14 @@ fn a_bad_mode_or_last_is_400_and_named() {
         assert_eq!(status_of(&answer), 400, "{query}");
         assert!(body_of(&answer).starts_with(named), "{query}: {answer}");
         if query.starts_with("last") {
-            let answer = ask(falconet.address(), request("GET", &path, SSE, ""));
+            let answer = fetch(falconet.address(), request("GET", &path, SSE, ""));
             assert_eq!(answer.status(), 400, "{query}");
             assert!(answer.text().starts_with(named), "{query}: {answer:?}");
         }
     }
     for id in ["x", "-1", "1.5", "99999999999999999999"] {
         let lines = format!("{SSE}Last-Event-ID: {id}\r\n");
-        let answer = ask(falconet.address(), request("GET", "/topics/a", &lines, ""));
+        let answer = fetch(falconet.address(), request("GET", "/topics/a", &lines, ""));
         assert_eq!(answer.status(), 400, "{id}");
         assert!(answer.text().starts_with(&format!("Last-Event-ID is `{id}`")), "{answer:?}");
     }
@@ -210,7 +214,7 @@ fn a_bad_mode_or_last_is_400_and_named() {
 
 #[test]
 fn events_have_the_sequence_for_their_id() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
     assert_eq!(header_of(&events.head, "Cache-Control"), Some("no-cache"));
     assert_eq!(header_of(&events.head, "Connection"), Some("close"));
@@ -230,7 +234,7 @@ fn events_have_the_sequence_for_their_id() {
     ];
     for (index, (content_type, payload, kind, data)) in rows.into_iter().enumerate() {
         let lines = format!("Content-Type: {content_type}\r\n");
-        ask(falconet.address(), request("POST", "/topics/a", &lines, payload));
+        fetch(falconet.address(), request("POST", "/topics/a", &lines, payload));
         let event =
             Event { id: Some(index as u64 + 1), kind: kind.to_owned(), data: data.to_owned() };
         assert_eq!(events.read(), event);
@@ -238,8 +242,8 @@ fn events_have_the_sequence_for_their_id() {
 }
 
 #[test]
-fn events_are_for_who_asks_for_them() {
-    let falconet = Falconet::start(QUIET);
+fn events_are_sent_only_to_clients_that_accept_them() {
+    let falconet = Falconet::start(NO_BROADCAST);
     publish(&falconet, "a", "x");
     for (accept, streams) in [
         ("text/event-stream", true),
@@ -260,8 +264,8 @@ fn events_are_for_who_asks_for_them() {
 }
 
 #[test]
-fn last_event_id_resumes_and_says_how_many_were_lost() {
-    let falconet = Falconet::start(&[QUIET, &["--log-messages", "5"]].concat());
+fn last_event_id_resumes_and_reports_lost_messages() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--log-messages", "5"]].concat());
     for number in 1..=10 {
         publish(&falconet, "a", number.to_string());
     }
@@ -271,7 +275,7 @@ fn last_event_id_resumes_and_says_how_many_were_lost() {
         ("4", 1, 6),
         ("1", 4, 6),
         ("0", 5, 6),
-        // Those of another life of the server: all there is came later.
+        // Ids of an earlier run of the server: every message is newer.
         ("11", 0, 6),
         ("18446744073709551615", 0, 6),
     ] {
@@ -286,23 +290,23 @@ fn last_event_id_resumes_and_says_how_many_were_lost() {
             assert_eq!(events.read(), Event { id, kind: "message".to_owned(), data });
         }
     }
-    // Who has missed nothing hears what is new, and nothing before.
+    // A subscriber that missed nothing receives only new messages.
     let mut events = Events::connect(falconet.address(), "/topics/a", "Last-Event-ID: 10\r\n");
     publish(&falconet, "a", "new");
     assert_eq!(events.read().id, Some(11));
 }
 
 #[test]
-fn a_listener_that_is_killed_and_resumes_hears_every_sequence_once() {
+fn a_subscriber_that_resumes_receives_every_message_once() {
     let flags = ["--retain", "1", "--log-messages", "1000"];
-    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let address = falconet.address();
     let canaries = Canaries::start(address);
     let count = 300;
     let publisher = std::thread::spawn(move || {
         let mut http = Http::connect(address);
         for number in 1..=count {
-            assert_eq!(http.ask(post("/topics/a", number.to_string())).status(), 202);
+            assert_eq!(http.fetch(post("/topics/a", number.to_string())).status(), 202);
             // A steady stream rather than a burst.
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -332,26 +336,9 @@ fn a_listener_that_is_killed_and_resumes_hears_every_sequence_once() {
 }
 
 #[test]
-fn a_listener_gets_heartbeats_and_is_not_swept_while_it_reads() {
+fn a_subscriber_that_is_always_behind_is_not_idle() {
     let flags = ["--ping-every", "1s", "--idle-timeout", "2s"];
-    let falconet = Falconet::start(&[QUIET, &flags].concat());
-    let mut events = Events::connect(falconet.address(), "/topics/a", "");
-    let begun = Instant::now();
-    let mut heartbeats = 0;
-    while begun.elapsed() < Duration::from_secs(5) {
-        let event = events.read();
-        assert_eq!((&*event.kind, event.id, &*event.data), ("comment", None, ""));
-        heartbeats += 1;
-    }
-    assert!((2..=6).contains(&heartbeats), "{heartbeats}");
-    publish(&falconet, "a", "heard");
-    while events.read().data != "heard" {}
-}
-
-#[test]
-fn a_listener_that_is_always_behind_is_no_idle_one() {
-    let flags = ["--ping-every", "1s", "--idle-timeout", "2s"];
-    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let events = Events::connect(falconet.address(), "/topics/a", "");
     let mut stream = events.into_stream();
     rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 32 * 1024).unwrap();
@@ -360,9 +347,9 @@ fn a_listener_that_is_always_behind_is_no_idle_one() {
     let begun = Instant::now();
     let mut buffer = [0; 20_000];
     while begun.elapsed() < Duration::from_secs(4) {
-        // Ten times what is read.
+        // Ten times as much as the subscriber reads.
         for _ in 0..10 {
-            if publisher.ask(&request).closes() {
+            if publisher.fetch(&request).closes() {
                 publisher = Http::connect(falconet.address());
             }
         }
@@ -374,23 +361,23 @@ fn a_listener_that_is_always_behind_is_no_idle_one() {
 }
 
 #[test]
-fn listeners_that_do_not_read_share_what_is_kept_for_them() {
-    let falconet = Falconet::start(&[QUIET, &["--write-timeout", "0"]].concat());
+fn subscribers_that_do_not_read_share_the_kept_messages() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--write-timeout", "0"]].concat());
     let listeners: Vec<Events> =
         (0..50).map(|_| Events::connect(falconet.address(), "/topics/a", "")).collect();
     let before = falconet.private_kib();
-    // Each line end is seven bytes of an event.
+    // Each line end takes seven bytes in an event.
     for _ in 0..12 {
         publish(&falconet, "a", "\n".repeat(65_536));
     }
     let grown = falconet.private_kib() - before;
-    // The log, and a few events of 448 KiB that some of them are stuck in.
+    // The log, and a few events of 448 KiB that are partly sent.
     assert!(grown < 256 + 8 * 448, "{grown} KiB for {} listeners", listeners.len());
 }
 
 #[test]
-fn a_stream_says_after_which_message_it_begins() {
-    let falconet = Falconet::start(&[QUIET, &["--retain", "5"]].concat());
+fn a_stream_names_the_message_it_begins_after() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--retain", "5"]].concat());
     let begin = |query: &str, lines: &str| {
         let events = Events::connect(falconet.address(), &format!("/topics/a{query}"), lines);
         header_of(&events.head, "X-Sequence").unwrap().to_owned()
@@ -408,10 +395,10 @@ fn a_stream_says_after_which_message_it_begins() {
 
 #[test]
 fn the_last_message_can_be_read_with_its_type_and_sequence() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     let path = "/topics/a";
     for method in ["GET", "HEAD"] {
-        assert_eq!(ask(falconet.address(), request(method, path, "", "")).status(), 404);
+        assert_eq!(fetch(falconet.address(), request(method, path, "", "")).status(), 404);
     }
     let (text, binary) = ("text/plain; charset=utf-8", "application/octet-stream");
     let rows: [(&str, &[u8], &str); 12] = [
@@ -424,17 +411,17 @@ fn the_last_message_can_be_read_with_its_type_and_sequence() {
         ("Content-Type: Text/CSV\r\n", b"a,b", "text/csv"),
         ("Content-Type: image/png\r\n", b"\x89PNG", "image/png"),
         ("Content-Type: application/octet-stream\r\n", b"words", binary),
-        // Nothing that a browser would run is handed back to it as such.
+        // Types that a browser would run are not returned.
         ("Content-Type: text/html\r\n", b"<script>", text),
         ("Content-Type: image/svg+xml\r\n", b"<svg/>", binary),
         ("Content-Type:\r\n", b"words", binary),
     ];
     for (index, (lines, payload, content_type)) in rows.into_iter().enumerate() {
         let before = http_date_now();
-        let answer = ask(falconet.address(), request("POST", path, lines, payload));
+        let answer = fetch(falconet.address(), request("POST", path, lines, payload));
         assert_eq!(answer.text(), accepted("a", index as u64 + 1, 0));
         let after = http_date_now();
-        let kept = ask(falconet.address(), get(path));
+        let kept = fetch(falconet.address(), get(path));
         assert_eq!((kept.status(), &*kept.body), (200, payload), "{lines}");
         assert_eq!(kept.header("Content-Type"), Some(content_type), "{lines}");
         assert_eq!(kept.header("X-Sequence"), Some(&*(index + 1).to_string()));
@@ -445,13 +432,13 @@ fn the_last_message_can_be_read_with_its_type_and_sequence() {
 }
 
 #[test]
-fn who_knows_the_last_message_is_told_so() {
-    let falconet = Falconet::start(QUIET);
+fn a_known_message_is_304() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut http = Http::connect(falconet.address());
     let known = |method, lines: &str| request(method, "/topics/a", lines, "");
-    assert_eq!(http.ask(known("GET", "If-None-Match: *\r\n")).status(), 404);
-    http.ask(post("/topics/a", "the same"));
-    let first = http.ask(get("/topics/a"));
+    assert_eq!(http.fetch(known("GET", "If-None-Match: *\r\n")).status(), 404);
+    http.fetch(post("/topics/a", "the same"));
+    let first = http.fetch(get("/topics/a"));
     let tag = first.header("ETag").unwrap();
     assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "{tag}");
     for (lines, status) in [
@@ -467,27 +454,27 @@ fn who_knows_the_last_message_is_told_so() {
         ("If-None-Match:\r\n".to_owned(), 200),
     ] {
         for method in ["GET", "HEAD"] {
-            let answer = http.ask(known(method, &lines));
+            let answer = http.fetch(known(method, &lines));
             assert_eq!(answer.status(), status, "{lines}");
             assert_eq!(answer.header("ETag"), Some(tag));
             assert_eq!(answer.header("X-Sequence"), Some("1"));
         }
     }
-    // Another message is another, though it says the same, and though it bears the same number.
-    http.ask(post("/topics/a", "the same"));
+    // Another message has another tag, even with the same payload and the same number.
+    http.fetch(post("/topics/a", "the same"));
     let lines = format!("If-None-Match: {tag}\r\n");
-    assert_eq!(http.ask(known("GET", &lines)).status(), 200);
-    http.ask(request("DELETE", "/topics/a", "", ""));
-    http.ask(post("/topics/a", "the same"));
-    let again = http.ask(known("GET", &lines));
+    assert_eq!(http.fetch(known("GET", &lines)).status(), 200);
+    http.fetch(request("DELETE", "/topics/a", "", ""));
+    http.fetch(post("/topics/a", "the same"));
+    let again = http.fetch(known("GET", &lines));
     assert_eq!((again.status(), again.header("X-Sequence")), (200, Some("1")));
 }
 
 // Publishing.
 
 #[test]
-fn a_body_is_text_if_it_says_so_and_is() {
-    let falconet = Falconet::start(QUIET);
+fn a_body_is_text_if_its_type_and_its_bytes_are() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let mut client = Client::connect_to(falconet.address(), "/topics/a");
     let mut sequence = 0;
     for method in ["POST", "PUT"] {
@@ -505,7 +492,7 @@ fn a_body_is_text_if_it_says_so_and_is() {
         ] {
             for (payload, is_utf8) in [(&b"\xc3\xa9"[..], true), (b"\xc3", false), (b"", true)] {
                 let request = request(method, "/topics/a", content_type, payload);
-                let answer = ask(falconet.address(), request);
+                let answer = fetch(falconet.address(), request);
                 sequence += 1;
                 assert_eq!((answer.status(), answer.text()), (202, &*accepted("a", sequence, 1)));
                 assert_eq!(answer.header("Content-Type"), Some("application/json"));
@@ -520,9 +507,9 @@ fn a_body_is_text_if_it_says_so_and_is() {
 // Forgetting.
 
 #[test]
-fn delete_clears_what_is_retained() {
-    let falconet = Falconet::start(&[QUIET, &["--retain", "5"]].concat());
-    let delete = || ask(falconet.address(), request("DELETE", "/topics/a", "", ""));
+fn delete_clears_retained_messages() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--retain", "5"]].concat());
+    let delete = || fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
     let cleared = delete();
     assert_eq!(
         (cleared.status(), cleared.body.len(), cleared.header("Content-Length")),
@@ -533,10 +520,10 @@ fn delete_clears_what_is_retained() {
         publish(&falconet, "a", number);
     }
     assert_eq!(delete().status(), 204);
-    assert_eq!(ask(falconet.address(), get("/topics/a")).status(), 404);
+    assert_eq!(fetch(falconet.address(), get("/topics/a")).status(), 404);
     let mut late = Client::connect_to(falconet.address(), "/topics/a?last=5");
     let mut resumed = Events::connect(falconet.address(), "/topics/a", "Last-Event-ID: 1\r\n");
-    // Who hears the topic hears all of it, and its numbers go on.
+    // Subscribers still receive all messages, and the numbers continue.
     assert_eq!(publish(&falconet, "a", "4").text(), accepted("a", 4, 3));
     assert_eq!(["1", "2", "3", "4"].map(|_| client.read().text().to_owned()), ["1", "2", "3", "4"]);
     assert_eq!(late.read().text(), "4");
@@ -547,12 +534,12 @@ fn delete_clears_what_is_retained() {
 
 #[test]
 fn topics_without_subscribers_and_retained_messages_vanish() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     let listed = || topics(&falconet).iter().any(|topic| topic.starts_with("a "));
     // By clearing.
     publish(&falconet, "a", "x");
     assert!(listed());
-    ask(falconet.address(), request("DELETE", "/topics/a", "", ""));
+    fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
     assert!(!listed());
     // By leaving.
     let client = Client::connect_to(falconet.address(), "/topics/a");
@@ -563,30 +550,30 @@ fn topics_without_subscribers_and_retained_messages_vanish() {
     assert!(listed());
     drop(events);
     wait_until("the topic vanishes with its listener", || !listed());
-    // Whichever is last.
+    // Cleared first, left last.
     let client = Client::connect_to(falconet.address(), "/topics/a");
     publish(&falconet, "a", "x");
-    ask(falconet.address(), request("DELETE", "/topics/a", "", ""));
+    fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
     assert!(listed());
     drop(client);
     wait_until("the topic vanishes with its last client", || !listed());
-    // Then its numbers begin again; and the one the server itself publishes to stays.
+    // Then the numbers start again. The topic of the server itself stays.
     assert_eq!(publish(&falconet, "a", "x").text(), accepted("a", 1, 0));
-    ask(falconet.address(), request("DELETE", "/topics/broadcast", "", ""));
+    fetch(falconet.address(), request("DELETE", "/topics/broadcast", "", ""));
     assert!(topics(&falconet).contains(&"broadcast 0 0".to_owned()));
 }
 
 #[test]
 fn beyond_max_topics_is_503_and_a_log_line_while_the_rest_goes_on() {
-    let falconet = Falconet::start(&[QUIET, &["--max-topics", "3"]].concat());
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--max-topics", "3"]].concat());
     let canaries = Canaries::start(falconet.address());
     let full = |path: &str| {
         let upgrade = exchange(falconet.address(), handshake(path));
         let others = [request("GET", path, SSE, ""), post(path, "x")];
-        let [events, publish] = others.map(|request| ask(falconet.address(), request).status());
+        let [events, publish] = others.map(|request| fetch(falconet.address(), request).status());
         [status_of(&upgrade), events, publish]
     };
-    // With `broadcast`, which always exists.
+    // The third topic is `broadcast`, which always exists.
     publish(&falconet, "a", "x");
     let mut client = Client::connect_to(falconet.address(), "/topics/b");
     assert_eq!(full("/topics/c"), [503; 3]);
@@ -594,44 +581,44 @@ fn beyond_max_topics_is_503_and_a_log_line_while_the_rest_goes_on() {
         falconet.wait_for_line("topic refused: there are 3 topics already, the limit");
     }
     assert_eq!(topics(&falconet), ["a 0 1", "b 1 0", "broadcast 2 0"]);
-    // Those that exist go on, and so does what needs none.
+    // Existing topics, and requests that need no new topic, are not affected.
     assert_eq!(publish(&falconet, "a", "y").status(), 202);
     client.echo("still here");
-    assert_eq!(ask(falconet.address(), get("/topics/c")).status(), 404);
+    assert_eq!(fetch(falconet.address(), get("/topics/c")).status(), 404);
     let mut publisher = Client::connect_to(falconet.address(), "/topics/c?mode=in");
     publisher.send(true, TEXT, "x");
     assert_closed(publisher, 1013, "too many topics");
-    // One that vanishes makes room.
-    ask(falconet.address(), request("DELETE", "/topics/a", "", ""));
+    // A removed topic makes room.
+    fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
     assert_eq!(publish(&falconet, "c", "x").status(), 202);
     canaries.finish();
 }
 
-// How much is kept.
+// Limits of what is kept.
 
 #[test]
-fn a_topic_retains_so_many_messages() {
+fn the_number_of_retained_messages_is_limited() {
     for (flags, retained) in [
         (&[][..], &["9"][..]),
         (&["--retain", "0"], &[]),
         (&["--retain", "3"], &["7", "8", "9"]),
-        // Whatever a slow subscriber may still need.
+        // Retained messages do not count against the log for slow subscribers.
         (&["--retain", "3", "--log-messages", "1"], &["7", "8", "9"]),
         (&["--retain", "3", "--log-bytes", "1"], &["7", "8", "9"]),
     ] {
-        let falconet = Falconet::start(&[QUIET, flags].concat());
+        let falconet = Falconet::start(&[NO_BROADCAST, flags].concat());
         for number in 1..=9 {
             publish(&falconet, "a", number.to_string());
         }
         assert_eq!(replayed(&falconet, "a"), retained, "{flags:?}");
-        let last = ask(falconet.address(), get("/topics/a"));
+        let last = fetch(falconet.address(), get("/topics/a"));
         match retained {
             [] => {
                 assert_eq!(last.status(), 404);
                 let mut client = Client::connect_to(falconet.address(), "/topics/a?last=5");
                 assert_eq!(publish(&falconet, "a", "live").text(), accepted("a", 1, 1));
                 assert_eq!(client.read().text(), "live");
-                assert_eq!(ask(falconet.address(), get("/topics/a")).status(), 404);
+                assert_eq!(fetch(falconet.address(), get("/topics/a")).status(), 404);
             }
             retained => assert_eq!(last.text(), retained[retained.len() - 1]),
         }
@@ -639,16 +626,16 @@ fn a_topic_retains_so_many_messages() {
 }
 
 #[test]
-fn a_topic_retains_so_many_bytes_and_the_newest_whatever_its_size() {
+fn the_retained_bytes_are_limited_except_for_the_newest_message() {
     let falconet =
-        Falconet::start(&[QUIET, &["--retain", "100", "--retain-bytes", "10k"]].concat());
+        Falconet::start(&[NO_BROADCAST, &["--retain", "100", "--retain-bytes", "10k"]].concat());
     for number in 0..9 {
         publish(&falconet, "a", sized(number, 3_000));
     }
     assert_eq!(numbers(&replayed(&falconet, "a")), [6, 7, 8]);
     publish(&falconet, "a", sized(9, 20_000));
     assert_eq!(numbers(&replayed(&falconet, "a")), [9]);
-    assert_eq!(ask(falconet.address(), get("/topics/a")).body.len(), 20_000);
+    assert_eq!(fetch(falconet.address(), get("/topics/a")).body.len(), 20_000);
     for number in 10..12 {
         publish(&falconet, "a", sized(number, 3_000));
     }
@@ -656,9 +643,9 @@ fn a_topic_retains_so_many_bytes_and_the_newest_whatever_its_size() {
 }
 
 #[test]
-fn a_log_keeps_so_many_bytes_for_who_comes_back() {
+fn the_log_for_resuming_subscribers_is_limited() {
     for (flags, lost) in [(["--log-messages", "4"], 5), (["--log-bytes", "10k"], 6)] {
-        let falconet = Falconet::start(&[QUIET, &flags].concat());
+        let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
         for number in 1..=10 {
             publish(&falconet, "a", sized(number, 3_000));
         }
@@ -670,15 +657,15 @@ fn a_log_keeps_so_many_bytes_for_who_comes_back() {
 }
 
 #[test]
-fn all_topics_together_keep_so_many_bytes() {
+fn the_bytes_of_all_topics_together_are_limited() {
     let flags = ["--retain", "100", "--retain-bytes", "1m", "--log-total", "100k"];
-    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let kept = |name| numbers(&replayed(&falconet, name));
     for number in 0..20 {
         publish(&falconet, "a", sized(number, 9_900));
     }
     assert_eq!(kept("a"), (10..20).collect::<Vec<_>>());
-    // What holds most loses its oldest.
+    // The largest topic loses its oldest messages.
     for number in 0..8 {
         publish(&falconet, "b", sized(number, 9_900));
     }
@@ -691,13 +678,13 @@ fn all_topics_together_keep_so_many_bytes() {
 #[test]
 fn the_memory_of_many_topics_is_bounded() {
     let flags = ["--max-topics", "200", "--log-total", "2m", "--max-message", "64k"];
-    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let canaries = Canaries::start(falconet.address());
     let before = falconet.private_kib();
     let mut http = Http::connect(falconet.address());
     let body = "x".repeat(64 * 1024);
     for number in 0..300 {
-        let answer = http.ask(post(&format!("/topics/{number}"), &body));
+        let answer = http.fetch(post(&format!("/topics/{number}"), &body));
         assert_eq!(answer.status(), 202, "those that lost all have vanished");
     }
     let grown = falconet.private_kib().saturating_sub(before);
@@ -707,18 +694,19 @@ fn the_memory_of_many_topics_is_bounded() {
 
 // Slow consumers.
 
-/// Publishes more than a subscriber that does not read can be sent, numbered from 1.
+/// Publishes more than can be sent to a subscriber that does not read, numbered from 1.
 fn overwhelm(address: SocketAddr) {
     let mut http = Http::connect(address);
     for number in 1..=OVERWHELMING {
-        assert_eq!(http.ask(post("/topics/a", sized(number, 60_000))).status(), 202);
+        assert_eq!(http.fetch(post("/topics/a", sized(number, 60_000))).status(), 202);
     }
 }
 
 #[test]
-fn a_slow_client_skips_what_it_lost_and_goes_on() {
+fn a_slow_client_skips_lost_messages_and_goes_on() {
     let falconet = Falconet::start(
-        &[QUIET, &["--log-messages", "8", "--log-bytes", "1m", "--log-level", "debug"]].concat(),
+        &[NO_BROADCAST, &["--log-messages", "8", "--log-bytes", "1m", "--log-level", "debug"]]
+            .concat(),
     );
     let canaries = Canaries::start(falconet.address());
     let mut client = Client::connect_to(falconet.address(), "/topics/a?client=slow-one");
@@ -731,8 +719,8 @@ fn a_slow_client_skips_what_it_lost_and_goes_on() {
     let gaps: Vec<_> =
         heard.windows(2).map(|pair| pair[1] - pair[0] - 1).filter(|gap| *gap > 0).collect();
     assert_eq!(heard[0], 1);
-    assert!(!gaps.is_empty(), "or this proves nothing: {heard:?}");
-    // What was lost is counted.
+    assert!(!gaps.is_empty(), "no message was lost: {heard:?}");
+    // The losses are logged.
     let line = falconet.wait_for_line("reads too slowly: messages lost");
     assert!(
         line.contains(" correlation=slow-one ")
@@ -745,9 +733,9 @@ fn a_slow_client_skips_what_it_lost_and_goes_on() {
 }
 
 #[test]
-fn a_slow_listener_skips_and_is_told_what_it_lost() {
+fn a_slow_sse_subscriber_gets_the_number_of_lost_messages() {
     let falconet =
-        Falconet::start(&[QUIET, &["--log-messages", "8", "--log-bytes", "1m"]].concat());
+        Falconet::start(&[NO_BROADCAST, &["--log-messages", "8", "--log-bytes", "1m"]].concat());
     let canaries = Canaries::start(falconet.address());
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
     overwhelm(falconet.address());
@@ -767,7 +755,7 @@ fn a_slow_listener_skips_and_is_told_what_it_lost() {
             }
         }
     }
-    assert!(lags > 0, "or this proves nothing");
+    assert!(lags > 0, "no message was lost");
     publish(&falconet, "a", "and on");
     assert_eq!(events.read().data, "and on");
     canaries.finish();
@@ -776,7 +764,7 @@ fn a_slow_listener_skips_and_is_told_what_it_lost() {
 #[test]
 fn a_slow_client_is_closed_with_1008_if_so_configured() {
     let flags = ["--log-messages", "8", "--log-bytes", "1m", "--slow-consumer", "close"];
-    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let canaries = Canaries::start(falconet.address());
     let mut client = Client::connect_to(falconet.address(), "/topics/a");
     let mut quick = Client::connect_to(falconet.address(), "/topics/b");
@@ -797,9 +785,9 @@ fn a_slow_client_is_closed_with_1008_if_so_configured() {
 }
 
 #[test]
-fn a_slow_listener_is_told_what_it_lost_and_ended_if_so_configured() {
+fn a_slow_sse_subscriber_gets_the_number_of_lost_messages_and_the_end_if_so_configured() {
     let flags = ["--log-messages", "8", "--log-bytes", "1m", "--slow-consumer", "close"];
-    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let canaries = Canaries::start(falconet.address());
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
     overwhelm(falconet.address());
@@ -817,7 +805,7 @@ fn a_slow_listener_is_told_what_it_lost_and_ended_if_so_configured() {
     };
     assert!(lost > 0 && next + lost <= OVERWHELMING, "{next} {lost}");
     assert_eq!(events.try_read(), None);
-    // And who comes back too late is told at once, and ended too.
+    // A subscriber that resumes too late gets the number at once, and its stream ends, too.
     let mut late = Events::connect(falconet.address(), "/topics/a", "Last-Event-ID: 1\r\n");
     let lagged =
         Event { id: None, kind: "lagged".to_owned(), data: (OVERWHELMING - 9).to_string() };
@@ -827,13 +815,13 @@ fn a_slow_listener_is_told_what_it_lost_and_ended_if_so_configured() {
 }
 
 #[test]
-fn a_burst_is_lost_by_nobody_who_reads() {
+fn no_subscriber_that_reads_loses_a_burst() {
     for log_messages in ["64", "2", "1"] {
-        let falconet = Falconet::start(&[QUIET, &["--log-messages", log_messages]].concat());
+        let falconet = Falconet::start(&[NO_BROADCAST, &["--log-messages", log_messages]].concat());
         let address = falconet.address();
         let mut clients = [(); 5].map(|()| Client::connect_to(address, "/topics/a?mode=out"));
         let mut listeners = [(); 5].map(|()| Events::connect(address, "/topics/a", ""));
-        // Little enough for the kernel to take it all; much more at once than the log holds.
+        // Few enough bytes for the kernel to buffer, and many more messages at once than the log holds.
         let mut sessions = [(); 50].map(|()| Client::connect_to(address, "/topics/a?mode=in"));
         let mut publishers = [(); 50].map(|()| Http::connect(address));
         for (session, publisher) in sessions.iter_mut().zip(&mut publishers) {
@@ -851,15 +839,15 @@ fn a_burst_is_lost_by_nobody_who_reads() {
     }
 }
 
-// Who is who.
+// Correlation ids.
 
 #[test]
-fn a_client_id_ties_a_persons_connections_together_in_every_log_line() {
-    let falconet = Falconet::start(&[QUIET, &["--log-level", "debug"]].concat());
+fn the_correlation_id_is_in_every_log_line() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--log-level", "debug"]].concat());
     let address = falconet.address();
     for (query, lines) in [("?client=anna-1", ""), ("", "X-Client-Id: anna-1\r\n")] {
         let path = format!("/topics/a{query}");
-        let (session, head) = Client::connect_saying(address, &path, lines);
+        let (session, head) = Client::connect_with_headers(address, &path, lines);
         assert_eq!(header_of(&head, "X-Client-Id"), Some("anna-1"));
         let line = falconet.wait_for_line("new connection");
         assert!(line.contains(" path=/topics/a correlation=anna-1 "), "{line}");
@@ -870,16 +858,16 @@ fn a_client_id_ties_a_persons_connections_together_in_every_log_line() {
         assert_correlated(&falconet.wait_for_line("new connection"));
         drop(events);
         assert_correlated(&falconet.wait_for_line("connection ended"));
-        ask(address, request("POST", &path, lines, "x"));
+        fetch(address, request("POST", &path, lines, "x"));
         assert_correlated(&falconet.wait_for_line("answered"));
-        ask(address, request("GET", &path, lines, ""));
+        fetch(address, request("GET", &path, lines, ""));
         assert_correlated(&falconet.wait_for_line("answered"));
     }
 }
 
 #[test]
-fn a_client_id_that_is_none_is_made_and_returned() {
-    let falconet = Falconet::start(QUIET);
+fn a_missing_or_invalid_client_id_is_replaced() {
+    let falconet = Falconet::start(NO_BROADCAST);
     let address = falconet.address();
     let (longest, too_long) = ("x".repeat(64), "x".repeat(65));
     let mut made = Vec::new();
@@ -902,7 +890,7 @@ fn a_client_id_that_is_none_is_made_and_returned() {
         let lines = format!("X-Client-Id: {header}\r\n");
         let path = format!("/topics/a{query}");
         for path in [&path, &format!("/{query}")] {
-            let (_, head) = Client::connect_saying(address, path, &lines);
+            let (_, head) = Client::connect_with_headers(address, path, &lines);
             let id = header_of(&head, "X-Client-Id").unwrap().to_owned();
             match taken {
                 Some(taken) => assert_eq!(id, taken),
@@ -933,7 +921,7 @@ fn the_broadcaster_is_a_publisher_like_any_other() {
         next = page.read();
     }
     assert_eq!(next.text(), "to everybody");
-    // What `/` is told comes back to its sender alone.
+    // A message to `/` is echoed only to its sender.
     page.echo("an echo");
     let mut client = Client::connect_to(falconet.address(), "/topics/broadcast");
     client.echo("from a client");
@@ -944,16 +932,16 @@ fn the_broadcaster_is_a_publisher_like_any_other() {
             break;
         }
     }
-    // Subscribers of other topics have heard none of it.
+    // Subscribers of other topics have received none of it.
     elsewhere.send(true, TEXT, "nothing before this");
     assert_eq!(elsewhere.read().text(), "nothing before this");
 }
 
 #[test]
 fn presence_lists_topics_with_counts_that_go_down() {
-    let falconet = Falconet::start(QUIET);
+    let falconet = Falconet::start(NO_BROADCAST);
     let json = || {
-        let answer = ask(falconet.address(), get("/topics/"));
+        let answer = fetch(falconet.address(), get("/topics/"));
         assert_eq!(answer.header("Content-Type"), Some("application/json"));
         answer.text().split_whitespace().collect::<String>()
     };
@@ -976,7 +964,7 @@ fn presence_lists_topics_with_counts_that_go_down() {
     );
     let listed = || topics(&falconet).join(", ");
     assert_eq!(listed(), "a 0 2, b/c 4 0, broadcast 1 0");
-    // However they leave.
+    // Every kind of disconnect.
     sessions[0].send(true, CLOSE, 1000_u16.to_be_bytes());
     wait_until("one has said goodbye", || listed() == "a 0 2, b/c 3 0, broadcast 1 0");
     sockopt::set_socket_linger(&sessions[1].stream, Some(Duration::ZERO)).unwrap();
@@ -987,29 +975,29 @@ fn presence_lists_topics_with_counts_that_go_down() {
     drop((sessions, page));
     wait_until("all have left", || listed() == "a 0 2, broadcast 0 0");
     for method in ["POST", "DELETE", "PUT"] {
-        assert_eq!(ask(falconet.address(), request(method, "/topics/", "", "")).status(), 405);
+        assert_eq!(fetch(falconet.address(), request(method, "/topics/", "", "")).status(), 405);
     }
 }
 
 // The end.
 
 #[test]
-fn streams_end_after_what_was_published_before_the_server_stops() {
+fn streams_end_after_the_last_message_when_the_server_stops() {
     let flags = ["--log-bytes", "10m", "--log-total", "10m", "--close-timeout", "9s"];
-    let mut falconet = Falconet::start(&[QUIET, &flags].concat());
+    let mut falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let address = falconet.address();
     let listeners = [(); 5].map(|()| Events::connect(address, "/topics/a", ""));
     let clients = [(); 5].map(|()| Client::connect_to(address, "/topics/a"));
     let mut http = Http::connect(address);
-    // Far more than the kernel holds for who does not read yet.
+    // Far more than the kernel buffers for a client that does not read yet.
     let count: u64 = 30;
     for number in 1..=count {
-        assert_eq!(http.ask(post("/topics/a", sized(number, 60_000))).status(), 202);
+        assert_eq!(http.fetch(post("/topics/a", sized(number, 60_000))).status(), 202);
     }
     falconet.signal(Signal::TERM);
-    // Resting connections are closed first.
+    // Idle connections are closed first.
     http.assert_ended();
-    // All at once: a client has 2 s from now to take what there is.
+    // Read on several threads: every client has 2 s from now to read the rest.
     let clients = clients.map(|mut client| {
         std::thread::spawn(move || {
             for number in 1..=count {
@@ -1027,13 +1015,13 @@ fn streams_end_after_what_was_published_before_the_server_stops() {
         })
     });
     clients.into_iter().chain(listeners).for_each(|thread| thread.join().unwrap());
-    assert_eq!(falconet.wait_for_exit(PATIENCE).code(), Some(0));
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
 #[test]
 fn reject_drop_is_silent_about_refused_requests_for_topics() {
     let flags = ["--reject", "drop", "--max-topics", "2", "--max-message", "1k"];
-    let falconet = Falconet::start(&[QUIET, &flags].concat());
+    let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let address = falconet.address();
     assert_eq!(publish(&falconet, "a", "x").status(), 202, "what is not refused is answered");
     let upgrade = |path| handshake(path).into_bytes();
@@ -1051,43 +1039,43 @@ fn reject_drop_is_silent_about_refused_requests_for_topics() {
         post("/topics/a", "x".repeat(1025)),
         request("POST", "/topics/a", "Expect: x\r\n", "x"),
         request("POST", "/topics/a", "Transfer-Encoding: chunked\r\n", "x"),
-        // Nothing is there, and there is no room for more.
+        // The topic does not exist, and the limit is reached.
         get("/topics/b"),
         post("/topics/b", "x"),
         upgrade("/topics/b"),
         request("GET", "/topics/b", SSE, ""),
     ] {
-        // And nothing behind it is looked at.
+        // The request behind the refused one must not be read.
         let bytes = [&refused[..], &post("/topics/a", "beyond")].concat();
         assert_eq!(exchange(address, bytes), "", "{}", String::from_utf8_lossy(&refused));
     }
-    let kept = ask(address, get("/topics/a"));
+    let kept = fetch(address, get("/topics/a"));
     assert_eq!((kept.text(), kept.header("X-Sequence")), ("x", Some("1")));
     let dropped = falconet.log_so_far().iter().filter(|line| line.contains(" dropped ")).count();
     assert!(dropped >= 5, "they are logged: {:#?}", falconet.log_so_far());
 }
 
-/// Publishes at a topic on a connection of its own.
+/// Publishes to a topic on a new connection.
 fn publish(falconet: &Falconet, topic: &str, body: impl AsRef<[u8]>) -> Answer {
-    ask(falconet.address(), post(&format!("/topics/{topic}"), body))
+    fetch(falconet.address(), post(&format!("/topics/{topic}"), body))
 }
 
-/// What is answered to who publishes.
+/// Returns the body of the response to a published message.
 fn accepted(topic: &str, sequence: u64, subscribers: usize) -> String {
     format!("{{\"topic\":\"{topic}\",\"sequence\":{sequence},\"subscribers\":{subscribers}}}\n")
 }
 
-/// The topics there are, each with its count of subscribers and its last sequence.
+/// Returns the topics, each with its number of subscribers and its last sequence.
 fn topics(falconet: &Falconet) -> Vec<String> {
-    let list = ask(falconet.address(), request("GET", "/topics/", "Accept: text/plain\r\n", ""));
+    let list = fetch(falconet.address(), request("GET", "/topics/", "Accept: text/plain\r\n", ""));
     assert_eq!(list.header("Content-Type"), Some("text/plain; charset=utf-8"));
     list.text().lines().map(str::to_owned).collect()
 }
 
-/// All that a topic retains.
+/// Returns all retained messages of a topic.
 fn replayed(falconet: &Falconet, topic: &str) -> Vec<String> {
     let path = format!("/topics/{topic}");
-    let last = ask(falconet.address(), get(&path));
+    let last = fetch(falconet.address(), get(&path));
     let Some(last) = last.header("X-Sequence") else { return Vec::new() };
     let mut events = Events::connect(falconet.address(), &format!("{path}?last=1000000"), "");
     let mut messages = Vec::new();
@@ -1100,12 +1088,12 @@ fn replayed(falconet: &Falconet, topic: &str) -> Vec<String> {
     }
 }
 
-/// A text of so many bytes that begins with its number.
+/// Returns a text of `bytes` bytes that begins with its number.
 fn sized(number: u64, bytes: usize) -> String {
     format!("{:x<bytes$}", format!("{number} "))
 }
 
-/// The numbers that [`sized`] texts begin with.
+/// Returns the numbers at the beginning of [`sized`] texts.
 fn numbers(texts: &[String]) -> Vec<u64> {
     texts.iter().map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect()
 }
@@ -1121,7 +1109,7 @@ fn assert_correlated(line: &str) {
     assert!(words.any(|word| word.trim_end_matches(';') == "correlation=anna-1"), "{line}");
 }
 
-/// The time as HTTP writes it, by somebody else.
+/// Returns the current time as an HTTP date, from date(1).
 fn http_date_now() -> String {
     let format = "+%a, %d %b %Y %H:%M:%S GMT";
     let output = Command::new("date").env("LC_ALL", "C").args(["-u", format]).output().unwrap();
@@ -1129,7 +1117,5 @@ fn http_date_now() -> String {
 }
 
 const SSE: &str = "Accept: text/event-stream\r\n";
-/// How many messages of 60 KB no kernel holds for who does not read.
+/// A number of messages of 60 KB that exceeds what the kernel buffers for a subscriber.
 const OVERWHELMING: u64 = 100;
-/// Nothing is published by the server itself.
-const QUIET: &[&str] = &["--broadcast-every", "0"];

@@ -1,20 +1,26 @@
-//! A plug pulled between client and server, in network namespaces of the test's own. Needs root and the
-//! program `ip`; without them the test says so and proves nothing.
+//! A network that fails between client and server, in network namespaces of the test. Needs root and the
+//! program `ip`; without them the test is skipped, and prints so.
 
+use std::net::Shutdown;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::rig::*;
+use crate::measure::*;
+use crate::support::*;
 
-/// client ─ router ─ server, each in a namespace of its own; they end with this value.
+/// client ─ router ─ server, each in a network namespace of its own. The namespaces are deleted on drop.
 struct Network {
     names: [String; 3],
 }
 
 impl Network {
-    /// Builds it, or says which command failed.
+    /// Creates the namespaces and connects them.
+    ///
+    /// # Errors
+    ///
+    /// The command that failed, and its message.
     fn build() -> Result<Self, String> {
         let id = std::process::id();
         let names = ["client", "router", "server"].map(|role| format!("falconet-{role}-{id}"));
@@ -36,14 +42,14 @@ impl Network {
         Ok(network)
     }
 
-    /// Plugs in or pulls: what the router does not forward is lost without a word.
+    /// Connects or disconnects client and server. Packets that the router does not forward are lost silently.
     fn set_forwarding(&self, on: bool) -> Result<(), String> {
         let value = if on { "1" } else { "0" };
         self.within(1, || std::fs::write("/proc/sys/net/ipv4/ip_forward", value))
             .map_err(|error| format!("ip_forward: {error}"))
     }
 
-    /// Runs `work` on a thread inside a namespace; its sockets stay there.
+    /// Runs `work` on a thread inside a namespace. Sockets that it opens stay in that namespace.
     fn within<T: Send>(&self, namespace: usize, work: impl FnOnce() -> T + Send) -> T {
         let path = format!("/run/netns/{}", self.names[namespace]);
         let thread = move || {
@@ -59,7 +65,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         for name in &self.names {
-            // Some may never have come to be.
+            // Building may have failed before this one existed.
             let _ = ip(&format!("netns delete {name}"));
         }
     }
@@ -74,10 +80,11 @@ fn ip(arguments: &str) -> Result<(), String> {
 
 #[test]
 fn c26_clients_behind_a_pulled_plug_are_swept_and_no_others() {
+    let _guard = serial();
     let network = match Network::build() {
         Ok(network) => network,
         Err(why) => {
-            eprintln!("SKIPPED: no plug was pulled, for there are no network namespaces: {why}");
+            eprintln!("skipped: no network namespaces: {why}");
             return;
         }
     };
@@ -86,14 +93,14 @@ fn c26_clients_behind_a_pulled_plug_are_swept_and_no_others() {
         Command::new("ip")
             .args(["netns", "exec", &network.names[2]])
             .arg(program.get_program())
-            // Broadcasts, so that there is always something in flight.
+            // With broadcasts, unacknowledged data is always in flight.
             .args(["--listen", "http://10.99.2.2:0", "--broadcast-every", "200ms"])
             .args(["--ping-every", "500ms", "--idle-timeout", "1500ms"]),
     );
     let address = falconet.address();
     let canaries = network.within(2, || Canaries::start(address));
     let without_clients = falconet.open_files();
-    let connect = || Quiet::start(Client::connect(address));
+    let connect = || IdleClient::start(Client::connect(address));
     let clients = network.within(0, || [connect(), connect()]);
     wait_until("the clients live on their pongs", || clients.iter().all(|c| c.pongs() >= 2));
     assert_eq!(falconet.open_files(), without_clients + 2);
@@ -103,9 +110,12 @@ fn c26_clients_behind_a_pulled_plug_are_swept_and_no_others() {
     wait_until("both clients are swept", || falconet.open_files() == without_clients);
     let swept = pulled.elapsed();
     println!("swept {swept:?} after the plug was pulled");
-    // The idle timeout and one sweep, which are a second apart; and slack.
+    // The idle timeout, the second between two sweeps, and slack.
     let limit = Duration::from_millis(1500 + 1000 + 500);
     assert!(swept > Duration::from_millis(400) && swept < limit, "{swept:?}");
     canaries.finish();
-    clients.into_iter().for_each(Quiet::vanish);
+    for client in clients {
+        let _ = client.stream.shutdown(Shutdown::Both);
+        let _ = client.thread.join();
+    }
 }

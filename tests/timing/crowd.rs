@@ -1,4 +1,4 @@
-//! One publisher at full speed, and a crowd of subscribers of whom some do not read.
+//! One publisher at full speed, and many subscribers, some of which do not read.
 
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
-use crate::rig::*;
+use crate::measure::*;
+use crate::support::*;
 
 #[cfg(feature = "full")]
 #[test]
-fn listeners_get_every_message_or_are_told_how_many_they_lost() {
-    let crowd = Crowd::gather(Protocol::Events, &["--slow-consumer", "skip"]);
-    let stuck = crowd.endure(publish_by_http);
+fn sse_subscribers_get_every_message_or_the_number_of_lost_ones() {
+    let _guard = serial();
+    let crowd = Crowd::connect(Protocol::Events, &["--slow-consumer", "skip"]);
+    let stuck = crowd.run(publish_by_http);
     for subscriber in stuck {
-        // Numbers add up by Subscriber::hear; it got all that was still to be had.
+        // Subscriber::read has checked that received and lost messages add up.
         assert!(subscriber.lost > 0 && subscriber.closed.is_none());
     }
 }
@@ -24,10 +26,11 @@ fn listeners_get_every_message_or_are_told_how_many_they_lost() {
 #[cfg(feature = "full")]
 #[test]
 fn websocket_subscribers_get_every_message_or_are_closed() {
-    let crowd = Crowd::gather(Protocol::WebSocket, &["--slow-consumer", "close"]);
-    let stuck = crowd.endure(publish_by_websocket);
+    let _guard = serial();
+    let crowd = Crowd::connect(Protocol::WebSocket, &["--slow-consumer", "close"]);
+    let stuck = crowd.run(publish_by_websocket);
     for subscriber in stuck {
-        assert!(subscriber.heard > 0);
+        assert!(subscriber.received > 0);
         assert_eq!(subscriber.closed.as_deref(), Some("1008 slow consumer"));
     }
 }
@@ -35,8 +38,8 @@ fn websocket_subscribers_get_every_message_or_are_closed() {
 #[cfg(feature = "full")]
 #[test]
 fn a_subscriber_costs_no_more_memory_than_an_idle_client() {
-    let _turn = alone();
-    let count = affordable(2000);
+    let _guard = serial();
+    let count = connection_budget(2000);
     let bytes_per_client = |path: &str| {
         let falconet = Falconet::start(&["--broadcast-every", "0", "--ping-every", "0"]);
         let first = Client::connect_to(falconet.address(), path);
@@ -52,7 +55,7 @@ fn a_subscriber_costs_no_more_memory_than_an_idle_client() {
     assert!(topic * 100 <= echo * 105, "{echo} bytes of the echo, {topic} of a topic");
 }
 
-/// Who hears, and the server they hear.
+/// A server and its subscribers.
 struct Crowd {
     falconet: Falconet,
     readers: Vec<Subscriber>,
@@ -60,35 +63,34 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn gather(protocol: Protocol, flags: &[&str]) -> Self {
+    fn connect(protocol: Protocol, flags: &[&str]) -> Self {
         let falconet = Falconet::start(&[&["--broadcast-every", "0"], flags].concat());
         let subscribe = |_| Subscriber::connect(falconet.address(), protocol);
-        let count = affordable(200);
+        let count = connection_budget(200);
         let readers = (0..count * 3 / 4).map(subscribe).collect();
         let stuck: Vec<Subscriber> = (0..count / 4).map(subscribe).collect();
         for subscriber in &stuck {
-            // Or the kernel takes megabytes for it.
+            // The kernel would take megabytes for it otherwise.
             sockopt::set_socket_recv_buffer_size(&subscriber.stream, 64 * 1024).unwrap();
         }
         Self { falconet, readers, stuck }
     }
 
-    /// Has `publish` publish for a while, and checks what the readers get. Then lets those read who did
-    /// not, to the end, and returns them.
-    fn endure(mut self, publish: fn(SocketAddr, &Clock) -> u64) -> Vec<Subscriber> {
-        let _turn = alone();
+    /// Publishes for a while with `publish`, and checks what the reading subscribers receive. Then reads with
+    /// the others to the end, and returns them.
+    fn run(mut self, publish: fn(SocketAddr, &Clock) -> u64) -> Vec<Subscriber> {
         let address = self.falconet.address();
         let canaries = Canaries::start(address);
         let clock = Clock::start(&self.falconet);
         let last = AtomicU64::new(0);
         let before = self.falconet.private_kib();
-        let (mut most, mut latencies, mut weighed) = (before, Vec::new(), Instant::now());
+        let (mut most, mut latencies, mut measured) = (before, Vec::new(), Instant::now());
         std::thread::scope(|scope| {
             scope.spawn(|| last.store(publish(address, &clock), Ordering::Relaxed));
-            latencies = hear(&mut self.readers, &last, &clock, || {
-                if weighed.elapsed() > Duration::from_millis(20) {
+            latencies = read_all(&mut self.readers, &last, &clock, || {
+                if measured.elapsed() > Duration::from_millis(20) {
                     most = most.max(self.falconet.private_kib());
-                    weighed = Instant::now();
+                    measured = Instant::now();
                 }
             });
         });
@@ -96,7 +98,7 @@ impl Crowd {
         latencies.sort_unstable();
         let lagging = self.readers.iter().filter(|reader| reader.lost > 0).count();
         println!(
-            "{} messages to {} who read and {} who do not: latency {:?} median, {:?} p99, {:?} at \
+            "{} messages to {} subscribers that read and {} that do not: latency {:?} median, {:?} p99, {:?} at \
              most; {lagging} readers lost some, {} were closed; canaries' p99 {:?} of {}; {before} \
              KiB before, {most} KiB at most",
             last.load(Ordering::Relaxed),
@@ -110,36 +112,36 @@ impl Crowd {
             times.len(),
         );
         assert!(p99(&latencies) < Duration::from_millis(100), "{:?}", p99(&latencies));
-        // The topic's log is 256 KiB by default. Who does not read has a part of one message; the
-        // kernel's buffers are the kernel's.
+        // The log of a topic is 256 KiB by default. A subscriber that does not read holds part of one message.
+        // The buffers of the kernel do not count.
         let limit = 256 + self.stuck.len() * 2 * MESSAGE_BYTES / 1024 + SLACK_KIB;
         assert!(most < before + limit as u64, "{before} KiB before, {most} KiB at most");
 
-        hear(&mut self.stuck, &last, &clock, || {});
+        read_all(&mut self.stuck, &last, &clock, || {});
         self.stuck
     }
 }
 
-/// The time, less what the server and the thread that reads for everybody stood in the queue for a
-/// processor that was with others, as in [`Canaries::start_every`]: a crowd on this machine, and other
-/// tests, take processors as others elsewhere would not.
+/// A clock that excludes the time for which the server and the reading thread waited for a processor, as
+/// [`start_canaries`] does: subscribers on this machine take processors from the server, which remote ones
+/// would not.
 struct Clock {
-    begun: Instant,
+    start: Instant,
     queues: [String; 2],
 }
 
 impl Clock {
-    /// A clock for who reads in this thread.
+    /// Starts a clock for subscribers that this thread reads.
     fn start(falconet: &Falconet) -> Self {
         let thread = rustix::thread::gettid().as_raw_nonzero();
         let queues = [
             format!("/proc/{}/schedstat", falconet.pid()),
             format!("/proc/self/task/{thread}/schedstat"),
         ];
-        Self { begun: Instant::now(), queues }
+        Self { start: Instant::now(), queues }
     }
 
-    /// How long they have stood in the queue.
+    /// Returns how long the server and the thread have waited for a processor.
     fn queued(&self) -> Duration {
         let nanoseconds = self.queues.iter().map(|queue| {
             let text = std::fs::read_to_string(queue).unwrap();
@@ -148,9 +150,9 @@ impl Clock {
         Duration::from_nanos(nanoseconds.sum())
     }
 
-    /// The time, with what was found of the queue before.
+    /// Returns the time, given the result of an earlier call of [`Self::queued`].
     fn now(&self, queued: Duration) -> Duration {
-        self.begun.elapsed().saturating_sub(queued)
+        self.start.elapsed().saturating_sub(queued)
     }
 }
 
@@ -160,15 +162,16 @@ enum Protocol {
     WebSocket,
 }
 
-/// A subscriber that checks that what it hears is numbered from 1 without a gap it is not told of.
+/// A subscriber that checks that its messages are numbered from 1 without a gap, except for losses that the
+/// server reports.
 struct Subscriber {
     protocol: Protocol,
     stream: TcpStream,
     unparsed: Vec<u8>,
     next: u64,
-    heard: u64,
+    received: u64,
     lost: u64,
-    /// Code and reason of the Close.
+    /// The code and the reason of the Close.
     closed: Option<String>,
 }
 
@@ -180,16 +183,16 @@ impl Subscriber {
         };
         stream.set_nonblocking(true).unwrap();
         let unparsed = Vec::new();
-        Self { protocol, stream, unparsed, next: 1, heard: 0, lost: 0, closed: None }
+        Self { protocol, stream, unparsed, next: 1, received: 0, lost: 0, closed: None }
     }
 
-    /// Whether it has come to the end: it is closed, or has dealt with the message `last`.
+    /// Returns true if the subscriber is closed, or has received or lost the message `last`.
     fn is_done(&self, last: u64) -> bool {
         self.closed.is_some() || (last > 0 && self.next > last)
     }
 
-    /// Reads what there is, and notes how long each message took.
-    fn hear(&mut self, clock: &Clock, queued: Duration, latencies: &mut Vec<Duration>) {
+    /// Reads everything available, and records the latency of each message.
+    fn read(&mut self, clock: &Clock, queued: Duration, latencies: &mut Vec<Duration>) {
         let mut buffer = [0; 65536];
         loop {
             match self.stream.read(&mut buffer) {
@@ -214,18 +217,18 @@ impl Subscriber {
         }
     }
 
-    /// Takes one whole event; says when it was sent, if it is a message.
+    /// Parses one complete event. The inner value is the time at which a message was sent.
     fn take_event(&mut self, bytes: &mut &[u8]) -> Option<Option<Duration>> {
-        // No more than an event takes: of all there is it would be the square of that.
+        // Checking more than one event for UTF-8 each time would take quadratic time.
         let text = std::str::from_utf8(&bytes[..bytes.len().min(2 * MESSAGE_BYTES)]).unwrap();
-        // Line by line: one byte is found much sooner than two.
+        // Line by line, because searching for one byte is much faster than for two.
         let mut end = 0;
         while !text[end..].starts_with('\n') {
             end += text[end..].find('\n')? + 1;
         }
         let event = &text[..end - 1];
         *bytes = &bytes[end + 1..];
-        // A message, or what says that some were lost; a crowd that took its time would only time itself.
+        // The fast path for messages: slow subscribers would measure only themselves.
         let message = event.strip_prefix("id: ").and_then(|event| event.split_once("\ndata: "));
         let Some((id, data)) = message else {
             let event = Event::parse(event);
@@ -239,7 +242,7 @@ impl Subscriber {
         Some(Some(self.take_message(data)))
     }
 
-    /// Takes one whole frame; says when it was sent, if it is a message.
+    /// Parses one complete frame. The inner value is the time at which a message was sent.
     fn take_frame(&mut self, bytes: &mut &[u8]) -> Option<Option<Duration>> {
         let (header, length) = match bytes.get(1)? {
             126 => (4, u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]).into()),
@@ -257,27 +260,26 @@ impl Subscriber {
         Some(Some(self.take_message(std::str::from_utf8(payload).unwrap())))
     }
 
-    /// Takes the next message; says when it was sent.
+    /// Checks the number of the next message, and returns the time at which it was sent.
     fn take_message(&mut self, message: &str) -> Duration {
         let mut parts = message.split(' ');
         let mut number = || parts.next().unwrap().parse::<u64>().unwrap();
         assert_eq!(number(), self.next, "after {} lost", self.lost);
-        (self.next, self.heard) = (self.next + 1, self.heard + 1);
+        (self.next, self.received) = (self.next + 1, self.received + 1);
         Duration::from_nanos(number())
     }
 }
 
-/// Has subscribers read until each has dealt with the message `last`, which is known later, or is
-/// closed. Returns how long after it was sent each message was read. Now and then does what is to be done
-/// `meanwhile`.
-fn hear(
+/// Reads with all subscribers until each is done with the message `last`, which is 0 until it is known.
+/// Returns the latencies of all messages. Calls `meanwhile` now and then.
+fn read_all(
     subscribers: &mut [Subscriber],
     last: &AtomicU64,
     clock: &Clock,
     mut meanwhile: impl FnMut(),
 ) -> Vec<Duration> {
     let mut latencies = Vec::new();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let last = last.load(Ordering::Relaxed);
         let mut open: Vec<&mut Subscriber> =
@@ -285,39 +287,39 @@ fn hear(
         if open.is_empty() {
             return latencies;
         }
-        assert!(Instant::now() < deadline, "{} have not come to the end", open.len());
+        assert!(Instant::now() < deadline, "{} subscribers are not done", open.len());
         let mut fds: Vec<PollFd<'_>> =
             open.iter().map(|subscriber| PollFd::new(&subscriber.stream, PollFlags::IN)).collect();
-        // As long as it may take to notice that there will be no more.
+        // The timeout lets the loop notice that `last` is known.
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 })).unwrap();
         meanwhile();
         let queued = clock.queued();
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         for (subscriber, _) in open.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
-            subscriber.hear(clock, queued, &mut latencies);
+            subscriber.read(clock, queued, &mut latencies);
         }
     }
 }
 
-/// Publishes over kept connections, with as many messages ahead of their answers, and of what it hears of
-/// them itself, as [`WINDOW`] says: what waits in the kernel for this machine's readers to read it would
-/// count as delay. Returns how many.
+/// Publishes over kept connections, and returns the number of messages. At most [`WINDOW`] messages are
+/// without an answer, or not yet received by a subscriber of its own: what waits in the kernel would count
+/// as latency.
 fn publish_by_http(address: SocketAddr, clock: &Clock) -> u64 {
-    let mut hearing = Client::connect_to(address, TOPIC);
+    let mut own = Client::connect_to(address, TOPIC);
     let (mut sent, mut answered) = (0, 0);
-    while goes_on(sent, clock) {
+    while is_unfinished(sent, clock) {
         let mut stream = connect(address);
         let mut answers = BufReader::new(stream.try_clone().unwrap());
         let mut take_answer = || {
             answered += 1;
             read_answer(&mut answers, answered);
             let number = answered.to_string();
-            assert_eq!(hearing.read().text().split(' ').next(), Some(&*number));
+            assert_eq!(own.read().text().split(' ').next(), Some(&*number));
             answered
         };
-        // The server takes a thousand requests a connection.
+        // The server answers a thousand requests on one connection.
         let (end, mut behind) = (sent + 1000, 0);
-        while sent < end && goes_on(sent, clock) {
+        while sent < end && is_unfinished(sent, clock) {
             sent += 1;
             behind += 1;
             stream.write_all(&post(TOPIC, message(sent, clock))).unwrap();
@@ -341,37 +343,37 @@ fn read_answer(answers: &mut BufReader<TcpStream>, number: u64) {
     assert!(body.contains(&format!("\"sequence\":{number},")), "{body}");
 }
 
-/// Publishes over WebSocket, with as many messages ahead of what it hears of them as [`WINDOW`] says:
-/// what waits in the kernel for the server to read it would count as delay. Returns how many.
+/// Publishes over WebSocket, and returns the number of messages. At most [`WINDOW`] messages have not come
+/// back: what waits in the kernel would count as latency.
 fn publish_by_websocket(address: SocketAddr, clock: &Clock) -> u64 {
     let mut client = Client::connect_to(address, TOPIC);
-    let (mut sent, mut heard) = (0, 0);
-    while goes_on(sent, clock) {
+    let (mut sent, mut received) = (0, 0);
+    while is_unfinished(sent, clock) {
         sent += 1;
         client.send(true, TEXT, message(sent, clock));
-        while sent - heard == WINDOW {
-            heard += 1;
-            assert_eq!(client.read().text().split(' ').next(), Some(&*heard.to_string()));
+        while sent - received == WINDOW {
+            received += 1;
+            assert_eq!(client.read().text().split(' ').next(), Some(&*received.to_string()));
         }
     }
     sent
 }
 
-/// Whether to publish more: for a while, and at least so much that the kernel does not take it all for
-/// those who do not read.
-fn goes_on(sent: u64, clock: &Clock) -> bool {
-    clock.begun.elapsed() < Duration::from_secs(2) || sent < 500
+/// Returns true if more is to be published: for two seconds, and more than the kernel buffers for a subscriber
+/// that does not read.
+fn is_unfinished(sent: u64, clock: &Clock) -> bool {
+    clock.start.elapsed() < Duration::from_secs(2) || sent < 500
 }
 
-/// A message with its number and the time.
+/// Returns a message that begins with its number and the time.
 fn message(number: u64, clock: &Clock) -> String {
     let message = format!("{number} {} ", clock.now(clock.queued()).as_nanos());
     format!("{message:.<MESSAGE_BYTES$}")
 }
 
 const TOPIC: &str = "/topics/crowd";
-/// How many messages are under way at once, so that the server always has one to publish.
+/// The number of messages under way at once, so that the server always has one to publish.
 const WINDOW: u64 = 2;
 const MESSAGE_BYTES: usize = 2048;
-/// What connections that come and go leave with the allocator.
+/// The memory that the allocator keeps of closed connections.
 const SLACK_KIB: usize = 256;

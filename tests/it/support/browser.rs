@@ -1,5 +1,5 @@
-//! A real browser for the tests: one Chromium for all of them, spoken to in the DevTools protocol over a
-//! pipe, so that it ends with the process that started it.
+//! A real browser: one Chromium for all tests, controlled by the DevTools protocol over a pipe, so that it ends
+//! with this process.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,20 +13,22 @@ use std::time::Instant;
 use base64ct::{Base64, Encoding};
 use tinyjson::JsonValue;
 
-use crate::rig::{PATIENCE, alone};
+use super::wait::TIMEOUT;
 
-/// A browser window in which nobody has been before, with one page. There is one at a time, and no test
-/// beside it that measures times.
+/// A browser window with one page and an empty profile. Only one exists at a time.
 pub struct Window {
     browser: MutexGuard<'static, Option<Chromium>>,
     context: String,
     session: String,
-    _turn: MutexGuard<'static, ()>,
 }
 
 impl Window {
-    /// Opens an empty window of the size of a desktop's; `None` without a browser, which is told, and which
-    /// under `CI=true` is a failure.
+    /// Opens a window of desktop size with an empty page. Returns `None`, and prints so, if no browser is
+    /// installed.
+    ///
+    /// # Panics
+    ///
+    /// If no browser is installed and the environment has `CI=true`.
     pub fn open() -> Option<Self> {
         static BROWSER: Mutex<Option<Chromium>> = Mutex::new(None);
         let Some(program) = find_browser() else {
@@ -34,29 +36,28 @@ impl Window {
             println!("skipped: no chromium");
             return None;
         };
-        let turn = alone();
         let mut browser = BROWSER.lock().unwrap_or_else(PoisonError::into_inner);
         if !browser.as_mut().is_some_and(Chromium::is_alive) {
             *browser = Some(Chromium::start(&program));
         }
         let chromium = browser.as_mut().unwrap();
         let context =
-            text_of(&chromium.ask("", "Target.createBrowserContext", "{}"), "browserContextId");
+            text_of(&chromium.call("", "Target.createBrowserContext", "{}"), "browserContextId");
         let wanted = format!(r#"{{"url":"about:blank","browserContextId":"{context}"}}"#);
-        let target = text_of(&chromium.ask("", "Target.createTarget", &wanted), "targetId");
+        let target = text_of(&chromium.call("", "Target.createTarget", &wanted), "targetId");
         let attach = format!(r#"{{"targetId":"{target}","flatten":true}}"#);
-        let session = text_of(&chromium.ask("", "Target.attachToTarget", &attach), "sessionId");
-        let mut window = Self { browser, context, session, _turn: turn };
+        let session = text_of(&chromium.call("", "Target.attachToTarget", &attach), "sessionId");
+        let mut window = Self { browser, context, session };
         for domain in ["Page", "Runtime", "Log"] {
-            window.ask(&format!("{domain}.enable"), "{}");
+            window.call(&format!("{domain}.enable"), "{}");
         }
         window.resize(1280, 800);
         Some(window)
     }
 
-    /// Goes to `url` and waits until the page is loaded.
+    /// Navigates to `url` and waits until the page is loaded.
     pub fn visit(&mut self, url: &str) {
-        let answer = self.ask("Page.navigate", &format!(r#"{{"url":{}}}"#, quoted(url)));
+        let answer = self.call("Page.navigate", &format!(r#"{{"url":{}}}"#, quoted(url)));
         assert!(
             !matches!(answer, JsonValue::Object(ref o) if o.contains_key("errorText")),
             "{answer:?}"
@@ -64,12 +65,12 @@ impl Window {
         self.wait_for("document.readyState === 'complete'");
     }
 
-    /// What a script says, as a string. It may await.
-    pub fn say(&mut self, script: &str) -> String {
+    /// Evaluates an expression, which may await, and returns its value as a string.
+    pub fn eval(&mut self, script: &str) -> String {
         let script = quoted(&format!("(async () => String({script}))()"));
         let wanted =
             format!(r#"{{"expression":{script},"awaitPromise":true,"returnByValue":true}}"#);
-        let answer = self.ask("Runtime.evaluate", &wanted);
+        let answer = self.call("Runtime.evaluate", &wanted);
         match &answer["result"] {
             JsonValue::Object(result) if result.contains_key("value") => {
                 result["value"].get::<String>().expect("a string").clone()
@@ -78,25 +79,25 @@ impl Window {
         }
     }
 
-    /// Waits until a script says true.
+    /// Waits until an expression is true.
     pub fn wait_for(&mut self, condition: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.say(condition) != "true" {
+        let deadline = Instant::now() + TIMEOUT;
+        while self.eval(condition) != "true" {
             if Instant::now() > deadline {
-                let page = self.say("document.body.innerText");
-                panic!("never came true: {condition}\n{:?}\n{page}", self.complaints());
+                let page = self.eval("document.body.innerText");
+                panic!("timed out waiting: {condition}\n{:?}\n{page}", self.console_errors());
             }
-            // A page has no event for what is said of it.
+            // The protocol has no event for a condition, so this polls.
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
 
-    /// Writes text where the focus is.
-    pub fn write(&mut self, text: &str) {
-        self.ask("Input.insertText", &format!(r#"{{"text":{}}}"#, quoted(text)));
+    /// Types text into the focused element.
+    pub fn insert_text(&mut self, text: &str) {
+        self.call("Input.insertText", &format!(r#"{{"text":{}}}"#, quoted(text)));
     }
 
-    /// Presses a key that has its own name.
+    /// Presses a named key.
     pub fn press(&mut self, key: &str) {
         let (code, text) = match key {
             "Enter" => (13, r#","text":"\r""#),
@@ -107,56 +108,56 @@ impl Window {
             let wanted = format!(
                 r#"{{"type":"{kind}","key":"{key}","code":"{key}","windowsVirtualKeyCode":{code}{text}}}"#
             );
-            self.ask("Input.dispatchKeyEvent", &wanted);
+            self.call("Input.dispatchKeyEvent", &wanted);
         }
     }
 
-    /// Makes the page so many CSS pixels wide and high.
+    /// Sets the size of the page, in CSS pixels.
     pub fn resize(&mut self, width: u32, height: u32) {
         let wanted = format!(
             r#"{{"width":{width},"height":{height},"deviceScaleFactor":1,"mobile":{}}}"#,
             width < 600
         );
-        self.ask("Emulation.setDeviceMetricsOverride", &wanted);
+        self.call("Emulation.setDeviceMetricsOverride", &wanted);
     }
 
-    /// Prefers a light or a dark page.
-    pub fn prefer(&mut self, scheme: &str) {
+    /// Sets the preferred color scheme, `light` or `dark`.
+    pub fn set_color_scheme(&mut self, scheme: &str) {
         let wanted =
             format!(r#"{{"features":[{{"name":"prefers-color-scheme","value":"{scheme}"}}]}}"#);
-        self.ask("Emulation.setEmulatedMedia", &wanted);
+        self.call("Emulation.setEmulatedMedia", &wanted);
     }
 
-    /// Believes any certificate.
-    pub fn trust_anybody(&mut self) {
-        self.ask("Security.setIgnoreCertificateErrors", r#"{"ignore":true}"#);
+    /// Accepts every certificate.
+    pub fn ignore_certificate_errors(&mut self) {
+        self.call("Security.setIgnoreCertificateErrors", r#"{"ignore":true}"#);
     }
 
-    /// Keeps a picture of the page beside what cargo builds, for people to look at.
-    pub fn picture(&mut self, name: &str) {
-        let answer = self.ask("Page.captureScreenshot", r#"{"format":"png"}"#);
+    /// Writes a picture of the page to `pictures` in the target directory, for people to look at.
+    pub fn screenshot(&mut self, name: &str) {
+        let answer = self.call("Page.captureScreenshot", r#"{"format":"png"}"#);
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pictures");
         fs::create_dir_all(&folder).unwrap();
         let bytes = Base64::decode_vec(&text_of(&answer, "data")).unwrap();
         fs::write(folder.join(format!("{name}.png")), bytes).unwrap();
     }
 
-    /// What the page's console has of errors and warnings, what its scripts threw, and the dialogs
-    /// it opened.
-    pub fn complaints(&mut self) -> Vec<String> {
-        // All that is said before this answer has been read with it.
-        self.ask("Runtime.evaluate", r#"{"expression":"0"}"#);
+    /// Returns the errors and warnings of the console, uncaught exceptions, and the dialogs that the page
+    /// opened.
+    pub fn console_errors(&mut self) -> Vec<String> {
+        // Every earlier event arrives before the answer to this.
+        self.call("Runtime.evaluate", r#"{"expression":"0"}"#);
         let session = self.session.clone();
         let events = &self.browser.as_ref().unwrap().events;
         events
             .iter()
-            .filter(|event| event.session == session && event.is_complaint())
+            .filter(|event| event.session == session && event.is_console_error())
             .map(|event| event.params.clone())
             .collect()
     }
 
-    fn ask(&mut self, method: &str, params: &str) -> JsonValue {
-        self.browser.as_mut().unwrap().ask(&self.session, method, params)
+    fn call(&mut self, method: &str, params: &str) -> JsonValue {
+        self.browser.as_mut().unwrap().call(&self.session, method, params)
     }
 }
 
@@ -170,7 +171,7 @@ impl Drop for Window {
     }
 }
 
-/// The browser, running.
+/// A running browser, killed on drop.
 struct Chromium {
     child: Child,
     requests: ChildStdin,
@@ -186,7 +187,7 @@ struct Event {
 }
 
 impl Event {
-    fn is_complaint(&self) -> bool {
+    fn is_console_error(&self) -> bool {
         let has = |part: &str| self.params.contains(part);
         match self.method.as_str() {
             "Runtime.exceptionThrown" | "Page.javascriptDialogOpening" => true,
@@ -200,9 +201,9 @@ impl Event {
 impl Chromium {
     fn start(program: &Path) -> Self {
         let profile = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chromium");
-        // What an earlier run left is of no use, if it left anything.
+        // An earlier run may have left a profile behind.
         let _ = fs::remove_dir_all(&profile);
-        // The protocol is spoken on the descriptors 3 and 4.
+        // The browser reads requests from descriptor 3 and writes to descriptor 4.
         let mut child = Command::new("sh")
             .args(["-c", r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >/dev/null"#])
             .arg(program)
@@ -216,11 +217,11 @@ impl Chromium {
             .expect("there is a shell");
         let requests = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
-        let (heard, messages) = channel();
+        let (sender, messages) = channel();
         std::thread::spawn(move || {
             for message in answers.split(0).map_while(Result::ok) {
                 let message = String::from_utf8(message).expect("messages are UTF-8");
-                if heard.send(message.parse().expect("messages are JSON")).is_err() {
+                if sender.send(message.parse().expect("messages are JSON")).is_err() {
                     break;
                 }
             }
@@ -240,14 +241,14 @@ impl Chromium {
         };
         let id = self.last_id;
         let request = format!(r#"{{"id":{id},{session}"method":"{method}","params":{params}}}"#);
-        // If it is gone, the answer does not come.
+        // If the browser has ended, waiting for the answer fails.
         let _ = self.requests.write_all(&[request.as_bytes(), b"\0"].concat());
         id.into()
     }
 
-    fn ask(&mut self, session: &str, method: &str, params: &str) -> JsonValue {
+    fn call(&mut self, session: &str, method: &str, params: &str) -> JsonValue {
         let id = self.send(session, method, params);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
             let message = self.messages.recv_timeout(rest);
@@ -288,7 +289,7 @@ fn find_browser() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// The text called `name` in an answer.
+/// Returns the string field `name` of an answer.
 fn text_of(answer: &JsonValue, name: &str) -> String {
     answer[name].get::<String>().expect("a string").clone()
 }
@@ -297,10 +298,48 @@ fn quoted(text: &str) -> String {
     JsonValue::from(text.to_owned()).stringify().unwrap()
 }
 
+/// An expression that is true while the page is connected.
+pub const IS_OPEN: &str = "document.getElementById('state').textContent === 'open'";
+
+pub const PHONE: (u32, u32) = (360, 740);
+
+/// Sends a message as a user does: types it into the form and presses Enter.
+pub fn send_message(window: &mut Window, text: &str) {
+    window.eval("document.getElementById('message').focus()");
+    window.insert_text(text);
+    window.press("Enter");
+    window.wait_for("document.getElementById('message').value === ''");
+}
+
+/// Returns an expression that is true if a row with these classes contains `text`.
+pub fn row_contains(classes: &str, text: &str) -> String {
+    let selector = classes.replace(' ', ".");
+    format!(
+        "[...document.querySelectorAll('#rows .{selector} pre')].some((row) => row.textContent.includes({text:?}))"
+    )
+}
+
+/// Takes screenshots, light and dark, wide and narrow. Checks that the page fits the window and has the
+/// preferred color scheme.
+pub fn check_layouts(window: &mut Window, name: &str) {
+    for (scheme, is_dark) in [("light", false), ("dark", true)] {
+        window.set_color_scheme(scheme);
+        let color = window.eval("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]");
+        assert_eq!(color.parse::<u8>().unwrap() < 64, is_dark, "{scheme}: {color}");
+        for (width, height) in [(1280, 800), PHONE] {
+            window.resize(width, height);
+            window.wait_for(&format!("innerWidth === {width}"));
+            let widest: u32 = window.eval("document.documentElement.scrollWidth").parse().unwrap();
+            assert!(widest <= width, "{name}: {widest} of {width}");
+            window.screenshot(&format!("{name}-{scheme}-{width}"));
+        }
+    }
+}
+
 const PROGRAMS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
 const FLAGS: &[&str] = &[
     "--headless=new",
-    // Tests run as root in containers.
+    // Chromium has no sandbox for root, which runs the tests in containers.
     "--no-sandbox",
     "--disable-dev-shm-usage",
     "--disable-gpu",

@@ -1,4 +1,4 @@
-//! What greedy and slow peers may do to everybody else: nothing.
+//! Greedy and slow peers, which must not slow down other clients.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
-use crate::rig::*;
+use crate::measure::*;
+use crate::support::*;
 
 #[test]
-fn slow_heads_are_dropped_in_time_and_hold_nobody_up() {
-    let _turn = alone();
+fn slow_heads_are_dropped_in_time_and_delay_no_other_client() {
+    let _guard = serial();
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
-    let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
+    let canaries = start_canaries(CANARY_PAUSE, &falconet);
     let address = falconet.address();
-    let count = affordable(300);
+    let count = connection_budget(300);
     let slow = std::thread::spawn(move || trickle_heads(address, count));
 
     let mut handshakes = Vec::new();
@@ -25,7 +26,7 @@ fn slow_heads_are_dropped_in_time_and_hold_nobody_up() {
         let start = Instant::now();
         drop(Client::connect(address));
         handshakes.push(start.elapsed());
-        // A steady trickle of newcomers.
+        // The pause between two new clients.
         std::thread::sleep(Duration::from_millis(10));
     }
     handshakes.sort_unstable();
@@ -40,21 +41,21 @@ fn slow_heads_are_dropped_in_time_and_hold_nobody_up() {
     let head_timeout = Duration::from_secs(5);
     assert!(first > head_timeout - Duration::from_millis(50), "{first:?}");
     assert!(last < head_timeout + Duration::from_millis(1500), "{last:?}");
-    canaries.assert_well();
+    assert_prompt(canaries);
 }
 
-/// Connects `count` peers that send a byte of their head each second; says after what times the
-/// server dropped them, the shortest first.
+/// Connects `count` peers that send one byte of their head each second. Returns the times after which the
+/// server dropped them, shortest first.
 fn trickle_heads(address: SocketAddr, count: usize) -> Vec<Duration> {
     let head = handshake("/");
     let mut peers: Vec<(TcpStream, Instant)> =
         (0..count).map(|_| (connect(address), Instant::now())).collect();
     let mut dropped_after = Vec::new();
     for byte in head.as_bytes()[..20].chunks(1) {
-        // The second between two bytes, which ends early when nobody is left.
+        // Wait for a second, or until no peer is left.
         let next = Instant::now() + Duration::from_secs(1);
         for (stream, _) in &mut peers {
-            // It may just have been dropped.
+            // The server may just have dropped it.
             let _ = stream.write(byte);
         }
         while !peers.is_empty() && Instant::now() < next {
@@ -64,19 +65,19 @@ fn trickle_heads(address: SocketAddr, count: usize) -> Vec<Duration> {
                 let ended = ended.next() == Some(true);
                 if ended {
                     dropped_after.push(connected.elapsed());
-                    // It ended without an answer.
+                    // The stream has ended without an answer.
                     assert!(!matches!((&*stream).read(&mut [0]), Ok(1..)));
                 }
                 !ended
             });
         }
     }
-    assert_eq!(peers.len(), 0, "nobody is forgotten");
+    assert_eq!(peers.len(), 0, "the server drops every peer");
     dropped_after.sort_unstable();
     dropped_after
 }
 
-/// Waits until some streams can be read or have ended, or for `deadline`; says which.
+/// Waits until some streams are readable or have ended, at most until `deadline`. Returns which.
 fn wait_for_ends<'s>(streams: impl Iterator<Item = &'s TcpStream>, deadline: Instant) -> Vec<bool> {
     let mut fds: Vec<PollFd<'_>> =
         streams.map(|stream| PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN)).collect();
@@ -86,33 +87,11 @@ fn wait_for_ends<'s>(streams: impl Iterator<Item = &'s TcpStream>, deadline: Ins
 }
 
 #[test]
-fn a_head_is_refused_by_its_8193rd_byte_and_not_before() {
-    let falconet = Falconet::start(&[]);
-    let canaries = Canaries::start(falconet.address());
-    let filled = |length: usize| {
-        let head = handshake("/");
-        let rest = length - head.len() - "Filler: \r\n".len();
-        head.replacen("\r\n\r\n", &format!("\r\nFiller: {}\r\n\r\n", "x".repeat(rest)), 1)
-    };
-    let mut whole = connect(falconet.address());
-    whole.write_all(filled(8192).as_bytes()).unwrap();
-    assert!(read_response_head(&mut whole).starts_with("HTTP/1.1 101 "));
-
-    // Exactly one byte too many, and no end of the head: the refusal waits for nothing more.
-    let answer = exchange(falconet.address(), &filled(9000)[..8193]);
-    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-
-    let falconet = Falconet::start(&["--reject", "drop"]);
-    assert_eq!(exchange(falconet.address(), &filled(9000)[..8193]), "");
-    canaries.finish();
-}
-
-#[test]
 fn a_head_in_small_pieces_costs_no_quadratic_work() {
-    let _turn = alone();
+    let _guard = serial();
     let falconet = Falconet::start(&["--max-head", "256k", "--head-timeout", "0"]);
-    let canaries = Canaries::start_every(Duration::from_millis(100), &falconet);
-    // The server answers after it has read what came before, so no two pieces are read in one.
+    let canaries = start_canaries(Duration::from_millis(100), &falconet);
+    // The server answers this client after it has read the pieces, so it never reads two pieces at once.
     let mut pace = Client::connect(falconet.address());
     let mut peers: Vec<TcpStream> = (0..8).map(|_| connect(falconet.address())).collect();
     for peer in &mut peers {
@@ -130,21 +109,21 @@ fn a_head_in_small_pieces_costs_no_quadratic_work() {
         quarters.push(falconet.cpu_time() - before);
     }
     println!("processor time for each quarter of 8 heads of 250 KiB: {quarters:?}");
-    // To look at all again at each piece would cost the other quarters three, five and seven times the
-    // first. One of them may have met a hiccup of the machine.
+    // Parsing the whole head again for each piece would cost the later quarters three, five and seven times
+    // as much as the first. The minimum tolerates a hiccup of the machine.
     assert!(quarters[1..].iter().min() < Some(&(quarters[0] * 2)), "{quarters:?}");
     canaries.finish();
 }
 
-/// Four quarters of these are a little less than the 256 KiB a head may have there.
+/// Four quarters of such pieces are a little less than the limit of 256 KiB for a head.
 const HEAD_PIECE_BYTES: usize = 256;
 const PIECES_PER_QUARTER: usize = 250;
 
 #[test]
 fn announced_lengths_beyond_the_limit_are_refused_at_once_and_cost_no_memory() {
-    let _turn = alone();
+    let _guard = serial();
     let falconet = Falconet::start(&[]);
-    let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
+    let canaries = start_canaries(CANARY_PAUSE, &falconet);
     Client::connect(falconet.address()).echo("warm");
     let before = falconet.private_kib();
     let mut times = Vec::new();
@@ -170,11 +149,12 @@ fn announced_lengths_beyond_the_limit_are_refused_at_once_and_cost_no_memory() {
     for client in &mut open {
         assert_eq!(client.read_to_close(), None, "nothing follows the Close");
     }
-    canaries.assert_well();
+    assert_prompt(canaries);
 }
 
 #[test]
-fn a_fragment_flood_is_ended_and_holds_nobody_up() {
+fn a_fragment_flood_is_ended_and_delays_no_other_client() {
+    let _guard = serial();
     for flooders in [1, 4] {
         let bytes = masked(false, CONTINUATION, b"").repeat(10_000);
         let start = masked(false, TEXT, b"");
@@ -184,7 +164,8 @@ fn a_fragment_flood_is_ended_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_ping_flood_is_ended_and_holds_nobody_up() {
+fn a_ping_flood_is_ended_and_delays_no_other_client() {
+    let _guard = serial();
     for flooders in [1, 4] {
         let bytes = masked(true, PING, &[b'p'; 125]).repeat(1000);
         let flood = Flood { start: Vec::new(), bytes, flooders, reads: true, ends: true };
@@ -193,7 +174,8 @@ fn a_ping_flood_is_ended_and_holds_nobody_up() {
 }
 
 #[test]
-fn pings_of_a_peer_that_never_reads_are_ended_and_cost_no_memory() {
+fn a_ping_flood_of_a_peer_that_never_reads_is_ended_and_costs_no_memory() {
+    let _guard = serial();
     for flooders in [1, 4] {
         let bytes = masked(true, PING, &[b'p'; 125]).repeat(1000);
         let flood = Flood { start: Vec::new(), bytes, flooders, reads: false, ends: true };
@@ -202,7 +184,8 @@ fn pings_of_a_peer_that_never_reads_are_ended_and_cost_no_memory() {
 }
 
 #[test]
-fn a_flood_of_tiny_messages_holds_nobody_up() {
+fn a_flood_of_tiny_messages_delays_no_other_client() {
+    let _guard = serial();
     for flooders in [1, 4] {
         let bytes = masked(true, BINARY, b"t").repeat(10_000);
         let flood = Flood { start: Vec::new(), bytes, flooders, reads: true, ends: false };
@@ -211,7 +194,8 @@ fn a_flood_of_tiny_messages_holds_nobody_up() {
 }
 
 #[test]
-fn a_flood_of_tiny_messages_whose_echo_is_unread_is_held_back() {
+fn a_flood_of_tiny_messages_whose_echo_is_unread_delays_no_other_client() {
+    let _guard = serial();
     for flooders in [1, 4] {
         let bytes = masked(true, BINARY, b"t").repeat(10_000);
         let flood = Flood { start: Vec::new(), bytes, flooders, reads: false, ends: false };
@@ -219,24 +203,23 @@ fn a_flood_of_tiny_messages_whose_echo_is_unread_is_held_back() {
     }
 }
 
-/// A flood of the same bytes again and again, from some clients at once. One that is thrown out comes
-/// back at once, so that the flood lasts.
+/// A flood of the same bytes again and again, from some clients at once. A client that the server drops
+/// connects again, so that the flood lasts.
 struct Flood {
     start: Vec<u8>,
     bytes: Vec<u8>,
     flooders: usize,
-    /// Whether the flooder reads what it is sent.
+    /// True if the flooders read.
     reads: bool,
-    /// Whether the server must throw the flooder out; if not, it must bear it.
+    /// True if the server must drop the flooders, false if it must keep them.
     ends: bool,
 }
 
 impl Flood {
     fn run(&self, what: &str) {
-        let _turn = alone();
         let falconet = Falconet::start(&["--broadcast-every", "0"]);
         let address = falconet.address();
-        let canaries = Canaries::start_every(CANARY_PAUSE, &falconet);
+        let canaries = start_canaries(CANARY_PAUSE, &falconet);
         Client::connect(address).echo("warm");
         let before = falconet.private_kib();
 
@@ -251,37 +234,37 @@ impl Flood {
             }
             for flood in floods {
                 let (times, bytes) = flood.join().unwrap();
-                assert_eq!(times > 0, self.ends, "thrown out {times} times");
+                assert_eq!(times > 0, self.ends, "dropped {times} times");
                 (ended, taken) = (ended + times, taken + bytes);
             }
         });
         let times = canaries.finish();
         println!(
-            "{} flooding with {what}: {taken} bytes taken, {ended} times thrown out, canaries' p99 \
+            "{} flooding with {what}: {taken} bytes taken, dropped {ended} times, canaries' p99 \
              {:?} of {}, {before} KiB before, {most} KiB at most",
             self.flooders,
             p99(&times),
             times.len(),
         );
         assert!(p99(&times) < Duration::from_millis(20), "{:?}", p99(&times));
-        assert!(times.len() > 100, "canaries sang {} times", times.len());
+        assert!(times.len() > 100, "only {} messages of the canaries", times.len());
         assert!(most < before + FLOOD_KIB, "{before} KiB before, {most} KiB at most");
         assert!(!falconet.log_so_far().iter().any(|line| line.contains("panic")));
     }
 
-    /// Floods until `until`; says how often it was thrown out, and how many bytes were taken from it.
+    /// Floods until `until`. Returns how often the server dropped this flooder, and how many bytes it took.
     fn flood(&self, address: SocketAddr, until: Instant) -> (usize, usize) {
         let (mut ended, mut taken) = (0, 0);
         while Instant::now() < until {
             let mut client = Client::connect(address);
-            // What its own kernel would take from it is no load on the server, only on this machine.
+            // Bytes in the kernel's send buffer would load this machine, but not the server.
             sockopt::set_socket_send_buffer_size(&client.stream, 64 * 1024).unwrap();
-            // Long enough to be stuck in for a while, short enough to end on time.
+            // A blocked write must return in time to notice the end of the flood.
             client.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
             let reader = self.reads.then(|| discard(&client.stream));
             let mut alive = client.send_raw(&self.start);
             while alive && Instant::now() < until {
-                // After a partial write the flood must go on in the middle.
+                // After a partial write the flood continues in the middle of a frame.
                 let mut unsent = &self.bytes[..];
                 while alive && !unsent.is_empty() && Instant::now() < until {
                     match client.stream.write(unsent) {
@@ -299,7 +282,7 @@ impl Flood {
     }
 }
 
-/// Reads and forgets all that comes, on a thread that ends with the stream.
+/// Discards everything that arrives, on a thread that ends with the stream.
 fn discard(stream: &TcpStream) -> JoinHandle<()> {
     let mut stream = stream.try_clone().unwrap();
     std::thread::spawn(move || {
@@ -308,7 +291,7 @@ fn discard(stream: &TcpStream) -> JoinHandle<()> {
     })
 }
 
-/// How long a flood lasts: a few hundred messages of the canaries.
+/// The duration of a flood, long enough for a few hundred messages of the canaries.
 const FLOOD: Duration = Duration::from_millis(1500);
-/// How much more memory the server may take for four flooders.
+/// The memory that the server may use for four flooders, in KiB.
 const FLOOD_KIB: u64 = 512;

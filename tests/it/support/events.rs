@@ -1,0 +1,91 @@
+//! Server-sent events.
+
+use std::io::{self, BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+
+use super::http::{Http, request};
+use super::wire::{header_of, read_response_head, status_of};
+
+/// A server-sent event, or a comment.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Event {
+    pub id: Option<u64>,
+    /// The type: `message` if the event names none, `comment` for a comment.
+    pub kind: String,
+    pub data: String,
+}
+
+impl Event {
+    /// Parses the lines of an event or a comment, without the empty line that ends it.
+    pub fn parse(lines: &str) -> Self {
+        let mut event = Self { id: None, kind: "message".to_owned(), data: String::new() };
+        for line in lines.split('\n') {
+            match line.split_once(": ").unwrap_or((line, "")) {
+                (":", _) => event.kind = "comment".to_owned(),
+                ("id", id) => event.id = Some(id.parse().unwrap()),
+                ("event", kind) => event.kind = kind.to_owned(),
+                ("data", data) => event.data = event.data + data + "\n",
+                _ => panic!("no field: {line:?}"),
+            }
+        }
+        event.data.pop();
+        event
+    }
+}
+
+/// A client that reads a stream of server-sent events.
+pub struct Events {
+    pub head: String,
+    reader: BufReader<TcpStream>,
+}
+
+impl Events {
+    /// Subscribes at `path`, with more header `lines`.
+    pub fn connect(address: SocketAddr, path: &str, lines: &str) -> Self {
+        let lines = format!("Accept: text/event-stream\r\n{lines}");
+        Self::over(Http::connect(address), &request("GET", path, &lines, ""))
+    }
+
+    /// Subscribes on an open connection.
+    pub fn over(mut http: Http, request: &[u8]) -> Self {
+        http.send(request);
+        let mut stream = http.into_client().stream;
+        let head = read_response_head(&mut stream);
+        assert_eq!(status_of(&head), 200, "{head}");
+        assert_eq!(header_of(&head, "Content-Type"), Some("text/event-stream"), "{head}");
+        Self { head, reader: BufReader::new(stream) }
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    /// Reads one event.
+    pub fn read(&mut self) -> Event {
+        self.try_read().expect("an event")
+    }
+
+    /// Reads one event. Returns `None` if the stream ends before it.
+    pub fn try_read(&mut self) -> Option<Event> {
+        let mut lines = String::new();
+        while !lines.ends_with("\n\n") {
+            match self.reader.read_line(&mut lines) {
+                Ok(0) if lines.is_empty() => return None,
+                Err(error)
+                    if lines.is_empty() && error.kind() == io::ErrorKind::ConnectionReset =>
+                {
+                    return None;
+                }
+                Ok(1..) => {}
+                other => panic!("{other:?} after {lines:?}"),
+            }
+        }
+        Some(Event::parse(lines.trim_end_matches('\n')))
+    }
+
+    /// Returns the connection, provided that no part of another event has been read.
+    pub fn into_stream(self) -> TcpStream {
+        assert_eq!(self.reader.buffer(), b"", "whole events were read");
+        self.reader.into_inner()
+    }
+}

@@ -1,0 +1,128 @@
+//! TLS: peers that break the protocol or stall are dropped without delay.
+
+#![cfg(feature = "tls")]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::measure::serial;
+use crate::support::tls::*;
+use crate::support::*;
+
+#[test]
+fn a_record_within_a_handshake_message_ends_only_its_connection() {
+    let _guard = serial();
+    let server = TlsServer::start("tls-broken-into", &[]);
+    let record = |kind: u8, body: &[u8]| [&[kind, 3, 1, 0, body.len() as u8][..], body].concat();
+    // The first part of a ClientHello of 256 bytes.
+    let mut hello = vec![1, 0, 1, 0, 3, 3];
+    hello.resize(60, 7);
+    let (alert, data, change) = ([2, 40], [0; 20], [1]);
+    for (kind, body) in [(21, &alert[..]), (23, &data[..]), (20, &change[..]), (22, &[9; 30][..])] {
+        for separately in [false, true] {
+            let mut stream = connect(server.address());
+            stream.write_all(&record(22, &hello)).unwrap();
+            if separately {
+                // The server has read the record when it answers a client that connected later.
+                server.client("/").echo("next");
+            }
+            let _ = stream.write_all(&record(kind, body));
+            let _ = stream.shutdown(Shutdown::Write);
+            let (_, taken) = time_to_end(stream, Instant::now());
+            assert!(taken < Duration::from_secs(2), "{kind}: {taken:?}");
+        }
+    }
+    server.client("/").echo("still here");
+    assert!(!server.falconet.log_so_far().iter().any(|line| line.contains("panicked")));
+}
+
+#[test]
+fn garbage_instead_of_tls_ends_the_connection_at_once() {
+    let _guard = serial();
+    let server = TlsServer::start("tls-garbage", &[]);
+    let mut random = fastrand::Rng::with_seed(11);
+    for round in 0..200 {
+        let length = random.usize(1..2000);
+        let mut garbage: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
+        if round % 2 == 0 {
+            // The header of a handshake record that is longer than what follows.
+            let header = [0x16, 3, 1, 0, 5, 1, 0, 0, 1];
+            let length = header.len().min(garbage.len());
+            garbage[..length].copy_from_slice(&header[..length]);
+        }
+        let mut stream = connect(server.address());
+        let start = Instant::now();
+        let _ = stream.write_all(&garbage);
+        // Otherwise the server waits for the rest of what may become a record.
+        if garbage.len() < 10 || (round % 2 == 1 && (0x14..=0x18).contains(&garbage[0])) {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+        let (answer, taken) = time_to_end(stream, start);
+        assert!(taken < Duration::from_secs(2), "{taken:?}");
+        // Garbage that begins like HTTP gets an HTTP response.
+        let is_alert = answer.len() < 10 || garbage[0].is_ascii_uppercase();
+        assert!(is_alert, "{:?}", String::from_utf8_lossy(&answer));
+    }
+    server.client("/").echo("still here");
+    assert!(!server.falconet.log_so_far().iter().any(|line| line.contains("panicked")));
+}
+
+#[test]
+fn an_overlong_record_ends_the_connection_at_once() {
+    let _guard = serial();
+    let server = TlsServer::start("tls-long", &[]);
+    let mut stream = connect(server.address());
+    let start = Instant::now();
+    stream.write_all(&[0x16, 3, 1, 0xff, 0xff]).unwrap();
+    assert!(time_to_end(stream, start).1 < Duration::from_secs(2));
+    // A handshake message that is too long, in many records.
+    let mut stream = connect(server.address());
+    let mut records = Vec::new();
+    for record in 0..16 {
+        records.extend([0x16, 3, 1, 0x10, 0]);
+        let mut payload = vec![0; 0x1000];
+        if record == 0 {
+            payload[..4].copy_from_slice(&[1, 0, 0xff, 0xf0]);
+        }
+        records.extend(payload);
+    }
+    let start = Instant::now();
+    let _ = stream.write_all(&records);
+    assert!(time_to_end(stream, start).1 < Duration::from_secs(2));
+    server.falconet.wait_for_line("a TLS handshake message is too long");
+}
+
+#[test]
+fn handshake_and_head_share_one_deadline() {
+    let _guard = serial();
+    let server =
+        TlsServer::start("tls-stall", &["--tls-timeout", "600ms", "--head-timeout", "60s"]);
+    let within = |taken: Duration| {
+        assert!((500..5000).contains(&taken.as_millis()), "{taken:?}");
+    };
+    let start = Instant::now();
+    let silent = connect(server.address());
+    let mut stalled = connect(server.address());
+    stalled.write_all(&[0x16, 3, 1, 0, 200, 1, 0]).unwrap();
+    let headless = server.connect();
+    let mut headless = headless;
+    headless.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    within(time_to_end(silent, start).1);
+    within(time_to_end(stalled, start).1);
+    let mut answer = Vec::new();
+    let _ = headless.read_to_end(&mut answer);
+    within(start.elapsed());
+    assert_eq!(answer, b"");
+    // The deadline ends with the head.
+    let mut kept = server.client("/");
+    std::thread::sleep(Duration::from_millis(700));
+    kept.echo("after the deadline");
+}
+
+/// Reads to the end of a raw connection. Returns the bytes, and the time of the end after `since`.
+fn time_to_end(mut stream: TcpStream, since: Instant) -> (Vec<u8>, Duration) {
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    (answer, since.elapsed())
+}
