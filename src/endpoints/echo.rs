@@ -1,8 +1,9 @@
 //! Every message back to its sender (article).
 
-use crate::endpoints::Endpoint;
 use crate::frame::CloseReason;
 use crate::ws::{Session, SessionEnd};
+
+use super::endpoint::Endpoint;
 
 /// Sends every message back to its sender, whole and as the type it came.
 #[derive(Clone, Copy, Debug, Default)]

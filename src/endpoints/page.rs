@@ -10,7 +10,7 @@ use crate::resource::{Plan, Resource};
 use crate::ws::handshake::{self, HandshakeError};
 use crate::ws::{Session, SessionShared};
 
-use super::AnyEndpoint;
+use super::endpoint::AnyEndpoint;
 use super::websocket::WebSocketUpgrade;
 
 /// An embedded file, a WebSocket endpoint, or both, at one path.

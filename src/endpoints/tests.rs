@@ -1,11 +1,14 @@
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
 use futures_lite::future;
 
+use super::endpoint::AnyEndpoint;
 use super::*;
 use crate::config::Config;
 use crate::hub::{self, Membership, Newcomer, Start, TopicName};
 use crate::net::{Reactor, Transport};
+use crate::ws::Session;
 use crate::ws::SessionShared;
 
 /// The size of the future that serves an idle client. Its session and the hub's record are not in it.

@@ -1,11 +1,10 @@
 //! HTTP requests and responses as bytes.
 //!
-//! This module reads no clock and does no I/O, except that `files` opens files.
+//! This module does no I/O and reads no clock.
 
 pub(crate) mod accept;
 mod asset;
 pub(crate) mod date;
-pub(crate) mod files;
 pub(crate) mod head;
 pub(crate) mod response;
 

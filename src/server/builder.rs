@@ -7,10 +7,9 @@ use crate::access::{Authorize, Origins, TrustedProxies};
 use crate::admin;
 use crate::config::Config;
 use crate::counters::ProcessErrors;
-use crate::endpoints::{Endpoint, Page};
+use crate::endpoints::{Endpoint, Files, Page};
 use crate::features::{Feature, NotBuiltIn};
 use crate::http::Asset;
-use crate::http::files::Files;
 use crate::net::{Acceptor, ListenUrl, Listener, Reach, Reactor};
 use crate::services::{Service, Stopper};
 

@@ -13,7 +13,8 @@ use crate::frame::Frame;
 use crate::hub::{Draft, HubHandle, TopicName};
 use crate::net::{Reactor, Watched};
 
-use super::{Service, Stop};
+use super::service::Service;
+use super::stop::Stop;
 
 /// Publishes each line of the standard input as a message: `producer | falconet --stdin NAME`.
 ///

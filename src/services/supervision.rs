@@ -6,7 +6,8 @@ use std::rc::Rc;
 use crate::hub::HubHandle;
 use crate::systemd::Notifier;
 
-use super::{Service, Stop};
+use super::service::Service;
+use super::stop::Stop;
 
 /// Notifies systemd that the server is alive, with the number of clients, and that the server is
 /// stopping. The notifications are sent twice per watchdog timeout (`WatchdogSec=`). Without a

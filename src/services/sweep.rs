@@ -6,7 +6,8 @@ use futures_lite::FutureExt;
 
 use crate::hub::HubHandle;
 
-use super::{Service, Stop};
+use super::service::Service;
+use super::stop::Stop;
 
 /// The keepalive sweep: one timer for all deadlines of all clients. Without clients it sleeps.
 pub(crate) struct Sweep;

@@ -8,7 +8,8 @@ use tz::{TimeZone, UtcDateTime};
 
 use crate::hub::{HubGone, HubHandle, TopicName};
 
-use super::{Service, Stop};
+use super::service::Service;
+use super::stop::Stop;
 
 /// Publishes `Server time: …` to the topic `broadcast` at fixed intervals from the start of the
 /// service. While the topic has no subscriber, the service does not wake up.

@@ -656,7 +656,7 @@ mod tests {
 
     const SECRET: &str = "the secret";
     /// The attempts that can be written into a request. The integration tests send them, too.
-    const TRAVERSALS: &str = include_str!("../../tests/traversals.txt");
+    const TRAVERSALS: &str = include_str!("../../../tests/traversals.txt");
     /// The attempts that can't be written into a request.
     const RAW_TRAVERSALS: [&str; 6] = [
         "/../secret\0.html",

@@ -1,12 +1,15 @@
 //! The files of a directory.
 
+mod directory;
+
 use crate::access::{Action, Gatekeeper, Refused};
 use crate::http::date::http_date;
-use crate::http::files::{FileError, Files, FoundFile};
 use crate::http::{RequestHead, Response};
 use crate::resource::{Answer, Plan, Resource};
 
 use super::page::method_not_allowed;
+pub(crate) use directory::Files;
+use directory::{FileError, FoundFile};
 
 /// The files of a directory, at their paths below `/`.
 pub(crate) struct StaticFiles(pub(crate) Files);
