@@ -118,11 +118,14 @@ fn the_administrators_listener_may_be_a_unix_socket() {
 
 #[test]
 fn every_request_of_the_administrator_is_authorized() {
-    let keyed = |head: &RequestHead<'_>, action: Action<'_>| match action {
-        Action::Admin(path) if path != head.path() => Err(Denied::Forbidden),
-        Action::Admin(_) if head.single("x-key") == Some(b"right") => Ok(()),
-        Action::Admin(_) => Err(Denied::Unauthenticated("Key")),
-        _ => Ok(()),
+    let keyed = |head: &RequestHead<'_>| {
+        let requested = head.path().to_owned();
+        let has_key = head.single("x-key") == Some(b"right");
+        Ok(move |action: Action<'_>| match action {
+            Action::Admin(path) if path != requested => Err(Denied::Forbidden),
+            Action::Admin(_) if !has_key => Err(Denied::Unauthenticated("Key")),
+            _ => Ok(()),
+        })
     };
     let (sender, receiver) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -845,7 +848,7 @@ fn the_topics_are_listed_and_read() {
         assert_eq!(read(admin, path), read(falconet.address(), "/topics/"));
     }
     let answer = fetch(admin, get("/topics/garden/t"));
-    assert_eq!((answer.text(), answer.header("X-Sequence")), ("21.5", Some("1")));
+    assert_eq!((answer.text(), answer.header("X-Message-Id").map(number_of)), ("21.5", Some(1)));
     assert_eq!(fetch(admin, get("/topics/garden")).status(), 404);
     let page = Metrics::read(admin);
     assert_eq!(page.total("falconet_topics"), 2.0);

@@ -32,7 +32,7 @@ fn post(host: &str, topic: &str, kind: &str, body: &str) -> String {
 
 /// Returns the response to an accepted message, with more header `fields`.
 fn accepted(fields: &str) -> String {
-    let body = "{\"topic\":\"a\",\"sequence\":7,\"subscribers\":0}";
+    let body = "{\"topic\":\"a\",\"id\":\"k3f9x2:7\",\"subscribers\":0}";
     format!("HTTP/1.1 202 Accepted\r\nContent-Length: {}\r\n{fields}\r\n{body}", body.len())
 }
 
@@ -410,9 +410,14 @@ fn events_are_printed_and_followed_from_the_last_one_seen() {
         assert_eq!(header_of(&head, "last-event-id"), Some("7"));
         client.wait_for_stderr("reconnected to http://127.0.0.1:");
     }
-    let (_stream, _) = stream_events(&server, "event: lagged\ndata: 3\n\nid: 11\ndata: later\n\n");
+    let (_stream, _) = stream_events(
+        &server,
+        "event: lagged\ndata: 3\n\nevent: lagged\ndata: unknown\n\nid: 11\ndata: later\n\n",
+    );
     client.wait_for_stderr("reconnected to http://127.0.0.1:");
     assert_eq!(client.wait_for_stderr("lost 3"), "falconet-client: lost 3 messages\n");
+    let unknown = "falconet-client: lost an unknown number of messages\n";
+    assert_eq!(client.wait_for_stderr("unknown"), unknown);
     assert_eq!(client.line(), "later\n");
     client.signal(Signal::INT);
     assert_eq!(client.finish(), (0, String::new(), String::new()));
@@ -425,7 +430,7 @@ fn a_stream_without_events_is_followed_from_where_it_began() {
     let mut stream = server.accept_raw();
     let head = read_response_head(&mut stream);
     assert_eq!(header_of(&head, "last-event-id"), None);
-    let begin = EVENT_STREAM.replace("Connection", "X-Sequence: 7\r\nConnection");
+    let begin = EVENT_STREAM.replace("Connection", "Last-Event-ID: 7\r\nConnection");
     stream.write_all(begin.as_bytes()).unwrap();
     drop(stream);
     let (_stream, head) = stream_events(&server, "id: 8\ndata: while away\n\n");

@@ -10,11 +10,11 @@ use crate::support::*;
 fn a_publisher_can_hold_one_connection() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut publisher = Http::connect(falconet.address());
-    for sequence in 1..=100 {
-        let answer = publisher.fetch(post("/topics/a", format!("message {sequence}")));
+    for number in 1..=100 {
+        let answer = publisher.fetch(post("/topics/a", format!("message {number}")));
         assert_eq!(answer.status(), 202);
         assert!(!answer.closes(), "{}", answer.head);
-        assert!(answer.text().contains(&format!("\"sequence\":{sequence},")), "{}", answer.text());
+        assert!(answer.text().contains(&format!(":{number}\",")), "{}", answer.text());
     }
     assert_eq!(publisher.fetch(get("/topics/a")).text(), "message 100");
 }
@@ -67,7 +67,7 @@ fn pipelined_requests_are_answered_in_order() {
     // The next response is to the next request.
     assert_eq!(
         http.fetch(get("/topics/")).text(),
-        "[{\"topic\":\"broadcast\",\"sequence\":0,\"subscribers\":0}]\n"
+        "[{\"topic\":\"broadcast\",\"id\":null,\"subscribers\":0}]\n"
     );
 }
 
@@ -227,7 +227,7 @@ fn a_body_needs_a_length_within_the_limit() {
         assert_eq!(fetch(falconet.address(), head).status(), 411);
     }
     let kept = fetch(falconet.address(), get("/topics/a"));
-    assert_eq!((kept.header("X-Sequence"), kept.body.len()), (Some("4"), 1000));
+    assert_eq!((kept.header("X-Message-Id").map(number_of), kept.body.len()), (Some(4), 1000));
 }
 
 #[cfg(feature = "full")]
@@ -249,7 +249,7 @@ fn a_client_that_expects_100_continue_gets_it_once() {
         assert_eq!(answer.status(), 202);
         assert!(!answer.closes(), "{}", answer.head);
     }
-    assert_eq!(http.fetch(get("/topics/a")).header("X-Sequence"), Some("2"));
+    assert_eq!(http.fetch(get("/topics/a")).header("X-Message-Id").map(number_of), Some(2));
 }
 
 #[cfg(feature = "full")]

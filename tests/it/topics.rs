@@ -83,12 +83,12 @@ fn a_message_goes_to_all_subscribers_including_the_sender() {
 #[test]
 fn publishing_where_it_is_not_allowed_closes_with_1008() {
     let server = Embedded::start(|server| {
-        server.topics().endpoint("/", Echo).authorize(|_: &RequestHead<'_>, action: Action<'_>| {
-            match action {
+        server.topics().endpoint("/", Echo).authorize(|_: &RequestHead<'_>| {
+            Ok(|action: Action<'_>| match action {
                 Action::Publish("open") | Action::Subscribe("open" | "read") => Ok(()),
                 Action::Publish(_) | Action::Subscribe(_) => Err(Denied::Forbidden),
                 _ => Ok(()),
-            }
+            })
         })
     });
     let mut reader = Client::connect_to(server.address, "/topics/read");
@@ -155,7 +155,7 @@ fn mode_out_only_subscribes() {
     assert_eq!(client.read().text(), "heard");
     client.send(true, TEXT, "");
     assert_closed(client, 1008, "publishing is not allowed");
-    assert_eq!(fetch(falconet.address(), get("/topics/a")).header("X-Sequence"), Some("1"));
+    assert_eq!(newest_number(&falconet, "a"), Some(1));
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn mode_in_only_publishes() {
         client.send(true, TEXT, message);
         assert_eq!(other.read().text(), message);
     }
-    assert_eq!(publish(&falconet, "a", "three").text(), accepted("a", 3, 1));
+    assert_eq!(with_numbers(publish(&falconet, "a", "three").text()), accepted("a", 3, 1));
     assert_eq!(other.read().text(), "three");
     // A received message would precede the Pong.
     client.send(true, PING, "still there?");
@@ -201,19 +201,13 @@ fn a_bad_mode_or_last_is_400_and_named() {
             assert!(answer.text().starts_with(named), "{query}: {answer:?}");
         }
     }
-    for id in ["x", "-1", "1.5", "99999999999999999999"] {
-        let lines = format!("{SSE}Last-Event-ID: {id}\r\n");
-        let answer = fetch(falconet.address(), request("GET", "/topics/a", &lines, ""));
-        assert_eq!(answer.status(), 400, "{id}");
-        assert!(answer.text().starts_with(&format!("Last-Event-ID is `{id}`")), "{answer:?}");
-    }
     assert_eq!(topics(&falconet).len(), 1, "nothing was made for them");
 }
 
 // Server-sent events.
 
 #[test]
-fn events_have_the_sequence_for_their_id() {
+fn events_have_the_id_of_their_message() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
     assert_eq!(header_of(&events.head, "Cache-Control"), Some("no-cache"));
@@ -269,21 +263,24 @@ fn last_event_id_resumes_and_reports_lost_messages() {
     for number in 1..=10 {
         publish(&falconet, "a", number.to_string());
     }
-    for (id, lost, first) in [
-        ("9", 0, 10),
-        ("5", 0, 6),
-        ("4", 1, 6),
-        ("1", 4, 6),
-        ("0", 5, 6),
-        // Ids of an earlier run of the server: every message is newer.
-        ("11", 0, 6),
-        ("18446744073709551615", 0, 6),
+    let id = |number| id_of(falconet.address(), number);
+    for (id, is_told, first) in [
+        (id(9), false, 10),
+        (id(5), false, 6),
+        (id(4), true, 6),
+        (id(0), true, 6),
+        // A number that is not given yet, and ids that this server does not know.
+        (id(11), true, 6),
+        (id(u64::MAX), true, 6),
+        ("zzzzzzzz:9".to_owned(), true, 6),
+        ("9".to_owned(), true, 6),
+        ("x y".to_owned(), true, 6),
     ] {
         let lines = format!("Last-Event-ID: {id}\r\n");
         let mut events = Events::connect(falconet.address(), "/topics/a?last=1", &lines);
-        if lost > 0 {
-            let lagged = Event { id: None, kind: "lagged".to_owned(), data: lost.to_string() };
-            assert_eq!(events.read(), lagged, "after {id}");
+        if is_told {
+            let (kind, data) = ("lagged".to_owned(), "unknown".to_owned());
+            assert_eq!(events.read(), Event { id: None, kind, data }, "after {id}");
         }
         for number in first..=10_u64 {
             let (id, data) = (Some(number), number.to_string());
@@ -291,9 +288,42 @@ fn last_event_id_resumes_and_reports_lost_messages() {
         }
     }
     // A subscriber that missed nothing receives only new messages.
-    let mut events = Events::connect(falconet.address(), "/topics/a", "Last-Event-ID: 10\r\n");
+    let lines = format!("Last-Event-ID: {}\r\n", id(10));
+    let mut events = Events::connect(falconet.address(), "/topics/a", &lines);
     publish(&falconet, "a", "new");
     assert_eq!(events.read().id, Some(11));
+}
+
+#[test]
+fn a_subscriber_that_resumes_after_a_restart_gets_everything_the_new_server_keeps() {
+    let before = Falconet::start(NO_BROADCAST);
+    for _ in 0..5 {
+        publish(&before, "a", "old");
+    }
+    let lines = format!("Last-Event-ID: {}\r\n", id_of(before.address(), 5));
+    drop(before);
+    let after = Falconet::start(NO_BROADCAST);
+    for number in 1..=7 {
+        publish(&after, "a", number.to_string());
+    }
+    let mut events = Events::connect(after.address(), "/topics/a", &lines);
+    assert_eq!(events.read().kind, "lagged");
+    for number in 1..=7 {
+        assert_eq!(events.read().data, number.to_string());
+    }
+}
+
+#[test]
+fn a_subscriber_that_resumes_a_deleted_and_remade_topic_is_told_of_the_loss() {
+    let falconet = Falconet::start(NO_BROADCAST);
+    publish(&falconet, "a", "one");
+    publish(&falconet, "a", "two");
+    fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
+    publish(&falconet, "a", "three");
+    let lines = format!("Last-Event-ID: {}\r\n", id_of(falconet.address(), 1));
+    let mut events = Events::connect(falconet.address(), "/topics/a", &lines);
+    assert_eq!(events.read().kind, "lagged");
+    assert_eq!(events.read().data, "three");
 }
 
 #[test]
@@ -312,9 +342,10 @@ fn a_subscriber_that_resumes_receives_every_message_once() {
         }
     });
     let mut random = fastrand::Rng::with_seed(7);
+    let epoch = id_of(address, 0).trim_end_matches(":0").to_owned();
     let (mut heard, mut connections) = (Vec::new(), 0);
     while heard.last() != Some(&count) {
-        let lines = format!("Last-Event-ID: {}\r\n", heard.last().unwrap_or(&0));
+        let lines = format!("Last-Event-ID: {epoch}:{}\r\n", heard.last().unwrap_or(&0));
         let mut events = Events::connect(address, "/topics/a", &lines);
         connections += 1;
         for _ in 0..random.u64(0..20) {
@@ -380,21 +411,22 @@ fn a_stream_names_the_message_it_begins_after() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--retain", "5"]].concat());
     let begin = |query: &str, lines: &str| {
         let events = Events::connect(falconet.address(), &format!("/topics/a{query}"), lines);
-        header_of(&events.head, "X-Sequence").unwrap().to_owned()
+        number_of(header_of(&events.head, "Last-Event-ID").unwrap())
     };
-    assert_eq!(begin("", ""), "0");
+    assert_eq!(begin("", ""), 0);
     for _ in 0..3 {
         publish(&falconet, "a", "x");
     }
-    assert_eq!(begin("", ""), "3");
-    assert_eq!(begin("?last=2", ""), "1");
-    assert_eq!(begin("", "Last-Event-ID: 2\r\n"), "2");
+    assert_eq!(begin("", ""), 3);
+    assert_eq!(begin("?last=2", ""), 1);
+    let resume = format!("Last-Event-ID: {}\r\n", id_of(falconet.address(), 2));
+    assert_eq!(begin("", &resume), 2);
 }
 
 // Reading what is retained.
 
 #[test]
-fn the_last_message_can_be_read_with_its_type_and_sequence() {
+fn the_newest_message_can_be_read_with_its_type_and_id() {
     let falconet = Falconet::start(NO_BROADCAST);
     let path = "/topics/a";
     for method in ["GET", "HEAD"] {
@@ -419,12 +451,12 @@ fn the_last_message_can_be_read_with_its_type_and_sequence() {
     for (index, (lines, payload, content_type)) in rows.into_iter().enumerate() {
         let before = http_date_now();
         let answer = fetch(falconet.address(), request("POST", path, lines, payload));
-        assert_eq!(answer.text(), accepted("a", index as u64 + 1, 0));
+        assert_eq!(with_numbers(answer.text()), accepted("a", index as u64 + 1, 0));
         let after = http_date_now();
         let kept = fetch(falconet.address(), get(path));
         assert_eq!((kept.status(), &*kept.body), (200, payload), "{lines}");
         assert_eq!(kept.header("Content-Type"), Some(content_type), "{lines}");
-        assert_eq!(kept.header("X-Sequence"), Some(&*(index + 1).to_string()));
+        assert_eq!(kept.header("X-Message-Id").map(number_of), Some(index as u64 + 1));
         let modified = kept.header("Last-Modified").unwrap();
         assert!(modified == before || modified == after, "{before} {modified} {after}");
         assert_eq!(kept.header("X-Content-Type-Options"), Some("nosniff"));
@@ -457,17 +489,17 @@ fn a_known_message_is_304() {
             let answer = http.fetch(known(method, &lines));
             assert_eq!(answer.status(), status, "{lines}");
             assert_eq!(answer.header("ETag"), Some(tag));
-            assert_eq!(answer.header("X-Sequence"), Some("1"));
+            assert_eq!(answer.header("X-Message-Id").map(number_of), Some(1));
         }
     }
-    // Another message has another tag, even with the same payload and the same number.
+    // Another message has another tag, even with the same payload.
     http.fetch(post("/topics/a", "the same"));
     let lines = format!("If-None-Match: {tag}\r\n");
     assert_eq!(http.fetch(known("GET", &lines)).status(), 200);
     http.fetch(request("DELETE", "/topics/a", "", ""));
     http.fetch(post("/topics/a", "the same"));
     let again = http.fetch(known("GET", &lines));
-    assert_eq!((again.status(), again.header("X-Sequence")), (200, Some("1")));
+    assert_eq!((again.status(), again.header("X-Message-Id").map(number_of)), (200, Some(3)));
 }
 
 // Publishing.
@@ -476,7 +508,7 @@ fn a_known_message_is_304() {
 fn a_body_is_text_if_its_type_and_its_bytes_are() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut client = Client::connect_to(falconet.address(), "/topics/a");
-    let mut sequence = 0;
+    let mut number = 0;
     for method in ["POST", "PUT"] {
         for (content_type, is_text) in [
             ("", true),
@@ -493,8 +525,9 @@ fn a_body_is_text_if_its_type_and_its_bytes_are() {
             for (payload, is_utf8) in [(&b"\xc3\xa9"[..], true), (b"\xc3", false), (b"", true)] {
                 let request = request(method, "/topics/a", content_type, payload);
                 let answer = fetch(falconet.address(), request);
-                sequence += 1;
-                assert_eq!((answer.status(), answer.text()), (202, &*accepted("a", sequence, 1)));
+                number += 1;
+                let text = with_numbers(answer.text());
+                assert_eq!((answer.status(), text), (202, accepted("a", number, 1)));
                 assert_eq!(answer.header("Content-Type"), Some("application/json"));
                 let heard = client.read();
                 let opcode = if is_text && is_utf8 { TEXT } else { BINARY };
@@ -943,9 +976,9 @@ fn presence_lists_topics_with_counts_that_go_down() {
     let json = || {
         let answer = fetch(falconet.address(), get("/topics/"));
         assert_eq!(answer.header("Content-Type"), Some("application/json"));
-        answer.text().split_whitespace().collect::<String>()
+        with_numbers(&answer.text().split_whitespace().collect::<String>())
     };
-    let nobody = r#"[{"topic":"broadcast","sequence":0,"subscribers":0}]"#;
+    let nobody = r#"[{"topic":"broadcast","id":null,"subscribers":0}]"#;
     assert_eq!(json(), nobody);
     let page = Client::connect(falconet.address());
     let mut sessions: Vec<_> =
@@ -957,23 +990,23 @@ fn presence_lists_topics_with_counts_that_go_down() {
     assert_eq!(
         json(),
         concat!(
-            r#"[{"topic":"a","sequence":2,"subscribers":0},"#,
-            r#"{"topic":"b/c","sequence":0,"subscribers":4},"#,
-            r#"{"topic":"broadcast","sequence":0,"subscribers":1}]"#
+            r#"[{"topic":"a","id":2,"subscribers":0},"#,
+            r#"{"topic":"b/c","id":null,"subscribers":4},"#,
+            r#"{"topic":"broadcast","id":null,"subscribers":1}]"#
         )
     );
     let listed = || topics(&falconet).join(", ");
-    assert_eq!(listed(), "a 0 2, b/c 4 0, broadcast 1 0");
+    assert_eq!(listed(), "a 0 2, b/c 4 -, broadcast 1 -");
     // Every kind of disconnect.
     sessions[0].send(true, CLOSE, 1000_u16.to_be_bytes());
-    wait_until("one has said goodbye", || listed() == "a 0 2, b/c 3 0, broadcast 1 0");
+    wait_until("one has said goodbye", || listed() == "a 0 2, b/c 3 -, broadcast 1 -");
     sockopt::set_socket_linger(&sessions[1].stream, Some(Duration::ZERO)).unwrap();
     drop(sessions.remove(1));
-    wait_until("one was reset", || listed() == "a 0 2, b/c 2 0, broadcast 1 0");
+    wait_until("one was reset", || listed() == "a 0 2, b/c 2 -, broadcast 1 -");
     drop(events);
-    wait_until("a listener has left", || listed() == "a 0 2, b/c 1 0, broadcast 1 0");
+    wait_until("a listener has left", || listed() == "a 0 2, b/c 1 -, broadcast 1 -");
     drop((sessions, page));
-    wait_until("all have left", || listed() == "a 0 2, broadcast 0 0");
+    wait_until("all have left", || listed() == "a 0 2, broadcast 0 -");
     for method in ["POST", "DELETE", "PUT"] {
         assert_eq!(fetch(falconet.address(), request(method, "/topics/", "", "")).status(), 405);
     }
@@ -1032,7 +1065,7 @@ fn reject_drop_is_silent_about_refused_requests_for_topics() {
         upgrade("/topics/a?mode=no"),
         upgrade("/topics/a?last=no"),
         handshake("/topics/a").replace("Version: 13", "Version: 8").into_bytes(),
-        request("GET", "/topics/a", "Accept: text/event-stream\r\nLast-Event-ID: x\r\n", ""),
+        request("GET", "/topics/a?last=x", SSE, ""),
         request("PATCH", "/topics/a", "", ""),
         post("/topics/", "x"),
         b"POST /topics/a HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
@@ -1050,7 +1083,7 @@ fn reject_drop_is_silent_about_refused_requests_for_topics() {
         assert_eq!(exchange(address, bytes), "", "{}", String::from_utf8_lossy(&refused));
     }
     let kept = fetch(address, get("/topics/a"));
-    assert_eq!((kept.text(), kept.header("X-Sequence")), ("x", Some("1")));
+    assert_eq!((kept.text(), newest_number(&falconet, "a")), ("x", Some(1)));
     let dropped = falconet.log_so_far().iter().filter(|line| line.contains(" dropped ")).count();
     assert!(dropped >= 5, "they are logged: {:#?}", falconet.log_so_far());
 }
@@ -1060,29 +1093,39 @@ fn publish(falconet: &Falconet, topic: &str, body: impl AsRef<[u8]>) -> Answer {
     fetch(falconet.address(), post(&format!("/topics/{topic}"), body))
 }
 
-/// Returns the body of the response to a published message.
-fn accepted(topic: &str, sequence: u64, subscribers: usize) -> String {
-    format!("{{\"topic\":\"{topic}\",\"sequence\":{sequence},\"subscribers\":{subscribers}}}\n")
+/// Returns the body of the response to a published message, [with the number](with_numbers) of its id.
+fn accepted(topic: &str, number: u64, subscribers: usize) -> String {
+    format!("{{\"topic\":\"{topic}\",\"id\":{number},\"subscribers\":{subscribers}}}\n")
 }
 
-/// Returns the topics, each with its number of subscribers and its last sequence.
+/// Returns the number of the newest message of a topic, if it is retained.
+fn newest_number(falconet: &Falconet, topic: &str) -> Option<u64> {
+    let newest = fetch(falconet.address(), get(&format!("/topics/{topic}")));
+    newest.header("X-Message-Id").map(number_of)
+}
+
+/// Returns the topics, each with its number of subscribers and the number of its newest message.
 fn topics(falconet: &Falconet) -> Vec<String> {
     let list = fetch(falconet.address(), request("GET", "/topics/", "Accept: text/plain\r\n", ""));
     assert_eq!(list.header("Content-Type"), Some("text/plain; charset=utf-8"));
-    list.text().lines().map(str::to_owned).collect()
+    let line = |line: &str| {
+        let (topic, id) = line.rsplit_once(' ').unwrap();
+        let number = if id == "-" { id.to_owned() } else { number_of(id).to_string() };
+        format!("{topic} {number}")
+    };
+    list.text().lines().map(line).collect()
 }
 
 /// Returns all retained messages of a topic.
 fn replayed(falconet: &Falconet, topic: &str) -> Vec<String> {
     let path = format!("/topics/{topic}");
-    let last = fetch(falconet.address(), get(&path));
-    let Some(last) = last.header("X-Sequence") else { return Vec::new() };
+    let Some(newest) = newest_number(falconet, topic) else { return Vec::new() };
     let mut events = Events::connect(falconet.address(), &format!("{path}?last=1000000"), "");
     let mut messages = Vec::new();
     loop {
         let Event { id, data, .. } = events.read();
         messages.push(data);
-        if id == Some(last.parse().unwrap()) {
+        if id == Some(newest) {
             return messages;
         }
     }

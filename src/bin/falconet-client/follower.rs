@@ -121,10 +121,13 @@ impl Follower {
                 self.screen.show(&Message::binary(bytes));
             }
             "lagged" => {
-                let lost: u64 = event
-                    .data
-                    .parse()
-                    .map_err(|_| violation("a lagged event has no valid count"))?;
+                let lost = match &*event.data {
+                    "unknown" => "an unknown number of".to_owned(),
+                    count => count
+                        .parse::<u64>()
+                        .map_err(|_| violation("a lagged event has no valid count"))?
+                        .to_string(),
+                };
                 self.screen.print_status(&format!("falconet-client: lost {lost} messages"));
             }
             _ => {}
@@ -207,7 +210,7 @@ impl EventStream {
         }
         // The position at which the stream begins. Without it, a subscriber that has received no event yet
         // would miss what is published during a reconnect.
-        let begin = response.single("x-sequence").filter(|_| last_id.is_empty());
+        let begin = response.single("last-event-id").filter(|_| last_id.is_empty());
         let parser = Parser::after(begin.unwrap_or(last_id));
         let (transport, received) = connection.into_parts();
         Ok(Self { transport, parser, received, parsed: 0, idle_timeout: *idle_timeout })

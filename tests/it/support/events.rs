@@ -9,6 +9,7 @@ use super::wire::{header_of, read_response_head, status_of};
 /// A server-sent event, or a comment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
+    /// The number of the id.
     pub id: Option<u64>,
     /// The type: `message` if the event names none, `comment` for a comment.
     pub kind: String,
@@ -22,7 +23,7 @@ impl Event {
         for line in lines.split('\n') {
             match line.split_once(": ").unwrap_or((line, "")) {
                 (":", _) => event.kind = "comment".to_owned(),
-                ("id", id) => event.id = Some(id.parse().unwrap()),
+                ("id", id) => event.id = Some(number_of(id)),
                 ("event", kind) => event.kind = kind.to_owned(),
                 ("data", data) => event.data = event.data + data + "\n",
                 _ => panic!("no field: {line:?}"),
@@ -31,6 +32,33 @@ impl Event {
         event.data.pop();
         event
     }
+}
+
+/// Returns the number of a message id `EPOCH:NUMBER`.
+pub fn number_of(id: &str) -> u64 {
+    let (epoch, number) = id.split_once(':').unwrap_or_else(|| panic!("no id: {id}"));
+    let is_digit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    assert!((6..=10).contains(&epoch.len()) && epoch.bytes().all(is_digit), "{id}");
+    number.parse().unwrap()
+}
+
+/// Returns a text with the number of each message id in place of the id: `"id":"EPOCH:7"` becomes
+/// `"id":7`.
+pub fn with_numbers(text: &str) -> String {
+    let mut parts = text.split("\"id\":\"");
+    let mut replaced = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (id, rest) = part.split_once('"').unwrap();
+        replaced += &format!("\"id\":{}{rest}", number_of(id));
+    }
+    replaced
+}
+
+/// Returns the id of this server with a number.
+pub fn id_of(address: SocketAddr, number: u64) -> String {
+    let events = Events::connect(address, "/topics/broadcast", "");
+    let id = header_of(&events.head, "Last-Event-ID").unwrap();
+    format!("{}:{number}", id.split(':').next().unwrap())
 }
 
 /// A client that reads a stream of server-sent events.

@@ -1,8 +1,8 @@
 //! A server whose hub a test drives over a WebSocket.
 
 use falconet::{
-    CloseCode, CloseReason, Config, CorrelationId, Echo, PublishError, Session, SessionEnd,
-    TopicName,
+    CloseCode, CloseReason, Config, CorrelationId, Echo, EventId, PublishError, Session,
+    SessionEnd, TopicName,
 };
 
 use super::process::Embedded;
@@ -23,14 +23,16 @@ async fn operate(mut session: Session) -> SessionEnd {
             }
             ["publish", topic, text] => {
                 match hub.publish(&TopicName::new(topic).unwrap(), text).await {
-                    Ok(published) => format!("{} {}", published.sequence, published.subscribers),
+                    Ok(published) => format!("{} {}", published.id.number(), published.subscribers),
                     Err(PublishError::TooManyTopics(error)) => error.to_string(),
                     Err(PublishError::HubGone) => unreachable!("it serves us"),
                 }
             }
             ["topics"] => {
                 let topics = hub.topics().await.unwrap().into_iter();
-                let topic = topics.map(|t| format!("{}:{}:{}", t.name, t.subscribers, t.sequence));
+                let number = |last: Option<EventId>| last.map_or(0, |id| id.number());
+                let topic =
+                    topics.map(|t| format!("{}:{}:{}", t.name, t.subscribers, number(t.last)));
                 topic.collect::<Vec<_>>().join(" ")
             }
             ["clear", topic] => {
