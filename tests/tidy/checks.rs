@@ -211,7 +211,7 @@ fn an_import_of_a_later_room_is_an_error_in_tests_too() {
     }
     let right = ("src/server.rs", "use crate::{hub::Hub, rate::Rate};");
     assert_eq!(ORDER.imports_of_later_rooms(&imports(&[right])), [""; 0]);
-    // What the root of the crate defines is later than every room.
+    // An item of the root file is later than every room.
     let errors = ORDER.imports_of_later_rooms(&imports(&[(SERVER, "use crate::Root;")]));
     assert_eq!(errors, ["src/server.rs:1 imports crate::Root (src/lib.rs): `lib` is a later room"]);
 }

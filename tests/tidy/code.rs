@@ -38,7 +38,7 @@ pub(crate) struct Module {
     pub(crate) globs: Vec<Names>,
 }
 
-/// What a name in a module stands for.
+/// The meaning of a name in a module.
 pub(crate) enum Definition {
     Item,
     /// A macro that the modules inside this one can call by its name alone.

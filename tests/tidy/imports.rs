@@ -28,7 +28,7 @@ impl fmt::Display for Import {
     }
 }
 
-/// Where a path leads.
+/// The files and modules that a path leads to.
 #[derive(Default)]
 struct Found {
     /// The files that define what the path names.

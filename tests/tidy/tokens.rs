@@ -50,7 +50,7 @@ fn collect_names(stream: TokenStream, names: &mut Vec<String>) {
     }
 }
 
-/// What the macros that log are called with.
+/// Returns the input of each macro that logs.
 pub(crate) fn inputs_of_log_macros(text: &str) -> Vec<TokenStream> {
     let mut inputs = Vec::new();
     each_group(tokens(text), &mut |before, group| {
