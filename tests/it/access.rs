@@ -514,7 +514,7 @@ fn the_connections_of_an_address_are_limited() {
     let events = Events::connect(falconet.address(), "/topics/t", &as_client("192.0.2.1"));
     assert_eq!(upgrade(&falconet, "/", &as_client("192.0.2.1")).0, 503);
     assert_eq!(status(&falconet, "GET", "/", &as_client("192.0.2.1")), 503);
-    falconet.wait_for_line("too many connections of one address");
+    falconet.wait_for_line("too many connections from one address");
     connect("192.0.2.2").echo("there is room for others");
     drop(first);
     wait_until("the place is free", || upgrade(&falconet, "/", &as_client("192.0.2.1")).0 == 101);

@@ -77,7 +77,12 @@ fn a_refused_client_reports_what_was_expected_but_no_token() {
     let hears = format!("{MARKER}-hears");
     let file = folder.write("mine", &format!("{wrong}\n"));
     for (ways, token, file, expected) in [
-        (MODES, None, None, "401 Unauthorized: who are you?; expected a token, with --token-file"),
+        (
+            MODES,
+            None,
+            None,
+            "401 Unauthorized: authentication required; expected a token, with --token-file",
+        ),
         (MODES, Some(""), None, "expected a token, with --token-file FILE or FALCONET_TOKEN"),
         (
             MODES,

@@ -457,8 +457,8 @@ fn a_handle_publishes_lists_and_clears_topics() {
     assert_eq!(client.read().text(), "one");
     assert_eq!(command_operator(&mut operator, "publish b/c two"), "2 1");
     assert_eq!(client.read().text(), "two");
-    assert_eq!(command_operator(&mut operator, "publish a x"), "1 0");
-    assert_eq!(command_operator(&mut operator, "topics"), "a:0:1 b/c:1:2 broadcast:1:0");
+    assert_eq!(command_operator(&mut operator, "publish a x"), "3 0");
+    assert_eq!(command_operator(&mut operator, "topics"), "a:0:3 b/c:1:2 broadcast:1:0");
     assert_eq!(
         command_operator(&mut operator, "publish d x"),
         "there are 3 topics already, the limit"
@@ -466,14 +466,14 @@ fn a_handle_publishes_lists_and_clears_topics() {
 
     assert_eq!(command_operator(&mut operator, "clear b/c"), "cleared");
     let mut late = Client::connect_to(server.address, "/topics/b/c?last=1");
-    assert_eq!(command_operator(&mut operator, "publish b/c three"), "3 2");
+    assert_eq!(command_operator(&mut operator, "publish b/c three"), "4 2");
     for client in [&mut late, &mut client] {
         assert_eq!(client.read().text(), "three");
     }
     // A topic without subscribers and retained messages is removed.
     assert_eq!(command_operator(&mut operator, "clear a"), "cleared");
-    assert_eq!(command_operator(&mut operator, "topics"), "b/c:2:NUMBER broadcast:1:0");
-    assert_eq!(command_operator(&mut operator, "publish d x"), "1 0");
+    assert_eq!(command_operator(&mut operator, "topics"), "b/c:2:4 broadcast:1:0");
+    assert_eq!(command_operator(&mut operator, "publish d x"), "5 0");
     drop((client, late, operator));
     server.stop().unwrap().unwrap();
 }

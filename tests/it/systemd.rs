@@ -109,7 +109,7 @@ fn a_full_notification_socket_does_not_block_the_server() {
     // No test reads from the socket, and a few datagrams fill it.
     let (_systemd, name) = bind_notify_socket(&folder);
     let falconet = start(plain().env("NOTIFY_SOCKET", &name).env("WATCHDOG_USEC", "200"));
-    falconet.wait_for_line("can't tell systemd");
+    falconet.wait_for_line("can't notify systemd");
     let mut client = Client::connect(falconet.address());
     for _ in 0..1000 {
         client.echo("a");

@@ -434,7 +434,7 @@ mod tests {
             (&["pub", "--token-file", "/nowhere/token", "a"], "--token-file /nowhere/token: "),
             (&["sub", "--token-file", "/nowhere/token", "a"], "--token-file /nowhere/token: "),
             (&["pub"], "expected NAME"),
-            (&["pub", "a/../b"], "`a/../b` is no topic's name"),
+            (&["pub", "a/../b"], "`a/../b` is not a topic name"),
             (&["pub", "--server", "http://pi/x", "a"], "without a path"),
             (&["pub", "a", "b", "c"], "unexpected argument"),
             (&["pub", "--sse", "a"], "--sse"),
