@@ -1,4 +1,4 @@
-//! Messages, and frames encoded once for everybody.
+//! Messages, encoded server frames, and the reasons for which a session is closed.
 
 use std::fmt;
 use std::ops::Deref;
@@ -7,10 +7,10 @@ use std::rc::Rc;
 pub use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
-/// A whole data message; fragments never show.
+/// A whole data message. A fragmented message is joined before an endpoint receives it.
 ///
-/// A received payload shares a buffer with what was received beside it, and keeping it keeps all of that:
-/// copy what you keep.
+/// A received payload may share its buffer with other received bytes. The whole buffer stays in memory
+/// as long as the payload is kept, so copy a payload that you keep for long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// UTF-8 text.
@@ -20,7 +20,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// The payload's bytes.
+    /// Returns the payload as bytes.
     pub fn payload(&self) -> &[u8] {
         match self {
             Self::Text(text) => text.as_bytes(),
@@ -28,7 +28,7 @@ impl Message {
         }
     }
 
-    /// The text, if it is a text message.
+    /// Returns the text; `None` for a binary message.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -36,7 +36,7 @@ impl Message {
         }
     }
 
-    /// The header of the one frame this is sent in.
+    /// Returns the header of the single frame in which the message is sent.
     pub(crate) fn header(&self) -> FrameHeader {
         let opcode = match self {
             Self::Text(_) => TEXT,
@@ -64,8 +64,8 @@ impl From<Vec<u8>> for Message {
     }
 }
 
-/// A server's frame, encoded: the same bytes for every client, since only clients mask. Cloning it
-/// copies nothing.
+/// An encoded server frame. Only clients mask their frames, so the bytes are the same for every client.
+/// A clone shares the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     bytes: Rc<[u8]>,
@@ -77,25 +77,25 @@ impl Frame {
         Self::encode(message.header(), message.payload())
     }
 
-    /// Encodes a text message, whose payload must be UTF-8, or a binary one.
+    /// Encodes a text message or a binary message. The payload of a text message must be UTF-8.
     pub(crate) fn data(is_text: bool, payload: &[u8]) -> Self {
         let opcode = if is_text { TEXT } else { BINARY };
         Self::encode(FrameHeader::new(opcode, payload.len()), payload)
     }
 
-    /// Encodes a Ping without payload.
+    /// Encodes a Ping without a payload.
     pub(crate) fn ping() -> Self {
         Self::encode(FrameHeader::new(PING, 0), &[])
     }
 
-    /// Encodes a Close.
+    /// Encodes a Close frame (RFC 6455 §5.5.1).
     pub(crate) fn close(reason: &CloseReason) -> Self {
         let code = u16::from(reason.code).to_be_bytes();
         let payload = [&code, reason.sent_text().as_bytes()].concat();
         Self::encode(FrameHeader::new(CLOSE, payload.len()), &payload)
     }
 
-    /// The payload of a message.
+    /// Returns the payload.
     pub(crate) fn payload(&self) -> &[u8] {
         let start = match self.bytes.get(1) {
             Some(126) => 4,
@@ -105,17 +105,17 @@ impl Frame {
         &self.bytes[start..]
     }
 
-    /// Whether it is a text message.
+    /// Returns true if the frame is a text message.
     pub(crate) fn is_text(&self) -> bool {
         self.bytes.first() == Some(&(FINAL | TEXT))
     }
 
-    /// The encoded bytes, shared by all that are sent them.
+    /// Returns the encoded bytes, which all recipients share.
     pub(crate) fn shared(&self) -> &Rc<[u8]> {
         &self.bytes
     }
 
-    /// Whether it is a Ping.
+    /// Returns true if the frame is a Ping.
     pub(crate) fn is_ping(&self) -> bool {
         self.bytes.first() == Some(&(FINAL | PING))
     }
@@ -177,29 +177,29 @@ impl Deref for FrameHeader {
     }
 }
 
-/// Why a session is closed: what the Close frame says (RFC 6455 §7.4).
+/// The reason for which a session is closed, as sent in the Close frame (RFC 6455 §7.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseReason {
     /// The status code.
     pub code: CloseCode,
-    /// A few words for people; at most 123 bytes are sent.
+    /// A short text for a human reader. At most its first 123 bytes are sent.
     pub text: &'static str,
 }
 
 impl CloseReason {
-    /// A reason of `code` and `text`.
+    /// Creates a reason with a status code and a text.
     pub const fn new(code: CloseCode, text: &'static str) -> Self {
         Self { code, text }
     }
 
-    /// 1000: all is said.
+    /// 1000: the purpose of the session is fulfilled.
     pub const NORMAL: Self = Self::new(CloseCode::Normal, "");
-    /// 1008: the client reads more slowly than is published, and messages for it were lost.
+    /// 1008: the client reads more slowly than messages are published, and has missed messages.
     pub const SLOW_CONSUMER: Self = Self::new(CloseCode::Policy, "slow consumer");
-    /// 1001: the server stops.
+    /// 1001: the server is stopping.
     pub const STOPPING: Self = Self::new(CloseCode::Away, "server stopping");
 
-    /// The text, cut to what a control frame has room for beside the code.
+    /// Returns the text, cut at a character boundary so that it fits into a control frame after the code.
     pub(crate) fn sent_text(&self) -> &'static str {
         &self.text[..self.text.floor_char_boundary(MAX_CONTROL_BYTES - 2)]
     }
@@ -212,9 +212,9 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// The bit of a message's last frame.
+/// The FIN bit of the first byte: set on the last frame of a message (RFC 6455 §5.2).
 pub(crate) const FINAL: u8 = 0x80;
-/// The bit beside the length, which all clients' frames have.
+/// The MASK bit of the second byte: set on every frame that a client sends.
 pub(crate) const MASKED: u8 = 0x80;
 pub(crate) const CONTINUATION: u8 = 0x0;
 pub(crate) const TEXT: u8 = 0x1;
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_take_the_shortest_form() {
+    fn a_length_is_encoded_in_the_shortest_form() {
         for (payload, header) in [
             (0, vec![0x82, 0]),
             (125, vec![0x82, 125]),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_text_is_cut_at_a_character() {
+    fn a_long_close_text_is_cut_at_a_character_boundary() {
         let reason = CloseReason::new(
             CloseCode::Policy,
             "ääääääääääääääääääääääääääääääääääääääääääääääääääääääääääääääää",

@@ -1,17 +1,19 @@
-//! Decodes messages that arrive whole, and unmasks payloads (RFC 6455 §5.3).
+//! Decodes messages that arrive in one piece, and unmasks payloads (RFC 6455 §5.3).
 
 use async_tungstenite::tungstenite::Bytes;
 use bytes::BytesMut;
 
 use crate::frame::{BINARY, FINAL, MASKED, Message, TEXT};
 
-/// Decodes a message of at most `limit` bytes that `bytes` begin with, and says how many bytes it took;
-/// `None` if they begin with anything but a whole and faultless message in one masked frame of common
-/// length: then it is for others to say what it is.
+/// Decodes the message at the start of `bytes`, and returns it with the length of its frame.
+///
+/// Returns `None` unless `bytes` starts with a complete, valid message of at most `limit` bytes in a single
+/// masked frame without a 64-bit length. For anything else, valid or not, the caller uses the gate and the
+/// protocol library.
 pub(super) fn whole_message(
     bytes: &[u8],
     limit: usize,
-    payloads: &mut Payloads,
+    buffer: &mut PayloadBuffer,
 ) -> Option<(Message, usize)> {
     let [first, second, rest @ ..] = bytes else { return None };
     let (length, rest) = match second.checked_sub(MASKED)? {
@@ -26,38 +28,38 @@ pub(super) fn whole_message(
     let (mask, rest) = rest.split_first_chunk()?;
     let payload = rest.get(..length).filter(|_| is_shortest && length <= limit)?;
     let message = match first ^ FINAL {
-        TEXT => Message::Text(payloads.unmask(payload, *mask).try_into().ok()?),
-        BINARY => Message::Binary(payloads.unmask(payload, *mask)),
+        TEXT => Message::Text(buffer.unmask(payload, *mask).try_into().ok()?),
+        BINARY => Message::Binary(buffer.unmask(payload, *mask)),
         _ => return None,
     };
     Some((message, bytes.len() - rest.len() + length))
 }
 
-/// Where payloads are unmasked into: one room for all small ones, used again when they are forgotten. So
-/// a message that nobody keeps allocates nothing.
-pub(super) struct Payloads {
-    room: BytesMut,
+/// The buffer into which all small payloads are unmasked. Its memory is used again once all payloads in it
+/// have been dropped, so a message that no endpoint keeps needs no allocation.
+pub(super) struct PayloadBuffer {
+    bytes: BytesMut,
 }
 
-impl Payloads {
+impl PayloadBuffer {
     pub(super) fn new() -> Self {
-        Self { room: BytesMut::with_capacity(PAYLOADS_BYTES) }
+        Self { bytes: BytesMut::with_capacity(PAYLOAD_BUFFER_BYTES) }
     }
 
     fn unmask(&mut self, payload: &[u8], mask: [u8; 4]) -> Bytes {
-        if payload.len() > PAYLOADS_BYTES {
+        if payload.len() > PAYLOAD_BUFFER_BYTES {
             let mut bytes = payload.to_vec();
             apply_mask(&mut bytes, mask);
             return bytes.into();
         }
-        self.room.extend_from_slice(payload);
-        apply_mask(&mut self.room, mask);
-        self.room.split().freeze()
+        self.bytes.extend_from_slice(payload);
+        apply_mask(&mut self.bytes, mask);
+        self.bytes.split().freeze()
     }
 }
 
-/// Masks or unmasks. Eight bytes at a time: the compiler makes no more of it where it is told to keep
-/// code small.
+/// Masks or unmasks `bytes`, eight at a time: when the compiler optimizes for size, it does not vectorize
+/// a loop over single bytes.
 pub(super) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
@@ -70,15 +72,15 @@ pub(super) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
     }
 }
 
-/// How large a payload may be to be unmasked into the room for all.
-const PAYLOADS_BYTES: usize = 4096;
+/// The size of the payload buffer. Larger payloads are unmasked into memory of their own.
+const PAYLOAD_BUFFER_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::frame::Frame;
 
-    /// A client's frame.
+    /// Encodes a client's frame, whose first byte is `first`.
     fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Message::from(payload.to_vec()).header().to_vec();
         bytes[0] = first;
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_message_is_taken_with_what_follows_left() {
+    fn a_whole_message_is_decoded_and_the_bytes_after_it_are_left() {
         for length in [0, 1, 7, 8, 9, 125, 126, 1000, 65535] {
             let payload = vec![b'x'; length];
             for (first, message) in [
@@ -98,14 +100,14 @@ mod tests {
                 (0x81, Message::from(String::from_utf8(payload).unwrap())),
             ] {
                 let frame = masked(first, message.payload());
-                let bytes = [&frame[..], b"what follows"].concat();
+                let bytes = [&frame[..], b"the next frame"].concat();
                 assert_eq!(
-                    whole_message(&bytes, 65536, &mut Payloads::new()),
+                    whole_message(&bytes, 65536, &mut PayloadBuffer::new()),
                     Some((message, frame.len()))
                 );
                 for cut in [1, 2, 5, frame.len() - 1] {
                     assert_eq!(
-                        whole_message(&frame[..cut], 65536, &mut Payloads::new()),
+                        whole_message(&frame[..cut], 65536, &mut PayloadBuffer::new()),
                         None,
                         "{length} cut at {cut}"
                     );
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_but_a_whole_and_faultless_message_is_left() {
+    fn anything_but_a_whole_and_valid_message_is_left() {
         let text = |first, payload: &[u8]| masked(first, payload);
         let unmasked = Frame::message(&"a".into()).to_vec();
         let not_shortest = [&[0x82, MASKED | 126, 0, 3, 0, 0, 0, 0][..], b"abc"].concat();
@@ -135,7 +137,7 @@ mod tests {
             not_shortest,
             long,
         ] {
-            assert_eq!(whole_message(&bytes, 20, &mut Payloads::new()), None, "{bytes:x?}");
+            assert_eq!(whole_message(&bytes, 20, &mut PayloadBuffer::new()), None, "{bytes:x?}");
         }
     }
 }

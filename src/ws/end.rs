@@ -1,4 +1,4 @@
-//! The ways in which a session ends.
+//! The end of a session: its public outcome, and the steps that lead to it.
 
 use std::fmt;
 use std::io;
@@ -7,14 +7,14 @@ use std::time::Instant;
 use crate::frame::{CloseCode, CloseReason};
 use crate::hub::Client;
 
-/// How a session ended.
+/// The outcome of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// The client sent a Close with this code; 1005 stands for a Close without a code. The server
-    /// answered with the same code (RFC 6455 §5.5.1).
+    /// The client sent a Close with this code, and the server answered it (RFC 6455 §5.5.1). 1005 stands
+    /// for a Close without a code.
     ClosedByPeer(CloseCode),
-    /// The server sent a Close: the endpoint was done, the client broke a rule or a limit, or the server
-    /// stops.
+    /// The server ended the session for this reason: the endpoint closed the session, the client violated
+    /// the protocol or a limit, an administrator disconnected the client, or the server is stopping.
     Evicted(CloseReason),
     /// The connection broke without a Close.
     TransportLost,
@@ -31,12 +31,12 @@ impl fmt::Display for SessionEnd {
 }
 
 impl SessionEnd {
-    /// Logs and counts the end of a client's connection.
+    /// Logs and counts the end of the client's connection.
     pub(crate) fn record(&self, client: &Client, now: Instant) {
         client.end(self, self.code(), now);
     }
 
-    /// The close code; 1006 stands for none (RFC 6455 §7.1.5).
+    /// Returns the close code. 1006 stands for a connection without a Close (RFC 6455 §7.1.5).
     fn code(&self) -> CloseCode {
         match self {
             Self::ClosedByPeer(code) => *code,
@@ -46,30 +46,34 @@ impl SessionEnd {
     }
 }
 
-/// Why a session ends, and how much is done to end it well.
+/// The cause for a session to end. It determines the steps that end the session: see `State::finish`.
 #[derive(Debug)]
 pub(super) enum Ending {
-    /// The client sent a Close, which has been answered.
+    /// The client sent a Close. The answer, if one is due, has been passed to the outlet.
     ClosedByPeer(CloseCode),
-    /// The server ends the session: it sends a Close and waits for the answer.
+    /// The server ends the session. It sends the pending deliveries and a Close, and waits for the
+    /// client's Close.
     Evicted(CloseReason),
-    /// The client broke a rule: it is sent a Close, and nothing more is read.
+    /// The client violated the protocol, or reads too slowly. The server sends a Close and decodes nothing
+    /// more.
     Refused(CloseReason),
-    /// The client broke a limit or is dead: it is sent a Close if that takes no waiting.
+    /// The client sends too many frames, or has missed a deadline. The server sends a Close only if that
+    /// is possible without waiting.
     GivenUp(CloseReason),
-    /// The connection broke.
+    /// The connection broke without a Close.
     Lost,
 }
 
 impl Ending {
-    /// The ending for a client that was evicted from the hub, if it was.
+    /// Returns the ending for a client that the hub has evicted; `None` if the hub has not.
     pub(super) fn of_eviction(client: &Client) -> Option<Self> {
         let reason = client.eviction()?;
         Some(if client.is_given_up() { Self::GivenUp(reason) } else { Self::Evicted(reason) })
     }
 
-    /// The ending for a client that broke the protocol: a mistake is answered, a flood of frames is not.
-    #[inline(never)] // Cold path: it would be in the way of every message.
+    /// Returns the ending for a client that violated the protocol or a limit. A client that sends too many
+    /// frames (1008) is given up, so that it costs no more time.
+    #[inline(never)] // Cold path, kept out of the code for each message.
     pub(super) fn of_violation(reason: CloseReason) -> Self {
         match reason.code {
             CloseCode::Policy => Self::GivenUp(reason),
@@ -77,6 +81,7 @@ impl Ending {
         }
     }
 
+    /// Returns the public outcome of this ending.
     pub(super) fn session_end(&self) -> SessionEnd {
         match *self {
             Self::ClosedByPeer(code) => SessionEnd::ClosedByPeer(code),

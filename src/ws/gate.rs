@@ -1,9 +1,9 @@
-//! What stands between a client and the protocol library.
+//! Checks a client's frames before the protocol library reads them.
 //!
-//! tungstenite's `read` loops over fragments and swallows as many as come; it judges a frame only when it
-//! has all of it, and a text when it has all fragments. The gate follows the frames as they come, whatever
-//! pieces they come in, admits one at a time, and refuses what is wrong or too much as soon as that is
-//! certain. It reads nothing and knows no clock, so it is the same over every transport.
+//! A `read` of tungstenite accepts any number of fragments in a loop. It checks a frame only once the whole
+//! frame has arrived, and a text only once all fragments have. The gate checks frames while they arrive, in
+//! pieces of any size. It admits one frame at a time, and refuses a violation of the protocol or of a limit
+//! at the first byte that proves the violation. The gate does no I/O and reads no clock.
 
 use crate::frame::{
     BINARY, CLOSE, CONTINUATION, CloseCode, CloseReason, FINAL, MASKED, MAX_CONTROL_BYTES, PING,
@@ -12,51 +12,54 @@ use crate::frame::{
 
 use super::decode::apply_mask;
 
-/// Follows the frames of one client (RFC 6455 §5.2).
+/// Checks the frames of one client (RFC 6455 §5.2).
 pub(super) struct Gate {
     header: [u8; MAX_HEADER_BYTES],
     header_bytes: usize,
     payload_left: u64,
-    /// How much of the payload has come, which says where in the mask it stands.
+    /// The number of checked payload bytes of the current frame. It determines the next byte of the mask.
     payload_passed: usize,
-    /// Whether a fragment has come whose message is not complete.
-    message_open: bool,
-    /// The text that is under way, if one is.
-    text: Option<TextCheck>,
-    /// Bytes since the message began, and how many of them there may be.
-    spent: usize,
-    allowance: usize,
-    /// Payload since the message began, as far as frame headers have announced it.
-    announced: u64,
-    message_limit: u64,
+    /// True if a message has begun and its last frame has not ended.
+    is_message_open: bool,
+    /// The check of the current message, if that is a text.
+    text: Option<Utf8Check>,
+    /// The bytes of the current message so far, with the frame headers.
+    message_bytes: usize,
+    /// The limit for `message_bytes`.
+    max_message_bytes: usize,
+    /// The payload bytes of the current message so far, according to the frame headers.
+    payload_bytes: u64,
+    /// The limit for `payload_bytes`.
+    max_payload_bytes: u64,
 }
 
 impl Gate {
-    /// A gate before the first byte of a frame, for messages of at most `message_bytes`.
-    pub(super) fn new(message_bytes: usize) -> Self {
+    /// Creates a gate for messages with a payload of at most `payload_bytes`.
+    pub(super) fn new(payload_bytes: usize) -> Self {
         Self {
             header: [0; MAX_HEADER_BYTES],
             header_bytes: 0,
             payload_left: 0,
             payload_passed: 0,
-            message_open: false,
+            is_message_open: false,
             text: None,
-            spent: 0,
-            allowance: message_bytes.saturating_add(HEADERS_PER_MESSAGE * MAX_HEADER_BYTES),
-            announced: 0,
-            message_limit: message_bytes as u64,
+            message_bytes: 0,
+            max_message_bytes: payload_bytes.saturating_add(HEADERS_PER_MESSAGE * MAX_HEADER_BYTES),
+            payload_bytes: 0,
+            max_payload_bytes: payload_bytes as u64,
         }
     }
 
-    /// Follows `bytes`, which may not be empty, to the end of the frame at hand at most; says how many
-    /// bytes that takes. Of a control frame `may_control` says whether it may come now.
+    /// Checks `bytes`, at most up to the end of the current frame, and returns the number of checked bytes.
+    /// `bytes` must not be empty. `allows_control` is called for each control frame, and returns true if the
+    /// rate limit allows that frame.
     ///
     /// # Errors
-    /// Why the client must be refused. Nothing more may pass.
+    /// The reason to close the session. The gate must not be used afterwards.
     pub(super) fn admit(
         &mut self,
         bytes: &[u8],
-        may_control: impl FnOnce() -> bool,
+        allows_control: impl FnOnce() -> bool,
     ) -> Result<usize, CloseReason> {
         let mut passed = 0;
         if self.payload_left == 0 {
@@ -67,53 +70,53 @@ impl Gate {
                 passed += 1;
                 self.check_header()?;
             }
-            self.begin_payload(may_control)?;
+            self.begin_payload(allows_control)?;
         }
-        let room = usize::try_from(self.payload_left).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.payload_left).unwrap_or(usize::MAX);
         let payload = &bytes[passed..];
-        let payload = &payload[..payload.len().min(room)];
-        self.follow_payload(payload)?;
+        let payload = &payload[..payload.len().min(left)];
+        self.check_payload(payload)?;
         if self.payload_left == 0 {
             self.end_frame()?;
         }
         Ok(passed + payload.len())
     }
 
-    /// Whether the next byte begins a message.
-    pub(super) fn is_at_rest(&self) -> bool {
-        self.header_bytes == 0 && !self.message_open
+    /// Returns true if no frame and no message is unfinished.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.header_bytes == 0 && !self.is_message_open
     }
 
-    /// How much of the frame at hand is still to come, as far as its header has.
+    /// Returns the number of payload bytes that are missing from the current frame; 0 within a header.
     pub(super) fn payload_left(&self) -> u64 {
         self.payload_left
     }
 
-    /// Judges a header as far as it has come.
+    /// Checks the part of the header that has arrived.
     fn check_header(&self) -> Result<(), CloseReason> {
         match self.header_bytes {
-            1 => self.check_kind(),
+            1 => self.check_opcode(),
             2 => self.check_mask(),
             count if count + MASK_BYTES == self.header_length() => self.check_length(),
             _ => Ok(()),
         }
     }
 
-    fn check_kind(&self) -> Result<(), CloseReason> {
-        let is_right = match self.opcode() {
-            CONTINUATION => self.message_open,
-            TEXT | BINARY => !self.message_open,
+    fn check_opcode(&self) -> Result<(), CloseReason> {
+        let is_valid = match self.opcode() {
+            CONTINUATION => self.is_message_open,
+            TEXT | BINARY => !self.is_message_open,
             CLOSE | PING | PONG => self.is_last(),
             _ => false,
         };
-        // No extension is ever agreed on that would give the reserved bits a meaning.
-        if is_right && self.header[0] & RESERVED_BITS == 0 { Ok(()) } else { Err(PROTOCOL_ERROR) }
+        // The server supports no extension, so the reserved bits must be 0.
+        if is_valid && self.header[0] & RESERVED_BITS == 0 { Ok(()) } else { Err(PROTOCOL_ERROR) }
     }
 
     fn check_mask(&self) -> Result<(), CloseReason> {
-        let is_right = self.header[1] & MASKED != 0
+        let is_valid = self.header[1] & MASKED != 0
             && (!self.is_control() || self.short_length() <= MAX_CONTROL_BYTES);
-        if !is_right {
+        if !is_valid {
             return Err(PROTOCOL_ERROR);
         }
         if self.header_length() == 2 + MASK_BYTES { self.check_length() } else { Ok(()) }
@@ -121,8 +124,9 @@ impl Gate {
 
     fn check_length(&self) -> Result<(), CloseReason> {
         let length = self.length();
-        // Known before the payload has come, and not to be taken for a flood of fragments.
-        if !self.is_control() && self.announced.saturating_add(length) > self.message_limit {
+        // Before the limit for fragments, so that a message that is too big gets the right close code.
+        if !self.is_control() && self.payload_bytes.saturating_add(length) > self.max_payload_bytes
+        {
             return Err(TOO_BIG);
         }
         let is_shortest = match self.short_length() {
@@ -133,22 +137,22 @@ impl Gate {
         if is_shortest { Ok(()) } else { Err(PROTOCOL_ERROR) }
     }
 
-    fn begin_payload(&mut self, may_control: impl FnOnce() -> bool) -> Result<(), CloseReason> {
+    fn begin_payload(&mut self, allows_control: impl FnOnce() -> bool) -> Result<(), CloseReason> {
         self.payload_left = self.length();
         self.payload_passed = 0;
         if self.is_control() {
-            return if may_control() { Ok(()) } else { Err(TOO_MANY_CONTROL_FRAMES) };
+            return if allows_control() { Ok(()) } else { Err(TOO_MANY_CONTROL_FRAMES) };
         }
         if self.opcode() == TEXT {
-            self.text = Some(TextCheck::default());
+            self.text = Some(Utf8Check::default());
         }
-        self.message_open = true;
-        self.announced += self.payload_left;
-        self.spent += self.header_length() + self.payload_left as usize;
-        if self.spent > self.allowance { Err(TOO_MANY_FRAGMENTS) } else { Ok(()) }
+        self.is_message_open = true;
+        self.payload_bytes += self.payload_left;
+        self.message_bytes += self.header_length() + self.payload_left as usize;
+        if self.message_bytes > self.max_message_bytes { Err(TOO_MANY_FRAGMENTS) } else { Ok(()) }
     }
 
-    fn follow_payload(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
+    fn check_payload(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
         if !self.is_control()
             && let Some(text) = &mut self.text
         {
@@ -156,7 +160,7 @@ impl Gate {
             let mut mask = [0; MASK_BYTES];
             mask.copy_from_slice(&self.header[mask_at..self.header_bytes]);
             mask.rotate_left(self.payload_passed % MASK_BYTES);
-            if !text.follow(payload, mask) {
+            if !text.check(payload, mask) {
                 return Err(NOT_UTF8);
             }
         }
@@ -170,8 +174,8 @@ impl Gate {
         if self.is_control() || !self.is_last() {
             return Ok(());
         }
-        self.message_open = false;
-        (self.spent, self.announced) = (0, 0);
+        self.is_message_open = false;
+        (self.message_bytes, self.payload_bytes) = (0, 0);
         match self.text.take().is_none_or(|text| text.is_complete()) {
             true => Ok(()),
             false => Err(NOT_UTF8),
@@ -194,7 +198,7 @@ impl Gate {
         usize::from(self.header[1] & !MASKED)
     }
 
-    /// How long the header at hand is, as far as its bytes tell.
+    /// Returns the length of the header; 2 until the second byte, which determines the length, has arrived.
     fn header_length(&self) -> usize {
         if self.header_bytes < 2 {
             return 2;
@@ -207,7 +211,7 @@ impl Gate {
             }
     }
 
-    /// How long the payload is, once the header says so.
+    /// Returns the length of the payload. The part of the header before the mask must have arrived.
     fn length(&self) -> u64 {
         let bytes = |range: std::ops::Range<usize>| {
             self.header[range].iter().fold(0, |length, byte| (length << 8) | u64::from(*byte))
@@ -220,46 +224,46 @@ impl Gate {
     }
 }
 
-/// Follows a text and says, as early as it is certain, that it is not UTF-8.
+/// Checks that a text is UTF-8 while its bytes arrive.
 #[derive(Default)]
-struct TextCheck {
-    /// A character of which not all bytes have come.
-    begun: [u8; 3],
-    begun_bytes: usize,
+struct Utf8Check {
+    /// The bytes of the last character, if that is incomplete.
+    partial: [u8; 3],
+    partial_bytes: usize,
 }
 
-impl TextCheck {
-    /// Whether what has come may still become UTF-8, with these masked bytes after it.
-    fn follow(&mut self, masked: &[u8], mask: [u8; MASK_BYTES]) -> bool {
+impl Utf8Check {
+    /// Checks the next bytes of the text. Returns false if the text is not UTF-8, whatever follows.
+    fn check(&mut self, masked: &[u8], mask: [u8; MASK_BYTES]) -> bool {
         masked.chunks(CHECKED_BYTES).all(|masked| {
-            let mut room = [0; CHECKED_BYTES + 3];
-            room[..self.begun_bytes].copy_from_slice(&self.begun[..self.begun_bytes]);
-            let bytes = &mut room[..self.begun_bytes + masked.len()];
-            bytes[self.begun_bytes..].copy_from_slice(masked);
-            apply_mask(&mut bytes[self.begun_bytes..], mask);
+            let mut buffer = [0; CHECKED_BYTES + 3];
+            buffer[..self.partial_bytes].copy_from_slice(&self.partial[..self.partial_bytes]);
+            let bytes = &mut buffer[..self.partial_bytes + masked.len()];
+            bytes[self.partial_bytes..].copy_from_slice(masked);
+            apply_mask(&mut bytes[self.partial_bytes..], mask);
             let whole = match str::from_utf8(bytes) {
                 Ok(_) => bytes.len(),
-                // More bytes may make a character of what is left.
+                // The text ends with an incomplete character.
                 Err(error) if error.error_len().is_none() => error.valid_up_to(),
                 Err(_) => return false,
             };
-            self.begun_bytes = bytes.len() - whole;
-            self.begun[..self.begun_bytes].copy_from_slice(&bytes[whole..]);
+            self.partial_bytes = bytes.len() - whole;
+            self.partial[..self.partial_bytes].copy_from_slice(&bytes[whole..]);
             true
         })
     }
 
     fn is_complete(&self) -> bool {
-        self.begun_bytes == 0
+        self.partial_bytes == 0
     }
 }
 
 const MAX_HEADER_BYTES: usize = 14;
 const MASK_BYTES: usize = 4;
 const RESERVED_BITS: u8 = 0x70;
-/// How many frame headers a message may have beside its payload.
+/// A message may have this many frame headers of the largest size in addition to its payload.
 const HEADERS_PER_MESSAGE: usize = 1024;
-/// How much of a text is looked at in one go; a multiple of the mask's length.
+/// The number of bytes of a text that are checked at a time: a multiple of the mask's length.
 const CHECKED_BYTES: usize = 512;
 const PROTOCOL_ERROR: CloseReason = CloseReason::new(CloseCode::Protocol, "protocol error");
 const NOT_UTF8: CloseReason = CloseReason::new(CloseCode::Invalid, "text is not UTF-8");

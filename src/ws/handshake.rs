@@ -8,20 +8,21 @@ use super::sha1::sha1;
 use crate::http::{RequestHead, Response};
 use crate::hub::CorrelationId;
 
-/// What accepts a request to speak WebSocket.
+/// The outcome of a valid request to open a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Acceptance {
     /// The value of Sec-WebSocket-Accept.
     value: String,
-    /// Whether the client offers our subprotocol. It has to be selected if a browser is to go on: it may
-    /// have offered it only to bring a token beside it.
+    /// True if the client offers the subprotocol `falconet`. The response must then select it: browsers
+    /// fail the connection if they offered subprotocols and none is selected. A page offers `falconet`
+    /// together with its token, because this header is the only one that it can set.
     selects_protocol: bool,
 }
 
-/// Judges a request to speak WebSocket.
+/// Checks a request to open a WebSocket (RFC 6455 §4.2.1).
 ///
 /// # Errors
-/// [`HandshakeError`], for the first thing that is wrong.
+/// The first [`HandshakeError`] that is found.
 pub(crate) fn accept(head: &RequestHead<'_>) -> Result<Acceptance, HandshakeError> {
     if head.method() != "GET" {
         return Err(HandshakeError::NotGet);
@@ -43,7 +44,8 @@ pub(crate) fn accept(head: &RequestHead<'_>) -> Result<Acceptance, HandshakeErro
     Ok(Acceptance { value: accept_value(key), selects_protocol })
 }
 
-/// The response that accepts, and tells the ids by which the log knows the client and its request.
+/// Returns the response that opens the WebSocket (RFC 6455 §4.2.2). The ids in it also stand in the log
+/// lines about the client and the request.
 pub(crate) fn response(accept: &Acceptance, client_id: &CorrelationId, request_id: &str) -> String {
     let Acceptance { value, selects_protocol } = accept;
     let selected = match selects_protocol {
@@ -61,7 +63,8 @@ pub(crate) fn response(accept: &Acceptance, client_id: &CorrelationId, request_i
     )
 }
 
-/// What proves that the server understood the `Sec-WebSocket-Key`: both ends compute it.
+/// Returns the value of `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455 §4.2.2). The client
+/// computes the same value, and so knows that the server speaks WebSocket.
 ///
 /// ```
 /// let accept = falconet::accept_value(b"dGhlIHNhbXBsZSBub25jZQ==");
@@ -71,30 +74,31 @@ pub fn accept_value(key: &[u8]) -> String {
     Base64::encode_string(&sha1(&[key, GUID]))
 }
 
-/// Whether `key` is 16 bytes in base64: 22 digits, of whose last only two bits count, and padding.
+/// Returns true if `key` is 16 bytes in base64: 22 digits and two padding characters. The last digit
+/// encodes only two bits, so it is one of four.
 fn is_key(key: &[u8]) -> bool {
     let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/".contains(byte);
     matches!(key, [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'=']
         if digits.len() == 21 && digits.iter().all(is_digit))
 }
 
-/// Why a request to speak WebSocket is refused.
+/// The reason for which a request to open a WebSocket is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HandshakeError {
     /// The method is not GET.
     NotGet,
     /// The request is not HTTP/1.1.
     OldHttp,
-    /// No Connection header has the token `upgrade`.
+    /// No Connection header contains the token `upgrade`.
     NoUpgradeToken,
-    /// Not exactly one Sec-WebSocket-Version, or one that is not 13.
+    /// There is not exactly one Sec-WebSocket-Version header, or its value is not 13.
     WrongVersion,
-    /// Not exactly one Sec-WebSocket-Key, or one that is not 16 bytes in base64.
+    /// There is not exactly one Sec-WebSocket-Key header, or its value is not 16 bytes in base64.
     BadKey,
 }
 
 impl HandshakeError {
-    /// What the peer gets.
+    /// Returns the response to the refused request.
     pub(crate) fn response(self) -> Response {
         let text = format!("{self}\n");
         match self {
@@ -111,20 +115,20 @@ impl HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotGet => "a WebSocket handshake is a GET",
+            Self::NotGet => "a WebSocket handshake must use GET",
             Self::OldHttp => "a WebSocket handshake needs HTTP/1.1",
             Self::NoUpgradeToken => "the Connection header lacks the token upgrade",
             Self::WrongVersion => "Sec-WebSocket-Version must be 13",
-            Self::BadKey => "Sec-WebSocket-Key must be 16 bytes in base64, once",
+            Self::BadKey => "there must be exactly one Sec-WebSocket-Key, 16 bytes in base64",
         })
     }
 }
 
 impl std::error::Error for HandshakeError {}
 
-/// The one subprotocol there is: messages as they are.
+/// The only subprotocol. It adds nothing to the messages.
 const PROTOCOL: &str = "falconet";
-/// RFC 6455 §1.3.
+/// The constant that is appended to the key before hashing (RFC 6455 §1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 #[cfg(test)]
@@ -132,26 +136,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_accept_value_is_that_of_the_rfc() {
+    fn the_accept_value_matches_the_example_of_the_rfc() {
         assert_eq!(accept_value(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
-    fn a_key_is_sixteen_bytes() {
+    fn a_key_must_be_sixteen_bytes_in_base64() {
         let key = *b"dGhlIHNhbXBsZSBub25jZQ==";
         assert!(is_key(&key));
         for key in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZQ==", "dGhlIHNhbXBsZSBub25jZTQ2"] {
             assert!(!is_key(key.as_bytes()), "{key}");
         }
-        for (place, byte) in
-            (0..key.len()).flat_map(|place| (0..=255).map(move |byte| (place, byte)))
+        for (index, byte) in
+            (0..key.len()).flat_map(|index| (0..=255).map(move |byte| (index, byte)))
         {
             let mut changed = key;
-            changed[place] = byte;
+            changed[index] = byte;
             let mut decoded = [0; 18];
             let decodes =
                 Base64::decode(changed, &mut decoded).is_ok_and(|bytes| bytes.len() == 16);
-            assert_eq!(is_key(&changed), decodes, "{byte} at {place}");
+            assert_eq!(is_key(&changed), decodes, "{byte} at {index}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! WebSocket (RFC 6455): the handshake, the gate under the protocol library, the session.
+//! WebSocket (RFC 6455): the handshake, the checks and decoding of frames, and sessions.
 
 mod decode;
 mod end;

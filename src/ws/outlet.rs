@@ -1,4 +1,4 @@
-//! Sends to one client: whole frames or events, of which hardly more than one is ever buffered.
+//! Sends whole frames or events to one client, and buffers little more than one of them.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -14,7 +14,7 @@ use super::shared::SessionShared;
 
 /// Sends whole frames or events on a client's connection. If the kernel accepts only a part of one, the
 /// rest is kept, and the client's record notes the time. Replies to messages that were received together
-/// may be kept, too, so that they are sent together. Dropping it removes the client from the hub.
+/// may be kept, too, so that they are sent together. Dropping the outlet removes the client from the hub.
 pub(crate) struct Outlet {
     transport: Transport,
     client: Rc<Client>,
@@ -26,18 +26,19 @@ pub(crate) struct Outlet {
 struct Unsent {
     unit: Unit,
     sent: usize,
-    /// True if it waits for the client to read; false if it waits for more replies to be sent with it.
+    /// True if the bytes wait for the client to read; false if they wait for more replies to be sent with
+    /// them.
     is_blocked: bool,
 }
 
 enum Unit {
-    /// A frame or event for several clients: all that wait to send it share it.
+    /// A frame or event for several clients. The outlets that have not sent all of it share it.
     Shared(Rc<[u8]>),
     Own(Vec<u8>),
 }
 
 impl Outlet {
-    /// An outlet with nothing unsent.
+    /// Creates an outlet with nothing unsent.
     pub(crate) fn new(
         transport: Transport,
         membership: Membership,
@@ -46,22 +47,22 @@ impl Outlet {
         Self { transport, client: membership.into_client(), shared, unsent: Cell::new(None) }
     }
 
-    /// The connection.
+    /// Returns the connection.
     pub(crate) fn transport(&self) -> &Transport {
         &self.transport
     }
 
-    /// The hub's record of the client.
+    /// Returns the hub's record of the client.
     pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// The state that all sessions share.
+    /// Returns the state that all sessions share.
     pub(crate) fn shared(&self) -> &SessionShared {
         &self.shared
     }
 
-    /// Is ready once the kernel has accepted everything sent so far.
+    /// Waits until the kernel has accepted everything sent so far, as [`drained`](Self::drained) does.
     pub(crate) fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.unsent.take() {
             None => Poll::Ready(Ok(())),
@@ -77,7 +78,7 @@ impl Outlet {
         poll_fn(|cx| self.poll_drained(cx)).await
     }
 
-    /// Is ready unless a write is blocked because the client does not read.
+    /// Waits while a write is blocked because the client does not read.
     pub(crate) fn poll_unblocked(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let unsent = self.unsent.take();
         let is_blocked = unsent.as_ref().is_some_and(|unsent| unsent.is_blocked);
@@ -85,9 +86,9 @@ impl Outlet {
         if is_blocked { self.poll_drained(cx) } else { Poll::Ready(Ok(())) }
     }
 
-    /// Sends one whole frame, given in two parts. What the kernel does not accept is kept and sent first.
-    /// Call it only when [unblocked](Self::poll_unblocked), so that never more than one frame and the
-    /// corked replies are kept.
+    /// Sends one whole frame, given in two parts. The bytes that the kernel does not accept are kept, and are
+    /// sent before the next frame. Must be called only when [unblocked](Self::poll_unblocked), so that never
+    /// more than one frame and the corked replies are kept.
     pub(crate) fn send(&self, cx: &mut Context<'_>, head: &[u8], tail: &[u8]) -> io::Result<()> {
         if let Some(unsent) = self.unsent.take() {
             self.unsent.set(Some(unsent));
@@ -97,7 +98,7 @@ impl Outlet {
         let mut small = [0; SMALL_FRAME_BYTES];
         let slices = [IoSlice::new(head), IoSlice::new(tail)];
         let whole = [IoSlice::new(join(&mut small, head, tail))];
-        // One slice is cheaper for the kernel than two, and a few bytes are quickly copied.
+        // To copy a few bytes costs less than to pass two slices to the kernel.
         let slices = if whole[0].is_empty() { &slices[..] } else { &whole[..] };
         let sent = self.try_send(cx, slices)?;
         if sent < head.len() + tail.len() {
@@ -108,7 +109,7 @@ impl Outlet {
     }
 
     /// Keeps one whole frame, given in two parts, to be sent together with the next one. Returns false if
-    /// enough is kept already. Call it only when [unblocked](Self::poll_unblocked).
+    /// enough is kept to be sent now. Must be called only when [unblocked](Self::poll_unblocked).
     pub(crate) fn cork(&self, head: &[u8], tail: &[u8]) -> bool {
         let mut unsent = self.unsent.take().unwrap_or_else(|| {
             Box::new(Unsent { unit: Unit::Own(Vec::new()), sent: 0, is_blocked: false })
@@ -125,8 +126,8 @@ impl Outlet {
         has_room
     }
 
-    /// Sends a frame or event that other clients are sent, too. If a rest must be kept, it is shared, not
-    /// copied. Call it only when [drained](Self::poll_drained).
+    /// Sends a frame or event that is also sent to other clients. If a rest must be kept, it is shared, not
+    /// copied. Must be called only when [drained](Self::poll_drained).
     pub(crate) fn send_shared(&self, cx: &mut Context<'_>, unit: &Rc<[u8]>) -> io::Result<()> {
         let sent = self.try_send(cx, &[IoSlice::new(unit)])?;
         if sent < unit.len() {
@@ -135,18 +136,18 @@ impl Outlet {
         Ok(())
     }
 
-    /// Sends as much as possible of what is kept, while the session waits for something else.
+    /// Sends as many of the kept bytes as the kernel accepts, while the endpoint waits for something else.
     pub(crate) fn push(&self, cx: &mut Context<'_>) {
         let Some(unsent) = self.unsent.take() else { return };
         let was_blocked = unsent.is_blocked;
-        // If it fails, the session's next call returns the error.
+        // An error is ignored here: the session's next call returns it.
         if self.poll_drain(unsent, cx).is_ready() && was_blocked {
-            // The task that waits for this may have registered another waker than this one.
+            // The session may wait with another waker than this one. The bell wakes it.
             self.client().bell.ring();
         }
     }
 
-    /// Sends what is kept, as far as the kernel accepts it.
+    /// Sends as many of the kept bytes as the kernel accepts.
     pub(crate) fn try_drain(&self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.poll_drained(cx) {
             Poll::Ready(drained) => drained,
@@ -158,7 +159,7 @@ impl Outlet {
     fn poll_unsent(&self, unsent: Box<Unsent>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let drained = self.poll_drain(unsent, cx);
         if drained.is_pending() {
-            // `push` may become the one that waits for the socket; it rings the bell then.
+            // A later `push` registers its own waker with the socket, and rings the bell when it is done.
             self.client().bell.listen(cx);
         }
         drained
@@ -212,7 +213,8 @@ impl Deref for Unit {
     }
 }
 
-/// Copies two slices into `space`, one behind the other. Returns an empty slice if they do not fit.
+/// Returns the concatenation of two slices, copied into `space` if necessary. Returns an empty slice if they
+/// do not fit.
 fn join<'s>(space: &'s mut [u8], head: &'s [u8], tail: &[u8]) -> &'s [u8] {
     let length = head.len() + tail.len();
     if tail.is_empty() {

@@ -1,4 +1,4 @@
-//! A connection after the upgrade, as an endpoint sees it.
+//! The session of one WebSocket client, as an endpoint uses it.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -19,11 +19,11 @@ use super::outlet::Outlet;
 use super::shared::SessionShared;
 use super::socket::Socket;
 
-/// One WebSocket client, from its handshake to its end.
+/// The session of one WebSocket client, from the handshake to the end of the connection.
 ///
-/// While [`next`](Self::next) waits for the client's message it also sends what the hub has for it,
-/// answers pings, and notices when the session must end: an endpoint should be waiting there whenever
-/// it has nothing else to do.
+/// While [`next`](Self::next) waits for a message from the client, it also sends the hub's messages to the
+/// client, answers Pings, and ends the session when the hub evicts the client. So an endpoint should wait
+/// in `next` whenever it has nothing else to do.
 pub struct Session {
     state: Rc<State>,
 }
@@ -35,7 +35,8 @@ struct State {
 }
 
 impl Session {
-    /// Begins a session on an upgraded connection, whose peer may have sent `early` bytes already.
+    /// Begins a session on an upgraded connection. `early` holds the bytes that were received together
+    /// with the handshake.
     pub(crate) fn begin(
         transport: Transport,
         early: Vec<u8>,
@@ -48,8 +49,8 @@ impl Session {
         Self { state: Rc::new(State { outlet, _permit: permit, socket }) }
     }
 
-    /// Has `serve` serve this session, logs how it ends, and whenever it waits for anything sends what it
-    /// has said.
+    /// Serves this session with `serve`, and logs the end. Whenever `serve` waits for anything, the replies
+    /// that the outlet keeps are sent.
     pub(crate) fn served_by<S>(self, serve: impl FnOnce(Self) -> S) -> impl Future<Output = ()>
     where
         S: Future<Output = SessionEnd>,
@@ -58,13 +59,13 @@ impl Session {
         Served { serving: serve(self), state }
     }
 
-    /// The client's next message; `None` once the session has ended.
+    /// Waits for the client's next message. Returns `None` once the session has ended.
     ///
     /// # Cancel safety
-    /// No message is lost: one is taken only when it is returned. But this also ends a session that
-    /// must end; dropped meanwhile, it may leave our Close unsent, and waits no longer for its answer.
-    // No `async fn`, whose future would have room for the message beside the end.
-    #[allow(clippy::should_implement_trait, reason = "it is awaited")]
+    /// No message is lost if the future is dropped. But if the session is ending, the server's Close may
+    /// remain unsent, and the server does not wait for the client's Close.
+    // Not an `async fn`: its future would reserve memory for a message and the ending at the same time.
+    #[allow(clippy::should_implement_trait, reason = "the result is a future")]
     pub fn next(&mut self) -> impl Future<Output = Option<Message>> + use<'_> {
         let state = &*self.state;
         let mut finishing: Option<Pin<Box<dyn Future<Output = ()> + '_>>> = None;
@@ -85,12 +86,14 @@ impl Session {
         })
     }
 
-    /// Sends a message; says false if the session is over. Waits while the message before it is with
-    /// a client that does not read, at most [`Timeouts::write`](crate::config::Timeouts::write).
+    /// Sends a message. Returns false if the session is over.
+    ///
+    /// Waits while an earlier message is blocked because the client does not read, for at most
+    /// [`Timeouts::write`](crate::config::Timeouts::write).
     ///
     /// # Cancel safety
-    /// Dropped early, the message is not sent; the session stays whole.
-    // No `async fn`, whose future would have room for the message twice.
+    /// If the future is dropped, the message is not sent, and the session can still be used.
+    // Not an `async fn`: its future would reserve memory for the message twice.
     pub fn send<M: Into<Message>>(
         &mut self,
         message: M,
@@ -99,10 +102,15 @@ impl Session {
         poll_fn(move |cx| state.poll_send(cx, &message))
     }
 
-    /// Ends the session for `reason` and waits for the client's answer, at most
-    /// [`Timeouts::close_handshake`](crate::config::Timeouts::close_handshake). A session that has
-    /// ended already says how.
-    // Boxed, for the future of an endpoint has room for the largest it ever awaits.
+    /// Ends the session for `reason`, and returns the outcome. Waits for the client's Close for at most
+    /// [`Timeouts::close_handshake`](crate::config::Timeouts::close_handshake).
+    ///
+    /// If the session has ended already, or the hub has evicted the client, that outcome is returned, and
+    /// `reason` is not used.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the Close may remain unsent. The connection is closed.
+    // Boxed: an endpoint's future reserves memory for the largest future that it ever awaits.
     pub fn close(self, reason: CloseReason) -> impl Future<Output = SessionEnd> {
         Box::pin(async move {
             if self.end().is_none() {
@@ -113,27 +121,28 @@ impl Session {
         })
     }
 
-    /// The client's id with the hub.
+    /// Returns the client's id in the hub.
     pub fn id(&self) -> ClientId {
         self.state.client().id()
     }
 
-    /// What ties the client's connections together: the id it came with, or one made for it.
+    /// Returns the id that the connections of one client have in common: the id that the client sent, or an
+    /// id that the server generated.
     pub fn correlation(&self) -> &CorrelationId {
         &self.state.client().correlation
     }
 
-    /// Who the client is on the network.
+    /// Returns the client's address on the network.
     pub fn peer(&self) -> Peer {
         self.state.client().peer()
     }
 
-    /// The hub the client is in.
+    /// Returns a handle for sending commands to the hub.
     pub fn hub(&self) -> &HubHandle {
         &self.state.outlet.shared().hub
     }
 
-    /// The server's timer.
+    /// Returns the server's timer.
     pub fn timer(&self) -> Timer {
         self.state.outlet.transport().timer()
     }
@@ -144,7 +153,7 @@ impl Session {
 }
 
 pin_project! {
-    /// A session and what serves it.
+    /// A session together with the future that serves it.
     struct Served<S> {
         #[pin]
         serving: S,
@@ -167,7 +176,8 @@ impl<S: Future<Output = SessionEnd>> Future for Served<S> {
 }
 
 impl Drop for Session {
-    /// Ends the connection for the client, after what was said: what serves the session may go on.
+    /// Sends the kept replies and shuts the connection down. The endpoint may keep running after it has
+    /// dropped the session, and would keep the connection open.
     fn drop(&mut self) {
         let outlet = &self.state.outlet;
         if std::thread::panicking() {
@@ -192,7 +202,8 @@ impl State {
         if let Some(ending) = Ending::of_eviction(self.client()) {
             return Poll::Ready(Err(ending));
         }
-        // Heard before it is told more: who reads slower than is broadcast always has more to take.
+        // Input comes first: a client that reads more slowly than messages are published always has a
+        // delivery waiting.
         if let Poll::Ready(message) = self.socket.poll_next(cx, &self.outlet) {
             return Poll::Ready(message);
         }
@@ -204,7 +215,7 @@ impl State {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, message: &Message) -> Poll<bool> {
-        // What it takes to end for an eviction, the next wait for a message finds.
+        // After an eviction, the next call of `next` or `close` ends the session.
         if self.end().is_some() || self.client().eviction().is_some() {
             return Poll::Ready(false);
         }
@@ -226,7 +237,7 @@ impl State {
         Poll::Ready(sent.is_ok())
     }
 
-    /// Sends what the hub has for this client, as fast as the client reads.
+    /// Sends the hub's deliveries to the client, as fast as the client reads. Is ready once there are none.
     fn poll_deliver(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         loop {
             if ready!(self.outlet.poll_drained(cx)).is_err() {
@@ -253,7 +264,7 @@ impl State {
                     }
                     Ok(())
                 }
-                // A WebSocket client of a topic has no frame that could tell.
+                // No frame that announces a gap is defined for WebSocket clients of a topic.
                 Some(Delivery::Gap) => Ok(()),
                 None => {
                     self.client().bell.hush();
@@ -277,9 +288,9 @@ impl State {
         );
     }
 
-    /// Does what it takes to end well, within its deadlines.
+    /// Takes the steps that end the session, each within its deadline.
     async fn finish(&self, ending: Ending) {
-        // First, so that a finish dropped early has still ended the session.
+        // Set first, so that the session has ended even if this future is dropped.
         self.socket.set_end(ending.session_end());
         let timeouts = &self.outlet.shared().config.timeouts;
         let transport = self.outlet.transport();
@@ -297,7 +308,7 @@ impl State {
                 timer.until(deadline, self.send_close(reason)).await;
             }
             Ending::GivenUp(reason) => {
-                // Once, if it can be written at once.
+                // Polled only once: sent only if that is possible without waiting.
                 let mut send_close = Box::pin(self.send_close(reason));
                 future::poll_once(&mut send_close).await;
             }
@@ -308,12 +319,12 @@ impl State {
         }
     }
 
-    /// Sends what was published before, then a Close, and reads on until the client's own has come.
+    /// Sends the pending deliveries and a Close, and then reads until the client's Close.
     async fn close_and_wait(&self, reason: CloseReason) {
-        // The eviction rang too, so what there is gets looked for.
+        // The eviction has rung the bell, so `poll_deliver` looks for deliveries.
         let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         if self.send_close(reason).await.is_ok() {
-            self.socket.fall_silent();
+            self.socket.stop_answering();
             while poll_fn(|cx| self.socket.poll_next(cx, &self.outlet)).await.is_ok() {}
         }
     }

@@ -1,7 +1,6 @@
-//! SHA-1 (RFC 3174), for what asks for a digest and not for its strength: WebSocket's handshake, and
-//! digests with a key.
+//! SHA-1 (RFC 3174). It is not secure any more; the WebSocket handshake uses it only as a checksum.
 
-/// The digest of all parts, one after the other.
+/// Returns the digest of the concatenation of all parts.
 pub(crate) fn sha1(parts: &[&[u8]]) -> [u8; 20] {
     let mut message = parts.concat();
     let bits = 8 * message.len() as u64;
@@ -12,7 +11,7 @@ pub(crate) fn sha1(parts: &[&[u8]]) -> [u8; 20] {
 
     let mut state = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
     for block in message.as_chunks().0 {
-        mix(&mut state, block);
+        compress(&mut state, block);
     }
     let mut digest = [0; 20];
     for (bytes, word) in digest.as_chunks_mut().0.iter_mut().zip(state) {
@@ -21,8 +20,8 @@ pub(crate) fn sha1(parts: &[&[u8]]) -> [u8; 20] {
     digest
 }
 
-/// Mixes a block in (RFC 3174 §6.1).
-fn mix(state: &mut [u32; 5], block: &[u8; 64]) {
+/// Processes one block (RFC 3174 §6.1).
+fn compress(state: &mut [u32; 5], block: &[u8; 64]) {
     let mut words = [0; 80];
     for (word, bytes) in words.iter_mut().zip(block.as_chunks().0) {
         *word = u32::from_be_bytes(*bytes);
@@ -57,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_standard_s_examples_have_its_digests() {
+    fn the_examples_of_the_rfc_have_the_expected_digests() {
         // RFC 3174 §7.3.
         assert_eq!(hex(&[b"a", b"bc"]), "a9993e364706816aba3e25717850c26c9cd0d89d");
         assert_eq!(hex(&[b"01234567".as_slice(); 80]), "dea356a2cddd90c7a7ecedc5ebb563934f460452");

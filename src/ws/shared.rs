@@ -9,31 +9,38 @@ use crate::config::Config;
 use crate::hub::HubHandle;
 use crate::rate::Rate;
 
-use super::decode::Payloads;
+use super::decode::PayloadBuffer;
 
 /// The state that all sessions and event streams of a server share.
 pub(crate) struct SessionShared {
     pub(crate) config: Rc<Config>,
     pub(crate) hub: HubHandle,
-    pub(super) controls: Rate,
-    pub(super) messages: Option<Rate>,
-    pub(super) payloads: RefCell<Payloads>,
+    /// The rate limit of each client for control frames.
+    pub(super) control_rate: Rate,
+    /// The rate limit of each client for messages, if one is configured.
+    pub(super) message_rate: Option<Rate>,
+    pub(super) payload_buffer: RefCell<PayloadBuffer>,
 }
 
 impl SessionShared {
-    /// The state for sessions of the clients in `hub`.
+    /// Creates the state for the clients of `hub`.
     pub(crate) fn new(config: Rc<Config>, hub: HubHandle) -> Self {
         let epoch = Instant::now();
-        let messages = config.limits.message_rate.map(|rate| Rate::new(rate, epoch));
-        let controls = control_rate(epoch);
-        Self { config, hub, controls, messages, payloads: RefCell::new(Payloads::new()) }
+        let message_rate = config.limits.message_rate.map(|rate| Rate::new(rate, epoch));
+        Self {
+            config,
+            hub,
+            control_rate: control_rate(epoch),
+            message_rate,
+            payload_buffer: RefCell::new(PayloadBuffer::new()),
+        }
     }
 }
 
-/// The rate at which a client may send control frames.
+/// Returns the rate limit for control frames: 10 per second, with a burst of 20.
 pub(super) fn control_rate(epoch: Instant) -> Rate {
-    Rate::with_burst(CONTROLS_PER_SECOND, CONTROLS_AT_ONCE, epoch)
+    Rate::with_burst(CONTROLS_PER_SECOND, CONTROLS_BURST, epoch)
 }
 
 const CONTROLS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
-const CONTROLS_AT_ONCE: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");
+const CONTROLS_BURST: NonZeroU32 = NonZeroU32::new(20).expect("20 is not 0");

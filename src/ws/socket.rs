@@ -1,9 +1,9 @@
-//! A client's messages, out of the bytes that come.
+//! Receives a client's messages.
 //!
-//! A message that came whole, in one frame and one piece, is taken as it is, and that is nearly all of
-//! them. For what is anything else the gate is set up and the protocol library's stream made anew, over
-//! a pipe that brings it one admitted frame after another; both are gone again when nothing is under
-//! way. So a client that says nothing holds no buffer.
+//! Nearly every message arrives in one frame and in one piece, and is decoded directly. For any other
+//! input, a gate and a stream of tungstenite, the protocol library, are created. The stream reads from a
+//! pipe that supplies one admitted frame at a time. Both are freed as soon as no message is unfinished, so
+//! an idle client has no buffer.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -26,81 +26,85 @@ use super::end::{Ending, SessionEnd};
 use super::gate::Gate;
 use super::outlet::Outlet;
 
-/// The way in from one client.
+/// Receives the messages of one client.
 pub(super) struct Socket {
-    // Boxed, for a client that is at rest has none.
-    underway: Cell<Option<Box<Underway>>>,
-    controls: Cell<Pace>,
-    messages: Cell<Pace>,
-    turn_bytes_left: Cell<u32>,
-    /// Whether our Close has been sent, after which we say nothing more.
+    // Boxed, since an idle client has none.
+    input: Cell<Option<Box<InputState>>>,
+    control_pace: Cell<Pace>,
+    message_pace: Cell<Pace>,
+    /// The number of bytes that may still be read before other tasks run.
+    read_budget: Cell<u32>,
+    /// True once the server has sent its Close. No frame may follow a Close (RFC 6455 §5.5.1).
     is_closing: Cell<bool>,
 }
 
-/// What has come and is not yet taken, and who looks at it; or how all ended.
+/// The part of the state that an idle client does not have.
 #[derive(Default)]
-struct Underway {
-    ahead: Ahead,
-    library: Option<Library>,
-    /// Until when nothing is taken.
+struct InputState {
+    /// Empty while there is a decoder, because the decoder then has the backlog.
+    backlog: Backlog,
+    decoder: Option<Decoder>,
+    /// Runs until the client's message rate allows the next message.
     pause: Option<Sleep>,
+    /// The way in which the session ended, once it has.
     end: Option<SessionEnd>,
 }
 
-/// Bytes in the order they came. Those before `admitted` have passed the gate.
+/// Received bytes. Those before `consumed` have been decoded; those before `admitted` have passed the
+/// gate.
 #[derive(Default)]
-struct Ahead {
+struct Backlog {
     bytes: Vec<u8>,
-    taken: usize,
+    consumed: usize,
     admitted: usize,
 }
 
-/// What takes messages that are anything but whole, and has the bytes ahead as long as it is there.
-struct Library {
+/// Decodes what `whole_message` does not: fragments, control frames, and frames that arrive in pieces.
+struct Decoder {
     stream: WebSocketStream<Pipe>,
     gate: Gate,
-    /// Whether the client's record knows that a message is unfinished.
+    /// True if the client's record has noted the beginning of the message.
     is_timed: bool,
 }
 
 impl Socket {
-    /// A socket whose peer may have sent `early` bytes already.
+    /// Creates a socket. `early` holds the bytes that were received together with the handshake.
     pub(super) fn new(early: Vec<u8>) -> Self {
-        let underway = (!early.is_empty()).then(|| {
-            let ahead = Ahead { bytes: early, ..Ahead::default() };
-            Box::new(Underway { ahead, ..Underway::default() })
+        let input = (!early.is_empty()).then(|| {
+            let backlog = Backlog { bytes: early, ..Backlog::default() };
+            Box::new(InputState { backlog, ..InputState::default() })
         });
         Self {
-            underway: Cell::new(underway),
-            controls: Cell::default(),
-            messages: Cell::default(),
-            turn_bytes_left: Cell::new(TURN_BYTES),
+            input: Cell::new(input),
+            control_pace: Cell::default(),
+            message_pace: Cell::default(),
+            read_budget: Cell::new(READ_BUDGET_BYTES),
             is_closing: Cell::new(false),
         }
     }
 
-    /// Whether something has come that is not yet taken.
+    /// Returns true if some received bytes have not been decoded yet.
     pub(super) fn has_more(&self) -> bool {
-        self.look(|underway| underway.is_some_and(|underway| !underway.ahead().is_empty()))
+        self.with_input(|input| input.is_some_and(|input| !input.backlog().is_empty()))
     }
 
-    /// How the session ended, if it has.
+    /// Returns the way in which the session ended, once it has.
     pub(super) fn end(&self) -> Option<SessionEnd> {
-        self.look(|underway| underway?.end)
+        self.with_input(|input| input?.end)
     }
 
-    /// Notes how the session ended.
+    /// Notes the way in which the session ended.
     pub(super) fn set_end(&self, end: SessionEnd) {
-        self.change(|underway| underway.get_or_insert_default().end = Some(end));
+        self.change_input(|input| input.get_or_insert_default().end = Some(end));
     }
 
-    /// Says nothing more from now on: no Pong, and no answer to a Close.
-    pub(super) fn fall_silent(&self) {
+    /// Sends nothing to the client from now on: no Pong, and no answer to its Close.
+    pub(super) fn stop_answering(&self) {
         self.is_closing.set(true);
     }
 
-    /// The client's next message. Its pings are answered meanwhile. Nothing is read while the client does
-    /// not take what it is sent.
+    /// Returns the client's next message. Answers Pings and a Close. Reads nothing while a write is blocked
+    /// because the client does not read.
     pub(super) fn poll_next(
         &self,
         cx: &mut Context<'_>,
@@ -108,46 +112,46 @@ impl Socket {
     ) -> Poll<Result<Message, Ending>> {
         loop {
             ready!(outlet.poll_unblocked(cx))?;
-            ready!(self.poll_turn(cx));
-            ready!(self.poll_pace(cx, outlet));
+            ready!(self.poll_read_budget(cx));
+            ready!(self.poll_message_rate(cx, outlet));
             let message = if self.has_more() {
-                self.change(|underway| self.take_ahead(underway, cx, outlet))?
+                self.change_input(|input| self.decode_backlog(input, cx, outlet))?
             } else {
-                // What was said in answer goes before we wait.
+                // Corked replies must be sent before the session waits for input.
                 ready!(outlet.poll_drained(cx))?;
                 let Poll::Ready(received) = self.poll_receive(cx, outlet) else {
-                    self.turn_bytes_left.set(TURN_BYTES);
+                    self.read_budget.set(READ_BUDGET_BYTES);
                     return Poll::Pending;
                 };
                 received?
             };
             let Some(message) = message else { continue };
-            if let Some(rate) = &outlet.shared().messages {
-                // It was asked for before.
-                let _ = keep_pace(rate, &self.messages, outlet.transport().timer().now());
+            if let Some(rate) = &outlet.shared().message_rate {
+                // Counts the message. `poll_message_rate` has made sure that the rate allows it.
+                let _ = admit_event(rate, &self.message_pace, outlet.transport().timer().now());
             }
             return Poll::Ready(Ok(message));
         }
     }
 
-    /// Is ready unless the client is faster than it may be; then it is heard later.
-    fn poll_pace(&self, cx: &mut Context<'_>, outlet: &Outlet) -> Poll<()> {
-        match &outlet.shared().messages {
+    /// Waits until the client's message rate allows the next message.
+    fn poll_message_rate(&self, cx: &mut Context<'_>, outlet: &Outlet) -> Poll<()> {
+        match &outlet.shared().message_rate {
             Some(rate) if !self.is_closing.get() => {
-                self.poll_rate(cx, &outlet.transport().timer(), rate)
+                self.poll_pause(cx, &outlet.transport().timer(), rate)
             }
             _ => Poll::Ready(()),
         }
     }
 
-    #[inline(never)] // Most servers have no such rate.
-    fn poll_rate(&self, cx: &mut Context<'_>, timer: &Timer, rate: &Rate) -> Poll<()> {
-        while let Err(wait) = rate.admit(&mut self.messages.get(), timer.now()) {
-            let passed = self.change(|underway| {
-                let underway = underway.get_or_insert_default();
-                let pause = underway.pause.get_or_insert_with(|| timer.sleep(Some(wait)));
+    #[inline(never)] // Cold path: most servers do not limit the message rate.
+    fn poll_pause(&self, cx: &mut Context<'_>, timer: &Timer, rate: &Rate) -> Poll<()> {
+        while let Err(wait) = rate.admit(&mut self.message_pace.get(), timer.now()) {
+            let passed = self.change_input(|input| {
+                let input = input.get_or_insert_default();
+                let pause = input.pause.get_or_insert_with(|| timer.sleep(Some(wait)));
                 ready!(pin!(&mut *pause).poll(cx));
-                underway.pause = None;
+                input.pause = None;
                 Poll::Ready(())
             });
             ready!(passed);
@@ -155,20 +159,20 @@ impl Socket {
         Poll::Ready(())
     }
 
-    /// Is ready unless the client has had its turn; then other tasks run first.
-    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.turn_bytes_left.get() > 0
-            || self.look(|underway| underway.is_some_and(|underway| underway.is_mid_frame()))
+    /// Yields to other tasks once the client has used up its read budget, except within a frame.
+    fn poll_read_budget(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.read_budget.get() > 0
+            || self.with_input(|input| input.is_some_and(|input| input.is_mid_frame()))
         {
             return Poll::Ready(());
         }
-        self.turn_bytes_left.set(TURN_BYTES);
+        self.read_budget.set(READ_BUDGET_BYTES);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// Reads all that is there, in one call; takes a whole message that comes first in it, and keeps the
-    /// rest.
+    /// Reads once from the connection. If the received bytes start with a whole message, returns it.
+    /// Appends the other bytes to the backlog.
     fn poll_receive(
         &self,
         cx: &mut Context<'_>,
@@ -177,14 +181,18 @@ impl Socket {
         let limit = outlet.shared().config.limits.message_bytes;
         let received = outlet.transport().poll_recv_with(cx, |received| {
             let mut taken = None;
-            if self.look(|underway| underway.is_none_or(|underway| underway.library.is_none())) {
-                taken = whole_message(received, limit, &mut outlet.shared().payloads.borrow_mut());
+            if self.with_input(|input| input.is_none_or(|input| input.decoder.is_none())) {
+                taken = whole_message(
+                    received,
+                    limit,
+                    &mut outlet.shared().payload_buffer.borrow_mut(),
+                );
             }
             let (message, count) = taken.unzip();
             let rest = &received[count.unwrap_or(0)..];
             if !rest.is_empty() {
-                self.change(|underway| {
-                    underway.get_or_insert_default().ahead_mut().bytes.extend_from_slice(rest);
+                self.change_input(|input| {
+                    input.get_or_insert_default().backlog_mut().bytes.extend_from_slice(rest);
                 });
             }
             (message, count.unwrap_or(0), !received.is_empty())
@@ -200,169 +208,172 @@ impl Socket {
         Poll::Ready(Ok(message))
     }
 
-    /// Deals with one frame that has come, or the part of it that has.
-    #[inline(never)] // A whole message that comes alone has no use for its 1.5 KB of stack.
-    fn take_ahead(
+    /// Decodes one frame of the backlog, or the received part of it. Returns a message if that completes
+    /// one.
+    #[inline(never)] // It takes 1.5 KB of stack, which a message that arrives in one piece does not need.
+    fn decode_backlog(
         &self,
-        underway: &mut Option<Box<Underway>>,
+        input: &mut Option<Box<InputState>>,
         cx: &mut Context<'_>,
         outlet: &Outlet,
     ) -> Result<Option<Message>, Ending> {
         let limit = outlet.shared().config.limits.message_bytes;
         let now = outlet.transport().timer().now();
         outlet.client().seen(now);
-        let Some(underway) = underway else { return Ok(None) };
-        if underway.library.is_none() {
-            let left = underway.ahead.left();
-            let taken = whole_message(left, limit, &mut outlet.shared().payloads.borrow_mut());
+        let Some(input) = input else { return Ok(None) };
+        if input.decoder.is_none() {
+            let unread = input.backlog.unread();
+            let taken =
+                whole_message(unread, limit, &mut outlet.shared().payload_buffer.borrow_mut());
             if let Some((message, count)) = taken {
-                underway.ahead.take(count);
+                input.backlog.consume(count);
                 self.spend(count.max(MESSAGE_COST_BYTES));
                 return Ok(Some(message));
             }
-            underway.library = Some(Library::new(std::mem::take(&mut underway.ahead), limit));
+            input.decoder = Some(Decoder::new(std::mem::take(&mut input.backlog), limit));
         }
-        let Some(library) = &mut underway.library else { return Ok(None) };
-        let count =
-            library.admit(|| keep_pace(&outlet.shared().controls, &self.controls, now).is_ok())?;
-        let polled = library.poll(outlet, cx, self.is_closing.get());
-        match library.gate.is_at_rest() {
-            false if !library.is_timed => {
-                library.is_timed = true;
+        let Some(decoder) = &mut input.decoder else { return Ok(None) };
+        let count = decoder.admit(|| {
+            admit_event(&outlet.shared().control_rate, &self.control_pace, now).is_ok()
+        })?;
+        let polled = decoder.poll(outlet, cx, self.is_closing.get());
+        match decoder.gate.is_between_messages() {
+            false if !decoder.is_timed => {
+                decoder.is_timed = true;
                 outlet.client().message_began(now);
             }
             false => {}
             true => {
-                if library.is_timed {
+                if decoder.is_timed {
                     outlet.client().message_ended();
                 }
-                underway.ahead = std::mem::take(library.ahead_mut());
-                underway.library = None;
+                input.backlog = std::mem::take(decoder.backlog_mut());
+                input.decoder = None;
             }
         }
         self.spend(count + FRAME_COST_BYTES);
         polled
     }
 
-    /// Looks at what is under way.
-    fn look<R>(&self, look: impl FnOnce(Option<&Underway>) -> R) -> R {
-        let underway = self.underway.take();
-        let seen = look(underway.as_deref());
-        self.underway.set(underway);
-        seen
-    }
-
-    /// Changes what is under way, and gives it up if it holds nothing then.
-    fn change<R>(&self, change: impl FnOnce(&mut Option<Box<Underway>>) -> R) -> R {
-        let mut underway = self.underway.take();
-        let result = change(&mut underway);
-        self.underway.set(underway.filter(|underway| !underway.is_at_rest()));
+    /// Passes the input state to `read`.
+    fn with_input<R>(&self, read: impl FnOnce(Option<&InputState>) -> R) -> R {
+        let input = self.input.take();
+        let result = read(input.as_deref());
+        self.input.set(input);
         result
     }
 
-    /// Counts against the turn.
+    /// Passes the input state to `change`, and frees the state if it is idle afterwards.
+    fn change_input<R>(&self, change: impl FnOnce(&mut Option<Box<InputState>>) -> R) -> R {
+        let mut input = self.input.take();
+        let result = change(&mut input);
+        self.input.set(input.filter(|input| !input.is_idle()));
+        result
+    }
+
+    /// Takes `bytes` off the read budget.
     fn spend(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.turn_bytes_left.set(self.turn_bytes_left.get().saturating_sub(bytes));
+        self.read_budget.set(self.read_budget.get().saturating_sub(bytes));
     }
 }
 
-/// Lets it happen once more, or says after how long it may.
-fn keep_pace(rate: &Rate, pace: &Cell<Pace>, now: Instant) -> Result<(), Duration> {
+/// Counts one event if `rate` allows it; otherwise returns the time until it does.
+fn admit_event(rate: &Rate, pace: &Cell<Pace>, now: Instant) -> Result<(), Duration> {
     let mut after = pace.get();
     let admitted = rate.admit(&mut after, now);
     pace.set(after);
     admitted
 }
 
-impl Underway {
-    fn is_at_rest(&self) -> bool {
-        self.library.is_none()
-            && self.ahead.is_empty()
+impl InputState {
+    fn is_idle(&self) -> bool {
+        self.decoder.is_none()
+            && self.backlog.is_empty()
             && self.pause.is_none()
             && self.end.is_none()
     }
 
     fn is_mid_frame(&self) -> bool {
-        self.library.as_ref().is_some_and(|library| library.gate.payload_left() > 0)
+        self.decoder.as_ref().is_some_and(|decoder| decoder.gate.payload_left() > 0)
     }
 
-    fn ahead(&self) -> &Ahead {
-        match &self.library {
-            Some(library) => &library.stream.get_ref().ahead,
-            None => &self.ahead,
+    fn backlog(&self) -> &Backlog {
+        match &self.decoder {
+            Some(decoder) => &decoder.stream.get_ref().backlog,
+            None => &self.backlog,
         }
     }
 
-    fn ahead_mut(&mut self) -> &mut Ahead {
-        match &mut self.library {
-            Some(library) => library.ahead_mut(),
-            None => &mut self.ahead,
+    fn backlog_mut(&mut self) -> &mut Backlog {
+        match &mut self.decoder {
+            Some(decoder) => decoder.backlog_mut(),
+            None => &mut self.backlog,
         }
     }
 }
 
-impl Ahead {
+impl Backlog {
     fn is_empty(&self) -> bool {
-        self.left().is_empty()
+        self.unread().is_empty()
     }
 
-    fn left(&self) -> &[u8] {
-        &self.bytes[self.taken..]
+    fn unread(&self) -> &[u8] {
+        &self.bytes[self.consumed..]
     }
 
-    /// Takes so many bytes off.
-    fn take(&mut self, count: usize) {
-        self.taken += count;
-        self.admitted = self.admitted.max(self.taken);
+    /// Marks the next `count` bytes as decoded, and frees the memory if no bytes remain.
+    fn consume(&mut self, count: usize) {
+        self.consumed += count;
+        self.admitted = self.admitted.max(self.consumed);
         if self.is_empty() {
             *self = Self::default();
         }
     }
 }
 
-impl Library {
-    /// A stream that begins with the frame at the beginning of `ahead`, for messages of at most
-    /// `message_bytes`.
-    fn new(ahead: Ahead, message_bytes: usize) -> Self {
+impl Decoder {
+    /// Creates a decoder for messages of at most `message_bytes`. `backlog` starts with a frame.
+    fn new(backlog: Backlog, message_bytes: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(
-                ahead.left().len().clamp(READ_BUFFER_BYTES, LARGEST_READ_BUFFER_BYTES),
+                backlog.unread().len().clamp(READ_BUFFER_BYTES, LARGEST_READ_BUFFER_BYTES),
             )
             .write_buffer_size(0)
             .max_write_buffer_size(CONTROL_BUFFER_BYTES)
             .max_message_size(Some(message_bytes))
-            // Control frames have a limit of their own, and the gate one for each message's frames.
+            // A control frame may be larger than the largest message.
             .max_frame_size(Some(message_bytes.max(MAX_CONTROL_BYTES)));
-        let pipe = Pipe { ahead, outgoing: Vec::new() };
-        let making = WebSocketStream::from_raw_socket(pipe, Role::Server, Some(config));
-        match pin!(making).poll(&mut Context::from_waker(Waker::noop())) {
+        let pipe = Pipe { backlog, outgoing: Vec::new() };
+        let creating = WebSocketStream::from_raw_socket(pipe, Role::Server, Some(config));
+        match pin!(creating).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(stream) => Self { stream, gate: Gate::new(message_bytes), is_timed: false },
-            Poll::Pending => unreachable!("it awaits nothing"),
+            Poll::Pending => unreachable!("`from_raw_socket` awaits nothing"),
         }
     }
 
-    fn ahead_mut(&mut self) -> &mut Ahead {
-        &mut self.stream.get_mut().ahead
+    fn backlog_mut(&mut self) -> &mut Backlog {
+        &mut self.stream.get_mut().backlog
     }
 
-    /// Lets one frame in, or the part of it that has come; says how many bytes.
-    fn admit(&mut self, may_control: impl FnOnce() -> bool) -> Result<usize, Ending> {
-        let ahead = &mut self.stream.get_mut().ahead;
-        let count = self.gate.admit(ahead.left(), may_control).map_err(Ending::of_violation)?;
-        ahead.admitted = ahead.taken + count;
+    /// Admits the next frame, or the received part of it, and returns the number of admitted bytes.
+    fn admit(&mut self, allows_control: impl FnOnce() -> bool) -> Result<usize, Ending> {
+        let backlog = &mut self.stream.get_mut().backlog;
+        let count =
+            self.gate.admit(backlog.unread(), allows_control).map_err(Ending::of_violation)?;
+        backlog.admitted = backlog.consumed + count;
         Ok(count)
     }
 
-    /// Has the stream take what was let in, and sends what it answers.
+    /// Decodes the admitted bytes. Sends the answers to control frames, unless `is_closing`.
     fn poll(
         &mut self,
         outlet: &Outlet,
         cx: &mut Context<'_>,
-        is_silent: bool,
+        is_closing: bool,
     ) -> Result<Option<Message>, Ending> {
         let (mut message, mut closed) = (None, None);
-        // The pipe needs no waker: who fills it looks here next.
+        // The pipe needs no waker: each admission is followed by a call of this function.
         let noop = &mut Context::from_waker(Waker::noop());
         while let Poll::Ready(next) = Pin::new(&mut self.stream).poll_next(noop) {
             match next {
@@ -374,13 +385,13 @@ impl Library {
                     closed = Some(frame.map_or(CloseCode::Status, |frame| frame.code));
                 }
                 Some(Ok(_)) => {}
-                // The end of the stream comes after its Close.
+                // The stream ends after a Close.
                 Some(Err(Error::ConnectionClosed)) | None => break,
-                Some(Err(error)) => return Err(judge(&error)),
+                Some(Err(error)) => return Err(ending_for(&error)),
             }
         }
         let outgoing = std::mem::take(&mut self.stream.get_mut().outgoing);
-        if !outgoing.is_empty() && !is_silent {
+        if !outgoing.is_empty() && !is_closing {
             outlet.send(cx, &outgoing, &[])?;
         }
         match closed {
@@ -390,8 +401,8 @@ impl Library {
     }
 }
 
-/// What an error of the protocol library means (RFC 6455 §7.4.1).
-fn judge(error: &Error) -> Ending {
+/// Returns the ending for an error of the protocol library (RFC 6455 §7.4.1).
+fn ending_for(error: &Error) -> Ending {
     let violation = |code, text| Ending::of_violation(CloseReason::new(code, text));
     match error {
         Error::Protocol(_) => violation(CloseCode::Protocol, "protocol error"),
@@ -401,27 +412,27 @@ fn judge(error: &Error) -> Ending {
     }
 }
 
-/// What the library takes for its connection.
+/// The protocol library's connection: it reads the admitted bytes of the backlog, and writes to a buffer.
 struct Pipe {
-    ahead: Ahead,
+    backlog: Backlog,
     outgoing: Vec<u8>,
 }
 
 impl AsyncRead for Pipe {
-    /// Hands over what was admitted.
+    /// Reads admitted bytes.
     fn poll_read(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let ahead = &mut self.ahead;
-        let admitted = &ahead.bytes[ahead.taken..ahead.admitted];
+        let backlog = &mut self.backlog;
+        let admitted = &backlog.bytes[backlog.consumed..backlog.admitted];
         let count = admitted.len().min(buffer.len());
         if count == 0 {
             return Poll::Pending;
         }
         buffer[..count].copy_from_slice(&admitted[..count]);
-        ahead.take(count);
+        backlog.consume(count);
         Poll::Ready(Ok(count))
     }
 }
@@ -445,15 +456,17 @@ impl AsyncWrite for Pipe {
     }
 }
 
-/// How much a client may say before other tasks run, and then the rest of the frame at hand.
-const TURN_BYTES: u32 = 4096;
-/// What a message counts for in a turn at least: so sixteen messages are a turn, too.
+/// The number of bytes that a client may send before other tasks run. The rest of the current frame is
+/// still read.
+const READ_BUDGET_BYTES: u32 = 4096;
+/// The minimum cost of a message, so that the read budget is used up after at most 16 messages.
 const MESSAGE_COST_BYTES: usize = 256;
-/// What a frame that is no message counts for beside its bytes.
+/// The cost of a frame that the decoder decodes, in addition to its bytes.
 const FRAME_COST_BYTES: usize = 64;
-/// How large the library's read buffer is at first; a larger frame makes it grow. It is filled with zeros
-/// for each frame, so a small one behind which much has come must not find a large one.
+/// The bounds of the initial size of the protocol library's read buffer, which grows for a larger frame.
+/// The library fills the buffer with zeros before each read, so a large buffer for the whole backlog would
+/// make each small frame expensive.
 const READ_BUFFER_BYTES: usize = 256;
 const LARGEST_READ_BUFFER_BYTES: usize = 4096;
-/// The library writes only pongs and Closes, of 127 bytes at most.
+/// The protocol library writes only Pongs and Closes, whose frames have at most 127 bytes.
 const CONTROL_BUFFER_BYTES: usize = 1024;

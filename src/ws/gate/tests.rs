@@ -6,51 +6,56 @@ use super::*;
 use crate::rate::{Pace, Rate};
 use crate::ws::shared::control_rate;
 
-/// One frame as the model sees it: where it begins, where its payload does, and where it ends.
+/// One frame, as decoded by the model.
 #[derive(Debug)]
-struct Seen {
+struct ModelFrame {
     payload_start: usize,
     end: usize,
-    /// Whether the byte behind it begins a message.
-    at_rest: bool,
+    /// True if the byte after the frame begins a message.
+    precedes_message: bool,
 }
 
-/// What is true of a string of bytes.
+/// The expected result of the gate for a sequence of bytes.
 #[derive(Debug, Default)]
-struct Truth {
-    /// Frames whose header is whole, up to the violation.
-    frames: Vec<Seen>,
-    /// The close code, and after how many bytes it is certain.
+struct Expected {
+    /// The frames with a complete header, up to the violation.
+    frames: Vec<ModelFrame>,
+    /// The close code, and the number of bytes that prove the violation.
     violation: Option<(CloseCode, usize)>,
 }
 
-/// Decodes all of `bytes`. A length is judged when all of it has come, and a text that breaks off when
-/// its last frame has ended; everything else at the byte that is wrong.
-fn truth(bytes: &[u8], limit: usize) -> Truth {
-    let mut truth = Truth::default();
-    truth.violation = decode(bytes, limit, &mut truth.frames).err();
-    truth
+/// Decodes all of `bytes` with a model of the gate. A wrong length is a violation at its last byte, a text
+/// with an incomplete last character at the end of its last frame, and everything else at the first wrong
+/// byte.
+fn expect(bytes: &[u8], limit: usize) -> Expected {
+    let mut expected = Expected::default();
+    expected.violation = decode(bytes, limit, &mut expected.frames).err();
+    expected
 }
 
-fn decode(bytes: &[u8], limit: usize, frames: &mut Vec<Seen>) -> Result<(), (CloseCode, usize)> {
-    let (mut at, mut message, mut controls) = (0, None::<Model>, 0);
+fn decode(
+    bytes: &[u8],
+    limit: usize,
+    frames: &mut Vec<ModelFrame>,
+) -> Result<(), (CloseCode, usize)> {
+    let (mut at, mut message, mut controls) = (0, None::<OpenMessage>, 0);
     loop {
         let Some(&first) = bytes.get(at) else { return Ok(()) };
         let (is_final, opcode) = (first >= 128, first % 16);
-        let known = match opcode {
+        let is_allowed = match opcode {
             0 => message.is_some(),
             1 | 2 => message.is_none(),
             8..=10 => is_final,
             _ => false,
         };
-        if !known || first / 16 % 8 != 0 {
+        if !is_allowed || first / 16 % 8 != 0 {
             return Err((CloseCode::Protocol, at + 1));
         }
         let Some(&second) = bytes.get(at + 1) else { return Ok(()) };
         if second < 128 || (opcode >= 8 && second - 128 > 125) {
             return Err((CloseCode::Protocol, at + 2));
         }
-        let (width, least) = match second - 128 {
+        let (width, min_length) = match second - 128 {
             126 => (2, 126),
             127 => (8, 65536),
             _ => (0, 0),
@@ -64,7 +69,7 @@ fn decode(bytes: &[u8], limit: usize, frames: &mut Vec<Seen>) -> Result<(), (Clo
         if opcode < 8 && length + before as u128 > limit as u128 {
             return Err((CloseCode::Size, at + 2 + width));
         }
-        if length < least {
+        if length < min_length {
             return Err((CloseCode::Protocol, at + 2 + width));
         }
         let length = length as usize;
@@ -76,7 +81,7 @@ fn decode(bytes: &[u8], limit: usize, frames: &mut Vec<Seen>) -> Result<(), (Clo
                 return Err((CloseCode::Policy, payload_start));
             }
         } else {
-            let message = message.get_or_insert_with(|| Model::new(opcode == 1));
+            let message = message.get_or_insert_with(|| OpenMessage::new(opcode == 1));
             message.payload_bytes += length;
             message.bytes += payload_start - at + length;
             if message.bytes > limit + 1024 * 14 {
@@ -84,19 +89,19 @@ fn decode(bytes: &[u8], limit: usize, frames: &mut Vec<Seen>) -> Result<(), (Clo
             }
         }
         let end = payload_start + length;
-        let at_rest = if opcode < 8 { is_final } else { message.is_none() };
-        frames.push(Seen { payload_start, end, at_rest });
+        let precedes_message = if opcode < 8 { is_final } else { message.is_none() };
+        frames.push(ModelFrame { payload_start, end, precedes_message });
         let payload = &bytes[payload_start..end.min(bytes.len())];
         if opcode < 8
             && let Some(text) = message.as_mut().and_then(|message| message.text.as_mut())
         {
             for (index, byte) in payload.iter().enumerate() {
                 text.push(byte ^ mask[index % 4]);
-                if spell(text) == Spelling::Wrong {
+                if check_utf8(text) == Utf8State::Invalid {
                     return Err((CloseCode::Invalid, payload_start + index + 1));
                 }
             }
-            if end <= bytes.len() && is_final && spell(text) == Spelling::Unfinished {
+            if end <= bytes.len() && is_final && check_utf8(text) == Utf8State::Incomplete {
                 return Err((CloseCode::Invalid, end));
             }
         }
@@ -110,32 +115,33 @@ fn decode(bytes: &[u8], limit: usize, frames: &mut Vec<Seen>) -> Result<(), (Clo
     }
 }
 
-/// A message under way.
-struct Model {
+/// An unfinished message.
+struct OpenMessage {
     payload_bytes: usize,
-    /// With headers.
+    /// The size of the payload and the frame headers.
     bytes: usize,
-    /// The end of its text.
+    /// The incomplete last character, if the message is a text.
     text: Option<Vec<u8>>,
 }
 
-impl Model {
+impl OpenMessage {
     fn new(is_text: bool) -> Self {
         Self { payload_bytes: 0, bytes: 0, text: is_text.then(Vec::new) }
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Spelling {
-    Whole,
-    Unfinished,
-    Wrong,
+enum Utf8State {
+    Complete,
+    Incomplete,
+    Invalid,
 }
 
-/// Looks at the end of a text after each byte; a whole character is forgotten (RFC 3629 §4).
-fn spell(text: &mut Vec<u8>) -> Spelling {
+/// Checks `text`, which holds at most one character, after a byte was appended. Removes the
+/// character if it is complete (RFC 3629 §4).
+fn check_utf8(text: &mut Vec<u8>) -> Utf8State {
     let range = |low, high, byte: &u8| (low..=high).contains(byte);
-    let Some((first, rest)) = text.split_first() else { return Spelling::Whole };
+    let Some((first, rest)) = text.split_first() else { return Utf8State::Complete };
     let (length, low, high) = match first {
         0x00..=0x7f => (1, 0, 0),
         0xc2..=0xdf => (2, 0x80, 0xbf),
@@ -145,23 +151,28 @@ fn spell(text: &mut Vec<u8>) -> Spelling {
         0xf0 => (4, 0x90, 0xbf),
         0xf1..=0xf3 => (4, 0x80, 0xbf),
         0xf4 => (4, 0x80, 0x8f),
-        _ => return Spelling::Wrong,
+        _ => return Utf8State::Invalid,
     };
-    let is_right = rest.first().is_none_or(|second| range(low, high, second))
+    let is_valid = rest.first().is_none_or(|second| range(low, high, second))
         && rest.iter().skip(1).all(|byte| range(0x80, 0xbf, byte));
-    if !is_right {
-        return Spelling::Wrong;
+    if !is_valid {
+        return Utf8State::Invalid;
     }
     if text.len() < length {
-        return Spelling::Unfinished;
+        return Utf8State::Incomplete;
     }
     text.clear();
-    Spelling::Whole
+    Utf8State::Complete
 }
 
-/// Lets `bytes` through a gate in pieces of these sizes, the last as large as need be, and sees that all
-/// is as the model says.
-fn compare(bytes: &[u8], limit: usize, truth: &Truth, pieces: impl IntoIterator<Item = usize>) {
+/// Passes `bytes` to a gate in pieces of the given sizes, followed by the rest in one piece, and checks that
+/// the results are as expected.
+fn compare(
+    bytes: &[u8],
+    limit: usize,
+    expected: &Expected,
+    pieces: impl IntoIterator<Item = usize>,
+) {
     let (mut gate, mut controls) = (Gate::new(limit), Controls::new());
     let mut pieces = pieces.into_iter();
     let (mut at, mut ends) = (0, Vec::new());
@@ -169,73 +180,74 @@ fn compare(bytes: &[u8], limit: usize, truth: &Truth, pieces: impl IntoIterator<
         let piece_end = pieces.next().map_or(bytes.len(), |size| bytes.len().min(at + size));
         while at < piece_end {
             let piece = &bytes[at..piece_end];
-            match gate.admit(piece, || controls.may_come()) {
+            match gate.admit(piece, || controls.allows_frame()) {
                 Ok(count) => {
                     assert!((1..=piece.len()).contains(&count), "{count}");
                     at += count;
-                    if let Some((_, certain)) = truth.violation {
-                        assert!(at < certain, "not refused at {certain}: {truth:?}");
+                    if let Some((_, proven_at)) = expected.violation {
+                        assert!(at < proven_at, "not refused at {proven_at}: {expected:?}");
                     }
-                    assert_state(&gate, at, truth);
+                    assert_state(&gate, at, expected);
                     let has_ended = gate.header_bytes == 0;
                     assert!(has_ended || at == piece_end, "stopped within a frame at {at}");
                     ends.extend(has_ended.then_some(at));
                 }
                 Err(reason) => {
-                    let (code, certain) = truth.violation.expect("nothing is wrong");
-                    assert_eq!(reason.code, code, "{reason} at {at}: {truth:?}");
+                    let (code, proven_at) = expected.violation.expect("a valid stream is admitted");
+                    assert_eq!(reason.code, code, "{reason} at {at}: {expected:?}");
                     assert!(
-                        (at + 1..=piece_end).contains(&certain),
-                        "{at}..{piece_end}: {truth:?}"
+                        (at + 1..=piece_end).contains(&proven_at),
+                        "{at}..{piece_end}: {expected:?}"
                     );
-                    let whole = truth.frames.iter().map(|frame| frame.end);
-                    assert_eq!(ends, whole.filter(|end| *end < certain).collect::<Vec<_>>());
+                    let frame_ends = expected.frames.iter().map(|frame| frame.end);
+                    assert_eq!(ends, frame_ends.filter(|end| *end < proven_at).collect::<Vec<_>>());
                     return;
                 }
             }
         }
     }
-    assert_eq!(truth.violation, None, "not refused");
-    let whole = truth.frames.iter().map(|frame| frame.end);
-    assert_eq!(ends, whole.filter(|end| *end <= bytes.len()).collect::<Vec<_>>());
+    assert_eq!(expected.violation, None, "the violation is not refused");
+    let frame_ends = expected.frames.iter().map(|frame| frame.end);
+    assert_eq!(ends, frame_ends.filter(|end| *end <= bytes.len()).collect::<Vec<_>>());
 }
 
-fn assert_state(gate: &Gate, at: usize, truth: &Truth) {
-    let within = |frame: &&Seen| (frame.payload_start..frame.end).contains(&at);
-    let left = truth.frames.iter().find(within).map_or(0, |frame| frame.end - at);
-    assert_eq!(gate.payload_left(), left as u64, "at {at}: {truth:?}");
-    let at_rest = truth.frames.iter().any(|frame| frame.end == at && frame.at_rest);
-    assert_eq!(gate.is_at_rest(), at_rest, "at {at}: {truth:?}");
+fn assert_state(gate: &Gate, at: usize, expected: &Expected) {
+    let within = |frame: &&ModelFrame| (frame.payload_start..frame.end).contains(&at);
+    let left = expected.frames.iter().find(within).map_or(0, |frame| frame.end - at);
+    assert_eq!(gate.payload_left(), left as u64, "at {at}: {expected:?}");
+    let is_between_messages =
+        expected.frames.iter().any(|frame| frame.end == at && frame.precedes_message);
+    assert_eq!(gate.is_between_messages(), is_between_messages, "at {at}: {expected:?}");
 }
 
-/// Compares at every chunking that is worth it.
-fn compare_chunked(bytes: &[u8], limit: usize, rng: &mut Rng) {
-    let truth = truth(bytes, limit);
-    compare(bytes, limit, &truth, None);
-    compare(bytes, limit, &truth, std::iter::repeat_n(1, bytes.len()));
+/// Compares in one piece, in single bytes, in every two pieces if `bytes` is short, and in random pieces.
+fn compare_in_pieces(bytes: &[u8], limit: usize, rng: &mut Rng) {
+    let expected = expect(bytes, limit);
+    compare(bytes, limit, &expected, None);
+    compare(bytes, limit, &expected, std::iter::repeat_n(1, bytes.len()));
     if bytes.len() <= EVERY_SPLIT_BYTES {
         for split in 1..bytes.len() {
-            compare(bytes, limit, &truth, [split]);
+            compare(bytes, limit, &expected, [split]);
         }
     }
     for largest in [3, 40, 700] {
-        compare(bytes, limit, &truth, std::iter::from_fn(|| Some(rng.usize(1..=largest))));
+        compare(bytes, limit, &expected, std::iter::from_fn(|| Some(rng.usize(1..=largest))));
     }
 }
 
-/// A frame to be sent, right or wrong.
+/// The description of a frame, which may be invalid.
 #[derive(Clone, Debug)]
-struct Sketch {
+struct FrameSpec {
     first: u8,
     payload: Vec<u8>,
     is_masked: bool,
-    /// The length it says, and in how many bytes, if not the one that is right.
-    claim: Option<(u64, usize)>,
+    /// The length in the header and the size of the length field, if they differ from the correct ones.
+    claimed_length: Option<(u64, usize)>,
 }
 
-impl Sketch {
+impl FrameSpec {
     fn new(first: u8, payload: &[u8]) -> Self {
-        Self { first, payload: payload.to_vec(), is_masked: true, claim: None }
+        Self { first, payload: payload.to_vec(), is_masked: true, claimed_length: None }
     }
 
     fn encode(&self, mask: [u8; 4]) -> Vec<u8> {
@@ -245,7 +257,7 @@ impl Sketch {
             126..=65535 => 2,
             _ => 8,
         };
-        let (length, width) = self.claim.unwrap_or((length, width));
+        let (length, width) = self.claimed_length.unwrap_or((length, width));
         let masked = if self.is_masked { 0x80 } else { 0 };
         let short = match width {
             0 => length as u8,
@@ -264,17 +276,17 @@ impl Sketch {
     }
 }
 
-fn encode(sketches: &[Sketch], rng: &mut Rng) -> Vec<u8> {
-    sketches.iter().flat_map(|sketch| sketch.encode(rng.u32(..).to_ne_bytes())).collect()
+fn encode(specs: &[FrameSpec], rng: &mut Rng) -> Vec<u8> {
+    specs.iter().flat_map(|spec| spec.encode(rng.u32(..).to_ne_bytes())).collect()
 }
 
-/// Valid messages within `limit`, whole and in fragments, with control frames between.
-fn valid(rng: &mut Rng, limit: usize) -> Vec<Sketch> {
-    let (mut sketches, mut controls) = (Vec::new(), rng.usize(..6));
+/// Returns valid messages within `limit`, whole and in fragments, with control frames in between.
+fn valid_specs(rng: &mut Rng, limit: usize) -> Vec<FrameSpec> {
+    let (mut specs, mut controls) = (Vec::new(), rng.usize(..6));
     for _ in 0..rng.usize(1..5) {
         let is_text = rng.bool();
-        let most = limit.min([0, 5, 30, 300, 3000][rng.usize(..5)]);
-        let size = rng.usize(..=most);
+        let max_size = limit.min([0, 5, 30, 300, 3000][rng.usize(..5)]);
+        let size = rng.usize(..=max_size);
         let payload = if is_text { text(rng, size) } else { vec![rng.u8(..); size] };
         let (mut rest, mut first) = (&payload[..], if is_text { TEXT } else { BINARY });
         loop {
@@ -282,24 +294,24 @@ fn valid(rng: &mut Rng, limit: usize) -> Vec<Sketch> {
                 controls -= 1;
                 let control = FINAL | [CLOSE, PING, PONG][rng.usize(..3)];
                 let size = [0, 1, 7, 125][rng.usize(..4)];
-                sketches.push(Sketch::new(control, &vec![rng.u8(..); size]));
+                specs.push(FrameSpec::new(control, &vec![rng.u8(..); size]));
             }
             let is_last = rng.u8(..3) == 0;
             let (part, after) = rest.split_at(match is_last {
                 true => rest.len(),
                 false => rng.usize(..=rest.len()),
             });
-            sketches.push(Sketch::new(first | if is_last { FINAL } else { 0 }, part));
+            specs.push(FrameSpec::new(first | if is_last { FINAL } else { 0 }, part));
             (rest, first) = (after, CONTINUATION);
             if is_last {
                 break;
             }
         }
     }
-    sketches
+    specs
 }
 
-/// Text of `size` bytes, in characters of one to four, and the first and last of each length.
+/// Returns a text of `size` bytes, with characters of one to four bytes and those of `EDGES`.
 fn text(rng: &mut Rng, size: usize) -> Vec<u8> {
     let mut text = String::new();
     while text.len() < size {
@@ -315,37 +327,39 @@ fn text(rng: &mut Rng, size: usize) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Makes one thing wrong with one frame; it may turn out to be right all the same.
-fn spoil(sketches: &mut Vec<Sketch>, rng: &mut Rng, limit: usize) {
-    let index = rng.usize(..sketches.len());
-    let sketch = &mut sketches[index];
-    let length = sketch.payload.len() as u64;
+/// Changes one frame in a way that is usually, but not always, a violation.
+fn break_rule(specs: &mut Vec<FrameSpec>, rng: &mut Rng, limit: usize) {
+    let index = rng.usize(..specs.len());
+    let spec = &mut specs[index];
+    let length = spec.payload.len() as u64;
     let control = [CLOSE, PING, PONG][rng.usize(..3)];
     let too_big = [1 << 31, 1 << 63, u64::MAX, limit as u64 + 1];
     match rng.u8(..12) {
-        0 => sketch.is_masked = false,
-        1 => sketch.first |= [0x10, 0x20, 0x40][rng.usize(..3)],
-        2 => sketch.first = (sketch.first & 0xf0) | UNKNOWN[rng.usize(..UNKNOWN.len())],
-        3 => *sketch = Sketch::new(FINAL | control, &[b'x'; 126]),
-        4 => *sketch = Sketch::new(control, b"x"),
-        5 => sketch.first = (sketch.first & 0xf0) | [CONTINUATION, TEXT, BINARY][rng.usize(..3)],
-        6 => sketch.claim = Some((length, [2, 8][rng.usize(..2)])),
-        7 => sketch.claim = Some((too_big[rng.usize(..4)], 8)),
-        8 => sketch.payload.extend(vec![b'x'; limit + 1 - sketch.payload.len().min(limit)]),
-        9 => sketch.first ^= FINAL,
+        0 => spec.is_masked = false,
+        1 => spec.first |= [0x10, 0x20, 0x40][rng.usize(..3)],
+        2 => {
+            spec.first = (spec.first & 0xf0) | RESERVED_OPCODES[rng.usize(..RESERVED_OPCODES.len())]
+        }
+        3 => *spec = FrameSpec::new(FINAL | control, &[b'x'; 126]),
+        4 => *spec = FrameSpec::new(control, b"x"),
+        5 => spec.first = (spec.first & 0xf0) | [CONTINUATION, TEXT, BINARY][rng.usize(..3)],
+        6 => spec.claimed_length = Some((length, [2, 8][rng.usize(..2)])),
+        7 => spec.claimed_length = Some((too_big[rng.usize(..4)], 8)),
+        8 => spec.payload.extend(vec![b'x'; limit + 1 - spec.payload.len().min(limit)]),
+        9 => spec.first ^= FINAL,
         10 => {
-            let wrong = NOT_UTF_8[rng.usize(..NOT_UTF_8.len())];
-            let place = rng.usize(..=sketch.payload.len());
-            sketch.payload.splice(place..place, wrong.iter().copied());
+            let invalid = NOT_UTF_8[rng.usize(..NOT_UTF_8.len())];
+            let index = rng.usize(..=spec.payload.len());
+            spec.payload.splice(index..index, invalid.iter().copied());
         }
         _ => {
-            sketches.remove(index);
+            specs.remove(index);
         }
     }
 }
 
-/// Changes bytes that know nothing of frames.
-fn garble(bytes: &mut Vec<u8>, rng: &mut Rng) {
+/// Changes, inserts or removes one random byte.
+fn corrupt(bytes: &mut Vec<u8>, rng: &mut Rng) {
     if bytes.is_empty() {
         return;
     }
@@ -365,75 +379,78 @@ fn random_limit(rng: &mut Rng) -> usize {
 }
 
 #[test]
-fn valid_streams_pass_in_whatever_pieces_they_come() {
+fn valid_streams_are_admitted_in_pieces_of_any_size() {
     for seed in 0..STREAMS {
         let mut rng = Rng::with_seed(seed);
         let limit = random_limit(&mut rng);
-        let sketches = valid(&mut rng, limit);
-        let bytes = encode(&sketches, &mut rng);
-        let truth = truth(&bytes, limit);
-        assert_eq!(truth.violation, None, "seed {seed}");
-        assert_eq!(truth.frames.len(), sketches.len(), "seed {seed}");
-        compare_chunked(&bytes, limit, &mut rng);
+        let specs = valid_specs(&mut rng, limit);
+        let bytes = encode(&specs, &mut rng);
+        let expected = expect(&bytes, limit);
+        assert_eq!(expected.violation, None, "seed {seed}");
+        assert_eq!(expected.frames.len(), specs.len(), "seed {seed}");
+        compare_in_pieces(&bytes, limit, &mut rng);
     }
 }
 
 #[test]
-fn what_is_wrong_is_refused_at_the_byte_that_makes_it_certain() {
+fn a_violation_is_refused_at_the_first_byte_that_proves_it() {
     let mut codes = [0; 4];
     for seed in 0..STREAMS * 4 {
         let mut rng = Rng::with_seed(seed);
         let limit = random_limit(&mut rng);
-        let mut sketches = valid(&mut rng, limit);
-        spoil(&mut sketches, &mut rng, limit);
-        let mut bytes = encode(&sketches, &mut rng);
+        let mut specs = valid_specs(&mut rng, limit);
+        break_rule(&mut specs, &mut rng, limit);
+        let mut bytes = encode(&specs, &mut rng);
         for _ in 0..[0, 0, 1, 3][rng.usize(..4)] {
-            garble(&mut bytes, &mut rng);
+            corrupt(&mut bytes, &mut rng);
         }
         bytes.truncate(3 * MAX_STREAM_BYTES);
-        compare_chunked(&bytes, limit, &mut rng);
-        codes[match truth(&bytes, limit).violation {
+        compare_in_pieces(&bytes, limit, &mut rng);
+        codes[match expect(&bytes, limit).violation {
             None => 0,
             Some((CloseCode::Protocol, _)) => 1,
             Some((CloseCode::Invalid, _)) => 2,
             Some(_) => 3,
         }] += 1;
     }
-    assert!(codes.iter().all(|count| *count > STREAMS / 20), "too much alike: {codes:?}");
+    assert!(
+        codes.iter().all(|count| *count > STREAMS / 20),
+        "the streams are too similar: {codes:?}"
+    );
 }
 
 #[test]
-fn wrong_characters_are_refused_wherever_they_stand_and_however_they_are_cut() {
+fn invalid_utf_8_is_refused_at_every_position_and_in_all_pieces() {
     let mut rng = Rng::with_seed(1);
-    for wrong in NOT_UTF_8 {
-        // The room the text is looked at in ends after 512 bytes, and 3 more may stand before them.
+    for invalid in NOT_UTF_8 {
+        // A text is checked 512 bytes at a time, after at most 3 bytes of an incomplete character.
         for before in [0, 1, 4, 120, 509, 510, 511, 512, 513, 1023] {
-            let text = [&vec![b'a'; before][..], wrong, b"bcde"].concat();
-            let whole = [Sketch::new(FINAL | TEXT, &text)];
-            compare_chunked(&encode(&whole, &mut rng), 70_000, &mut rng);
-            let cut_off = [Sketch::new(FINAL | TEXT, &text[..before + wrong.len()])];
-            let truth = truth(&encode(&cut_off, &mut rng), 70_000);
-            assert_eq!(truth.violation.unwrap().0, CloseCode::Invalid);
-            compare_chunked(&encode(&cut_off, &mut rng), 70_000, &mut rng);
-            for cut in before..=before + wrong.len() {
-                let ping = Sketch::new(FINAL | PING, b"\xff");
+            let text = [&vec![b'a'; before][..], invalid, b"bcde"].concat();
+            let whole = [FrameSpec::new(FINAL | TEXT, &text)];
+            compare_in_pieces(&encode(&whole, &mut rng), 70_000, &mut rng);
+            let cut_off = [FrameSpec::new(FINAL | TEXT, &text[..before + invalid.len()])];
+            let expected = expect(&encode(&cut_off, &mut rng), 70_000);
+            assert_eq!(expected.violation.unwrap().0, CloseCode::Invalid);
+            compare_in_pieces(&encode(&cut_off, &mut rng), 70_000, &mut rng);
+            for cut in before..=before + invalid.len() {
+                let ping = FrameSpec::new(FINAL | PING, b"\xff");
                 let fragments = [
-                    Sketch::new(TEXT, &text[..cut]),
+                    FrameSpec::new(TEXT, &text[..cut]),
                     ping,
-                    Sketch::new(CONTINUATION, b""),
-                    Sketch::new(FINAL, &text[cut..]),
+                    FrameSpec::new(CONTINUATION, b""),
+                    FrameSpec::new(FINAL, &text[cut..]),
                 ];
-                compare_chunked(&encode(&fragments, &mut rng), 70_000, &mut rng);
+                compare_in_pieces(&encode(&fragments, &mut rng), 70_000, &mut rng);
             }
         }
     }
 }
 
 #[test]
-fn each_rule_has_its_code_and_the_byte_where_it_is_certain() {
+fn each_violation_has_its_close_code_and_the_byte_that_proves_it() {
     let open = [TEXT, 0x81, 0, 0, 0, 0, b'a'];
     let after_open = |bytes: &[u8]| [&open[..], bytes].concat();
-    for (bytes, code, certain) in [
+    for (bytes, code, proven_at) in [
         (vec![0x81, 0x01], CloseCode::Protocol, 2),
         (vec![0xc1], CloseCode::Protocol, 1),
         (vec![0xa1], CloseCode::Protocol, 1),
@@ -453,18 +470,18 @@ fn each_rule_has_its_code_and_the_byte_where_it_is_certain() {
         (vec![0x82, 0xff, 0, 0, 0, 0, 0x80, 0, 0, 0], CloseCode::Size, 10),
         (vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], CloseCode::Size, 10),
         (vec![0x82, 0xff, 255, 255, 255, 255, 255, 255, 255, 255], CloseCode::Size, 10),
-        // One byte and a hundred are more than a hundred.
+        // The fragments have 1 + 100 bytes, and the limit is 100.
         (after_open(&[0x80, 0xe4]), CloseCode::Size, 9),
         (vec![0x81, 0x85, 0, 0, 0, 0, b'a', 0xed, 0xa0], CloseCode::Invalid, 9),
         (vec![0x81, 0x81, 0, 0, 0, 0, 0xc3], CloseCode::Invalid, 7),
     ] {
-        assert_eq!(truth(&bytes, 100).violation, Some((code, certain)), "{bytes:x?}");
-        compare_chunked(&bytes, 100, &mut Rng::with_seed(0));
+        assert_eq!(expect(&bytes, 100).violation, Some((code, proven_at)), "{bytes:x?}");
+        compare_in_pieces(&bytes, 100, &mut Rng::with_seed(0));
     }
 }
 
 #[test]
-fn a_length_has_one_form() {
+fn only_the_shortest_form_of_a_length_is_admitted() {
     for (length, widths) in [
         (0, [true, false, false]),
         (125, [true, false, false]),
@@ -472,24 +489,24 @@ fn a_length_has_one_form() {
         (65535, [false, true, false]),
         (65536, [false, false, true]),
     ] {
-        for (width, is_right) in [0, 2, 8].into_iter().zip(widths) {
-            // One that has no room in a form can't be said in it.
+        for (width, is_shortest) in [0, 2, 8].into_iter().zip(widths) {
+            // The length does not fit into the field.
             if (width == 0 && length > 125) || (width == 2 && length > 65535) {
                 continue;
             }
-            let mut sketch = Sketch::new(FINAL | BINARY, &vec![0; length as usize]);
-            sketch.claim = Some((length, width));
-            let bytes = sketch.encode([1, 2, 3, 4]);
-            let expected = (!is_right).then_some((CloseCode::Protocol, 2 + width));
-            let truth = truth(&bytes, 70_000);
-            assert_eq!(truth.violation, expected, "{length} in {width}");
-            compare(&bytes, 70_000, &truth, None);
-            compare(&bytes, 70_000, &truth, [1, 1, 1, 1, 6, 4, 100]);
+            let mut spec = FrameSpec::new(FINAL | BINARY, &vec![0; length as usize]);
+            spec.claimed_length = Some((length, width));
+            let bytes = spec.encode([1, 2, 3, 4]);
+            let violation = (!is_shortest).then_some((CloseCode::Protocol, 2 + width));
+            let expected = expect(&bytes, 70_000);
+            assert_eq!(expected.violation, violation, "{length} in {width}");
+            compare(&bytes, 70_000, &expected, None);
+            compare(&bytes, 70_000, &expected, [1, 1, 1, 1, 6, 4, 100]);
         }
     }
 }
 
-/// When control frames may come.
+/// The rate limit for control frames, with a clock that the test sets.
 struct Controls {
     rate: Rate,
     pace: Pace,
@@ -502,51 +519,51 @@ impl Controls {
         Self { rate: control_rate(now), pace: Pace::default(), now }
     }
 
-    fn may_come(&mut self) -> bool {
+    fn allows_frame(&mut self) -> bool {
         self.rate.admit(&mut self.pace, self.now).is_ok()
     }
 }
 
-/// Lets one whole frame in.
+/// Admits one whole frame.
 fn admit(gate: &mut Gate, first: u8, payload: &[u8]) -> Result<(), CloseCode> {
-    admit_paced(gate, first, payload, &mut Controls::new())
+    admit_with(gate, first, payload, &mut Controls::new())
 }
 
-fn admit_paced(
+fn admit_with(
     gate: &mut Gate,
     first: u8,
     payload: &[u8],
     controls: &mut Controls,
 ) -> Result<(), CloseCode> {
-    let bytes = Sketch::new(first, payload).encode([1, 2, 3, 4]);
-    let count = gate.admit(&bytes, || controls.may_come()).map_err(|reason| reason.code)?;
+    let bytes = FrameSpec::new(first, payload).encode([1, 2, 3, 4]);
+    let count = gate.admit(&bytes, || controls.allows_frame()).map_err(|reason| reason.code)?;
     assert_eq!(count, bytes.len());
     Ok(())
 }
 
 #[test]
-fn a_message_has_an_allowance_of_fragments_and_the_next_has_it_again() {
+fn the_number_of_fragments_is_limited_for_each_message() {
     let limit = 1000;
-    let most = (limit + 1024 * 14) / 6;
+    let max_fragments = (limit + 1024 * 14) / 6;
     let mut gate = Gate::new(limit);
     for _ in 0..3 {
         assert_eq!(admit(&mut gate, BINARY, b""), Ok(()));
-        for _ in 2..most {
+        for _ in 2..max_fragments {
             assert_eq!(admit(&mut gate, CONTINUATION, b""), Ok(()));
         }
-        assert!(!gate.is_at_rest());
+        assert!(!gate.is_between_messages());
         assert_eq!(admit(&mut gate, FINAL, b""), Ok(()));
-        assert!(gate.is_at_rest());
+        assert!(gate.is_between_messages());
     }
     assert_eq!(admit(&mut gate, TEXT, b""), Ok(()));
-    for _ in 1..most {
+    for _ in 1..max_fragments {
         assert_eq!(admit(&mut gate, CONTINUATION, b""), Ok(()));
     }
     assert_eq!(admit(&mut gate, CONTINUATION, b""), Err(CloseCode::Policy));
 }
 
 #[test]
-fn a_message_of_the_limit_passes_in_a_thousand_fragments() {
+fn a_message_of_the_largest_size_is_admitted_in_1024_fragments() {
     let limit = 64 * 1024;
     let mut gate = Gate::new(limit);
     for _ in 0..3 {
@@ -559,50 +576,50 @@ fn a_message_of_the_limit_passes_in_a_thousand_fragments() {
 }
 
 #[test]
-fn twenty_control_frames_may_come_at_once_and_then_ten_a_second() {
+fn a_burst_of_twenty_control_frames_is_admitted_and_then_ten_per_second() {
     let (mut gate, mut controls) = (Gate::new(100), Controls::new());
     for index in 0..20 {
         let first = FINAL | [CLOSE, PING, PONG][index % 3];
-        assert_eq!(admit_paced(&mut gate, first, b"", &mut controls), Ok(()), "{index}");
+        assert_eq!(admit_with(&mut gate, first, b"", &mut controls), Ok(()), "{index}");
     }
     for _ in 0..100 {
         controls.now += Duration::from_millis(100);
-        assert_eq!(admit_paced(&mut gate, FINAL | PING, b"", &mut controls), Ok(()));
+        assert_eq!(admit_with(&mut gate, FINAL | PING, b"", &mut controls), Ok(()));
     }
     controls.now += Duration::from_millis(99);
-    let refused = admit_paced(&mut gate, FINAL | PONG, b"", &mut controls);
+    let refused = admit_with(&mut gate, FINAL | PONG, b"", &mut controls);
     assert_eq!(refused, Err(CloseCode::Policy));
 }
 
 #[test]
-fn the_pings_of_a_day_use_up_nothing() {
+fn the_pings_of_a_day_do_not_use_up_a_limit() {
     let (mut gate, mut controls) = (Gate::new(100), Controls::new());
     assert_eq!(admit(&mut gate, TEXT, b"a"), Ok(()));
     for _ in 0..24 * 3600 {
         controls.now += Duration::from_secs(1);
-        assert_eq!(admit_paced(&mut gate, FINAL | PING, &[255; 125], &mut controls), Ok(()));
-        assert!(!gate.is_at_rest());
+        assert_eq!(admit_with(&mut gate, FINAL | PING, &[255; 125], &mut controls), Ok(()));
+        assert!(!gate.is_between_messages());
     }
     assert_eq!(admit(&mut gate, FINAL, &[b'a'; 99]), Ok(()));
-    assert!(gate.is_at_rest());
+    assert!(gate.is_between_messages());
 }
 
 #[test]
-fn many_messages_pass_one_after_another() {
+fn many_messages_are_admitted_one_after_another() {
     let mut gate = Gate::new(100);
     for _ in 0..10_000 {
         assert_eq!(admit(&mut gate, FINAL | TEXT, &[b'a'; 100]), Ok(()));
-        assert!(gate.is_at_rest());
+        assert!(gate.is_between_messages());
     }
 }
 
 const STREAMS: u64 = 400;
 const MAX_STREAM_BYTES: usize = 4000;
-/// Streams up to this are split at every place.
+/// Streams of at most this size are split at every byte.
 const EVERY_SPLIT_BYTES: usize = 120;
-/// Opcodes that mean nothing.
-const UNKNOWN: &[u8] = &[3, 4, 5, 6, 7, 11, 12, 13, 14, 15];
-/// The first and the last characters of each length, and of what surrounds the surrogates.
+/// Reserved opcodes (RFC 6455 §5.2).
+const RESERVED_OPCODES: &[u8] = &[3, 4, 5, 6, 7, 11, 12, 13, 14, 15];
+/// The first and the last character of each encoded length, and those next to the surrogates.
 const EDGES: &[char] = &[
     '\0',
     '\u{7f}',
@@ -617,7 +634,7 @@ const EDGES: &[char] = &[
     '\u{3ffff}',
     '\u{10ffff}',
 ];
-/// Of which each is wrong, or the beginning of a character that a letter can't go on with.
+/// Each is invalid, or an incomplete character that an ASCII letter cannot continue.
 const NOT_UTF_8: &[&[u8]] = &[
     b"\x80",
     b"\xbf",

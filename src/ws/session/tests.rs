@@ -18,64 +18,69 @@ use crate::hub::{self, Newcomer, Start, TopicName};
 use crate::net::Reactor;
 use crate::ws::decode::apply_mask;
 
-/// What a client can rely on, with an endpoint that sends back each message before it asks for the next:
+/// The endpoint sends each message back before it asks for the next one. Then the client may rely on this:
 ///
-/// 1. Echoes and pongs come in the order in which messages end and pings come: the echo of a message
-///    before a ping is before its pong, the pong to a ping between two fragments before their echo.
-/// 2. What is published comes in its order and whole, and so does what is sent to this client alone; what
-///    was sent to it alone before something was published comes before that. Neither has a place
-///    among the echoes.
-/// 3. Nothing comes after the Close, of which there is one. Before it come
-///    - if the client closes or breaks a rule: all echoes and pongs due;
-///    - if the hub evicts it: all that the hub was told before;
-///    - if the endpoint is done: what was due until then.
+/// 1. Echoes and Pongs arrive in the order in which the messages end and the Pings arrive: the echo of a
+///    message before a Ping arrives before the Pong, and the Pong to a Ping between two fragments before
+///    the echo of their message.
+/// 2. Published messages arrive in their order and without gaps, and so does mail, which is sent to this
+///    client alone. Mail arrives before the messages that were published after it. Neither has a defined
+///    order relative to the echoes.
+/// 3. Exactly one Close arrives, and nothing after it. These frames arrive before it:
+///    - if the client closes the session or violates the protocol: all expected echoes and Pongs;
+///    - if the hub evicts the client: everything that the hub accepted before;
+///    - if the endpoint closes the session: the replies that were expected until then.
 #[test]
-fn whatever_the_pieces_and_the_times_a_client_gets_what_is_due_in_order() {
+fn a_client_receives_all_expected_frames_in_order_for_any_pieces_and_timing() {
     let mut blocked = 0;
     for seed in 0..ROUNDS {
         let mut rng = Rng::with_seed(seed);
         let script = Script::random(&mut rng);
-        let played = Played::new(seed, &script, rng);
-        played.check(seed, &script);
-        blocked += usize::from(played.was_blocked);
+        let outcome = Outcome::of(seed, &script, rng);
+        outcome.check(seed, &script);
+        blocked += usize::from(outcome.was_blocked);
     }
-    assert!(blocked as u64 > ROUNDS / 10, "the kernel took nearly all at once: {blocked}");
+    assert!(blocked as u64 > ROUNDS / 10, "too few rounds had a blocked write: {blocked}");
 }
 
 #[test]
-fn what_a_session_shares_takes_little_memory() {
+fn the_state_of_a_session_takes_little_memory() {
     assert!(size_of::<State>() <= STATE_BYTES, "{}", size_of::<State>());
 }
 
-/// How a session ends.
+/// The way in which a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finish {
-    /// The client says a Close with this code.
+    /// The client sends a Close with this code.
     Closed(u16),
-    /// The client breaks a rule.
+    /// The client violates the protocol.
     Violation,
     /// The hub evicts the client.
     Evicted,
-    /// The endpoint has had enough after so many messages.
+    /// The endpoint closes the session after this number of messages.
     Done(usize),
 }
 
-/// What a client says, and what is due to it for that.
+/// The input of a client, and the expected replies.
 struct Script {
     bytes: Vec<u8>,
-    /// First bytes and payloads of the answers, in their order.
+    /// The first bytes and payloads of the replies, in their order.
     replies: Vec<(u8, Vec<u8>)>,
     finish: Finish,
-    /// How large the pieces are, at most.
-    piece_bytes: usize,
+    /// The maximum size of the pieces in which `bytes` is sent.
+    max_piece_bytes: usize,
 }
 
 impl Script {
     fn random(rng: &mut Rng) -> Self {
-        let piece_bytes = [3, 100, 5_000, 100_000][rng.usize(..4)];
+        let max_piece_bytes = [3, 100, 5_000, 100_000][rng.usize(..4)];
         let count = rng.usize(1..=30);
-        let mut script =
-            Self { bytes: Vec::new(), replies: Vec::new(), finish: Finish::Evicted, piece_bytes };
+        let mut script = Self {
+            bytes: Vec::new(),
+            replies: Vec::new(),
+            finish: Finish::Evicted,
+            max_piece_bytes,
+        };
         let mut pings = rng.usize(..16);
         for _ in 0..count {
             script.add_message(&mut pings, rng);
@@ -84,7 +89,7 @@ impl Script {
             0 => {
                 let code = rng.u16(3000..5000);
                 script.add(FINAL | CLOSE, &code.to_be_bytes(), rng);
-                // What comes behind is not heard.
+                // Messages after the Close are ignored.
                 script.add(FINAL | TEXT, b"echo nothing", rng);
                 Finish::Closed(code)
             }
@@ -99,8 +104,9 @@ impl Script {
     }
 
     fn add_message(&mut self, pings: &mut usize, rng: &mut Rng) {
-        let most = if self.piece_bytes < 100 { 300 } else { [125, 300, 20_000][rng.usize(..3)] };
-        let size = rng.usize(..=most);
+        let max_size =
+            if self.max_piece_bytes < 100 { 300 } else { [125, 300, 20_000][rng.usize(..3)] };
+        let size = rng.usize(..=max_size);
         let (opcode, payload) = match rng.bool() {
             true => (TEXT, format!("echo {}", "ä".repeat(size / 2)).into_bytes()),
             false => (BINARY, vec![rng.u8(..); size]),
@@ -125,7 +131,7 @@ impl Script {
         self.replies.push((FINAL | opcode, payload));
     }
 
-    /// Adds a client's frame.
+    /// Adds a masked frame.
     fn add(&mut self, first: u8, payload: &[u8], rng: &mut Rng) {
         let mask = rng.u32(..).to_ne_bytes();
         self.bytes.push(first);
@@ -142,7 +148,7 @@ impl Script {
         apply_mask(&mut self.bytes[start..], mask);
     }
 
-    /// How many replies are due if the endpoint serves so many messages.
+    /// Returns the number of replies that are expected if the endpoint serves `messages` messages.
     fn replies_to(&self, messages: usize) -> usize {
         let replies = self.replies.iter().enumerate();
         let mut echoes = replies.filter(|(_, (first, _))| *first != FINAL | PONG);
@@ -150,20 +156,21 @@ impl Script {
     }
 }
 
-/// What came of a script.
-struct Played {
-    heard: Vec<(u8, Vec<u8>)>,
-    /// Bytes that are no whole frame.
+/// The outcome of a script.
+struct Outcome {
+    /// The first bytes and payloads of the frames that the client received.
+    received: Vec<(u8, Vec<u8>)>,
+    /// Received bytes that are not a whole frame.
     rest: Vec<u8>,
-    /// What the hub was told, in its order.
-    told: Vec<String>,
+    /// The published messages and the mail that the hub accepted, in their order.
+    accepted: Vec<String>,
     end: Option<SessionEnd>,
     was_blocked: bool,
 }
 
-impl Played {
-    /// Plays a script to its end.
-    fn new(seed: u64, script: &Script, rng: Rng) -> Self {
+impl Outcome {
+    /// Runs a script to its end.
+    fn of(seed: u64, script: &Script, rng: Rng) -> Self {
         let reactor = Reactor::new().unwrap();
         let executor = LocalExecutor::new().leak();
         let config = Rc::new(Self::config());
@@ -171,10 +178,10 @@ impl Played {
             hub::open(config.timeouts.clone(), config.topics.clone(), Rc::default());
         executor.spawn(hub_task.run()).detach();
         let topic = TopicName::new("t").unwrap();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let [ours, theirs] = [ours, theirs].map(|stream| {
+        let (server_end, client_end) = UnixStream::pair().unwrap();
+        let [server_end, client_end] = [server_end, client_end].map(|stream| {
             stream.set_nonblocking(true).unwrap();
-            // The least there can be, so that it takes parts.
+            // The kernel uses its minimum size, so that it accepts only parts of large frames.
             sockopt::set_socket_send_buffer_size(&stream, 1).unwrap();
             Transport::new(&reactor, stream.into()).unwrap()
         });
@@ -189,37 +196,37 @@ impl Played {
         });
         let (membership, client) = reactor.run(executor, joined).unwrap();
         let shared = Rc::new(SessionShared::new(config, hub.clone()));
-        let session = Session::begin(ours, Vec::new(), None, membership, shared);
+        let session = Session::begin(server_end, Vec::new(), None, membership, shared);
         let end = Rc::new(Cell::new(None));
         let serving = {
             let (end, finish) = (end.clone(), script.finish);
             session.served_by(async move |session| {
                 let echo = echo(session, finish);
-                let is_apart = seed.is_multiple_of(2);
-                end.set(Some(if is_apart { Apart::new(echo).await } else { echo.await }));
+                let has_own_waker = seed.is_multiple_of(2);
+                end.set(Some(if has_own_waker { OwnWaker::new(echo).await } else { echo.await }));
                 end.get().unwrap()
             })
         };
         let serving = executor.spawn(serving);
-        let mut speaker = Speaker::new(script, rng);
+        let mut driver = Driver::new(script, rng);
         let main = executor.spawn({
-            let (bytes, limit) = (script.bytes.clone(), timer.sleep(Some(PATIENCE)));
+            let (bytes, limit) = (script.bytes.clone(), timer.sleep(Some(ROUND_TIMEOUT)));
             async move {
-                let talk = async {
-                    speaker.talk(&bytes, &theirs, &hub, &topic, &client).await;
-                    drop((theirs, client));
+                let driving = async {
+                    driver.drive(&bytes, &client_end, &hub, &topic, &client).await;
+                    drop((client_end, client));
                     serving.await;
                 };
-                assert!(timer.until(limit, talk).await.is_some(), "seed {seed} hung");
-                speaker
+                assert!(timer.until(limit, driving).await.is_some(), "seed {seed} hung");
+                driver
             }
         });
-        let speaker = reactor.run(executor, main).unwrap();
-        let Speaker { heard, rest, told, was_blocked, .. } = speaker;
-        Self { heard, rest, told, end: end.get(), was_blocked }
+        let driver = reactor.run(executor, main).unwrap();
+        let Driver { received, rest, accepted, was_blocked, .. } = driver;
+        Self { received, rest, accepted, end: end.get(), was_blocked }
     }
 
-    /// Nobody lags, and nobody is swept.
+    /// A configuration with which the client does not lag and has no deadline but that of a blocked write.
     fn config() -> Config {
         let mut config = Config::default();
         let timeouts = &mut config.timeouts;
@@ -230,71 +237,75 @@ impl Played {
     }
 
     fn check(&self, seed: u64, script: &Script) {
-        let place = format!("seed {seed}, {:?}", script.finish);
-        assert_eq!(self.rest, [], "{place}: no whole frame at the end");
-        let (close, before) = self.heard.split_last().unwrap();
+        let context = format!("seed {seed}, {:?}", script.finish);
+        assert_eq!(self.rest, [], "{context}: incomplete frame at the end");
+        let (close, before) = self.received.split_last().unwrap();
         let expected_code = match script.finish {
             Finish::Closed(code) => code,
             Finish::Violation => 1002,
             Finish::Evicted => EVICTED.code.into(),
             Finish::Done(_) => 1000,
         };
-        assert_eq!(close.0, FINAL | CLOSE, "{place}");
-        assert_eq!(close.1[..2], expected_code.to_be_bytes(), "{place}");
-        let is_of_hub =
+        assert_eq!(close.0, FINAL | CLOSE, "{context}");
+        assert_eq!(close.1[..2], expected_code.to_be_bytes(), "{context}");
+        let is_delivery =
             |frame: &&(u8, Vec<u8>)| frame.0 == FINAL | TEXT && !frame.1.starts_with(b"echo ");
-        let replies: Vec<_> = before.iter().filter(|frame| !is_of_hub(frame)).collect();
-        let due = match script.finish {
+        let replies: Vec<_> = before.iter().filter(|frame| !is_delivery(frame)).collect();
+        let expected = match script.finish {
             Finish::Closed(_) | Finish::Violation => script.replies.len(),
             Finish::Done(messages) => script.replies_to(messages),
             Finish::Evicted => replies.len(),
         };
-        assert_eq!(replies.len(), due, "{place}: not as many replies as are due");
-        let differs = replies.iter().zip(&script.replies).position(|(reply, due)| *reply != due);
-        assert_eq!(differs, None, "{place}: a reply is not the one that is due");
-        self.check_hubs(before.iter().filter(is_of_hub), script, &place);
+        assert_eq!(replies.len(), expected, "{context}: wrong number of replies");
+        let differs =
+            replies.iter().zip(&script.replies).position(|(reply, expected)| *reply != expected);
+        assert_eq!(differs, None, "{context}: a reply is not the expected one");
+        self.check_deliveries(before.iter().filter(is_delivery), script, &context);
         let end = self.end.unwrap();
         match script.finish {
             Finish::Closed(code) => assert_eq!(end, SessionEnd::ClosedByPeer(code.into())),
             Finish::Evicted => assert_eq!(end, SessionEnd::Evicted(EVICTED)),
             Finish::Violation | Finish::Done(_) => {
-                let SessionEnd::Evicted(reason) = end else { panic!("{place}: {end}") };
-                assert_eq!(u16::from(reason.code), expected_code, "{place}");
+                let SessionEnd::Evicted(reason) = end else { panic!("{context}: {end}") };
+                assert_eq!(u16::from(reason.code), expected_code, "{context}");
             }
         }
     }
 
-    /// Checks what the hub was told and the client heard of it.
-    fn check_hubs<'h>(
+    /// Compares the deliveries that the client received with those that the hub accepted.
+    fn check_deliveries<'r>(
         &self,
-        heard: impl Iterator<Item = &'h (u8, Vec<u8>)>,
+        received: impl Iterator<Item = &'r (u8, Vec<u8>)>,
         script: &Script,
-        place: &str,
+        context: &str,
     ) {
-        let heard: Vec<&str> =
-            heard.map(|frame| str::from_utf8(&frame.1).expect("text is UTF-8")).collect();
+        let received: Vec<&str> =
+            received.map(|frame| str::from_utf8(&frame.1).expect("text is UTF-8")).collect();
         let of = |kind: &str, all: &[&str]| -> Vec<String> {
             all.iter().filter(|text| text.starts_with(kind)).map(|text| text.to_string()).collect()
         };
-        let told: Vec<&str> = self.told.iter().map(String::as_str).collect();
+        let accepted: Vec<&str> = self.accepted.iter().map(String::as_str).collect();
         for kind in ["published ", "mail "] {
-            let (heard, told) = (of(kind, &heard), of(kind, &told));
-            assert!(told.starts_with(&heard), "{place}: {kind} in another order");
+            let (received, accepted) = (of(kind, &received), of(kind, &accepted));
+            assert!(accepted.starts_with(&received), "{context}: {kind} in another order");
             if script.finish == Finish::Evicted {
-                assert_eq!(heard.len(), told.len(), "{place}: {kind} lost");
+                assert_eq!(received.len(), accepted.len(), "{context}: {kind} lost");
             }
         }
-        for (index, published) in heard.iter().enumerate() {
+        for (index, published) in received.iter().enumerate() {
             if published.starts_with("published ") {
-                let told_at = told.iter().position(|told| told == published).unwrap();
-                let before = of("mail ", &told[..told_at]).len();
-                assert!(of("mail ", &heard[..index]).len() >= before, "{place}: mail overtaken");
+                let accepted_at = accepted.iter().position(|text| text == published).unwrap();
+                let before = of("mail ", &accepted[..accepted_at]).len();
+                assert!(
+                    of("mail ", &received[..index]).len() >= before,
+                    "{context}: mail arrived too late"
+                );
             }
         }
     }
 }
 
-/// Sends every message back; is done after as many as `finish` says.
+/// Sends every message back, until the session ends or the number of messages in `finish` is reached.
 async fn echo(mut session: Session, finish: Finish) -> SessionEnd {
     let mut left = if let Finish::Done(messages) = finish { messages } else { usize::MAX };
     while left > 0 {
@@ -305,71 +316,72 @@ async fn echo(mut session: Session, finish: Finish) -> SessionEnd {
     session.close(CloseReason::NORMAL).await
 }
 
-/// Polls a future by a waker of its own and only when that was woken, as what waits for many does.
-struct Apart<F> {
+/// Polls a future with a waker of its own, and only after that waker was woken, as a combinator for several
+/// futures does.
+struct OwnWaker<F> {
     future: Pin<Box<F>>,
-    call: Arc<Call>,
+    wakeup: Arc<Wakeup>,
 }
 
-struct Call {
-    is_called: AtomicBool,
+struct Wakeup {
+    is_woken: AtomicBool,
     task: Mutex<Waker>,
 }
 
-impl<F> Apart<F> {
+impl<F> OwnWaker<F> {
     fn new(future: F) -> Self {
-        let call =
-            Call { is_called: AtomicBool::new(true), task: Mutex::new(Waker::noop().clone()) };
-        Self { future: Box::pin(future), call: Arc::new(call) }
+        let wakeup =
+            Wakeup { is_woken: AtomicBool::new(true), task: Mutex::new(Waker::noop().clone()) };
+        Self { future: Box::pin(future), wakeup: Arc::new(wakeup) }
     }
 }
 
-impl<F: Future> Future for Apart<F> {
+impl<F: Future> Future for OwnWaker<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.call.task.lock().unwrap().clone_from(cx.waker());
-        if !self.call.is_called.swap(false, Ordering::SeqCst) {
+        self.wakeup.task.lock().unwrap().clone_from(cx.waker());
+        if !self.wakeup.is_woken.swap(false, Ordering::SeqCst) {
             return Poll::Pending;
         }
-        let waker = Waker::from(self.call.clone());
+        let waker = Waker::from(self.wakeup.clone());
         self.future.as_mut().poll(&mut Context::from_waker(&waker))
     }
 }
 
-impl Wake for Call {
+impl Wake for Wakeup {
     fn wake(self: Arc<Self>) {
-        self.is_called.store(true, Ordering::SeqCst);
+        self.is_woken.store(true, Ordering::SeqCst);
         self.task.lock().unwrap().wake_by_ref();
     }
 }
 
-/// The client, and who publishes.
-struct Speaker {
+/// Acts as the client, as a publisher and as the administrator who evicts the client.
+struct Driver {
     rng: Rng,
     evicts: bool,
-    piece_bytes: usize,
-    heard: Vec<(u8, Vec<u8>)>,
+    max_piece_bytes: usize,
+    received: Vec<(u8, Vec<u8>)>,
     rest: Vec<u8>,
-    told: Vec<String>,
+    accepted: Vec<String>,
     was_blocked: bool,
 }
 
-impl Speaker {
+impl Driver {
     fn new(script: &Script, rng: Rng) -> Self {
         Self {
             rng,
             evicts: script.finish == Finish::Evicted,
-            piece_bytes: script.piece_bytes,
-            heard: Vec::new(),
+            max_piece_bytes: script.max_piece_bytes,
+            received: Vec::new(),
             rest: Vec::new(),
-            told: Vec::new(),
+            accepted: Vec::new(),
             was_blocked: false,
         }
     }
 
-    /// Sends, hears and publishes by turns as chance has it, until the stream has ended.
-    async fn talk(
+    /// Sends, receives and publishes in random order, until the server closes the connection.
+    async fn drive(
         &mut self,
         bytes: &[u8],
         transport: &Transport,
@@ -379,16 +391,18 @@ impl Speaker {
     ) {
         let mut bytes: VecDeque<u8> = bytes.iter().copied().collect();
         let mut until_evicted = self.rng.usize(..200);
-        let (mut is_evicted, mut eagerness, mut has_shut_down) = (false, 1, false);
+        let (mut is_evicted, mut receive_weight, mut has_shut_down) = (false, 1, false);
         loop {
-            // No other deadline runs than that of a blocked write.
+            // The deadline of a blocked write is the only one that can be running.
             self.was_blocked |= hub.alarm().due().is_some();
             if self.rng.u8(..30) == 0 {
-                eagerness = [0, 1, 1, 10][self.rng.usize(..4)];
+                receive_weight = [0, 1, 1, 10][self.rng.usize(..4)];
             }
-            match self.rng.usize(..8 + eagerness) {
-                0..3 if !has_shut_down => self.speak(&mut bytes, transport).await,
-                3 if !is_evicted && self.told.len() < 40 => self.tell(hub, topic, client).await,
+            match self.rng.usize(..8 + receive_weight) {
+                0..3 if !has_shut_down => self.send_piece(&mut bytes, transport).await,
+                3 if !is_evicted && self.accepted.len() < 40 => {
+                    self.publish_or_mail(hub, topic, client).await
+                }
                 4 if self.evicts && !is_evicted => {
                     is_evicted = until_evicted == 0;
                     until_evicted = until_evicted.saturating_sub(1);
@@ -397,10 +411,10 @@ impl Speaker {
                     }
                 }
                 8.. => {
-                    if !self.hear(transport).await {
+                    if !self.receive(transport).await {
                         return;
                     }
-                    if self.heard.last().is_some_and(|frame| frame.0 == FINAL | CLOSE)
+                    if self.received.last().is_some_and(|frame| frame.0 == FINAL | CLOSE)
                         && !std::mem::replace(&mut has_shut_down, true)
                     {
                         transport.shut_down();
@@ -411,56 +425,56 @@ impl Speaker {
         }
     }
 
-    async fn speak(&mut self, bytes: &mut VecDeque<u8>, transport: &Transport) {
-        let size = self.rng.usize(1..=self.piece_bytes).min(bytes.len());
+    async fn send_piece(&mut self, bytes: &mut VecDeque<u8>, transport: &Transport) {
+        let size = self.rng.usize(1..=self.max_piece_bytes).min(bytes.len());
         if size > 0 {
             let piece = IoSlice::new(&bytes.make_contiguous()[..size]);
             let sending = poll_fn(|cx| transport.poll_send(cx, &[piece]));
-            // Having refused it, the server may be gone.
+            // An error is allowed: the server may have refused the input and closed the connection.
             if let Some(Ok(count)) = future::poll_once(sending).await {
                 bytes.drain(..count);
             }
         }
     }
 
-    async fn tell(&mut self, hub: &HubHandle, topic: &TopicName, client: &Client) {
-        let index = self.told.len();
-        let most = [10, 3000][self.rng.usize(..2)];
-        let filler = "-".repeat(self.rng.usize(..most));
+    async fn publish_or_mail(&mut self, hub: &HubHandle, topic: &TopicName, client: &Client) {
+        let index = self.accepted.len();
+        let max_bytes = [10, 3000][self.rng.usize(..2)];
+        let filler = "-".repeat(self.rng.usize(..max_bytes));
         let is_mail = self.rng.bool();
         let text = format!("{} {index} {filler}", if is_mail { "mail" } else { "published" });
-        let is_told = match is_mail {
+        let is_accepted = match is_mail {
             true => hub.send_to(client.id(), &*text).await.unwrap(),
             false => hub.publish(topic, &*text).await.is_ok(),
         };
-        self.told.extend(is_told.then_some(text));
+        self.accepted.extend(is_accepted.then_some(text));
     }
 
-    /// Reads a piece, if there is one; says false at the end of the stream.
-    async fn hear(&mut self, transport: &Transport) -> bool {
-        let most = [10, 500, 20_000][self.rng.usize(..3)];
-        let mut room = vec![0; self.rng.usize(1..most)];
-        let reading = poll_fn(|cx| transport.poll_recv(cx, &mut room));
+    /// Reads once, if there is anything to read. Returns false at the end of the stream.
+    async fn receive(&mut self, transport: &Transport) -> bool {
+        let max_bytes = [10, 500, 20_000][self.rng.usize(..3)];
+        let mut buffer = vec![0; self.rng.usize(1..max_bytes)];
+        let reading = poll_fn(|cx| transport.poll_recv(cx, &mut buffer));
         match future::poll_once(reading).await {
-            Some(Ok(count)) if count > 0 => self.rest.extend(&room[..count]),
+            Some(Ok(count)) if count > 0 => self.rest.extend(&buffer[..count]),
             Some(_) => return false,
             None => future::yield_now().await,
         }
         while let Some((frame, length)) = server_frame(&self.rest) {
-            self.heard.push(frame);
+            self.received.push(frame);
             self.rest.drain(..length);
         }
         true
     }
 }
 
-/// Decodes a server's frame that `bytes` begin with, and says how long it is.
+/// Decodes the server frame at the start of `bytes`, and returns it with its length.
 fn server_frame(bytes: &[u8]) -> Option<((u8, Vec<u8>), usize)> {
     let [first, second, ..] = *bytes else { return None };
-    assert!(first & 0x70 == 0 && second & MASKED == 0, "no frame: {first:x} {second:x}");
+    assert!(first & 0x70 == 0 && second & MASKED == 0, "invalid frame: {first:x} {second:x}");
     let (start, length) = match second {
         126 => (4, u16::from_be_bytes(bytes.get(2..4)?.try_into().unwrap()).into()),
-        127 => panic!("nothing is so long"),
+        127 => panic!("no payload is longer than 65535 bytes"),
         length => (2, usize::from(length)),
     };
     let payload = bytes.get(start..start + length)?;
@@ -468,7 +482,7 @@ fn server_frame(bytes: &[u8]) -> Option<((u8, Vec<u8>), usize)> {
 }
 
 const ROUNDS: u64 = 300;
-const PATIENCE: Duration = Duration::from_secs(10);
+const ROUND_TIMEOUT: Duration = Duration::from_secs(10);
 const EVICTED: CloseReason = CloseReason::new(CloseCode::Library(4321), "evicted");
-/// What it was when this was written, rounded up to 8.
+/// The size of the state when this limit was last set, rounded up to a multiple of 8.
 const STATE_BYTES: usize = 120;
