@@ -9,9 +9,10 @@ use futures_lite::future;
 use crate::access::{Action, Gatekeeper, Refused};
 use crate::counters::Source;
 use crate::endpoints::events::EventUpgrade;
-use crate::endpoints::topic::{self, Content, JSON, Publish};
+use crate::endpoints::topic::{self, Content, List, Publish, Read};
 use crate::endpoints::{method_not_allowed, not_found};
 use crate::frame::{CloseCode, CloseReason};
+use crate::http::response::JSON;
 use crate::http::{RequestHead, Response};
 use crate::hub::{Client, ClientKind, CorrelationId, HubGone, TopicName};
 use crate::resource::{Answering, Plan, Question, Requester, Resource};
@@ -47,7 +48,7 @@ impl Resource for AdminApi {
                 let topic = TopicName::broadcast();
                 Plan::Ask(Box::new(Publish::of(head, topic, Source::Admin, shared, &None)?))
             }
-            "/topics" => Plan::Ask(topic::list(head, shared)?),
+            "/topics" => Plan::Ask(Box::new(List::of(head, shared)?)),
             _ => match path.strip_prefix("/topics/") {
                 Some(name) => Plan::Ask(self.plan_topic(head, name)?),
                 None => Plan::Ask(Box::new(AdminQuestion {
@@ -64,10 +65,10 @@ impl AdminApi {
     fn plan_topic(&self, head: &RequestHead<'_>, name: &str) -> Result<Box<dyn Question>, Refused> {
         expect(head, "GET, HEAD")?;
         match name {
-            "" => topic::list(head, &self.shared),
+            "" => Ok(Box::new(List::of(head, &self.shared)?)),
             // Subscribers use the public listeners.
             _ if topic::subscribes(head) => Err(not_found().into()),
-            _ => topic::read_named(head, name, &self.shared),
+            _ => Ok(Box::new(Read::named(head, name, &self.shared)?)),
         }
     }
 }

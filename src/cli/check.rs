@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use super::options::{Options, OptionsError};
 use super::values::show_time;
-use super::{Options, OptionsError};
 use crate::access::TokenFile;
 use crate::admin;
 use crate::config::Certificate;

@@ -1,6 +1,6 @@
 //! Manual pages and shell completions, generated from the help so that they never differ from it.
 
-use super::OptionsError;
+use super::options::OptionsError;
 use crate::escaped::Escaped;
 
 /// Returns the manual page of a program in roff (man(7)), generated from its help.

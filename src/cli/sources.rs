@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::manual::{completions, manual};
+use super::options::{Command, Options, OptionsError};
 use super::table::{OPTIONS, OptionSpec, REPEATED, find};
 use super::text::{help, print_default_config, unit};
-use super::{Command, Options, OptionsError, completions, manual};
 use crate::access::Origins;
 use crate::escaped::Escaped;
 use crate::features::{Feature, NotBuiltIn};

@@ -2,7 +2,7 @@
 
 use log::LevelFilter;
 
-use super::Options;
+use super::options::Options;
 use super::values::{
     parse_time, set_choice, set_count, set_optional, set_path, set_size, set_time, show_choice,
     show_optional, show_path, show_size, show_time,

@@ -1,8 +1,8 @@
 //! Texts that the program prints on request: help, configuration files and systemd units.
 
 use super::manual::{CONTINUATION, TEXT_COLUMN};
+use super::options::{Options, OptionsError};
 use super::table::{OPTIONS, OptionSpec, REPEATED};
-use super::{Options, OptionsError};
 use crate::escaped::Escaped;
 use crate::features::Feature;
 

@@ -166,6 +166,8 @@ fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
+/// The media type of JSON.
+pub(crate) const JSON: &str = "application/json";
 /// The media type of plain text.
 pub(crate) const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 /// The headers at the end of every response head.

@@ -12,17 +12,15 @@ use crate::counters::Source;
 use crate::http::RequestHead;
 use crate::http::accept::asks_for;
 use crate::hub::{TOPICS_PATH, TopicName};
-use crate::resource::{Plan, Question, Resource};
+use crate::resource::{Plan, Resource};
 use crate::ws::SessionShared;
 
 use super::events::EVENT_STREAM;
 
 use error::TopicError;
 pub(crate) use publish::{Content, Publish, PublishLimit};
-use read::{Clear, List, Read};
-
-/// The media type of JSON.
-pub(crate) const JSON: &str = "application/json";
+use read::Clear;
+pub(crate) use read::{List, Read};
 
 /// All topics, at the paths below `/topics/`, and their list at that path.
 pub(crate) struct Topics {
@@ -40,9 +38,9 @@ impl Resource for Topics {
         let Some(name) = head.path().strip_prefix(TOPICS_PATH) else { return Ok(None) };
         let plan = match name {
             "" => {
-                let list = list(head, &self.shared)?;
+                let list = List::of(head, &self.shared)?;
                 gatekeeper.may(Action::Read(head.path()))?;
-                Plan::Ask(list)
+                Plan::Ask(Box::new(list))
             }
             _ => {
                 self.plan_topic(head, TopicName::new(name).map_err(TopicError::Name)?, gatekeeper)?
@@ -70,7 +68,7 @@ impl Topics {
             }
             "GET" | "HEAD" => {
                 gatekeeper.may(Action::Subscribe(topic.as_str()))?;
-                Ok(Plan::Ask(read(head, topic, &self.shared)))
+                Ok(Plan::Ask(Box::new(Read::of(head, topic, &self.shared))))
             }
             "POST" | "PUT" => {
                 let publish =
@@ -90,39 +88,4 @@ impl Topics {
 /// Returns true if a request asks for a WebSocket session or an event stream.
 pub(crate) fn subscribes(head: &RequestHead<'_>) -> bool {
     head.wants_websocket() || (head.method() == "GET" && asks_for(head, EVENT_STREAM))
-}
-
-/// Asks for the list of topics.
-///
-/// # Errors
-/// [`Refused`], if the method does not only read.
-pub(crate) fn list(
-    head: &RequestHead<'_>,
-    shared: &Rc<SessionShared>,
-) -> Result<Box<dyn Question>, Refused> {
-    match head.method() {
-        "GET" | "HEAD" => {
-            let as_text = asks_for(head, "text/plain");
-            Ok(Box::new(List { as_text, shared: shared.clone() }))
-        }
-        _ => Err(TopicError::ListMethod.into()),
-    }
-}
-
-/// Asks for the newest message of the topic `name`.
-///
-/// # Errors
-/// [`Refused`], if that is not the name of a topic.
-pub(crate) fn read_named(
-    head: &RequestHead<'_>,
-    name: &str,
-    shared: &Rc<SessionShared>,
-) -> Result<Box<dyn Question>, Refused> {
-    Ok(read(head, TopicName::new(name).map_err(TopicError::Name)?, shared))
-}
-
-fn read(head: &RequestHead<'_>, topic: TopicName, shared: &Rc<SessionShared>) -> Box<dyn Question> {
-    let known = head.values("if-none-match").map(String::from_utf8_lossy);
-    let known = known.collect::<Vec<_>>().join(",");
-    Box::new(Read { topic, known, shared: shared.clone() })
 }

@@ -7,12 +7,12 @@ use crate::access::PublishRate;
 use crate::config::Limits;
 use crate::counters::{Counters, Refusal, Source};
 use crate::frame::Frame;
+use crate::http::response::JSON;
 use crate::http::{RequestHead, Response};
 use crate::hub::{Draft, HubGone, PublishError, TopicName};
 use crate::resource::{Answering, Question, Requester};
 use crate::ws::SessionShared;
 
-use super::JSON;
 use super::error::TopicError;
 use super::read::entry;
 

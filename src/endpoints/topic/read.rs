@@ -2,19 +2,36 @@
 
 use std::rc::Rc;
 
-use crate::http::Response;
+use crate::access::Refused;
+use crate::http::accept::asks_for;
 use crate::http::date::http_date;
-use crate::http::response::PLAIN_TEXT;
+use crate::http::response::{JSON, PLAIN_TEXT};
+use crate::http::{RequestHead, Response};
 use crate::hub::{EventId, Publication, TopicInfo, TopicName};
 use crate::resource::{Answering, Question, Requester};
 use crate::ws::SessionShared;
 
-use super::JSON;
+use super::error::TopicError;
 
 /// The question for the list of topics.
-pub(super) struct List {
-    pub(super) as_text: bool,
-    pub(super) shared: Rc<SessionShared>,
+pub(crate) struct List {
+    as_text: bool,
+    shared: Rc<SessionShared>,
+}
+
+impl List {
+    /// Reads the head of a request for the list.
+    ///
+    /// # Errors
+    /// [`Refused`], if the method does not only read.
+    pub(crate) fn of(head: &RequestHead<'_>, shared: &Rc<SessionShared>) -> Result<Self, Refused> {
+        match head.method() {
+            "GET" | "HEAD" => {
+                Ok(Self { as_text: asks_for(head, "text/plain"), shared: shared.clone() })
+            }
+            _ => Err(TopicError::ListMethod.into()),
+        }
+    }
 }
 
 impl Question for List {
@@ -24,11 +41,32 @@ impl Question for List {
 }
 
 /// The question for the newest message of a topic, unless the client has it already.
-pub(super) struct Read {
-    pub(super) topic: TopicName,
+pub(crate) struct Read {
+    topic: TopicName,
     /// The entity tags that the client has, separated by commas.
-    pub(super) known: String,
-    pub(super) shared: Rc<SessionShared>,
+    known: String,
+    shared: Rc<SessionShared>,
+}
+
+impl Read {
+    /// Reads the head of a request for the newest message of `topic`.
+    pub(crate) fn of(head: &RequestHead<'_>, topic: TopicName, shared: &Rc<SessionShared>) -> Self {
+        let known = head.values("if-none-match").map(String::from_utf8_lossy);
+        let known = known.collect::<Vec<_>>().join(",");
+        Self { topic, known, shared: shared.clone() }
+    }
+
+    /// Reads the head of a request for the newest message of the topic `name`.
+    ///
+    /// # Errors
+    /// [`Refused`], if that is not the name of a topic.
+    pub(crate) fn named(
+        head: &RequestHead<'_>,
+        name: &str,
+        shared: &Rc<SessionShared>,
+    ) -> Result<Self, Refused> {
+        Ok(Self::of(head, TopicName::new(name).map_err(TopicError::Name)?, shared))
+    }
 }
 
 impl Question for Read {
