@@ -135,7 +135,7 @@ fn the_dashboard_draws_and_fits_a_phone_light_or_dark() {
             client.echo("x");
         }
     }
-    let rate = latest("Frame");
+    let rate = latest("Received");
     window.wait_for(&format!("/^[\\d.,]+\\/s$/.test({rate})"));
     window.wait_for(&format!("/^\\d+\\.\\d MiB$/.test({})", latest("Memory")));
     window.wait_for("document.querySelectorAll('#clients tr').length === 4");
