@@ -72,9 +72,10 @@ impl Window {
             format!(r#"{{"expression":{script},"awaitPromise":true,"returnByValue":true}}"#);
         let answer = self.call("Runtime.evaluate", &wanted);
         match &answer["result"] {
-            JsonValue::Object(result) if result.contains_key("value") => {
-                result["value"].get::<String>().expect("a string").clone()
-            }
+            JsonValue::Object(result) if result.contains_key("value") => result["value"]
+                .get::<String>()
+                .unwrap_or_else(|| panic!("no string: {}", answer.stringify().unwrap()))
+                .clone(),
             other => panic!("{other:?}: {}", answer.stringify().unwrap()),
         }
     }
