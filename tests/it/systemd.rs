@@ -136,7 +136,7 @@ fn a_systemd_that_does_not_listen_stops_nobody() {
     // Nothing is read here, and a few datagrams fill it.
     let (_systemd, name) = listen_as_systemd(&folder);
     let falconet = start(plain().env("NOTIFY_SOCKET", &name).env("WATCHDOG_USEC", "200"));
-    falconet.wait_for_line("can't tell systemd");
+    falconet.wait_for_line("can't notify systemd");
     let mut client = Client::connect(falconet.address());
     for _ in 0..1000 {
         client.echo("a");
