@@ -8,8 +8,8 @@ use nix::sys::signal::{SigSet, Signal};
 pub struct StopSignals(());
 
 impl StopSignals {
-    /// Reads from /proc if SIGHUP is ignored, and then blocks it. Must be called before other threads are
-    /// started, because they inherit the blocked signals.
+    /// Checks in /proc whether this process ignores SIGHUP. If so, blocks SIGHUP for this thread. Must be
+    /// called before other threads are started, because they inherit the blocked signals.
     pub fn look() -> Self {
         if is_hangup_ignored() {
             // Setting a handler ends the ignoring. A blocked signal is not delivered to the handler.

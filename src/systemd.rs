@@ -118,7 +118,8 @@ fn take_listener(passed: &mut ListenFd, index: usize) -> Option<OwnedFd> {
     listener.filter(|listener| sockopt::socket_acceptconn(listener).unwrap_or(false))
 }
 
-const NO_SOCKETS: &str = "systemd passed no sockets; expected LISTEN_FDS from 1 to 256, and LISTEN_PID, if set, of this process";
+const NO_SOCKETS: &str = "systemd passed no sockets; expected LISTEN_FDS from 1 to 256 in the \
+    environment, and the id of this process in LISTEN_PID, if that is set";
 /// The first passed descriptor (`SD_LISTEN_FDS_START`).
 const FIRST_PASSED: usize = 3;
 /// The most sockets that are accepted. The limit is checked before memory is allocated for

@@ -43,7 +43,8 @@ pub struct Reactor {
 
 /// The state of one registered socket.
 struct Source {
-    /// The task that waits for readiness. One is enough, because only one task uses a socket.
+    /// The waker of the task that waits for readiness. One waker is enough, because only one task uses
+    /// a socket.
     waker: Option<Waker>,
     /// Distinguishes this source from earlier ones with the same key.
     generation: u32,
