@@ -203,7 +203,7 @@ impl Socket {
         }
         outlet.client().seen(outlet.transport().timer().now());
         if message.is_some() {
-            self.spend(count.max(MESSAGE_COST_BYTES));
+            self.spend(count.max(FRAME_COST_BYTES));
         }
         Poll::Ready(Ok(message))
     }
@@ -227,7 +227,7 @@ impl Socket {
                 whole_message(unread, limit, &mut outlet.shared().payload_buffer.borrow_mut());
             if let Some((message, count)) = taken {
                 input.backlog.consume(count);
-                self.spend(count.max(MESSAGE_COST_BYTES));
+                self.spend(count.max(FRAME_COST_BYTES));
                 return Ok(Some(message));
             }
             input.decoder = Some(Decoder::new(std::mem::take(&mut input.backlog), limit));
@@ -251,7 +251,7 @@ impl Socket {
                 input.decoder = None;
             }
         }
-        self.spend(count + FRAME_COST_BYTES);
+        self.spend(count.max(FRAME_COST_BYTES));
         polled
     }
 
@@ -459,10 +459,8 @@ impl AsyncWrite for Pipe {
 /// The number of bytes that a client may send before other tasks run. The rest of the current frame is
 /// still read.
 const READ_BUDGET_BYTES: u32 = 4096;
-/// The minimum cost of a message, so that the read budget is used up after at most 16 messages.
-const MESSAGE_COST_BYTES: usize = 256;
-/// The cost of a frame that the decoder decodes, in addition to its bytes.
-const FRAME_COST_BYTES: usize = 64;
+/// The least that a frame counts against the budget. So at most sixteen frames are read at once.
+const FRAME_COST_BYTES: usize = 256;
 /// The bounds of the initial size of the protocol library's read buffer, which grows for a larger frame.
 /// The library fills the buffer with zeros before each read, so a large buffer for the whole backlog would
 /// make each small frame expensive.
