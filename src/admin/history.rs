@@ -81,7 +81,8 @@ impl History {
     }
 }
 
-/// The time between two samples in the history. The dashboard interrupts its charts where the time is longer.
+/// The time between two samples in the history. The dashboard interrupts a chart between samples that are
+/// more than 10 s apart (`GAP_MS` in `chart.js`).
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(5);
 /// The time for which samples are kept.
 const KEPT: Duration = Duration::from_secs(600);

@@ -62,8 +62,9 @@ impl Connections {
     }
 
     /// Admits one more connection of `peer`, if the limits allow it. A public connection that is not
-    /// admitted is counted as rejected. A peer that `is_exempt` has no limit per address. The administrator's connections have a limit of their own,
-    /// because they are needed most when no other connection is admitted.
+    /// admitted is counted as rejected. A peer that `is_exempt` has no limit per address. The
+    /// administrator's connections have a limit of their own, because they are needed most when no other
+    /// connection is admitted.
     pub(super) fn admit(
         self: &Rc<Self>,
         peer: Peer,

@@ -43,8 +43,8 @@ impl fmt::Display for StartError {
             Self::Tls(error) => error.fmt(f),
             Self::ExposedAdmin(url) => write!(
                 f,
-                "can't open the admin listener at {url}: other hosts can reach it; expected unix:PATH, a loopback \
-                 address, or an authorizer such as a --token-file"
+                "can't open the admin listener at {url}: other hosts can reach it; expected unix:PATH, a \
+                 loopback address, or an authorizer such as a --token-file"
             ),
             Self::NotBuiltIn(lacking) => lacking.fmt(f),
             Self::Reactor(error) => write!(f, "can't wait for events of sockets: {error}"),
