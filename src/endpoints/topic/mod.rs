@@ -1,4 +1,5 @@
-//! Topics: a URL to publish to from anywhere, and to subscribe to from anything.
+//! Topics: clients publish to the URL of a topic by HTTP or WebSocket, and subscribe to it by WebSocket or as
+//! an event stream.
 
 mod error;
 mod publish;
@@ -24,10 +25,10 @@ use read::{Clear, List, Read};
 /// The media type of JSON.
 pub(crate) const JSON: &str = "application/json";
 
-/// All topics, at the paths below `/topics/`, and their list at that path.
+/// The topics, at the paths below `/topics/`, and the list of topics, at `/topics/`.
 pub(crate) struct Topics {
     pub(crate) shared: Rc<SessionShared>,
-    /// The limit of messages published over HTTP, if there is one.
+    /// The limit on messages published over HTTP; `None` if there is none.
     pub(crate) publish_limit: Option<Rc<PublishLimit>>,
 }
 
@@ -53,6 +54,7 @@ impl Resource for Topics {
 }
 
 impl Topics {
+    /// Plans a request to one topic.
     fn plan_topic(
         &self,
         head: &RequestHead<'_>,
@@ -92,10 +94,10 @@ pub(crate) fn subscribes(head: &RequestHead<'_>) -> bool {
     head.wants_websocket() || (head.method() == "GET" && asks_for(head, EVENT_STREAM))
 }
 
-/// Asks for the list of topics.
+/// Plans a request for the list of topics.
 ///
 /// # Errors
-/// [`Refused`], if the method does not only read.
+/// [`Refused`], if the method is neither GET nor HEAD.
 pub(crate) fn list(
     head: &RequestHead<'_>,
     shared: &Rc<SessionShared>,
@@ -109,10 +111,10 @@ pub(crate) fn list(
     }
 }
 
-/// Asks for the newest message of the topic `name`.
+/// Plans a request for the newest message of the topic `name`.
 ///
 /// # Errors
-/// [`Refused`], if that is not the name of a topic.
+/// [`Refused`], if `name` is not the name of a topic.
 pub(crate) fn read_named(
     head: &RequestHead<'_>,
     name: &str,
@@ -121,6 +123,7 @@ pub(crate) fn read_named(
     Ok(read(head, TopicName::new(name).map_err(TopicError::Name)?, shared))
 }
 
+/// Plans a request for the newest message of a topic.
 fn read(head: &RequestHead<'_>, topic: TopicName, shared: &Rc<SessionShared>) -> Box<dyn Question> {
     let known = head.values("if-none-match").map(String::from_utf8_lossy);
     let known = known.collect::<Vec<_>>().join(",");
