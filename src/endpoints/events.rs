@@ -94,7 +94,7 @@ impl EventStream {
         Stage::last(async move {
             let end = poll_fn(|cx| self.poll_end(cx)).await;
             if self.outlet.client().is_given_up() {
-                // The client gives no sign of life, so it would not read the remaining messages.
+                // A deadline of the client has passed, so it would not read the remaining messages in time.
                 self.outlet.transport().shut_down();
             } else if let SessionEnd::Evicted(_) = end {
                 // Boxed, so that the stream reserves no memory for this before.
