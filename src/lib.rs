@@ -26,7 +26,7 @@
 //! 4. `http`, `frame`, `ws::handshake` and the `Hub` do no I/O, read no clock and spawn nothing. Creating a
 //!    `Hub` is the exception: it reads the time and takes a random number.
 //! 5. No room imports a later room, and no files import each other in a circle.
-//! 6. Only `server` spawns tasks. Only `main.rs`, `cli` and the client print, and only `log` writes log lines.
+//! 6. Only `server` spawns tasks. Only `main.rs`, `cli` and the client print; `log` writes the log lines.
 //! 7. No byte from the network can panic the process, and a panic in one client's task ends only that
 //!    client's connection.
 //! 8. A cargo feature changes nothing until it is configured.

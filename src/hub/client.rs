@@ -70,7 +70,7 @@ pub(crate) struct Client {
     pub(crate) kind: ClientKind,
     has_ended: Cell<bool>,
     is_given_up: Cell<bool>,
-    /// True if messages that the client asked for when it joined are gone, until the client has been notified.
+    /// True if messages that the client asked for when it joined are gone, until the client is notified.
     has_gap: Cell<bool>,
     pub(super) cursors: Cursors,
     pub(crate) correlation: CorrelationId,
@@ -360,8 +360,8 @@ const MAILBOX_FRAMES: usize = 16;
 mod tests {
     use super::*;
 
-    /// With the two reference counts, 168 bytes fill an allocation. The next larger allocation takes 16 bytes more
-    /// with glibc and 48 with musl.
+    /// With the two reference counts, 168 bytes fill an allocation. The next larger allocation takes 16 bytes
+    /// more with glibc and 48 with musl.
     #[test]
     fn a_client_takes_at_most_168_bytes() {
         assert!(size_of::<Client>() <= 168, "{}", size_of::<Client>());

@@ -66,8 +66,8 @@ impl HubHandle {
         Ok(published.receive().await.ok_or(HubGone)??)
     }
 
-    /// Publishes a message to the topic `broadcast`, which the clients of all endpoints subscribe to. Does not
-    /// wait until the hub has published it.
+    /// Publishes a message to the topic `broadcast`, which the clients of all endpoints subscribe to. Does
+    /// not wait until the hub has published it.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
@@ -285,7 +285,8 @@ impl HubHandle {
         self.send(Command::Do(Box::new(move |hub| hub.drain(whom, reason)))).await
     }
 
-    /// Sends a command. The future is boxed, so that its code is not compiled again for each type of question.
+    /// Sends a command. The future is boxed, so that its code is not compiled again for each type of
+    /// question.
     fn send(&self, command: Command) -> Pin<Box<dyn Future<Output = Result<(), HubGone>> + '_>> {
         Box::pin(async move { self.inbox.send(command).await.map_err(|_| HubGone) })
     }
@@ -370,7 +371,7 @@ impl std::error::Error for HubGone {}
 pub enum PublishError {
     /// The server has ended.
     HubGone,
-    /// The topic does not exist, and there is no room for one more.
+    /// The topic does not exist, and the limit of topics is reached.
     TooManyTopics(TooManyTopics),
 }
 

@@ -167,8 +167,8 @@ impl Entries {
         self.kept.back().map_or(self.gone, |newest| newest.number().max(self.gone))
     }
 
-    /// Returns true if the messages kept are within the limits for slow subscribers, or within those for later
-    /// subscribers.
+    /// Returns true if the messages kept are within the limits for slow subscribers, or within those for
+    /// later subscribers.
     fn fits(&self, limits: &Topics) -> bool {
         let within = |messages, bytes| self.kept.len() <= messages && self.payload_bytes <= bytes;
         within(limits.log_messages, limits.log_bytes)

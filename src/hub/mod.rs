@@ -123,7 +123,7 @@ impl Hub {
     /// is evicted at once. Returns the client, and the id before the first message that it will be sent.
     ///
     /// # Errors
-    /// [`TooManyTopics`], if a topic does not exist and there is no room for one more.
+    /// [`TooManyTopics`], if a topic does not exist and the limit of topics is reached.
     pub(crate) fn join(
         &mut self,
         newcomer: Newcomer,
@@ -170,7 +170,7 @@ impl Hub {
     /// Appends a message to a topic's log. Call [`Self::ring`] to notify the subscribers.
     ///
     /// # Errors
-    /// [`TooManyTopics`], if the topic does not exist and there is no room for one more.
+    /// [`TooManyTopics`], if the topic does not exist and the limit of topics is reached.
     pub(crate) fn publish(
         &mut self,
         name: &TopicName,
@@ -185,8 +185,8 @@ impl Hub {
         Ok(Published { id: self.counter, subscribers })
     }
 
-    /// Rings up to `count` subscribers of a topic from the index `from` on. Returns the index to go on
-    /// from, if there are more.
+    /// Rings the bells of up to `count` subscribers of a topic, beginning with the one at the index `from`.
+    /// Returns the index of the next subscriber, if there are more.
     pub(crate) fn ring(&self, name: &TopicName, from: usize, count: usize) -> Option<usize> {
         let subscribers = &self.topics.get(name)?.subscribers;
         let end = from.saturating_add(count).min(subscribers.len());

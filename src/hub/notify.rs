@@ -1,4 +1,5 @@
-//! Notifications from one task to another: a bell, which can ring many times, and a reply, which is sent once.
+//! Notifications from one task to another: a bell, which can ring many times, and a reply, which is sent
+//! once.
 
 use std::cell::Cell;
 use std::future::poll_fn;

@@ -43,7 +43,7 @@ pub struct TopicInfo {
     pub last: Option<EventId>,
 }
 
-/// The error that one more topic would exceed the limit.
+/// The error that another topic would exceed the limit of topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyTopics {
     /// The largest number of topics.
@@ -52,7 +52,7 @@ pub struct TooManyTopics {
 
 impl fmt::Display for TooManyTopics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there are {} topics already, the limit", self.limit)
+        write!(f, "too many topics: the limit is {}", self.limit)
     }
 }
 
@@ -99,7 +99,7 @@ impl TopicTable {
     /// Returns a topic, and creates it first if it does not exist.
     ///
     /// # Errors
-    /// [`TooManyTopics`], if there is no room for one more.
+    /// [`TooManyTopics`], if the topic does not exist and the limit of topics is reached.
     pub(super) fn get_or_insert(&mut self, name: &TopicName) -> Result<&mut Topic, TooManyTopics> {
         let index = match self.index_of(name) {
             Ok(index) => index,
