@@ -1,4 +1,4 @@
-//! Sends responses to requests, and to connections that are closed without one.
+//! Sends responses, to requests and to input that is not a valid request.
 
 use std::fs::File;
 use std::io::{self, Read};
