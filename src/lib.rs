@@ -1,44 +1,62 @@
 //! falconet: a WebSocket server for small hosts.
 //!
-//! One thread, one epoll, about a megabyte of memory. The binary serves a page, an echo, a timestamp
-//! and topics; with this library you put your own [`Endpoint`]s at paths and your own [`Service`]s
-//! beside them. [`Server`] shows the smallest program.
+//! It runs on one thread with one epoll instance, in about a megabyte of memory. The program `falconet`
+//! serves a page, an echo endpoint, a periodic timestamp and topics. With this library, a program puts its
+//! own [`Endpoint`]s at paths and runs its own [`Service`]s beside them. The documentation of [`Server`]
+//! shows the smallest program.
+//!
+//! # Rooms
+//!
+//! Each top-level module is a room, and a room imports only from the rooms before it. First come plain data
+//! (`config`, `rate`, `counters`, `frame`) and the interfaces of the host (`systemd`, `net` with the reactor,
+//! sockets and TLS, `signals`, `privileges`). `http` parses request heads and encodes responses. `hub` has
+//! the clients, the topics and their logs. `access` decides what the sender of a request may do. `ws` runs
+//! WebSocket sessions. `resource` is the seam between connections and the things that stand at URLs: a
+//! resource sees the head of a request, and plans an answer, a question or an upgrade. `endpoints` contains
+//! the resources for clients, `services` the tasks that run beside the connections, and `admin` the resource
+//! for the administrator. `connection` reads requests and runs what a resource has planned. `server` binds,
+//! accepts, spawns and drains. `log` and `cli` serve the program, whose `main.rs` puts the parts together. A
+//! message that a request publishes passes `connection`, `endpoints`, `hub` and then the sessions in `ws`.
 //!
 //! # Invariants
 //!
-//! 1. The hub awaits only its inbox, and yields to others between.
+//! 1. The hub task awaits only its inbox, and yields to other tasks in between.
 //! 2. Every queue and log is bounded.
-//! 3. Every await on a peer has a deadline.
-//! 4. `http`, the `Hub`, `ws::handshake` and `ws::frame` do no I/O, read no clock and spawn nothing;
-//!    only `http::files` opens files, and the time is read once when the hub is opened.
-//! 5. No room imports a later room; `tests/tidy.rs` knows their order.
-//! 6. Only `server.rs` spawns; only `main.rs`, `cli` and the client print.
-//! 7. No byte from the network can panic the process, and a panic in one client's task leaves the
-//!    others whole.
+//! 3. Every await on a peer has a deadline, unless the configuration disables the deadline.
+//! 4. `http`, `frame`, `ws::handshake` and the `Hub` do no I/O, read no clock and spawn nothing. Creating a
+//!    `Hub` is the exception: it reads the time and takes a random number.
+//! 5. No room imports a later room, and no files import each other in a circle.
+//! 6. Only `server` spawns tasks. Only `main.rs`, `cli` and the client print; `log` writes the log lines.
+//! 7. No byte from the network can panic the process, and a panic in one client's task ends only that
+//!    client's connection.
 //! 8. A cargo feature changes nothing until it is configured.
-//! 9. A live session is always being read, except while it does not take what it is sent or is faster
-//!    than it may be.
-//! 10. There is no `unsafe`.
+//! 9. The server always reads from a live session, except while the client does not read what it is sent or
+//!    exceeds its message rate, or while the endpoint does not wait for the next message.
+//! 10. There is no `unsafe` code.
+//! 11. A client that missed messages of its topics is notified that it lagged, and no client is sent a
+//!     message twice.
+//! 12. A published message is encoded at most once per form: once as a WebSocket frame, and once as a
+//!     server-sent event.
+//!
+//! `tests/tidy` checks 5 and 6 in the source.
 
 #![forbid(unsafe_code)]
 
 mod access;
 mod admin;
 pub mod cli;
-
 pub mod config;
 mod connection;
+mod counters;
 mod endpoints;
 mod escaped;
 mod features;
 mod frame;
 mod http;
 mod hub;
-pub mod privileges;
-
-mod counters;
 pub mod log;
 pub mod net;
+pub mod privileges;
 mod rate;
 mod resource;
 mod server;

@@ -1,4 +1,5 @@
-//! The program: which endpoint stands at which path, which services run.
+//! The server program. [`compose`] is its table of contents: the endpoints with their paths, and the
+//! services.
 
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -16,11 +17,11 @@ use falconet::{
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Command::Serve(options)) => serve(*options),
-        Ok(Command::CheckConfig) => say("the configuration is good\n"),
-        Ok(Command::PrintConfig(options)) => say(&cli::print_config(&options)),
-        Ok(Command::Print(text)) => say(&text),
-        Ok(Command::Help) => say(&cli::help()),
-        Ok(Command::Version) => say(concat!("falconet ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::CheckConfig) => print("the configuration is good\n"),
+        Ok(Command::PrintConfig(options)) => print(&cli::print_config(&options)),
+        Ok(Command::Print(text)) => print(&text),
+        Ok(Command::Help) => print(&cli::help()),
+        Ok(Command::Version) => print(concat!("falconet ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(error) => fail(&error, error.exit_code()),
     }
 }
@@ -37,7 +38,7 @@ fn serve(options: Options) -> ExitCode {
         Ok(server) => server,
         Err(error) => return fail(&error, RUNTIME_FAILURE),
     };
-    // Before any thread is started, which would keep what it has.
+    // Must come before any thread is started, because a thread keeps the privileges that it has.
     if Feature::Full.is_built_in()
         && let Some(options) = privileges
         && let Err(error) = drop_privileges(&options)
@@ -53,7 +54,7 @@ fn serve(options: Options) -> ExitCode {
     if let Err(error) = handled {
         return fail(&format!("can't handle signals: {error}"), RUNTIME_FAILURE);
     }
-    // The thread that waits for signals has what it needs.
+    // The thread that waits for signals needs no descriptor that is opened from here on.
     signals::unshare_descriptors();
     for url in server.urls() {
         match url {
@@ -73,7 +74,7 @@ fn serve(options: Options) -> ExitCode {
     {
         let urls = read_only.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(", ");
         let remedy = if Feature::Full.is_built_in() { " without a --token-file" } else { "" };
-        log::warn!("anybody may read but nobody publish at {urls}{remedy}");
+        log::warn!("publishing is forbidden at {urls}{remedy}; anyone may read there");
     }
     if Feature::Full.is_built_in()
         && let Some(notifier) = notifier
@@ -87,7 +88,7 @@ fn serve(options: Options) -> ExitCode {
     }
 }
 
-/// The table of contents.
+/// Builds the server from its endpoints, pages and services, and binds it.
 fn compose(
     options: Options,
     process_errors: ProcessErrors,
@@ -139,7 +140,8 @@ fn compose(
     server.bind(&options.listen)
 }
 
-/// Gives up what is not needed any more now that everything is bound.
+/// Gives up the privileges that are not needed after everything is bound: switches to the configured user,
+/// and enters the sandbox.
 fn drop_privileges(options: &Options) -> Result<(), AccountError> {
     if let Some(name) = &options.user {
         Account::find(name)?.assume()?;
@@ -153,24 +155,27 @@ fn drop_privileges(options: &Options) -> Result<(), AccountError> {
     }
     if options.sandbox {
         match options.sandbox().enter() {
-            Err(error) => log::warn!("not in a sandbox: {error}"),
+            Err(error) => log::warn!("can't enter the sandbox: {error}"),
             Ok(SandboxStatus::All) => log::debug!("in a sandbox"),
-            Ok(SandboxStatus::Some) => log::debug!("in a sandbox, as far as this kernel has one"),
+            Ok(SandboxStatus::Some) => {
+                log::debug!("in a sandbox, with the restrictions that this kernel supports")
+            }
             Ok(SandboxStatus::None) => {
-                log::info!("not in a sandbox: this kernel has no Landlock to give")
+                log::info!("not in a sandbox: this kernel does not support Landlock")
             }
         }
     }
     Ok(())
 }
 
-/// Prints what was asked for; nobody reading it is no failure.
-fn say(text: &str) -> ExitCode {
+/// Prints a text on the standard output. A closed output is not a failure.
+fn print(text: &str) -> ExitCode {
     use std::io::Write;
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
+/// Prints an error on the standard error. Returns `code`.
 fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "falconet: {error}");
@@ -207,6 +212,7 @@ const fn style(text: &'static str) -> Asset {
     Asset { content_type: "text/css; charset=utf-8", body: text.as_bytes() }
 }
 
+/// The exit code of a server that cannot start or that fails.
 const RUNTIME_FAILURE: u8 = 1;
-/// As for what the options say (sysexits.h).
+/// EX_CONFIG of sysexits.h, as for invalid options.
 const BAD_CONFIGURATION: u8 = 78;

@@ -1,7 +1,7 @@
-//! The seam between connections and what stands at a URL.
+//! The seam between connections and the things that stand at URLs.
 //!
-//! Each resource decides from a request head which of three outcomes the request has: an answer, a
-//! question, or an upgrade. `connection` runs the outcome and knows no resource.
+//! A resource decides from the head of a request which of three outcomes the request has: an answer, a
+//! question, or an upgrade. `connection` runs the outcome, and depends on no particular resource.
 
 use std::fs::File;
 use std::future::Future;
@@ -19,13 +19,13 @@ use crate::hub::{ClientKind, CorrelationId, EventId, HubGone, Membership, Start,
 use crate::net::{Peer, Transport};
 use crate::rate::Pace;
 
-/// Something that stands at a URL, or at several.
+/// A thing that stands at one or more URLs, such as a file or the topics.
 pub(crate) trait Resource {
-    /// Decides on a request, from its head alone. Asks the gatekeeper for each action that the request is
-    /// about. Returns `None` if nothing of this resource stands at the path: then the next one is asked.
+    /// Decides the outcome of a request from its head alone, and asks the gatekeeper if the sender may do
+    /// it. Returns `None` if this resource has nothing at the path. The next resource is asked then.
     ///
     /// # Errors
-    /// [`Refused`], which becomes the response.
+    /// [`Refused`], whose response is sent.
     fn plan(
         &self,
         head: &RequestHead<'_>,
@@ -43,7 +43,7 @@ pub(crate) enum Plan {
     Upgrade(Box<dyn Upgrade>),
 }
 
-/// A response, and the file that is its body, if it has one.
+/// A response, and the file that is its body, if the body is a file.
 pub(crate) struct Answer {
     pub(crate) response: Response,
     pub(crate) file: Option<File>,
@@ -55,10 +55,10 @@ impl From<Response> for Answer {
     }
 }
 
-/// A request that needs its body or the hub.
+/// A request whose response needs the request's body or the hub.
 pub(crate) trait Question {
-    /// Returns true if the request's body belongs to the question. The body is at most as long as a
-    /// message may be.
+    /// Returns true if the question needs the request's body. The resource has already refused a body that
+    /// is longer than a message may be.
     fn takes_body(&self) -> bool {
         false
     }
@@ -68,49 +68,50 @@ pub(crate) trait Question {
         false
     }
 
-    /// Answers the question. `body` is empty unless the question takes one.
+    /// Returns the response. `body` is empty unless [`takes_body`](Self::takes_body) returns true.
     fn answer<'a>(self: Box<Self>, body: &'a [u8], requester: Requester<'a>) -> Answering<'a>;
 }
 
-/// A response on its way. It fails when the server has ended.
+/// The future of a response. It fails if the server has ended.
 pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response, HubGone>> + 'a>>;
 
-/// The sender of a question.
+/// The sender of a request that is a question.
 pub(crate) struct Requester<'a> {
     pub(crate) peer: Peer,
-    /// The rate at which its connection publishes.
+    /// The state of the connection's publish rate.
     pub(crate) pace: &'a mut Pace,
     pub(crate) now: Instant,
 }
 
-/// A request after which the connection is no HTTP connection any more.
+/// A request that turns the HTTP connection into a WebSocket session or an event stream.
 pub(crate) trait Upgrade {
-    /// The client that the upgrade adds to the hub.
+    /// Returns the client that the upgrade adds to the hub.
     fn joining(&self) -> Joining;
 
-    /// The status of the response that accepts the upgrade.
+    /// Returns the status of the response that accepts the upgrade.
     fn status(&self) -> u16;
 
-    /// The bytes that tell the client that the upgrade is done.
+    /// Returns the bytes of the response that accepts the upgrade, and those that follow it at once.
     fn response(&self, welcome: &Welcome<'_>) -> Vec<u8>;
 
-    /// Takes the connection over.
+    /// Takes over the connection and returns its next stage.
     fn begin(self: Box<Self>, connection: Upgraded) -> Stage;
 }
 
 /// A client that is about to join the hub.
 pub(crate) struct Joining {
     pub(crate) kind: ClientKind,
-    /// The path, unless it is the path of its only topic.
+    /// The requested path. `None` stands for the path of the client's only topic.
     pub(crate) path: Option<Rc<String>>,
     pub(crate) topics: Vec<(TopicName, Start)>,
 }
 
-/// The facts that the response to an upgrade tells.
+/// The values that the response to an upgrade contains.
 pub(crate) struct Welcome<'a> {
     pub(crate) correlation: &'a CorrelationId,
     pub(crate) request_id: &'a str,
-    /// The id before the first message that the client will be sent.
+    /// The id before the first message that the client will be sent. A client that resumes from this id
+    /// misses nothing.
     pub(crate) before: EventId,
     pub(crate) envelope: &'a Envelope,
 }
@@ -124,21 +125,22 @@ pub(crate) struct Upgraded {
     pub(crate) permit: Option<AddressPermit>,
 }
 
-/// A connection from here on: its HTTP requests, or the session that follows them. The memory of one
-/// stage has been freed when the next one begins.
+/// A stage in the life of a connection, as a future: its HTTP requests, or the session that follows them.
+/// The memory of a stage is freed before the next stage begins.
 pub(crate) struct Stage(Pin<Box<dyn Future<Output = Option<Stage>>>>);
 
 impl Stage {
-    /// A stage that returns the next one, if there is one.
+    /// Creates a stage from a future that returns the next stage, if there is one.
     pub(crate) fn new(stage: impl Future<Output = Option<Self>> + 'static) -> Self {
         Self(Box::pin(stage))
     }
 
-    /// The last stage of a connection.
+    /// Creates the last stage of a connection.
     pub(crate) fn last(stage: impl Future<Output = ()> + 'static) -> Self {
         Self::new(Last { stage })
     }
 
+    /// Returns the size of the future in bytes.
     #[cfg(test)]
     pub(crate) fn size(&self) -> usize {
         size_of_val(&*self.0)
@@ -146,7 +148,7 @@ impl Stage {
 }
 
 pin_project! {
-    /// The last stage of a connection. An `async` block would have room for the stage twice.
+    /// The future of a last stage. An `async` block would reserve space for `stage` twice.
     struct Last<S> {
         #[pin]
         stage: S,

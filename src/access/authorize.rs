@@ -1,4 +1,4 @@
-//! Authorization: who sent a request, and what they may do.
+//! Authorization: identifies the sender of a request, and decides which actions the sender may do.
 
 use std::rc::Rc;
 
@@ -13,7 +13,7 @@ pub enum Action<'a> {
     Read(&'a str),
     /// Open a WebSocket session at a path.
     Connect(&'a str),
-    /// Subscribe to a topic, or read what it retains.
+    /// Subscribe to a topic, or read its retained messages.
     Subscribe(&'a str),
     /// Publish to a topic, or clear it.
     Publish(&'a str),
@@ -21,8 +21,8 @@ pub enum Action<'a> {
     Admin(&'a str),
 }
 
-/// Decides which actions a request may do. It is asked after the checks of the host name and the origin
-/// (see [`Origins`]), and before anything is looked up for the request.
+/// Decides which actions a request may do. The server asks after it has checked the host name and the
+/// origin (see [`Origins`]), and before it looks up anything for the request.
 ///
 /// A closure is an authorizer, too: it identifies a request by returning another closure, which decides
 /// on actions.
@@ -48,13 +48,13 @@ pub trait Authorize {
     /// Identifies the sender of a request, once per request.
     ///
     /// # Errors
-    /// [`Denied`], which becomes the response.
+    /// [`Denied`], if the request does not prove an identity. Its response is sent.
     fn identify(&self, head: &RequestHead<'_>) -> Result<Self::Identity, Denied>;
 
-    /// Allows an action, or denies it.
+    /// Checks that an identity may do an action.
     ///
     /// # Errors
-    /// [`Denied`], which becomes the response.
+    /// [`Denied`], if it may not. Its response is sent.
     fn may(&self, identity: &Self::Identity, action: Action<'_>) -> Result<(), Denied>;
 }
 
@@ -100,7 +100,7 @@ pub(crate) trait Permissions {
     fn may(&self, action: Action<'_>) -> Result<(), Denied>;
 }
 
-/// An identity, and the authorizer that it is known to.
+/// An identity, and the authorizer that has identified it.
 struct Identified<A: Authorize> {
     authorizer: Rc<A>,
     identity: A::Identity,
@@ -125,11 +125,12 @@ pub enum Denied {
     /// The request does not prove its identity. The text is the challenge, such as `Bearer`
     /// (RFC 9110 §11.6.1). The response is 401.
     Unauthenticated(&'static str),
-    /// The identity is known, and may not do this. The response is 403.
+    /// The identity is known, but may not do this. The response is 403.
     Forbidden,
 }
 
 impl Denied {
+    /// Returns the reason for the counters.
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
             Self::Unauthenticated(_) => Refusal::Unauthenticated,
@@ -137,6 +138,7 @@ impl Denied {
         }
     }
 
+    /// Returns the response.
     pub(crate) fn response(self) -> Response {
         match self {
             Self::Unauthenticated(challenge) => Response::text(401, "authentication required\n")

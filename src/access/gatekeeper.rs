@@ -1,4 +1,4 @@
-//! The checks between a request and the resource that it asks for.
+//! The checks that a request passes before a resource serves it.
 
 use std::cell::OnceCell;
 use std::rc::Rc;
@@ -13,20 +13,22 @@ use super::authorize::{Action, AnyAuthorizer, Denied, Permissions};
 use super::origin::{self, Origins};
 use super::proxies::{self, TrustedProxies};
 
-/// The rules of a listener: who is let in, and to what.
+/// The access rules for the connections of a listener.
 pub(crate) struct Access {
     pub(crate) origins: Origins,
     pub(crate) proxies: TrustedProxies,
-    /// `None` allows actions that change something only on addresses that no other host can reach.
+    /// Decides on actions. With `None`, actions that change something are allowed only on addresses that no
+    /// other host can reach; all other actions are allowed everywhere.
     pub(crate) authorizer: Option<Rc<dyn AnyAuthorizer>>,
-    /// True for the administrator's listener: a page of another site may not even send requests there.
+    /// True for the administrator's listener. It refuses every request that a page of another site sends,
+    /// even one that only reads.
     pub(crate) is_admin: bool,
 }
 
 /// The refusal of a request.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    /// The reason, if it lies with the sender and not with the request itself.
+    /// The reason, if the request is refused because of its sender. `None` if the request itself is invalid.
     pub(crate) why: Option<Refusal>,
     /// The response.
     pub(crate) response: Response,
@@ -39,7 +41,7 @@ impl Refused {
 }
 
 impl From<Response> for Refused {
-    /// The refusal of a request that is wrong, whoever sent it.
+    /// Refuses a request that is invalid, whichever client sends it.
     fn from(response: Response) -> Self {
         Self { why: None, response }
     }
@@ -52,8 +54,8 @@ impl From<Denied> for Refused {
 }
 
 impl Access {
-    /// The rules of the administrator's listener: the same authorizer, but no pages of other origins and
-    /// no proxies, since the public may come by those.
+    /// Returns the rules of the administrator's listener: the same authorizer, but no pages of other origins
+    /// and no trusted proxies, because both may act for the public.
     pub(crate) fn of_admin(&self) -> Self {
         Self {
             origins: Origins::default(),
@@ -63,11 +65,11 @@ impl Access {
         }
     }
 
-    /// Admits a request that arrived on a connection of `peer`, and assigns `address_place` to its
-    /// client.
+    /// Checks the host, the origin and the proxy headers of a request that arrived on a connection of `peer`,
+    /// and gives `address_place` to the request's client.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`Refused`], if a check fails or the client's address has too many connections.
     pub(crate) fn admit(
         &self,
         head: &RequestHead<'_>,
@@ -99,7 +101,7 @@ impl Access {
             log::info!(
                 target: "falconet::access",
                 address = address_place.client().to_string(),
-                origin = text(head, "origin"), host = text(head, "host");
+                origin = header_text(head, "origin"), host = header_text(head, "host");
                 "refused: {foreign}"
             );
             Refused::new(foreign.refusal(), foreign.response())
@@ -107,7 +109,7 @@ impl Access {
     }
 }
 
-/// Decides on the actions of one request that was admitted.
+/// Decides which actions one request may do. [`Access::admit`] must have admitted the request.
 pub(crate) struct Gatekeeper<'r> {
     access: &'r Access,
     head: &'r RequestHead<'r>,
@@ -117,15 +119,15 @@ pub(crate) struct Gatekeeper<'r> {
 }
 
 impl<'r> Gatekeeper<'r> {
-    /// A gatekeeper for a request that arrived from as far as `reach`.
+    /// Creates the gatekeeper of a request. `reach` is that of the request's client.
     pub(crate) fn new(access: &'r Access, head: &'r RequestHead<'r>, reach: Reach) -> Self {
         Self { access, head, reach, permissions: OnceCell::new() }
     }
 
-    /// Allows an action, or refuses it. The first call identifies the sender.
+    /// Checks that the sender may do an action. The first call identifies the sender.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`Refused`], if the sender is not identified or may not do this.
     pub(crate) fn may(&self, action: Action<'_>) -> Result<(), Refused> {
         match &self.access.authorizer {
             Some(authorizer) => Ok(self.permissions(authorizer)?.may(action)?),
@@ -146,12 +148,13 @@ impl<'r> Gatekeeper<'r> {
     }
 }
 
-/// Returns true if others notice the action.
+/// Returns true if the action changes something that other clients can notice.
 fn changes_something(action: Action<'_>) -> bool {
     matches!(action, Action::Publish(_) | Action::Admin(_))
 }
 
-fn text(head: &RequestHead<'_>, name: &str) -> String {
+/// Returns the value of a header as text for the log; empty if the header is missing or repeated.
+fn header_text(head: &RequestHead<'_>, name: &str) -> String {
     head.single(name).map(String::from_utf8_lossy).unwrap_or_default().into_owned()
 }
 

@@ -1,4 +1,4 @@
-//! Access control: origins, proxies, tokens, and the limits of each address.
+//! Access control: the checks of origins, proxies and tokens, and the limits per address.
 
 mod address_place;
 mod authorize;

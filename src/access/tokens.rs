@@ -1,4 +1,4 @@
-//! Tokens: a file lists them, and what each one allows.
+//! Access tokens: a file lists them with the rights that each one has.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -23,8 +23,8 @@ use super::authorize::{Action, Authorize, Denied};
 /// right for this topic and the topics below it. The rights of several lines with the same token add up.
 ///
 /// The file is checked for changes at most once per second, when a request arrives, and is read again
-/// after a change. If it cannot be read then, or a line is wrong, an error is logged and the old lines
-/// stay valid. A last line without a newline is wrong.
+/// after a change. If it cannot be read then, or if a line is invalid, an error is logged and the old lines
+/// stay valid. A last line without a newline is invalid.
 ///
 /// A request sends its token as `Authorization: Bearer`, as the password of `Authorization: Basic`, in a
 /// subprotocol `bearer.TOKEN`, or, if [allowed](Self::allow_in_query), as `?token=` in the URL.
@@ -32,11 +32,14 @@ pub struct TokenFile {
     path: PathBuf,
     in_query: bool,
     grants: RefCell<Vec<Grant>>,
-    seen: Cell<Option<Version>>,
-    looked: Cell<Instant>,
+    /// The version of the file at the last check; `None` if the file could not be read.
+    version: Cell<Option<Version>>,
+    /// The time of the last check.
+    checked: Cell<Instant>,
 }
 
-/// A token, padded with zeros, so that comparing two takes the same time whatever they are.
+/// A token, padded with zeros. All tokens have the same size, so comparing two of them always takes the same
+/// time.
 #[derive(Clone)]
 pub struct Token([u8; MAX_TOKEN_BYTES]);
 
@@ -44,6 +47,7 @@ pub struct Token([u8; MAX_TOKEN_BYTES]);
 struct Grant {
     token: Token,
     right: Right,
+    /// The topic for which, and for the topics below which, the right holds; `None` for all topics.
     topic: Option<TopicName>,
 }
 
@@ -55,12 +59,15 @@ enum Right {
     All,
 }
 
-/// The properties that tell one state of a file from another.
+/// The properties of a file by which a change is detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version {
+    /// Device and inode.
     file: (u64, u64),
     bytes: u64,
-    written: (i64, i64),
+    /// The time of the last change of the content, in seconds and nanoseconds.
+    modified: (i64, i64),
+    /// The time of the last change of the content or the properties, in seconds and nanoseconds.
     changed: (i64, i64),
 }
 
@@ -68,7 +75,7 @@ impl TokenFile {
     /// Reads the tokens of a file.
     ///
     /// # Errors
-    /// [`TokenFileError`], if the file cannot be read or a line is wrong. The error does not contain the
+    /// [`TokenFileError`], if the file cannot be read or a line is invalid. The error does not contain the
     /// text of the line.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, TokenFileError> {
         let path = path.into();
@@ -79,30 +86,30 @@ impl TokenFile {
             path,
             in_query: false,
             grants: RefCell::new(grants),
-            seen: Cell::new(Some(version)),
-            looked: Cell::new(Instant::now()),
+            version: Cell::new(Some(version)),
+            checked: Cell::new(Instant::now()),
         })
     }
 
-    /// Sets whether a token may be sent as `?token=`. Default false: URLs are stored in many places, though
-    /// not in falconet's log.
+    /// Sets whether a token may be sent as `?token=`. Default false, because many programs store URLs.
+    /// falconet's log does not contain the token.
     pub fn allow_in_query(mut self, allowed: bool) -> Self {
         self.in_query = allowed;
         self
     }
 
-    /// Reads the file again if it has changed. Does nothing within a second of the last check.
+    /// Reads the file again if it has changed. Does nothing if the last check was less than a second ago.
     fn refresh(&self, now: Instant) {
-        if now.saturating_duration_since(self.looked.get()) < LOOK_EVERY {
+        if now.saturating_duration_since(self.checked.get()) < CHECK_EVERY {
             return;
         }
-        self.looked.set(now);
+        self.checked.set(now);
         let version = Version::of(&self.path);
-        if self.seen.get() == version.as_ref().ok().copied() {
+        if self.version.get() == version.as_ref().ok().copied() {
             return;
         }
-        // Set before the file is read: a change during the read is found the next time.
-        self.seen.set(version.as_ref().ok().copied());
+        // Set before the file is read, so that the next check finds a change during the read.
+        self.version.set(version.as_ref().ok().copied());
         let unreadable = |error| TokenFileError::Unreadable { path: self.path.clone(), error };
         match version.map_err(unreadable).and_then(|_| read(&self.path)) {
             Ok(grants) => {
@@ -110,12 +117,12 @@ impl TokenFile {
                 self.grants.replace(grants);
             }
             Err(error) => {
-                log::error!(target: "falconet::access", "the old tokens stay valid: {error}");
+                log::error!(target: "falconet::access", "can't reload the tokens, so the old ones stay valid: {error}");
             }
         }
     }
 
-    /// The token that a request sends.
+    /// Returns the token that a request sends, if any.
     fn sent_token(&self, head: &RequestHead<'_>) -> Option<Vec<u8>> {
         let authorization = head.single("authorization").and_then(read_authorization);
         authorization.or_else(|| read_subprotocol(head)).or_else(|| {
@@ -136,7 +143,7 @@ impl Authorize for TokenFile {
     fn may(&self, token: &Token, action: Action<'_>) -> Result<(), Denied> {
         self.refresh(Instant::now());
         let (mut is_known, mut may) = (false, false);
-        // All lines are compared, whichever matches, so that the time does not depend on it.
+        // Compares all lines, so that the time does not reveal which line matches.
         for grant in self.grants.borrow().iter() {
             let is_same = grant.token.is_same(token);
             is_known |= is_same;
@@ -151,7 +158,7 @@ impl Authorize for TokenFile {
 }
 
 impl Token {
-    /// Pads a token. Returns `None` if no line can have it.
+    /// Pads a token. Returns `None` if no line can contain it.
     fn new(token: &[u8]) -> Option<Self> {
         let is_token = (1..=MAX_TOKEN_BYTES).contains(&token.len())
             && token.iter().all(|byte| is_token_byte(*byte));
@@ -162,7 +169,7 @@ impl Token {
         })
     }
 
-    /// Compares in a time that does not depend on where the tokens differ.
+    /// Returns true if both tokens are equal. The time does not depend on the position of a difference.
     fn is_same(&self, other: &Self) -> bool {
         let pairs = self.0.iter().zip(&other.0);
         pairs.fold(0, |bits, (one, other)| bits | black_box(one ^ other)) == 0
@@ -170,13 +177,14 @@ impl Token {
 }
 
 impl Grant {
+    /// Returns true if the grant allows an action.
     fn allows(&self, action: Action<'_>) -> bool {
         let subscribes = matches!(self.right, Right::Subscribe | Right::All);
         match action {
-            // The names of all topics.
+            // The list of topics reveals all their names.
             Action::Read(path) if path == TOPICS_PATH => subscribes && self.topic.is_none(),
             Action::Read(_) => true,
-            // Whoever is connected to an endpoint subscribes this topic.
+            // Every client of an endpoint subscribes to `broadcast`.
             Action::Connect(_) => subscribes && self.covers(TopicName::broadcast().as_str()),
             Action::Subscribe(topic) => subscribes && self.covers(topic),
             Action::Publish(topic) => {
@@ -188,6 +196,7 @@ impl Grant {
         }
     }
 
+    /// Returns true if the grant is for all topics, for this topic, or for one above it.
     fn covers(&self, topic: &str) -> bool {
         self.topic.as_ref().is_none_or(|root| {
             let rest = topic.strip_prefix(root.as_str());
@@ -197,6 +206,10 @@ impl Grant {
 }
 
 impl Version {
+    /// Returns the current version of a file.
+    ///
+    /// # Errors
+    /// The error of stat(2), or an error if this is not a regular file.
     fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         if !metadata.is_file() {
@@ -206,18 +219,19 @@ impl Version {
         Ok(Self {
             file: (metadata.dev(), metadata.ino()),
             bytes: metadata.size(),
-            written: (metadata.mtime(), metadata.mtime_nsec()),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
     }
 }
 
+/// Reads and parses a file of tokens.
 fn read(path: &Path) -> Result<Vec<Grant>, TokenFileError> {
     let text = fs::read_to_string(path)
         .map_err(|error| TokenFileError::Unreadable { path: path.to_owned(), error })?;
     let wrong = |line, expected| TokenFileError::Line { path: path.to_owned(), line, expected };
     if !text.is_empty() && !text.ends_with('\n') {
-        // Half of a line may grant more than the whole line does.
+        // The file may still be being written, and a part of a line may grant more than the whole line.
         return Err(wrong(text.lines().count(), UNENDED));
     }
     let mut grants = Vec::new();
@@ -239,7 +253,7 @@ fn read(path: &Path) -> Result<Vec<Grant>, TokenFileError> {
 /// Parses the words of one line.
 ///
 /// # Errors
-/// The text says what is expected. It does not quote the line, which may have a token in the wrong place.
+/// A text that says what is expected. It does not quote the line, because a token may be in the wrong place.
 fn parse_grant(token: &str, right: &str, topic: Option<&str>) -> Result<Grant, &'static str> {
     let expected = "expected first a token of 1 to 128 of A-Z a-z 0-9 - . _ ~";
     let token = Token::new(token.as_bytes()).ok_or(expected)?;
@@ -255,13 +269,14 @@ fn parse_grant(token: &str, right: &str, topic: Option<&str>) -> Result<Grant, &
     Ok(Grant { token, right, topic })
 }
 
-/// Returns true for a byte that needs no escape in a URL, a header or a subprotocol (RFC 3986 §2.3).
+/// Returns true for a byte that may be in a token: it needs no escape in a URL, a header or a subprotocol
+/// (RFC 3986 §2.3).
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// The token in an Authorization header: a bearer token (RFC 6750 §2.1), or the password of any user
-/// (RFC 7617 §2).
+/// Returns the token in an Authorization header: a bearer token (RFC 6750 §2.1), or the password of any
+/// user (RFC 7617 §2).
 fn read_authorization(value: &[u8]) -> Option<Vec<u8>> {
     let space = value.iter().position(|byte| *byte == b' ')?;
     let (scheme, credentials) = (&value[..space], value[space..].trim_ascii());
@@ -276,7 +291,7 @@ fn read_authorization(value: &[u8]) -> Option<Vec<u8>> {
     Some(user_and_password[colon + 1..].to_vec())
 }
 
-/// The token in a subprotocol, the only header that a page can set on a WebSocket.
+/// Returns the token in a subprotocol. This is the only header that a page can set on a WebSocket.
 fn read_subprotocol(head: &RequestHead<'_>) -> Option<Vec<u8>> {
     let offered = head
         .values("sec-websocket-protocol")
@@ -295,7 +310,7 @@ pub enum TokenFileError {
         /// The error of the operating system.
         error: io::Error,
     },
-    /// A line is wrong.
+    /// A line is invalid.
     Line {
         /// The file.
         path: PathBuf,
@@ -321,13 +336,14 @@ impl fmt::Display for TokenFileError {
 
 impl std::error::Error for TokenFileError {}
 
-/// Basic is first: browsers that read only one challenge of a line know this one and ask the user.
+/// The challenge of a response 401. Basic comes first: browsers that read only the first challenge of a
+/// header know this one and ask the user for a password.
 const CHALLENGE: &str = "Basic realm=\"falconet\", charset=\"UTF-8\", Bearer realm=\"falconet\"";
 const MAX_TOKEN_BYTES: usize = 128;
 const UNENDED: &str =
     "expected a newline at the end of the file: without it, this line may be incomplete";
 /// The shortest time between two checks of the file.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

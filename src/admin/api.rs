@@ -1,4 +1,4 @@
-//! The administrator's API.
+//! The HTTP API on the administrator's listener.
 
 use std::fmt::Write;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ use super::seconds::Seconds;
 use super::state::AdminState;
 use super::{dashboard, metrics};
 
-/// The resource of the administrator's listener. It serves every path there.
+/// The resource of the administrator's listener. It answers the requests for all paths there.
 pub(crate) struct AdminApi {
     pub(crate) state: Rc<AdminState>,
     pub(crate) shared: Rc<SessionShared>,
@@ -52,7 +52,7 @@ impl Resource for AdminApi {
             _ => match path.strip_prefix("/topics/") {
                 Some(name) => Plan::Ask(self.plan_topic(head, name)?),
                 None => Plan::Ask(Box::new(AdminQuestion {
-                    asked: Asked::of(head, shared)?,
+                    call: Call::of(head, shared)?,
                     state: self.state.clone(),
                 })),
             },
@@ -61,7 +61,7 @@ impl Resource for AdminApi {
 }
 
 impl AdminApi {
-    /// Plans a request for the list of topics or for one topic, which can only be read here.
+    /// Plans a request for the list of topics, or for one topic. Here, a topic can only be read.
     fn plan_topic(&self, head: &RequestHead<'_>, name: &str) -> Result<Box<dyn Question>, Refused> {
         expect(head, "GET, HEAD")?;
         match name {
@@ -73,37 +73,41 @@ impl AdminApi {
     }
 }
 
-/// A request of the administrator, and the state that answers it.
+/// A request to the API, and the state that the answer comes from.
 struct AdminQuestion {
-    asked: Asked,
+    call: Call,
     state: Rc<AdminState>,
 }
 
-/// The requests that are answered here.
-enum Asked {
+/// The calls of the API, without those that the resources of topics answer.
+enum Call {
     Dashboard,
-    /// Liveness: any answer shows that the event loop runs.
+    /// The liveness probe: any response shows that the event loop runs.
     Health,
-    /// Readiness: whether new clients may be sent here.
+    /// The readiness probe: the response is 503 during a drain.
     Readiness,
     Metrics,
     Clients,
-    /// To close the client of this number.
+    /// Closes the session of the client with this number.
     Evict(u64),
-    /// To close all clients of this id.
+    /// Closes the sessions of all clients with this id.
     EvictAll(CorrelationId),
-    /// To send the body to the client of this number.
+    /// Sends the request's body to the client with this number.
     Send {
         client: u64,
         content: Content,
     },
-    /// To stop the server, as SIGTERM does.
+    /// Stops the server, as SIGTERM does.
     Drain,
 }
 
-impl Asked {
+impl Call {
+    /// Reads a call from a request head.
+    ///
+    /// # Errors
+    /// The response, if there is no such call or the method is not allowed.
     fn of(head: &RequestHead<'_>, shared: &SessionShared) -> Result<Self, Response> {
-        let read = |asked| expect(head, "GET, HEAD").map(|()| asked);
+        let read = |call| expect(head, "GET, HEAD").map(|()| call);
         match head.path() {
             "/" => read(Self::Dashboard),
             "/healthz" => read(Self::Health),
@@ -135,7 +139,10 @@ impl Asked {
     }
 }
 
-/// Refuses a method that is not in `allowed`, a list as in an Allow header.
+/// Checks the method of a request. `allowed` is a list as in an Allow header.
+///
+/// # Errors
+/// The response 405, if the method is not in the list.
 fn expect(head: &RequestHead<'_>, allowed: &'static str) -> Result<(), Response> {
     match allowed.split(", ").any(|method| method == head.method()) {
         true => Ok(()),
@@ -145,19 +152,19 @@ fn expect(head: &RequestHead<'_>, allowed: &'static str) -> Result<(), Response>
 
 impl Question for AdminQuestion {
     fn takes_body(&self) -> bool {
-        matches!(self.asked, Asked::Send { .. })
+        matches!(self.call, Call::Send { .. })
     }
 
     fn expects_continue(&self) -> bool {
-        matches!(self.asked, Asked::Send { content, .. } if content.expects_continue())
+        matches!(self.call, Call::Send { content, .. } if content.expects_continue())
     }
 
     fn answer<'a>(self: Box<Self>, body: &'a [u8], _: Requester<'a>) -> Answering<'a> {
-        Box::pin(async move { self.asked.answer(body, &self.state).await })
+        Box::pin(async move { self.call.answer(body, &self.state).await })
     }
 }
 
-impl Asked {
+impl Call {
     async fn answer(self, body: &[u8], state: &AdminState) -> Result<Response, HubGone> {
         let hub = &state.hub;
         Ok(match self {
@@ -192,7 +199,7 @@ impl Asked {
     }
 }
 
-/// The clients as JSON, one per line. The administrator's own connections are left out.
+/// Encodes the list of clients as JSON, one client per line, without the administrator's event streams.
 async fn list(clients: &[Rc<Client>], now: Instant) -> String {
     let mut list = String::from("[");
     let shown = clients.iter().filter(|client| client.kind != ClientKind::Admin);
@@ -208,8 +215,9 @@ async fn list(clients: &[Rc<Client>], now: Instant) -> String {
     list + "]\n"
 }
 
-/// Appends one client as JSON. Writing to a string never fails.
+/// Appends one client as JSON.
 fn push_client(list: &mut String, client: &Client, now: Instant) {
+    // Writing to a string never fails.
     let [received, sent, lagged] = client.counts();
     let _ = write!(
         list,
@@ -261,14 +269,15 @@ fn no_client() -> Response {
     Response::text(404, "no such client\n")
 }
 
-/// Forbids caches to keep a response.
+/// Adds the header that forbids caches to store a response.
 fn uncached(response: Response) -> Response {
     response.with_header("Cache-Control", "no-store")
 }
 
+/// The media type of Prometheus's text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const EVICTED: CloseReason = CloseReason::new(CloseCode::Policy, "evicted by the administrator");
-/// The number of clients written before other tasks run.
+/// The number of clients that are encoded before other tasks run.
 const CLIENTS_PER_TURN: usize = 256;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The page the administrator looks at: one file, with its script and style in it.
+//! The dashboard: a page for the administrator, sent as one file that contains its scripts and styles.
 
 use std::fmt::Write;
 
@@ -6,8 +6,11 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::http::Response;
 
-/// The dashboard, with what it shares with the page at the places named so. Its elements `<script>` and
-/// `<style>`, written just so, get this response's nonce, and nothing else in it is run (CSP 3 §7.1).
+/// Returns the response with the dashboard. Comments in the page, such as `/* base.css */`, are replaced by
+/// the files that the dashboard shares with the public page.
+///
+/// Each response has a nonce, which is added to the tags `<script>` and `<style>`. The browser runs no other
+/// script and applies no other style (CSP Level 3, section 7.1). The tags must be written exactly so.
 pub(super) fn response() -> Response {
     let nonce = nonce();
     let page = PAGE
@@ -27,7 +30,8 @@ pub(super) fn response() -> Response {
         .with_header("Content-Security-Policy", policy)
 }
 
-/// What nobody can guess; nothing while the kernel has no randomness, and then nothing is run.
+/// Returns 16 random bytes in hexadecimal digits. While the kernel has no random numbers yet, the nonce is
+/// empty, and the browser runs no script.
 fn nonce() -> String {
     let mut bytes = [0; 16];
     let mut nonce = String::with_capacity(2 * bytes.len());
@@ -50,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_nonce_is_used_twice() {
+    fn nonces_differ() {
         assert_eq!(nonce().len(), 32);
         assert_ne!(nonce(), nonce());
     }

@@ -1,4 +1,4 @@
-//! The samples that the dashboard draws.
+//! The past samples, from which the dashboard draws its charts.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use crate::hub::HubStats;
 
 use super::seconds::Seconds;
 
-/// The state of the server at one time.
+/// The counts of the server at one time.
 #[derive(Debug)]
 pub(super) struct Sample {
     pub(super) at: Instant,
@@ -27,7 +27,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// Writes it as JSON, with the time of day at which it was taken. `now` is the time of the call.
+    /// Appends the sample as JSON, with the time of day at which it was taken. `now` is the current time.
     pub(super) fn write(&self, json: &mut String, now: Instant) {
         let HubStats { websocket, events, topics, .. } = self.stats;
         let Self { http, accepted, received, sent, lagged, published, .. } = self;
@@ -66,7 +66,8 @@ impl History {
         samples.push_back(sample);
     }
 
-    /// All samples as one server-sent event; empty without samples.
+    /// Returns all samples as one server-sent event, or an empty string if there are none. `now` is the
+    /// current time.
     pub(super) fn event(&self, now: Instant) -> String {
         let mut event = String::new();
         for sample in &*self.0.borrow() {
@@ -80,8 +81,10 @@ impl History {
     }
 }
 
-/// The dashboard takes a longer distance between samples for a pause.
+/// The time between two samples in the history. The dashboard interrupts a chart between samples that are
+/// more than 10 s apart (`GAP_MS` in `chart.js`).
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(5);
+/// The time for which samples are kept.
 const KEPT: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
@@ -105,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_minutes_are_kept_every_five_seconds_and_the_newest_sample() {
+    fn the_history_has_a_sample_for_every_five_seconds_of_ten_minutes_and_the_newest_one() {
         let (history, start) = (History::default(), Instant::now());
         let seconds = |history: &History| {
             let samples = history.0.borrow();
@@ -125,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_that_is_replaced_passes_on_its_longest_turn() {
+    fn a_sample_keeps_the_longest_turn_of_the_samples_that_it_replaces() {
         let (history, start) = (History::default(), Instant::now());
         for (second, worst) in [(0, 1), (1, 2), (2, 50), (3, 3), (4, 4), (5, 5), (6, 6)] {
             history.add(sample(start + Duration::from_secs(second), 0, worst));

@@ -1,4 +1,4 @@
-//! The counts as Prometheus reads them (text format 0.0.4).
+//! The page of metrics, in the text format of Prometheus (version 0.0.4).
 
 use std::fmt::{Display, Write};
 
@@ -8,7 +8,7 @@ use super::process::{self, Times};
 use super::seconds::Seconds;
 use super::state::AdminState;
 
-/// All metrics of a server.
+/// Returns the page with all metrics.
 pub(super) fn page(state: &AdminState, stats: &HubStats) -> String {
     let mut page = Page(String::with_capacity(8192));
     write_connections(&mut page, state, stats);
@@ -34,17 +34,21 @@ fn write_connections(page: &mut Page, state: &AdminState, stats: &HubStats) {
         counters.accepted.total(),
     );
     let rejected = "falconet_connections_rejected_total";
-    page.family(rejected, "counter", "Connections that got nothing of what they came for.");
+    page.family(rejected, "counter", "Connections rejected, by reason.");
     page.labelled(rejected, "reason", counters.rejected());
     page.labelled(rejected, "reason", [("files", state.meter().files_lacked.total())]);
     let refused = "falconet_requests_refused_total";
-    page.family(refused, "counter", "HTTP requests refused because of who sent them.");
+    page.family(refused, "counter", "HTTP requests refused because of their sender, by reason.");
     page.labelled(refused, "reason", counters.refused());
     let requests = "falconet_requests_total";
-    page.family(requests, "counter", "HTTP requests on the public listeners, by class of status.");
+    page.family(requests, "counter", "HTTP requests on the public listeners, by status class.");
     page.labelled(requests, "class", counters.requests());
     let closed = "falconet_sessions_closed_total";
-    page.family(closed, "counter", "Sessions and streams of events that ended, by close code.");
+    page.family(
+        closed,
+        "counter",
+        "WebSocket sessions and event streams that ended, by close code.",
+    );
     page.labelled(closed, "kind=\"websocket\",code", counters.websocket_closed.by_code());
     page.labelled(closed, "kind=\"events\",code", counters.events_closed.by_code());
     page.counter(
@@ -86,19 +90,23 @@ fn write_messages(page: &mut Page, state: &AdminState, stats: &HubStats) {
         page.counter(name, help, total);
     }
     let published = "falconet_messages_published_total";
-    page.family(published, "counter", "Messages published to topics, by where they came from.");
+    page.family(published, "counter", "Messages published to topics, by source.");
     page.labelled(published, "source", counters.published());
     page.gauge("falconet_topics", "Topics.", stats.topics);
     page.gauge(
         "falconet_topic_log_bytes",
-        "What the messages of all topics take.",
+        "Memory that the messages of all topics take, in bytes.",
         stats.log_bytes,
     );
 }
 
 fn write_loop(page: &mut Page, state: &AdminState) {
     let (name, turns) = ("falconet_loop_lag_seconds", &state.meter().turns);
-    page.family(name, "histogram", "How long the loop took from one wait for events to the next.");
+    page.family(
+        name,
+        "histogram",
+        "Duration of the turns of the event loop, without the waits, in seconds.",
+    );
     let mut count = 0;
     for (bound, turns) in turns.cumulative() {
         count = turns;
@@ -112,54 +120,59 @@ fn write_process(page: &mut Page, state: &AdminState) {
     page.counter("falconet_panics_total", "Panics in any task.", state.process_errors.panics());
     page.counter(
         "falconet_log_lines_dropped_total",
-        "Log lines suppressed, for there were many of their kind, or not written.",
+        "Log lines suppressed by the rate limit or not written.",
         state.process_errors.log_lines_dropped(),
     );
-    page.family("falconet_build_info", "gauge", "Always 1.");
+    page.family("falconet_build_info", "gauge", "The version, as a label. Always 1.");
     page.labelled("falconet_build_info", "version", [(env!("CARGO_PKG_VERSION"), 1)]);
     let resident = process::resident_bytes();
     page.gauge("process_resident_memory_bytes", "Resident memory, in bytes.", resident);
     page.gauge("process_open_fds", "Open file descriptors.", process::open_files());
     let files = process::max_files().map_or("+Inf".to_owned(), |files| files.to_string());
-    page.gauge("process_max_fds", "How many file descriptors may be open.", files);
+    page.gauge("process_max_fds", "Limit of open file descriptors.", files);
     if let Some(Times { cpu, start }) = Times::read() {
-        let help = "Time on processors, in seconds.";
+        let help = "Processor time of all threads, in seconds.";
         page.counter("process_cpu_seconds_total", help, Seconds(cpu));
-        let help = "When the process was started, in seconds since 1970.";
+        let help = "Start time of the process, in seconds since 1970.";
         page.gauge("process_start_time_seconds", help, Seconds(start));
     }
 }
 
-/// The page as far as it is written. Writing to a string can't fail.
+/// The text of the page. Writing to a string never fails.
 struct Page(String);
 
 impl Page {
-    /// Begins a metric. Neither `help` nor any label has a backslash, a quote or the end of a line.
+    /// Writes the name, the kind and the description of a metric, whose samples follow. `help` and labels
+    /// need no escapes: they contain no backslash, quote or line feed.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
+    /// Writes one sample. `series` is the name of the metric, with labels if there are any.
     fn sample(&mut self, series: &str, value: impl Display) {
         let _ = writeln!(self.0, "{series} {value}");
     }
 
-    /// Samples that differ in one label. Those that do not may come before its name.
+    /// Writes samples that differ in the value of one label, each with that value. Labels that are the same
+    /// for all samples may precede the name of the label.
     fn labelled<V: Display>(
         &mut self,
         name: &str,
         label: &str,
         values: impl IntoIterator<Item = (&'static str, V)>,
     ) {
-        for (of, value) in values {
-            let _ = writeln!(self.0, "{name}{{{label}=\"{of}\"}} {value}");
+        for (key, value) in values {
+            let _ = writeln!(self.0, "{name}{{{label}=\"{key}\"}} {value}");
         }
     }
 
+    /// Writes a counter with one sample.
     fn counter(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "counter", help);
         self.sample(name, value);
     }
 
+    /// Writes a gauge with one sample.
     fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.family(name, "gauge", help);
         self.sample(name, value);

@@ -1,4 +1,4 @@
-//! Administration: metrics, clients, dashboard, on a listener of its own.
+//! Administration: a dashboard, metrics, and an API for clients and topics, on a listener of their own.
 
 mod api;
 mod dashboard;
@@ -17,7 +17,8 @@ pub(crate) use api::AdminApi;
 pub(crate) use state::AdminState;
 pub(crate) use stats::Stats;
 
-/// Returns true if only this host can reach `url`, so that the administrator may listen there.
+/// Returns true if only this host can reach `url`. Only then may the administrator's listener be there
+/// without an authorizer.
 ///
 /// # Errors
 /// The error of resolving the host name.
@@ -34,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_administrator_listens_where_only_this_host_can_come() {
+    fn the_admin_listener_is_allowed_only_where_other_hosts_cannot_connect() {
         for (url, may) in [
             ("unix:/run/falconet-admin.sock", true),
             ("http://localhost:1", true),

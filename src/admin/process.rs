@@ -1,24 +1,24 @@
-//! What the kernel knows of this process (proc(5)).
+//! Statistics of the kernel about this process (proc(5)).
 
 use std::fs;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
-/// What is in `/proc/self/stat`.
+/// The times in `/proc/self/stat`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    /// How long all threads have run on a processor.
+    /// The processor time of all threads.
     pub(super) cpu: Duration,
-    /// How long after the beginning of 1970 the process was started.
+    /// The start of the process, as the time since the beginning of 1970.
     pub(super) start: Duration,
 }
 
 impl Times {
-    /// Reads them; `None` without /proc.
+    /// Reads the times. Returns `None` if /proc cannot be read.
     pub(super) fn read() -> Option<Self> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // The second field is a name, which may have spaces and parentheses in it.
+        // The second field is a name in parentheses, which may contain spaces and parentheses.
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
         let time = |index: usize| {
             let ticks: u64 = fields.get(index)?.parse().ok()?;
@@ -31,7 +31,7 @@ impl Times {
     }
 }
 
-/// Resident memory, pages of files among it; 0 without /proc.
+/// Returns the resident memory in bytes, including pages of files; 0 if /proc cannot be read.
 pub(super) fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -39,24 +39,26 @@ pub(super) fn resident_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// Open descriptors; 0 without /proc.
+/// Returns the number of open descriptors; 0 if /proc cannot be read.
 pub(super) fn open_files() -> u64 {
-    match fs::metadata("/proc/self/fd").map(|folder| folder.len()) {
-        // Since Linux 6.2 it is the folder's size; to count them takes the longer the more there are.
+    match fs::metadata("/proc/self/fd").map(|directory| directory.len()) {
+        // Before Linux 6.2, the size of the directory is 0 and the entries must be counted. One of them is
+        // the descriptor that reads the directory.
         Ok(0) => fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64 - 1),
         Ok(files) => files,
         Err(_) => 0,
     }
 }
 
-/// How many descriptors there may be; `None` is as many as one likes.
+/// Returns the limit of open descriptors, or `None` if there is no limit.
 pub(super) fn max_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// The kernel's unit of time for programs, on every architecture falconet is built for (time(7)).
+/// The kernel's unit of the times in /proc, in milliseconds. It is the same on every architecture that
+/// falconet is built for (time(7)).
 const TICK_MS: u64 = 10;
-/// Where the fields stand that follow the name.
+/// The indices of fields in `/proc/self/stat`, counted from the field after the name.
 const USER_TIME: usize = 11;
 const SYSTEM_TIME: usize = 12;
 const START_TIME: usize = 19;
@@ -68,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_tells() {
+    fn the_statistics_of_this_process_are_plausible() {
         assert!(resident_bytes() > 100_000 && resident_bytes() < 10_000_000_000);
         let _file = fs::File::open("/dev/null").unwrap();
         // Other tests in this process open files, too.

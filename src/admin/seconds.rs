@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A time in seconds with six decimals. Formatting a float would take 20 KB of code.
+/// Displays a time in seconds with six decimals. Formatting a float would add 20 KB of code to the program.
 pub(super) struct Seconds(pub(super) Duration);
 
 impl fmt::Display for Seconds {

@@ -1,4 +1,4 @@
-//! The state that the administrator's requests are answered from.
+//! The state that the administrator's API and the sampling service share.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -11,10 +11,10 @@ use crate::services::Stop;
 use super::history::{History, Sample};
 use super::process;
 
-/// The state that the administrator's requests are answered from.
+/// The state that the administrator's API and the sampling service share.
 pub(crate) struct AdminState {
     pub(crate) hub: HubHandle,
-    /// Stops the public part of the server, and tells whether it drains.
+    /// Requests the stop of the server, and shows if the public connections drain.
     pub(crate) stop: Stop,
     pub(crate) counters: Rc<Counters>,
     pub(crate) process_errors: ProcessErrors,
@@ -22,6 +22,7 @@ pub(crate) struct AdminState {
 }
 
 impl AdminState {
+    /// Creates the state, with an empty history.
     pub(crate) fn new(
         hub: HubHandle,
         stop: Stop,
@@ -31,23 +32,25 @@ impl AdminState {
         Self { hub, stop, counters, process_errors, history: History::default() }
     }
 
+    /// Returns the counters of the event loop.
     pub(super) fn meter(&self) -> &Meter {
         self.stop.timer().reactor().meter()
     }
 
+    /// Returns the current time.
     pub(super) fn now(&self) -> Instant {
         self.stop.timer().now()
     }
 
-    /// The number of connections that send HTTP requests, or wait between two.
+    /// Returns the number of public connections that are not upgraded.
     pub(super) fn http_connections(&self, stats: &HubStats) -> usize {
         let counters = &self.counters;
         let others = counters.admin_connections.now() + stats.websocket + stats.events;
-        // The hub learns a moment later that a client has left.
+        // `stats` may still contain clients whose connection has just ended.
         counters.connections.now().saturating_sub(others)
     }
 
-    /// Takes a sample, and adds it to the history. Returns it as JSON.
+    /// Takes a sample, adds it to the history, and returns it as JSON.
     pub(super) fn sample(&self, stats: &HubStats) -> String {
         let (counters, meter) = (&self.counters, self.meter());
         let sample = Sample {
@@ -69,7 +72,7 @@ impl AdminState {
         json
     }
 
-    /// The past samples as the event that the administrator's event stream begins with.
+    /// Returns the history as a server-sent event. The administrator's event stream begins with it.
     pub(super) fn history_event(&self) -> String {
         self.history.event(self.now())
     }

@@ -13,16 +13,17 @@ use crate::services::{Service, Stop};
 use super::history::SAMPLE_EVERY;
 use super::state::AdminState;
 
-/// Publishes samples to a topic of its own, and keeps them for administrators that come later. It does not
-/// wake up while no client is connected.
+/// Publishes samples to an internal topic, which the dashboards subscribe to, and adds them to the history
+/// for dashboards that are opened later. Does not wake up while no client is connected.
 pub(crate) struct Stats {
     state: Rc<AdminState>,
-    /// The stop of the administrator's listener, which shows the drain of the others.
+    /// The stop of the administrator's part. It comes after the drain of the public connections, so that
+    /// the dashboard can show the drain.
     stop: Stop,
 }
 
 impl Stats {
-    /// Stats that end with `stop`.
+    /// Creates the service. It runs until `stop`, instead of the stop that all services get.
     pub(crate) fn new(state: Rc<AdminState>, stop: Stop) -> Self {
         Self { state, stop }
     }
@@ -31,7 +32,7 @@ impl Stats {
         let (hub, topic) = (&self.state.hub, TopicName::stats());
         loop {
             hub.until_any_client().await?;
-            // A turn in which no client was connected delayed no client.
+            // Discards the longest turn while no client was connected: it delayed no client.
             self.state.meter().turns.take_worst();
             let mut is_watched = self.publish(&topic).await?;
             while pause(hub, &topic, &self.stop, is_watched).await? {
@@ -42,7 +43,7 @@ impl Stats {
         }
     }
 
-    /// Publishes a sample. Returns true if an administrator watches.
+    /// Publishes a sample. Returns true if a dashboard is open.
     async fn publish(&self, topic: &TopicName) -> Result<bool, PublishError> {
         let hub = &self.state.hub;
         let json = self.state.sample(&hub.stats().await?);
@@ -62,8 +63,8 @@ impl Service for Stats {
     }
 }
 
-/// Waits until the next sample is due, which is sooner while an administrator watches. Returns false if no
-/// client is connected any more.
+/// Waits until the next sample is due, which is sooner if a dashboard is open or has just been opened.
+/// Returns false once no client is connected.
 async fn pause(
     hub: &HubHandle,
     topic: &TopicName,
@@ -71,7 +72,7 @@ async fn pause(
     is_watched: bool,
 ) -> Result<bool, HubGone> {
     let due = async {
-        stop.timer().sleep(Some(if is_watched { EVERY } else { SAMPLE_EVERY })).await;
+        stop.timer().sleep(Some(if is_watched { WATCHED_EVERY } else { SAMPLE_EVERY })).await;
         Ok(true)
     };
     let watched = async {
@@ -80,9 +81,9 @@ async fn pause(
             false => hub.until_subscribed(topic).await.map(|()| true),
         }
     };
-    let left_alone = async { hub.until_no_client().await.map(|()| false) };
-    due.or(watched).or(left_alone).await
+    let is_empty = async { hub.until_no_client().await.map(|()| false) };
+    due.or(watched).or(is_empty).await
 }
 
-/// The time between two samples while an administrator watches.
-const EVERY: Duration = Duration::from_secs(1);
+/// The time between two samples while a dashboard is open.
+const WATCHED_EVERY: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! What is remembered of a connection of plain requests, for its line in the access log.
+//! The line in the access log for a connection that carries only HTTP requests.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -7,12 +7,14 @@ use log::Level;
 
 use super::request::Request;
 
-/// A connection that made requests and was nothing else. However it ends, its drop logs that, as the end
-/// of a session is logged; but for debugging only, for each of its requests has had a line.
+/// The data for the line about the end of a connection. Dropping the entry writes the line. Its level is
+/// debug, because each request has had a line of its own. A session has another line, which the hub's
+/// record of its client writes.
 pub(super) struct AccessLogEntry {
-    begun: Instant,
+    accepted: Instant,
     requests: u32,
-    /// The last request and the status it was answered with; none while nobody reads of it.
+    /// The last request and the status of its response. `None` before the first request, and if the level
+    /// debug is not logged: then no line is written.
     last: Option<Box<(Request, u16)>>,
     received_bytes: u64,
     sent_bytes: Cell<u64>,
@@ -20,35 +22,38 @@ pub(super) struct AccessLogEntry {
 }
 
 impl AccessLogEntry {
-    /// A access_log that begins now, and has been aborted if nobody says how it ended.
-    pub(super) fn new(begun: Instant) -> Self {
+    /// Creates the entry of a connection that was accepted at this time. Unless [`end`](Self::end) is
+    /// called, the line says that the connection was aborted.
+    pub(super) fn new(accepted: Instant) -> Self {
         let sent_bytes = Cell::new(0);
-        Self { begun, requests: 0, last: None, received_bytes: 0, sent_bytes, end: "aborted" }
+        Self { accepted, requests: 0, last: None, received_bytes: 0, sent_bytes, end: "aborted" }
     }
 
-    /// Notes that a request is done with.
-    pub(super) fn note(&mut self, request: Request, status: u16) {
+    /// Adds a request that has been answered with `status`.
+    pub(super) fn add_request(&mut self, request: Request, status: u16) {
         self.requests += 1;
         if log::log_enabled!(target: TARGET, Level::Debug) {
             self.last = Some(Box::new((request, status)));
         }
     }
 
+    /// Counts bytes that were read.
     pub(super) fn count_received(&mut self, bytes: usize) {
         self.received_bytes += bytes as u64;
     }
 
+    /// Counts bytes that were written.
     pub(super) fn count_sent(&self, bytes: usize) {
         self.sent_bytes.set(self.sent_bytes.get() + bytes as u64);
     }
 
-    /// Says how it ends.
-    pub(super) fn end(&mut self, how: &'static str) {
-        self.end = how;
+    /// Sets the reason for the end of the connection.
+    pub(super) fn end(&mut self, reason: &'static str) {
+        self.end = reason;
     }
 
-    /// Says that the connection goes on as something else, whose end has a line of its own.
-    pub(super) fn hand_over(&mut self) {
+    /// Discards the line: the connection has been upgraded, and the end of the session has its own line.
+    pub(super) fn discard(&mut self) {
         self.last = None;
     }
 }
@@ -60,7 +65,7 @@ impl Drop for AccessLogEntry {
             target: TARGET,
             address = request.peer.to_string(), correlation = request.correlation(), kind = "http",
             path = &*request.path, request = &*request.id, requests = self.requests, status,
-            duration_ms = self.begun.elapsed().as_millis() as u64,
+            duration_ms = self.accepted.elapsed().as_millis() as u64,
             received_bytes = self.received_bytes, sent_bytes = self.sent_bytes.get();
             "connection ended: {}", self.end
         );

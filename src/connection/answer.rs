@@ -1,4 +1,4 @@
-//! Sends responses.
+//! Sends responses, to requests and to input that is not a valid request.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,14 +17,14 @@ use super::context::Context;
 use super::reader::Reader;
 use super::request::Request;
 
-/// Logs a request head that cannot be parsed or breaks a rule, and answers it.
+/// Logs and counts a request head that cannot be parsed or breaks a rule, and answers it with an error.
 pub(super) async fn refuse_head(
     reader: &mut Reader,
     error: &HeadError,
     peer: Peer,
     context: &Context,
 ) {
-    reader.access_log().end("refused");
+    reader.log_entry().end("refused");
     context.count_rejection(match error {
         HeadError::PlainHttp => Rejection::Tls,
         _ => Rejection::Head,
@@ -35,7 +35,8 @@ pub(super) async fn refuse_head(
     }
 }
 
-/// Sends the last response of a connection, if the configuration allows one.
+/// Sends the last response of a connection and shuts the connection down. If the configuration says that
+/// refused clients are dropped, nothing is sent.
 pub(super) async fn refuse(
     reader: &Reader,
     response: &Response,
@@ -51,7 +52,7 @@ pub(super) async fn refuse(
     }
 }
 
-/// Answers a request. Returns true if the connection goes on.
+/// Answers a request, and logs and counts it. Returns true if the connection can serve another request.
 pub(super) async fn answer(
     reader: &mut Reader,
     answer: Answer,
@@ -66,19 +67,19 @@ pub(super) async fn answer(
     request.log(status, if is_dropped { "dropped" } else { "answered" });
     let is_sent = !is_dropped && respond(reader, answer, &request, &context.config).await;
     let closes = request.close;
-    reader.access_log().note(request, status);
+    reader.log_entry().add_request(request, status);
     match (is_sent, closes) {
         (true, false) => return true,
         (true, true) => {
-            reader.access_log().end("closed by us");
+            reader.log_entry().end("closed by us");
             reader.transport().see_off(context.config.timeouts.linger).await;
         }
-        (false, _) => reader.access_log().end(if is_dropped { "refused" } else { "lost" }),
+        (false, _) => reader.log_entry().end(if is_dropped { "refused" } else { "lost" }),
     }
     false
 }
 
-/// Sends a response and its file. Returns false if that failed.
+/// Sends a response and the file that is its body, if any. Returns false if the sending failed.
 async fn respond(
     reader: &Reader,
     Answer { response, file }: Answer,
@@ -89,23 +90,23 @@ async fn respond(
     let bytes = response.encode(&envelope);
     write_all(reader, &bytes, config).await
         && match file.filter(|_| envelope.body).zip(response.streamed_bytes()) {
-            // Boxed: a connection has room for the largest future that it ever awaits.
+            // Boxed, because a connection reserves space for the largest future that it ever awaits.
             Some((file, length)) => Box::pin(send_file(reader, file, length, config)).await,
             None => true,
         }
 }
 
-/// Sends the first `length` bytes of a file, piece by piece. Returns false if that failed, or if the file is
-/// shorter.
+/// Sends the first `length` bytes of a file, piece by piece. Returns false if reading or sending failed, or
+/// if the file is shorter.
 async fn send_file(reader: &Reader, file: File, length: u64, config: &Config) -> bool {
     let mut file = file.take(length);
-    let mut left = length;
+    let mut remaining = length;
     let mut piece = vec![0; FILE_PIECE_BYTES];
-    while left > 0 {
-        // The read blocks all tasks while the disk works, so other tasks run after each piece.
+    while remaining > 0 {
+        // Reading blocks all tasks while the disk works, so other tasks run after each piece.
         match file.read(&mut piece) {
             Ok(count) if count > 0 && write_all(reader, &piece[..count], config).await => {
-                left -= count as u64;
+                remaining -= count as u64;
             }
             _ => return false,
         }
@@ -114,7 +115,7 @@ async fn send_file(reader: &Reader, file: File, length: u64, config: &Config) ->
     true
 }
 
-/// Writes all bytes within the write deadline. Returns false if that failed.
+/// Writes all bytes. Returns false if an error occurs or the write deadline passes.
 pub(super) async fn write_all(reader: &Reader, mut bytes: &[u8], config: &Config) -> bool {
     let writing = async {
         while !bytes.is_empty() {
@@ -126,5 +127,5 @@ pub(super) async fn write_all(reader: &Reader, mut bytes: &[u8], config: &Config
     matches!(timer.until(timer.sleep(config.timeouts.write), writing).await, Some(Ok(())))
 }
 
-/// The part of a file that is in memory at once.
+/// The size of the pieces in which a file is read and sent.
 const FILE_PIECE_BYTES: usize = 16 * 1024;

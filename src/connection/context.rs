@@ -1,4 +1,4 @@
-//! The state that all connections of a listener share.
+//! The state that the connections of a server share.
 
 use std::rc::Rc;
 
@@ -11,10 +11,11 @@ use crate::services::Stop;
 
 use super::request::Correlations;
 
-/// The state that all connections of the public listeners share, or all of the administrator's.
+/// The state that the connections share. One context is for the connections of all public listeners,
+/// another one for those of the administrator's listener.
 pub(crate) struct Context {
     pub(crate) config: Rc<Config>,
-    /// The resources, in the order in which they are asked.
+    /// The resources, in the order in which they are asked to plan a request.
     pub(crate) resources: Vec<Box<dyn Resource>>,
     pub(crate) access: Rc<Access>,
     pub(crate) hub: HubHandle,
@@ -24,7 +25,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Returns true for the administrator's connections, which are not counted.
+    /// Returns true for the connections of the administrator's listener. Their requests are not counted.
     pub(crate) fn is_admin(&self) -> bool {
         self.access.is_admin
     }
@@ -36,7 +37,7 @@ impl Context {
         }
     }
 
-    /// Counts a connection that sent no request.
+    /// Counts a connection that was rejected.
     pub(super) fn count_rejection(&self, why: Rejection) {
         if !self.is_admin() {
             self.counters.reject(why);

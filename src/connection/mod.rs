@@ -1,4 +1,8 @@
-//! One accepted stream: requests and their answers, until one of them upgrades the connection.
+//! One accepted connection: reads HTTP requests, and has each one planned by a resource and answered, until
+//! a request upgrades the connection.
+//!
+//! This room runs what a resource has planned, and keeps the deadlines of HTTP connections. It
+//! depends on no particular resource.
 
 mod access_log;
 mod answer;
@@ -37,26 +41,27 @@ pub(crate) use request::Correlations;
 use request::Request;
 use upgrade::upgrade;
 
-/// Serves a connection from its first byte to its last.
+/// Returns the first stage of a connection: its HTTP requests.
 pub(crate) fn serve(
     transport: Transport,
     address_place: AddressPlace,
     reach: Reach,
     context: Rc<Context>,
 ) -> Stage {
-    Stage::new(converse(transport, address_place, reach, context))
+    Stage::new(serve_requests(transport, address_place, reach, context))
 }
 
-/// Answers requests, until one upgrades the connection or the connection ends.
-async fn converse(
+/// Answers requests, until one of them upgrades the connection or the connection ends. Returns the next
+/// stage of an upgraded connection.
+async fn serve_requests(
     transport: Transport,
     address_place: AddressPlace,
     reach: Reach,
     context: Rc<Context>,
 ) -> Option<Stage> {
     let mut reader = Reader::new(transport);
-    // The futures that few connections await are boxed: a connection has room for the largest future that
-    // it ever awaits.
+    // Futures that few connections await are boxed, because a connection reserves space for the largest
+    // future that it ever awaits.
     if Feature::Full.is_built_in() && context.access.proxies.introduce(address_place.client()) {
         Box::pin(read_proxy_header(&mut reader, &address_place, &context)).await?;
     }
@@ -79,7 +84,7 @@ async fn converse(
             }
         };
         if context.is_admin() && request.is_read() {
-            // Monitoring repeats such requests every few seconds.
+            // A monitoring system repeats these requests every few seconds.
             request.level = log::Level::Debug;
         }
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
@@ -108,15 +113,18 @@ async fn converse(
             return None;
         }
         reader.consume(end);
-        // The next request of a proxy may be for another client. There is room: the proxy had this place.
+        // The next request from a proxy may be for another client. The place goes back to the proxy, which
+        // is exempt from the limit of its address.
         address_place.give_to(peer, true);
-        // A peer may have sent many requests at once.
+        // Other tasks run between two requests of a peer that has sent many at once.
         yield_now().await;
     }
     None
 }
 
-/// Waits for a request head within its deadline. Returns `None` if the connection ends instead.
+/// Waits for a request head and returns its range in [`Reader::bytes`]. Returns `None` if the connection
+/// ends instead: no head arrived within the deadline, the head is invalid, the peer closed the connection,
+/// or the server stops.
 async fn read_head(
     reader: &mut Reader,
     is_first: bool,
@@ -128,21 +136,22 @@ async fn read_head(
     if !is_first {
         let deadline = timer.sleep(timeouts.keep_alive);
         let more = context.stop.unless_requested(reader.at_least(1));
-        let how = match timer.until(deadline, more).await {
+        let end = match timer.until(deadline, more).await {
             Some(Some(Some(()))) => None,
             Some(Some(None)) => Some("closed by the peer"),
             Some(None) => Some(STOPPING),
             None => Some("idle"),
         };
-        if let Some(how) = how {
-            reader.access_log().end(how);
+        if let Some(end) = end {
+            reader.log_entry().end(end);
             return None;
         }
     }
-    let handshakes = is_first && reader.transport().is_tls();
-    let deadline = timer.sleep(if handshakes { timeouts.tls_head } else { timeouts.head });
+    let begins_with_handshake = is_first && reader.transport().is_tls();
+    let deadline =
+        timer.sleep(if begins_with_handshake { timeouts.tls_head } else { timeouts.head });
     let reading = context.stop.unless_requested(reader.head(&context.config.limits));
-    let how = match timer.until(deadline, reading).await {
+    let end = match timer.until(deadline, reading).await {
         Some(Some(Ok(head))) => return Some(head),
         Some(Some(Err(NoHead::Refused(error)))) => {
             Box::pin(refuse_head(reader, &error, peer, context)).await;
@@ -154,7 +163,7 @@ async fn read_head(
             "refused"
         }
         Some(Some(Err(NoHead::Lost(_)))) => {
-            log::debug!(target: "falconet::request", address = peer.to_string(); "left without a request");
+            log::debug!(target: "falconet::request", address = peer.to_string(); "closed by the peer without a request");
             "closed by the peer"
         }
         Some(None) => {
@@ -164,15 +173,16 @@ async fn read_head(
             STOPPING
         }
         None => {
-            let handshakes = reader.transport().is_handshaking();
-            let why = if handshakes { Rejection::Tls } else { Rejection::Timeout };
+            let is_handshaking = reader.transport().is_handshaking();
+            let why = if is_handshaking { Rejection::Tls } else { Rejection::Timeout };
             context.count_rejection(why);
             log::info!(target: "falconet::request", address = peer.to_string(); "dropped: no request in time");
             "timed out"
         }
     };
-    reader.access_log().end(how);
+    reader.log_entry().end(end);
     None
 }
 
+/// The end in the access log of a connection that was closed because the server stops.
 const STOPPING: &str = "the server is stopping";

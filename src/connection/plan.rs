@@ -1,4 +1,4 @@
-//! Finds the resource of a request.
+//! Finds the resource that a request is for.
 
 use crate::access::{Action, Gatekeeper, Refused};
 use crate::endpoints::not_found;
@@ -8,11 +8,11 @@ use crate::resource::Plan;
 use super::context::Context;
 use super::request::Request;
 
-/// Asks the resources in turn for the outcome of a request.
+/// Asks the resources one after another to plan a request, until one does.
 ///
 /// # Errors
-/// [`Refused`]. A path where nothing stands is refused like a page that the sender may not read, so that
-/// it can't be told from one.
+/// [`Refused`], if a resource refuses the request or no resource has the path. A sender that may not read
+/// the path gets the same response in both cases, so the response does not reveal which paths exist.
 pub(super) fn plan(
     head: &RequestHead<'_>,
     gatekeeper: &Gatekeeper<'_>,
@@ -30,8 +30,8 @@ pub(super) fn plan(
     Err(not_found().into())
 }
 
-/// Returns true if a body of the request stays unread. It must not be taken for the next request; nor must
-/// bytes that may be a body.
+/// Returns true if bytes after the head are, or may be, a body that is not read. The connection must be
+/// closed after the response, or those bytes would be parsed as the next request.
 pub(super) fn leaves_a_body(plan: &Plan, request: &Request) -> bool {
     match plan {
         Plan::Answer(answer) => request.body_bytes > 0 || answer.response.status() == 411,

@@ -1,4 +1,4 @@
-//! The PROXY protocol at the beginning of a connection.
+//! Reads the header of the PROXY protocol, which a trusted proxy sends at the beginning of a connection.
 
 use crate::access::AddressPlace;
 use crate::counters::Rejection;
@@ -7,8 +7,9 @@ use crate::net::Peer;
 use super::context::Context;
 use super::reader::{NoHeader, Reader};
 
-/// Reads the header of the PROXY protocol, and assigns the connection's place to the client that the header
-/// names. Returns `None` if the connection ends instead.
+/// Reads the header, and gives the connection's place to the client that the header names. Returns `None`
+/// if the connection must be closed: the header is invalid, late or missing, the client's address has too
+/// many connections, or the server stops.
 pub(super) async fn read_proxy_header(
     reader: &mut Reader,
     address_place: &AddressPlace,
@@ -27,11 +28,13 @@ pub(super) async fn read_proxy_header(
             log::warn!(target: "falconet::limit", address = client.to_string(); "too many connections: dropped");
             return None;
         }
-        Some(Some(Err(NoHeader::Wrong(error)))) => {
+        Some(Some(Err(NoHeader::Invalid(error)))) => {
             context.count_rejection(Rejection::Proxy);
             error.to_string()
         }
-        Some(Some(Err(NoHeader::Lost))) => "the proxy left without a header".to_owned(),
+        Some(Some(Err(NoHeader::Lost))) => {
+            "the proxy closed the connection without a header".to_owned()
+        }
         Some(None) => "the server is stopping".to_owned(),
         None => {
             context.count_rejection(Rejection::Proxy);

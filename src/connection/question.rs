@@ -1,4 +1,4 @@
-//! Reads the body that a question takes, and has it answered.
+//! Reads the body that a question takes, and has the question answered.
 
 use crate::http::Response;
 use crate::rate::Pace;
@@ -9,8 +9,8 @@ use super::context::Context;
 use super::reader::Reader;
 use super::request::Request;
 
-/// Reads the request's body if the question takes one, and answers. Returns `None` if the client has left
-/// or the server has ended.
+/// Reads the request's body if the question takes one, and returns the response to the question. Returns
+/// `None` if the client closes the connection before that, or if the server has ended.
 pub(super) async fn ask(
     reader: &mut Reader,
     head_end: usize,
@@ -19,13 +19,13 @@ pub(super) async fn ask(
     pace: &mut Pace,
     context: &Context,
 ) -> Option<Response> {
-    // A body that a question takes is within the limit of a message.
+    // The resource has refused a body that is longer than a message may be.
     let body_bytes = if question.takes_body() { request.body_bytes as usize } else { 0 };
     let body = head_end..head_end + body_bytes;
     if question.expects_continue() && reader.bytes().len() < body.end {
-        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-        if !write_all(reader, go_on, &context.config).await {
-            reader.access_log().end("lost");
+        let interim = b"HTTP/1.1 100 Continue\r\n\r\n";
+        if !write_all(reader, interim, &context.config).await {
+            reader.log_entry().end("lost");
             return None;
         }
     }
@@ -34,7 +34,7 @@ pub(super) async fn ask(
     let reading = context.stop.unless_requested(reader.at_least(body.end));
     let refusal = match timer.until(deadline, reading).await {
         Some(Some(None)) => {
-            reader.access_log().end("lost");
+            reader.log_entry().end("lost");
             return None;
         }
         Some(Some(Some(()))) => {

@@ -1,4 +1,4 @@
-//! Reads requests off a connection, one after another, and sends the answers.
+//! The buffered reading side of an HTTP connection. It also counts the bytes in both directions.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -13,55 +13,58 @@ use crate::net::Transport;
 
 use super::access_log::AccessLogEntry;
 
-/// What a connection has brought and is not yet dealt with.
+/// A connection, and the bytes that were read from it but not consumed.
 pub(super) struct Reader {
     transport: Transport,
-    access_log: AccessLogEntry,
+    log_entry: AccessLogEntry,
     bytes: Vec<u8>,
 }
 
-/// Why there is no head to judge.
+/// The reason why no request head could be read.
 pub(super) enum NoHead {
-    /// The bytes are no head, or break a rule.
+    /// The bytes are not a valid head.
     Refused(HeadError),
-    /// The peer has left, or does not speak as it should for a head to be read.
+    /// The connection was closed or has failed, or the peer breaks the TLS protocol.
     Lost(io::Error),
 }
 
-/// Why a proxy has not said for whom a connection is.
+/// The reason why no header of the PROXY protocol could be read.
 pub(super) enum NoHeader {
-    /// It does not speak the PROXY protocol.
-    Wrong(ProxyHeaderError),
-    /// It has left.
+    /// The bytes are not a valid header.
+    Invalid(ProxyHeaderError),
+    /// The connection was closed or has failed.
     Lost,
 }
 
 impl Reader {
     pub(super) fn new(transport: Transport) -> Self {
-        let access_log = AccessLogEntry::new(transport.timer().now());
-        Self { transport, access_log, bytes: Vec::new() }
+        let log_entry = AccessLogEntry::new(transport.timer().now());
+        Self { transport, log_entry, bytes: Vec::new() }
     }
 
-    /// What is remembered of the connection.
-    pub(super) fn access_log(&mut self) -> &mut AccessLogEntry {
-        &mut self.access_log
+    /// Returns the connection's entry in the access log.
+    pub(super) fn log_entry(&mut self) -> &mut AccessLogEntry {
+        &mut self.log_entry
     }
 
     pub(super) fn transport(&self) -> &Transport {
         &self.transport
     }
 
-    /// What was read, from the head at hand on.
+    /// Returns the bytes that were read and not consumed. They begin with the current request.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Waits until a header of the PROXY protocol is there, and takes it out: for whom the connection is,
-    /// or `None` if it is the proxy's own. It comes before all else, a TLS handshake too, so nothing is
-    /// read beyond it.
+    /// Reads and consumes a header of the PROXY protocol. Returns the address of the client, or `None` if
+    /// the connection is the proxy's own. Reads no byte after the header, because a TLS handshake may
+    /// follow.
+    ///
+    /// # Errors
+    /// [`NoHeader`].
     pub(super) async fn proxy_header(&mut self) -> Result<Option<SocketAddr>, NoHeader> {
         loop {
-            if let Some(header) = proxy_protocol::parse(&self.bytes).map_err(NoHeader::Wrong)? {
+            if let Some(header) = proxy_protocol::parse(&self.bytes).map_err(NoHeader::Invalid)? {
                 self.consume(header.length);
                 return Ok(header.client);
             }
@@ -71,33 +74,45 @@ impl Reader {
             let read = poll_fn(|cx| self.transport.poll_recv_beneath(cx, space)).await;
             let Ok(count @ 1..) = read else { return Err(NoHeader::Lost) };
             self.bytes.truncate(begin + count);
-            self.access_log.count_received(count);
+            self.log_entry.count_received(count);
         }
     }
 
-    /// Waits until a whole head is there; says where.
+    /// Reads until there is a complete request head. Returns its range in [`bytes`](Self::bytes), which
+    /// may begin after empty lines.
+    ///
+    /// # Errors
+    /// [`NoHead`].
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, the bytes read so far are kept.
     pub(super) async fn head(&mut self, limits: &Limits) -> Result<Range<usize>, NoHead> {
         let mut scan = HeadScan::default();
         loop {
             if let Some(head) = scan.find(&self.bytes, limits).map_err(NoHead::Refused)? {
                 return Ok(head);
             }
-            self.more().await.map_err(|error| match self.transport.met_plain_http() {
+            self.read_more().await.map_err(|error| match self.transport.met_plain_http() {
                 true => NoHead::Refused(HeadError::PlainHttp),
                 false => NoHead::Lost(error),
             })?;
         }
     }
 
-    /// Waits until so many bytes are there; `None` if the peer leaves before.
+    /// Reads until there are at least `count` bytes. Returns `None` if the connection is closed or fails
+    /// before that.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, the bytes read so far are kept.
     pub(super) async fn at_least(&mut self, count: usize) -> Option<()> {
         while self.bytes.len() < count {
-            self.more().await.ok()?;
+            self.read_more().await.ok()?;
         }
         Some(())
     }
 
-    /// Forgets a request that is dealt with. While nothing else has come, no memory is held.
+    /// Discards the first `count` bytes, once their request has been answered. An empty buffer is freed, so
+    /// that a connection between two requests holds no memory for it.
     pub(super) fn consume(&mut self, count: usize) {
         self.bytes.drain(..count);
         if self.bytes.is_empty() {
@@ -105,22 +120,29 @@ impl Reader {
         }
     }
 
-    /// Sends some bytes of `bytes`.
+    /// Writes some of `bytes`. Returns the number of bytes written.
+    ///
+    /// # Errors
+    /// The error of the transport.
     pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let sent = poll_fn(|cx| self.transport.poll_send(cx, &[IoSlice::new(bytes)])).await?;
-        self.access_log.count_sent(sent);
+        self.log_entry.count_sent(sent);
         Ok(sent)
     }
 
-    /// Gives up reading: the transport, and what was read beyond the request at hand, of `count` bytes.
+    /// Returns the transport, and the bytes that were read after the first `count` bytes, which are the
+    /// request that upgrades the connection. Writes no line to the access log.
     pub(super) fn into_parts(mut self, count: usize) -> (Transport, Vec<u8>) {
-        self.access_log.hand_over();
-        let beyond = self.bytes.split_off(count);
-        (self.transport, beyond)
+        self.log_entry.discard();
+        let early = self.bytes.split_off(count);
+        (self.transport, early)
     }
 
-    /// Reads what is there.
-    async fn more(&mut self) -> io::Result<()> {
+    /// Waits for input and appends it to the buffer.
+    ///
+    /// # Errors
+    /// The error of the transport; `UnexpectedEof` at the end of the stream.
+    async fn read_more(&mut self) -> io::Result<()> {
         let bytes = &mut self.bytes;
         let read = poll_fn(|cx| {
             self.transport.poll_recv_with(cx, |received| {
@@ -131,7 +153,7 @@ impl Reader {
         match read.await? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             count => {
-                self.access_log.count_received(count);
+                self.log_entry.count_received(count);
                 Ok(())
             }
         }

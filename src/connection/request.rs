@@ -1,4 +1,5 @@
-//! What is remembered of a request while it is answered: its facts for the log, and its ids.
+//! The properties of a request that are needed after its head has been consumed: for the response and for
+//! the log.
 
 use std::cell::Cell;
 use std::time::SystemTime;
@@ -10,38 +11,40 @@ use crate::http::response::Envelope;
 use crate::hub::CorrelationId;
 use crate::net::Peer;
 
-/// A request, when its head is no longer at hand.
+/// The properties of a request that are needed after its head has been consumed.
 pub(super) struct Request {
     pub(super) peer: Peer,
     method: String,
     pub(super) path: String,
     pub(super) id: String,
-    /// The id of whoever sent it, if it says one.
+    /// The correlation id that the client sent, if any.
     pub(super) correlation: Option<CorrelationId>,
-    /// How long its body is.
+    /// The length of the body; 0 without one.
     pub(super) body_bytes: u64,
-    /// Whether the connection ends with its answer.
+    /// True if the connection is closed after the response.
     pub(super) close: bool,
-    /// How much its line in the log matters.
+    /// The level of the line in the log. Default info.
     pub(super) level: Level,
 }
 
 impl Request {
+    /// Copies the properties of a request from its head.
     pub(super) fn of(head: &RequestHead<'_>, peer: Peer, correlations: &Correlations) -> Self {
-        let said = head.query_value("client").map(str::as_bytes).or(head.single("x-client-id"));
+        let correlation =
+            head.query_value("client").map(str::as_bytes).or(head.single("x-client-id"));
         Self {
             peer,
             method: head.method().to_owned(),
             path: head.path().to_owned(),
             id: correlations.request_id(head),
-            correlation: said.and_then(read_id),
+            correlation: correlation.and_then(read_id),
             body_bytes: head.content_length().unwrap_or(0),
             close: !head.keeps_alive(),
             level: Level::Info,
         }
     }
 
-    /// What its answer is sent in.
+    /// Returns the envelope of the response.
     pub(super) fn envelope(&self) -> Envelope {
         Envelope {
             body: self.method != "HEAD",
@@ -51,53 +54,57 @@ impl Request {
         }
     }
 
-    /// Whether it only reads.
+    /// Returns true if the method only reads.
     pub(super) fn is_read(&self) -> bool {
         matches!(&*self.method, "GET" | "HEAD")
     }
 
-    /// The id of whoever sent it, for the log.
+    /// Returns the correlation id as text for the log; `-` without one.
     pub(super) fn correlation(&self) -> String {
         self.correlation.as_ref().map_or("-".to_owned(), CorrelationId::to_string)
     }
 
-    /// Logs what became of it.
-    pub(super) fn log(&self, status: u16, verb: &str) {
-        // Published messages have lines of their own kind: many of them hide no others.
+    /// Logs the response: its status, and `outcome` as the text of the line.
+    pub(super) fn log(&self, status: u16, outcome: &str) {
+        // The number of lines per target is limited. With a target of their own, many published messages do
+        // not suppress the lines about other requests.
         let target = if self.is_read() { "falconet::request" } else { "falconet::publish" };
         log::log!(
             target: target, self.level,
             address = self.peer.to_string(), method = &*self.method, path = &*self.path, request = &*self.id,
             correlation = self.correlation(), status;
-            "{verb}"
+            "{outcome}"
         );
     }
 }
 
-/// Makes ids that differ from those of the server's other runs: consecutive numbers from a random one.
+/// A generator of ids for clients and requests: consecutive numbers that begin with a random one, so that
+/// ids of different runs of the server differ.
 pub(crate) struct Correlations {
     next: Cell<u64>,
 }
 
 impl Correlations {
+    /// Creates a generator.
     pub(crate) fn new() -> Self {
         let mut first = [0; 8];
-        // Without randomness, ids of two runs may be equal; nothing else hangs on them.
+        // If the kernel has no random numbers yet, two runs may generate the same ids. Then only a search in
+        // the logs of both runs mixes them up.
         let _ = rustix::rand::getrandom(&mut first, rustix::rand::GetRandomFlags::NONBLOCK);
         Self { next: Cell::new(u64::from_ne_bytes(first)) }
     }
 
-    /// An id for a client that brought none.
+    /// Returns a new id, for a client or request that has none.
     pub(super) fn fresh(&self) -> CorrelationId {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
         number.into()
     }
 
-    /// The request's `X-Request-Id`, if it is 1 to 64 harmless bytes, or a fresh id.
+    /// Returns the request's `X-Request-Id` if it has the form of a [`CorrelationId`], or else a new id.
     fn request_id(&self, head: &RequestHead<'_>) -> String {
-        let said = head.single("x-request-id").and_then(read_id);
-        said.unwrap_or_else(|| self.fresh()).to_string()
+        let sent = head.single("x-request-id").and_then(read_id);
+        sent.unwrap_or_else(|| self.fresh()).to_string()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Runs the upgrade of a request to a WebSocket session or an event stream.
+//! Upgrades a connection to a WebSocket session or an event stream.
 
 use crate::access::AddressPlace;
 use crate::http::Response;
@@ -11,8 +11,9 @@ use super::context::Context;
 use super::reader::Reader;
 use super::request::Request;
 
-/// Adds the sender of a request, whose head ends at `head_end`, to the hub as a client, accepts the
-/// upgrade, and hands the connection over. Returns `None` if the connection ends instead.
+/// Adds the client to the hub, sends the response that accepts the upgrade, and returns the next stage of
+/// the connection. The head of the request ends at `head_end`. Returns `None` if the connection ends
+/// instead: the topic cannot be created, the response cannot be sent, or the server has ended.
 pub(super) async fn upgrade(
     upgrade: Box<dyn Upgrade>,
     mut reader: Reader,
@@ -26,7 +27,7 @@ pub(super) async fn upgrade(
     let Joining { kind, path, topics } = upgrade.joining();
     let newcomer = Newcomer { correlation, peer: request.peer, kind, path };
     let now = reader.transport().timer().now();
-    // Before the response, so that the client misses nothing that is published after it.
+    // The client joins before the response is sent, so that it misses no message published after that.
     let membership = match context.hub.join(newcomer, topics, now).await {
         Ok(membership) => membership,
         Err(PublishError::HubGone) => return None,

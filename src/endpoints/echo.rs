@@ -1,20 +1,23 @@
-//! Every message back to its sender (article).
+//! The echo endpoint of the article.
 
 use crate::frame::CloseReason;
 use crate::ws::{Session, SessionEnd};
 
 use super::endpoint::Endpoint;
 
-/// Sends every message back to its sender, whole and as the type it came.
+/// Sends every message back to its sender, as one message of the same type.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;
 
 impl Endpoint for Echo {
-    #[allow(clippy::manual_async_fn, reason = "it would have room for the session twice")]
+    #[allow(
+        clippy::manual_async_fn,
+        reason = "an async fn would reserve space for the session twice"
+    )]
     fn serve(&self, mut session: Session) -> impl Future<Output = SessionEnd> {
         async move {
             loop {
-                // No `while let`, which would have room for the message twice.
+                // Not `while let`, which would reserve space for the message twice.
                 let Some(message) = session.next().await else { break };
                 session.send(message).await;
             }

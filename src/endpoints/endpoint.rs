@@ -1,4 +1,4 @@
-//! The endpoints that serve WebSocket sessions.
+//! The trait of WebSocket endpoints.
 
 use std::rc::Rc;
 
@@ -7,10 +7,10 @@ use crate::ws::{Session, SessionEnd};
 
 /// Serves the WebSocket sessions at a path, each from its handshake to its end.
 ///
-/// An endpoint runs on the server's one thread: it must not block, and it must not await anything that
-/// only another runtime wakes. A panic ends its own session and no other.
+/// An endpoint runs on the server's only thread. It must not block, and it must not await a future that
+/// needs another runtime. If it panics, only the session that it serves is closed.
 ///
-/// A closure is an endpoint too, as [`Server`](crate::Server) shows.
+/// A closure can be an endpoint, as [`Server`](crate::Server) shows.
 ///
 /// ```
 /// use falconet::{CloseReason, Endpoint, Server, Session, SessionEnd};
@@ -32,7 +32,7 @@ use crate::ws::{Session, SessionEnd};
 /// ```
 #[allow(async_fn_in_trait, reason = "everything runs on one thread; no future needs to be Send")]
 pub trait Endpoint {
-    /// Serves one session and returns how it ended, as [`Session::close`] does.
+    /// Serves one session. Returns the way in which the session ended, as [`Session::close`] does.
     async fn serve(&self, session: Session) -> SessionEnd;
 }
 
@@ -42,8 +42,9 @@ impl<F: AsyncFn(Session) -> SessionEnd> Endpoint for F {
     }
 }
 
-/// An [`Endpoint`] of any type.
+/// An [`Endpoint`] behind a pointer, so that endpoints of different types fit into one list.
 pub(crate) trait AnyEndpoint {
+    /// Returns the last stage of a connection, which serves `session`.
     fn begin(self: Rc<Self>, session: Session) -> Stage;
 }
 

@@ -1,4 +1,5 @@
-//! Event streams: a topic as server-sent events, as `curl -N` shows them and EventSource reads them.
+//! Event streams: sends the messages of a topic as server-sent events, which `curl -N` prints and a browser
+//! reads with EventSource.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -16,23 +17,24 @@ use crate::ws::{Outlet, SessionEnd, SessionShared};
 /// An upgrade to an event stream.
 pub(crate) struct EventUpgrade {
     kind: ClientKind,
-    /// The path, unless it is the path of the topic.
+    /// The requested path; `None` stands for the path of the topic.
     path: Option<Rc<String>>,
     topic: TopicName,
     start: Start,
-    /// The events that the stream begins with.
+    /// The encoded events that the stream begins with.
     prologue: String,
     shared: Rc<SessionShared>,
 }
 
 impl EventUpgrade {
-    /// An upgrade to a stream of a topic's messages.
+    /// Creates an upgrade to a stream of a topic's messages.
     pub(super) fn of_topic(topic: TopicName, start: Start, shared: Rc<SessionShared>) -> Self {
         let (kind, prologue) = (ClientKind::Events, String::new());
         Self { kind, path: None, topic, start, prologue, shared }
     }
 
-    /// An upgrade to the stream of the administrator's events at `path`, which begins with `prologue`.
+    /// Creates an upgrade to the stream of the administrator's events at `path`. The stream begins with the
+    /// encoded events in `prologue`.
     pub(crate) fn of_stats(path: &str, prologue: String, shared: Rc<SessionShared>) -> Self {
         let (kind, path) = (ClientKind::Admin, Some(Rc::new(path.to_owned())));
         Self { kind, path, topic: TopicName::stats(), start: Start::Live, prologue, shared }
@@ -71,11 +73,12 @@ impl Upgrade for EventUpgrade {
 pub(crate) struct EventStream {
     outlet: Outlet,
     _permit: Option<AddressPermit>,
+    /// The number of bytes that the client has sent. They are ignored.
     ignored_bytes: u32,
 }
 
 impl EventStream {
-    /// A stream on a connection whose response head has been sent.
+    /// Creates a stream on a connection whose response head has been sent.
     pub(crate) fn new(
         transport: Transport,
         permit: Option<AddressPermit>,
@@ -86,43 +89,45 @@ impl EventStream {
         Self { outlet, _permit: permit, ignored_bytes: 0 }
     }
 
-    /// Sends the messages until the client leaves or is evicted.
+    /// Returns the stage that sends the messages, until the client closes the connection or is evicted.
     pub(crate) fn begin(mut self) -> Stage {
         Stage::last(async move {
             let end = poll_fn(|cx| self.poll_end(cx)).await;
             if self.outlet.client().is_given_up() {
-                // It gives no sign of life, so it would not take the rest either.
+                // A deadline of the client has passed, so it would not read the remaining messages in time.
                 self.outlet.transport().shut_down();
             } else if let SessionEnd::Evicted(_) = end {
-                // Boxed, so that the stream holds no memory for it before.
+                // Boxed, so that the stream reserves no memory for this before.
                 Box::pin(self.finish()).await;
             }
             end.record(self.outlet.client(), self.outlet.transport().timer().now());
         })
     }
 
+    /// Sends the remaining messages to an evicted client, and closes the connection.
     async fn finish(&mut self) {
         let timeouts = self.outlet.shared().config.timeouts.clone();
         let timer = self.outlet.transport().timer();
         let deadline = timer.sleep(Some(timeouts.close_handshake));
-        timer.until(deadline, self.send_rest()).await;
+        timer.until(deadline, self.send_remaining()).await;
         self.outlet.transport().see_off(timeouts.linger).await;
     }
 
-    /// Sends the messages published before the hub ended the stream.
-    async fn send_rest(&mut self) {
+    /// Sends the messages that were published before the hub evicted the client.
+    async fn send_remaining(&mut self) {
         if self.outlet.client().eviction().is_some() {
             let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         }
         let _ = self.outlet.drained().await;
     }
 
+    /// Sends messages until the stream ends. Returns the way in which it ended.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
         self.outlet.client().bell.listen(cx);
         if let Some(reason) = self.outlet.client().eviction() {
             return Poll::Ready(SessionEnd::Evicted(reason));
         }
-        if self.poll_left(cx).is_ready() {
+        if self.poll_closed(cx).is_ready() {
             return Poll::Ready(SessionEnd::TransportLost);
         }
         match ready!(self.poll_deliver(cx)) {
@@ -131,8 +136,8 @@ impl EventStream {
         }
     }
 
-    /// Is ready when the client has left. A few bytes from the client are ignored.
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Is ready when the client has closed the connection, or has sent more bytes than are ignored.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.ignored_bytes < MAX_IGNORED_BYTES {
             match ready!(self.outlet.transport().poll_recv_with(cx, <[u8]>::len)) {
                 Ok(0) | Err(_) => break,
@@ -142,7 +147,7 @@ impl EventStream {
         Poll::Ready(())
     }
 
-    /// Sends the deliveries of this client, as fast as the client reads.
+    /// Sends the deliveries that wait for this client. Is pending while the client does not read them.
     fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SessionEnd>> {
         loop {
             if ready!(self.outlet.poll_drained(cx)).is_err() {
@@ -158,8 +163,8 @@ impl EventStream {
             if self.outlet.send_shared(cx, &self.event(&delivery)).is_err() {
                 return Poll::Ready(Err(SessionEnd::TransportLost));
             }
-            // The client sends nothing. That it has taken the events before is its sign of life; TCP
-            // closes the connection of a peer that takes nothing.
+            // The client of an event stream sends nothing. Its sign of life is that it has read the events
+            // before this one. TCP closes the connection of a peer that acknowledges nothing.
             self.outlet.client().seen(self.outlet.transport().timer().now());
             let closes = self.outlet.shared().config.topics.slow_consumer == SlowConsumer::Close;
             if closes && matches!(delivery, Delivery::Lagged(_)) {
@@ -168,7 +173,7 @@ impl EventStream {
         }
     }
 
-    /// Encodes a delivery, and counts it.
+    /// Encodes a delivery as an event, and counts it.
     fn event(&self, delivery: &Delivery) -> Rc<[u8]> {
         let client = self.outlet.client();
         match delivery {
@@ -185,7 +190,7 @@ impl EventStream {
                 client.count_lagged(*lost);
                 format!("event: lagged\ndata: {lost}\n\n").into_bytes().into()
             }
-            // An event without data would not be dispatched.
+            // EventSource does not dispatch an event without data.
             Delivery::Gap => (*b"event: lagged\ndata: unknown\n\n").into(),
         }
     }

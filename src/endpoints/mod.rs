@@ -1,4 +1,5 @@
-//! The resources that stand at URLs: page, files, WebSocket endpoints, topics, event streams.
+//! The resources of the public listeners: embedded files, files of a directory, WebSocket endpoints, topics
+//! and event streams.
 
 mod echo;
 mod endpoint;

@@ -1,4 +1,4 @@
-//! An embedded file, a WebSocket endpoint, or both, at one path.
+//! The resource at one path: an embedded file, a WebSocket endpoint, or both.
 
 use std::rc::Rc;
 
@@ -13,21 +13,22 @@ use crate::ws::{Session, SessionShared};
 use super::endpoint::AnyEndpoint;
 use super::websocket::WebSocketUpgrade;
 
-/// An embedded file, a WebSocket endpoint, or both, at one path.
+/// An embedded file, a WebSocket endpoint, or both, at one path. It becomes a resource when the server
+/// starts.
 pub(crate) struct Page {
     pub(crate) path: Rc<String>,
     pub(crate) asset: Option<Asset>,
     pub(crate) endpoint: Option<Rc<dyn AnyEndpoint>>,
 }
 
-/// A [`Page`] of a server that runs.
+/// A [`Page`] of a running server.
 pub(crate) struct ServedPage {
     page: Page,
     shared: Rc<SessionShared>,
 }
 
 impl Page {
-    /// Makes it a resource.
+    /// Converts the page into a resource.
     pub(crate) fn served(self, shared: Rc<SessionShared>) -> ServedPage {
         ServedPage { page: self, shared }
     }
@@ -63,7 +64,7 @@ impl Resource for ServedPage {
 }
 
 impl ServedPage {
-    /// Plans a session with the endpoint. Its client subscribes to `broadcast`.
+    /// Plans a session with the endpoint. The client subscribes to the topic `broadcast`.
     fn connect(
         &self,
         head: &RequestHead<'_>,
@@ -81,17 +82,18 @@ impl ServedPage {
     }
 }
 
-/// The response where nothing stands, or nothing that the client accepts (article: 404).
+/// Returns the response for a path without a resource, or without one that the client accepts (404, as in
+/// the article).
 pub(crate) fn not_found() -> Response {
     Response::text(404, "nothing here that you accept\n")
 }
 
-/// The response where the method is not allowed.
+/// Returns the response for a method that a resource does not allow. `allow` lists the allowed ones.
 pub(crate) fn method_not_allowed(allow: &'static str) -> Response {
     Response::text(405, "method not allowed here\n").with_header("Allow", allow)
 }
 
-/// The response where only a WebSocket endpoint stands (RFC 9110 §15.5.22).
+/// Returns the response to a plain request for a WebSocket endpoint (RFC 9110 §15.5.22).
 fn upgrade_required() -> Response {
     Response::text(426, "this is a WebSocket endpoint\n")
         .with_header("Upgrade", "websocket")

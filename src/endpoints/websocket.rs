@@ -7,13 +7,15 @@ use crate::resource::{Joining, Stage, Upgrade, Upgraded, Welcome};
 use crate::ws::handshake::{self, Acceptance};
 use crate::ws::{Session, SessionShared};
 
-/// An upgrade to a WebSocket session, which `begin` serves.
+/// An upgrade to a WebSocket session.
 pub(super) struct WebSocketUpgrade<B> {
     pub(super) accept: Acceptance,
-    /// The path, unless it is the path of the topic.
+    /// The requested path; `None` stands for the path of the topic.
     pub(super) path: Option<Rc<String>>,
+    /// The topic that the client subscribes to.
     pub(super) topic: Option<(TopicName, Start)>,
     pub(super) shared: Rc<SessionShared>,
+    /// Returns the stage that serves the session.
     pub(super) begin: B,
 }
 

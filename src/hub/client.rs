@@ -1,4 +1,4 @@
-//! The hub's record of one client. The client's session shares it.
+//! The hub's record of one client, which the client's session shares.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -44,8 +44,8 @@ pub(crate) struct Newcomer {
     pub(crate) correlation: CorrelationId,
     pub(crate) peer: Peer,
     pub(crate) kind: ClientKind,
-    /// The path that it requested; `None` is the path of the topic it subscribes to. All clients of a
-    /// path share it. A pointer to a `String` takes one word in the record, a `Rc<str>` two.
+    /// The requested path; `None` stands for the path of the topic that the client subscribes to. All clients
+    /// of an endpoint share the text. An `Rc<String>` takes one word in the record, an `Rc<str>` two.
     pub(crate) path: Option<Rc<String>>,
 }
 
@@ -59,7 +59,7 @@ impl Newcomer {
 
 /// One client: its cursors, its mailbox, its signs of life and its counts.
 pub(crate) struct Client {
-    // Not one `ClientId`: a counter fits beside the slot without padding.
+    // The two parts of the `ClientId`, so that a counter fits beside the slot without padding.
     generation: u64,
     slot: u32,
     received: Cell<u32>,
@@ -70,19 +70,19 @@ pub(crate) struct Client {
     pub(crate) kind: ClientKind,
     has_ended: Cell<bool>,
     is_given_up: Cell<bool>,
-    /// Set if messages that the client asked for when it joined are gone, until it is told.
+    /// True if messages that the client asked for when it joined are gone, until the client is notified.
     has_gap: Cell<bool>,
     pub(super) cursors: Cursors,
     pub(crate) correlation: CorrelationId,
     peer: PackedPeer,
     path: Option<Rc<String>>,
     pub(crate) bell: Bell,
-    /// Boxed, since few clients have any.
+    /// Boxed, because few clients have any.
     notices: Cell<Option<Box<Notices>>>,
     liveness: Liveness,
 }
 
-/// The frames for one client alone, and the reason to close its session.
+/// The frames that are sent to one client only, and the reason to close its session.
 #[derive(Default)]
 struct Notices {
     mailbox: VecDeque<Frame>,
@@ -91,13 +91,14 @@ struct Notices {
 
 /// The next thing to send to a client.
 pub(crate) enum Delivery {
-    /// A frame for this client alone.
+    /// A frame for this client only.
     Mail(Frame),
-    /// A message of a topic that it subscribes to.
+    /// A message of a topic that the client subscribes to.
     Published(Rc<Publication>),
-    /// So many messages fell off a log before they were sent; the next one is the oldest kept.
+    /// This number of messages fell off a log before they were sent. The next message is the oldest that
+    /// the log keeps.
     Lagged(u64),
-    /// Messages after the id that the client resumed from are gone. Their number is not known.
+    /// An unknown number of messages after the id that the client resumed from are gone.
     Gap,
 }
 
@@ -131,22 +132,22 @@ impl Client {
         }
     }
 
-    /// The id.
+    /// Returns the id.
     pub(crate) fn id(&self) -> ClientId {
         ClientId { slot: self.slot, generation: self.generation }
     }
 
-    /// The address on the network.
+    /// Returns the client's address.
     pub(crate) fn peer(&self) -> Peer {
         self.peer.into()
     }
 
-    /// The topics that it subscribes to.
+    /// Returns the names of the topics that the client subscribes to.
     pub(crate) fn topics(&self) -> impl Iterator<Item = &TopicName> {
         self.cursors.as_slice().iter().map(|cursor| cursor.topic())
     }
 
-    /// The path that it requested.
+    /// Returns the requested path.
     pub(crate) fn path(&self) -> Cow<'_, str> {
         match (&self.path, self.topics().next()) {
             (Some(path), _) => Cow::Borrowed(path),
@@ -155,7 +156,8 @@ impl Client {
         }
     }
 
-    /// Takes what is to be sent next: mail first, then messages.
+    /// Takes the next delivery: first the frames for this client only, then the notice of a gap, then the
+    /// messages.
     pub(crate) fn next_delivery(&self) -> Option<Delivery> {
         if let Some(frame) = self.take_mail() {
             return Some(Delivery::Mail(frame));
@@ -169,13 +171,13 @@ impl Client {
         })
     }
 
-    /// Counts a message that it has sent to the server.
+    /// Counts a message from the client.
     pub(crate) fn count_received(&self) {
         add(&self.received, 1);
         self.watch().counters.messages_received.add(1);
     }
 
-    /// Counts a message that is sent to it. Messages to the administrator are not counted for the server.
+    /// Counts a message to the client. The server's count does not include messages to the administrator.
     pub(crate) fn count_sent(&self) {
         add(&self.sent, 1);
         if self.kind != ClientKind::Admin {
@@ -183,14 +185,14 @@ impl Client {
         }
     }
 
-    /// Counts messages that it lost because it reads too slowly.
+    /// Counts messages that the client missed because it reads too slowly.
     pub(crate) fn count_lagged(&self, messages: u64) {
         add(&self.lagged, u32::try_from(messages).unwrap_or(u32::MAX));
         self.watch().counters.messages_lagged.add(messages);
     }
 
-    /// Logs and counts the end of its connection, once: this line is the access log. A later call with
-    /// another reason does nothing.
+    /// Logs and counts the end of the client's connection. The line is the client's entry in the access log.
+    /// Only the first call has an effect.
     pub(crate) fn end(&self, how: &dyn fmt::Display, code: CloseCode, now: Instant) {
         if self.has_ended.replace(true) {
             return;
@@ -211,54 +213,55 @@ impl Client {
         );
     }
 
-    /// The numbers of messages received from it, sent to it, and lost. They stop at 2^32 - 1.
+    /// Returns the numbers of messages from the client, to the client, and missed by the client. They stop at
+    /// 2^32 - 1.
     pub(crate) fn counts(&self) -> [u32; 3] {
         [&self.received, &self.sent, &self.lagged].map(Cell::get)
     }
 
-    /// The number of messages of its topics that are still to be sent to it.
+    /// Returns the number of messages that are still to be sent to the client.
     pub(crate) fn behind(&self) -> u64 {
         self.cursors.behind()
     }
 
-    /// The time since it joined.
+    /// Returns the time since the client joined.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         let now = self.watch().hundredths(now);
         Duration::from_millis(u64::from(now.saturating_sub(self.joined_at)) * 10)
     }
 
-    /// The time since its last sign of life.
+    /// Returns the time since the client's last sign of life.
     pub(crate) fn silence(&self, now: Instant) -> Duration {
         self.liveness.silence(now)
     }
 
-    /// Notes that bytes have arrived from it.
+    /// Records that bytes have arrived from the client.
     pub(crate) fn seen(&self, now: Instant) {
         self.liveness.seen(now);
     }
 
-    /// Notes that a write to it is blocked.
+    /// Records that a write to the client is blocked.
     pub(crate) fn write_blocked(&self, now: Instant) {
         self.liveness.write_blocked(now);
     }
 
-    /// Notes that no write to it is blocked any more.
+    /// Records that no write to the client is blocked any more.
     pub(crate) fn write_unblocked(&self, now: Instant) {
         self.liveness.write_unblocked(now);
     }
 
-    /// Notes that a message from it has begun.
+    /// Records that a message from the client has begun.
     pub(crate) fn message_began(&self, now: Instant) {
         self.liveness.message_began(now);
     }
 
-    /// Notes that no message from it is unfinished any more.
+    /// Records that no message from the client is unfinished any more.
     pub(crate) fn message_ended(&self) {
         self.liveness.message_ended();
     }
 
-    /// Pings it or gives it up, if one of its deadlines has passed. With `refreshes`, all deadlines start
-    /// again first.
+    /// Evicts the client if one of its deadlines has passed, or sends it a Ping if one is due. If `refreshes`
+    /// is true, all deadlines start again before that.
     pub(super) fn sweep(&self, now: Instant, refreshes: bool) {
         if refreshes {
             self.liveness.refresh(now);
@@ -267,17 +270,19 @@ impl Client {
             self.give_up(reason);
         } else if self.liveness.is_ping_due(now) {
             self.liveness.pinged(now);
-            // If the mailbox is full, there is traffic enough to detect a dead peer by.
+            // A Ping that does not fit into the mailbox is not needed: the frames in the mailbox are sent
+            // first, and detect a dead peer as well.
             self.deliver(Frame::ping());
         }
     }
 
-    /// The time when the next sweep may find something to do; `None` once it is evicted.
+    /// Returns the earliest time at which a sweep may have something to do for this client; `None` once the
+    /// client is evicted.
     pub(super) fn due(&self) -> Option<Instant> {
         if self.eviction().is_some() { None } else { self.liveness.due() }
     }
 
-    /// Asks its session to close for `reason`. The first reason counts.
+    /// Asks the client's session to close for `reason`. Only the first call has an effect.
     pub(super) fn evict(&self, reason: CloseReason) {
         if self.eviction().is_none() {
             self.change_notices(|notices| notices.eviction = Some(reason));
@@ -285,7 +290,7 @@ impl Client {
         }
     }
 
-    /// Evicts it without waiting for its answer to the Close, since it gives no sign of life.
+    /// Evicts the client because a deadline has passed. Its session does not wait for an answer to the Close.
     fn give_up(&self, reason: CloseReason) {
         if self.eviction().is_none() {
             self.is_given_up.set(true);
@@ -294,7 +299,7 @@ impl Client {
         }
     }
 
-    /// The reason to close the session; `None` while it may go on.
+    /// Returns the reason to close the session; `None` if the client is not evicted.
     pub(crate) fn eviction(&self) -> Option<CloseReason> {
         let notices = self.notices.take()?;
         let eviction = notices.eviction;
@@ -302,7 +307,7 @@ impl Client {
         eviction
     }
 
-    /// Returns true if it was evicted because it gives no sign of life.
+    /// Returns true if the client was evicted because a deadline has passed.
     pub(crate) fn is_given_up(&self) -> bool {
         self.is_given_up.get()
     }
@@ -331,6 +336,7 @@ impl Client {
         frame
     }
 
+    /// Changes the notices, which are allocated first if there are none.
     fn change_notices<R>(&self, change: impl FnOnce(&mut Notices) -> R) -> R {
         let mut notices = self.notices.take().unwrap_or_default();
         let result = change(&mut notices);
@@ -354,7 +360,8 @@ const MAILBOX_FRAMES: usize = 16;
 mod tests {
     use super::*;
 
-    /// The next size of an allocation costs 16 bytes with glibc and 48 with musl.
+    /// With the two reference counts, 168 bytes fill an allocation. The next larger allocation takes 16 bytes
+    /// more with glibc and 48 with musl.
     #[test]
     fn a_client_takes_at_most_168_bytes() {
         assert!(size_of::<Client>() <= 168, "{}", size_of::<Client>());

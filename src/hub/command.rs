@@ -1,4 +1,4 @@
-//! The commands that the hub task executes.
+//! The commands in the hub's inbox.
 
 use crate::counters::Source;
 
@@ -13,8 +13,8 @@ pub(super) enum Command {
     Leave(ClientId),
     Publish(Publish),
     AwaitAudience(AwaitAudience),
-    /// Everything that the hub does at once. A closure instead of one variant per query, so that
-    /// queries which a build never makes are not compiled in.
+    /// Anything that the hub does without waiting. A closure instead of one variant per query, so that
+    /// queries that a build never makes are not compiled in.
     Do(Box<dyn FnOnce(&mut Hub)>),
 }
 
@@ -23,21 +23,22 @@ pub(super) struct Publish {
     pub(super) topic: TopicName,
     pub(super) draft: Draft,
     pub(super) source: Source,
-    /// Where the result goes; `None` if the publisher does not wait for it.
+    /// Receives the result; `None` if the publisher does not wait for it.
     pub(super) reply: Option<Reply<Result<Published, TooManyTopics>>>,
 }
 
-/// A caller that waits until clients are there, or until none is.
+/// A caller that waits until there is a client, or until there is none.
 pub(super) struct AwaitAudience {
     /// The topic whose subscribers count; `None` counts all clients.
     pub(super) topic: Option<TopicName>,
-    /// Whether there shall be clients, or none.
+    /// True to wait until there is a client, false to wait until there is none.
     pub(super) wants_any: bool,
+    /// Receives the answer when the waiting is over.
     pub(super) reply: Reply<()>,
 }
 
 impl AwaitAudience {
-    /// Returns true if the hub is as awaited, or if the caller has stopped waiting.
+    /// Returns true if the condition holds, or if the caller has stopped waiting.
     pub(super) fn is_over(&self, hub: &Hub) -> bool {
         let all = || hub.client_counts().clients;
         let audience = self.topic.as_ref().map_or_else(all, |topic| hub.subscribers(topic));

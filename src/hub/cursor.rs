@@ -1,7 +1,7 @@
 //! The cursors of a client in the logs of the topics that it subscribes to.
 //!
-//! No queue is kept for a client: a session sends from its cursors to the ends of the logs. A client
-//! whose cursor falls off the beginning of a log has *lagged*.
+//! There is no queue per client: a session sends the messages from its cursors to the ends of the logs. A
+//! client has *lagged* if the log has dropped the message at its cursor.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,7 +10,8 @@ use super::log::{Log, Read};
 use super::publication::Publication;
 use super::topic_name::TopicName;
 
-/// The cursors of one client. A client of one topic, which most clients are, needs no allocation for it.
+/// The cursors of one client. The cursor of a client with one topic, as most clients are, needs no
+/// allocation.
 pub(super) enum Cursors {
     None,
     One(Cursor),
@@ -23,15 +24,16 @@ pub(super) struct Cursor {
     position: Cell<u64>,
 }
 
-/// What a cursor delivers next.
+/// The next thing that a cursor delivers.
 pub(super) enum Step {
     Message(Rc<Publication>),
-    /// So many messages fell off the log before they were sent; the next one is the oldest kept.
+    /// This number of messages fell off the log before they were sent. The next message is the oldest that
+    /// the log keeps.
     Lagged(u64),
 }
 
 impl Cursors {
-    /// The cursors as a slice.
+    /// Returns the cursors as a slice.
     pub(super) fn as_slice(&self) -> &[Cursor] {
         match self {
             Self::None => &[],
@@ -40,20 +42,21 @@ impl Cursors {
         }
     }
 
-    /// Takes the next step: the message of the lowest number, unless a log has lost one.
+    /// Takes the next step: a notice that messages were missed, or else the waiting message with the lowest
+    /// number.
     pub(super) fn next(&self) -> Option<Step> {
         match self {
             Self::None => None,
             Self::One(cursor) => cursor.next(),
             Self::Many(cursors) => {
                 let waiting = cursors.iter().filter(|cursor| !cursor.is_at_end());
-                // `None` comes first: the message of that cursor has fallen off its log.
+                // `None` is the least number: the message at that cursor has fallen off its log.
                 waiting.min_by_key(|cursor| cursor.next_number())?.next()
             }
         }
     }
 
-    /// The number of messages that are still to be sent.
+    /// Returns the number of messages that are still to be sent, including those that have fallen off a log.
     pub(super) fn behind(&self) -> u64 {
         let behind = |cursor: &Cursor| cursor.log.end().saturating_sub(cursor.position.get());
         self.as_slice().iter().map(behind).sum()
@@ -72,26 +75,27 @@ impl FromIterator<Cursor> for Cursors {
 }
 
 impl Cursor {
-    /// A cursor at `position`.
+    /// Creates a cursor at `position`.
     pub(super) fn new(log: Log, position: u64) -> Self {
         Self { log, position: Cell::new(position) }
     }
 
-    /// The topic whose messages it reads.
+    /// Returns the name of the topic.
     pub(super) fn topic(&self) -> &TopicName {
         self.log.topic()
     }
 
-    /// Returns true if nothing is to be sent.
+    /// Returns true if there is nothing to send.
     fn is_at_end(&self) -> bool {
         self.position.get() == self.log.end()
     }
 
-    /// The number of the next message; `None` if it is not kept, or not published yet.
+    /// Returns the number of the next message; `None` if the message is not kept or not published yet.
     pub(super) fn next_number(&self) -> Option<u64> {
         self.log.number_at(self.position.get())
     }
 
+    /// Takes the next step. Returns `None` at the end of the log.
     pub(super) fn next(&self) -> Option<Step> {
         let position = self.position.get();
         match self.log.read(position) {

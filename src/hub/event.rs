@@ -1,4 +1,4 @@
-//! A message as a server-sent event (HTML Standard, section 9.2).
+//! Encodes messages as server-sent events (HTML Standard, section 9.2).
 
 use std::fmt::Write;
 use std::rc::Rc;
@@ -9,8 +9,8 @@ use crate::frame::Frame;
 
 use super::ids::EventId;
 
-/// Encodes a message as an event: a text line by line, binary data in base64 as an event of the type
-/// `binary`. Another `event_type` is for texts.
+/// Encodes a message as an event. A text becomes one `data` field per line. Binary data is encoded in base64,
+/// in an event of the type `binary`; `event_type` must be `None` then.
 pub(crate) fn encode(id: Option<EventId>, event_type: Option<&str>, frame: &Frame) -> Rc<[u8]> {
     // Writing to a string never fails.
     let mut event = String::with_capacity(FIELDS_BYTES + frame.len());
@@ -32,8 +32,8 @@ pub(crate) fn encode(id: Option<EventId>, event_type: Option<&str>, frame: &Fram
     event.into_bytes().into()
 }
 
-/// Writes one `data` field per line. All three line endings that a reader of events knows end a line;
-/// the reader joins the lines with LF.
+/// Writes one `data` field per line. A line ends with CRLF, CR or LF, as for a reader of events, which joins
+/// the lines with LF.
 fn encode_text(event: &mut String, text: &str) {
     let mut rest = text;
     while let Some(end) = rest.bytes().position(|byte| matches!(byte, b'\r' | b'\n')) {
@@ -44,7 +44,7 @@ fn encode_text(event: &mut String, text: &str) {
     let _ = writeln!(event, "data: {rest}");
 }
 
-/// Encodes piece by piece, so that no second buffer is allocated.
+/// Encodes in pieces, so that no second buffer is allocated.
 fn encode_base64(event: &mut String, bytes: &[u8]) {
     let mut encoded = [0; 64];
     for piece in bytes.chunks(48) {
@@ -53,7 +53,7 @@ fn encode_base64(event: &mut String, bytes: &[u8]) {
     }
 }
 
-/// The size of the fields of a one-line event beside its payload.
+/// The space for the fields and line endings of an event, in bytes, beside its payload.
 const FIELDS_BYTES: usize = 64;
 
 #[cfg(test)]
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_the_server_has_a_type_and_no_id() {
+    fn an_internal_event_has_a_type_and_no_id() {
         let event = encode(None, Some("stats"), &Frame::data(true, b"{}"));
         assert_eq!(*event, *b"event: stats\ndata: {}\n\n");
     }

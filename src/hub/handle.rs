@@ -1,4 +1,4 @@
-//! The handle through which all other tasks command the hub.
+//! The handle through which all other tasks send commands to the hub.
 
 use std::fmt;
 use std::future::Future;
@@ -22,8 +22,7 @@ use super::topic_name::TopicName;
 use super::topics::{TooManyTopics, TopicInfo};
 use super::{ClientCounts, Hub, HubStats, Published, Whom};
 
-/// Handle for sending commands to the hub: the only way to change who is connected and what is sent to
-/// them.
+/// A handle that sends commands to the hub. Clients, topics and messages can only be changed through it.
 ///
 /// Each call waits while the hub's inbox is full.
 #[derive(Clone)]
@@ -33,14 +32,15 @@ pub struct HubHandle {
 }
 
 impl HubHandle {
+    /// Creates a handle.
     pub(super) fn new(inbox: Sender<Command>, watch: Rc<Watch>) -> Self {
         Self { inbox, watch }
     }
 
-    /// Publishes a message to a topic. The topic need not exist before.
+    /// Publishes a message to a topic. A topic that does not exist is created.
     ///
     /// # Errors
-    /// [`PublishError`].
+    /// [`PublishError`], if the server has ended or the topic cannot be created.
     ///
     /// # Cancel safety
     /// If the future is dropped early, the message may be published all the same.
@@ -53,7 +53,7 @@ impl HubHandle {
         self.publish_draft(topic, draft, Source::Service).await
     }
 
-    /// Publishes an encoded message from `source`.
+    /// Publishes an encoded message, which is counted under `source`.
     pub(crate) async fn publish_draft(
         &self,
         topic: &TopicName,
@@ -62,25 +62,26 @@ impl HubHandle {
     ) -> Result<Published, PublishError> {
         let topic = topic.clone();
         let (reply, published) = reply();
-        self.tell(Command::Publish(Publish { topic, draft, source, reply: Some(reply) })).await?;
+        self.send(Command::Publish(Publish { topic, draft, source, reply: Some(reply) })).await?;
         Ok(published.receive().await.ok_or(HubGone)??)
     }
 
-    /// Publishes a message to the topic `broadcast`, which the clients of every endpoint subscribe to.
+    /// Publishes a message to the topic `broadcast`, which the clients of all endpoints subscribe to. Does
+    /// not wait until the hub has published it.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
     ///
     /// # Cancel safety
-    /// If the future is dropped early, nothing is sent.
+    /// If the future is dropped early, the message is not published.
     pub async fn broadcast(&self, message: impl Into<Message>) -> Result<(), HubGone> {
         let (topic, source) = (TopicName::broadcast(), Source::Service);
         let draft = Draft::new(Frame::message(&message.into()));
-        self.tell(Command::Publish(Publish { topic, draft, source, reply: None })).await
+        self.send(Command::Publish(Publish { topic, draft, source, reply: None })).await
     }
 
-    /// Sends a message to one client. Returns false if the client has left, or if it does not read and
-    /// 16 messages are waiting for it already.
+    /// Sends a message to one client. Returns false if the client has left, or if 16 messages are already
+    /// waiting for a client that does not read.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
@@ -100,7 +101,7 @@ impl HubHandle {
         self.ask(move |hub| hub.send_to(id, frame)).await
     }
 
-    /// Closes one client's session. Returns false if the client has left.
+    /// Closes the session of one client. Returns false if the client has left.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
@@ -111,8 +112,8 @@ impl HubHandle {
         self.ask(move |hub| hub.evict(id, reason)).await
     }
 
-    /// Sends a message to every client with a correlation id. Returns the number of clients that it is
-    /// sent to.
+    /// Sends a message to all clients with a correlation id. Returns the number of these clients, without
+    /// those for which 16 messages are already waiting.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
@@ -132,7 +133,7 @@ impl HubHandle {
         .await
     }
 
-    /// Closes the sessions of every client with a correlation id. Returns the number of clients.
+    /// Closes the sessions of all clients with a correlation id. Returns the number of these clients.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
@@ -152,7 +153,7 @@ impl HubHandle {
         .await
     }
 
-    /// Returns every topic, sorted by name.
+    /// Returns all topics, sorted by name.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
@@ -163,7 +164,8 @@ impl HubHandle {
         self.ask(|hub| hub.topics()).await
     }
 
-    /// Withdraws what a topic retains.
+    /// Withdraws the messages that a topic retains: later subscribers do not get them. Subscribers that are
+    /// connected still get them.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
@@ -175,13 +177,13 @@ impl HubHandle {
         self.ask(move |hub| hub.clear(&name)).await
     }
 
-    /// Returns the newest message of a topic, if it is retained.
+    /// Returns the newest message of a topic, if the message is retained.
     pub(crate) async fn last(&self, topic: &TopicName) -> Result<Option<Rc<Publication>>, HubGone> {
         let name = topic.clone();
         self.ask(move |hub| hub.last(&name)).await
     }
 
-    /// Counts the clients.
+    /// Returns the number of clients now, and of all clients so far.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
@@ -192,7 +194,7 @@ impl HubHandle {
         self.ask(|hub| hub.client_counts()).await
     }
 
-    /// Returns every client, in no order.
+    /// Returns all clients, in no order.
     pub(crate) async fn clients(&self) -> Result<Vec<Rc<Client>>, HubGone> {
         self.ask(|hub| hub.clients()).await
     }
@@ -239,46 +241,58 @@ impl HubHandle {
         self.until_audience(None, false).await
     }
 
-    /// The time of the next sweep.
+    /// Returns the alarm, which has the time of the next sweep.
     pub(crate) fn alarm(&self) -> &Alarm {
         self.watch.alarm()
     }
 
-    /// Adds a client. It stays in the hub until its [`Membership`] is dropped.
+    /// Adds a client that subscribes to `topics`. The client stays in the hub until the [`Membership`] is
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`PublishError`], if the server has ended or a topic cannot be created.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped early, the next sweep removes the client if it was added.
     pub(crate) async fn join(
         &self,
         newcomer: Newcomer,
         topics: Vec<(TopicName, Start)>,
         now: Instant,
     ) -> Result<Membership, PublishError> {
-        let joined = self.ask(move |hub| hub.join(newcomer, topics, now).inspect_err(warn));
+        let joined = self.ask(move |hub| hub.join(newcomer, topics, now).inspect_err(log_refusal));
         let (client, before) = joined.await??;
         Ok(Membership { client: Some(client), before, hub: self.clone() })
     }
 
-    /// Removes a client, however its session ended.
+    /// Removes a client after the end of its session.
     pub(crate) fn remove(&self, client: &Client) {
-        // The end is not known if the task was dropped, as at the end of a drain.
+        // Has no effect if the session has recorded its end. A session whose task was dropped has not.
         client.end(&"aborted", CloseCode::Abnormal, Instant::now());
         if self.inbox.try_send(Command::Leave(client.id())).is_err() {
-            // The inbox is full: a sweep finds that no session shares the client's record any more.
+            // The inbox is full. A sweep finds the client, because no session shares its record any more.
             self.alarm().set_at_latest(Instant::now());
         }
     }
 
+    /// Checks the deadlines of all clients.
     pub(crate) async fn sweep(&self, now: Instant) -> Result<(), HubGone> {
         self.ask(move |hub| hub.sweep(now)).await
     }
 
+    /// Evicts the clients that `whom` includes, now and when they join later.
     pub(crate) async fn drain(&self, whom: Whom, reason: CloseReason) -> Result<(), HubGone> {
-        self.tell(Command::Do(Box::new(move |hub| hub.drain(whom, reason)))).await
+        self.send(Command::Do(Box::new(move |hub| hub.drain(whom, reason)))).await
     }
 
-    /// Sends a command. Boxed, so that the code exists once instead of once per kind of question.
-    fn tell(&self, command: Command) -> Pin<Box<dyn Future<Output = Result<(), HubGone>> + '_>> {
+    /// Sends a command. The future is boxed, so that its code is not compiled again for each type of
+    /// question.
+    fn send(&self, command: Command) -> Pin<Box<dyn Future<Output = Result<(), HubGone>> + '_>> {
         Box::pin(async move { self.inbox.send(command).await.map_err(|_| HubGone) })
     }
 
+    /// Waits until a topic has any subscriber, or none. Without a topic, waits until there is any client, or
+    /// none.
     async fn until_audience(
         &self,
         topic: Option<&TopicName>,
@@ -286,29 +300,29 @@ impl HubHandle {
     ) -> Result<(), HubGone> {
         let (reply, awaited) = reply();
         let topic = topic.cloned();
-        self.tell(Command::AwaitAudience(AwaitAudience { topic, wants_any, reply })).await?;
+        self.send(Command::AwaitAudience(AwaitAudience { topic, wants_any, reply })).await?;
         awaited.receive().await.ok_or(HubGone)
     }
 
-    /// Has the hub run `question`, and waits for the answer.
+    /// Runs `question` in the hub task, and waits for the answer.
     async fn ask<T: 'static>(
         &self,
         question: impl FnOnce(&mut Hub) -> T + 'static,
     ) -> Result<T, HubGone> {
         let (reply, awaited) = reply();
-        self.tell(Command::Do(Box::new(|hub| reply.send(question(hub))))).await?;
+        self.send(Command::Do(Box::new(|hub| reply.send(question(hub))))).await?;
         awaited.receive().await.ok_or(HubGone)
     }
 }
 
 /// Logs that a topic was refused.
-pub(super) fn warn(error: &TooManyTopics) {
+pub(super) fn log_refusal(error: &TooManyTopics) {
     log::warn!(target: "falconet::limit", "topic refused: {error}");
 }
 
 /// Keeps a client in the hub. Dropping it removes the client.
 pub(crate) struct Membership {
-    /// `None` once another owner removes the client.
+    /// `None` after [`into_client`](Self::into_client).
     client: Option<Rc<Client>>,
     before: EventId,
     hub: HubHandle,
@@ -316,17 +330,17 @@ pub(crate) struct Membership {
 
 impl Membership {
     /// Returns the client. The caller must remove it with [`HubHandle::remove`].
-    // A session has a handle already, and a second one in each session would cost memory.
+    // A session shares a handle already. The one in a membership would take memory in each session.
     pub(crate) fn into_client(mut self) -> Rc<Client> {
         self.client.take().expect("a membership has its client until it is consumed")
     }
 
-    /// The id before the first message that the client will be sent.
+    /// Returns the id before the first message that the client will be sent.
     pub(crate) fn before(&self) -> EventId {
         self.before
     }
 
-    /// The hub's record of the client.
+    /// Returns the hub's record of the client.
     pub(crate) fn client(&self) -> &Client {
         self.client.as_ref().expect("a membership has its client until it is consumed")
     }
@@ -352,12 +366,12 @@ impl fmt::Display for HubGone {
 
 impl std::error::Error for HubGone {}
 
-/// The reason why a message cannot be published, or a topic not be subscribed to.
+/// The reason why a message cannot be published, or why a client cannot subscribe to a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishError {
     /// The server has ended.
     HubGone,
-    /// The topic does not exist, and there is no room for one more.
+    /// The topic does not exist, and the limit of topics is reached.
     TooManyTopics(TooManyTopics),
 }
 

@@ -23,14 +23,14 @@ impl fmt::Display for ClientId {
     }
 }
 
-/// Ties together all connections of one user or program: those that sent the same id.
+/// Identifies all connections of one user or program: those that sent the same id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorrelationId(Correlation);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Correlation {
-    /// 16 hexadecimal digits. The server makes such ids for the clients that send none, which are most
-    /// of them, and this form needs no allocation.
+    /// A number, whose text is 16 hexadecimal digits. The server makes such an id for each client that sends
+    /// none, and this form needs no allocation.
     Number(u64),
     Text(Rc<str>),
 }
@@ -42,7 +42,7 @@ impl CorrelationId {
         let fits = (1..=MAX_CORRELATION_BYTES).contains(&id.len());
         let number = || u64::from_str_radix(id, 16).ok().map(Self::from);
         (fits && id.bytes().all(is_allowed)).then(|| {
-            // Only the form that `Display` writes is stored as a number: `0ABC` and `abc` are other ids.
+            // Only the text that `Display` writes is stored as a number: `0ABC` and `abc` are different ids.
             let number = number().filter(|number| number.to_string() == id);
             number.unwrap_or(Self(Correlation::Text(id.into())))
         })
@@ -77,8 +77,8 @@ pub struct EventId {
     pub(super) number: u64,
 }
 
-/// The part of an [`EventId`] that tells one run of the server from another: 8 of `a-z 0-9`, made at
-/// random when the server starts.
+/// The part of an [`EventId`] that differs between two runs of the server: 8 of `a-z 0-9`, chosen at random
+/// when the server starts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Epoch([u8; EPOCH_BYTES]);
 
@@ -92,7 +92,7 @@ impl EventId {
         (parsed.to_string() == number).then_some(Self { epoch, number: parsed })
     }
 
-    /// The number of the message: 1 for the first one after the start of the server.
+    /// Returns the number of the message: 1 for the first one after the start of the server.
     pub fn number(&self) -> u64 {
         self.number
     }
@@ -105,7 +105,7 @@ impl fmt::Display for EventId {
 }
 
 impl Epoch {
-    /// Makes a random epoch. Before the kernel has random numbers, it is made from the time.
+    /// Returns a random epoch. If the kernel has no random numbers yet, the epoch is made from the time.
     pub(super) fn random() -> Self {
         let mut seed = [0; 8];
         if getrandom(&mut seed, GetRandomFlags::NONBLOCK).is_err() {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_id_is_parsed_from_its_text_and_from_no_other() {
+    fn an_event_id_is_parsed_only_from_its_own_text() {
         let id = EventId { epoch: Epoch(*b"k3f9x2ab"), number: 120 };
         assert_eq!(id.to_string(), "k3f9x2ab:120");
         assert_eq!(EventId::parse("k3f9x2ab:120"), Some(id));

@@ -1,4 +1,4 @@
-//! The deadlines of a client, and when the next sweep is due.
+//! The deadlines of a client, and the time of the next sweep.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,16 +10,17 @@ use crate::frame::{CloseCode, CloseReason};
 
 use super::notify::Bell;
 
-/// What all clients of a hub share: the deadlines of the configuration, the time of the next sweep, and
-/// the counters.
+/// The state that all clients of a hub share: the configured deadlines, the time of the next sweep, and the
+/// counters.
 pub(crate) struct Watch {
+    /// The time at which the hub was created.
     opened: Instant,
     timeouts: Timeouts,
     alarm: Alarm,
     pub(super) counters: Rc<Counters>,
 }
 
-/// The time of the next sweep; `None` while no deadline is running.
+/// The time of the next sweep; `None` while there is no deadline.
 #[derive(Default)]
 pub(crate) struct Alarm {
     due: Cell<Option<Instant>>,
@@ -27,7 +28,7 @@ pub(crate) struct Alarm {
     pub(crate) bell: Bell,
 }
 
-/// The time of a client's last sign of life, and what the server waits for from it.
+/// The time of a client's last sign of life, and the events that the server waits for.
 pub(super) struct Liveness {
     watch: Rc<Watch>,
     last_seen: Cell<Moment>,
@@ -35,16 +36,17 @@ pub(super) struct Liveness {
     pinged_after: Cell<u32>,
     is_write_blocked: Cell<bool>,
     is_message_open: Cell<bool>,
-    /// The time since when a write is blocked; else, since when a message is unfinished.
+    /// The time at which the blocked write began; without one, the time at which the unfinished message
+    /// began.
     waiting_since: Cell<Moment>,
 }
 
-/// A time in nanoseconds since the hub was opened: half the size of an `Instant`.
+/// A time in nanoseconds since the hub was created. It has half the size of an `Instant`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Moment(u64);
 
 impl Liveness {
-    /// A client that has just given a sign of life.
+    /// Creates the state of a client that has just given a sign of life.
     pub(super) fn new(watch: Rc<Watch>, now: Instant) -> Self {
         let now = watch.moment(now);
         Self {
@@ -57,35 +59,36 @@ impl Liveness {
         }
     }
 
+    /// Returns the state that all clients share.
     pub(super) fn watch(&self) -> &Watch {
         &self.watch
     }
 
-    /// The time since the last sign of life.
+    /// Returns the time since the last sign of life.
     pub(super) fn silence(&self, now: Instant) -> Duration {
         self.watch.since(self.last_seen.get(), now)
     }
 
-    /// Notes that bytes have arrived.
+    /// Records that bytes have arrived.
     pub(super) fn seen(&self, now: Instant) {
         self.last_seen.set(self.watch.moment(now));
         self.pinged_after.set(0);
     }
 
-    /// Notes that a Ping is sent.
+    /// Records that a Ping is sent.
     pub(super) fn pinged(&self, now: Instant) {
         let after = self.silence(now).as_millis().saturating_add(1);
         self.pinged_after.set(u32::try_from(after).unwrap_or(u32::MAX));
     }
 
-    /// Notes that a write is blocked.
+    /// Records that a write is blocked.
     pub(super) fn write_blocked(&self, now: Instant) {
         self.is_write_blocked.set(true);
         self.wait_from(now, self.watch.timeouts.write);
     }
 
-    /// Notes that no write is blocked any more. Nothing was read meanwhile, so the time of an unfinished
-    /// message begins anew.
+    /// Records that no write is blocked any more. Nothing was read in the meantime, so the deadline of an
+    /// unfinished message starts again.
     pub(super) fn write_unblocked(&self, now: Instant) {
         self.is_write_blocked.set(false);
         if self.is_message_open.get() {
@@ -93,7 +96,7 @@ impl Liveness {
         }
     }
 
-    /// Notes that a message has begun. Its time does not run while a write is blocked.
+    /// Records that a message has begun. Its deadline is suspended while a write is blocked.
     pub(super) fn message_began(&self, now: Instant) {
         self.is_message_open.set(true);
         if !self.is_write_blocked.get() {
@@ -101,12 +104,12 @@ impl Liveness {
         }
     }
 
-    /// Notes that no message is unfinished any more.
+    /// Records that no message is unfinished any more.
     pub(super) fn message_ended(&self) {
         self.is_message_open.set(false);
     }
 
-    /// The reason to close the connection, if a deadline has passed at `now`.
+    /// Returns the reason to close the connection, if a deadline has passed.
     pub(super) fn expired(&self, now: Instant) -> Option<CloseReason> {
         let timeouts = &self.watch.timeouts;
         let passed = |since, limit| self.watch.deadline(since, limit).is_some_and(|at| at <= now);
@@ -126,7 +129,7 @@ impl Liveness {
         self.ping_due().is_some_and(|due| due <= now)
     }
 
-    /// The time when the next sweep may find something to do for this client.
+    /// Returns the earliest time at which a sweep may have something to do for this client.
     pub(super) fn due(&self) -> Option<Instant> {
         let timeouts = &self.watch.timeouts;
         let deadlines = [
@@ -138,7 +141,7 @@ impl Liveness {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Starts every running deadline again.
+    /// Starts all deadlines again.
     pub(super) fn refresh(&self, now: Instant) {
         let now = self.watch.moment(now);
         self.last_seen.set(now);
@@ -146,29 +149,32 @@ impl Liveness {
         self.waiting_since.set(now);
     }
 
+    /// Returns the time at which the blocked write began, if there is one.
     fn write_blocked_since(&self) -> Option<Moment> {
         self.is_write_blocked.get().then(|| self.waiting_since.get())
     }
 
-    /// The time since when a message is unfinished that is being read.
+    /// Returns the time at which the unfinished message began, if there is one and no write is blocked.
     fn message_read_since(&self) -> Option<Moment> {
         let is_read = self.is_message_open.get() && !self.is_write_blocked.get();
         is_read.then(|| self.waiting_since.get())
     }
 
-    /// Returns true if the client had a Ping to answer since its last sign of life. Without pings,
-    /// silence is enough. Sweeps are some time apart, so the sweep that finds the idle timeout passed may
-    /// be the first one since the Ping was due.
+    /// Returns true if the client was sent a Ping after its last sign of life, or if pings are disabled. The
+    /// idle timeout alone is not enough: the sweep that finds it passed may be the first one since the Ping
+    /// was due, because sweeps are some time apart.
     fn was_pinged(&self) -> bool {
         self.watch.timeouts.ping_every.is_none() || self.pinged_after.get() > 0
     }
 
+    /// Returns the time at which the next Ping is due.
     fn ping_due(&self) -> Option<Instant> {
         let after = Duration::from_millis(self.pinged_after.get().into());
         let every = self.watch.timeouts.ping_every?.saturating_add(after);
         self.watch.deadline(Some(self.last_seen.get()), Some(every))
     }
 
+    /// Starts the deadline of a write or a message, and brings the alarm forward if necessary.
     fn wait_from(&self, now: Instant, limit: Option<Duration>) {
         self.waiting_since.set(self.watch.moment(now));
         if let Some(due) = limit.and_then(|limit| now.checked_add(limit)) {
@@ -178,20 +184,22 @@ impl Liveness {
 }
 
 impl Watch {
+    /// Creates the state. The alarm is not set.
     pub(super) fn new(timeouts: Timeouts, counters: Rc<Counters>) -> Self {
         Self { opened: Instant::now(), timeouts, alarm: Alarm::default(), counters }
     }
 
-    /// The time of the next sweep.
+    /// Returns the alarm.
     pub(crate) fn alarm(&self) -> &Alarm {
         &self.alarm
     }
 
-    /// The time since the hub was opened, in hundredths of seconds. It stops at 497 days.
+    /// Returns the time from the creation of the hub to `at`, in hundredths of seconds. It stops at 497 days.
     pub(super) fn hundredths(&self, at: Instant) -> u32 {
         u32::try_from(self.moment(at).0 / 10_000_000).unwrap_or(u32::MAX)
     }
 
+    /// Converts a time.
     fn moment(&self, at: Instant) -> Moment {
         let passed = at.saturating_duration_since(self.opened);
         // 64 bits hold 584 years.
@@ -199,12 +207,12 @@ impl Watch {
         Moment(nanoseconds)
     }
 
-    /// The time from a moment to `now`.
+    /// Returns the time from a moment to `now`.
     fn since(&self, moment: Moment, now: Instant) -> Duration {
         Duration::from_nanos(self.moment(now).0.saturating_sub(moment.0))
     }
 
-    /// The time when `limit` has passed; `None` if either is missing.
+    /// Returns the time at which `limit` has passed; `None` if one of the arguments is `None`.
     fn deadline(&self, since: Option<Moment>, limit: Option<Duration>) -> Option<Instant> {
         let since = Duration::from_nanos(since?.0);
         self.opened.checked_add(since)?.checked_add(limit?)
@@ -212,10 +220,12 @@ impl Watch {
 }
 
 impl Alarm {
+    /// Returns the time of the next sweep.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due.get()
     }
 
+    /// Sets the time.
     pub(super) fn set(&self, due: Instant) {
         self.due.set(Some(due));
         self.bell.ring();
@@ -228,6 +238,7 @@ impl Alarm {
         }
     }
 
+    /// Clears the time.
     pub(super) fn clear(&self) {
         if self.due.take().is_some() {
             self.bell.ring();

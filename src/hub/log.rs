@@ -12,8 +12,8 @@ use super::topic_name::TopicName;
 
 /// The newest messages of a topic. Clones share them.
 ///
-/// A *position* counts the messages that were ever appended to this log: positions have no gaps, while
-/// the numbers of [`EventId`]s have, since all topics share one counter.
+/// A *position* counts the messages that were ever appended to this log. Positions have no gaps. The numbers
+/// of [`EventId`]s have gaps, because all topics share one counter.
 #[derive(Clone)]
 pub(super) struct Log(Rc<Shared>);
 
@@ -27,52 +27,55 @@ struct Entries {
     kept: VecDeque<Rc<Publication>>,
     /// The position of the oldest message kept.
     first: u64,
-    /// Messages before this position are not for later subscribers.
+    /// Messages before this position were withdrawn from later subscribers.
     retained_from: u64,
-    /// The highest number of a message that was lost or cleared.
+    /// The highest number of a message that was dropped or withdrawn.
     gone: u64,
-    /// The payloads of the messages kept.
+    /// The size of the payloads of the messages kept, in bytes.
     payload_bytes: usize,
     /// The id of the newest message ever appended.
     last: Option<EventId>,
 }
 
-/// The place in a topic's log where a subscriber begins.
+/// The place in a topic's log at which a subscriber begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// With the next message that is published.
+    /// At the next message that is published.
     Live,
-    /// With up to this many of the retained messages.
+    /// At most this number of retained messages before the end.
     Last(usize),
-    /// With the message after the one of this id. `None` is an id that cannot be read.
+    /// At the message after this id. `None` stands for an id that cannot be parsed.
     After(Option<EventId>),
 }
 
-/// What a log gives to a cursor.
+/// The result of reading at a position.
 pub(super) enum Read {
-    /// The message at the cursor's position.
+    /// The message at the position.
     Message(Rc<Publication>),
-    /// That message has fallen off the log; the oldest kept is at this position.
-    FellBehind { oldest: u64 },
-    /// All messages have been read.
+    /// The message has fallen off the log.
+    FellBehind {
+        /// The position of the oldest message kept.
+        oldest: u64,
+    },
+    /// The position is the end of the log.
     End,
 }
 
 impl Log {
-    /// A log without messages. `gone` is the highest number that an earlier topic of this name may have
-    /// lost.
+    /// Creates a log without messages. `gone` is the highest number that a message of an earlier topic with
+    /// this name may have had.
     pub(super) fn new(topic: TopicName, gone: u64) -> Self {
         let entries = RefCell::new(Entries { gone, ..Entries::default() });
         Self(Rc::new(Shared { topic, entries }))
     }
 
-    /// The topic whose messages these are.
+    /// Returns the name of the topic.
     pub(super) fn topic(&self) -> &TopicName {
         &self.0.topic
     }
 
-    /// Appends a message. The oldest messages are dropped that neither a slow subscriber nor a later one
-    /// is entitled to.
+    /// Appends a message. Then drops the oldest messages, while the messages kept exceed both the limits for
+    /// slow subscribers and those for later subscribers. The new message is always kept.
     pub(super) fn append(&self, publication: Rc<Publication>, limits: &Topics) {
         let mut entries = self.0.entries.borrow_mut();
         entries.payload_bytes += publication.payload_bytes();
@@ -95,44 +98,45 @@ impl Log {
         entries.gone = entries.highest();
     }
 
-    /// The number of messages kept.
+    /// Returns the number of messages kept.
     pub(super) fn len(&self) -> usize {
         self.0.entries.borrow().kept.len()
     }
 
-    /// The size of all payloads kept, in bytes.
+    /// Returns the size of the payloads of the messages kept, in bytes.
     pub(super) fn payload_bytes(&self) -> usize {
         self.0.entries.borrow().payload_bytes
     }
 
-    /// The id of the newest message, kept or not; `None` before the first.
+    /// Returns the id of the newest message, even if the message is not kept; `None` before the first
+    /// message.
     pub(super) fn last(&self) -> Option<EventId> {
         self.0.entries.borrow().last
     }
 
-    /// The highest number that this log has or had.
+    /// Returns the highest number that a message of this topic, or of an earlier one with its name, has had.
     pub(super) fn highest(&self) -> u64 {
         self.0.entries.borrow().highest()
     }
 
-    /// The position after the newest message.
+    /// Returns the position after the newest message.
     pub(super) fn end(&self) -> u64 {
         self.0.entries.borrow().end()
     }
 
-    /// Returns true if anything is retained for later subscribers.
+    /// Returns true if any message is retained for later subscribers.
     pub(super) fn is_retaining(&self, limits: &Topics) -> bool {
         self.0.entries.borrow().is_retaining(limits)
     }
 
-    /// The newest message, if it is retained.
+    /// Returns the newest message, if the message is retained.
     pub(super) fn retained_last(&self, limits: &Topics) -> Option<Rc<Publication>> {
         let entries = self.0.entries.borrow();
         entries.kept.back().filter(|_| entries.is_retaining(limits)).cloned()
     }
 
-    /// The position where a subscriber begins, and whether messages that it asks for are gone. `counter`
-    /// is the id given last.
+    /// Returns the position at which a subscriber begins, and true if messages that the subscriber asks for
+    /// are gone. `counter` is the id of the message that was published last.
     pub(super) fn start(&self, start: Start, counter: EventId, limits: &Topics) -> (u64, bool) {
         self.0.entries.borrow().start(start, counter, limits)
     }
@@ -146,7 +150,7 @@ impl Log {
         entries.kept.get(index as usize).map_or(Read::End, |next| Read::Message(next.clone()))
     }
 
-    /// The number of the message at a position; `None` if it is not kept.
+    /// Returns the number of the message at a position; `None` if no message is kept there.
     pub(super) fn number_at(&self, position: u64) -> Option<u64> {
         let entries = self.0.entries.borrow();
         let index = position.checked_sub(entries.first)?;
@@ -163,7 +167,8 @@ impl Entries {
         self.kept.back().map_or(self.gone, |newest| newest.number().max(self.gone))
     }
 
-    /// Returns true if everything that is kept may be kept: for slow subscribers, or for later ones.
+    /// Returns true if the messages kept are within the limits for slow subscribers, or within those for
+    /// later subscribers.
     fn fits(&self, limits: &Topics) -> bool {
         let within = |messages, bytes| self.kept.len() <= messages && self.payload_bytes <= bytes;
         within(limits.log_messages, limits.log_bytes)
@@ -180,16 +185,17 @@ impl Entries {
         }
     }
 
-    /// Returns true if the newest message is retained, which it is whatever its size.
+    /// Returns true if the newest message is retained. Its size does not matter.
     fn is_retaining(&self, limits: &Topics) -> bool {
         limits.retain_messages > 0 && !self.kept.is_empty() && self.retained_from < self.end()
     }
 
-    /// The number of messages retained for later subscribers: the newest, within both limits.
+    /// Returns the number of messages retained for later subscribers: the newest ones within the limits of
+    /// number and size. The newest one is retained whatever its size.
     fn retained(&self, limits: &Topics) -> usize {
-        let uncleared = (self.end() - self.retained_from.max(self.first)) as usize;
+        let not_withdrawn = (self.end() - self.retained_from.max(self.first)) as usize;
         let mut bytes = 0;
-        let newest = self.kept.iter().rev().take(limits.retain_messages.min(uncleared));
+        let newest = self.kept.iter().rev().take(limits.retain_messages.min(not_withdrawn));
         let fitting = newest.enumerate().take_while(|(index, publication)| {
             bytes += publication.payload_bytes();
             *index == 0 || bytes <= limits.retain_bytes
@@ -208,7 +214,8 @@ impl Entries {
                 let seen = self.kept.partition_point(|kept| kept.number() <= number) as u64;
                 ((self.first + seen).max(oldest), number < self.gone)
             }
-            // The id of another epoch, or of no message yet: any message may have been missed.
+            // An id that cannot be parsed, is of another epoch or was not given yet: the subscriber may have
+            // missed any message.
             Start::After(_) => (oldest, true),
         }
     }

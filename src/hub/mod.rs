@@ -1,7 +1,9 @@
-//! The connected clients, the topics, and the messages on their way from publishers to subscribers.
+//! The hub: the connected clients, the topics, and the messages that are sent from publishers to
+//! subscribers.
 //!
-//! The [`Hub`] is pure: it has no executor, no clock and no sockets. The hub task applies commands to it;
-//! sessions read what the cursors of their [`Client`] show.
+//! The [`Hub`] is a plain data structure: it has no executor, no clock and no sockets. Only the hub task
+//! changes it, as commands from [`HubHandle`]s ask for. A session reads messages through the cursors of its
+//! [`Client`].
 
 mod client;
 mod command;
@@ -45,11 +47,13 @@ pub use topics::{TooManyTopics, TopicInfo};
 /// All connected clients and all topics.
 pub(crate) struct Hub {
     clients: Slab<Rc<Client>>,
+    /// The number of clients that ever joined.
     joins: u64,
     topics: TopicTable,
     /// The id of the message published last.
     counter: EventId,
     watch: Rc<Watch>,
+    /// The drain in progress, if there is one.
     draining: Option<(CloseReason, Whom)>,
     /// The number of clients of each [`ClientKind`].
     kinds: [usize; 3],
@@ -58,8 +62,9 @@ pub(crate) struct Hub {
 /// The clients that a drain evicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whom {
-    /// All clients but the administrator's, which watch the drain.
+    /// All clients but the administrator's, which show the drain.
     Public,
+    /// All clients.
     Everybody,
 }
 
@@ -81,12 +86,12 @@ pub(crate) struct HubStats {
     pub(crate) log_bytes: usize,
 }
 
-/// The numbers of clients connected now and ever.
+/// The number of clients now, and of all clients so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientCounts {
     /// Clients connected now.
     pub clients: usize,
-    /// Clients that ever joined.
+    /// Clients that ever joined, including those that have left.
     pub joins: u64,
 }
 
@@ -100,8 +105,8 @@ pub struct Published {
 }
 
 impl Hub {
-    /// A hub without clients, with the topic `broadcast`. The alarm of `watch` tells when the next sweep
-    /// is due.
+    /// Creates a hub without clients and with the topic `broadcast`. The alarm of `watch` has the time of the
+    /// next sweep.
     pub(crate) fn new(watch: Rc<Watch>, limits: Topics) -> Self {
         Self {
             clients: Slab::new(),
@@ -114,11 +119,11 @@ impl Hub {
         }
     }
 
-    /// Adds a client that subscribes to `topics`, each named once. During a drain it is evicted at once.
-    /// Returns the client, and the id before the first message that it will be sent.
+    /// Adds a client that subscribes to `topics`, which must be different topics. During a drain, the client
+    /// is evicted at once. Returns the client, and the id before the first message that it will be sent.
     ///
     /// # Errors
-    /// [`TooManyTopics`], if a topic does not exist and there is no room for one more.
+    /// [`TooManyTopics`], if a topic does not exist and the limit of topics is reached.
     pub(crate) fn join(
         &mut self,
         newcomer: Newcomer,
@@ -165,7 +170,7 @@ impl Hub {
     /// Appends a message to a topic's log. Call [`Self::ring`] to notify the subscribers.
     ///
     /// # Errors
-    /// [`TooManyTopics`], if the topic does not exist and there is no room for one more.
+    /// [`TooManyTopics`], if the topic does not exist and the limit of topics is reached.
     pub(crate) fn publish(
         &mut self,
         name: &TopicName,
@@ -180,8 +185,8 @@ impl Hub {
         Ok(Published { id: self.counter, subscribers })
     }
 
-    /// Rings up to `count` subscribers of a topic from the index `from` on. Returns the index to go on
-    /// from, if there are more.
+    /// Rings the bells of up to `count` subscribers of a topic, beginning with the one at the index `from`.
+    /// Returns the index of the next subscriber, if there are more.
     pub(crate) fn ring(&self, name: &TopicName, from: usize, count: usize) -> Option<usize> {
         let subscribers = &self.topics.get(name)?.subscribers;
         let end = from.saturating_add(count).min(subscribers.len());
@@ -191,12 +196,12 @@ impl Hub {
         (end < subscribers.len()).then_some(end)
     }
 
-    /// The newest message of a topic, if it is retained.
+    /// Returns the newest message of a topic, if the message is retained.
     pub(crate) fn last(&self, name: &TopicName) -> Option<Rc<Publication>> {
         self.topics.get(name)?.log.retained_last(self.topics.limits())
     }
 
-    /// Withdraws what a topic retains.
+    /// Withdraws the messages that a topic retains: later subscribers do not get them.
     pub(crate) fn clear(&mut self, name: &TopicName) {
         if let Some(topic) = self.topics.get(name) {
             topic.log.clear();
@@ -204,23 +209,23 @@ impl Hub {
         }
     }
 
-    /// Every topic but the server's own, sorted by name.
+    /// Returns all topics but the server's own, sorted by name.
     pub(crate) fn topics(&self) -> Vec<TopicInfo> {
         self.topics.public().map(|topic| topic.info()).collect()
     }
 
-    /// Every client, in no order.
+    /// Returns all clients, in no order.
     pub(crate) fn clients(&self) -> Vec<Rc<Client>> {
         self.clients.iter().map(|(_, client)| client.clone()).collect()
     }
 
-    /// The client whose id is displayed as `number`.
+    /// Returns the client whose id is displayed as `number`.
     pub(crate) fn find(&self, number: u64) -> Option<ClientId> {
         let mut ids = self.clients.iter().map(|(_, client)| client.id());
         ids.find(|id| id.generation == number)
     }
 
-    /// The counts that the administrator is shown.
+    /// Returns the counts that the administrator is shown.
     pub(crate) fn stats(&self) -> HubStats {
         HubStats {
             websocket: self.kinds[ClientKind::WebSocket as usize],
@@ -230,7 +235,7 @@ impl Hub {
         }
     }
 
-    /// The number of clients that subscribe to a topic.
+    /// Returns the number of clients that subscribe to a topic.
     pub(crate) fn subscribers(&self, name: &TopicName) -> usize {
         self.topics.get(name).map_or(0, |topic| topic.subscribers.len())
     }
@@ -246,37 +251,38 @@ impl Hub {
         self.client(id).map(|client| client.evict(reason)).is_some()
     }
 
-    /// The clients that sent a correlation id.
+    /// Returns the clients with a correlation id.
     pub(crate) fn correlated(&self, id: &CorrelationId) -> Vec<ClientId> {
         let correlated = self.clients.iter().filter(|(_, client)| client.correlation == *id);
         correlated.map(|(_, client)| client.id()).collect()
     }
 
-    /// Checks the deadlines of every client: pings the silent ones, evicts the dead ones, removes those
-    /// whose session ended without a notice. Sets the alarm for the next sweep.
+    /// Checks the deadlines of all clients: sends a Ping to silent clients, evicts clients with an expired
+    /// deadline, and removes clients whose session ended without a command to the hub. Sets the alarm for the
+    /// next sweep.
     ///
-    /// If the sweep is long overdue, this process stood still, and no client is to blame: all deadlines
-    /// start again.
+    /// If the sweep is long overdue, the process was suspended. Then all deadlines start again, because no
+    /// client is the cause.
     pub(crate) fn sweep(&mut self, now: Instant) {
         let overdue = self.watch.alarm().due().map(|due| now.saturating_duration_since(due));
-        let stood_still = overdue.is_some_and(|overdue| overdue > LATE);
-        let left = self.clients.iter().filter(|(_, client)| Rc::strong_count(client) == 1);
-        for id in left.map(|(_, client)| client.id()).collect::<Vec<_>>() {
+        let was_suspended = overdue.is_some_and(|overdue| overdue > LATE);
+        let abandoned = self.clients.iter().filter(|(_, client)| Rc::strong_count(client) == 1);
+        for id in abandoned.map(|(_, client)| client.id()).collect::<Vec<_>>() {
             self.leave(id);
         }
         let mut next = None;
         for (_, client) in &self.clients {
-            client.sweep(now, stood_still);
+            client.sweep(now, was_suspended);
             next = [next, client.due()].into_iter().flatten().min();
         }
         match next {
-            // However the deadlines are spread, sweeps are at least this far apart.
+            // The shortest time between two sweeps holds for any distribution of deadlines.
             Some(next) => self.watch.alarm().set(next.max(now + SWEEP_EVERY)),
             None => self.watch.alarm().clear(),
         }
     }
 
-    /// Evicts all these clients, and those of them that still join.
+    /// Evicts the clients that `whom` includes, now and when they join later.
     pub(crate) fn drain(&mut self, whom: Whom, reason: CloseReason) {
         self.draining = Some((reason, whom));
         for (_, client) in self.clients.iter().filter(|(_, client)| whom.includes(client)) {
@@ -284,13 +290,13 @@ impl Hub {
         }
     }
 
-    /// The numbers of clients.
+    /// Returns the numbers of clients.
     pub(crate) fn client_counts(&self) -> ClientCounts {
         ClientCounts { clients: self.clients.len(), joins: self.joins }
     }
 
-    /// Makes the cursors of a client, and lists it with the subscribers of each topic. Also returns
-    /// whether messages that the client asks for are gone.
+    /// Adds the client in `slot` to the subscribers of each topic. Returns the client's cursors, and true if
+    /// messages that the client asks for are gone.
     fn subscribe(
         &mut self,
         slot: u32,
@@ -314,9 +320,10 @@ impl Hub {
         Ok((cursors, has_gap))
     }
 
+    /// Removes the client in `slot` from the subscribers of a topic.
     fn unsubscribe(&mut self, slot: u32, name: &TopicName) {
         let Some(topic) = self.topics.get_mut(name) else { return };
-        // From the end, where the clients are that come and go quickly.
+        // The search begins at the end, where the clients are that joined last. Many of them leave soon.
         if let Some(index) = topic.subscribers.iter().rposition(|subscriber| *subscriber == slot) {
             topic.subscribers.swap_remove(index);
         }
@@ -326,7 +333,7 @@ impl Hub {
         self.topics.remove_if_unused(name);
     }
 
-    /// Without clients, frees the memory of a crowd and clears the alarm.
+    /// If there is no client, frees the memory that many clients may have needed, and clears the alarm.
     fn rest_if_empty(&mut self) {
         if self.clients.is_empty() {
             self.clients = Slab::new();
@@ -334,6 +341,7 @@ impl Hub {
         }
     }
 
+    /// Returns the client with this id, if it has not left.
     fn client(&self, id: ClientId) -> Option<&Rc<Client>> {
         self.clients.get(id.slot as usize).filter(|client| client.id() == id)
     }
@@ -341,7 +349,7 @@ impl Hub {
 
 /// The shortest time between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// A sweep that is later than this shows that the whole process stood still, as after SIGSTOP.
+/// A sweep that is later than this shows that the process was suspended, for example by SIGSTOP.
 const LATE: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
-//! How one task notifies another: a bell that can ring again and again, and a reply that comes once.
+//! Notifications from one task to another: a bell, which can ring many times, and a reply, which is sent
+//! once.
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// Notifies one task: a flag that says there is something to look at, and the waker of the task that
-/// listens.
+/// Notifies one task. Contains a flag, which says that there may be something to do, and the waker of the
+/// task.
 #[derive(Default)]
 pub(crate) struct Bell {
     rung: Cell<bool>,
@@ -14,7 +15,7 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    /// Sets the flag and wakes the listener.
+    /// Sets the flag and wakes the task that listens.
     pub(crate) fn ring(&self) {
         self.rung.set(true);
         if let Some(listener) = self.listener.take() {
@@ -22,12 +23,12 @@ impl Bell {
         }
     }
 
-    /// Returns true if the bell rang since the last [`Self::hush`].
+    /// Returns true if the bell has rung since the flag was cleared.
     pub(crate) fn is_rung(&self) -> bool {
         self.rung.get()
     }
 
-    /// Clears the flag, once there is nothing more to look at.
+    /// Clears the flag. To be called when there is nothing more to do.
     pub(crate) fn hush(&self) {
         self.rung.set(false);
     }
@@ -35,7 +36,7 @@ impl Bell {
     /// Waits for a ring and clears the flag.
     ///
     /// # Cancel safety
-    /// A ring that was not waited for is not lost.
+    /// If the future is dropped early, no ring is lost.
     pub(crate) async fn ringing(&self) {
         poll_fn(|cx| {
             self.listen(cx);
@@ -44,7 +45,7 @@ impl Bell {
         .await;
     }
 
-    /// Has the next ring wake `cx`.
+    /// Registers the task of `cx`, which the next ring wakes. Replaces an earlier task.
     pub(crate) fn listen(&self, cx: &mut Context<'_>) {
         let listener = match self.listener.take() {
             Some(listener) if listener.will_wake(cx.waker()) => listener,
@@ -54,32 +55,33 @@ impl Bell {
     }
 }
 
-/// The end of a reply that the hub answers through. Dropping it without an answer tells the asker that
-/// there will be none.
+/// The hub's end of a reply. If it is dropped without an answer, the asker is notified that there will be
+/// none.
 pub(super) struct Reply<T>(Rc<Slot<T>>);
 
-/// The end of a reply that the asker waits on.
+/// The asker's end of a reply.
 pub(super) struct AwaitedReply<T>(Rc<Slot<T>>);
 
+/// The state that both ends share.
 struct Slot<T> {
     answer: Cell<Option<T>>,
     /// Rings when there is an answer, and when there will be none.
     bell: Bell,
 }
 
-/// Makes both ends of one reply.
+/// Creates both ends of a reply.
 pub(super) fn reply<T>() -> (Reply<T>, AwaitedReply<T>) {
     let slot = Rc::new(Slot { answer: Cell::new(None), bell: Bell::default() });
     (Reply(slot.clone()), AwaitedReply(slot))
 }
 
 impl<T> Reply<T> {
-    /// Sends the answer. If the asker has been dropped, the answer is dropped, too.
+    /// Sends the answer. If the asker has stopped waiting, the answer is dropped.
     pub(super) fn send(self, answer: T) {
         self.0.answer.set(Some(answer));
     }
 
-    /// Returns true if the asker has been dropped.
+    /// Returns true if the asker has stopped waiting.
     pub(super) fn is_abandoned(&self) -> bool {
         Rc::strong_count(&self.0) == 1
     }

@@ -9,74 +9,78 @@ use crate::frame::Frame;
 use super::event;
 use super::ids::EventId;
 
-/// A message to publish, before the hub has given it an id.
+/// A message that the hub has not given an id yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
+    /// The message as a WebSocket frame.
     pub(crate) frame: Frame,
     /// The media type of the payload, if the publisher named one that is kept.
     pub(crate) media_type: Option<&'static str>,
+    /// The time of publication.
     pub(crate) published: SystemTime,
-    /// The type of the server-sent event. Default `None`: the type of a text or binary message.
+    /// The type of the server-sent event. Default `None`: no type for a text, `binary` for binary data.
     pub(crate) event_type: Option<&'static str>,
 }
 
 impl Draft {
-    /// A message published now, without a media type.
+    /// Creates a draft that is published now, without a media type or an event type.
     pub(crate) fn new(frame: Frame) -> Self {
         Self { frame, media_type: None, published: SystemTime::now(), event_type: None }
     }
 }
 
-/// One published message. Its payload and each of its encodings exist once, however many clients are
-/// sent them. The payload is a part of the WebSocket frame; every other encoding is made when it is
-/// first asked for.
+/// One published message. Its payload and each of its encodings exist once, whatever the number of clients
+/// that they are sent to. The payload is a part of the WebSocket frame. All other encodings are made on
+/// first use.
 pub(crate) struct Publication {
     /// `None` for the server's own messages, which take no numbers.
     id: Option<EventId>,
     draft: Draft,
     event: OnceCell<Rc<[u8]>>,
+    /// The memory of all messages of the hub, including this one.
     held: HeldBytes,
 }
 
 impl Publication {
-    /// Makes the shared value of a message, whose memory is counted in `held` until it is dropped.
+    /// Creates the shared value of a message. The memory of the message is counted in `held` until the value
+    /// is dropped.
     pub(super) fn new(id: Option<EventId>, draft: Draft, held: HeldBytes) -> Rc<Self> {
         let publication = Self { id, draft, event: OnceCell::new(), held };
         publication.held.add(publication.held_bytes());
         Rc::new(publication)
     }
 
-    /// The id, unless it is one of the server's own messages.
+    /// Returns the id; `None` for the server's own messages.
     pub(crate) fn id(&self) -> Option<EventId> {
         self.id
     }
 
-    /// The number of the id; 0 without one.
+    /// Returns the number of the id; 0 without an id.
     pub(super) fn number(&self) -> u64 {
         self.id.map_or(0, |id| id.number)
     }
 
-    /// The media type of the payload, if the publisher named one that is kept.
+    /// Returns the media type of the payload, if the publisher named one that is kept.
     pub(crate) fn media_type(&self) -> Option<&'static str> {
         self.draft.media_type
     }
 
-    /// When the message was published.
+    /// Returns the time of publication.
     pub(crate) fn published(&self) -> SystemTime {
         self.draft.published
     }
 
-    /// The message as a WebSocket frame.
+    /// Returns the message as a WebSocket frame.
     pub(crate) fn frame(&self) -> &Frame {
         &self.draft.frame
     }
 
-    /// The length of the payload in bytes.
+    /// Returns the length of the payload in bytes.
     pub(super) fn payload_bytes(&self) -> usize {
         self.draft.frame.payload().len()
     }
 
-    /// The message as a server-sent event.
+    /// Returns the message as a server-sent event.
     pub(crate) fn event(&self) -> &Rc<[u8]> {
         self.event.get_or_init(|| {
             let event = event::encode(self.id, self.draft.event_type, &self.draft.frame);
@@ -85,7 +89,7 @@ impl Publication {
         })
     }
 
-    /// The memory that the message takes, in bytes.
+    /// Returns the memory that the message takes now, in bytes.
     fn held_bytes(&self) -> usize {
         RECORD_BYTES + self.draft.frame.len() + self.event.get().map_or(0, |event| event.len())
     }
@@ -97,12 +101,13 @@ impl Drop for Publication {
     }
 }
 
-/// The memory that all messages of a hub take, in bytes: payloads, encodings and records. Clones share
-/// the count.
+/// The memory that all messages of a hub take, in bytes: their encodings, which contain the payloads, and
+/// their records. Clones share the count.
 #[derive(Clone, Default)]
 pub(super) struct HeldBytes(Rc<Cell<usize>>);
 
 impl HeldBytes {
+    /// Returns the memory in bytes.
     pub(super) fn get(&self) -> usize {
         self.0.get()
     }

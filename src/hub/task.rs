@@ -1,4 +1,4 @@
-//! The hub task: executes commands one after another.
+//! The hub task, which executes commands one after another.
 
 use std::rc::Rc;
 
@@ -9,21 +9,22 @@ use crate::config::{Timeouts, Topics};
 use crate::counters::Counters;
 
 use super::command::{AwaitAudience, Command, Publish};
-use super::handle::{HubHandle, warn};
+use super::handle::{HubHandle, log_refusal};
 use super::liveness::Watch;
 use super::publication::Draft;
 use super::topic_name::TopicName;
 use super::topics::TooManyTopics;
 use super::{Hub, Published};
 
-/// Opens a hub's inbox. [`HubTask::run`] serves it. Events are counted in `counters`.
+/// Creates a hub, its inbox and its task. [`HubTask::run`] executes the commands in the inbox. Messages are
+/// counted in `counters`.
 pub(crate) fn open(
     timeouts: Timeouts,
     limits: Topics,
     counters: Rc<Counters>,
 ) -> (HubHandle, HubTask) {
     let (inbox, commands) = async_channel::bounded(INBOX_COMMANDS);
-    // A subscriber that is behind by no more than this has lost nothing.
+    // One turn fills at most half of a log, so a subscriber that is one turn behind misses nothing.
     let publishes_per_turn = (limits.log_messages / 2).clamp(1, PUBLISHES_PER_TURN);
     let watch = Rc::new(Watch::new(timeouts, counters.clone()));
     let hub = Hub::new(watch.clone(), limits);
@@ -36,12 +37,13 @@ pub(crate) struct HubTask {
     hub: Hub,
     commands: Receiver<Command>,
     counters: Rc<Counters>,
+    /// The callers that wait until there are clients, or none.
     waiting: Vec<AwaitAudience>,
     publishes_per_turn: usize,
 }
 
 impl HubTask {
-    /// Executes commands one after another, until it is dropped.
+    /// Executes commands one after another. Runs until the future is dropped.
     pub(crate) async fn run(mut self) {
         let mut published = 0;
         while let Ok(command) = self.commands.recv().await {
@@ -49,7 +51,7 @@ impl HubTask {
             self.execute(command).await;
             self.answer_waiting();
             if published == self.publishes_per_turn {
-                // The subscribers read before more messages push these off the log.
+                // Subscribers read before further messages push these off the log.
                 published = 0;
                 future::yield_now().await;
             }
@@ -60,7 +62,8 @@ impl HubTask {
         match command {
             Command::Leave(id) => self.hub.leave(id),
             Command::Publish(Publish { topic, draft, source, reply }) => {
-                let published = publish(&mut self.hub, &topic, draft).await.inspect_err(warn);
+                let published =
+                    publish(&mut self.hub, &topic, draft).await.inspect_err(log_refusal);
                 if published.is_ok() && !topic.is_internal() {
                     self.counters.publish(source);
                 }
@@ -73,6 +76,7 @@ impl HubTask {
         }
     }
 
+    /// Answers the callers whose waiting is over.
     fn answer_waiting(&mut self) {
         let hub = &self.hub;
         for waiting in self.waiting.extract_if(.., |waiting| waiting.is_over(hub)) {
@@ -82,15 +86,16 @@ impl HubTask {
 }
 
 impl Drop for HubTask {
-    /// Drops the commands left in the inbox, which lives as long as any handle, so that their senders
-    /// learn that the server has ended.
+    /// Drops the commands in the inbox, so that their senders are notified that the server has ended. The
+    /// inbox itself exists as long as any handle.
     fn drop(&mut self) {
         self.commands.close();
         while self.commands.try_recv().is_ok() {}
     }
 }
 
-/// Publishes to a topic's subscribers. Yields each time it has woken a number of them.
+/// Publishes a message and wakes the topic's subscribers. Yields to other tasks between bounded numbers of
+/// them.
 async fn publish(
     hub: &mut Hub,
     topic: &TopicName,
@@ -105,7 +110,7 @@ async fn publish(
     Ok(published)
 }
 
-/// The number of commands that may wait; when the inbox is full, senders wait.
+/// The number of commands in the inbox. When it is full, senders wait.
 const INBOX_COMMANDS: usize = 64;
 /// The number of messages published before their subscribers run.
 const PUBLISHES_PER_TURN: usize = 16;

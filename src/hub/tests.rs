@@ -36,7 +36,7 @@ fn newcomer(id: &str) -> Newcomer {
     Newcomer::local(correlation(id))
 }
 
-/// A client that subscribes to `topic` from now on.
+/// Adds a client that subscribes to `topic` from now on.
 fn subscribe(hub: &mut Hub, topic: &str) -> Rc<Client> {
     subscribe_from(hub, topic, Start::Live).unwrap()
 }
@@ -46,7 +46,7 @@ fn subscribe_from(hub: &mut Hub, topic: &str, start: Start) -> Result<Rc<Client>
     hub.join(newcomer("test"), topics, Instant::now()).map(|(client, _)| client)
 }
 
-/// A client that subscribes to nothing.
+/// Adds a client that subscribes to nothing.
 fn join(hub: &mut Hub, now: Instant) -> Rc<Client> {
     hub.join(newcomer("test"), Vec::new(), now).unwrap().0
 }
@@ -55,7 +55,7 @@ fn leave(hub: &mut Hub, client: Rc<Client>) {
     hub.leave(client.id());
 }
 
-/// A text message that is to be published.
+/// Returns a draft of a text message.
 pub(super) fn draft(text: &str) -> Draft {
     Draft::new(frame(text))
 }
@@ -64,30 +64,30 @@ fn frame(text: &str) -> Frame {
     Frame::message(&Message::from(text))
 }
 
-/// The memory that a text message takes.
+/// Returns the memory that a text message takes.
 fn cost(text: &str) -> usize {
     RECORD_BYTES + frame(text).len()
 }
 
-/// Publishes and rings all subscribers.
+/// Publishes a message and rings the bells of all subscribers.
 fn publish(hub: &mut Hub, topic: &str, text: &str) -> Result<Published, TooManyTopics> {
     let published = hub.publish(&name(topic), draft(text))?;
     assert_eq!(hub.ring(&name(topic), 0, usize::MAX), None);
     Ok(published)
 }
 
-/// The number of a published message, and the number of subscribers.
+/// Returns the number of a published message, and the number of subscribers.
 fn numbers(published: Result<Published, TooManyTopics>) -> (u64, usize) {
     let published = published.unwrap();
     (published.id.number, published.subscribers)
 }
 
-/// The text of a message.
+/// Returns the text of a message.
 fn text(frame: &Frame) -> String {
     String::from_utf8(frame.payload().to_vec()).unwrap()
 }
 
-/// All deliveries that wait for a client, as text: `2 b` is the message b, which has the number 2.
+/// Takes all deliveries that wait for a client, as text: `2 b` is the message b with the number 2.
 fn deliveries(client: &Client) -> Vec<String> {
     let as_text = |delivery| match delivery {
         Delivery::Published(publication) => {
@@ -104,17 +104,17 @@ fn deliveries(client: &Client) -> Vec<String> {
     delivered
 }
 
-/// The names of all topics.
+/// Returns the names of all topics.
 fn topics(hub: &Hub) -> Vec<String> {
     hub.topics().iter().map(|topic| topic.name.to_string()).collect()
 }
 
-/// The memory that all messages take.
+/// Returns the memory that all messages take.
 fn held(hub: &Hub) -> usize {
     hub.topics.held().get()
 }
 
-/// The number and the text of the newest message of a topic.
+/// Returns the number and the text of the newest message of a topic.
 fn last(hub: &Hub, topic: &str) -> Option<(u64, String)> {
     hub.last(&name(topic)).map(|last| (last.number(), text(last.frame())))
 }
@@ -212,18 +212,18 @@ fn ringing_wakes_only_the_subscribers_of_the_topic() {
 
 #[test]
 fn ringing_reaches_the_remaining_clients_in_whatever_order_others_leave() {
-    // Each number is an order: which of those still there leaves next.
+    // Each number encodes an order in which the clients leave.
     for order in 0..4 * 3 * 2 {
         let mut hub = hub();
-        let mut there: Vec<_> = (0..4).map(|_| subscribe(&mut hub, "t")).collect();
+        let mut clients: Vec<_> = (0..4).map(|_| subscribe(&mut hub, "t")).collect();
         for leaving in [order % 4, order / 4 % 3, order / 12, 0] {
-            let gone = there.remove(leaving);
-            hub.leave(gone.id());
+            let left = clients.remove(leaving);
+            hub.leave(left.id());
             publish(&mut hub, "t", "x").unwrap();
-            let context = format!("order {order}, {} left", there.len());
+            let context = format!("order {order}, {} clients", clients.len());
             assert_consistent(&hub, &context);
-            assert!(!gone.bell.is_rung(), "{context}");
-            for client in &mut there {
+            assert!(!left.bell.is_rung(), "{context}");
+            for client in &clients {
                 assert!(client.bell.is_rung(), "{context}");
                 client.bell.hush();
             }
@@ -302,7 +302,7 @@ fn broadcast_is_never_removed() {
 }
 
 #[test]
-fn one_topic_too_many_is_refused() {
+fn a_topic_beyond_the_limit_is_refused() {
     let mut hub = hub_with(Topics { count: 2, ..Topics::default() });
     publish(&mut hub, "a", "x").unwrap();
     assert_eq!(publish(&mut hub, "b", "x"), Err(TooManyTopics { limit: 2 }));
@@ -314,7 +314,7 @@ fn one_topic_too_many_is_refused() {
 }
 
 #[test]
-fn existing_topics_go_on_when_there_is_no_room_for_one_more() {
+fn existing_topics_still_work_when_no_topic_can_be_created() {
     let mut hub = hub_with(Topics { count: 2, ..Topics::default() });
     publish(&mut hub, "a", "x").unwrap();
     for topic in ["a", "broadcast"] {
@@ -325,7 +325,7 @@ fn existing_topics_go_on_when_there_is_no_room_for_one_more() {
 }
 
 #[test]
-fn a_removed_topic_makes_room_for_another() {
+fn a_removed_topic_does_not_count_for_the_limit() {
     let mut hub = hub_with(Topics { count: 2, ..Topics::default() });
     let client = subscribe(&mut hub, "a");
     publish(&mut hub, "b", "x").unwrap_err();
@@ -451,13 +451,13 @@ fn clients_are_found_by_their_correlation_id() {
 #[test]
 fn a_stale_id_does_not_reach_the_next_client_in_its_slot() {
     let mut hub = hub();
-    let gone = subscribe(&mut hub, "broadcast").id();
-    hub.leave(gone);
+    let stale = subscribe(&mut hub, "broadcast").id();
+    hub.leave(stale);
     let next = subscribe(&mut hub, "broadcast");
-    assert_eq!(next.id().slot, gone.slot, "the slab reuses the slot");
-    assert!(!hub.send_to(gone, frame("late")));
-    assert!(!hub.evict(gone, REASON));
-    hub.leave(gone);
+    assert_eq!(next.id().slot, stale.slot, "the slab reuses the slot");
+    assert!(!hub.send_to(stale, frame("late")));
+    assert!(!hub.evict(stale, REASON));
+    hub.leave(stale);
     assert_eq!(hub.client_counts().clients, 1);
     assert_eq!(deliveries(&next), [""; 0]);
     assert!(next.eviction().is_none());
@@ -470,11 +470,11 @@ fn a_full_mailbox_refuses_frames() {
     let taken = (0..1000).filter(|_| hub.send_to(client.id(), frame("m"))).count();
     assert_eq!(taken, 16);
     assert_eq!(deliveries(&client).len(), 16);
-    assert!(hub.send_to(client.id(), frame("room again")));
+    assert!(hub.send_to(client.id(), frame("m")), "the mailbox has been read");
 }
 
 #[test]
-fn the_first_reason_of_an_eviction_counts() {
+fn a_second_eviction_does_not_change_the_reason() {
     let mut hub = hub();
     let client = join(&mut hub, Instant::now());
     assert!(hub.evict(client.id(), REASON));
@@ -483,7 +483,7 @@ fn the_first_reason_of_an_eviction_counts() {
 }
 
 #[test]
-fn a_drain_evicts_present_and_later_clients_and_the_administrator_last() {
+fn a_drain_evicts_current_and_later_clients_and_the_administrator_last() {
     let mut hub = hub();
     let before = subscribe(&mut hub, "broadcast");
     let admin = |hub: &mut Hub| {
@@ -493,13 +493,13 @@ fn a_drain_evicts_present_and_later_clients_and_the_administrator_last() {
     let admin_before = admin(&mut hub);
     hub.drain(Whom::Public, REASON);
     let after = subscribe(&mut hub, "broadcast");
-    let admin_meanwhile = admin(&mut hub);
-    for admin in [&admin_before, &admin_meanwhile] {
+    let admin_during = admin(&mut hub);
+    for admin in [&admin_before, &admin_during] {
         assert!(admin.eviction().is_none(), "the administrator is evicted last");
     }
     hub.drain(Whom::Everybody, REASON);
     let admin_after = admin(&mut hub);
-    for client in [before, after, admin_before, admin_meanwhile, admin_after] {
+    for client in [before, after, admin_before, admin_during, admin_after] {
         assert_eq!(client.eviction(), Some(REASON));
         assert!(!client.is_given_up());
     }
@@ -510,20 +510,21 @@ fn stats_count_clients_by_kind_and_topics() {
     let mut hub = hub();
     let subscribed = subscribe(&mut hub, "a");
     let silent = join(&mut hub, Instant::now());
-    let listener = Newcomer { kind: ClientKind::Events, ..newcomer("test") };
-    let listener = hub.join(listener, vec![(name("b"), Start::Live)], Instant::now()).unwrap().0;
+    let event_stream = Newcomer { kind: ClientKind::Events, ..newcomer("test") };
+    let event_stream =
+        hub.join(event_stream, vec![(name("b"), Start::Live)], Instant::now()).unwrap().0;
     publish(&mut hub, "a", "one").unwrap();
     let expected = HubStats { websocket: 2, events: 1, topics: 3, log_bytes: cost("one") };
     assert_eq!(hub.stats(), expected);
     assert_eq!(hub.clients().len(), 3);
-    for client in [&subscribed, &silent, &listener] {
+    for client in [&subscribed, &silent, &event_stream] {
         let id = client.id();
         assert_eq!(hub.find(id.to_string().parse().unwrap()), Some(id));
     }
     leave(&mut hub, subscribed);
-    leave(&mut hub, listener);
+    leave(&mut hub, event_stream);
     assert_eq!(hub.find(1), None);
-    // What was published to `a` is retained.
+    // The message of `a` is retained.
     let expected = HubStats { websocket: 1, events: 0, topics: 2, log_bytes: cost("one") };
     assert_eq!(hub.stats(), expected);
 }

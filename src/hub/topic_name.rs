@@ -1,4 +1,4 @@
-//! The name of a topic.
+//! Names of topics.
 
 use std::fmt;
 use std::rc::Rc;
@@ -11,17 +11,18 @@ use crate::escaped::Escaped;
 pub struct TopicName(Rc<str>);
 
 impl TopicName {
-    /// The topic that all clients of an endpoint subscribe to: `broadcast`.
+    /// Returns the name `broadcast`, the topic that the clients of all endpoints subscribe to.
     pub fn broadcast() -> Self {
         Self(BROADCAST.into())
     }
 
-    /// The topic of the administrator's events. No path can have this name.
+    /// Returns the name of the topic of the administrator's events. [`TopicName::new`] refuses it, so no
+    /// request can name the topic.
     pub(crate) fn stats() -> Self {
         Self(STATS.into())
     }
 
-    /// Returns true for a topic of the server's own, which is not shown to clients.
+    /// Returns true for one of the server's own topics, which are not shown to clients.
     pub(super) fn is_internal(&self) -> bool {
         self.0.starts_with(INTERNAL)
     }
@@ -36,21 +37,21 @@ impl TopicName {
     /// # Errors
     /// [`TopicNameError`], if `name` breaks one of the rules above.
     pub fn new(name: &str) -> Result<Self, TopicNameError> {
-        let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
-        let segments = !name.split('/').any(|segment| matches!(segment, "" | "." | ".."));
-        if segments && name.len() <= MAX_NAME_BYTES && name.bytes().all(harmless) {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte);
+        let has_valid_segments = !name.split('/').any(|segment| matches!(segment, "" | "." | ".."));
+        if has_valid_segments && name.len() <= MAX_NAME_BYTES && name.bytes().all(is_allowed) {
             Ok(Self(name.into()))
         } else {
             Err(TopicNameError { name: name.to_owned() })
         }
     }
 
-    /// The path of the topic's URL.
+    /// Returns the path of the topic's URL.
     pub fn path(&self) -> String {
         format!("{TOPICS_PATH}{}", self.0)
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -85,8 +86,8 @@ impl std::error::Error for TopicNameError {}
 pub(crate) const TOPICS_PATH: &str = "/topics/";
 const BROADCAST: &str = "broadcast";
 const STATS: &str = "$stats";
-/// The first character of the names of the server's own topics. Other names cannot have it. It sorts
-/// before all characters that they can have.
+/// The first character of the names of the server's own topics. No other name contains it, and it sorts
+/// before all characters that other names can contain.
 const INTERNAL: char = '$';
 const MAX_NAME_BYTES: usize = 128;
 
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_client_can_name_the_servers_own_topics() {
+    fn a_parsed_name_is_never_that_of_an_internal_topic() {
         let stats = TopicName::stats();
         assert!(stats.is_internal());
         assert!(TopicName::new(stats.as_str()).is_err());

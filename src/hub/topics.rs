@@ -11,15 +11,17 @@ use super::log::Log;
 use super::publication::{HeldBytes, Publication};
 use super::topic_name::TopicName;
 
-/// All topics, and the highest numbers of those that vanished.
+/// All topics, and the highest numbers of removed topics.
 pub(super) struct TopicTable {
     /// Sorted by name.
     topics: Vec<Topic>,
-    /// The topics that vanished last, the newest at the end, with the highest number that each had.
-    vanished: VecDeque<(TopicName, u64)>,
-    /// The highest number of the topics that vanished before those.
+    /// The names of the topics that were removed last, with the highest number that a message of each has
+    /// had. The last one removed is at the end.
+    removed: VecDeque<(TopicName, u64)>,
+    /// The highest number of all topics that were removed before those.
     floor: u64,
     limits: Topics,
+    /// The memory that all messages take.
     held: HeldBytes,
 }
 
@@ -30,18 +32,18 @@ pub(super) struct Topic {
     pub(super) subscribers: Vec<u32>,
 }
 
-/// A topic as others may see it.
+/// The properties of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicInfo {
     /// The name.
     pub name: TopicName,
     /// The number of clients that subscribe to it.
     pub subscribers: usize,
-    /// The id of the newest message; `None` before the first.
+    /// The id of the newest message, even if the message is not kept; `None` before the first message.
     pub last: Option<EventId>,
 }
 
-/// The error that one more topic would exceed the limit.
+/// The error that another topic would exceed the limit of topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyTopics {
     /// The largest number of topics.
@@ -50,16 +52,16 @@ pub struct TooManyTopics {
 
 impl fmt::Display for TooManyTopics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there are {} topics already, the limit", self.limit)
+        write!(f, "too many topics: the limit is {}", self.limit)
     }
 }
 
 impl TopicTable {
-    /// A table with the topic `broadcast` in it.
+    /// Creates a table that contains the topic `broadcast`.
     pub(super) fn new(limits: Topics) -> Self {
         let mut table = Self {
             topics: Vec::new(),
-            vanished: VecDeque::new(),
+            removed: VecDeque::new(),
             floor: 0,
             limits,
             held: HeldBytes::default(),
@@ -68,33 +70,36 @@ impl TopicTable {
         table
     }
 
+    /// Returns the limits of topics.
     pub(super) fn limits(&self) -> &Topics {
         &self.limits
     }
 
-    /// The memory that all messages take.
+    /// Returns the memory that all messages take.
     pub(super) fn held(&self) -> &HeldBytes {
         &self.held
     }
 
-    /// Every topic, sorted by name.
+    /// Returns all topics, sorted by name.
     #[cfg(test)]
     pub(super) fn all(&self) -> &[Topic] {
         &self.topics
     }
 
+    /// Returns a topic, if it exists.
     pub(super) fn get(&self, name: &TopicName) -> Option<&Topic> {
         self.index_of(name).ok().map(|index| &self.topics[index])
     }
 
+    /// Returns a topic, if it exists.
     pub(super) fn get_mut(&mut self, name: &TopicName) -> Option<&mut Topic> {
         self.index_of(name).ok().map(|index| &mut self.topics[index])
     }
 
-    /// Finds a topic, or makes it.
+    /// Returns a topic, and creates it first if it does not exist.
     ///
     /// # Errors
-    /// [`TooManyTopics`], if there is no room for one more.
+    /// [`TooManyTopics`], if the topic does not exist and the limit of topics is reached.
     pub(super) fn get_or_insert(&mut self, name: &TopicName) -> Result<&mut Topic, TooManyTopics> {
         let index = match self.index_of(name) {
             Ok(index) => index,
@@ -110,31 +115,34 @@ impl TopicTable {
         Ok(&mut self.topics[index])
     }
 
-    /// The topics that others may see, sorted by name.
+    /// Returns all topics but the server's own, sorted by name.
     pub(super) fn public(&self) -> impl ExactSizeIterator<Item = &Topic> {
         let internal = self.topics.partition_point(|topic| topic.name().is_internal());
         self.topics[internal..].iter()
     }
 
-    /// Appends a message to a topic that exists. Then limits the memory of all topics: while they take
-    /// too much, the one whose payloads are largest loses its oldest message. The new message stays.
+    /// Appends a message to a topic that exists. Then limits the memory of all topics: while they take too
+    /// much, the topic with the largest payloads in total loses its oldest message. The new message is not
+    /// dropped for this.
     pub(super) fn append(&mut self, name: &TopicName, publication: Rc<Publication>) {
         if let Some(topic) = self.get(name) {
             topic.log.append(publication, &self.limits);
         }
-        // First, so that a message that is dropped at once takes no other message's memory.
+        // Comes first, so that a message that is dropped at once displaces no other message.
         self.remove_if_unused(name);
         while self.held.get() > self.limits.total_bytes {
-            let has_spare = |topic: &&Topic| topic.log.len() > usize::from(topic.name() == name);
-            let spare = self.topics.iter().filter(has_spare);
-            let Some(largest) = spare.max_by_key(|topic| topic.log.payload_bytes()) else { return };
+            let can_lose_one = |topic: &&Topic| topic.log.len() > usize::from(topic.name() == name);
+            let losing = self.topics.iter().filter(can_lose_one);
+            let Some(largest) = losing.max_by_key(|topic| topic.log.payload_bytes()) else {
+                return;
+            };
             let largest = largest.log.clone();
             largest.drop_oldest();
             self.remove_if_unused(largest.topic());
         }
     }
 
-    /// Removes a topic that has no subscriber and retains nothing. `broadcast` stays.
+    /// Removes a topic if it has no subscriber and retains no message. `broadcast` is never removed.
     pub(super) fn remove_if_unused(&mut self, name: &TopicName) {
         let Ok(index) = self.index_of(name) else { return };
         let topic = &self.topics[index];
@@ -145,42 +153,46 @@ impl TopicTable {
         let topic = self.topics.remove(index);
         self.remember(topic.log.topic(), topic.log.highest());
         if self.topics.len() < self.topics.capacity() / 8 {
-            // Frees the memory of many topics.
+            // Frees the memory that many topics may have needed.
             self.topics.shrink_to(2 * self.topics.len());
         }
     }
 
+    /// Returns the index of a topic; if it does not exist, the index at which it would be inserted.
     fn index_of(&self, name: &TopicName) -> Result<usize, usize> {
         self.topics.binary_search_by(|topic| topic.name().cmp(name))
     }
 
+    /// Inserts a topic at `index`. The topic takes over the highest number of a removed topic with its name.
     fn insert(&mut self, index: usize, name: &TopicName) {
-        let known = self.vanished.iter().position(|(vanished, _)| vanished == name);
-        let known = known.and_then(|known| self.vanished.remove(known));
+        let known = self.removed.iter().position(|(removed, _)| removed == name);
+        let known = known.and_then(|known| self.removed.remove(known));
         let gone = known.map_or(self.floor, |(_, highest)| highest);
         let log = Log::new(name.clone(), gone);
         self.topics.insert(index, Topic { log, subscribers: Vec::new() });
     }
 
-    /// Remembers the highest number that a topic had before it vanished.
+    /// Remembers the highest number that a message of a removed topic has had.
     fn remember(&mut self, name: &TopicName, highest: u64) {
         if highest <= self.floor {
             return;
         }
-        if self.vanished.len() == VANISHED_NAMES
-            && let Some((_, oldest)) = self.vanished.pop_front()
+        if self.removed.len() == REMOVED_NAMES
+            && let Some((_, oldest)) = self.removed.pop_front()
         {
             self.floor = self.floor.max(oldest);
         }
-        self.vanished.push_back((name.clone(), highest));
+        self.removed.push_back((name.clone(), highest));
     }
 }
 
 impl Topic {
+    /// Returns the name.
     pub(super) fn name(&self) -> &TopicName {
         self.log.topic()
     }
 
+    /// Returns the properties that clients are shown.
     pub(super) fn info(&self) -> TopicInfo {
         TopicInfo {
             name: self.name().clone(),
@@ -190,6 +202,7 @@ impl Topic {
     }
 }
 
-/// The number of names of vanished topics that are remembered. When the list is full, the oldest name
-/// raises the floor, and a resume of an unknown topic from below it is told that it lagged.
-const VANISHED_NAMES: usize = 1024;
+/// The number of names of removed topics that are remembered. When the list is full, the oldest name is
+/// forgotten and its number raises the floor. A client that resumes an unknown topic from an id below the
+/// floor is notified of a gap.
+const REMOVED_NAMES: usize = 1024;

@@ -1,4 +1,4 @@
-//! Composes a server.
+//! Builds a server from its parts.
 
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -16,18 +16,18 @@ use crate::services::{Service, Stopper};
 use super::error::StartError;
 use super::{Parts, Server};
 
-/// Composes a [`Server`].
+/// Builds a [`Server`].
 pub struct ServerBuilder {
     parts: Parts,
     /// The directory of static files.
     directory: Option<PathBuf>,
     admin: Option<ListenUrl>,
-    /// A feature that was asked for and that this build lacks.
+    /// A requested feature that this build lacks.
     lacking: Option<NotBuiltIn>,
 }
 
 impl Server {
-    /// Begins to compose a server.
+    /// Returns a builder for a server without endpoints and services.
     pub fn builder() -> ServerBuilder {
         let parts = Parts::default();
         ServerBuilder { parts, directory: None, admin: None, lacking: None }
@@ -35,7 +35,7 @@ impl Server {
 }
 
 impl ServerBuilder {
-    /// Sets limits, timeouts and policies.
+    /// Sets the limits, timeouts and policies. Default: [`Config::default`].
     pub fn config(mut self, config: Config) -> Self {
         self.parts.config = config;
         self
@@ -54,8 +54,8 @@ impl ServerBuilder {
     }
 
     /// Serves the files of a directory: `DIR/a.css` at `/a.css`, and `DIR/index.html` at `/`. They take
-    /// precedence over embedded files. Hidden files and links that lead out of the directory are not
-    /// served. Reading a file blocks the whole server while the disk works.
+    /// precedence over embedded files. Hidden files, and files behind links that lead out of the
+    /// directory, are not served. Reading a file blocks the whole server while the disk works.
     pub fn files(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
         self.needs(Feature::Full)
@@ -69,15 +69,15 @@ impl ServerBuilder {
     }
 
     /// Opens the administrator's listener at `url`: metrics, the list of clients, a dashboard. Without an
-    /// [authorizer](Self::authorize), `url` must not be reachable from other hosts. The other listeners
-    /// serve nothing of it.
+    /// [authorizer](Self::authorize), other hosts must not be able to reach `url`. The public listeners
+    /// serve none of these pages.
     pub fn admin(mut self, url: ListenUrl) -> Self {
         self.admin = Some(url);
         self.needs(Feature::Full)
     }
 
-    /// Sets the counts of panics and lost log lines that the administrator is shown, which
-    /// `falconet::log::install` returns. Default: zeros.
+    /// Sets the counts of panics and lost log lines that the metrics show. They are the result of
+    /// [`log::install`](crate::log::install). Default: zeros.
     pub fn process_errors(mut self, process_errors: ProcessErrors) -> Self {
         self.parts.process_errors = process_errors;
         self
@@ -89,26 +89,28 @@ impl ServerBuilder {
         self
     }
 
-    /// Sets the authorizer of all requests. Without one, everything is allowed on addresses that only this
-    /// host can reach, and everything but publishing on the others (see [`Server::read_only_urls`]).
+    /// Sets the authorizer of all requests. Default: everything is allowed on addresses that only this host
+    /// can reach, and everything except publishing on all other addresses (see
+    /// [`Server::read_only_urls`]).
     pub fn authorize(mut self, authorizer: impl Authorize + 'static) -> Self {
         self.parts.authorizer = Some(Rc::new(authorizer));
         self
     }
 
-    /// Allows pages of other origins to use the server, and adds their host names to the server's names.
+    /// Allows pages of these origins to use the server, besides the server's own pages, and adds their host
+    /// names to the names of the server.
     pub fn origins(mut self, origins: Origins) -> Self {
         self.parts.origins = origins;
         self
     }
 
-    /// Trusts these proxies to name the client of a request.
+    /// Sets the proxies that are trusted to name the client of a request. Default: none.
     pub fn trust_proxies(mut self, proxies: TrustedProxies) -> Self {
         self.parts.proxies = proxies;
         self.needs(Feature::Full)
     }
 
-    /// The page at `path`, which is added if there is none yet.
+    /// Returns the page at `path`, and adds it first if there is none.
     fn page(&mut self, path: String) -> &mut Page {
         let pages = &mut self.parts.pages;
         let index = pages.iter().position(|page| *page.path == path).unwrap_or_else(|| {
@@ -118,18 +120,19 @@ impl ServerBuilder {
         &mut pages[index]
     }
 
-    /// Notes a feature without which [`bind`](Self::bind) fails.
+    /// Requires a feature: [`bind`](Self::bind) fails if this build lacks it.
     fn needs(mut self, feature: Feature) -> Self {
         self.lacking = feature.require().err().or(self.lacking);
         self
     }
 
-    /// Binds the listen URLs. Peers may connect from now on; [`Server::run`] serves them.
+    /// Binds the listen URLs. From now on, the kernel accepts connections and queues them for
+    /// [`Server::run`].
     ///
     /// # Errors
     /// [`StartError`], if a URL cannot be bound, other hosts could reach the administrator's listener, the
-    /// directory of files cannot be opened, an `https://` URL has no certificate, the kernel gives no
-    /// epoll, or this build lacks a [`Feature`] that was asked for.
+    /// directory of files cannot be opened, an `https://` URL has no certificate, the kernel
+    /// provides no epoll, or this build lacks a requested [`Feature`].
     pub fn bind<'u>(
         mut self,
         urls: impl IntoIterator<Item = &'u ListenUrl>,

@@ -19,19 +19,19 @@ use crate::hub::Bell;
 use crate::net::Peer;
 use crate::resource::Stage;
 
-/// The tasks of all connections, and the number of connections per address.
+/// The tasks of all connections, and the limits on their number.
 pub(super) struct Connections {
     pub(super) tasks: RefCell<Slab<Task<()>>>,
     addresses: Rc<Addresses>,
     limit: usize,
     counters: Rc<Counters>,
-    /// Rings when no connection is left, or none but the administrator's.
+    /// Rings when a connection has ended and no public connection is open.
     none_left: Bell,
 }
 
 impl Connections {
-    /// Allows as many connections as the limits and the limit of open files allow, and `reserved` more for
-    /// the administrator.
+    /// Creates an empty set. The number of public connections is limited by the configuration and by the
+    /// process's limit of open files, less `reserved` descriptors for the administrator's connections.
     pub(super) fn new(limits: &Limits, reserved: usize, counters: Rc<Counters>) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
@@ -40,26 +40,31 @@ impl Connections {
             log::info!("room for {possible} connections: the limit of open files is {files}");
         }
         let limit = limits.connections.min(possible);
-        let share = limits.per_address.map_or((limit / ADDRESS_SHARE).max(1), NonZeroUsize::get);
+        let per_address =
+            limits.per_address.map_or((limit / ADDRESS_SHARE).max(1), NonZeroUsize::get);
         Self {
             tasks: RefCell::default(),
-            addresses: Rc::new(Addresses::new(share)),
+            addresses: Rc::new(Addresses::new(per_address)),
             limit,
             counters,
             none_left: Bell::default(),
         }
     }
 
+    /// Returns the number of all open connections.
     pub(super) fn count(&self) -> usize {
         self.tasks.borrow().len()
     }
 
+    /// Returns the number of open connections, without the administrator's.
     fn public_count(&self) -> usize {
         self.counters.connections.now() - self.counters.admin_connections.now()
     }
 
-    /// Admits one more connection of `peer`, if the limits allow it. The administrator's connections have a
-    /// limit of their own: they are needed most when no other connection is admitted.
+    /// Admits one more connection of `peer`, if the limits allow it. A public connection that is not
+    /// admitted is counted as rejected. A peer that `is_exempt` has no limit per address. The
+    /// administrator's connections have a limit of their own, because they are needed most when no other
+    /// connection is admitted.
     pub(super) fn admit(
         self: &Rc<Self>,
         peer: Peer,
@@ -84,12 +89,14 @@ impl Connections {
         Some((Slot::take(self, false), address_place))
     }
 
+    /// Waits until no public connection is open.
     pub(super) async fn until_none_is_public(&self) {
         while self.public_count() > 0 {
             self.none_left.ringing().await;
         }
     }
 
+    /// Waits until no connection is open.
     pub(super) async fn until_none(&self) {
         while self.count() > 0 {
             self.none_left.ringing().await;
@@ -105,7 +112,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Takes a slot, which has no task yet.
+    /// Creates a slot without a task, and counts its connection.
     fn take(connections: &Rc<Connections>, is_admin: bool) -> Self {
         connections.counters.connections.rise();
         if is_admin {
@@ -114,7 +121,7 @@ impl Slot {
         Self { connections: connections.clone(), is_admin, key: u32::MAX }
     }
 
-    /// Starts the task of the connection.
+    /// Starts the task of the connection, which owns the slot.
     pub(super) fn fill(mut self, stage: Stage, executor: &'static StaticLocalExecutor) {
         let connections = self.connections.clone();
         let mut tasks = connections.tasks.borrow_mut();
@@ -134,7 +141,7 @@ impl Drop for Slot {
         let mut tasks = self.connections.tasks.borrow_mut();
         let task = tasks.try_remove(self.key as usize);
         if tasks.is_empty() {
-            // Frees the memory of a crowd when the last of it has left.
+            // Frees the memory that many connections may have needed.
             *tasks = Slab::new();
         }
         if self.connections.public_count() == 0 {
@@ -159,9 +166,9 @@ impl Future for Slotted {
     }
 }
 
-/// The share of all connections that one address may hold: one of this many parts.
+/// A remote address may hold one of this many equal parts of all connections.
 const ADDRESS_SHARE: usize = 8;
-/// The number of connections that the administrator may have.
+/// The largest number of connections to the administrator's listener.
 pub(super) const ADMIN_CONNECTIONS: usize = 16;
-/// Descriptors kept for everything that is not a connection.
+/// The number of descriptors reserved for everything that is not a connection.
 const FILES_FOR_OTHERS: usize = 32;

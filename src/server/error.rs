@@ -1,4 +1,4 @@
-//! The errors of a start.
+//! The errors of building a server.
 
 use std::fmt;
 use std::io;
@@ -26,9 +26,9 @@ pub enum StartError {
     Tls(TlsError),
     /// Other hosts could reach the administrator's listener.
     ExposedAdmin(ListenUrl),
-    /// This build lacks a feature that was asked for.
+    /// This build lacks a requested feature.
     NotBuiltIn(NotBuiltIn),
-    /// The kernel gives no epoll or eventfd.
+    /// The kernel provides no epoll or eventfd.
     Reactor(io::Error),
 }
 
@@ -43,11 +43,11 @@ impl fmt::Display for StartError {
             Self::Tls(error) => error.fmt(f),
             Self::ExposedAdmin(url) => write!(
                 f,
-                "can't administer at {url}: expected unix:PATH or a loopback address, or tokens, since \
-                 others could come there"
+                "can't open the admin listener at {url}: other hosts can reach it; expected unix:PATH, a \
+                 loopback address, or an authorizer such as a --token-file"
             ),
             Self::NotBuiltIn(lacking) => lacking.fmt(f),
-            Self::Reactor(error) => write!(f, "can't watch sockets: {error}"),
+            Self::Reactor(error) => write!(f, "can't wait for events of sockets: {error}"),
         }
     }
 }

@@ -1,4 +1,6 @@
-//! Binds, accepts, and stops: the one room that spawns tasks.
+//! The server: binds the listeners, accepts connections, starts all tasks, and drains on a stop.
+//!
+//! No other room of the library spawns tasks.
 
 mod builder;
 mod connections;
@@ -52,7 +54,7 @@ pub use error::StartError;
 ///         session.close(CloseReason::NORMAL).await
 ///     })
 ///     .bind([&url])?;
-/// server.stopper().stop(); // elsewhere: when all is done
+/// server.stopper().stop(); // usually called later, from a signal handler or a service
 /// server.run()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -68,7 +70,7 @@ pub struct Server {
     stop_requested: Receiver<()>,
 }
 
-/// The parts that a server is composed of.
+/// The parts that [`ServerBuilder`] collects and [`Server::run`] uses.
 #[derive(Default)]
 struct Parts {
     config: Config,
@@ -83,18 +85,19 @@ struct Parts {
 }
 
 impl Server {
-    /// The URLs that the server is bound to, with the ports that the kernel chose.
+    /// Returns the URLs that the server is bound to. A port 0 is replaced by the port that the kernel chose.
     pub fn urls(&self) -> &[ListenUrl] {
         &self.urls
     }
 
-    /// The URL of the administrator's listener, with the port that the kernel chose.
+    /// Returns the URL of the administrator's listener, if there is one. A port 0 is replaced by the port
+    /// that the kernel chose.
     pub fn admin_url(&self) -> Option<&ListenUrl> {
         self.admin_url.as_ref()
     }
 
-    /// The URLs where nobody may publish: other hosts can reach them, and there is no
-    /// [authorizer](ServerBuilder::authorize) to tell clients apart.
+    /// Returns the URLs at which publishing is forbidden, because other hosts can reach them and there is no
+    /// [authorizer](ServerBuilder::authorize).
     pub fn read_only_urls(&self) -> &[ListenUrl] {
         &self.read_only
     }
@@ -104,21 +107,22 @@ impl Server {
         self.stop.clone()
     }
 
-    /// Serves until stopped. Then drains: closes the listeners, closes every session with 1001, and waits
-    /// for the sessions at most [`Timeouts::drain`](crate::config::Timeouts::drain).
+    /// Runs the server until it is stopped, and then drains it: closes the listeners, closes every session
+    /// with the code 1001, and waits for the sessions to end, for at most
+    /// [`Timeouts::drain`](crate::config::Timeouts::drain).
     ///
     /// # Errors
     /// The error of `epoll_wait`.
     pub fn run(self) -> io::Result<()> {
-        // Leaked, so that it needs no list of its tasks. The list would keep the memory of a crowd for as
-        // long as the server runs.
+        // A leaked executor keeps no list of its tasks. The list would keep the memory that many connections
+        // once needed for as long as the server runs.
         let executor = LocalExecutor::new().leak();
         let reactor = self.reactor.clone();
         let main = start(executor, self.supervise(executor));
         reactor.run(executor, main)
     }
 
-    /// Starts everything, waits for the request to stop, ends everything.
+    /// Starts all tasks, waits for the request to stop, and ends all tasks.
     async fn supervise(self, executor: &'static StaticLocalExecutor) {
         let timer = Timer::new(&self.reactor);
         let (stopping, stop_requested) = async_channel::bounded(1);
@@ -148,7 +152,7 @@ impl Server {
             .into_iter()
             .map(|service| {
                 let running = AssertUnwindSafe(service.run_boxed(hub.clone(), stop.clone()));
-                // A panic has been logged by the hook. It must not reach the task that awaits the service.
+                // The panic hook has logged the panic. It must not reach the task that awaits the service.
                 start(executor, async { drop(running.catch_unwind().await) })
             })
             .collect();
@@ -191,7 +195,7 @@ impl Server {
     }
 }
 
-/// The resources of the public listeners, in the order in which they are asked.
+/// Creates the resources of the public listeners, in the order in which they are asked to plan a request.
 fn resources(
     pages: Vec<Page>,
     has_topics: bool,
@@ -218,8 +222,9 @@ fn resources(
     resources
 }
 
-/// The state of the administrator's connections. They differ from the public ones: they have other
-/// resources, stay open while the public ones drain, and are always told why they are refused.
+/// Creates the context of the administrator's connections. They differ from the public ones: they have
+/// other resources, they stay open while the public ones drain, and a refused request always gets a
+/// response.
 fn context_for_admin(
     public: &Rc<Context>,
     state: Rc<AdminState>,
@@ -237,7 +242,8 @@ fn context_for_admin(
     })
 }
 
-/// Starts a task. Boxed, so that the executor's code exists once for all types of tasks.
+/// Starts a task. The future is boxed, so that the executor's code is not compiled again for each type of
+/// task.
 fn start(
     executor: &'static StaticLocalExecutor,
     task: impl Future<Output = ()> + 'static,
@@ -246,7 +252,7 @@ fn start(
     executor.spawn(task)
 }
 
-/// Accepts peers and starts a task for each.
+/// Accepts connections and starts a task for each of them. Never returns.
 async fn accept(
     listener: Listener,
     connections: Rc<Connections>,
@@ -272,8 +278,8 @@ async fn accept(
     }
 }
 
-/// Sends 503 to a peer that was not admitted, if the configuration allows that and it takes no waiting. A
-/// TLS peer is disconnected without a response, which would need a handshake first.
+/// Disconnects a peer that was not admitted. Sends status 503 before, if the configuration allows that and
+/// the socket takes the response at once. A TLS peer gets no response, which would need a handshake first.
 async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
     log::warn!(target: "falconet::limit", address = peer.to_string(); "too many connections: turned away");
     if reject == Reject::Drop {
@@ -286,15 +292,16 @@ async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
     transport.shut_down();
 }
 
-/// The administrator's part of the server, which ends last.
+/// The tasks for the administrator's listener, which end after the public connections.
 struct AdminPart {
     acceptors: Vec<Task<()>>,
-    /// Dropping it requests the stop.
+    /// Dropping the sender requests the stop of the administrator's connections.
     stopping: Sender<()>,
 }
 
-/// Closes every session and waits for them. Then ends the administrator's connections and the services.
-/// The tasks left at the deadline are aborted.
+/// Closes all public sessions and waits until no public connection is open. Then does the same with the
+/// administrator's connections, and waits for the services. Connections that are still open at the deadline
+/// are aborted.
 async fn drain(
     hub: &HubHandle,
     connections: &Connections,
@@ -316,12 +323,12 @@ async fn drain(
         }
     };
     let is_done = timer.until(deadline, closing).await.is_some();
-    // First: connections accepted from here on would not be ended.
+    // The acceptors end first, because connections that they accept from here on would not be aborted.
     cancel(&mut admin.acceptors).await;
     if !is_done && connections.count() > 0 {
         log::info!("aborting {} connections", connections.count());
-        let left = connections.tasks.take().into_iter().map(|(_, task)| task);
-        cancel(&mut left.collect()).await;
+        let remaining = connections.tasks.take().into_iter().map(|(_, task)| task);
+        cancel(&mut remaining.collect()).await;
     }
 }
 
@@ -335,5 +342,5 @@ async fn cancel(tasks: &mut Vec<Task<()>>) {
     }
 }
 
-/// The number of peers that one listener accepts before other tasks run.
+/// The number of connections that one listener accepts before other tasks run.
 const ACCEPTS_PER_TURN: u64 = 16;

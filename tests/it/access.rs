@@ -195,7 +195,7 @@ fn a_bad_token_file_is_exit_code_78_and_its_line_is_named() {
 fn without_tokens_other_hosts_may_read_but_not_publish() {
     let mut command = Falconet::command();
     let falconet = Falconet::start_with(command.args(["--listen", "http://0.0.0.0:0"]));
-    let line = falconet.wait_for_line("nobody publish at http://0.0.0.0:");
+    let line = falconet.wait_for_line("publishing is forbidden at http://0.0.0.0:");
     assert_eq!(line.contains("--token-file"), cfg!(feature = "full"), "{line}");
     for (method, path, wanted) in [
         ("POST", "/topics/t", 403),

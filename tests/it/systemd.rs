@@ -167,7 +167,7 @@ fn the_server_listens_on_every_passed_socket() {
 fn a_passed_socket_that_others_can_reach_is_read_only() {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let falconet = start_passed(&listener.into());
-    falconet.wait_for_line("nobody publish at http://0.0.0.0:");
+    falconet.wait_for_line("publishing is forbidden at http://0.0.0.0:");
     let port = falconet.address().port();
     let answer = fetch(([127, 0, 0, 1], port).into(), post("/topics/a", "b"));
     assert_eq!(answer.status(), 403);

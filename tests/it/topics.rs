@@ -613,7 +613,7 @@ fn beyond_max_topics_is_503_and_a_log_line_while_the_rest_goes_on() {
     let mut client = Client::connect_to(falconet.address(), "/topics/b");
     assert_eq!(full("/topics/c"), [503; 3]);
     for _ in 0..3 {
-        falconet.wait_for_line("topic refused: there are 3 topics already, the limit");
+        falconet.wait_for_line("topic refused: too many topics: the limit is 3");
     }
     assert_eq!(topics(&falconet), ["a 0 1", "b 1 -", "broadcast 2 -"]);
     // Existing topics, and requests that need no new topic, are not affected.

@@ -238,7 +238,7 @@ impl Subscriber {
             }
             return Some(None);
         };
-        assert_eq!(id.parse(), Ok(self.next), "after {} lost", self.lost);
+        assert_eq!(number_of(id), self.next, "after {} lost", self.lost);
         Some(Some(self.take_message(data)))
     }
 

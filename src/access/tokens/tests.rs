@@ -4,10 +4,10 @@ use crate::http::head;
 
 use Denied::{Forbidden, Unauthenticated};
 
-/// A file of tokens, removed at the end.
-struct Scratch(PathBuf);
+/// A token file, which is removed on drop.
+struct TempFile(PathBuf);
 
-impl Scratch {
+impl TempFile {
     fn new(name: &str, text: &str) -> Self {
         let path = std::env::temp_dir().join(format!("falconet-{name}-{}", std::process::id()));
         fs::write(&path, text).unwrap();
@@ -15,53 +15,60 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for TempFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
     }
 }
 
-fn ask(tokens: &TokenFile, target: &str, lines: &str, action: Action<'_>) -> Result<(), Denied> {
+/// Asks for an action with a request for `target` that has the header `lines`.
+fn request(
+    tokens: &TokenFile,
+    target: &str,
+    lines: &str,
+    action: Action<'_>,
+) -> Result<(), Denied> {
     let bytes = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
     let head = head::parse(bytes.as_bytes(), &Limits::default()).unwrap();
     tokens.may(&tokens.identify(&head)?, action)
 }
 
-fn with(tokens: &TokenFile, token: &str, action: Action<'_>) -> Result<(), Denied> {
-    ask(tokens, "/", &format!("Authorization: Bearer {token}\r\n"), action)
+/// Asks for an action with a bearer token.
+fn request_with(tokens: &TokenFile, token: &str, action: Action<'_>) -> Result<(), Denied> {
+    request(tokens, "/", &format!("Authorization: Bearer {token}\r\n"), action)
 }
 
 #[test]
-fn a_line_says_what_its_token_may() {
+fn a_line_grants_a_right_to_its_token() {
     use Action::{Admin, Connect, Publish, Read, Subscribe};
-    let scratch = Scratch::new(
+    let file = TempFile::new(
         "rights",
-        "# tokens\n\nhear subscribe\nsay publish # a comment\nrule admin\nall all\nbare#1 # not so\n",
+        "# tokens\n\nreader subscribe\nwriter publish # a comment\noperator admin\nall all\nbare#1 # x\n",
     );
-    assert!(TokenFile::open(&scratch.0).is_err(), "# is in no token");
+    assert!(TokenFile::open(&file.0).is_err(), "# is not allowed in a token");
     fs::write(
-        &scratch.0,
-        "# tokens\n\nhear subscribe\n  say\tpublish # a comment\r\nrule admin\nall all\nbare #1\n\
-         some all garden\nboth subscribe a/\nboth publish b\nday subscribe broadcast\n",
+        &file.0,
+        "# tokens\n\nreader subscribe\n  writer\tpublish # a comment\r\noperator admin\nall all\nbare #1\n\
+         some all garden\nboth subscribe a/\nboth publish b\nendpoint subscribe broadcast\n",
     )
     .unwrap();
-    let tokens = TokenFile::open(&scratch.0).unwrap();
-    let (yes, no, who) = (Ok(()), Err(Forbidden), Err(Unauthenticated(CHALLENGE)));
-    for (token, action, verdict) in [
-        ("hear", Read("/"), &yes),
-        ("hear", Connect("/"), &yes),
-        ("hear", Subscribe("t"), &yes),
-        ("hear", Publish("t"), &no),
-        ("hear", Admin("/admin"), &no),
-        ("hear", Read("/topics/"), &yes),
-        ("say", Read("/"), &yes),
-        ("say", Publish("t"), &yes),
-        ("say", Subscribe("t"), &no),
-        ("say", Connect("/"), &no),
-        ("say", Read("/topics/"), &no),
-        ("rule", Admin("/admin"), &yes),
-        ("rule", Publish("t"), &no),
-        ("rule", Subscribe("t"), &no),
+    let tokens = TokenFile::open(&file.0).unwrap();
+    let (yes, no, unknown) = (Ok(()), Err(Forbidden), Err(Unauthenticated(CHALLENGE)));
+    for (token, action, expected) in [
+        ("reader", Read("/"), &yes),
+        ("reader", Connect("/"), &yes),
+        ("reader", Subscribe("t"), &yes),
+        ("reader", Publish("t"), &no),
+        ("reader", Admin("/admin"), &no),
+        ("reader", Read("/topics/"), &yes),
+        ("writer", Read("/"), &yes),
+        ("writer", Publish("t"), &yes),
+        ("writer", Subscribe("t"), &no),
+        ("writer", Connect("/"), &no),
+        ("writer", Read("/topics/"), &no),
+        ("operator", Admin("/admin"), &yes),
+        ("operator", Publish("t"), &no),
+        ("operator", Subscribe("t"), &no),
         ("all", Admin("/admin"), &yes),
         ("all", Publish("t"), &yes),
         ("all", Subscribe("t"), &yes),
@@ -80,27 +87,27 @@ fn a_line_says_what_its_token_may() {
         ("both", Subscribe("b"), &no),
         ("both", Publish("b"), &yes),
         ("both", Publish("a/x"), &no),
-        ("day", Connect("/"), &yes),
-        ("nobody", Read("/"), &who),
-        ("al", Read("/"), &who),
-        ("alll", Read("/"), &who),
-        ("", Read("/"), &who),
+        ("endpoint", Connect("/"), &yes),
+        ("absent", Read("/"), &unknown),
+        ("al", Read("/"), &unknown),
+        ("alll", Read("/"), &unknown),
+        ("", Read("/"), &unknown),
     ] {
-        assert_eq!(&with(&tokens, token, action), verdict, "{token} {action:?}");
+        assert_eq!(&request_with(&tokens, token, action), expected, "{token} {action:?}");
     }
 }
 
 #[test]
-fn a_token_comes_in_four_ways() {
-    let scratch = Scratch::new("ways", "secret\n");
-    let tokens = || TokenFile::open(&scratch.0).unwrap();
+fn a_token_is_accepted_in_four_places() {
+    let file = TempFile::new("ways", "secret\n");
+    let tokens = || TokenFile::open(&file.0).unwrap();
     let basic =
         |text: &str| format!("Authorization: Basic {}\r\n", Base64::encode_string(text.as_bytes()));
-    let anybody = Action::Read("/");
-    for (lines, passes) in [
+    let any_token = Action::Read("/");
+    for (lines, is_accepted) in [
         ("Authorization: Bearer secret\r\n".to_owned(), true),
         ("authorization: bEARER   secret\r\n".to_owned(), true),
-        (basic("anybody:secret"), true),
+        (basic("user:secret"), true),
         (basic(":secret"), true),
         (basic("secret"), false),
         (basic("secret:"), false),
@@ -118,22 +125,22 @@ fn a_token_comes_in_four_ways() {
         ("X-Token: secret\r\n".to_owned(), false),
         (String::new(), false),
     ] {
-        assert_eq!(ask(&tokens(), "/", &lines, anybody).is_ok(), passes, "{lines:?}");
+        assert_eq!(request(&tokens(), "/", &lines, any_token).is_ok(), is_accepted, "{lines:?}");
     }
-    for (target, passes) in
+    for (target, is_accepted) in
         [("/?token=secret", true), ("/?a=b&token=secret", true), ("/?token=", false)]
     {
-        assert!(ask(&tokens(), target, "", anybody).is_err(), "{target}: not unless allowed");
+        assert!(request(&tokens(), target, "", any_token).is_err(), "{target}: not by default");
         assert_eq!(
-            ask(&tokens().allow_in_query(true), target, "", anybody).is_ok(),
-            passes,
+            request(&tokens().allow_in_query(true), target, "", any_token).is_ok(),
+            is_accepted,
             "{target}"
         );
     }
 }
 
 #[test]
-fn a_wrong_line_is_named_and_what_it_says_is_not() {
+fn an_error_has_the_number_of_the_invalid_line_but_not_its_text() {
     for (line, expected) in [
         ("tök", "A-Z a-z"),
         ("a/b", "A-Z a-z"),
@@ -145,58 +152,58 @@ fn a_wrong_line_is_named_and_what_it_says_is_not() {
         ("secret publish a//b", "name of a topic"),
         ("secret publish a b", "no more than"),
     ] {
-        let scratch = Scratch::new("lines", &format!("good\n# fine\n{line}\n"));
-        let error = TokenFile::open(&scratch.0).err().unwrap().to_string();
+        let file = TempFile::new("lines", &format!("good\n# fine\n{line}\n"));
+        let error = TokenFile::open(&file.0).err().unwrap().to_string();
         assert!(error.contains(":3: ") && error.contains(expected), "{line}: {error}");
         assert!(!error.contains("secret"), "{error}");
     }
     let error = TokenFile::open("/nowhere/tokens").err().unwrap().to_string();
     assert!(error.contains("/nowhere/tokens"), "{error}");
-    assert!(TokenFile::open("/dev/null").is_err(), "to read it may be to wait");
+    assert!(TokenFile::open("/dev/null").is_err(), "reading a device may block");
 }
 
 #[test]
-fn a_file_that_may_be_half_written_is_wrong_and_its_last_line_is_named() {
+fn a_last_line_without_a_newline_is_an_error() {
     for (text, line) in
         [("secret", ":1: "), ("a\n\nsecret subscribe gar", ":3: "), ("a\n# secret", ":2: ")]
     {
-        let scratch = Scratch::new("half", text);
-        let error = TokenFile::open(&scratch.0).err().expect(text).to_string();
+        let file = TempFile::new("half", text);
+        let error = TokenFile::open(&file.0).err().expect(text).to_string();
         assert!(error.contains(line) && error.contains("newline"), "{text:?}: {error}");
         assert!(!error.contains("secret"), "{error}");
     }
-    let scratch = Scratch::new("half", "");
-    assert!(TokenFile::open(&scratch.0).is_ok(), "nobody has a token");
+    let file = TempFile::new("half", "");
+    assert!(TokenFile::open(&file.0).is_ok(), "an empty file has no tokens");
 }
 
 #[test]
 fn a_changed_file_is_read_again_after_a_second() {
-    let scratch = Scratch::new("again", "old\n");
-    let tokens = TokenFile::open(&scratch.0).unwrap();
-    let start = tokens.looked.get();
-    // What it is asked itself must not look: it would now, by its own clock.
+    let file = TempFile::new("again", "old\n");
+    let tokens = TokenFile::open(&file.0).unwrap();
+    let start = tokens.checked.get();
+    // A request checks the file by the real clock. This prevents the check.
     let knows = |token: &str| {
-        tokens.looked.set(Instant::now());
-        with(&tokens, token, Action::Read("/")).is_ok()
+        tokens.checked.set(Instant::now());
+        request_with(&tokens, token, Action::Read("/")).is_ok()
     };
-    let look_after = |milliseconds: u64| {
-        tokens.looked.set(start);
+    let check_after = |milliseconds: u64| {
+        tokens.checked.set(start);
         tokens.refresh(start + Duration::from_millis(milliseconds));
     };
-    fs::write(&scratch.0, "newer\n").unwrap();
-    look_after(999);
+    fs::write(&file.0, "newer\n").unwrap();
+    check_after(999);
     assert!(knows("old") && !knows("newer"));
-    look_after(1000);
+    check_after(1000);
     assert!(!knows("old") && knows("newer"));
     for broken in ["newest\nno right\n", "\u{e9}\n", "newest", "newer\nnewest subscribe gar"] {
-        fs::write(&scratch.0, broken).unwrap();
-        look_after(1000);
+        fs::write(&file.0, broken).unwrap();
+        check_after(1000);
         assert!(knows("newer") && !knows("newest"), "{broken}");
     }
-    fs::remove_file(&scratch.0).unwrap();
-    look_after(1000);
-    assert!(knows("newer"), "as long as there are no others");
-    fs::write(&scratch.0, "last\n").unwrap();
-    look_after(1000);
+    fs::remove_file(&file.0).unwrap();
+    check_after(1000);
+    assert!(knows("newer"), "a missing file changes nothing");
+    fs::write(&file.0, "last\n").unwrap();
+    check_after(1000);
     assert!(!knows("newer") && knows("last"));
 }

@@ -1,4 +1,4 @@
-//! The files of a directory.
+//! The files of a directory, as a resource.
 
 mod directory;
 
@@ -49,10 +49,11 @@ impl Resource for StaticFiles {
     }
 }
 
-/// Answers with a file, unless the client has this version of it.
+/// Returns the answer with a file, or with status 304 if the client has this version of the file.
 fn send(found: FoundFile, head: &RequestHead<'_>) -> Answer {
     let modified = http_date(found.modified);
-    // Compared as a text, not as a time: a file restored to an older version has changed, too.
+    // Compared as a text, not as a time, because a file that was restored to an older version has changed
+    // as well.
     let is_known = head.single("if-modified-since") == Some(modified.as_bytes());
     let (response, file) = match is_known {
         true => (Response::without_body(304), None),

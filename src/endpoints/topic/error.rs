@@ -1,4 +1,4 @@
-//! The errors of requests for topics.
+//! The errors of requests to topics.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ pub(super) enum TopicError {
 }
 
 impl TopicError {
-    /// The response.
+    /// Returns the response.
     pub(super) fn response(self) -> Response {
         let text = format!("{self}\n");
         match self {

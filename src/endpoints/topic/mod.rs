@@ -1,4 +1,5 @@
-//! Topics: a URL to publish to from anywhere, and to subscribe to from anything.
+//! Topics: clients publish to the URL of a topic by HTTP or WebSocket, and subscribe to it by WebSocket or as
+//! an event stream.
 
 mod error;
 mod publish;
@@ -22,10 +23,10 @@ pub(crate) use publish::{Content, Publish, PublishLimit};
 use read::Clear;
 pub(crate) use read::{List, Read};
 
-/// All topics, at the paths below `/topics/`, and their list at that path.
+/// The topics, at the paths below `/topics/`, and the list of topics, at `/topics/`.
 pub(crate) struct Topics {
     pub(crate) shared: Rc<SessionShared>,
-    /// The limit of messages published over HTTP, if there is one.
+    /// The limit on messages published over HTTP; `None` if there is none.
     pub(crate) publish_limit: Option<Rc<PublishLimit>>,
 }
 
@@ -51,6 +52,7 @@ impl Resource for Topics {
 }
 
 impl Topics {
+    /// Plans a request to one topic.
     fn plan_topic(
         &self,
         head: &RequestHead<'_>,

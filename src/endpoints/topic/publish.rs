@@ -1,4 +1,4 @@
-//! Publishes the body of a request.
+//! Publishes the body of a request as a message.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -25,18 +25,19 @@ pub(crate) struct Publish {
     limit: Option<Rc<PublishLimit>>,
 }
 
-/// The limit of messages published over HTTP.
+/// The limit on messages published over HTTP.
 pub(crate) struct PublishLimit {
     pub(crate) rate: PublishRate,
-    /// Counts the publishes that are refused.
+    /// Counts the refused messages.
     pub(crate) counters: Rc<Counters>,
 }
 
-/// The type of a message, as the publisher declares it.
+/// The properties of a message in the head of the request that publishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Content {
-    /// True if the body is a text, provided that it is UTF-8.
+    /// True if the message is a text message, provided that the body is UTF-8.
     may_be_text: bool,
+    /// The media type, if it is one that topics keep.
     media_type: Option<&'static str>,
     expects_continue: bool,
 }
@@ -45,7 +46,7 @@ impl Publish {
     /// Reads the head of a request that publishes.
     ///
     /// # Errors
-    /// [`TopicError`], if the body shall not be sent at all.
+    /// The response to a request whose body must not be read.
     pub(crate) fn of(
         head: &RequestHead<'_>,
         topic: TopicName,
@@ -57,7 +58,7 @@ impl Publish {
         Ok(Self { topic, content, source, shared: shared.clone(), limit: limit.clone() })
     }
 
-    /// The topic.
+    /// Returns the topic.
     pub(super) fn topic(&self) -> &TopicName {
         &self.topic
     }
@@ -98,17 +99,17 @@ impl Question for Publish {
     }
 }
 
-/// The response to a publisher that must wait.
+/// Returns the response to a client that must wait before it publishes again.
 fn too_fast(wait: Duration) -> Response {
     let seconds = wait.as_millis().div_ceil(1000).max(1).to_string();
     Response::text(429, "too many messages a second\n").with_header("Retry-After", seconds)
 }
 
 impl Content {
-    /// Reads the type of the message that the body of a request is.
+    /// Reads the head of a request whose body is a message.
     ///
     /// # Errors
-    /// [`TopicError`], if the body shall not be sent at all.
+    /// The response to a request whose body must not be read.
     pub(crate) fn of(head: &RequestHead<'_>, limits: &Limits) -> Result<Self, Response> {
         check_length(head, limits)?;
         let expects_continue = expects_continue(head)?;
@@ -131,19 +132,23 @@ impl Content {
         self.expects_continue
     }
 
-    /// The message that the body is.
+    /// Returns the body as an encoded message.
     pub(crate) fn frame(self, body: &[u8]) -> Frame {
         Frame::data(self.may_be_text && str::from_utf8(body).is_ok(), body)
     }
 }
 
+/// Checks that the request has a body with a known length, which is within the limit of a message.
 fn check_length(head: &RequestHead<'_>, limits: &Limits) -> Result<(), TopicError> {
     let bytes = head.content_length().ok_or(TopicError::NoLength)?;
     let limit = limits.message_bytes;
     if bytes > limit as u64 { Err(TopicError::TooLarge { bytes, limit }) } else { Ok(()) }
 }
 
-/// Reads the Expect header (RFC 9110 §10.1.1).
+/// Returns true if the client waits for `100 Continue` (RFC 9110 §10.1.1).
+///
+/// # Errors
+/// [`TopicError::Expectation`], if the Expect header has another value.
 fn expects_continue(head: &RequestHead<'_>) -> Result<bool, TopicError> {
     let mut expected = head.values("expect").peekable();
     let waits = expected.peek().is_some() && head.is_http_1_1();
@@ -153,7 +158,7 @@ fn expects_continue(head: &RequestHead<'_>) -> Result<bool, TopicError> {
     }
 }
 
-/// The media types that a topic keeps for its readers. A browser runs none of them.
+/// The media types that a topic keeps and sends with its messages. A browser executes none of them.
 const KEPT_TYPES: &[&str] = &[
     JSON,
     "text/csv",

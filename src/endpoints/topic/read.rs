@@ -1,4 +1,5 @@
-//! Reads the list of topics and the newest message of a topic, and clears topics.
+//! Answers requests for the list of topics and for the newest message of a topic, and requests that clear a
+//! topic.
 
 use std::rc::Rc;
 
@@ -13,7 +14,7 @@ use crate::ws::SessionShared;
 
 use super::error::TopicError;
 
-/// The question for the list of topics.
+/// A request for the list of topics.
 pub(crate) struct List {
     as_text: bool,
     shared: Rc<SessionShared>,
@@ -23,7 +24,7 @@ impl List {
     /// Reads the head of a request for the list.
     ///
     /// # Errors
-    /// [`Refused`], if the method does not only read.
+    /// [`Refused`], if the method is neither GET nor HEAD.
     pub(crate) fn of(head: &RequestHead<'_>, shared: &Rc<SessionShared>) -> Result<Self, Refused> {
         match head.method() {
             "GET" | "HEAD" => {
@@ -40,10 +41,10 @@ impl Question for List {
     }
 }
 
-/// The question for the newest message of a topic, unless the client has it already.
+/// A request for the newest message of a topic.
 pub(crate) struct Read {
     topic: TopicName,
-    /// The entity tags that the client has, separated by commas.
+    /// The entity tags of the messages that the client has, separated by commas.
     known: String,
     shared: Rc<SessionShared>,
 }
@@ -59,7 +60,7 @@ impl Read {
     /// Reads the head of a request for the newest message of the topic `name`.
     ///
     /// # Errors
-    /// [`Refused`], if that is not the name of a topic.
+    /// [`Refused`], if `name` is not the name of a topic.
     pub(crate) fn named(
         head: &RequestHead<'_>,
         name: &str,
@@ -74,13 +75,13 @@ impl Question for Read {
         Box::pin(async move {
             Ok(match self.shared.hub.last(&self.topic).await? {
                 Some(last) => message(&last, &self.known),
-                None => Response::text(404, "nothing is retained here\n"),
+                None => Response::text(404, "this topic retains no message\n"),
             })
         })
     }
 }
 
-/// The request to withdraw what a topic retains.
+/// A request to clear a topic: later subscribers do not get the messages that it retains now.
 pub(super) struct Clear {
     pub(super) topic: TopicName,
     pub(super) shared: Rc<SessionShared>,
@@ -95,6 +96,7 @@ impl Question for Clear {
     }
 }
 
+/// Returns the response with the list of topics.
 fn list(topics: &[TopicInfo], as_text: bool) -> Response {
     let line = |TopicInfo { name, subscribers, last }: &TopicInfo| match (as_text, last) {
         (true, Some(id)) => format!("{name} {subscribers} {id}\n"),
@@ -109,12 +111,13 @@ fn list(topics: &[TopicInfo], as_text: bool) -> Response {
     response.with_header("Cache-Control", "no-cache")
 }
 
-/// A topic as JSON. Names and ids need no escapes.
+/// Encodes the properties of a topic as JSON. Names and ids need no escapes.
 pub(super) fn entry(topic: &TopicName, id: Option<EventId>, subscribers: usize) -> String {
     let id = id.map_or("null".to_owned(), |id| format!("\"{id}\""));
     format!(r#"{{"topic":"{topic}","id":{id},"subscribers":{subscribers}}}"#)
 }
 
+/// Returns the response with a message, or with status 304 if the client has the message.
 fn message(publication: &Publication, known: &str) -> Response {
     let id = publication.id().map_or_else(String::new, |id| id.to_string());
     let tag = format!("\"{id}\"");

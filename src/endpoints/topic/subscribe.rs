@@ -1,4 +1,4 @@
-//! Subscribes to a topic, by WebSocket or as an event stream.
+//! Plans and serves subscriptions to a topic, by WebSocket or as an event stream.
 
 use std::rc::Rc;
 
@@ -43,7 +43,7 @@ pub(super) fn websocket(
         path: (!mode.subscribes).then(|| Rc::new(topic.path())),
         topic: mode.subscribes.then(|| (topic.clone(), start)),
         shared: shared.clone(),
-        begin: move |session| converse(session, topic, may_publish),
+        begin: move |session| serve(session, topic, may_publish),
     })))
 }
 
@@ -56,16 +56,17 @@ pub(super) fn events(
     Box::new(EventUpgrade::of_topic(topic, start, shared.clone()))
 }
 
-/// Publishes the messages of a client, while it is sent the messages of the topic.
-pub(crate) fn converse(session: Session, topic: TopicName, may_publish: bool) -> Stage {
-    // A closure with a block instead of an `async fn`, which would have room for the session twice.
+/// Returns the stage that publishes the messages of a client. The session sends the client the messages of
+/// its topic at the same time.
+pub(crate) fn serve(session: Session, topic: TopicName, may_publish: bool) -> Stage {
+    // A closure with an `async` block, because an `async fn` would reserve space for the session twice.
     let publish_all = move |mut session: Session| async move {
         let reason = loop {
             let Some(message) = session.next().await else { break CloseReason::NORMAL };
             if !may_publish {
                 break NO_PUBLISHING;
             }
-            // Boxed, so that a client that only subscribes holds no memory for it.
+            // Boxed, so that a client that only subscribes needs no memory for this.
             match Box::pin(publish(session.hub(), &topic, message)).await {
                 Ok(_) => {}
                 Err(PublishError::HubGone) => break CloseReason::STOPPING,
@@ -85,6 +86,7 @@ async fn publish(
     hub.publish_draft(topic, Draft::new(Frame::message(&message)), Source::WebSocket).await
 }
 
+/// Reads the parameter `mode` of the query.
 fn mode(head: &RequestHead<'_>) -> Result<Mode, TopicError> {
     match head.query_value("mode") {
         None => Ok(Mode { subscribes: true, publishes: true }),
@@ -94,13 +96,14 @@ fn mode(head: &RequestHead<'_>) -> Result<Mode, TopicError> {
     }
 }
 
+/// Reads the parameter `last` of the query.
 fn start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
     let Some(last) = head.query_value("last") else { return Ok(Start::Live) };
     last.parse().map(Start::Last).map_err(|_| TopicError::Last(last.to_owned()))
 }
 
-/// The start of an event stream. A client that reconnects sends the id of the last event that it got; a
-/// new client may ask for retained messages.
+/// Returns the start of an event stream. A client that reconnects sends the id of the last event that it
+/// received; a new client may ask for retained messages.
 pub(super) fn event_start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
     match head.single("last-event-id").filter(|id| !id.is_empty()) {
         Some(id) => Ok(Start::After(str::from_utf8(id).ok().and_then(EventId::parse))),

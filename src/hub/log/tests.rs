@@ -16,13 +16,13 @@ const WIDE: Topics = Topics {
     slow_consumer: crate::config::SlowConsumer::Skip,
 };
 
-/// A log and the epoch of its ids.
+/// A log, and the epoch of its ids.
 struct TestLog {
     log: Log,
     epoch: Epoch,
 }
 
-/// A log to which `messages` were appended, with the numbers from 1 on.
+/// Returns a log with `messages`, which have the numbers from 1 on.
 fn log(limits: &Topics, messages: &[&str]) -> TestLog {
     let log = TestLog { log: Log::new(TopicName::broadcast(), 0), epoch: Epoch::random() };
     log.append(limits, messages);
@@ -42,7 +42,7 @@ impl TestLog {
         Start::After(Some(EventId { number, epoch: self.epoch }))
     }
 
-    /// A cursor, and whether there is a gap before it.
+    /// Returns a new cursor, and true if there is a gap before it.
     fn start(&self, limits: &Topics, start: Start) -> (Cursor, bool) {
         let counter = EventId { number: self.log.highest(), epoch: self.epoch };
         let (position, has_gap) = self.log.start(start, counter, limits);
@@ -53,7 +53,7 @@ impl TestLog {
         self.start(limits, start).0
     }
 
-    /// The messages that a new cursor delivers, with `gap` before them if there is one.
+    /// Returns the messages that a new cursor delivers, with `gap` before them if there is one.
     fn replay(&self, limits: &Topics, start: Start) -> Vec<String> {
         let (cursor, has_gap) = self.start(limits, start);
         let gap = has_gap.then(|| "gap".to_owned());
@@ -61,7 +61,7 @@ impl TestLog {
     }
 }
 
-/// The next step of a cursor as text: `2 b` is the message b, which has the number 2.
+/// Takes the next step of a cursor and returns it as text: `2 b` is the message b with the number 2.
 fn step(cursor: &Cursor) -> Option<String> {
     Some(match cursor.next()? {
         Step::Message(publication) => {
@@ -96,7 +96,7 @@ fn cursors_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_cursor_that_falls_off_the_log_goes_on_with_the_oldest_message_kept() {
+fn a_cursor_that_falls_off_the_log_continues_with_the_oldest_message_kept() {
     let limits = Topics { log_messages: 3, retain_messages: 1, ..WIDE };
     let log = log(&WIDE, &[]);
     let slow = log.cursor(&limits, Start::Live);
@@ -237,7 +237,7 @@ fn a_resume_gets_messages_that_are_kept_though_not_retained() {
 }
 
 #[test]
-fn a_resume_after_a_message_that_fell_off_is_told_of_a_gap() {
+fn a_resume_after_a_message_that_fell_off_begins_with_a_gap() {
     let limits = Topics { log_messages: 2, retain_messages: 2, ..WIDE };
     let log = log(&limits, &["a", "b", "c", "d", "e"]);
     assert_eq!(log.replay(&limits, log.after(0)), ["gap", "4 d", "5 e"]);
@@ -285,7 +285,7 @@ fn a_later_subscriber_gets_no_message_that_was_cleared() {
 }
 
 #[test]
-fn a_resume_is_told_of_one_gap_for_cleared_and_lost_messages() {
+fn a_resume_has_one_gap_for_cleared_and_dropped_messages() {
     let limits = Topics { log_messages: 2, retain_messages: 2, ..WIDE };
     let log = log(&limits, &["a", "b"]);
     log.log.clear();
@@ -294,7 +294,7 @@ fn a_resume_is_told_of_one_gap_for_cleared_and_lost_messages() {
 }
 
 #[test]
-fn a_log_that_lost_all_messages_goes_on_counting() {
+fn a_log_that_dropped_all_messages_continues_its_positions() {
     let log = log(&WIDE, &["a", "b"]);
     let slow = log.cursor(&WIDE, Start::Last(2));
     log.log.drop_oldest();

@@ -7,7 +7,7 @@ fn at(seconds: u64) -> impl Fn(Instant) -> Instant {
 }
 
 #[test]
-fn a_silent_client_is_pinged_and_then_given_up() {
+fn a_silent_client_is_pinged_and_then_evicted() {
     let mut hub = hub();
     let start = Instant::now();
     let silent = join(&mut hub, start);
@@ -73,14 +73,14 @@ fn a_sweep_long_overdue_evicts_no_client() {
     let client = join(&mut hub, start);
     client.write_blocked(start);
     hub.sweep(at(1)(start));
-    // SIGSTOP for ten minutes.
+    // The process is suspended for ten minutes.
     hub.sweep(at(600)(start));
     assert!(client.eviction().is_none());
     assert!(hub.watch.alarm().due().unwrap() > at(600)(start));
     hub.sweep(at(613)(start));
-    assert!(client.eviction().is_none(), "this one is late too");
+    assert!(client.eviction().is_none(), "this sweep is late as well");
     hub.sweep(at(623)(start));
-    assert!(client.eviction().is_some(), "the process ran all the time");
+    assert!(client.eviction().is_some(), "this sweep is on time");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::*;
 
-/// A message, and the room that it takes.
+/// A message and its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ModelMessage {
     number: u64,
@@ -12,43 +12,43 @@ struct ModelMessage {
 }
 
 impl ModelMessage {
-    /// The memory that it takes.
+    /// Returns the memory that the message takes.
     fn cost(&self) -> usize {
         cost(&self.text)
     }
 }
 
-/// A topic that keeps everything, and computes what the real one keeps.
+/// A topic that keeps all messages, and computes which of them the real topic keeps.
 #[derive(Default)]
 struct ModelTopic {
-    /// Every message since the topic was made.
+    /// All messages since the topic was created.
     all: Vec<ModelMessage>,
-    /// How many of the oldest messages were displaced by the total of all topics.
+    /// The number of the oldest messages that were dropped to limit the memory of all topics.
     displaced: usize,
-    /// How many of the oldest messages were cleared.
+    /// The number of the oldest messages that were cleared.
     cleared: usize,
-    /// The highest number that an earlier topic of this name may have had.
+    /// The highest number of an earlier topic with this name.
     inherited: u64,
 }
 
 impl ModelTopic {
-    /// The number of messages kept: the newest whatever its size, and as many as either pair of limits
-    /// allows, less those displaced by the total.
+    /// Returns the number of messages kept: the newest one whatever its size, and as many as either pair of
+    /// limits allows, without the displaced ones.
     fn kept(&self, limits: &Topics) -> usize {
         let for_slow = newest_within(&self.all, limits.log_messages, limits.log_bytes);
         let for_late = newest_within(&self.all, limits.retain_messages, limits.retain_bytes);
         for_slow.max(for_late).max(1).min(self.all.len() - self.displaced)
     }
 
-    /// The number of messages retained: of those kept and not cleared the newest whatever its size, and
-    /// as many as the limits allow.
+    /// Returns the number of messages retained, of those that are kept and not cleared: the newest one
+    /// whatever its size, and as many as the limits allow.
     fn retained(&self, limits: &Topics) -> usize {
         let within = newest_within(&self.all, limits.retain_messages, limits.retain_bytes);
         let wanted = within.max(limits.retain_messages.min(1));
         wanted.min(self.kept(limits)).min(self.all.len() - self.cleared)
     }
 
-    /// The index of the oldest message kept.
+    /// Returns the index of the oldest message kept.
     fn oldest(&self, limits: &Topics) -> usize {
         self.all.len() - self.kept(limits)
     }
@@ -61,12 +61,13 @@ impl ModelTopic {
         self.all[self.oldest(limits)..].iter().map(ModelMessage::cost).sum()
     }
 
-    /// The highest number that this topic, or an earlier one of its name, has had.
+    /// Returns the highest number of this topic, or of an earlier one with its name.
     fn highest(&self) -> u64 {
         self.all.last().map_or(self.inherited, |last| last.number)
     }
 
-    /// The index of the first message for a new subscriber, and whether one that it asks for is gone.
+    /// Returns the index of the first message for a new subscriber, and true if a message that the
+    /// subscriber asks for is not kept.
     fn begin(&self, start: Start, counter: EventId, limits: &Topics) -> (usize, bool) {
         let first = self.oldest(limits).max(self.cleared);
         match start {
@@ -82,7 +83,7 @@ impl ModelTopic {
     }
 }
 
-/// The number of the newest messages that fit into both limits.
+/// Returns the number of the newest messages that are within both limits.
 fn newest_within(all: &[ModelMessage], messages: usize, bytes: usize) -> usize {
     let mut left = bytes;
     let fits = |message: &&ModelMessage| {
@@ -93,7 +94,7 @@ fn newest_within(all: &[ModelMessage], messages: usize, bytes: usize) -> usize {
     all.iter().rev().take(messages).take_while(fits).count()
 }
 
-/// A delivery, without what the hub shares.
+/// A delivery of the model.
 #[derive(Debug, PartialEq, Eq)]
 enum ModelDelivery {
     Mail(Frame),
@@ -123,7 +124,7 @@ struct ModelCursor {
 }
 
 struct ModelClient {
-    /// Set until the client is told that messages which it asked for are gone.
+    /// True until the client is notified that messages that it asked for are gone.
     has_gap: bool,
     cursors: Vec<ModelCursor>,
     mail: VecDeque<Frame>,
@@ -137,13 +138,13 @@ impl ModelClient {
     }
 }
 
-/// How often each event happened, which shows that the random commands cause it.
+/// The number of times that each event happened. It shows that the random commands cause all events.
 type EventCounts = BTreeMap<&'static str, usize>;
 
 struct Model {
     limits: Topics,
     topics: BTreeMap<TopicName, ModelTopic>,
-    /// The highest number of every topic that was ever removed.
+    /// The highest number of each topic that was ever removed.
     removed: BTreeMap<TopicName, u64>,
     clients: HashMap<ClientId, ModelClient>,
     counter: EventId,
@@ -177,8 +178,8 @@ impl Model {
         Ok(self.topics.entry(name.clone()).or_insert_with(new))
     }
 
-    /// Makes the topics of a client that joins. If one is refused, those before it are removed again.
-    fn make_topics(&mut self, topics: &[(TopicName, Start)]) -> Result<(), TooManyTopics> {
+    /// Creates the topics of a client that joins. If one is refused, those before it are removed again.
+    fn create_topics(&mut self, topics: &[(TopicName, Start)]) -> Result<(), TooManyTopics> {
         for (name, _) in topics {
             if let Err(error) = self.topic(name).map(drop) {
                 self.remove_unused();
@@ -233,14 +234,15 @@ impl Model {
         Ok((number, self.subscribers(name)))
     }
 
-    /// The topic with the largest payloads loses its oldest message, but not the one just published to
-    /// `newest`. Of several such topics, it is the one whose name comes last.
+    /// Drops the oldest message of the topic with the largest payloads in total, but not the message just
+    /// published to `newest`. If several topics are equally large, the last one by name loses its message.
+    /// Returns false if no topic can lose a message.
     fn displace_one(&mut self, newest: &TopicName) -> bool {
         let mut largest = None;
         for (name, topic) in &mut self.topics {
             let bytes = topic.payload_bytes(&self.limits);
-            let has_spare = topic.kept(&self.limits) > usize::from(name == newest);
-            if has_spare && largest.as_ref().is_none_or(|(held, _)| bytes >= *held) {
+            let can_lose_one = topic.kept(&self.limits) > usize::from(name == newest);
+            if can_lose_one && largest.as_ref().is_none_or(|(held, _)| bytes >= *held) {
                 largest = Some((bytes, topic));
             }
         }
@@ -342,7 +344,7 @@ struct Walk {
     hub: Hub,
     model: Model,
     clients: Vec<Rc<Client>>,
-    /// Clients that left without notice since the last sweep.
+    /// Clients that left without a command to the hub since the last sweep.
     missing: Vec<ClientId>,
     left: Vec<ClientId>,
     now: Instant,
@@ -424,9 +426,9 @@ impl Walk {
                 topics.push((name, self.some_start()));
             }
         }
-        let made = self.model.make_topics(&topics);
+        let created = self.model.create_topics(&topics);
         let joined = self.hub.join(newcomer("test"), topics.clone(), self.now);
-        assert_eq!(joined.as_ref().map(drop).map_err(|error| *error), made, "{context}");
+        assert_eq!(joined.as_ref().map(drop).map_err(|error| *error), created, "{context}");
         if let Ok((client, _)) = joined {
             self.model.join(client.id(), topics);
             self.clients.push(client);
@@ -492,7 +494,7 @@ impl Walk {
         }
     }
 
-    /// Reads up to `count` deliveries, as a session does: it hushes its bell first.
+    /// Reads up to `count` deliveries. Clears the flag of the bell first, as a session does.
     fn read(&mut self, index: usize, count: usize, context: &str) {
         let client = &self.clients[index];
         let id = client.id();

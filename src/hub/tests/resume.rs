@@ -1,19 +1,19 @@
-//! Resuming from an id: exactly the messages after it, or a gap that the client is told of.
+//! A resume from an id: the client gets exactly the messages after the id, with a notice if some are gone.
 
 use super::*;
 
-/// An id of this hub.
+/// Returns an id of this hub.
 fn id(hub: &Hub, number: u64) -> Option<EventId> {
     Some(EventId { number, ..hub.counter })
 }
 
-/// The deliveries to a client that resumes a topic after a number of this hub.
+/// Returns the deliveries to a client that resumes a topic after a number of this hub.
 fn resume(hub: &mut Hub, topic: &str, number: u64) -> Vec<String> {
     let start = Start::After(id(hub, number));
     deliveries(&subscribe_from(hub, topic, start).unwrap())
 }
 
-/// Limits under which nothing is retained: a topic is removed with its last subscriber.
+/// Returns limits with which no message is retained, so that a topic is removed with its last subscriber.
 fn nothing_retained() -> Topics {
     Topics { retain_messages: 0, ..Topics::default() }
 }
@@ -58,7 +58,7 @@ fn an_id_that_cannot_be_read_or_was_not_given_yet_gets_everything_kept_after_a_g
 }
 
 #[test]
-fn a_resume_is_told_of_messages_that_were_cleared() {
+fn a_resume_has_a_gap_for_messages_that_were_cleared() {
     let mut hub = hub();
     let _keeper = subscribe(&mut hub, "t");
     publish(&mut hub, "t", "x").unwrap();
@@ -66,11 +66,11 @@ fn a_resume_is_told_of_messages_that_were_cleared() {
     hub.clear(&name("t"));
     publish(&mut hub, "t", "z").unwrap();
     assert_eq!(resume(&mut hub, "t", 1), ["gap", "3 z"]);
-    assert_eq!(resume(&mut hub, "t", 2), ["3 z"], "it had seen all that was cleared");
+    assert_eq!(resume(&mut hub, "t", 2), ["3 z"], "the client had all messages that were cleared");
 }
 
 #[test]
-fn a_resume_is_told_of_messages_of_a_topic_that_was_deleted_and_made_again() {
+fn a_resume_has_a_gap_for_messages_of_a_topic_that_was_cleared_and_created_again() {
     let mut hub = hub();
     publish(&mut hub, "t", "x").unwrap();
     publish(&mut hub, "t", "y").unwrap();
@@ -82,7 +82,7 @@ fn a_resume_is_told_of_messages_of_a_topic_that_was_deleted_and_made_again() {
 }
 
 #[test]
-fn a_resume_is_told_of_messages_of_a_topic_that_was_removed() {
+fn a_resume_has_a_gap_for_messages_of_a_topic_that_was_removed() {
     let mut hub = hub_with(nothing_retained());
     let client = subscribe(&mut hub, "t");
     publish(&mut hub, "t", "x").unwrap();
@@ -94,7 +94,7 @@ fn a_resume_is_told_of_messages_of_a_topic_that_was_removed() {
 }
 
 #[test]
-fn a_resume_is_told_of_messages_that_were_displaced_by_the_total() {
+fn a_resume_has_a_gap_for_messages_that_were_dropped_to_limit_the_total() {
     let mut hub = hub_with(Topics { total_bytes: cost("x"), ..Topics::default() });
     publish(&mut hub, "a", "x").unwrap();
     publish(&mut hub, "b", "x").unwrap();
@@ -103,14 +103,14 @@ fn a_resume_is_told_of_messages_that_were_displaced_by_the_total() {
 }
 
 #[test]
-fn names_that_are_no_longer_remembered_are_told_of_a_gap_when_in_doubt() {
+fn a_resume_of_a_forgotten_topic_has_a_gap_if_a_message_may_be_missing() {
     let mut hub = hub_with(nothing_retained());
     for number in 1..=1030 {
         publish(&mut hub, &format!("t{number}"), "x").unwrap();
     }
-    assert_eq!(resume(&mut hub, "t1030", 1029), ["gap"], "it is remembered");
+    assert_eq!(resume(&mut hub, "t1030", 1029), ["gap"], "the name is remembered");
     assert_eq!(resume(&mut hub, "t1030", 1030), [""; 0]);
-    assert_eq!(resume(&mut hub, "t1", 6), [""; 0], "nothing after 6 is forgotten");
+    assert_eq!(resume(&mut hub, "t1", 6), [""; 0], "no number after 6 is forgotten");
     assert_eq!(resume(&mut hub, "never", 5), ["gap"], "6 may have been one of its messages");
     assert_eq!(resume(&mut hub, "never", 6), [""; 0]);
 }
@@ -158,7 +158,7 @@ fn a_client_of_several_topics_gets_their_messages_in_the_order_of_their_numbers(
 }
 
 #[test]
-fn a_client_of_several_topics_is_told_first_that_it_fell_behind() {
+fn a_client_of_several_topics_is_first_notified_that_it_lagged() {
     let mut hub = hub_with(Topics { log_messages: 1, ..Topics::default() });
     let topics = vec![(name("a"), Start::Live), (name("b"), Start::Live)];
     let (client, _) = hub.join(newcomer("test"), topics, Instant::now()).unwrap();
