@@ -125,8 +125,9 @@ pub struct Topics {
     pub log_messages: usize,
     /// Bytes that a subscriber may fall behind. Default 256 KiB: four messages of the largest size.
     pub log_bytes: usize,
-    /// Total size of the messages of all topics, in bytes. Default 8 MiB, a small part of the memory of a
-    /// small host. Beyond it, the topic that holds most bytes drops its oldest messages.
+    /// Memory of the messages of all topics, with all their encodings, in bytes. Default 8 MiB, a small part
+    /// of the memory of a small host. Beyond it, the topic with the largest payloads drops its oldest
+    /// messages.
     pub total_bytes: usize,
     /// The policy for a subscriber whose next message is no longer kept. Default
     /// [`SlowConsumer::Skip`].

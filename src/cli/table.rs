@@ -342,7 +342,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "log-total",
         "SIZE",
-        "total size of the messages kept in all topics",
+        "total memory of the messages kept in all topics",
         |options, text| set_size(&mut options.config.topics.total_bytes, text, 1..=1 << 30),
         |options| show_size(options.config.topics.total_bytes),
     ),
