@@ -66,7 +66,7 @@ impl AdminApi {
         expect(head, "GET, HEAD")?;
         match name {
             "" => Ok(Box::new(List::of(head, &self.shared)?)),
-            // Subscribers use the public listeners.
+            // Subscribing is possible on the public listeners only.
             _ if topic::subscribes(head) => Err(not_found().into()),
             _ => Ok(Box::new(Read::named(head, name, &self.shared)?)),
         }
