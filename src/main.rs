@@ -73,8 +73,9 @@ fn serve(options: Options) -> ExitCode {
         && let read_only @ [_, ..] = server.read_only_urls()
     {
         let urls = read_only.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(", ");
-        let remedy = if Feature::Full.is_built_in() { " without a --token-file" } else { "" };
-        log::warn!("publishing is forbidden at {urls}{remedy}; anyone may read there");
+        log::warn!(
+            "publishing is forbidden at {urls} without a --token-file; anyone may read there"
+        );
     }
     if Feature::Full.is_built_in()
         && let Some(notifier) = notifier

@@ -57,10 +57,10 @@ impl From<Response> for Answer {
 
 /// A request whose response needs the request's body or the hub.
 pub(crate) trait Question {
-    /// Returns true if the question needs the request's body. The resource has already refused a body that
-    /// is longer than a message may be.
-    fn takes_body(&self) -> bool {
-        false
+    /// Returns the length of the longest body that the question takes, in bytes. Default 0: it takes none.
+    /// A longer body is not read, and the connection ends with the response.
+    fn body_limit(&self) -> u64 {
+        0
     }
 
     /// Returns true if the client waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1).
@@ -68,7 +68,7 @@ pub(crate) trait Question {
         false
     }
 
-    /// Returns the response. `body` is empty unless [`takes_body`](Self::takes_body) returns true.
+    /// Returns the response. `body` is empty if the [limit](Self::body_limit) is 0.
     fn answer<'a>(self: Box<Self>, body: &'a [u8], requester: Requester<'a>) -> Answering<'a>;
 }
 

@@ -10,7 +10,6 @@ use crate::access::{Action, Gatekeeper, Refused};
 use crate::counters::Source;
 use crate::endpoints::events::EventUpgrade;
 use crate::endpoints::topic::{self, Content, List, Publish, Read};
-use crate::endpoints::{method_not_allowed, not_found};
 use crate::frame::{CloseCode, CloseReason};
 use crate::http::response::JSON;
 use crate::http::{RequestHead, Response};
@@ -67,7 +66,7 @@ impl AdminApi {
         match name {
             "" => Ok(Box::new(List::of(head, &self.shared)?)),
             // Subscribing is possible on the public listeners only.
-            _ if topic::subscribes(head) => Err(not_found().into()),
+            _ if topic::subscribes(head) => Err(Response::not_found().into()),
             _ => Ok(Box::new(Read::named(head, name, &self.shared)?)),
         }
     }
@@ -124,7 +123,7 @@ impl Call {
                 Ok(Self::Clients)
             }
             path => {
-                let number = path.strip_prefix("/clients/").ok_or_else(not_found)?;
+                let number = path.strip_prefix("/clients/").ok_or_else(Response::not_found)?;
                 let client = number.parse().map_err(|_| no_client())?;
                 expect(head, "DELETE, POST")?;
                 match head.method() {
@@ -146,13 +145,16 @@ impl Call {
 fn expect(head: &RequestHead<'_>, allowed: &'static str) -> Result<(), Response> {
     match allowed.split(", ").any(|method| method == head.method()) {
         true => Ok(()),
-        false => Err(method_not_allowed(allowed)),
+        false => Err(Response::method_not_allowed(allowed)),
     }
 }
 
 impl Question for AdminQuestion {
-    fn takes_body(&self) -> bool {
-        matches!(self.call, Call::Send { .. })
+    fn body_limit(&self) -> u64 {
+        match self.call {
+            Call::Send { content, .. } => content.body_limit(),
+            _ => 0,
+        }
     }
 
     fn expects_continue(&self) -> bool {

@@ -21,40 +21,41 @@ pub(super) fn page(state: &AdminState, stats: &HubStats) -> String {
 fn write_connections(page: &mut Page, state: &AdminState, stats: &HubStats) {
     let counters = &state.counters;
     let kinds = [
-        ("http", state.http_connections(stats)),
-        ("websocket", stats.websocket),
-        ("events", stats.events),
-        ("admin", counters.admin_connections.now()),
+        ("http", state.http_connections(stats) as u64),
+        ("websocket", stats.websocket as u64),
+        ("events", stats.events as u64),
+        ("admin", counters.admin_connections.now() as u64),
     ];
     page.family("falconet_connections", "gauge", "Connections open now.");
-    page.labelled("falconet_connections", "kind", kinds);
+    page.labelled("falconet_connections", "kind", &mut kinds.into_iter());
     page.counter(
         "falconet_connections_accepted_total",
         "Connections accepted on the public listeners.",
-        counters.accepted.total(),
+        &counters.accepted.total(),
     );
     let rejected = "falconet_connections_rejected_total";
     page.family(rejected, "counter", "Connections rejected, by reason.");
-    page.labelled(rejected, "reason", counters.rejected());
-    page.labelled(rejected, "reason", [("files", state.meter().files_lacked.total())]);
+    page.labelled(rejected, "reason", &mut counters.rejected());
+    let files = ("files", state.meter().files_lacked.total());
+    page.labelled(rejected, "reason", &mut [files].into_iter());
     let refused = "falconet_requests_refused_total";
     page.family(refused, "counter", "HTTP requests refused because of their sender, by reason.");
-    page.labelled(refused, "reason", counters.refused());
+    page.labelled(refused, "reason", &mut counters.refused());
     let requests = "falconet_requests_total";
     page.family(requests, "counter", "HTTP requests on the public listeners, by status class.");
-    page.labelled(requests, "class", counters.requests());
+    page.labelled(requests, "class", &mut counters.requests());
     let closed = "falconet_sessions_closed_total";
     page.family(
         closed,
         "counter",
         "WebSocket sessions and event streams that ended, by close code.",
     );
-    page.labelled(closed, "kind=\"websocket\",code", counters.websocket_closed.by_code());
-    page.labelled(closed, "kind=\"events\",code", counters.events_closed.by_code());
+    page.labelled(closed, "kind=\"websocket\",code", &mut counters.websocket_closed.by_code());
+    page.labelled(closed, "kind=\"events\",code", &mut counters.events_closed.by_code());
     page.counter(
         "falconet_clients_swept_total",
         "Clients dropped because they were silent, did not read or left a message unfinished.",
-        counters.swept.total(),
+        &counters.swept.total(),
     );
 }
 
@@ -87,16 +88,16 @@ fn write_messages(page: &mut Page, state: &AdminState, stats: &HubStats) {
             counters.messages_lagged.total(),
         ),
     ] {
-        page.counter(name, help, total);
+        page.counter(name, help, &total);
     }
     let published = "falconet_messages_published_total";
     page.family(published, "counter", "Messages published to topics, by source.");
-    page.labelled(published, "source", counters.published());
-    page.gauge("falconet_topics", "Topics.", stats.topics);
+    page.labelled(published, "source", &mut counters.published());
+    page.gauge("falconet_topics", "Topics.", &stats.topics);
     page.gauge(
         "falconet_topic_log_bytes",
         "Memory that the messages of all topics take, in bytes.",
-        stats.log_bytes,
+        &stats.log_bytes,
     );
 }
 
@@ -110,31 +111,32 @@ fn write_loop(page: &mut Page, state: &AdminState) {
     let mut count = 0;
     for (bound, turns) in turns.cumulative() {
         count = turns;
-        page.sample(&format!("{name}_bucket{{le=\"{bound}\"}}"), turns);
+        page.sample(&format!("{name}_bucket{{le=\"{bound}\"}}"), &turns);
     }
-    page.sample(&format!("{name}_sum"), Seconds(turns.total()));
-    page.sample(&format!("{name}_count"), count);
+    page.sample(&format!("{name}_sum"), &Seconds(turns.total()));
+    page.sample(&format!("{name}_count"), &count);
 }
 
 fn write_process(page: &mut Page, state: &AdminState) {
-    page.counter("falconet_panics_total", "Panics in any task.", state.process_errors.panics());
+    page.counter("falconet_panics_total", "Panics in any task.", &state.process_errors.panics());
     page.counter(
         "falconet_log_lines_dropped_total",
         "Log lines suppressed by the rate limit or not written.",
-        state.process_errors.log_lines_dropped(),
+        &state.process_errors.log_lines_dropped(),
     );
     page.family("falconet_build_info", "gauge", "The version, as a label. Always 1.");
-    page.labelled("falconet_build_info", "version", [(env!("CARGO_PKG_VERSION"), 1)]);
+    let version = (env!("CARGO_PKG_VERSION"), 1);
+    page.labelled("falconet_build_info", "version", &mut [version].into_iter());
     let resident = process::resident_bytes();
-    page.gauge("process_resident_memory_bytes", "Resident memory, in bytes.", resident);
-    page.gauge("process_open_fds", "Open file descriptors.", process::open_files());
+    page.gauge("process_resident_memory_bytes", "Resident memory, in bytes.", &resident);
+    page.gauge("process_open_fds", "Open file descriptors.", &process::open_files());
     let files = process::max_files().map_or("+Inf".to_owned(), |files| files.to_string());
-    page.gauge("process_max_fds", "Limit of open file descriptors.", files);
+    page.gauge("process_max_fds", "Limit of open file descriptors.", &files);
     if let Some(Times { cpu, start }) = Times::read() {
         let help = "Processor time of all threads, in seconds.";
-        page.counter("process_cpu_seconds_total", help, Seconds(cpu));
+        page.counter("process_cpu_seconds_total", help, &Seconds(cpu));
         let help = "Start time of the process, in seconds since 1970.";
-        page.gauge("process_start_time_seconds", help, Seconds(start));
+        page.gauge("process_start_time_seconds", help, &Seconds(start));
     }
 }
 
@@ -149,17 +151,18 @@ impl Page {
     }
 
     /// Writes one sample. `series` is the name of the metric, with labels if there are any.
-    fn sample(&mut self, series: &str, value: impl Display) {
+    fn sample(&mut self, series: &str, value: &dyn Display) {
         let _ = writeln!(self.0, "{series} {value}");
     }
 
     /// Writes samples that differ in the value of one label, each with that value. Labels that are the same
     /// for all samples may precede the name of the label.
-    fn labelled<V: Display>(
+    // A trait object, so that the code exists once.
+    fn labelled(
         &mut self,
         name: &str,
         label: &str,
-        values: impl IntoIterator<Item = (&'static str, V)>,
+        values: &mut dyn Iterator<Item = (&'static str, u64)>,
     ) {
         for (key, value) in values {
             let _ = writeln!(self.0, "{name}{{{label}=\"{key}\"}} {value}");
@@ -167,13 +170,13 @@ impl Page {
     }
 
     /// Writes a counter with one sample.
-    fn counter(&mut self, name: &str, help: &str, value: impl Display) {
+    fn counter(&mut self, name: &str, help: &str, value: &dyn Display) {
         self.family(name, "counter", help);
         self.sample(name, value);
     }
 
     /// Writes a gauge with one sample.
-    fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+    fn gauge(&mut self, name: &str, help: &str, value: &dyn Display) {
         self.family(name, "gauge", help);
         self.sample(name, value);
     }

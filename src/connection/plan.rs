@@ -1,8 +1,7 @@
 //! Finds the resource that a request is for.
 
 use crate::access::{Action, Gatekeeper, Refused};
-use crate::endpoints::not_found;
-use crate::http::RequestHead;
+use crate::http::{RequestHead, Response};
 use crate::resource::Plan;
 
 use super::context::Context;
@@ -27,7 +26,7 @@ pub(super) fn plan(
         true => Action::Connect(head.path()),
         false => Action::Read(head.path()),
     })?;
-    Err(not_found().into())
+    Err(Response::not_found().into())
 }
 
 /// Returns true if bytes after the head are, or may be, a body that is not read. The connection must be
@@ -35,7 +34,7 @@ pub(super) fn plan(
 pub(super) fn leaves_a_body(plan: &Plan, request: &Request) -> bool {
     match plan {
         Plan::Answer(answer) => request.body_bytes > 0 || answer.response.status() == 411,
-        Plan::Ask(question) => request.body_bytes > 0 && !question.takes_body(),
+        Plan::Ask(question) => request.body_bytes > question.body_limit(),
         Plan::Upgrade(_) => false,
     }
 }

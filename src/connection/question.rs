@@ -20,7 +20,8 @@ pub(super) async fn ask(
     context: &Context,
 ) -> Option<Response> {
     // The resource has refused a body that is longer than a message may be.
-    let body_bytes = if question.takes_body() { request.body_bytes as usize } else { 0 };
+    let fits = request.body_bytes <= question.body_limit();
+    let body_bytes = if fits { request.body_bytes as usize } else { 0 };
     let body = head_end..head_end + body_bytes;
     if question.expects_continue() && reader.bytes().len() < body.end {
         let interim = b"HTTP/1.1 100 Continue\r\n\r\n";

@@ -12,7 +12,7 @@ mod websocket;
 pub use echo::Echo;
 pub use endpoint::Endpoint;
 pub(crate) use files::{Files, StaticFiles};
-pub(crate) use page::{Page, method_not_allowed, not_found};
+pub(crate) use page::Page;
 
 #[cfg(test)]
 mod tests;

@@ -50,14 +50,14 @@ impl Resource for ServedPage {
         })?;
         if head.method() != "GET" && !(head.method() == "HEAD" && asset.is_some()) {
             let allow = if asset.is_some() { "GET, HEAD" } else { "GET" };
-            return Err(method_not_allowed(allow).into());
+            return Err(Response::method_not_allowed(allow).into());
         }
         match (endpoint, asset) {
             (Some(endpoint), _) if head.wants_websocket() => self.connect(head, endpoint).map(Some),
             (_, Some(asset)) if accepts(head, asset.content_type) => {
                 Ok(Some(Plan::Answer(asset.response().into())))
             }
-            (_, Some(_)) => Err(not_found().into()),
+            (_, Some(_)) => Err(Response::not_found().into()),
             (_, None) => Err(upgrade_required().into()),
         }
     }
@@ -80,17 +80,6 @@ impl ServedPage {
             begin: move |session: Session| endpoint.begin(session),
         })))
     }
-}
-
-/// Returns the response for a path without a resource, or without one that the client accepts (404, as in
-/// the article).
-pub(crate) fn not_found() -> Response {
-    Response::text(404, "nothing here that you accept\n")
-}
-
-/// Returns the response for a method that a resource does not allow. `allow` lists the allowed ones.
-pub(crate) fn method_not_allowed(allow: &'static str) -> Response {
-    Response::text(405, "method not allowed here\n").with_header("Allow", allow)
 }
 
 /// Returns the response to a plain request for a WebSocket endpoint (RFC 9110 §15.5.22).

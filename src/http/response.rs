@@ -68,6 +68,17 @@ impl Response {
         Self::new(status, PLAIN_TEXT, body)
     }
 
+    /// Returns the response for a path without a resource, or without one that the client accepts (404, as
+    /// in the article).
+    pub(crate) fn not_found() -> Self {
+        Self::text(404, "nothing here that you accept\n")
+    }
+
+    /// Returns the response for a method that a resource does not allow. `allow` lists the allowed ones.
+    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
+        Self::text(405, "method not allowed here\n").with_header("Allow", allow)
+    }
+
     /// Creates a response with a status code that has no body: 204 or 304.
     pub(crate) fn without_body(status: u16) -> Self {
         Self::with_body(status, Body::Nothing)

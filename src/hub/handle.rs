@@ -16,7 +16,7 @@ use super::command::{AwaitAudience, Command, Publish};
 use super::ids::{ClientId, CorrelationId, EventId};
 use super::liveness::{Alarm, Watch};
 use super::log::Start;
-use super::notify::reply;
+use super::notify::{Arrival, reply};
 use super::publication::{Draft, Publication};
 use super::topic_name::TopicName;
 use super::topics::{TooManyTopics, TopicInfo};
@@ -62,8 +62,9 @@ impl HubHandle {
     ) -> Result<Published, PublishError> {
         let topic = topic.clone();
         let (reply, published) = reply();
-        self.send(Command::Publish(Publish { topic, draft, source, reply: Some(reply) })).await?;
-        Ok(published.receive().await.ok_or(HubGone)??)
+        let publish = Publish { topic, draft, source, reply: Some(reply) };
+        self.execute(Command::Publish(publish), published.arrival()).await?;
+        Ok(published.take().ok_or(HubGone)??)
     }
 
     /// Publishes a message to the topic `broadcast`, which the clients of all endpoints subscribe to. Does
@@ -291,6 +292,20 @@ impl HubHandle {
         Box::pin(async move { self.inbox.send(command).await.map_err(|_| HubGone) })
     }
 
+    /// Sends a command and waits until its reply has arrived, or until there will be none. Boxed, as
+    /// [`Self::send`] is.
+    fn execute(
+        &self,
+        command: Command,
+        reply: Rc<dyn Arrival>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), HubGone>> + '_>> {
+        Box::pin(async move {
+            self.inbox.send(command).await.map_err(|_| HubGone)?;
+            reply.bell().ringing().await;
+            Ok(())
+        })
+    }
+
     /// Waits until a topic has any subscriber, or none. Without a topic, waits until there is any client, or
     /// none.
     async fn until_audience(
@@ -300,8 +315,9 @@ impl HubHandle {
     ) -> Result<(), HubGone> {
         let (reply, awaited) = reply();
         let topic = topic.cloned();
-        self.send(Command::AwaitAudience(AwaitAudience { topic, wants_any, reply })).await?;
-        awaited.receive().await.ok_or(HubGone)
+        let waiting = AwaitAudience { topic, wants_any, reply };
+        self.execute(Command::AwaitAudience(waiting), awaited.arrival()).await?;
+        awaited.take().ok_or(HubGone)
     }
 
     /// Runs `question` in the hub task, and waits for the answer.
@@ -310,8 +326,9 @@ impl HubHandle {
         question: impl FnOnce(&mut Hub) -> T + 'static,
     ) -> Result<T, HubGone> {
         let (reply, awaited) = reply();
-        self.send(Command::Do(Box::new(|hub| reply.send(question(hub))))).await?;
-        awaited.receive().await.ok_or(HubGone)
+        let question = Command::Do(Box::new(|hub| reply.send(question(hub))));
+        self.execute(question, awaited.arrival()).await?;
+        awaited.take().ok_or(HubGone)
     }
 }
 

@@ -93,10 +93,26 @@ impl<T> Drop for Reply<T> {
     }
 }
 
-impl<T> AwaitedReply<T> {
-    /// Waits for the answer. Returns `None` if there will be none.
-    pub(super) async fn receive(self) -> Option<T> {
-        self.0.bell.ringing().await;
+impl<T: 'static> AwaitedReply<T> {
+    /// Returns the part of the reply that does not depend on the type of the answer.
+    pub(super) fn arrival(&self) -> Rc<dyn Arrival> {
+        self.0.clone()
+    }
+
+    /// Takes the answer. Returns `None` if there is none.
+    pub(super) fn take(self) -> Option<T> {
         self.0.answer.take()
+    }
+}
+
+/// The arrival of an answer of any type.
+pub(super) trait Arrival {
+    /// Rings when there is an answer, and when there will be none.
+    fn bell(&self) -> &Bell;
+}
+
+impl<T> Arrival for Slot<T> {
+    fn bell(&self) -> &Bell {
+        &self.bell
     }
 }

@@ -7,7 +7,6 @@ use crate::http::date::http_date;
 use crate::http::{RequestHead, Response};
 use crate::resource::{Answer, Plan, Resource};
 
-use super::page::method_not_allowed;
 pub(crate) use directory::Files;
 use directory::{FileError, FoundFile};
 
@@ -28,7 +27,7 @@ impl Resource for StaticFiles {
         let reads = matches!(head.method(), "GET" | "HEAD");
         match self.0.find(path) {
             Ok(_) | Err(FileError::IsDirectory) if !reads => {
-                Err(method_not_allowed("GET, HEAD").into())
+                Err(Response::method_not_allowed("GET, HEAD").into())
             }
             Ok(found) => Ok(Some(Plan::Answer(send(found, head)))),
             Err(FileError::IsDirectory) => {

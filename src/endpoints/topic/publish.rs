@@ -40,6 +40,7 @@ pub(crate) struct Content {
     /// The media type, if it is one that topics keep.
     media_type: Option<&'static str>,
     expects_continue: bool,
+    body_limit: u64,
 }
 
 impl Publish {
@@ -65,8 +66,8 @@ impl Publish {
 }
 
 impl Question for Publish {
-    fn takes_body(&self) -> bool {
-        true
+    fn body_limit(&self) -> u64 {
+        self.content.body_limit()
     }
 
     fn expects_continue(&self) -> bool {
@@ -113,9 +114,10 @@ impl Content {
     pub(crate) fn of(head: &RequestHead<'_>, limits: &Limits) -> Result<Self, Response> {
         check_length(head, limits)?;
         let expects_continue = expects_continue(head)?;
+        let body_limit = limits.message_bytes as u64;
         let mut lines = head.values("content-type");
         let Some(declared) = lines.next() else {
-            return Ok(Self { may_be_text: true, media_type: None, expects_continue });
+            return Ok(Self { may_be_text: true, media_type: None, expects_continue, body_limit });
         };
         let declared = String::from_utf8_lossy(declared).to_ascii_lowercase();
         let declared = declared.split(';').next().unwrap_or_default().trim();
@@ -124,12 +126,17 @@ impl Content {
             || declared == JSON
             || declared.ends_with("+json");
         let media_type = KEPT_TYPES.iter().copied().find(|kept| *kept == declared);
-        Ok(Self { may_be_text, media_type, expects_continue })
+        Ok(Self { may_be_text, media_type, expects_continue, body_limit })
     }
 
     /// Returns true if the client waits for `100 Continue` before it sends the body.
     pub(crate) fn expects_continue(self) -> bool {
         self.expects_continue
+    }
+
+    /// Returns the length of the longest body that a message may have, in bytes.
+    pub(crate) fn body_limit(self) -> u64 {
+        self.body_limit
     }
 
     /// Returns the body as an encoded message.
