@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use async_channel::Sender;
@@ -16,7 +17,7 @@ use super::command::{AwaitAudience, Command, Publish};
 use super::ids::{ClientId, CorrelationId, EventId};
 use super::liveness::{Alarm, Watch};
 use super::log::Start;
-use super::notify::{Arrival, reply};
+use super::notify::{Arrival, AwaitedReply, reply};
 use super::publication::{Draft, Publication};
 use super::topic_name::TopicName;
 use super::topics::{TooManyTopics, TopicInfo};
@@ -63,8 +64,7 @@ impl HubHandle {
         let topic = topic.clone();
         let (reply, published) = reply();
         let publish = Publish { topic, draft, source, reply: Some(reply) };
-        self.execute(Command::Publish(publish), published.arrival()).await?;
-        Ok(published.take().ok_or(HubGone)??)
+        Ok(self.answer(Command::Publish(publish), published).await??)
     }
 
     /// Publishes a message to the topic `broadcast`, which the clients of all endpoints subscribe to. Does
@@ -89,17 +89,21 @@ impl HubHandle {
     ///
     /// # Cancel safety
     /// If the future is dropped early, the message may be sent all the same.
-    pub async fn send_to(
+    pub fn send_to(
         &self,
         id: ClientId,
         message: impl Into<Message>,
-    ) -> Result<bool, HubGone> {
-        self.send_frame(id, Frame::message(&message.into())).await
+    ) -> impl Future<Output = Result<bool, HubGone>> {
+        self.send_frame(id, Frame::message(&message.into()))
     }
 
     /// Sends an encoded message to one client, as [`Self::send_to`] does.
-    pub(crate) async fn send_frame(&self, id: ClientId, frame: Frame) -> Result<bool, HubGone> {
-        self.ask(move |hub| hub.send_to(id, frame)).await
+    pub(crate) fn send_frame(
+        &self,
+        id: ClientId,
+        frame: Frame,
+    ) -> impl Future<Output = Result<bool, HubGone>> {
+        self.ask(move |hub| hub.send_to(id, frame))
     }
 
     /// Closes the session of one client. Returns false if the client has left.
@@ -109,8 +113,12 @@ impl HubHandle {
     ///
     /// # Cancel safety
     /// If the future is dropped early, the client may be evicted all the same.
-    pub async fn evict(&self, id: ClientId, reason: CloseReason) -> Result<bool, HubGone> {
-        self.ask(move |hub| hub.evict(id, reason)).await
+    pub fn evict(
+        &self,
+        id: ClientId,
+        reason: CloseReason,
+    ) -> impl Future<Output = Result<bool, HubGone>> {
+        self.ask(move |hub| hub.evict(id, reason))
     }
 
     /// Sends a message to all clients with a correlation id. Returns the number of these clients, without
@@ -121,17 +129,16 @@ impl HubHandle {
     ///
     /// # Cancel safety
     /// If the future is dropped early, the message may be sent all the same.
-    pub async fn send_to_all(
+    pub fn send_to_all(
         &self,
         id: &CorrelationId,
         message: impl Into<Message>,
-    ) -> Result<usize, HubGone> {
+    ) -> impl Future<Output = Result<usize, HubGone>> {
         let (id, frame) = (id.clone(), Frame::message(&message.into()));
         self.ask(move |hub| {
             let sent = |client: &ClientId| hub.send_to(*client, frame.clone());
             hub.correlated(&id).into_iter().filter(sent).count()
         })
-        .await
     }
 
     /// Closes the sessions of all clients with a correlation id. Returns the number of these clients.
@@ -141,17 +148,16 @@ impl HubHandle {
     ///
     /// # Cancel safety
     /// If the future is dropped early, the clients may be evicted all the same.
-    pub async fn evict_all(
+    pub fn evict_all(
         &self,
         id: &CorrelationId,
         reason: CloseReason,
-    ) -> Result<usize, HubGone> {
+    ) -> impl Future<Output = Result<usize, HubGone>> {
         let id = id.clone();
         self.ask(move |hub| {
             let evicted = |client: &ClientId| hub.evict(*client, reason);
             hub.correlated(&id).into_iter().filter(evicted).count()
         })
-        .await
     }
 
     /// Returns all topics, sorted by name.
@@ -161,8 +167,8 @@ impl HubHandle {
     ///
     /// # Cancel safety
     /// If the future is dropped early, nothing has changed.
-    pub async fn topics(&self) -> Result<Vec<TopicInfo>, HubGone> {
-        self.ask(|hub| hub.topics()).await
+    pub fn topics(&self) -> impl Future<Output = Result<Vec<TopicInfo>, HubGone>> {
+        self.ask(|hub| hub.topics())
     }
 
     /// Withdraws the messages that a topic retains: later subscribers do not get them. Subscribers that are
@@ -173,15 +179,18 @@ impl HubHandle {
     ///
     /// # Cancel safety
     /// If the future is dropped early, the messages may be withdrawn all the same.
-    pub async fn clear(&self, topic: &TopicName) -> Result<(), HubGone> {
+    pub fn clear(&self, topic: &TopicName) -> impl Future<Output = Result<(), HubGone>> {
         let name = topic.clone();
-        self.ask(move |hub| hub.clear(&name)).await
+        self.ask(move |hub| hub.clear(&name))
     }
 
     /// Returns the newest message of a topic, if the message is retained.
-    pub(crate) async fn last(&self, topic: &TopicName) -> Result<Option<Rc<Publication>>, HubGone> {
+    pub(crate) fn last(
+        &self,
+        topic: &TopicName,
+    ) -> impl Future<Output = Result<Option<Rc<Publication>>, HubGone>> {
         let name = topic.clone();
-        self.ask(move |hub| hub.last(&name)).await
+        self.ask(move |hub| hub.last(&name))
     }
 
     /// Returns the number of clients now, and of all clients so far.
@@ -191,23 +200,26 @@ impl HubHandle {
     ///
     /// # Cancel safety
     /// If the future is dropped early, nothing has changed.
-    pub async fn client_counts(&self) -> Result<ClientCounts, HubGone> {
-        self.ask(|hub| hub.client_counts()).await
+    pub fn client_counts(&self) -> impl Future<Output = Result<ClientCounts, HubGone>> {
+        self.ask(|hub| hub.client_counts())
     }
 
     /// Returns all clients, in no order.
-    pub(crate) async fn clients(&self) -> Result<Vec<Rc<Client>>, HubGone> {
-        self.ask(|hub| hub.clients()).await
+    pub(crate) fn clients(&self) -> impl Future<Output = Result<Vec<Rc<Client>>, HubGone>> {
+        self.ask(|hub| hub.clients())
     }
 
     /// Returns the client whose id is displayed as `number`.
-    pub(crate) async fn find(&self, number: u64) -> Result<Option<ClientId>, HubGone> {
-        self.ask(move |hub| hub.find(number)).await
+    pub(crate) fn find(
+        &self,
+        number: u64,
+    ) -> impl Future<Output = Result<Option<ClientId>, HubGone>> {
+        self.ask(move |hub| hub.find(number))
     }
 
     /// Returns the counts that the administrator is shown.
-    pub(crate) async fn stats(&self) -> Result<HubStats, HubGone> {
-        self.ask(|hub| hub.stats()).await
+    pub(crate) fn stats(&self) -> impl Future<Output = Result<HubStats, HubGone>> {
+        self.ask(|hub| hub.stats())
     }
 
     /// Waits until a topic has a subscriber.
@@ -217,8 +229,8 @@ impl HubHandle {
     ///
     /// # Cancel safety
     /// If the future is dropped early, nothing has changed.
-    pub async fn until_subscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
-        self.until_audience(Some(topic), true).await
+    pub fn until_subscribed(&self, topic: &TopicName) -> impl Future<Output = Result<(), HubGone>> {
+        self.until_audience(Some(topic), true)
     }
 
     /// Waits until a topic has no subscriber.
@@ -228,18 +240,21 @@ impl HubHandle {
     ///
     /// # Cancel safety
     /// If the future is dropped early, nothing has changed.
-    pub async fn until_unsubscribed(&self, topic: &TopicName) -> Result<(), HubGone> {
-        self.until_audience(Some(topic), false).await
+    pub fn until_unsubscribed(
+        &self,
+        topic: &TopicName,
+    ) -> impl Future<Output = Result<(), HubGone>> {
+        self.until_audience(Some(topic), false)
     }
 
     /// Waits until any client is connected.
-    pub(crate) async fn until_any_client(&self) -> Result<(), HubGone> {
-        self.until_audience(None, true).await
+    pub(crate) fn until_any_client(&self) -> impl Future<Output = Result<(), HubGone>> {
+        self.until_audience(None, true)
     }
 
     /// Waits until no client is connected.
-    pub(crate) async fn until_no_client(&self) -> Result<(), HubGone> {
-        self.until_audience(None, false).await
+    pub(crate) fn until_no_client(&self) -> impl Future<Output = Result<(), HubGone>> {
+        self.until_audience(None, false)
     }
 
     /// Returns the alarm, which has the time of the next sweep.
@@ -277,8 +292,8 @@ impl HubHandle {
     }
 
     /// Checks the deadlines of all clients.
-    pub(crate) async fn sweep(&self, now: Instant) -> Result<(), HubGone> {
-        self.ask(move |hub| hub.sweep(now)).await
+    pub(crate) fn sweep(&self, now: Instant) -> impl Future<Output = Result<(), HubGone>> {
+        self.ask(move |hub| hub.sweep(now))
     }
 
     /// Evicts the clients that `whom` includes, now and when they join later.
@@ -308,27 +323,41 @@ impl HubHandle {
 
     /// Waits until a topic has any subscriber, or none. Without a topic, waits until there is any client, or
     /// none.
-    async fn until_audience(
+    fn until_audience(
         &self,
         topic: Option<&TopicName>,
         wants_any: bool,
-    ) -> Result<(), HubGone> {
+    ) -> impl Future<Output = Result<(), HubGone>> + use<'_> {
         let (reply, awaited) = reply();
-        let topic = topic.cloned();
-        let waiting = AwaitAudience { topic, wants_any, reply };
-        self.execute(Command::AwaitAudience(waiting), awaited.arrival()).await?;
-        awaited.take().ok_or(HubGone)
+        let waiting = AwaitAudience { topic: topic.cloned(), wants_any, reply };
+        self.answer(Command::AwaitAudience(waiting), awaited)
     }
 
     /// Runs `question` in the hub task, and waits for the answer.
-    async fn ask<T: 'static>(
-        &self,
-        question: impl FnOnce(&mut Hub) -> T + 'static,
-    ) -> Result<T, HubGone> {
+    fn ask<T: 'static>(&self, question: impl FnOnce(&mut Hub) -> T + 'static) -> Answer<'_, T> {
         let (reply, awaited) = reply();
-        let question = Command::Do(Box::new(|hub| reply.send(question(hub))));
-        self.execute(question, awaited.arrival()).await?;
-        awaited.take().ok_or(HubGone)
+        self.answer(Command::Do(Box::new(|hub| reply.send(question(hub)))), awaited)
+    }
+
+    /// Returns the answer to a command.
+    fn answer<T: 'static>(&self, command: Command, reply: AwaitedReply<T>) -> Answer<'_, T> {
+        Answer { executing: self.execute(command, reply.arrival()), reply }
+    }
+}
+
+/// The hub's answer to a command. A type of its own, since the futures of `async fn`s would be compiled
+/// again for each question.
+struct Answer<'h, T> {
+    executing: Pin<Box<dyn Future<Output = Result<(), HubGone>> + 'h>>,
+    reply: AwaitedReply<T>,
+}
+
+impl<T: 'static> Future for Answer<'_, T> {
+    type Output = Result<T, HubGone>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        ready!(self.executing.as_mut().poll(cx))?;
+        Poll::Ready(self.reply.take().ok_or(HubGone))
     }
 }
 

@@ -100,7 +100,7 @@ impl<T: 'static> AwaitedReply<T> {
     }
 
     /// Takes the answer. Returns `None` if there is none.
-    pub(super) fn take(self) -> Option<T> {
+    pub(super) fn take(&self) -> Option<T> {
         self.0.answer.take()
     }
 }
