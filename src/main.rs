@@ -183,25 +183,27 @@ fn fail(error: &dyn std::fmt::Display, code: u8) -> ExitCode {
     code.into()
 }
 
+/// The text of a file of `www/`, as the build script leaves it.
+macro_rules! page {
+    ($file:literal) => {
+        include_str!(concat!(env!("OUT_DIR"), "/", $file))
+    };
+}
+
 const INDEX: Asset = Asset {
     content_type: "text/html; charset=utf-8",
     body: match Feature::Full.is_built_in() {
-        true => concat!(
-            include_str!("../www/index.html"),
-            include_str!("../www/topics.html"),
-            include_str!("../www/chart.html")
-        ),
-        false => include_str!("../www/index.html"),
+        true => concat!(page!("index.html"), page!("topics.html"), page!("chart.html")),
+        false => page!("index.html"),
     }
     .as_bytes(),
 };
-const SCRIPT: Asset = script(include_str!("../www/app.js"));
-const DOM: Asset = script(include_str!("../www/dom.js"));
-const TOPICS_SCRIPT: Asset = script(include_str!("../www/topics.js"));
-const CHART: Asset = script(include_str!("../www/chart.js"));
-const STYLE: Asset =
-    style(concat!(include_str!("../www/base.css"), include_str!("../www/style.css")));
-const TOPICS_STYLE: Asset = style(include_str!("../www/topics.css"));
+const SCRIPT: Asset = script(page!("app.js"));
+const DOM: Asset = script(page!("dom.js"));
+const TOPICS_SCRIPT: Asset = script(page!("topics.js"));
+const CHART: Asset = script(page!("chart.js"));
+const STYLE: Asset = style(concat!(page!("base.css"), page!("style.css")));
+const TOPICS_STYLE: Asset = style(page!("topics.css"));
 const ICON: Asset =
     Asset { content_type: "image/svg+xml", body: include_bytes!("../www/icon.svg") };
 

@@ -43,11 +43,11 @@ fn nonce() -> String {
     nonce
 }
 
-const PAGE: &str = include_str!("../../www/admin.html");
-const BASE_STYLE: &str = include_str!("../../www/base.css");
-const CHART_TEMPLATE: &str = include_str!("../../www/chart.html");
-const DOM: &str = include_str!("../../www/dom.js");
-const CHART: &str = include_str!("../../www/chart.js");
+const PAGE: &str = include_str!(concat!(env!("OUT_DIR"), "/admin.html"));
+const BASE_STYLE: &str = include_str!(concat!(env!("OUT_DIR"), "/base.css"));
+const CHART_TEMPLATE: &str = include_str!(concat!(env!("OUT_DIR"), "/chart.html"));
+const DOM: &str = include_str!(concat!(env!("OUT_DIR"), "/dom.js"));
+const CHART: &str = include_str!(concat!(env!("OUT_DIR"), "/chart.js"));
 
 #[cfg(test)]
 mod tests {

@@ -42,7 +42,7 @@ const OF_STD: &[&str] = &[
 const SPAWNERS: &[&str] = &["src/server.rs", "src/server/", "src/bin/"];
 
 /// The files and folders that may print.
-const PRINTERS: &[&str] = &["src/main.rs", "src/cli/", "src/bin/"];
+const PRINTERS: &[&str] = &["src/main.rs", "src/build.rs", "src/cli/", "src/bin/"];
 
 /// The names that printing needs.
 const PRINTING: &[&str] =

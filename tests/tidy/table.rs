@@ -3,7 +3,8 @@
 use crate::order::Order;
 
 /// The root files of the crates in `src/`.
-pub(crate) const ROOTS: &[&str] = &["src/lib.rs", "src/main.rs", "src/bin/falconet-client/main.rs"];
+pub(crate) const ROOTS: &[&str] =
+    &["src/build.rs", "src/lib.rs", "src/main.rs", "src/bin/falconet-client/main.rs"];
 
 /// The rooms in their order, each with its files in their order. A room imports only from the rooms
 /// above it, and a file only from the files in front of it. A room without a list is one file.
@@ -55,6 +56,7 @@ pub(crate) const ORDER: Order = Order(&[
     ("server", &["connections", "error", "mod", "builder"]),
     ("log", &[]),
     ("cli", &["options", "values", "table", "manual", "text", "sources", "check", "mod"]),
+    ("build", &[]),
     ("lib", &[]),
     ("main", &[]),
     ("bin/falconet-client", &[
