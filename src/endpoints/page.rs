@@ -7,8 +7,8 @@ use crate::http::accept::accepts;
 use crate::http::{Asset, RequestHead, Response};
 use crate::hub::{Start, TopicName};
 use crate::resource::{Plan, Resource};
+use crate::ws::SessionShared;
 use crate::ws::handshake::{self, HandshakeError};
-use crate::ws::{Session, SessionShared};
 
 use super::endpoint::AnyEndpoint;
 use super::websocket::WebSocketUpgrade;
@@ -77,7 +77,7 @@ impl ServedPage {
             path: Some(self.page.path.clone()),
             topic: Some((TopicName::broadcast(), Start::Live)),
             shared: self.shared.clone(),
-            begin: move |session: Session| endpoint.begin(session),
+            begin: Box::new(|session| endpoint.begin(session)),
         })))
     }
 }

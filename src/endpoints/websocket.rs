@@ -8,7 +8,7 @@ use crate::ws::handshake::{self, Acceptance};
 use crate::ws::{Session, SessionShared};
 
 /// An upgrade to a WebSocket session.
-pub(super) struct WebSocketUpgrade<B> {
+pub(super) struct WebSocketUpgrade {
     pub(super) accept: Acceptance,
     /// The requested path; `None` stands for the path of the topic.
     pub(super) path: Option<Rc<String>>,
@@ -16,10 +16,10 @@ pub(super) struct WebSocketUpgrade<B> {
     pub(super) topic: Option<(TopicName, Start)>,
     pub(super) shared: Rc<SessionShared>,
     /// Returns the stage that serves the session.
-    pub(super) begin: B,
+    pub(super) begin: Box<dyn FnOnce(Session) -> Stage>,
 }
 
-impl<B: FnOnce(Session) -> Stage> Upgrade for WebSocketUpgrade<B> {
+impl Upgrade for WebSocketUpgrade {
     fn joining(&self) -> Joining {
         let topics = self.topic.iter().cloned().collect();
         Joining { kind: ClientKind::WebSocket, path: self.path.clone(), topics }

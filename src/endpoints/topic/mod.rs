@@ -16,7 +16,7 @@ use crate::hub::{TOPICS_PATH, TopicName};
 use crate::resource::{Plan, Resource};
 use crate::ws::SessionShared;
 
-use super::events::EVENT_STREAM;
+use super::events::{EVENT_STREAM, EventUpgrade};
 
 use error::TopicError;
 pub(crate) use publish::{Content, Publish, PublishLimit};
@@ -66,7 +66,8 @@ impl Topics {
             "GET" if asks_for(head, EVENT_STREAM) => {
                 let start = subscribe::event_start(head)?;
                 gatekeeper.may(Action::Subscribe(topic.as_str()))?;
-                Ok(Plan::Upgrade(subscribe::events(topic, start, &self.shared)))
+                let shared = self.shared.clone();
+                Ok(Plan::Upgrade(Box::new(EventUpgrade::of_topic(topic, start, shared))))
             }
             "GET" | "HEAD" => {
                 gatekeeper.may(Action::Subscribe(topic.as_str()))?;

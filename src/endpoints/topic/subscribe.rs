@@ -7,11 +7,10 @@ use crate::counters::Source;
 use crate::frame::{CloseCode, CloseReason, Frame, Message};
 use crate::http::RequestHead;
 use crate::hub::{Draft, EventId, HubHandle, PublishError, Published, Start, TopicName};
-use crate::resource::{Plan, Stage, Upgrade};
+use crate::resource::{Plan, Stage};
 use crate::ws::handshake;
 use crate::ws::{Session, SessionShared};
 
-use super::super::events::EventUpgrade;
 use super::super::websocket::WebSocketUpgrade;
 use super::error::TopicError;
 
@@ -43,17 +42,8 @@ pub(super) fn websocket(
         path: (!mode.subscribes).then(|| Rc::new(topic.path())),
         topic: mode.subscribes.then(|| (topic.clone(), start)),
         shared: shared.clone(),
-        begin: move |session| serve(session, topic, may_publish),
+        begin: Box::new(move |session| serve(session, topic, may_publish)),
     })))
-}
-
-/// Plans an event stream of a topic.
-pub(super) fn events(
-    topic: TopicName,
-    start: Start,
-    shared: &Rc<SessionShared>,
-) -> Box<dyn Upgrade> {
-    Box::new(EventUpgrade::of_topic(topic, start, shared.clone()))
 }
 
 /// Returns the stage that publishes the messages of a client. The session sends the client the messages of
