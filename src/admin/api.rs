@@ -13,7 +13,7 @@ use crate::endpoints::topic::{self, Content, List, Publish, Read};
 use crate::frame::{CloseCode, CloseReason};
 use crate::http::response::JSON;
 use crate::http::{RequestHead, Response};
-use crate::hub::{Client, ClientKind, CorrelationId, HubGone, TopicName};
+use crate::hub::{Client, ClientKind, CorrelationId, TOPICS_PATH, TopicName};
 use crate::resource::{Answering, Plan, Question, Requester, Resource};
 use crate::ws::SessionShared;
 
@@ -33,58 +33,64 @@ impl Resource for AdminApi {
         head: &RequestHead<'_>,
         gatekeeper: &Gatekeeper<'_>,
     ) -> Result<Option<Plan>, Refused> {
-        let path = head.path();
+        let (path, shared) = (head.path(), &self.shared);
         gatekeeper.may(Action::Admin(path))?;
-        let shared = &self.shared;
+        let allowed = allowed_methods(path).ok_or_else(Response::not_found)?;
+        if !allowed.split(", ").any(|method| method == head.method()) {
+            return Err(Response::method_not_allowed(allowed).into());
+        }
         Ok(Some(match path {
+            "/" => Plan::Answer(dashboard::response().into()),
+            // The liveness probe: any response shows that the event loop runs.
+            "/healthz" => Plan::Answer(uncached(Response::text(200, "ok\n")).into()),
+            "/readyz" => Plan::Answer(uncached(self.readiness()).into()),
             "/events" => {
-                expect(head, "GET")?;
                 let prologue = self.state.history_event();
                 Plan::Upgrade(Box::new(EventUpgrade::of_stats(path, prologue, shared.clone())))
             }
             "/broadcast" => {
-                expect(head, "POST")?;
                 let topic = TopicName::broadcast();
                 Plan::Ask(Box::new(Publish::of(head, topic, Source::Admin, shared, &None)?))
             }
-            "/topics" => Plan::Ask(Box::new(List::of(head, shared)?)),
-            _ => match path.strip_prefix("/topics/") {
-                Some(name) => Plan::Ask(self.plan_topic(head, name)?),
-                None => Plan::Ask(Box::new(AdminQuestion {
-                    call: Call::of(head, shared)?,
-                    state: self.state.clone(),
-                })),
+            "/topics" | TOPICS_PATH => Plan::Ask(Box::new(List::of(head, shared)?)),
+            _ => match path.strip_prefix(TOPICS_PATH) {
+                // Subscribing is possible on the public listeners only.
+                Some(_) if topic::subscribes(head) => return Err(Response::not_found().into()),
+                Some(name) => Plan::Ask(Box::new(Read::named(head, name, shared)?)),
+                None => {
+                    let (call, state) = (Call::of(head, shared)?, self.state.clone());
+                    Plan::Ask(Box::new(AdminQuestion { call, state }))
+                }
             },
         }))
     }
 }
 
 impl AdminApi {
-    /// Plans a request for the list of topics, or for one topic. Here, a topic can only be read.
-    fn plan_topic(&self, head: &RequestHead<'_>, name: &str) -> Result<Box<dyn Question>, Refused> {
-        expect(head, "GET, HEAD")?;
-        match name {
-            "" => Ok(Box::new(List::of(head, &self.shared)?)),
-            // Subscribing is possible on the public listeners only.
-            _ if topic::subscribes(head) => Err(Response::not_found().into()),
-            _ => Ok(Box::new(Read::named(head, name, &self.shared)?)),
+    /// Returns the response of the readiness probe: 503 during a drain.
+    fn readiness(&self) -> Response {
+        match self.state.stop.is_requested() {
+            false => Response::text(200, "ready\n"),
+            true => Response::text(503, "draining\n"),
         }
     }
 }
 
-/// A request to the API, and the state that the answer comes from.
-struct AdminQuestion {
-    call: Call,
-    state: Rc<AdminState>,
+/// Returns the methods that are allowed at a path, as in an Allow header; `None` if nothing stands there.
+fn allowed_methods(path: &str) -> Option<&'static str> {
+    Some(match path {
+        "/" | "/healthz" | "/readyz" | "/metrics" | "/topics" => "GET, HEAD",
+        "/events" => "GET",
+        "/broadcast" | "/drain" => "POST",
+        "/clients" => "GET, HEAD, DELETE",
+        _ if path.starts_with(CLIENTS_PATH) => "DELETE, POST",
+        _ if path.starts_with(TOPICS_PATH) => "GET, HEAD",
+        _ => return None,
+    })
 }
 
-/// The calls of the API, without those that the resources of topics answer.
+/// A call of the API that needs the hub or changes something.
 enum Call {
-    Dashboard,
-    /// The liveness probe: any response shows that the event loop runs.
-    Health,
-    /// The readiness probe: the response is 503 during a drain.
-    Readiness,
     Metrics,
     Clients,
     /// Closes the session of the client with this number.
@@ -101,52 +107,36 @@ enum Call {
 }
 
 impl Call {
-    /// Reads a call from a request head.
+    /// Reads a call from a request head, whose path and method are allowed.
     ///
     /// # Errors
-    /// The response, if there is no such call or the method is not allowed.
+    /// The response, if the call names no client.
     fn of(head: &RequestHead<'_>, shared: &SessionShared) -> Result<Self, Response> {
-        let read = |call| expect(head, "GET, HEAD").map(|()| call);
         match head.path() {
-            "/" => read(Self::Dashboard),
-            "/healthz" => read(Self::Health),
-            "/readyz" => read(Self::Readiness),
-            "/metrics" => read(Self::Metrics),
-            "/drain" => expect(head, "POST").map(|()| Self::Drain),
+            "/metrics" => Ok(Self::Metrics),
+            "/drain" => Ok(Self::Drain),
             "/clients" if head.method() == "DELETE" => {
                 let id = head.query_value("client").and_then(CorrelationId::new);
                 let expected = "expected /clients?client=ID or /clients/NUMBER\n";
                 id.map(Self::EvictAll).ok_or_else(|| Response::text(400, expected))
             }
-            "/clients" => {
-                expect(head, "GET, HEAD, DELETE")?;
-                Ok(Self::Clients)
-            }
+            "/clients" => Ok(Self::Clients),
             path => {
-                let number = path.strip_prefix("/clients/").ok_or_else(Response::not_found)?;
-                let client = number.parse().map_err(|_| no_client())?;
-                expect(head, "DELETE, POST")?;
-                match head.method() {
-                    "DELETE" => Ok(Self::Evict(client)),
-                    _ => {
-                        let content = Content::of(head, &shared.config.limits)?;
-                        Ok(Self::Send { client, content })
-                    }
+                let number = path.strip_prefix(CLIENTS_PATH).and_then(|number| number.parse().ok());
+                let client = number.ok_or_else(no_client)?;
+                if head.method() == "DELETE" {
+                    return Ok(Self::Evict(client));
                 }
+                Ok(Self::Send { client, content: Content::of(head, &shared.config.limits)? })
             }
         }
     }
 }
 
-/// Checks the method of a request. `allowed` is a list as in an Allow header.
-///
-/// # Errors
-/// The response 405, if the method is not in the list.
-fn expect(head: &RequestHead<'_>, allowed: &'static str) -> Result<(), Response> {
-    match allowed.split(", ").any(|method| method == head.method()) {
-        true => Ok(()),
-        false => Err(Response::method_not_allowed(allowed)),
-    }
+/// A call, and the state that the answer comes from.
+struct AdminQuestion {
+    call: Call,
+    state: Rc<AdminState>,
 }
 
 impl Question for AdminQuestion {
@@ -162,41 +152,29 @@ impl Question for AdminQuestion {
     }
 
     fn answer<'a>(self: Box<Self>, body: &'a [u8], _: Requester<'a>) -> Answering<'a> {
-        Box::pin(async move { self.call.answer(body, &self.state).await })
-    }
-}
-
-impl Call {
-    async fn answer(self, body: &[u8], state: &AdminState) -> Result<Response, HubGone> {
-        let hub = &state.hub;
-        Ok(match self {
-            Self::Dashboard => dashboard::response(),
-            Self::Health => uncached(Response::text(200, "ok\n")),
-            Self::Readiness => uncached(match state.stop.is_requested() {
-                false => Response::text(200, "ready\n"),
-                true => Response::text(503, "draining\n"),
-            }),
-            Self::Metrics => {
-                let page = metrics::page(state, &hub.stats().await?);
-                uncached(Response::new(200, METRICS, page.into_bytes()))
-            }
-            Self::Clients => {
-                let list = list(&hub.clients().await?, state.now()).await;
-                uncached(Response::new(200, JSON, list.into_bytes()))
-            }
-            Self::Evict(number) => match hub.find(number).await? {
-                Some(id) => evicted(usize::from(hub.evict(id, EVICTED).await?)),
-                None => no_client(),
-            },
-            Self::EvictAll(id) => evicted(hub.evict_all(&id, EVICTED).await?),
-            Self::Send { client, content } => match hub.find(client).await? {
-                Some(id) => sent(hub.send_frame(id, content.frame(body)).await?),
-                None => no_client(),
-            },
-            Self::Drain => {
-                state.stop.request();
-                Response::text(202, "draining\n")
-            }
+        Box::pin(async move {
+            let (state, hub) = (&*self.state, &self.state.hub);
+            Ok(match &self.call {
+                Call::Metrics => {
+                    let page = metrics::page(state, &hub.stats().await?);
+                    uncached(Response::new(200, METRICS, page.into_bytes()))
+                }
+                Call::Clients => {
+                    let list = list(&hub.clients().await?, state.now()).await;
+                    uncached(Response::new(200, JSON, list.into_bytes()))
+                }
+                Call::Evict(number) => {
+                    evicted(usize::from(hub.evict_number(*number, EVICTED).await?))
+                }
+                Call::EvictAll(id) => evicted(hub.evict_all(id, EVICTED).await?),
+                Call::Send { client, content } => {
+                    sent(hub.send_to_number(*client, content.frame(body)).await?)
+                }
+                Call::Drain => {
+                    state.stop.request();
+                    Response::text(202, "draining\n")
+                }
+            })
         })
     }
 }
@@ -260,10 +238,12 @@ fn evicted(count: usize) -> Response {
     }
 }
 
-fn sent(is_sent: bool) -> Response {
+/// Returns the response to a message for one client. `is_sent` is `None` if there is no such client.
+fn sent(is_sent: Option<bool>) -> Response {
     match is_sent {
-        true => Response::new(202, JSON, &b"{\"sent\":1}\n"[..]),
-        false => Response::text(503, "the client does not read the messages sent before\n"),
+        Some(true) => Response::new(202, JSON, &b"{\"sent\":1}\n"[..]),
+        Some(false) => Response::text(503, "the client does not read the messages sent before\n"),
+        None => no_client(),
     }
 }
 
@@ -277,6 +257,8 @@ fn uncached(response: Response) -> Response {
 }
 
 /// The media type of Prometheus's text format.
+/// The path below which the clients are.
+const CLIENTS_PATH: &str = "/clients/";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const EVICTED: CloseReason = CloseReason::new(CloseCode::Policy, "evicted by the administrator");
 /// The number of clients that are encoded before other tasks run.

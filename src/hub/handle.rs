@@ -94,15 +94,7 @@ impl HubHandle {
         id: ClientId,
         message: impl Into<Message>,
     ) -> impl Future<Output = Result<bool, HubGone>> {
-        self.send_frame(id, Frame::message(&message.into()))
-    }
-
-    /// Sends an encoded message to one client, as [`Self::send_to`] does.
-    pub(crate) fn send_frame(
-        &self,
-        id: ClientId,
-        frame: Frame,
-    ) -> impl Future<Output = Result<bool, HubGone>> {
+        let frame = Frame::message(&message.into());
         self.ask(move |hub| hub.send_to(id, frame))
     }
 
@@ -209,12 +201,23 @@ impl HubHandle {
         self.ask(|hub| hub.clients())
     }
 
-    /// Returns the client whose id is displayed as `number`.
-    pub(crate) fn find(
+    /// Closes the session of the client whose id is displayed as `number`. Returns false if there is none.
+    pub(crate) fn evict_number(
         &self,
         number: u64,
-    ) -> impl Future<Output = Result<Option<ClientId>, HubGone>> {
-        self.ask(move |hub| hub.find(number))
+        reason: CloseReason,
+    ) -> impl Future<Output = Result<bool, HubGone>> {
+        self.ask(move |hub| hub.find(number).is_some_and(|id| hub.evict(id, reason)))
+    }
+
+    /// Sends an encoded message to the client whose id is displayed as `number`. Returns `None` if there is
+    /// none, and false if 16 messages are waiting for it already.
+    pub(crate) fn send_to_number(
+        &self,
+        number: u64,
+        frame: Frame,
+    ) -> impl Future<Output = Result<Option<bool>, HubGone>> {
+        self.ask(move |hub| hub.find(number).map(|id| hub.send_to(id, frame)))
     }
 
     /// Returns the counts that the administrator is shown.
