@@ -26,14 +26,18 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 fn a_message_to_a_thousand_websocket_subscribers_allocates_nothing_for_each() {
     let request = "GET /topics/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    measure(request, |_| [&[0x81, MESSAGE.len() as u8], MESSAGE.as_bytes()].concat());
+    measure(request, |_, _| [&[0x81, MESSAGE.len() as u8], MESSAGE.as_bytes()].concat());
 }
 
 #[cfg(feature = "full")]
 #[test]
 fn a_message_to_a_thousand_sse_subscribers_allocates_nothing_for_each() {
     let request = "GET /topics/t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
-    measure(request, |id| format!("id: {id}\ndata: {MESSAGE}\n\n").into_bytes());
+    measure(request, |head, number| {
+        let begin = head.split("Last-Event-ID: ").nth(1).unwrap();
+        let epoch = begin.split(':').next().unwrap();
+        format!("id: {epoch}:{number}\ndata: {MESSAGE}\n\n").into_bytes()
+    });
 }
 
 #[test]
@@ -42,7 +46,7 @@ fn an_echo_of_a_small_message_allocates_nothing() {
     let (address, stopper, server) = start(|| Server::builder().endpoint("/echo", Echo));
     let request = "GET /echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let mut client = subscribe(address, request);
+    let (mut client, _) = subscribe(address, request);
     let mut counts = Vec::new();
     for size in [1, 125, 126, 1000, 4000] {
         for first in [0x81, 0x82] {
@@ -96,8 +100,8 @@ fn unmasked_zeros(first: u8, size: usize) -> Vec<u8> {
 }
 
 /// Publishes five messages to subscribers that connect with `request`, checks that each receives the bytes
-/// `expected(id)`, and limits the allocations for a message.
-fn measure(request: &str, expected: impl Fn(u64) -> Vec<u8>) {
+/// `expected(head, number)`, where `head` is that of the response, and limits the allocations for a message.
+fn measure(request: &str, expected: impl Fn(&str, u64) -> Vec<u8>) {
     let _guard = serial();
     let limit = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
@@ -106,11 +110,12 @@ fn measure(request: &str, expected: impl Fn(u64) -> Vec<u8>) {
     let (publish, publishing) = async_channel::bounded(1);
     let (address, stopper, server) =
         start(|| Server::builder().topics().service(Publisher(publishing)));
-    let mut subscribers: Vec<TcpStream> = (0..count).map(|_| subscribe(address, request)).collect();
+    let connected = (0..count).map(|_| subscribe(address, request));
+    let (mut subscribers, heads): (Vec<TcpStream>, Vec<String>) = connected.unzip();
 
     let mut counts = [0; 5];
     for (index, allocations) in counts.iter_mut().enumerate() {
-        let expected = expected(index as u64 + 1);
+        let expected = expected(&heads[0], index as u64 + 1);
         let mut room = vec![0; expected.len()];
         let region = Region::new(ALLOCATOR);
         publish.try_send(()).unwrap();
@@ -152,8 +157,8 @@ fn start(
     (url.trim_start_matches("http://").parse().unwrap(), stopper, thread)
 }
 
-/// Connects, sends `request`, and reads the head of the response.
-fn subscribe(address: SocketAddr, request: &str) -> TcpStream {
+/// Connects, sends `request`, and returns the connection with the head of the response.
+fn subscribe(address: SocketAddr, request: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
@@ -163,8 +168,9 @@ fn subscribe(address: SocketAddr, request: &str) -> TcpStream {
         stream.read_exact(&mut byte).unwrap();
         head.extend(byte);
     }
-    assert!(head.starts_with(b"HTTP/1.1 101 ") || head.starts_with(b"HTTP/1.1 200 "));
-    stream
+    let head = String::from_utf8(head).unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 ") || head.starts_with("HTTP/1.1 200 "), "{head}");
+    (stream, head)
 }
 
 /// Publishes a message for each signal.
