@@ -49,7 +49,7 @@ impl Stats {
         let json = self.state.sample(&hub.stats().await?);
         let frame = Frame::data(true, json.as_bytes());
         let draft = Draft { event_type: Some("stats"), ..Draft::new(frame) };
-        let published = hub.publish_draft(topic, draft, Source::Admin).await?;
+        let published = hub.publish_draft(topic, draft, Source::Admin).await??;
         if published.subscribers == 0 {
             hub.clear(topic).await?;
         }

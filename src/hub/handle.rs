@@ -51,20 +51,20 @@ impl HubHandle {
         message: impl Into<Message>,
     ) -> Result<Published, PublishError> {
         let draft = Draft::new(Frame::message(&message.into()));
-        self.publish_draft(topic, draft, Source::Service).await
+        Ok(self.publish_draft(topic, draft, Source::Service).await??)
     }
 
     /// Publishes an encoded message, which is counted under `source`.
-    pub(crate) async fn publish_draft(
+    pub(crate) fn publish_draft(
         &self,
         topic: &TopicName,
         draft: Draft,
         source: Source,
-    ) -> Result<Published, PublishError> {
+    ) -> impl Future<Output = Result<Result<Published, TooManyTopics>, HubGone>> + use<'_> {
         let topic = topic.clone();
         let (reply, published) = reply();
         let publish = Publish { topic, draft, source, reply: Some(reply) };
-        Ok(self.answer(Command::Publish(publish), published).await??)
+        self.answer(Command::Publish(publish), published)
     }
 
     /// Publishes a message to the topic `broadcast`, which the clients of all endpoints subscribe to. Does

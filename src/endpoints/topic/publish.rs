@@ -9,7 +9,7 @@ use crate::counters::{Counters, Refusal, Source};
 use crate::frame::Frame;
 use crate::http::response::JSON;
 use crate::http::{RequestHead, Response};
-use crate::hub::{Draft, HubGone, PublishError, TopicName};
+use crate::hub::{Draft, TopicName};
 use crate::resource::{Answering, Question, Requester};
 use crate::ws::SessionShared;
 
@@ -86,16 +86,14 @@ impl Question for Publish {
                 media_type: self.content.media_type,
                 ..Draft::new(self.content.frame(body))
             };
-            match self.shared.hub.publish_draft(&self.topic, draft, self.source).await {
+            let publishing = self.shared.hub.publish_draft(&self.topic, draft, self.source);
+            Ok(match publishing.await? {
                 Ok(published) => {
                     let body = entry(&self.topic, Some(published.id), published.subscribers) + "\n";
-                    Ok(Response::new(202, JSON, body.into_bytes()))
+                    Response::new(202, JSON, body.into_bytes())
                 }
-                Err(PublishError::HubGone) => Err(HubGone),
-                Err(error @ PublishError::TooManyTopics(_)) => {
-                    Ok(Response::text(503, format!("{error}\n")))
-                }
-            }
+                Err(error) => Response::text(503, format!("{error}\n")),
+            })
         })
     }
 }

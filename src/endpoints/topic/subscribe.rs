@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use crate::access::{Action, Gatekeeper, Refused};
 use crate::counters::Source;
-use crate::frame::{CloseCode, CloseReason, Frame, Message};
+use crate::frame::{CloseCode, CloseReason, Frame};
 use crate::http::RequestHead;
-use crate::hub::{Draft, EventId, HubHandle, PublishError, Published, Start, TopicName};
+use crate::hub::{Draft, EventId, HubGone, Start, TopicName};
 use crate::resource::{Plan, Stage};
 use crate::ws::handshake;
 use crate::ws::{Session, SessionShared};
@@ -57,23 +57,17 @@ pub(crate) fn serve(session: Session, topic: TopicName, may_publish: bool) -> St
                 break NO_PUBLISHING;
             }
             // Boxed, so that a client that only subscribes needs no memory for this.
-            match Box::pin(publish(session.hub(), &topic, message)).await {
-                Ok(_) => {}
-                Err(PublishError::HubGone) => break CloseReason::STOPPING,
-                Err(PublishError::TooManyTopics(_)) => break TOO_MANY_TOPICS,
+            let draft = Draft::new(Frame::message(&message));
+            let (hub, source) = (session.hub(), Source::WebSocket);
+            match Box::pin(hub.publish_draft(&topic, draft, source)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => break TOO_MANY_TOPICS,
+                Err(HubGone) => break CloseReason::STOPPING,
             }
         };
         session.close(reason).await
     };
     Stage::last(session.served_by(publish_all))
-}
-
-async fn publish(
-    hub: &HubHandle,
-    topic: &TopicName,
-    message: Message,
-) -> Result<Published, PublishError> {
-    hub.publish_draft(topic, Draft::new(Frame::message(&message)), Source::WebSocket).await
 }
 
 /// Reads the parameter `mode` of the query.
