@@ -165,12 +165,12 @@ pub struct Tls {
     pub certificate: Option<Certificate>,
     /// Shortest time between two checks for a renewed certificate. A check is made when a client connects.
     /// Default 60 s.
-    pub look_every: Duration,
+    pub check_every: Duration,
 }
 
 impl Default for Tls {
     fn default() -> Self {
-        Self { certificate: None, look_every: Duration::from_secs(60) }
+        Self { certificate: None, check_every: Duration::from_secs(60) }
     }
 }
 

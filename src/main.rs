@@ -32,7 +32,7 @@ fn serve(options: Options) -> ExitCode {
         true => Notifier::from_environment().map(Rc::new),
         false => None,
     };
-    let stop_signals = StopSignals::look();
+    let stop_signals = StopSignals::detect();
     let privileges = Feature::Full.is_built_in().then(|| options.clone());
     let server = match compose(options, process_errors, notifier.clone()) {
         Ok(server) => server,
@@ -47,7 +47,7 @@ fn serve(options: Options) -> ExitCode {
     }
     let stopper = server.stopper();
     // The first signal drains the server; the second ends the process.
-    let handled = stop_signals.heed(move |before| match before {
+    let handled = stop_signals.handle(move |before| match before {
         0 => stopper.stop(),
         _ => std::process::exit(RUNTIME_FAILURE.into()),
     });
@@ -81,7 +81,7 @@ fn serve(options: Options) -> ExitCode {
         && let Some(notifier) = notifier
     {
         let urls = server.urls().len();
-        notifier.tell(&format!("READY=1\nSTATUS=listening on {urls} URLs"));
+        notifier.notify(&format!("READY=1\nSTATUS=listening on {urls} URLs"));
     }
     match server.run() {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,7 +10,7 @@ pub struct StopSignals(());
 impl StopSignals {
     /// Checks in /proc whether this process ignores SIGHUP. If so, blocks SIGHUP for this thread. Must be
     /// called before other threads are started, because they inherit the blocked signals.
-    pub fn look() -> Self {
+    pub fn detect() -> Self {
         if is_hangup_ignored() {
             // Setting a handler ends the ignoring. A blocked signal is not delivered to the handler.
             let mut hangup = SigSet::empty();
@@ -26,7 +26,10 @@ impl StopSignals {
     ///
     /// # Errors
     /// If there is a signal handler already, or if the thread can't be started.
-    pub fn heed(self, mut on_signal: impl FnMut(u32) + Send + 'static) -> Result<(), ctrlc::Error> {
+    pub fn handle(
+        self,
+        mut on_signal: impl FnMut(u32) + Send + 'static,
+    ) -> Result<(), ctrlc::Error> {
         let mut count = 0;
         ctrlc::set_handler(move || {
             on_signal(count);

@@ -55,7 +55,7 @@ impl Notifier {
 
     /// Sends lines of the form `NAME=value`. Never blocks: a notification that can't be sent at once is
     /// lost. A warning is logged for the first one that is lost.
-    pub fn tell(&self, lines: &str) {
+    pub fn notify(&self, lines: &str) {
         let sent = send(&self.socket, lines.as_bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         if let Err(error) = sent
             && !self.has_failed.replace(true)

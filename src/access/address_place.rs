@@ -84,7 +84,7 @@ impl AddressPlace {
 
     /// Gives the place to `client`. Returns false and changes nothing if the client's address is at
     /// its limit.
-    pub(crate) fn give_to(&self, client: Peer, is_exempt: bool) -> bool {
+    pub(crate) fn reassign(&self, client: Peer, is_exempt: bool) -> bool {
         self.client() == client || self.assign_to(client, is_exempt)
     }
 
@@ -166,16 +166,16 @@ mod tests {
         let addresses = Rc::new(Addresses::new(1));
         let proxy = peer("192.0.2.9:1");
         let address_place = AddressPlace::take(&addresses, proxy, true).unwrap();
-        assert!(address_place.give_to(peer("198.51.100.1:0"), false));
+        assert!(address_place.reassign(peer("198.51.100.1:0"), false));
         assert!(
-            address_place.give_to(peer("198.51.100.1:0"), false),
+            address_place.reassign(peer("198.51.100.1:0"), false),
             "the client has the place already"
         );
         let other = AddressPlace::take(&addresses, proxy, true).unwrap();
-        assert!(!other.give_to(peer("198.51.100.1:0"), false));
+        assert!(!other.reassign(peer("198.51.100.1:0"), false));
         assert_eq!(other.client(), proxy);
-        assert!(address_place.give_to(proxy, true));
-        assert!(other.give_to(peer("198.51.100.1:0"), false));
+        assert!(address_place.reassign(proxy, true));
+        assert!(other.reassign(peer("198.51.100.1:0"), false));
         drop((address_place, other));
         assert!(addresses.entries.borrow().is_empty());
         assert_eq!(Rc::strong_count(&addresses), 1);

@@ -86,7 +86,7 @@ impl Access {
         if is_proxied {
             let client = self.proxies.client_of(peer, head);
             let client = client.map_err(|error| Refused::new(Refusal::Proxy, error.response()))?;
-            if !address_place.give_to(client, self.proxies.trust(client)) {
+            if !address_place.reassign(client, self.proxies.trust(client)) {
                 log::warn!(target: "falconet::limit", address = client.to_string(); "{TOO_MANY}: refused");
                 let response = Response::text(503, "too many connections\n");
                 return Err(Refused::new(Refusal::Address, response));

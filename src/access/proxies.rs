@@ -57,7 +57,7 @@ impl TrustedProxies {
     }
 
     /// Returns true if `peer` must begin its connection with a header of the PROXY protocol.
-    pub(crate) fn introduce(&self, peer: Peer) -> bool {
+    pub(crate) fn uses_proxy_protocol(&self, peer: Peer) -> bool {
         self.proxy_protocol && self.trust(peer)
     }
 

@@ -36,7 +36,7 @@ fn write_connections(page: &mut Page, state: &AdminState, stats: &HubStats) {
     let rejected = "falconet_connections_rejected_total";
     page.family(rejected, "counter", "Connections rejected, by reason.");
     page.labelled(rejected, "reason", &mut counters.rejected());
-    let files = ("files", state.meter().files_lacked.total());
+    let files = ("files", state.meter().descriptor_shortages.total());
     page.labelled(rejected, "reason", &mut [files].into_iter());
     let refused = "falconet_requests_refused_total";
     page.family(refused, "counter", "HTTP requests refused because of their sender, by reason.");

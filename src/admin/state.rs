@@ -63,7 +63,7 @@ impl AdminState {
             lagged: counters.messages_lagged.total(),
             published: counters.published().map(|(_, count)| count).sum(),
             resident_bytes: process::resident_bytes(),
-            worst_turn: meter.turns.take_worst(),
+            worst_turn: meter.turns.take_longest(),
             is_draining: self.stop.is_requested(),
         };
         let mut json = String::new();

@@ -33,7 +33,7 @@ impl Stats {
         loop {
             hub.until_any_client().await?;
             // Discards the longest turn while no client was connected: it delayed no client.
-            self.state.meter().turns.take_worst();
+            self.state.meter().turns.take_longest();
             let mut is_watched = self.publish(&topic).await?;
             while pause(hub, &topic, &self.stop, is_watched).await? {
                 is_watched = self.publish(&topic).await?;

@@ -69,10 +69,10 @@ impl Options {
     pub fn sandbox(&self) -> Sandbox {
         let mut sandbox = Sandbox::default();
         for file in [&self.token_file, &self.tls_cert, &self.tls_key].into_iter().flatten() {
-            sandbox.read_again(file);
+            sandbox.allow_file(file);
         }
         for directory in [&self.static_files, &self.state_dir].into_iter().flatten() {
-            sandbox.read_below(directory);
+            sandbox.allow_directory(directory);
         }
         for url in self.listen.iter().chain(&self.admin) {
             if let ListenUrl::Unix(path) = url {
@@ -80,7 +80,7 @@ impl Options {
             }
         }
         if self.admin.is_some() {
-            sandbox.ask_kernel();
+            sandbox.allow_kernel_files();
         }
         sandbox
     }

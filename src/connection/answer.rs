@@ -48,7 +48,7 @@ pub(super) async fn refuse(
     }
     let response = response.encode(envelope);
     if write_all(reader, &response, &context.config).await {
-        reader.transport().see_off(context.config.timeouts.linger).await;
+        reader.transport().close_gracefully(context.config.timeouts.linger).await;
     }
 }
 
@@ -72,7 +72,7 @@ pub(super) async fn answer(
         (true, false) => return true,
         (true, true) => {
             reader.log_entry().end("closed by us");
-            reader.transport().see_off(context.config.timeouts.linger).await;
+            reader.transport().close_gracefully(context.config.timeouts.linger).await;
         }
         (false, _) => reader.log_entry().end(if is_dropped { "refused" } else { "lost" }),
     }

@@ -62,7 +62,9 @@ async fn serve_requests(
     let mut reader = Reader::new(transport);
     // Futures that few connections await are boxed, because a connection reserves space for the largest
     // future that it ever awaits.
-    if Feature::Full.is_built_in() && context.access.proxies.introduce(address_place.client()) {
+    if Feature::Full.is_built_in()
+        && context.access.proxies.uses_proxy_protocol(address_place.client())
+    {
         Box::pin(read_proxy_header(&mut reader, &address_place, &context)).await?;
     }
     let (peer, mut pace) = (address_place.client(), Pace::default());
@@ -115,7 +117,7 @@ async fn serve_requests(
         reader.consume(end);
         // The next request from a proxy may be for another client. The place goes back to the proxy, which
         // is exempt from the limit of its address.
-        address_place.give_to(peer, true);
+        address_place.reassign(peer, true);
         // Other tasks run between two requests of a peer that has sent many at once.
         yield_now().await;
     }

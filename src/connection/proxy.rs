@@ -21,7 +21,7 @@ pub(super) async fn read_proxy_header(
     let refusal = match timer.until(deadline, reading).await {
         Some(Some(Ok(client))) => {
             let client = client.map_or(proxy, Peer::Ip);
-            if address_place.give_to(client, context.access.proxies.trust(client)) {
+            if address_place.reassign(client, context.access.proxies.trust(client)) {
                 return Some(());
             }
             context.count_rejection(Rejection::Address);

@@ -71,7 +71,7 @@ impl Reader {
             let begin = self.bytes.len();
             self.bytes.resize(begin + proxy_protocol::missing(&self.bytes), 0);
             let space = &mut self.bytes[begin..];
-            let read = poll_fn(|cx| self.transport.poll_recv_beneath(cx, space)).await;
+            let read = poll_fn(|cx| self.transport.poll_recv_raw(cx, space)).await;
             let Ok(count @ 1..) = read else { return Err(NoHeader::Lost) };
             self.bytes.truncate(begin + count);
             self.log_entry.count_received(count);
@@ -92,7 +92,7 @@ impl Reader {
             if let Some(head) = scan.find(&self.bytes, limits).map_err(NoHead::Refused)? {
                 return Ok(head);
             }
-            self.read_more().await.map_err(|error| match self.transport.met_plain_http() {
+            self.read_more().await.map_err(|error| match self.transport.received_plain_http() {
                 true => NoHead::Refused(HeadError::PlainHttp),
                 false => NoHead::Lost(error),
             })?;

@@ -110,7 +110,7 @@ impl EventStream {
         let timer = self.outlet.transport().timer();
         let deadline = timer.sleep(Some(timeouts.close_handshake));
         timer.until(deadline, self.send_remaining()).await;
-        self.outlet.transport().see_off(timeouts.linger).await;
+        self.outlet.transport().close_gracefully(timeouts.linger).await;
     }
 
     /// Sends the messages that were published before the hub evicted the client.

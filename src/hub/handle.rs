@@ -21,7 +21,7 @@ use super::notify::{Arrival, AwaitedReply, reply};
 use super::publication::{Draft, Publication};
 use super::topic_name::TopicName;
 use super::topics::{TooManyTopics, TopicInfo};
-use super::{ClientCounts, Hub, HubStats, Published, Whom};
+use super::{ClientCounts, DrainScope, Hub, HubStats, Published};
 
 /// A handle that sends commands to the hub. Clients, topics and messages can only be changed through it.
 ///
@@ -299,9 +299,13 @@ impl HubHandle {
         self.ask(move |hub| hub.sweep(now))
     }
 
-    /// Evicts the clients that `whom` includes, now and when they join later.
-    pub(crate) async fn drain(&self, whom: Whom, reason: CloseReason) -> Result<(), HubGone> {
-        self.send(Command::Do(Box::new(move |hub| hub.drain(whom, reason)))).await
+    /// Evicts the clients that `scope` includes, now and when they join later.
+    pub(crate) async fn drain(
+        &self,
+        scope: DrainScope,
+        reason: CloseReason,
+    ) -> Result<(), HubGone> {
+        self.send(Command::Do(Box::new(move |hub| hub.drain(scope, reason)))).await
     }
 
     /// Sends a command. The future is boxed, so that its code is not compiled again for each type of

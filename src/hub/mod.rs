@@ -54,23 +54,23 @@ pub(crate) struct Hub {
     counter: EventId,
     watch: Rc<Watch>,
     /// The drain in progress, if there is one.
-    draining: Option<(CloseReason, Whom)>,
+    draining: Option<(CloseReason, DrainScope)>,
     /// The number of clients of each [`ClientKind`].
     kinds: [usize; 3],
 }
 
 /// The clients that a drain evicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whom {
+pub(crate) enum DrainScope {
     /// All clients but the administrator's, which show the drain.
     Public,
     /// All clients.
-    Everybody,
+    All,
 }
 
-impl Whom {
+impl DrainScope {
     fn includes(self, client: &Client) -> bool {
-        self == Self::Everybody || client.kind != ClientKind::Admin
+        self == Self::All || client.kind != ClientKind::Admin
     }
 }
 
@@ -142,8 +142,8 @@ impl Hub {
             client.bell.ring();
         }
         self.clients.insert(client.clone());
-        if let Some((reason, whom)) = self.draining
-            && whom.includes(&client)
+        if let Some((reason, scope)) = self.draining
+            && scope.includes(&client)
         {
             client.evict(reason);
         }
@@ -282,10 +282,10 @@ impl Hub {
         }
     }
 
-    /// Evicts the clients that `whom` includes, now and when they join later.
-    pub(crate) fn drain(&mut self, whom: Whom, reason: CloseReason) {
-        self.draining = Some((reason, whom));
-        for (_, client) in self.clients.iter().filter(|(_, client)| whom.includes(client)) {
+    /// Evicts the clients that `scope` includes, now and when they join later.
+    pub(crate) fn drain(&mut self, scope: DrainScope, reason: CloseReason) {
+        self.draining = Some((reason, scope));
+        for (_, client) in self.clients.iter().filter(|(_, client)| scope.includes(client)) {
             client.evict(reason);
         }
     }

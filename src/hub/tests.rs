@@ -491,13 +491,13 @@ fn a_drain_evicts_current_and_later_clients_and_the_administrator_last() {
         hub.join(admin, vec![(TopicName::stats(), Start::Live)], Instant::now()).unwrap().0
     };
     let admin_before = admin(&mut hub);
-    hub.drain(Whom::Public, REASON);
+    hub.drain(DrainScope::Public, REASON);
     let after = subscribe(&mut hub, "broadcast");
     let admin_during = admin(&mut hub);
     for admin in [&admin_before, &admin_during] {
         assert!(admin.eviction().is_none(), "the administrator is evicted last");
     }
-    hub.drain(Whom::Everybody, REASON);
+    hub.drain(DrainScope::All, REASON);
     let admin_after = admin(&mut hub);
     for client in [before, after, admin_before, admin_during, admin_after] {
         assert_eq!(client.eviction(), Some(REASON));

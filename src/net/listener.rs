@@ -194,7 +194,7 @@ impl Listener {
                 Err(Errno::WOULDBLOCK) => self.source.note_blocked(Direction::Read),
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
                     self.reject_one();
-                    self.source.reactor().meter().files_lacked.add(1);
+                    self.source.reactor().meter().descriptor_shortages.add(1);
                     log::warn!("out of file descriptors or memory: closing new connections");
                     Timer::new(self.source.reactor()).sleep(Some(backoff)).await;
                     backoff = (backoff * 2).min(LONGEST_BACKOFF);

@@ -13,7 +13,7 @@ pub(crate) struct Meter {
     /// Bytes written to sockets, TLS and protocol overhead included.
     pub(crate) sent_bytes: Count,
     /// Accepts that failed because descriptors or memory had run out.
-    pub(crate) files_lacked: Count,
+    pub(crate) descriptor_shortages: Count,
     pub(crate) turns: Turns,
 }
 
@@ -54,7 +54,7 @@ impl Turns {
     }
 
     /// Returns the duration of the longest turn since the last call.
-    pub(crate) fn take_worst(&self) -> Duration {
+    pub(crate) fn take_longest(&self) -> Duration {
         Duration::from_nanos(self.worst_ns.take())
     }
 }
@@ -96,7 +96,7 @@ mod tests {
         let turns = Turns::default();
         turns.add(Duration::from_millis(5));
         turns.add(Duration::from_millis(3));
-        assert_eq!(turns.take_worst(), Duration::from_millis(5));
-        assert_eq!(turns.take_worst(), Duration::ZERO);
+        assert_eq!(turns.take_longest(), Duration::from_millis(5));
+        assert_eq!(turns.take_longest(), Duration::ZERO);
     }
 }

@@ -88,8 +88,8 @@ impl Transport {
 
     /// Returns true if the peer sent plain HTTP instead of a TLS handshake. All later data to the peer
     /// is sent unencrypted, so that it can receive an error response.
-    pub fn met_plain_http(&self) -> bool {
-        self.tls.as_ref().is_some_and(|session| session.borrow().met_plain_http())
+    pub fn received_plain_http(&self) -> bool {
+        self.tls.as_ref().is_some_and(|session| session.borrow().received_plain_http())
     }
 
     /// Reads into `buffer`. Returns the number of bytes; 0 is the end of the stream.
@@ -111,7 +111,7 @@ impl Transport {
     ///
     /// # Errors
     /// The error of the socket.
-    pub fn poll_recv_beneath(
+    pub fn poll_recv_raw(
         &self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
@@ -169,7 +169,7 @@ impl Transport {
     ///
     /// # Cancel safety
     /// Dropping the future ends the lingering. The sending side stays shut down.
-    pub async fn see_off(&self, linger: Duration) {
+    pub async fn close_gracefully(&self, linger: Duration) {
         self.shut_down();
         let mut left = LINGER_BYTES;
         let reading = poll_fn(|cx| {

@@ -22,7 +22,7 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Allows reading all files below `directory`.
-    pub fn read_below(&mut self, directory: &Path) {
+    pub fn allow_directory(&mut self, directory: &Path) {
         self.read.push(directory.to_owned());
     }
 
@@ -32,7 +32,7 @@ impl Sandbox {
     /// the file. If the file is a symbolic link, its target's directory is included. If the directory is
     /// a symbolic link, the parent of its target is included, because the link may be changed to another
     /// directory there.
-    pub fn read_again(&mut self, file: &Path) {
+    pub fn allow_file(&mut self, file: &Path) {
         let directory = directory_of(file);
         if fs::symlink_metadata(&directory).is_ok_and(|metadata| metadata.is_symlink())
             && let Ok(target) = fs::canonicalize(&directory)
@@ -51,7 +51,7 @@ impl Sandbox {
     }
 
     /// Allows reading /proc/stat and the process's own directory /proc/self.
-    pub fn ask_kernel(&mut self) {
+    pub fn allow_kernel_files(&mut self) {
         self.reads_proc = true;
     }
 

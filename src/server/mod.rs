@@ -29,7 +29,7 @@ use crate::features::Feature;
 use crate::frame::CloseReason;
 use crate::http::Response;
 use crate::http::response::Envelope;
-use crate::hub::{self, HubHandle, Whom};
+use crate::hub::{self, DrainScope, HubHandle};
 use crate::net::{ListenUrl, Listener, Peer, Reactor, Timer, Transport};
 use crate::rate::Rate;
 use crate::resource::Resource;
@@ -312,11 +312,11 @@ async fn drain(
 ) {
     let deadline = timer.sleep(Some(config.timeouts.drain));
     let closing = async {
-        let _ = hub.drain(Whom::Public, CloseReason::STOPPING).await;
+        let _ = hub.drain(DrainScope::Public, CloseReason::STOPPING).await;
         connections.until_none_is_public().await;
         cancel(&mut admin.acceptors).await;
         drop(admin.stopping);
-        let _ = hub.drain(Whom::Everybody, CloseReason::STOPPING).await;
+        let _ = hub.drain(DrainScope::All, CloseReason::STOPPING).await;
         connections.until_none().await;
         for service in services {
             service.await;

@@ -28,7 +28,7 @@ impl Supervision {
                 stop.timer().sleep(Some(timeout / 2)).await;
                 // If the hub does not answer, the server is not alive.
                 let Ok(counts) = hub.client_counts().await else { break };
-                self.notifier.tell(&format!("WATCHDOG=1\nSTATUS={} clients", counts.clients));
+                self.notifier.notify(&format!("WATCHDOG=1\nSTATUS={} clients", counts.clients));
             }
         }
         pending().await
@@ -39,6 +39,7 @@ impl Service for Supervision {
     async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
         stop.unless_requested(self.keep_alive(&hub, &stop)).await;
         // WATCHDOG=1 restarts the watchdog timeout, so that the drain has all of it.
-        self.notifier.tell("STOPPING=1\nWATCHDOG=1\nSTATUS=waiting for the clients to disconnect");
+        self.notifier
+            .notify("STOPPING=1\nWATCHDOG=1\nSTATUS=waiting for the clients to disconnect");
     }
 }

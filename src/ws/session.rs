@@ -315,7 +315,7 @@ impl State {
         }
         match ending {
             Ending::GivenUp(_) => transport.shut_down(),
-            _ => transport.see_off(timeouts.linger).await,
+            _ => transport.close_gracefully(timeouts.linger).await,
         }
     }
 

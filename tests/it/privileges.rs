@@ -154,7 +154,7 @@ fn out_of_the_sandbox_nothing_is_opened_connected_to_or_executed() {
     let _abstract = UnixListener::bind_addr(&name).unwrap();
     let true_program = Command::new("true");
     let mut sandbox = Sandbox::default();
-    sandbox.read_below(&inside);
+    sandbox.allow_directory(&inside);
     sandbox.remove(fleeting.as_ref());
     // The sandbox applies to the thread that enters it, so other tests run outside.
     let thread = std::thread::spawn(move || {

@@ -433,7 +433,7 @@ fn a_renewed_certificate_is_loaded_and_a_broken_one_is_not() {
     copy(&old, "tls-key.pem");
     let certificate = Certificate::Files { chain: chain.clone(), key: key.clone() };
     let server = Embedded::start_on("https://127.0.0.1:0", |server: falconet::ServerBuilder| {
-        let tls = Tls { certificate: Some(certificate), look_every: Duration::ZERO };
+        let tls = Tls { certificate: Some(certificate), check_every: Duration::ZERO };
         server.config(Config { tls, ..Config::default() }).endpoint("/", Echo)
     });
     let roots = [&*old.file("tls-cert.pem"), &*new.file("tls-cert.pem")];

@@ -22,7 +22,7 @@ impl Interrupts {
     pub(crate) fn listen(raw_mode: Option<&RawMode>, failure: u8) -> Result<Self, ctrlc::Error> {
         let (interrupt, received) = async_channel::bounded(1);
         let terminal = raw_mode.map(RawMode::terminal);
-        StopSignals::look().heed(move |before| {
+        StopSignals::detect().handle(move |before| {
             if before == 0 {
                 // The channel has room for the only message ever sent.
                 let _ = interrupt.try_send(());

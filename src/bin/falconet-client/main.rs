@@ -153,7 +153,7 @@ fn run<T: 'static, F: Future<Output = T> + 'static>(
 
 /// Prints a warning if certificates are not verified.
 fn warn_if_insecure(trust: &Trust) {
-    if *trust == Trust::Anybody {
+    if *trust == Trust::Any {
         let warning = "warning: --insecure: the identity of the server is not verified";
         let _ = writeln!(io::stderr(), "falconet-client: {warning}");
     }

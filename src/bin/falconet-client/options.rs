@@ -213,7 +213,7 @@ impl Server {
 
     fn trust_file(&mut self, parser: &mut Parser) -> Result<(), UsageError> {
         let path = parser.value()?.into();
-        if self.trust == Trust::Anybody {
+        if self.trust == Trust::Any {
             return Err(ca_and_insecure());
         }
         self.trust = Trust::File(path);
@@ -224,7 +224,7 @@ impl Server {
         if let Trust::File(_) = self.trust {
             return Err(ca_and_insecure());
         }
-        self.trust = Trust::Anybody;
+        self.trust = Trust::Any;
         Ok(())
     }
 
@@ -234,7 +234,7 @@ impl Server {
         let option = match trust {
             Trust::System => return Ok(()),
             Trust::File(_) => "--ca",
-            Trust::Anybody => "--insecure",
+            Trust::Any => "--insecure",
         };
         match url.address.tls_host() {
             Some(_) => Ok(()),

@@ -1,12 +1,13 @@
 //! Plans and serves subscriptions to a topic, by WebSocket or as an event stream.
 
+use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::access::{Action, Gatekeeper, Refused};
 use crate::counters::Source;
-use crate::frame::{CloseCode, CloseReason, Frame};
+use crate::frame::{CloseCode, CloseReason, Frame, Message};
 use crate::http::RequestHead;
-use crate::hub::{Draft, EventId, HubGone, Start, TopicName};
+use crate::hub::{Draft, EventId, HubGone, HubHandle, Published, Start, TooManyTopics, TopicName};
 use crate::resource::{Plan, Stage};
 use crate::ws::handshake;
 use crate::ws::{Session, SessionShared};
@@ -56,10 +57,7 @@ pub(crate) fn serve(session: Session, topic: TopicName, may_publish: bool) -> St
             if !may_publish {
                 break NO_PUBLISHING;
             }
-            // Boxed, so that a client that only subscribes needs no memory for this.
-            let draft = Draft::new(Frame::message(&message));
-            let (hub, source) = (session.hub(), Source::WebSocket);
-            match Box::pin(hub.publish_draft(&topic, draft, source)).await {
+            match publish(session.hub(), &topic, message).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => break TOO_MANY_TOPICS,
                 Err(HubGone) => break CloseReason::STOPPING,
@@ -68,6 +66,16 @@ pub(crate) fn serve(session: Session, topic: TopicName, may_publish: bool) -> St
         session.close(reason).await
     };
     Stage::last(session.served_by(publish_all))
+}
+
+/// Publishes a message of a client. Boxed, so that a client that only subscribes needs no memory for it.
+fn publish<'h>(
+    hub: &'h HubHandle,
+    topic: &TopicName,
+    message: Message,
+) -> Pin<Box<impl Future<Output = Result<Result<Published, TooManyTopics>, HubGone>> + use<'h>>> {
+    let draft = Draft::new(Frame::message(&message));
+    Box::pin(hub.publish_draft(topic, draft, Source::WebSocket))
 }
 
 /// Reads the parameter `mode` of the query.

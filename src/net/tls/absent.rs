@@ -61,7 +61,7 @@ impl Session {
         match *self {}
     }
 
-    pub(in crate::net) fn met_plain_http(&self) -> bool {
+    pub(in crate::net) fn received_plain_http(&self) -> bool {
         match *self {}
     }
 

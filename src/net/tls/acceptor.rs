@@ -42,12 +42,12 @@ impl Acceptor {
         })?;
         let (config, files) = match certificate {
             Certificate::Files { chain, key } => {
-                let (config, files) = WatchedFiles::load(chain, key, tls.look_every)?;
+                let (config, files) = WatchedFiles::load(chain, key, tls.check_every)?;
                 (config, Some(files))
             }
             Certificate::SelfSigned { state_dir: Some(directory) } => {
                 let (chain, key) = SelfSigned::find_or_create(directory, hosts)?;
-                let (config, files) = WatchedFiles::load(&chain, &key, tls.look_every)?;
+                let (config, files) = WatchedFiles::load(&chain, &key, tls.check_every)?;
                 (config, Some(files))
             }
             Certificate::SelfSigned { state_dir: None } => {

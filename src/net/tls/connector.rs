@@ -35,7 +35,7 @@ impl Connector {
         let builder = match trust {
             Trust::System => builder.with_root_certificates(system_roots()?),
             Trust::File(path) => builder.with_root_certificates(roots(path)?),
-            Trust::Anybody => {
+            Trust::Any => {
                 let verifier = Arc::new(AcceptAnyCertificate { provider });
                 builder.dangerous().with_custom_certificate_verifier(verifier)
             }

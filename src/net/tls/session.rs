@@ -97,7 +97,7 @@ impl Session {
     }
 
     /// Returns true if the peer sent plain HTTP instead of a handshake.
-    pub(in crate::net) fn met_plain_http(&self) -> bool {
+    pub(in crate::net) fn received_plain_http(&self) -> bool {
         self.phase == Phase::PlainHttp
     }
 

@@ -14,7 +14,7 @@ pub enum Trust {
     /// Servers with a certificate that is in this PEM file, or is signed by one in the file.
     File(PathBuf),
     /// All servers, without a check of their certificate.
-    Anybody,
+    Any,
 }
 
 /// The error when TLS can't be set up. `Display` writes one line for the user.
