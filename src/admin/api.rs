@@ -35,7 +35,7 @@ impl Resource for AdminApi {
     ) -> Result<Option<Plan>, Refused> {
         let (path, shared) = (head.path(), &self.shared);
         gatekeeper.may(Action::Admin(path))?;
-        let allowed = allowed_methods(path).ok_or_else(Response::not_found)?;
+        let allowed = allowed_methods(path)?;
         if !allowed.split(", ").any(|method| method == head.method()) {
             return Err(Response::method_not_allowed(allowed).into());
         }
@@ -76,17 +76,26 @@ impl AdminApi {
     }
 }
 
-/// Returns the methods that are allowed at a path, as in an Allow header; `None` if nothing stands there.
-fn allowed_methods(path: &str) -> Option<&'static str> {
-    Some(match path {
+/// Returns the methods that are allowed at a path, as in an Allow header.
+///
+/// # Errors
+/// The response 404, if nothing stands at the path.
+fn allowed_methods(path: &str) -> Result<&'static str, Response> {
+    Ok(match path {
         "/" | "/healthz" | "/readyz" | "/metrics" | "/topics" => "GET, HEAD",
         "/events" => "GET",
         "/broadcast" | "/drain" => "POST",
         "/clients" => "GET, HEAD, DELETE",
-        _ if path.starts_with(CLIENTS_PATH) => "DELETE, POST",
         _ if path.starts_with(TOPICS_PATH) => "GET, HEAD",
-        _ => return None,
+        _ if client_number(path).is_some() => "DELETE, POST",
+        _ if path.starts_with(CLIENTS_PATH) => return Err(no_client()),
+        _ => return Err(Response::not_found()),
     })
+}
+
+/// Returns the number of a client that a path names.
+fn client_number(path: &str) -> Option<u64> {
+    path.strip_prefix(CLIENTS_PATH)?.parse().ok()
 }
 
 /// A call of the API that needs the hub or changes something.
@@ -122,8 +131,7 @@ impl Call {
             }
             "/clients" => Ok(Self::Clients),
             path => {
-                let number = path.strip_prefix(CLIENTS_PATH).and_then(|number| number.parse().ok());
-                let client = number.ok_or_else(no_client)?;
+                let client = client_number(path).ok_or_else(no_client)?;
                 if head.method() == "DELETE" {
                     return Ok(Self::Evict(client));
                 }
