@@ -126,8 +126,7 @@ pub struct Topics {
     /// Bytes that a subscriber may fall behind. Default 256 KiB: four messages of the largest size.
     pub log_bytes: usize,
     /// Memory of the messages of all topics, with all their encodings, in bytes. Default 8 MiB, a small part
-    /// of the memory of a small host. Beyond it, the topic with the largest payloads drops its oldest
-    /// messages.
+    /// of the memory of a small host. Beyond it, the topic that takes most drops its oldest messages.
     pub total_bytes: usize,
     /// The policy for a subscriber whose next message is no longer kept. Default
     /// [`SlowConsumer::Skip`].

@@ -264,9 +264,9 @@ fn uncached(response: Response) -> Response {
     response.with_header("Cache-Control", "no-store")
 }
 
-/// The media type of Prometheus's text format.
 /// The path below which the clients are.
 const CLIENTS_PATH: &str = "/clients/";
+/// The media type of Prometheus's text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const EVICTED: CloseReason = CloseReason::new(CloseCode::Policy, "evicted by the administrator");
 /// The number of clients that are encoded before other tasks run.

@@ -345,7 +345,8 @@ impl std::error::Error for HeadError {}
 
 /// The maximum number of header lines in a head. Browsers send about fifteen.
 const MAX_HEADERS: usize = 64;
-/// The headers that must be ASCII because the server acts on their values.
+/// The headers that must be ASCII because the server acts on their values. Last-Event-ID is not one of
+/// them: a request is not refused because it has the id of another server.
 const HEADERS_ACTED_ON: &[&str] = &[
     "accept",
     "authorization",
@@ -355,7 +356,6 @@ const HEADERS_ACTED_ON: &[&str] = &[
     "expect",
     "host",
     "if-none-match",
-    "last-event-id",
     "origin",
     "sec-websocket-key",
     "sec-websocket-protocol",

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::config::Topics;
 
 use super::ids::EventId;
-use super::publication::Publication;
+use super::publication::{Publication, RECORD_BYTES};
 use super::topic_name::TopicName;
 
 /// The newest messages of a topic. Clones share them.
@@ -104,8 +104,16 @@ impl Log {
     }
 
     /// Returns the size of the payloads of the messages kept, in bytes.
+    #[cfg(test)]
     pub(super) fn payload_bytes(&self) -> usize {
         self.0.entries.borrow().payload_bytes
+    }
+
+    /// Returns the memory of the messages kept, in bytes: their payloads and records. Their encodings do not
+    /// count, because they come and go with the subscribers.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let entries = self.0.entries.borrow();
+        entries.payload_bytes + entries.kept.len() * RECORD_BYTES
     }
 
     /// Returns the id of the newest message, even if the message is not kept; `None` before the first

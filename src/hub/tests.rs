@@ -366,6 +366,20 @@ fn the_largest_topic_is_the_one_with_the_most_bytes() {
 }
 
 #[test]
+fn many_small_messages_make_a_topic_larger_than_one_message_with_more_payload() {
+    let value = "x".repeat(9);
+    let total_bytes = cost(&value) + 3 * cost("x");
+    let mut hub = hub_with(Topics { total_bytes, retain_messages: 9, ..Topics::default() });
+    publish(&mut hub, "value", &value).unwrap();
+    for topic in ["history", "history", "history", "other"] {
+        publish(&mut hub, topic, "x").unwrap();
+    }
+    let mut replay = |topic| deliveries(&subscribe_from(&mut hub, topic, Start::Last(9)).unwrap());
+    assert_eq!(replay("value"), ["1 xxxxxxxxx"]);
+    assert_eq!(replay("history"), ["3 x", "4 x"]);
+}
+
+#[test]
 fn a_large_message_displaces_as_many_messages_as_it_needs() {
     let large = "x".repeat(2 * cost("x"));
     let total_bytes = cost(&large) + cost("x");

@@ -121,7 +121,7 @@ impl TopicTable {
     }
 
     /// Appends a message to a topic that exists. Then limits the memory of all topics: while they take too
-    /// much, the topic with the largest payloads in total loses its oldest message. The new message is not
+    /// much, the topic whose payloads and records take most loses its oldest message. The new message is not
     /// dropped for this.
     pub(super) fn append(&mut self, name: &TopicName, publication: Rc<Publication>) {
         if let Some(topic) = self.get(name) {
@@ -132,7 +132,7 @@ impl TopicTable {
         while self.held.get() > self.limits.total_bytes {
             let can_lose_one = |topic: &&Topic| topic.log.len() > usize::from(topic.name() == name);
             let losing = self.topics.iter().filter(can_lose_one);
-            let Some(largest) = losing.max_by_key(|topic| topic.log.payload_bytes()) else {
+            let Some(largest) = losing.max_by_key(|topic| topic.log.memory_bytes()) else {
                 return;
             };
             let largest = largest.log.clone();

@@ -97,11 +97,38 @@ fn start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
 /// Returns the start of an event stream. A client that reconnects sends the id of the last event that it
 /// received; a new client may ask for retained messages.
 pub(super) fn event_start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
-    match head.single("last-event-id").filter(|id| !id.is_empty()) {
-        Some(id) => Ok(Start::After(str::from_utf8(id).ok().and_then(EventId::parse))),
-        None => start(head),
+    let mut ids = head.values("last-event-id").filter(|id| !id.is_empty());
+    match (ids.next(), ids.next()) {
+        (None, _) => start(head),
+        (Some(id), None) => Ok(Start::After(str::from_utf8(id).ok().and_then(EventId::parse))),
+        // Of two ids, none says what the client has received.
+        (Some(_), Some(_)) => Ok(Start::After(None)),
     }
 }
 
 const NO_PUBLISHING: CloseReason = CloseReason::new(CloseCode::Policy, "publishing is not allowed");
 const TOO_MANY_TOPICS: CloseReason = CloseReason::new(CloseCode::Again, "too many topics");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::http::head;
+
+    #[test]
+    fn a_stream_resumes_after_any_last_event_id_and_never_fails_because_of_it() {
+        let known = Start::After(EventId::parse("k3f9x2ab:7"));
+        for (lines, expected) in [
+            ("", Start::Last(2)),
+            ("Last-Event-ID: \r\n", Start::Last(2)),
+            ("Last-Event-ID: k3f9x2ab:7\r\n", known),
+            ("Last-Event-ID: 7\r\n", Start::After(None)),
+            ("Last-Event-ID: \u{e9}\r\n", Start::After(None)),
+            ("Last-Event-ID: k3f9x2ab:7\r\nLast-Event-ID: k3f9x2ab:8\r\n", Start::After(None)),
+        ] {
+            let bytes = format!("GET /topics/t?last=2 HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+            let head = head::parse(bytes.as_bytes(), &Limits::default()).expect(lines);
+            assert_eq!(event_start(&head), Ok(expected), "{lines:?}");
+        }
+    }
+}

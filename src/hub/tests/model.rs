@@ -53,8 +53,10 @@ impl ModelTopic {
         self.all.len() - self.kept(limits)
     }
 
-    fn payload_bytes(&self, limits: &Topics) -> usize {
-        self.all[self.oldest(limits)..].iter().map(|message| message.text.len()).sum()
+    /// Returns the memory of the payloads and records kept.
+    fn memory_bytes(&self, limits: &Topics) -> usize {
+        let kept = &self.all[self.oldest(limits)..];
+        kept.iter().map(|message| RECORD_BYTES + message.text.len()).sum()
     }
 
     fn cost(&self, limits: &Topics) -> usize {
@@ -234,13 +236,13 @@ impl Model {
         Ok((number, self.subscribers(name)))
     }
 
-    /// Drops the oldest message of the topic with the largest payloads in total, but not the message just
+    /// Drops the oldest message of the topic whose payloads and records take most, but not the message just
     /// published to `newest`. If several topics are equally large, the last one by name loses its message.
     /// Returns false if no topic can lose a message.
     fn displace_one(&mut self, newest: &TopicName) -> bool {
         let mut largest = None;
         for (name, topic) in &mut self.topics {
-            let bytes = topic.payload_bytes(&self.limits);
+            let bytes = topic.memory_bytes(&self.limits);
             let can_lose_one = topic.kept(&self.limits) > usize::from(name == newest);
             if can_lose_one && largest.as_ref().is_none_or(|(held, _)| bytes >= *held) {
                 largest = Some((bytes, topic));
