@@ -76,7 +76,8 @@ impl AdminApi {
     }
 }
 
-/// Returns the methods that are allowed at a path, as in an Allow header; `None` if nothing stands there.
+/// Returns the methods that are allowed at a path, as in an Allow header; `None` if there is no resource at
+/// the path.
 fn allowed_methods(path: &str) -> Option<&'static str> {
     Some(match path {
         "/" | "/healthz" | "/readyz" | "/metrics" | "/topics" => "GET, HEAD",
@@ -133,7 +134,7 @@ impl Call {
     }
 }
 
-/// A call, and the state that the answer comes from.
+/// A call as a question. The state provides the answer.
 struct AdminQuestion {
     call: Call,
     state: Rc<AdminState>,
@@ -256,9 +257,9 @@ fn uncached(response: Response) -> Response {
     response.with_header("Cache-Control", "no-store")
 }
 
-/// The media type of Prometheus's text format.
 /// The path below which the clients are.
 const CLIENTS_PATH: &str = "/clients/";
+/// The media type of Prometheus's text format.
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const EVICTED: CloseReason = CloseReason::new(CloseCode::Policy, "evicted by the administrator");
 /// The number of clients that are encoded before other tasks run.
