@@ -1,13 +1,13 @@
-//! The build script: copies the pages in `www/` without what only their authors read.
+//! The build script: copies the pages in `www/` without their comments and indentation.
 
 #![allow(clippy::print_stdout, reason = "cargo reads the output of a build script")]
 
 use std::path::PathBuf;
 use std::{env, fs, io};
 
-/// Writes every file of `www/` to the directory that `OUT_DIR` names, for `include_str!`. Indentation,
-/// empty lines and lines with only a `//` comment are left out: a seventh of the bytes. No text in the
-/// pages spans several lines, so nothing that is shown changes.
+/// Writes every file of `www/` to the directory that `OUT_DIR` names, for `include_str!`. Indentation, empty
+/// lines and lines with only a `//` comment are left out, which saves a seventh of the bytes. No text in the
+/// pages spans several lines, so the shown text does not change.
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=www");
     println!("cargo::rerun-if-changed=src/build.rs");

@@ -13,7 +13,7 @@ pub struct Config {
     pub limits: Limits,
     /// Limits of topics, and the policy for slow subscribers.
     pub topics: Topics,
-    /// The reaction to a well-formed request that is refused. Default [`Reject::Respond`].
+    /// The reaction to a well-formed request that is refused. Default: [`Reject::Respond`].
     pub reject: Reject,
     /// The settings of `https://` listeners.
     pub tls: Tls,
@@ -22,32 +22,32 @@ pub struct Config {
 /// Deadlines for peers. `None` disables a deadline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Longest time for a request head; for the first one, counted from the accept. Default 5 s. After it
-    /// the connection is dropped.
+    /// Longest time for a request head; for the first one, counted from the accept. Default: 5 s. After this
+    /// time, the connection is dropped.
     pub head: Option<Duration>,
     /// Longest time for a TLS handshake and the first request head together, counted from the accept.
-    /// Default 10 s. After it the connection is dropped.
+    /// Default: 10 s. After this time, the connection is dropped.
     pub tls_head: Option<Duration>,
-    /// Longest time between two requests on a connection. Default 75 s. With `None` a connection serves one
+    /// Longest time between two requests on a connection. Default: 75 s. With `None` a connection serves one
     /// request.
     pub keep_alive: Option<Duration>,
-    /// Time without received bytes after which a client is sent a Ping. Default 30 s.
+    /// Time without received bytes after which a client is sent a Ping. Default: 30 s.
     pub ping_every: Option<Duration>,
-    /// Time without received bytes after which a client is dropped. Default 75 s, which is two and a half
+    /// Time without received bytes after which a client is dropped. Default: 75 s, which is two and a half
     /// times `ping_every`.
     pub idle: Option<Duration>,
     /// Longest time for sending one frame after the peer's receive buffer has become full, even if the peer
-    /// keeps reading. Default 10 s. After it the client is closed with 1008.
+    /// keeps reading. Default: 10 s. After this time, the client is closed with 1008.
     pub write: Option<Duration>,
-    /// Longest time for receiving a message or a request body. Default 30 s.
+    /// Longest time for receiving a message or a request body. Default: 30 s.
     pub message: Option<Duration>,
-    /// Longest time for a peer to answer the server's Close. Default 2 s.
+    /// Longest time for a peer to answer the server's Close. Default: 2 s.
     pub close_handshake: Duration,
-    /// Longest time that a stopping server waits for its clients. Default 2.5 s (article). After it the
+    /// Longest time that a stopping server waits for its clients. Default: 2.5 s. After this time, the
     /// remaining connections are aborted.
     pub drain: Duration,
     /// Longest time that the server keeps reading after it has closed a connection, because a reset could
-    /// discard the last response or Close frame before the peer reads it. Default 500 ms.
+    /// discard the last response or Close frame before the peer reads it. Default: 500 ms.
     pub linger: Duration,
 }
 
@@ -71,27 +71,29 @@ impl Default for Timeouts {
 /// Limits on sizes, rates and numbers of connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest message accepted, in bytes of payload. Default 64 KiB. A larger one closes a session with
-    /// 1009; a request is answered with 413.
+    /// Largest message accepted, in bytes of payload. Default: 64 KiB. A larger message closes its session
+    /// with 1009, or is answered with 413 if it was sent by HTTP.
     pub message_bytes: usize,
-    /// Largest request head accepted, in bytes. Default 8 KiB. A larger one is answered with 431.
+    /// Largest request head accepted, in bytes. Default: 8 KiB. A larger head is answered with 431.
     pub head_bytes: usize,
-    /// Longest request target accepted, in bytes. Default 2 KiB. A longer one is answered with 414.
+    /// Longest request target accepted, in bytes. Default: 2 KiB. A longer target is answered with 414.
     pub target_bytes: usize,
-    /// Most connections open at once. Default 10,000, but at most the process's limit on open files minus
-    /// 32.
+    /// Largest number of open connections. Default: 10,000, but at most the process's limit on open files
+    /// minus 32.
     pub connections: usize,
-    /// Most connections that one remote address may hold. Addresses of this host and trusted proxies are
-    /// exempt. Default `None`, which is one eighth of `connections`. Further ones are answered with 503.
+    /// Largest number of connections that one remote address may hold. Addresses of this host and trusted
+    /// proxies are exempt. Default: `None`, which is one eighth of `connections`. Further connections are
+    /// answered with 503.
     pub per_address: Option<NonZeroUsize>,
     /// Messages per second that one remote address may publish over HTTP, or one connection from this host.
-    /// After a second without a message, that many may come at once. Default `None`: no limit. Further ones
-    /// are answered with 429.
+    /// After a second without messages, this number of messages may arrive at once. Default: `None`, no
+    /// limit. Further messages are answered with 429.
     pub publish_rate: Option<NonZeroU32>,
-    /// Messages per second that are read from one WebSocket client. After a second without a message, that
-    /// many are read at once; further ones are read later. Default `None`: no limit.
+    /// Messages per second that are read from one WebSocket client. After a second without messages, this
+    /// number of messages are read at once; further ones are read later. Default: `None`, no limit.
     pub message_rate: Option<NonZeroU32>,
-    /// Most requests on one connection; the response to the last one announces the close. Default 1,000.
+    /// Largest number of requests on one connection; the response to the last one announces the close.
+    /// Default: 1,000.
     pub requests: usize,
 }
 
@@ -113,23 +115,23 @@ impl Default for Limits {
 /// Limits of topics. A topic keeps its newest messages, for later subscribers and for slow ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
-    /// Most topics. Default 1,024. A request that would create one more is answered with 503.
+    /// Largest number of topics. Default: 1,024. A request that would create one more is answered with 503.
     pub count: usize,
-    /// Messages that a topic retains for later subscribers. Default 1: the current state, such as the last
-    /// value of a sensor. With 0 nothing is retained.
+    /// Number of messages that a topic retains for later subscribers. Default: 1, the current state, such as
+    /// the last value of a sensor. With 0 nothing is retained.
     pub retain_messages: usize,
-    /// Total size of the messages that a topic retains, in bytes. Default 64 KiB. The newest message is
+    /// Total size of the messages that a topic retains, in bytes. Default: 64 KiB. The newest message is
     /// retained at any size.
     pub retain_bytes: usize,
-    /// Messages that a subscriber may fall behind. Default 64: a burst, not a history.
+    /// Number of messages that a subscriber may fall behind. Default: 64, enough for a burst.
     pub log_messages: usize,
-    /// Bytes that a subscriber may fall behind. Default 256 KiB: four messages of the largest size.
+    /// Number of payload bytes that a subscriber may fall behind. Default: 256 KiB, four messages of the
+    /// largest size.
     pub log_bytes: usize,
-    /// Memory of the messages of all topics, with all their encodings, in bytes. Default 8 MiB, a small part
+    /// Memory of the messages of all topics, with all their encodings, in bytes. Default: 8 MiB, a small part
     /// of the memory of a small host. Beyond it, the topic that takes most drops its oldest messages.
     pub total_bytes: usize,
-    /// The policy for a subscriber whose next message is no longer kept. Default
-    /// [`SlowConsumer::Skip`].
+    /// The policy for a subscriber whose next message is no longer kept. Default: [`SlowConsumer::Skip`].
     pub slow_consumer: SlowConsumer,
 }
 
@@ -150,7 +152,7 @@ impl Default for Topics {
 /// The policy for a subscriber that reads more slowly than messages are published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// The subscriber continues with the oldest message kept. The messages it missed are counted.
+    /// The subscriber continues with the oldest message kept. The messages that it missed are counted.
     #[default]
     Skip,
     /// The subscriber is closed with 1008.
@@ -160,10 +162,10 @@ pub enum SlowConsumer {
 /// The settings of `https://` listeners. A build without the feature `tls` can't open such listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// The source of the certificate. Default none: then `https://` listen URLs are refused.
+    /// The source of the certificate. Default: none; then `https://` listen URLs are refused.
     pub certificate: Option<Certificate>,
     /// Shortest time between two checks for a renewed certificate. A check is made when a client connects.
-    /// Default 60 s.
+    /// Default: 60 s.
     pub check_every: Duration,
 }
 
@@ -192,13 +194,12 @@ pub enum Certificate {
     },
 }
 
-/// The reaction to a well-formed request that is refused. Bytes that are not
-/// a request are never answered.
+/// The reaction to a well-formed request that is refused. Bytes that are not a request are never answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reject {
     /// A short 4xx or 5xx response.
     #[default]
     Respond,
-    /// No response: the connection is dropped (article: "drop and log").
+    /// No response: the connection is dropped, and the refusal is logged.
     Drop,
 }

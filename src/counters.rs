@@ -22,16 +22,16 @@ impl Count {
 
 /// A number that grows and shrinks.
 #[derive(Debug, Default)]
-pub(crate) struct Level(Cell<usize>);
+pub(crate) struct Gauge(Cell<usize>);
 
-impl Level {
+impl Gauge {
     /// Adds one.
-    pub(crate) fn rise(&self) {
+    pub(crate) fn increment(&self) {
         self.0.set(self.0.get() + 1);
     }
 
-    /// Subtracts one. Each call must follow a call of [`rise`](Self::rise).
-    pub(crate) fn fall(&self) {
+    /// Subtracts one. Each call must follow a call of [`increment`](Self::increment).
+    pub(crate) fn decrement(&self) {
         self.0.set(self.0.get() - 1);
     }
 
@@ -45,9 +45,9 @@ impl Level {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     /// Open connections, including those on the administrator's listener.
-    pub(crate) connections: Level,
+    pub(crate) connections: Gauge,
     /// Open connections on the administrator's listener.
-    pub(crate) admin_connections: Level,
+    pub(crate) admin_connections: Gauge,
     /// Connections accepted on the public listeners.
     pub(crate) accepted: Count,
     rejected: [Count; REJECTIONS.len()],
@@ -119,7 +119,7 @@ pub(crate) enum Refusal {
     Rate,
 }
 
-/// The origin of a published message.
+/// The kind of source of a published message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     WebSocket,
@@ -132,13 +132,13 @@ pub(crate) enum Source {
 
 impl Counters {
     /// Counts a connection that was rejected.
-    pub(crate) fn reject(&self, why: Rejection) {
-        self.rejected[why as usize].add(1);
+    pub(crate) fn reject(&self, reason: Rejection) {
+        self.rejected[reason as usize].add(1);
     }
 
     /// Counts a request that was refused.
-    pub(crate) fn refuse(&self, why: Refusal) {
-        self.refused[why as usize].add(1);
+    pub(crate) fn refuse(&self, reason: Refusal) {
+        self.refused[reason as usize].add(1);
     }
 
     /// Counts a request by the status code of its response.
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn each_reason_and_source_is_counted_under_its_label() {
         let counters = Counters::default();
-        for (why, name) in [
+        for (reason, name) in [
             (Rejection::Connections, "connections"),
             (Rejection::Address, "address"),
             (Rejection::Head, "head"),
@@ -248,10 +248,10 @@ mod tests {
             (Rejection::Proxy, "proxy"),
         ] {
             let before = counted(counters.rejected()).len();
-            counters.reject(why);
+            counters.reject(reason);
             assert_eq!(counted(counters.rejected())[before..], [(name, 1)]);
         }
-        for (why, name) in [
+        for (reason, name) in [
             (Refusal::Host, "host"),
             (Refusal::Origin, "origin"),
             (Refusal::Proxy, "proxy"),
@@ -261,7 +261,7 @@ mod tests {
             (Refusal::Rate, "rate"),
         ] {
             let before = counted(counters.refused()).len();
-            counters.refuse(why);
+            counters.refuse(reason);
             assert_eq!(counted(counters.refused())[before..], [(name, 1)]);
         }
         for (source, name) in [

@@ -4,11 +4,11 @@
 
 use std::fmt;
 
-/// A part of falconet that a build may lack.
+/// A part of falconet that is not in every build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// Everything but TLS that the article's server does not have: topics, files, access control,
-    /// administration, and the integration with the host's system.
+    /// All optional features except TLS: topics, files, access control, administration, and the integration
+    /// with the host's system.
     Full,
     /// `https://` and `wss://`.
     Tls,
@@ -16,7 +16,7 @@ pub enum Feature {
 
 impl Feature {
     /// Returns true if this build has the feature.
-    // Always inlined: otherwise the smallest build contains the code that it never runs.
+    // Always inlined: otherwise the smallest build contains code that it never runs.
     #[inline(always)]
     pub const fn is_built_in(self) -> bool {
         match self {

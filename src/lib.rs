@@ -1,9 +1,9 @@
 //! falconet: a WebSocket server for small hosts.
 //!
-//! It runs on one thread with one epoll instance, in about a megabyte of memory. The program `falconet`
-//! serves a page, an echo endpoint, a periodic timestamp and topics. With this library, a program puts its
-//! own [`Endpoint`]s at paths and runs its own [`Service`]s beside them. The documentation of [`Server`]
-//! shows the smallest program.
+//! The server runs on one thread with one epoll instance, in about a megabyte of memory. The program
+//! `falconet` serves a page, an echo endpoint, a periodic timestamp and topics. With this library, a program
+//! puts its own [`Endpoint`]s at paths and runs its own [`Service`]s beside them. The documentation of
+//! [`Server`] shows the smallest program.
 //!
 //! # Rooms
 //!
@@ -11,10 +11,10 @@
 //! (`config`, `rate`, `counters`, `frame`) and the interfaces of the host (`systemd`, `net` with the reactor,
 //! sockets and TLS, `signals`, `privileges`). `http` parses request heads and encodes responses. `hub` has
 //! the clients, the topics and their logs. `access` decides what the sender of a request may do. `ws` runs
-//! WebSocket sessions. `resource` is the seam between connections and the things that stand at URLs: a
-//! resource sees the head of a request, and plans an answer, a question or an upgrade. `endpoints` contains
-//! the resources for clients, `services` the tasks that run beside the connections, and `admin` the resource
-//! for the administrator. `connection` reads requests and runs what a resource has planned. `server` binds,
+//! WebSocket sessions. `resource` is the interface between connections and the resources at URLs: a resource
+//! sees the head of a request, and plans an answer, a question or an upgrade. `endpoints` contains the
+//! resources for clients, `services` the tasks that run beside the connections, and `admin` the resource for
+//! the administrator. `connection` reads requests and runs what a resource has planned. `server` binds,
 //! accepts, spawns and drains. `log` and `cli` serve the program, whose `main.rs` puts the parts together. A
 //! message that a request publishes passes `connection`, `endpoints`, `hub` and then the sessions in `ws`.
 //!
@@ -83,7 +83,7 @@ pub use server::{Server, ServerBuilder, StartError};
 pub use services::{LocalClock, Service, Stdin, Stop, Stopper, Supervision, Timestamp};
 pub use ws::{Session, SessionEnd, accept_value};
 
-/// Compiles the examples in the README.
+/// The README, whose examples are compiled as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

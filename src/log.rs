@@ -1,6 +1,6 @@
 //! The logger, which writes lines to stderr and never blocks the server.
 //!
-//! A line is one write, made only if stderr is writable; lines that can't be written are counted. Bytes of
+//! A line is one write, made only if stderr is writable; lines that can't be written are counted. Bytes from
 //! peers are escaped. At most ten lines per second are written for one target and level.
 
 use std::fmt::Write;
@@ -72,7 +72,7 @@ struct StderrLogger {
 struct State {
     /// One class for each target and level logged so far: a few dozen at most.
     classes: Vec<Class>,
-    /// Lines that could not be written since the last one that was.
+    /// Lines that could not be written since the last line that was written.
     lines_lost: u64,
 }
 
@@ -80,11 +80,11 @@ struct State {
 struct Class {
     target: String,
     level: Level,
-    /// Start of the current second.
+    /// The start of the current second.
     second: Instant,
     /// Lines written in the current second.
     lines: u32,
-    /// Lines suppressed since the last one that was written.
+    /// Lines suppressed since the last line that was written.
     suppressed: u64,
 }
 
@@ -273,7 +273,7 @@ fn write_line(stderr: BorrowedFd<'_>, line: &[u8]) -> bool {
     ready && rustix::io::write(stderr, &line[..line.len().min(MAX_LINE_BYTES)]).is_ok()
 }
 
-/// Lines written per second for one target and level; the rest are counted.
+/// The maximum number of lines written per second for one target and level. Further lines are counted.
 const LINES_PER_SECOND: u32 = 10;
 const MAX_VALUE_BYTES: usize = 256;
 const MAX_LINE_BYTES: usize = 4096;

@@ -17,7 +17,7 @@ use falconet::{
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1), |name| std::env::var_os(name)) {
         Ok(Command::Serve(options)) => serve(*options),
-        Ok(Command::CheckConfig) => print("the configuration is good\n"),
+        Ok(Command::CheckConfig) => print("the configuration is valid\n"),
         Ok(Command::PrintConfig(options)) => print(&cli::print_config(&options)),
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::Help) => print(&cli::help()),
@@ -141,8 +141,8 @@ fn compose(
     server.bind(&options.listen)
 }
 
-/// Gives up the privileges that are not needed after everything is bound: switches to the configured user,
-/// and enters the sandbox.
+/// Drops the privileges that are not needed once all sockets are bound: switches to the configured user, and
+/// enters the sandbox.
 fn drop_privileges(options: &Options) -> Result<(), AccountError> {
     if let Some(name) = &options.user {
         Account::find(name)?.assume()?;

@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-/// A rate limit: a number of events per second, and a burst that is allowed at once after an idle time.
-/// One `Rate` is shared by all limited clients; each has its own [`Pace`].
+/// A rate limit: a number of events per second, and a burst that is allowed at once after an idle time. All
+/// limited clients share one `Rate`; each client has its own [`RateState`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     epoch: Instant,
@@ -15,7 +15,7 @@ pub(crate) struct Rate {
 /// The state of one limited client: the time, in nanoseconds since the rate's epoch, from which the full
 /// burst is available again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pace(u64);
+pub(crate) struct RateState(u64);
 
 impl Rate {
     /// Creates a rate of `per_second` events per second, with a burst of the same number. A time before
@@ -34,22 +34,22 @@ impl Rate {
     /// Admits one event at the time `now`.
     ///
     /// # Errors
-    /// If the limit is reached, the time until the next event can be admitted. `pace` does not change.
-    pub(crate) fn admit(&self, pace: &mut Pace, now: Instant) -> Result<(), Duration> {
+    /// If the limit is reached, the time until the next event can be admitted. `state` does not change.
+    pub(crate) fn admit(&self, state: &mut RateState, now: Instant) -> Result<(), Duration> {
         let now_ns = self.since_epoch(now);
-        let full_ns = pace.0.max(now_ns).saturating_add(self.interval_ns);
+        let full_ns = state.0.max(now_ns).saturating_add(self.interval_ns);
         match full_ns.saturating_sub(self.burst_ns).checked_sub(now_ns) {
             None | Some(0) => {
-                pace.0 = full_ns;
+                state.0 = full_ns;
                 Ok(())
             }
             Some(wait_ns) => Err(Duration::from_nanos(wait_ns)),
         }
     }
 
-    /// Returns true if the full burst is available, as with a new `pace`.
-    pub(crate) fn is_rested(&self, pace: Pace, now: Instant) -> bool {
-        pace.0 <= self.since_epoch(now)
+    /// Returns true if the full burst is available, as with a new state.
+    pub(crate) fn is_idle(&self, state: RateState, now: Instant) -> bool {
+        state.0 <= self.since_epoch(now)
     }
 
     fn since_epoch(&self, now: Instant) -> u64 {
@@ -70,42 +70,42 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_is_eight_bytes() {
-        assert_eq!(size_of::<Pace>(), 8);
+    fn a_rate_state_is_eight_bytes() {
+        assert_eq!(size_of::<RateState>(), 8);
     }
 
     #[test]
     fn a_burst_is_admitted_at_once_and_then_one_event_per_interval() {
         let (rate, start) = rate(10);
-        let mut pace = Pace::default();
+        let mut state = RateState::default();
         for _ in 0..10 {
-            assert_eq!(rate.admit(&mut pace, start), Ok(()));
+            assert_eq!(rate.admit(&mut state, start), Ok(()));
         }
         let tenth = Duration::from_millis(100);
-        assert_eq!(rate.admit(&mut pace, start), Err(tenth));
-        assert_eq!(rate.admit(&mut pace, start + tenth / 2), Err(tenth / 2));
-        assert_eq!(rate.admit(&mut pace, start + tenth), Ok(()), "a refused event has no effect");
-        assert_eq!(rate.admit(&mut pace, start + tenth), Err(tenth));
+        assert_eq!(rate.admit(&mut state, start), Err(tenth));
+        assert_eq!(rate.admit(&mut state, start + tenth / 2), Err(tenth / 2));
+        assert_eq!(rate.admit(&mut state, start + tenth), Ok(()), "a refused event has no effect");
+        assert_eq!(rate.admit(&mut state, start + tenth), Err(tenth));
     }
 
     #[test]
     fn an_idle_time_restores_one_burst_and_no_more() {
         let (rate, start) = rate(5);
-        let mut pace = Pace::default();
+        let mut state = RateState::default();
         let late = start + Duration::from_secs(3600);
-        assert_eq!((0..100).filter(|_| rate.admit(&mut pace, late).is_ok()).count(), 5);
-        assert!(!rate.is_rested(pace, late));
-        assert!(rate.is_rested(pace, late + Duration::from_secs(1)));
+        assert_eq!((0..100).filter(|_| rate.admit(&mut state, late).is_ok()).count(), 5);
+        assert!(!rate.is_idle(state, late));
+        assert!(rate.is_idle(state, late + Duration::from_secs(1)));
     }
 
     #[test]
     fn the_long_term_average_is_the_rate() {
         for per_second in [1, 3, 1000, 1_000_000, u32::MAX] {
             let (rate, start) = rate(per_second);
-            let mut pace = Pace::default();
+            let mut state = RateState::default();
             let times = |elapsed_us: u64| start + Duration::from_micros(elapsed_us);
             let asked = (0..10_000_000_u64).step_by(100);
-            let admitted = asked.filter(|us| rate.admit(&mut pace, times(*us)).is_ok()).count();
+            let admitted = asked.filter(|us| rate.admit(&mut state, times(*us)).is_ok()).count();
             let expected = (u64::from(per_second) * 11).min(100_000);
             assert!((admitted as u64).abs_diff(expected) <= 1, "{per_second}: {admitted}");
         }
@@ -115,8 +115,8 @@ mod tests {
     fn a_time_before_the_epoch_counts_as_the_epoch() {
         let later = Instant::now() + Duration::from_secs(5);
         let rate = Rate::new(NonZeroU32::MIN, later);
-        let mut pace = Pace::default();
-        assert_eq!(rate.admit(&mut pace, later - Duration::from_secs(5)), Ok(()));
-        assert!(rate.admit(&mut pace, later).is_err());
+        let mut state = RateState::default();
+        assert_eq!(rate.admit(&mut state, later - Duration::from_secs(5)), Ok(()));
+        assert!(rate.admit(&mut state, later).is_err());
     }
 }

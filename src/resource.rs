@@ -1,4 +1,4 @@
-//! The seam between connections and the things that stand at URLs.
+//! The interface between connections and the resources at URLs.
 //!
 //! A resource decides from the head of a request which of three outcomes the request has: an answer, a
 //! question, or an upgrade. `connection` runs the outcome, and depends on no particular resource.
@@ -17,12 +17,13 @@ use crate::http::response::Envelope;
 use crate::http::{RequestHead, Response};
 use crate::hub::{ClientKind, CorrelationId, EventId, HubGone, Membership, Start, TopicName};
 use crate::net::{Peer, Transport};
-use crate::rate::Pace;
+use crate::rate::RateState;
 
-/// A thing that stands at one or more URLs, such as a file or the topics.
+/// The resource at one or more URLs, such as a file or the topics.
 pub(crate) trait Resource {
-    /// Decides the outcome of a request from its head alone, and asks the gatekeeper if the sender may do
-    /// it. Returns `None` if this resource has nothing at the path. The next resource is asked then.
+    /// Decides the outcome of a request from its head alone, and checks with the gatekeeper that the sender
+    /// may do what the request asks for. Returns `None` if the path does not belong to this resource. Then
+    /// the next resource is asked.
     ///
     /// # Errors
     /// [`Refused`], whose response is sent.
@@ -57,8 +58,8 @@ impl From<Response> for Answer {
 
 /// A request whose response needs the request's body or the hub.
 pub(crate) trait Question {
-    /// Returns the length of the longest body that the question takes, in bytes. Default 0: it takes none.
-    /// A longer body is not read, and the connection ends with the response.
+    /// Returns the length of the longest body that the question takes, in bytes. Default: 0, no body. A
+    /// longer body is not read, and the connection is closed after the response.
     fn body_limit(&self) -> u64 {
         0
     }
@@ -75,11 +76,11 @@ pub(crate) trait Question {
 /// The future of a response. It fails if the server has ended.
 pub(crate) type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response, HubGone>> + 'a>>;
 
-/// The sender of a request that is a question.
+/// The sender of a [`Question`].
 pub(crate) struct Requester<'a> {
     pub(crate) peer: Peer,
     /// The state of the connection's publish rate.
-    pub(crate) pace: &'a mut Pace,
+    pub(crate) rate_state: &'a mut RateState,
     pub(crate) now: Instant,
 }
 
@@ -110,8 +111,8 @@ pub(crate) struct Joining {
 pub(crate) struct Welcome<'a> {
     pub(crate) correlation: &'a CorrelationId,
     pub(crate) request_id: &'a str,
-    /// The id before the first message that the client will be sent. A client that resumes from this id
-    /// misses nothing.
+    /// The id before that of the first message that the client will be sent. A client that resumes from this
+    /// id misses nothing.
     pub(crate) before: EventId,
     pub(crate) envelope: &'a Envelope,
 }

@@ -12,7 +12,8 @@ impl StopSignals {
     /// called before other threads are started, because they inherit the blocked signals.
     pub fn detect() -> Self {
         if is_hangup_ignored() {
-            // Setting a handler ends the ignoring. A blocked signal is not delivered to the handler.
+            // A handler would receive the signal even if it was ignored before. A blocked signal is not
+            // delivered to the handler.
             let mut hangup = SigSet::empty();
             hangup.add(Signal::SIGHUP);
             // Fails only for an invalid signal number.

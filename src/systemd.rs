@@ -14,7 +14,7 @@ use rustix::net::{
 
 use crate::escaped::Escaped;
 
-/// Sends status notifications to systemd.
+/// A connection to systemd for status notifications.
 pub struct Notifier {
     socket: OwnedFd,
     watchdog: Option<Duration>,
@@ -26,7 +26,7 @@ impl Notifier {
     /// `WATCHDOG_USEC`. Returns `None` if the variable is not set. A failure is logged and also returns
     /// `None`.
     ///
-    /// To be called before the process drops privileges, because it may not be able to connect later.
+    /// Must be called before the process drops privileges, because it may not be able to connect later.
     pub fn from_environment() -> Option<Self> {
         let name = env::var("NOTIFY_SOCKET").ok()?;
         match Self::connect(&name, watchdog()) {
@@ -122,6 +122,6 @@ const NO_SOCKETS: &str = "systemd passed no sockets; expected LISTEN_FDS from 1 
     environment, and the id of this process in LISTEN_PID, if that is set";
 /// The first passed descriptor (`SD_LISTEN_FDS_START`).
 const FIRST_PASSED: usize = 3;
-/// The most sockets that are accepted. The limit is checked before memory is allocated for
+/// The maximum number of sockets that are accepted. The limit is checked before memory is allocated for
 /// `LISTEN_FDS` sockets.
 const MAX_LISTENERS: usize = 256;

@@ -22,8 +22,8 @@ struct Entry {
 /// The permission for one connection of an address. Dropping it makes room for another connection.
 pub(crate) struct AddressPermit(Rc<Entry>);
 
-/// A connection's place among the connections of its client's address. The client can change,
-/// because a proxy may name another client with each request.
+/// A connection's place among the connections of its client's address. The client of a connection
+/// can change, because a proxy may name another client with each request.
 pub(crate) struct AddressPlace {
     addresses: Rc<Addresses>,
     client: Cell<Peer>,
@@ -100,7 +100,7 @@ impl AddressPlace {
         if self.client().limited_address().is_some() { Reach::Network } else { listener }
     }
 
-    /// Converts the place into its permit. The client can't change any more.
+    /// Converts the place into its permit. The client of the connection can't change any more.
     pub(crate) fn into_permit(self) -> Option<AddressPermit> {
         self.permit.into_inner()
     }

@@ -21,8 +21,8 @@ pub enum Action<'a> {
     Admin(&'a str),
 }
 
-/// Decides which actions a request may do. The server asks after it has checked the host name and the
-/// origin (see [`Origins`]), and before it looks up anything for the request.
+/// A policy that decides which actions a request may do. The server applies it after it has checked the host
+/// name and the origin (see [`Origins`]), and before it looks up anything for the request.
 ///
 /// A closure is an authorizer, too: it identifies a request by returning another closure, which decides
 /// on actions.
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// Allows every action to everyone, on every address that the server listens on.
+/// An [`Authorize`] that allows every action to everyone, on every address that the server listens on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllowAll;
 

@@ -29,21 +29,21 @@ pub(crate) struct Access {
 #[derive(Debug)]
 pub(crate) struct Refused {
     /// The reason, if the request is refused because of its sender. `None` if the request itself is invalid.
-    pub(crate) why: Option<Refusal>,
+    pub(crate) reason: Option<Refusal>,
     /// The response.
     pub(crate) response: Response,
 }
 
 impl Refused {
-    fn new(why: Refusal, response: Response) -> Self {
-        Self { why: Some(why), response }
+    fn new(reason: Refusal, response: Response) -> Self {
+        Self { reason: Some(reason), response }
     }
 }
 
 impl From<Response> for Refused {
-    /// Refuses a request that is invalid, whichever client sends it.
+    /// Refuses a request that is invalid, independent of its sender.
     fn from(response: Response) -> Self {
-        Self { why: None, response }
+        Self { reason: None, response }
     }
 }
 
@@ -79,9 +79,9 @@ impl Access {
         address_place: &AddressPlace,
     ) -> Result<(), Refused> {
         let is_proxied = Feature::Full.is_built_in() && self.proxies.trust(peer);
-        let mut outside = match is_proxied {
-            true => proxies::outside(head),
-            false => origin::Outside::default(),
+        let mut external = match is_proxied {
+            true => proxies::external_origin(head),
+            false => origin::ExternalOrigin::default(),
         };
         if is_proxied {
             let client = self.proxies.client_of(peer, head);
@@ -92,24 +92,24 @@ impl Access {
                 return Err(Refused::new(Refusal::Address, response));
             }
         }
-        outside.scheme = outside.scheme.or(is_tls.then_some("https"));
-        let mut checked = self.origins.check(head, reach, outside);
+        external.scheme = external.scheme.or(is_tls.then_some("https"));
+        let mut checked = self.origins.check(head, reach, external);
         if Feature::Full.is_built_in() && self.is_admin {
             checked = checked.and_then(|()| origin::check_site(head));
         }
-        checked.map_err(|foreign| {
+        checked.map_err(|error| {
             log::info!(
                 target: "falconet::access",
                 address = address_place.client().to_string(),
                 origin = header_text(head, "origin"), host = header_text(head, "host");
-                "refused: {foreign}"
+                "refused: {error}"
             );
-            Refused::new(foreign.refusal(), foreign.response())
+            Refused::new(error.refusal(), error.response())
         })
     }
 }
 
-/// Decides which actions one request may do. [`Access::admit`] must have admitted the request.
+/// The checks of the actions that one request may do. [`Access::admit`] must have admitted the request.
 pub(crate) struct Gatekeeper<'r> {
     access: &'r Access,
     head: &'r RequestHead<'r>,

@@ -1,10 +1,10 @@
 //! Checks of the headers Origin and Host: which pages may use the server, and under which names.
 //!
-//! A browser sends a page's requests to any server that the page names, with the access that the
-//! user has there. The browser adds the origin of the page (RFC 6454), and that origin must be this
+//! A browser sends a page's requests to any server that the page names, with the rights that the
+//! user has there. The browser adds the origin of the page (RFC 6454). This origin must be this
 //! server. An attacker can make a DNS name lead to this host, so that the attacker's page has the
-//! origin of this server (DNS rebinding). Therefore a loopback listener accepts only loopback
-//! names and the names of added origins.
+//! origin of this server (DNS rebinding). Therefore a loopback listener accepts only loopback names
+//! and the names of added origins.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -49,35 +49,35 @@ impl Origins {
         Ok(())
     }
 
-    /// Checks that a request was not sent by a page of a foreign origin. On a loopback listener,
-    /// the Host is checked as well. `outside` is the URL under which the client reached a trusted
-    /// proxy.
+    /// Checks that a request was not sent by a page of another origin. On a loopback listener, the
+    /// Host is checked as well. `external` is the origin under which the client reached the server
+    /// or a trusted proxy.
     ///
     /// # Errors
-    /// [`Foreign`], for the first check that fails.
+    /// [`OriginCheckError`], for the first check that fails.
     pub(crate) fn check(
         &self,
         head: &RequestHead<'_>,
         reach: Reach,
-        outside: Outside<'_>,
-    ) -> Result<(), Foreign> {
+        external: ExternalOrigin<'_>,
+    ) -> Result<(), OriginCheckError> {
         if self.is_any {
             return Ok(());
         }
         let host = head.single("host").and_then(Authority::parse_bytes);
         if reach == Reach::Loopback && !host.is_some_and(|host| self.accepts_on_loopback(host)) {
-            return Err(Foreign::Host);
+            return Err(OriginCheckError::Host);
         }
         let mut values = head.values("origin");
         let Some(value) = values.next() else { return Ok(()) };
-        let here = outside.host.and_then(Authority::parse).or(host);
-        let scheme = outside.scheme.unwrap_or("http");
+        let here = external.host.and_then(Authority::parse).or(host);
+        let scheme = external.scheme.unwrap_or("http");
         let is_known = values.next().is_none()
             && str::from_utf8(value).ok().and_then(Origin::parse).is_some_and(|origin| {
-                here.is_some_and(|here| origin.is_at(here, scheme))
+                here.is_some_and(|here| origin.is_served_at(here, scheme))
                     || self.added().any(|o| o == origin)
             });
-        if is_known { Ok(()) } else { Err(Foreign::Origin) }
+        if is_known { Ok(()) } else { Err(OriginCheckError::Origin) }
     }
 
     /// Returns true if a loopback listener accepts `host`: a name of loopback or of an added
@@ -86,6 +86,7 @@ impl Origins {
         host.is_loopback() || self.added().any(|origin| origin.authority.has_same_host(host))
     }
 
+    /// Returns the added origins, parsed.
     fn added(&self) -> impl Iterator<Item = Origin<'_>> {
         self.added.iter().filter_map(|text| Origin::parse(text))
     }
@@ -106,10 +107,10 @@ impl fmt::Display for Origins {
 /// administrator's few connections. A link to the first page is an exception: a user may follow it.
 ///
 /// # Errors
-/// [`Foreign::Site`].
-pub(super) fn check_site(head: &RequestHead<'_>) -> Result<(), Foreign> {
+/// [`OriginCheckError::Site`].
+pub(super) fn check_site(head: &RequestHead<'_>) -> Result<(), OriginCheckError> {
     let mut sites = head.values("sec-fetch-site");
-    let is_from_here = match (sites.next(), sites.next()) {
+    let is_same_origin = match (sites.next(), sites.next()) {
         (site, None) => matches!(site, None | Some(b"none" | b"same-origin")),
         _ => false,
     };
@@ -117,7 +118,7 @@ pub(super) fn check_site(head: &RequestHead<'_>) -> Result<(), Foreign> {
         && head.path() == "/"
         && head.single("sec-fetch-mode") == Some(b"navigate")
         && head.single("sec-fetch-dest") == Some(b"document");
-    if is_from_here || is_link_to_first_page { Ok(()) } else { Err(Foreign::Site) }
+    if is_same_origin || is_link_to_first_page { Ok(()) } else { Err(OriginCheckError::Site) }
 }
 
 /// The error that a text is not an origin.
@@ -135,26 +136,27 @@ impl fmt::Display for OriginError {
 
 impl std::error::Error for OriginError {}
 
-/// The scheme and host under which the client reached a trusted proxy, if the proxy reports them.
+/// The scheme and host under which the client reached the server or a trusted proxy. `None` stands
+/// for `http` and for the value of the Host header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outside<'a> {
+pub(crate) struct ExternalOrigin<'a> {
     pub(crate) scheme: Option<&'a str>,
     pub(crate) host: Option<&'a str>,
 }
 
-/// The reason why a request is not for this server, or not from one of its pages.
+/// The reason why a request is not for this server, or was not sent by one of its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Foreign {
+pub(crate) enum OriginCheckError {
     /// The Host header is not a name of this host (DNS rebinding).
     Host,
-    /// The Origin header is that of another server.
+    /// The Origin header is that of another origin.
     Origin,
     /// A page of another origin caused the request, according to the Fetch Metadata headers.
     Site,
 }
 
-impl Foreign {
-    /// Returns the reason under which the request is counted.
+impl OriginCheckError {
+    /// Returns the reason for the counters.
     pub(crate) fn refusal(self) -> Refusal {
         match self {
             Self::Host => Refusal::Host,
@@ -168,7 +170,7 @@ impl Foreign {
     }
 }
 
-impl fmt::Display for Foreign {
+impl fmt::Display for OriginCheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Host => "the Host header is not a name of this server (see --origin)",
@@ -178,7 +180,7 @@ impl fmt::Display for Foreign {
     }
 }
 
-impl std::error::Error for Foreign {}
+impl std::error::Error for OriginCheckError {}
 
 /// An origin: a scheme, a host and a port (RFC 6454 §4).
 #[derive(Clone, Copy, Debug)]
@@ -204,7 +206,7 @@ impl<'a> Origin<'a> {
 
     /// Returns true if `here` serves the pages of this origin. If `here` has no port, it is the
     /// default port of `scheme`.
-    fn is_at(&self, here: Authority<'_>, scheme: &str) -> bool {
+    fn is_served_at(&self, here: Authority<'_>, scheme: &str) -> bool {
         default_port(self.scheme).is_some()
             && self.authority.has_same_host(here)
             && self.port() == here.port.or(default_port(scheme))

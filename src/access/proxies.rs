@@ -8,7 +8,7 @@ use crate::escaped::Escaped;
 use crate::http::{RequestHead, Response};
 use crate::net::Peer;
 
-use super::origin::Outside;
+use super::origin::ExternalOrigin;
 
 /// The proxies that may name their clients. Default: none, so that the peer of a connection is
 /// always the client.
@@ -105,11 +105,11 @@ impl TrustedProxies {
 
 /// Returns the scheme and host under which the client reached a trusted proxy, from the headers
 /// X-Forwarded-Proto and X-Forwarded-Host.
-pub(crate) fn outside<'h>(head: &RequestHead<'h>) -> Outside<'h> {
+pub(crate) fn external_origin<'h>(head: &RequestHead<'h>) -> ExternalOrigin<'h> {
     let last = |name| {
         head.values(name).flat_map(list_elements).last().and_then(|e| str::from_utf8(e).ok())
     };
-    Outside { scheme: last("x-forwarded-proto"), host: last("x-forwarded-host") }
+    ExternalOrigin { scheme: last("x-forwarded-proto"), host: last("x-forwarded-host") }
 }
 
 /// Returns the elements of a comma-separated list that has no quoted strings.

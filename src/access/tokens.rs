@@ -16,14 +16,14 @@ use crate::hub::{TOPICS_PATH, TopicName};
 
 use super::authorize::{Action, Authorize, Denied};
 
-/// Authorizes requests by the tokens in a file.
+/// An [`Authorize`] that checks requests against the tokens in a file.
 ///
 /// A line of the file is `TOKEN [subscribe|publish|admin|all] [TOPIC]`; `#` begins a comment. A token is
 /// 1 to 128 of `A–Z a–z 0–9 - . _ ~`. Without a right, the token has all rights. With a topic, it has the
 /// right for this topic and the topics below it. The rights of several lines with the same token add up.
 ///
-/// The file is checked for changes at most once per second, when a request arrives, and is read again
-/// after a change. If it cannot be read then, or if a line is invalid, an error is logged and the old lines
+/// The file is checked for changes at most once per second, when a request arrives, and is read again after a
+/// change. If the file cannot be read then, or if a line is invalid, an error is logged and the old lines
 /// stay valid. A last line without a newline is invalid.
 ///
 /// A request sends its token as `Authorization: Bearer`, as the password of `Authorization: Basic`, in a
@@ -91,7 +91,7 @@ impl TokenFile {
         })
     }
 
-    /// Sets whether a token may be sent as `?token=`. Default false, because many programs store URLs.
+    /// Sets whether a token may be sent as `?token=`. Default: false, because many programs store URLs.
     /// falconet's log does not contain the token.
     pub fn allow_in_query(mut self, allowed: bool) -> Self {
         self.in_query = allowed;
@@ -158,7 +158,7 @@ impl Authorize for TokenFile {
 }
 
 impl Token {
-    /// Pads a token. Returns `None` if no line can contain it.
+    /// Pads a token. Returns `None` if the bytes are not a valid token.
     fn new(token: &[u8]) -> Option<Self> {
         let is_token = (1..=MAX_TOKEN_BYTES).contains(&token.len())
             && token.iter().all(|byte| is_token_byte(*byte));
@@ -232,7 +232,7 @@ fn read(path: &Path) -> Result<Vec<Grant>, TokenFileError> {
     let wrong = |line, expected| TokenFileError::Line { path: path.to_owned(), line, expected };
     if !text.is_empty() && !text.ends_with('\n') {
         // The file may still be being written, and a part of a line may grant more than the whole line.
-        return Err(wrong(text.lines().count(), UNENDED));
+        return Err(wrong(text.lines().count(), NO_NEWLINE));
     }
     let mut grants = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -340,7 +340,7 @@ impl std::error::Error for TokenFileError {}
 /// header know this one and ask the user for a password.
 const CHALLENGE: &str = "Basic realm=\"falconet\", charset=\"UTF-8\", Bearer realm=\"falconet\"";
 const MAX_TOKEN_BYTES: usize = 128;
-const UNENDED: &str =
+const NO_NEWLINE: &str =
     "expected a newline at the end of the file: without it, this line may be incomplete";
 /// The shortest time between two checks of the file.
 const CHECK_EVERY: Duration = Duration::from_secs(1);

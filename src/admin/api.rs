@@ -141,7 +141,7 @@ impl Call {
     }
 }
 
-/// A call, and the state that the answer comes from.
+/// A call as a question. The state provides the answer.
 struct AdminQuestion {
     call: Call,
     state: Rc<AdminState>,

@@ -21,7 +21,7 @@ pub(super) struct Sample {
     pub(super) lagged: u64,
     pub(super) published: u64,
     pub(super) resident_bytes: u64,
-    /// The longest turn of the event loop since the sample before.
+    /// The longest turn of the event loop since the previous sample.
     pub(super) worst_turn: Duration,
     pub(super) is_draining: bool,
 }
@@ -50,7 +50,8 @@ impl Sample {
 pub(super) struct History(RefCell<VecDeque<Sample>>);
 
 impl History {
-    /// Adds a sample. It replaces the newest one, unless that is five seconds after the one before.
+    /// Adds a sample. It replaces the newest sample, unless that is at least five seconds later than the
+    /// sample before it.
     pub(super) fn add(&self, mut sample: Sample) {
         let mut samples = self.0.borrow_mut();
         if let [.., before, last] = &*samples.make_contiguous()

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-/// Displays a time in seconds with six decimals. Formatting a float would add 20 KB of code to the program.
+/// A time that is displayed in seconds with six decimals. Formatting a float would add 20 KB of code to the
+/// program.
 pub(super) struct Seconds(pub(super) Duration);
 
 impl fmt::Display for Seconds {

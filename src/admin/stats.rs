@@ -13,12 +13,12 @@ use crate::services::{Service, Stop};
 use super::history::SAMPLE_EVERY;
 use super::state::AdminState;
 
-/// Publishes samples to an internal topic, which the dashboards subscribe to, and adds them to the history
-/// for dashboards that are opened later. Does not wake up while no client is connected.
+/// A service that publishes samples to an internal topic, which the dashboards subscribe to, and adds them to
+/// the history for dashboards that are opened later. It does not wake up while no client is connected.
 pub(crate) struct Stats {
     state: Rc<AdminState>,
-    /// The stop of the administrator's part. It comes after the drain of the public connections, so that
-    /// the dashboard can show the drain.
+    /// The stop of the administrator's part. It follows the drain of the public connections, so that the
+    /// dashboard can show the drain.
     stop: Stop,
 }
 

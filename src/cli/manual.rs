@@ -14,11 +14,11 @@ pub fn manual(help: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let mut page = format!(".TH {} 1 \"\" \"falconet {version}\"\n", name.to_uppercase());
     page += &format!(".SH NAME\n{} \\- {}\n.SH SYNOPSIS\n", roff(name), roff(summary));
-    let mut above = Line::Empty;
+    let mut previous = Line::Empty;
     for text in rest.lines() {
         let line = Line::of(text);
-        write_roff(&mut page, text, line, above);
-        above = line;
+        write_roff(&mut page, text, line, previous);
+        previous = line;
     }
     page + ".SH SEE ALSO\n.BR falconet (1),\n.BR falconet\\-client (1)\n"
 }
@@ -74,15 +74,15 @@ impl Line {
     }
 }
 
-/// Appends a line of the help, of kind `line`, after one of kind `above`.
-fn write_roff(page: &mut String, text: &str, line: Line, above: Line) {
+/// Appends a line of the help, of kind `line`, after one of kind `previous`.
+fn write_roff(page: &mut String, text: &str, line: Line, previous: Line) {
     let mut begin = |macros: &str| page.push_str(macros);
-    match (line, above) {
-        (Line::Example, above) if above != Line::Example => begin(".PP\n.nf\n"),
+    match (line, previous) {
+        (Line::Example, previous) if previous != Line::Example => begin(".PP\n.nf\n"),
         (line, Line::Example) if line != Line::Example => begin(".fi\n"),
         _ => {}
     }
-    match (line, above) {
+    match (line, previous) {
         (Line::Empty, _) => return,
         (Line::Usage, Line::Usage) => begin(".br\n"),
         (Line::Text, Line::Usage) => {}

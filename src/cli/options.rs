@@ -1,4 +1,4 @@
-//! The values of all options, and what is wrong with them.
+//! The values of all options, and the error for invalid options.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,45 +16,45 @@ use crate::privileges::Sandbox;
 /// The values of all options, from the command line, the environment and the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The URLs to listen on. Default `http://localhost:8080`.
+    /// The URLs to listen on. Default: `http://localhost:8080`.
     pub listen: Vec<ListenUrl>,
-    /// The URL of the admin listener. Default none.
+    /// The URL of the admin listener. Default: none.
     pub admin: Option<ListenUrl>,
-    /// The topic that the lines of standard input are published to. Default none.
+    /// The topic that the lines of standard input are published to. Default: none.
     pub stdin: Option<TopicName>,
-    /// The byte that ends a line of standard input. Default a line feed.
+    /// The byte that ends a line of standard input. Default: a line feed.
     pub stdin_separator: u8,
-    /// If true, the end of standard input stops the server. Default false.
+    /// If true, the end of standard input stops the server. Default: false.
     pub exit_on_eof: bool,
-    /// The directory whose files are served. Default none.
+    /// The directory whose files are served. Default: none.
     pub static_files: Option<PathBuf>,
-    /// The PEM file with the certificate, followed by the certificates of its issuers. Default none.
+    /// The PEM file with the certificate, followed by the certificates of its issuers. Default: none.
     pub tls_cert: Option<PathBuf>,
-    /// The PEM file with the private key of the certificate. Default none.
+    /// The PEM file with the private key of the certificate. Default: none.
     pub tls_key: Option<PathBuf>,
-    /// If true, the server creates a self-signed certificate. Default false.
+    /// If true, the server creates a self-signed certificate. Default: false.
     pub tls_self_signed: bool,
-    /// The directory that keeps the self-signed certificate between two runs. Default none.
+    /// The directory that keeps the self-signed certificate between two runs. Default: none.
     pub state_dir: Option<PathBuf>,
-    /// The user to switch to once all sockets are bound. Default none: the process keeps its user.
+    /// The user to switch to once all sockets are bound. Default: none; the process keeps its user.
     pub user: Option<String>,
-    /// If true, the process enters a sandbox after its start, if the kernel supports one. Default true.
+    /// If true, the process enters a sandbox after its start, if the kernel supports one. Default: true.
     pub sandbox: bool,
-    /// The interval between two broadcasts of the time; `None` disables them. Default 15 s (article).
+    /// The interval between two broadcasts of the time; `None` disables them. Default: 15 s.
     pub broadcast_every: Option<Duration>,
-    /// The file with the access tokens. Default none, or the credential `tokens` if systemd passes one.
+    /// The file with the access tokens. Default: none, or the credential `tokens` if systemd passes one.
     pub token_file: Option<PathBuf>,
-    /// If true, a request may carry its token in the URL. Default false.
+    /// If true, a request may carry its token in the URL. Default: false.
     pub allow_query_token: bool,
-    /// The origins, besides the server's own, whose pages may send requests. Default none.
+    /// The origins, besides the server's own, whose pages may send requests. Default: none.
     pub origins: Origins,
-    /// The proxies whose statements about their clients are trusted. Default none.
+    /// The proxies that are trusted to name their clients. Default: none.
     pub trusted_proxies: TrustedProxies,
     /// The configuration of the server.
     pub config: Config,
-    /// The most verbose level that is logged. Default info.
+    /// The most verbose level that is logged. Default: info.
     pub log_level: LevelFilter,
-    /// The format of log lines. Default text.
+    /// The format of log lines. Default: text.
     pub log_format: LogFormat,
 }
 
@@ -119,7 +119,7 @@ impl Default for Options {
 pub enum Command {
     /// Run the server.
     Serve(Box<Options>),
-    /// Report that the configuration is good.
+    /// Report that the configuration is valid.
     CheckConfig,
     /// Print the effective configuration, in the format of a `--config` file.
     PrintConfig(Box<Options>),

@@ -16,12 +16,12 @@ use crate::features::{Feature, NotBuiltIn};
 pub(super) struct Setting {
     option: &'static OptionSpec,
     value: String,
-    origin: Origin,
+    source: Source,
 }
 
 /// The source of a value, named in error messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Origin {
+enum Source {
     Flag,
     Environment,
     File { path: String, line: usize },
@@ -80,7 +80,7 @@ impl Flags {
                         "" => "true".to_owned(),
                         _ => parser.value()?.to_string_lossy().into_owned(),
                     };
-                    flags.settings.push(Setting { option, value, origin: Origin::Flag });
+                    flags.settings.push(Setting { option, value, source: Source::Flag });
                 }
                 other => return Err(other.unexpected().into()),
             }
@@ -102,7 +102,7 @@ pub(super) fn read_environment(
         let several = value.split_ascii_whitespace().filter(|_| REPEATED.contains(&option.name));
         let values: Vec<String> = several.map(str::to_owned).collect();
         let values = if values.is_empty() { vec![value] } else { values };
-        let setting = |value| Setting { option, value, origin: Origin::Environment };
+        let setting = |value| Setting { option, value, source: Source::Environment };
         settings.extend(values.into_iter().map(setting));
     }
     Ok(settings)
@@ -125,8 +125,8 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
         };
         let (key, value) = (key.trim_ascii(), value.trim_ascii().to_owned());
         let option = find(key).ok_or_else(|| error(unknown_option(key)))?;
-        let origin = Origin::File { path: name.clone(), line: index + 1 };
-        settings.push(Setting { option, value, origin });
+        let source = Source::File { path: name.clone(), line: index + 1 };
+        settings.push(Setting { option, value, source });
     }
     Ok(settings)
 }
@@ -170,7 +170,7 @@ pub(super) fn systemd_token_file(
     }
 }
 
-/// Applies the settings of one source. Values of a repeatable option replace those of the sources before.
+/// Applies the settings of one source. Values of a repeatable option replace those of earlier sources.
 pub(super) fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(), OptionsError> {
     for setting in &settings {
         match setting.option.name {
@@ -180,16 +180,16 @@ pub(super) fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(),
             _ => {}
         }
     }
-    for Setting { option, value, origin } in settings {
+    for Setting { option, value, source } in settings {
         (option.set)(options, &value).map_err(|expected| {
             let (name, value) = (option.name, Escaped(&value));
-            match origin {
-                Origin::Flag => OptionsError::Usage(format!("--{name} `{value}`: {expected}")),
-                Origin::Environment => {
+            match source {
+                Source::Flag => OptionsError::Usage(format!("--{name} `{value}`: {expected}")),
+                Source::Environment => {
                     let name = name.to_ascii_uppercase().replace('-', "_");
                     OptionsError::Config(format!("FALCONET_{name} `{value}`: {expected}"))
                 }
-                Origin::File { path, line } => {
+                Source::File { path, line } => {
                     OptionsError::Config(format!("{path}:{line}: {name} `{value}`: {expected}"))
                 }
             }

@@ -29,9 +29,9 @@ pub struct OptionSpec {
     pub(super) show: Show,
 }
 
-/// Parses and sets the value, or returns a text that says what is expected.
+/// A function that parses and sets the value, or returns a text that says what is expected.
 type Set = fn(&mut Options, &str) -> Result<(), String>;
-/// Formats the value in the form that [`Set`] parses; empty if the option is not set.
+/// A function that formats the value in the form that [`Set`] parses; empty if the option is not set.
 type Show = fn(&Options) -> String;
 
 impl OptionSpec {

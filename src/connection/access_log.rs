@@ -7,9 +7,9 @@ use log::Level;
 
 use super::request::Request;
 
-/// The data for the line about the end of a connection. Dropping the entry writes the line. Its level is
-/// debug, because each request has had a line of its own. A session has another line, which the hub's
-/// record of its client writes.
+/// The data for the line about the end of a connection. Dropping the entry writes the line. The level of the
+/// line is debug, because each request has had a line of its own. The end of a session is logged by the hub's
+/// record of the client instead.
 pub(super) struct AccessLogEntry {
     accepted: Instant,
     requests: u32,

@@ -9,7 +9,7 @@ use crate::hub::HubHandle;
 use crate::resource::Resource;
 use crate::services::Stop;
 
-use super::request::Correlations;
+use super::request::IdGenerator;
 
 /// The state that the connections share. One context is for the connections of all public listeners,
 /// another one for those of the administrator's listener.
@@ -20,7 +20,7 @@ pub(crate) struct Context {
     pub(crate) access: Rc<Access>,
     pub(crate) hub: HubHandle,
     pub(crate) stop: Stop,
-    pub(crate) correlations: Correlations,
+    pub(crate) ids: IdGenerator,
     pub(crate) counters: Rc<Counters>,
 }
 
@@ -38,16 +38,16 @@ impl Context {
     }
 
     /// Counts a connection that was rejected.
-    pub(super) fn count_rejection(&self, why: Rejection) {
+    pub(super) fn count_rejection(&self, reason: Rejection) {
         if !self.is_admin() {
-            self.counters.reject(why);
+            self.counters.reject(reason);
         }
     }
 
     /// Counts a request that was refused because of its sender.
-    pub(super) fn count_refusal(&self, why: Refusal) {
+    pub(super) fn count_refusal(&self, reason: Refusal) {
         if !self.is_admin() {
-            self.counters.refuse(why);
+            self.counters.refuse(reason);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! One accepted connection: reads HTTP requests, and has each one planned by a resource and answered, until
 //! a request upgrades the connection.
 //!
-//! This room runs what a resource has planned, and keeps the deadlines of HTTP connections. It
-//! depends on no particular resource.
+//! This module runs the plans of the resources, and keeps the deadlines of HTTP connections. It depends on no
+//! particular resource.
 
 mod access_log;
 mod answer;
@@ -28,16 +28,16 @@ use crate::http::Response;
 use crate::http::head;
 use crate::http::response::Envelope;
 use crate::net::{Peer, Reach, Transport};
-use crate::rate::Pace;
+use crate::rate::RateState;
 use crate::resource::{Plan, Stage};
 
 use answer::{answer, refuse, refuse_head};
 pub(crate) use context::Context;
-use plan::{leaves_a_body, plan};
+use plan::{leaves_body_unread, plan};
 use proxy::read_proxy_header;
 use question::ask;
 use reader::{NoHead, Reader};
-pub(crate) use request::Correlations;
+pub(crate) use request::IdGenerator;
 use request::Request;
 use upgrade::upgrade;
 
@@ -67,7 +67,7 @@ async fn serve_requests(
     {
         Box::pin(read_proxy_header(&mut reader, &address_place, &context)).await?;
     }
-    let (peer, mut pace) = (address_place.client(), Pace::default());
+    let (peer, mut rate_state) = (address_place.client(), RateState::default());
     let limits = &context.config.limits;
     let is_tls = reader.transport().is_tls();
     for count in 1..=limits.requests {
@@ -78,7 +78,7 @@ async fn serve_requests(
                 let reach = address_place.reach(reach);
                 let gatekeeper = Gatekeeper::new(&context.access, &head, reach);
                 let planned = admitted.and_then(|()| plan(&head, &gatekeeper, &context));
-                (Request::of(&head, address_place.client(), &context.correlations), planned)
+                (Request::of(&head, address_place.client(), &context.ids), planned)
             }
             Err(error) => {
                 Box::pin(refuse_head(&mut reader, &error, peer, &context)).await;
@@ -90,19 +90,19 @@ async fn serve_requests(
             request.level = log::Level::Debug;
         }
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
-        let plan = planned.unwrap_or_else(|Refused { why, response }| {
-            if let Some(why) = why {
-                context.count_refusal(why);
+        let plan = planned.unwrap_or_else(|Refused { reason, response }| {
+            if let Some(reason) = reason {
+                context.count_refusal(reason);
             }
             Plan::Answer(response.into())
         });
-        request.close |= leaves_a_body(&plan, &request);
+        request.close |= leaves_body_unread(&plan, &request);
         let end = head.end + request.body_bytes as usize;
         let planned_answer = match plan {
             Plan::Answer(answer) => answer,
             Plan::Ask(question) => {
                 let asking =
-                    ask(&mut reader, head.end, question, &mut request, &mut pace, &context);
+                    ask(&mut reader, head.end, question, &mut request, &mut rate_state, &context);
                 Box::pin(asking).await?.into()
             }
             Plan::Upgrade(planned) => {
@@ -115,8 +115,8 @@ async fn serve_requests(
             return None;
         }
         reader.consume(end);
-        // The next request from a proxy may be for another client. The place goes back to the proxy, which
-        // is exempt from the limit of its address.
+        // The next request from a proxy may be for another client. Until then, the proxy has the place; it is
+        // exempt from the limit of its address.
         address_place.reassign(peer, true);
         // Other tasks run between two requests of a peer that has sent many at once.
         yield_now().await;
@@ -176,8 +176,8 @@ async fn read_head(
         }
         None => {
             let is_handshaking = reader.transport().is_handshaking();
-            let why = if is_handshaking { Rejection::Tls } else { Rejection::Timeout };
-            context.count_rejection(why);
+            let reason = if is_handshaking { Rejection::Tls } else { Rejection::Timeout };
+            context.count_rejection(reason);
             log::info!(target: "falconet::request", address = peer.to_string(); "dropped: no request in time");
             "timed out"
         }

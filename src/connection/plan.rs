@@ -31,7 +31,7 @@ pub(super) fn plan(
 
 /// Returns true if bytes after the head are, or may be, a body that is not read. The connection must be
 /// closed after the response, or those bytes would be parsed as the next request.
-pub(super) fn leaves_a_body(plan: &Plan, request: &Request) -> bool {
+pub(super) fn leaves_body_unread(plan: &Plan, request: &Request) -> bool {
     match plan {
         Plan::Answer(answer) => request.body_bytes > 0 || answer.response.status() == 411,
         Plan::Ask(question) => request.body_bytes > question.body_limit(),

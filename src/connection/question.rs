@@ -1,7 +1,7 @@
-//! Reads the body that a question takes, and has the question answered.
+//! Reads the body of a request that is a question, and gets the answer.
 
 use crate::http::Response;
-use crate::rate::Pace;
+use crate::rate::RateState;
 use crate::resource::{Question, Requester};
 
 use super::answer::write_all;
@@ -16,10 +16,10 @@ pub(super) async fn ask(
     head_end: usize,
     question: Box<dyn Question>,
     request: &mut Request,
-    pace: &mut Pace,
+    rate_state: &mut RateState,
     context: &Context,
 ) -> Option<Response> {
-    // The resource has refused a body that is longer than a message may be.
+    // A longer body is not read. The connection is closed after the response.
     let fits = request.body_bytes <= question.body_limit();
     let body_bytes = if fits { request.body_bytes as usize } else { 0 };
     let body = head_end..head_end + body_bytes;
@@ -39,7 +39,7 @@ pub(super) async fn ask(
             return None;
         }
         Some(Some(Some(()))) => {
-            let requester = Requester { peer: request.peer, pace, now: timer.now() };
+            let requester = Requester { peer: request.peer, rate_state, now: timer.now() };
             return question.answer(&reader.bytes()[body], requester).await.ok();
         }
         Some(None) => Response::text(503, "the server is stopping\n"),

@@ -23,20 +23,20 @@ pub(super) struct Request {
     pub(super) body_bytes: u64,
     /// True if the connection is closed after the response.
     pub(super) close: bool,
-    /// The level of the line in the log. Default info.
+    /// The level of the line in the log. Default: info.
     pub(super) level: Level,
 }
 
 impl Request {
     /// Copies the properties of a request from its head.
-    pub(super) fn of(head: &RequestHead<'_>, peer: Peer, correlations: &Correlations) -> Self {
+    pub(super) fn of(head: &RequestHead<'_>, peer: Peer, ids: &IdGenerator) -> Self {
         let correlation =
             head.query_value("client").map(str::as_bytes).or(head.single("x-client-id"));
         Self {
             peer,
             method: head.method().to_owned(),
             path: head.path().to_owned(),
-            id: correlations.request_id(head),
+            id: ids.request_id(head),
             correlation: correlation.and_then(read_id),
             body_bytes: head.content_length().unwrap_or(0),
             close: !head.keeps_alive(),
@@ -80,11 +80,11 @@ impl Request {
 
 /// A generator of ids for clients and requests: consecutive numbers that begin with a random one, so that
 /// ids of different runs of the server differ.
-pub(crate) struct Correlations {
+pub(crate) struct IdGenerator {
     next: Cell<u64>,
 }
 
-impl Correlations {
+impl IdGenerator {
     /// Creates a generator.
     pub(crate) fn new() -> Self {
         let mut first = [0; 8];
@@ -95,7 +95,7 @@ impl Correlations {
     }
 
     /// Returns a new id, for a client or request that has none.
-    pub(super) fn fresh(&self) -> CorrelationId {
+    pub(super) fn generate(&self) -> CorrelationId {
         let number = self.next.get();
         self.next.set(number.wrapping_add(1));
         number.into()
@@ -104,7 +104,7 @@ impl Correlations {
     /// Returns the request's `X-Request-Id` if it has the form of a [`CorrelationId`], or else a new id.
     fn request_id(&self, head: &RequestHead<'_>) -> String {
         let sent = head.single("x-request-id").and_then(read_id);
-        sent.unwrap_or_else(|| self.fresh()).to_string()
+        sent.unwrap_or_else(|| self.generate()).to_string()
     }
 }
 

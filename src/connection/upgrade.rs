@@ -2,7 +2,7 @@
 
 use crate::access::AddressPlace;
 use crate::http::Response;
-use crate::hub::{Newcomer, PublishError};
+use crate::hub::{NewClient, PublishError};
 use crate::resource::{Joining, Stage, Upgrade, Upgraded, Welcome};
 use crate::ws::SessionEnd;
 
@@ -23,12 +23,12 @@ pub(super) async fn upgrade(
     context: &Context,
 ) -> Option<Stage> {
     let correlation = request.correlation.clone();
-    let correlation = correlation.unwrap_or_else(|| context.correlations.fresh());
+    let correlation = correlation.unwrap_or_else(|| context.ids.generate());
     let Joining { kind, path, topics } = upgrade.joining();
-    let newcomer = Newcomer { correlation, peer: request.peer, kind, path };
+    let new_client = NewClient { correlation, peer: request.peer, kind, path };
     let now = reader.transport().timer().now();
     // The client joins before the response is sent, so that it misses no message published after that.
-    let membership = match context.hub.join(newcomer, topics, now).await {
+    let membership = match context.hub.join(new_client, topics, now).await {
         Ok(membership) => membership,
         Err(PublishError::HubGone) => return None,
         Err(PublishError::TooManyTopics(error)) => {

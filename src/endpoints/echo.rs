@@ -1,11 +1,11 @@
-//! The echo endpoint of the article.
+//! An endpoint that echoes messages.
 
 use crate::frame::CloseReason;
 use crate::ws::{Session, SessionEnd};
 
 use super::endpoint::Endpoint;
 
-/// Sends every message back to its sender, as one message of the same type.
+/// An endpoint that sends every message back to its sender, as one message of the same type.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::resource::Stage;
 use crate::ws::{Session, SessionEnd};
 
-/// Serves the WebSocket sessions at a path, each from its handshake to its end.
+/// A handler of the WebSocket sessions at a path, each from its handshake to its end.
 ///
 /// An endpoint runs on the server's only thread. It must not block, and it must not await a future that
 /// needs another runtime. If it panics, only the session that it serves is closed.

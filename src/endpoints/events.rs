@@ -93,11 +93,11 @@ impl EventStream {
     pub(crate) fn begin(mut self) -> Stage {
         Stage::last(async move {
             let end = poll_fn(|cx| self.poll_end(cx)).await;
-            if self.outlet.client().is_given_up() {
+            if self.outlet.client().has_missed_deadline() {
                 // A deadline of the client has passed, so it would not read the remaining messages in time.
                 self.outlet.transport().shut_down();
             } else if let SessionEnd::Evicted(_) = end {
-                // Boxed, so that the stream reserves no memory for this before.
+                // Boxed, so that the stream reserves no memory for this until then.
                 Box::pin(self.finish()).await;
             }
             end.record(self.outlet.client(), self.outlet.transport().timer().now());
@@ -136,7 +136,7 @@ impl EventStream {
         }
     }
 
-    /// Is ready when the client has closed the connection, or has sent more bytes than are ignored.
+    /// Completes when the client has closed the connection, or has sent more bytes than are ignored.
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.ignored_bytes < MAX_IGNORED_BYTES {
             match ready!(self.outlet.transport().poll_recv_with(cx, <[u8]>::len)) {
@@ -157,14 +157,14 @@ impl EventStream {
                 return Poll::Ready(Ok(()));
             }
             let Some(delivery) = self.outlet.client().next_delivery() else {
-                self.outlet.client().bell.hush();
+                self.outlet.client().bell.clear();
                 continue;
             };
             if self.outlet.send_shared(cx, &self.event(&delivery)).is_err() {
                 return Poll::Ready(Err(SessionEnd::TransportLost));
             }
-            // The client of an event stream sends nothing. Its sign of life is that it has read the events
-            // before this one. TCP closes the connection of a peer that acknowledges nothing.
+            // The client of an event stream sends nothing. The client is regarded as alive because it has
+            // read the events before this one. TCP closes the connection of a peer that acknowledges nothing.
             self.outlet.client().seen(self.outlet.transport().timer().now());
             let closes = self.outlet.shared().config.topics.slow_consumer == SlowConsumer::Close;
             if closes && matches!(delivery, Delivery::Lagged(_)) {

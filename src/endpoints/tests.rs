@@ -6,7 +6,7 @@ use futures_lite::future;
 use super::endpoint::AnyEndpoint;
 use super::*;
 use crate::config::Config;
-use crate::hub::{self, Membership, Newcomer, Start, TopicName};
+use crate::hub::{self, Membership, NewClient, Start, TopicName};
 use crate::net::{Reactor, Transport};
 use crate::ws::Session;
 use crate::ws::SessionShared;
@@ -38,7 +38,7 @@ fn parts() -> (Transport, Membership, Rc<SessionShared>) {
     let (hub, hub_task) = hub::open(config.timeouts.clone(), config.topics.clone(), Rc::default());
     let topic = (TopicName::new("t").unwrap(), Start::Live);
     let now = transport.timer().now();
-    let joining = async { hub.join(Newcomer::local(1.into()), vec![topic], now).await.ok() };
+    let joining = async { hub.join(NewClient::local(1.into()), vec![topic], now).await.ok() };
     let running = async {
         hub_task.run().await;
         None

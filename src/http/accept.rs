@@ -10,13 +10,13 @@ pub(crate) fn accepts(head: &RequestHead<'_>, content_type: &str) -> bool {
     is_accepted || (specificity == 0 && names_none())
 }
 
-/// Returns true if the client names `media_type` itself, and does not refuse it.
+/// Returns true if the client names exactly `media_type`, not a range of types, and does not refuse it.
 pub(crate) fn asks_for(head: &RequestHead<'_>, media_type: &str) -> bool {
     preference(head, media_type) == (EXACT, true)
 }
 
-/// The specificity of the range that decides on `content_type`, 0 if none matches, and whether the range
-/// accepts it.
+/// Returns the specificity of the range that decides on `content_type`, or 0 if no range matches, and true if
+/// the range accepts the type.
 fn preference(head: &RequestHead<'_>, content_type: &str) -> (u8, bool) {
     let media_type = content_type.split(';').next().unwrap_or_default().trim_ascii();
     let main_type = media_type.split('/').next().unwrap_or_default();

@@ -9,7 +9,8 @@ use crate::config::Limits;
 
 use super::response::Response;
 
-/// Finds the end of a request head in bytes that arrive in pieces. Examines each byte once.
+/// A scanner that finds the end of a request head in bytes that arrive in pieces. It examines each
+/// byte once.
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
     scanned: usize,
@@ -284,7 +285,7 @@ pub enum HeadError {
     TooManyHeaders,
     /// The request target is too long.
     TargetTooLong {
-        /// Its length, in bytes.
+        /// The length of the target, in bytes.
         bytes: usize,
         /// The limit, in bytes.
         limit: usize,
@@ -300,7 +301,7 @@ pub enum HeadError {
     BadContentLength,
     /// A header that the server acts on has a byte that is not ASCII.
     NotAscii,
-    /// A request without TLS came to a listener for TLS.
+    /// A request without TLS arrived at a listener for TLS.
     PlainHttp,
 }
 

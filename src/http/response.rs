@@ -68,8 +68,8 @@ impl Response {
         Self::new(status, PLAIN_TEXT, body)
     }
 
-    /// Returns the response for a path without a resource, or without one that the client accepts (404, as
-    /// in the article).
+    /// Returns the response for a path without a resource, or without one in a media type that the client
+    /// accepts (404).
     pub(crate) fn not_found() -> Self {
         Self::text(404, "nothing here that you accept\n")
     }

@@ -28,7 +28,7 @@ pub(crate) enum ClientKind {
 }
 
 impl ClientKind {
-    /// The name in logs and lists.
+    /// Returns the name for logs and lists.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
@@ -38,26 +38,26 @@ impl ClientKind {
     }
 }
 
-/// A client that joins the hub.
+/// The properties of a client that joins the hub.
 #[derive(Clone, Debug)]
-pub(crate) struct Newcomer {
+pub(crate) struct NewClient {
     pub(crate) correlation: CorrelationId,
     pub(crate) peer: Peer,
     pub(crate) kind: ClientKind,
     /// The requested path; `None` stands for the path of the topic that the client subscribes to. All clients
-    /// of an endpoint share the text. An `Rc<String>` takes one word in the record, an `Rc<str>` two.
+    /// of an endpoint share the text. In the record, an `Rc<String>` takes one word and an `Rc<str>` two.
     pub(crate) path: Option<Rc<String>>,
 }
 
 #[cfg(test)]
-impl Newcomer {
-    /// A WebSocket client on this host.
+impl NewClient {
+    /// Returns a WebSocket client on this host.
     pub(crate) fn local(correlation: CorrelationId) -> Self {
         Self { correlation, peer: Peer::Unix, kind: ClientKind::WebSocket, path: None }
     }
 }
 
-/// One client: its cursors, its mailbox, its signs of life and its counts.
+/// One client: its cursors, its mailbox, its deadlines and its counts.
 pub(crate) struct Client {
     // The two parts of the `ClientId`, so that a counter fits beside the slot without padding.
     generation: u64,
@@ -69,15 +69,16 @@ pub(crate) struct Client {
     joined_at: u32,
     pub(crate) kind: ClientKind,
     has_ended: Cell<bool>,
-    is_given_up: Cell<bool>,
-    /// True if messages that the client asked for when it joined are gone, until the client is notified.
+    has_missed_deadline: Cell<bool>,
+    /// True if messages that the client requested when it joined are no longer kept, until the client is
+    /// notified.
     has_gap: Cell<bool>,
     pub(super) cursors: Cursors,
     pub(crate) correlation: CorrelationId,
     peer: PackedPeer,
     path: Option<Rc<String>>,
     pub(crate) bell: Bell,
-    /// Boxed, because few clients have any.
+    /// Boxed, because few clients have notices.
     notices: Cell<Option<Box<Notices>>>,
     liveness: Liveness,
 }
@@ -95,22 +96,22 @@ pub(crate) enum Delivery {
     Mail(Frame),
     /// A message of a topic that the client subscribes to.
     Published(Rc<Publication>),
-    /// This number of messages fell off a log before they were sent. The next message is the oldest that
-    /// the log keeps.
+    /// This number of messages were dropped from a log before they were sent. The next message is the oldest
+    /// one that the log keeps.
     Lagged(u64),
-    /// An unknown number of messages after the id that the client resumed from are gone.
+    /// An unknown number of messages after the id that the client resumed from are no longer kept.
     Gap,
 }
 
 impl Client {
     pub(super) fn new(
         id: ClientId,
-        newcomer: Newcomer,
+        new_client: NewClient,
         (cursors, has_gap): (Cursors, bool),
         now: Instant,
         watch: Rc<Watch>,
     ) -> Self {
-        let Newcomer { correlation, peer, kind, path } = newcomer;
+        let NewClient { correlation, peer, kind, path } = new_client;
         Self {
             generation: id.generation,
             slot: id.slot,
@@ -120,7 +121,7 @@ impl Client {
             joined_at: watch.hundredths(now),
             kind,
             has_ended: Cell::new(false),
-            is_given_up: Cell::new(false),
+            has_missed_deadline: Cell::new(false),
             has_gap: Cell::new(has_gap),
             cursors,
             correlation,
@@ -230,12 +231,12 @@ impl Client {
         Duration::from_millis(u64::from(now.saturating_sub(self.joined_at)) * 10)
     }
 
-    /// Returns the time since the client's last sign of life.
+    /// Returns the time since the client was last [seen](Self::seen).
     pub(crate) fn silence(&self, now: Instant) -> Duration {
         self.liveness.silence(now)
     }
 
-    /// Records that bytes have arrived from the client.
+    /// Records that the client is alive: bytes have arrived from it, or it has read what it was sent.
     pub(crate) fn seen(&self, now: Instant) {
         self.liveness.seen(now);
     }
@@ -267,7 +268,7 @@ impl Client {
             self.liveness.refresh(now);
         }
         if let Some(reason) = self.liveness.expired(now) {
-            self.give_up(reason);
+            self.evict_for_deadline(reason);
         } else if self.liveness.is_ping_due(now) {
             self.liveness.pinged(now);
             // A Ping that does not fit into the mailbox is not needed: the frames in the mailbox are sent
@@ -291,9 +292,9 @@ impl Client {
     }
 
     /// Evicts the client because a deadline has passed. Its session does not wait for an answer to the Close.
-    fn give_up(&self, reason: CloseReason) {
+    fn evict_for_deadline(&self, reason: CloseReason) {
         if self.eviction().is_none() {
-            self.is_given_up.set(true);
+            self.has_missed_deadline.set(true);
             self.watch().counters.swept.add(1);
             self.evict(reason);
         }
@@ -308,8 +309,8 @@ impl Client {
     }
 
     /// Returns true if the client was evicted because a deadline has passed.
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.is_given_up.get()
+    pub(crate) fn has_missed_deadline(&self) -> bool {
+        self.has_missed_deadline.get()
     }
 
     /// Puts a frame into the mailbox. Returns false if the mailbox is full.

@@ -12,9 +12,9 @@ use super::{ClientId, Hub, Published};
 pub(super) enum Command {
     Leave(ClientId),
     Publish(Publish),
-    AwaitAudience(AwaitAudience),
-    /// Anything that the hub does without waiting. A closure instead of one variant per query, so that
-    /// queries that a build never makes are not compiled in.
+    AwaitClients(AwaitClients),
+    /// Any action of the hub that does not wait. A closure instead of one variant per action, so that actions
+    /// that a build never uses are not compiled in.
     Do(Box<dyn FnOnce(&mut Hub)>),
 }
 
@@ -28,20 +28,20 @@ pub(super) struct Publish {
 }
 
 /// A caller that waits until there is a client, or until there is none.
-pub(super) struct AwaitAudience {
+pub(super) struct AwaitClients {
     /// The topic whose subscribers count; `None` counts all clients.
     pub(super) topic: Option<TopicName>,
     /// True to wait until there is a client, false to wait until there is none.
     pub(super) wants_any: bool,
-    /// Receives the answer when the waiting is over.
+    /// Receives the answer when the condition holds.
     pub(super) reply: Reply<()>,
 }
 
-impl AwaitAudience {
+impl AwaitClients {
     /// Returns true if the condition holds, or if the caller has stopped waiting.
-    pub(super) fn is_over(&self, hub: &Hub) -> bool {
+    pub(super) fn is_done(&self, hub: &Hub) -> bool {
         let all = || hub.client_counts().clients;
-        let audience = self.topic.as_ref().map_or_else(all, |topic| hub.subscribers(topic));
-        self.wants_any == (audience > 0) || self.reply.is_abandoned()
+        let count = self.topic.as_ref().map_or_else(all, |topic| hub.subscribers(topic));
+        self.wants_any == (count > 0) || self.reply.is_abandoned()
     }
 }

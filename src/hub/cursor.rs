@@ -10,8 +10,7 @@ use super::log::{Log, Read};
 use super::publication::Publication;
 use super::topic_name::TopicName;
 
-/// The cursors of one client. The cursor of a client with one topic, as most clients are, needs no
-/// allocation.
+/// The cursors of one client. Most clients subscribe to one topic; their cursor needs no allocation.
 pub(super) enum Cursors {
     None,
     One(Cursor),
@@ -27,8 +26,8 @@ pub(super) struct Cursor {
 /// The next thing that a cursor delivers.
 pub(super) enum Step {
     Message(Rc<Publication>),
-    /// This number of messages fell off the log before they were sent. The next message is the oldest that
-    /// the log keeps.
+    /// This number of messages were dropped from the log before they were sent. The next message is the
+    /// oldest one that the log keeps.
     Lagged(u64),
 }
 
@@ -50,13 +49,14 @@ impl Cursors {
             Self::One(cursor) => cursor.next(),
             Self::Many(cursors) => {
                 let waiting = cursors.iter().filter(|cursor| !cursor.is_at_end());
-                // `None` is the least number: the message at that cursor has fallen off its log.
+                // `None` sorts before all numbers: the message at that cursor was dropped from its log.
                 waiting.min_by_key(|cursor| cursor.next_number())?.next()
             }
         }
     }
 
-    /// Returns the number of messages that are still to be sent, including those that have fallen off a log.
+    /// Returns the number of messages that are still to be sent, including those that were dropped from a
+    /// log.
     pub(super) fn behind(&self) -> u64 {
         let behind = |cursor: &Cursor| cursor.log.end().saturating_sub(cursor.position.get());
         self.as_slice().iter().map(behind).sum()

@@ -32,8 +32,8 @@ pub(crate) fn encode(id: Option<EventId>, event_type: Option<&str>, frame: &Fram
     event.into_bytes().into()
 }
 
-/// Writes one `data` field per line. A line ends with CRLF, CR or LF, as for a reader of events, which joins
-/// the lines with LF.
+/// Writes one `data` field per line. A line ends with CRLF, CR or LF, as in event streams. A client joins the
+/// lines with LF.
 fn encode_text(event: &mut String, text: &str) {
     let mut rest = text;
     while let Some(end) = rest.bytes().position(|byte| matches!(byte, b'\r' | b'\n')) {

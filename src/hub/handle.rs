@@ -12,8 +12,8 @@ use async_channel::Sender;
 use crate::counters::Source;
 use crate::frame::{CloseCode, CloseReason, Frame, Message};
 
-use super::client::{Client, Newcomer};
-use super::command::{AwaitAudience, Command, Publish};
+use super::client::{Client, NewClient};
+use super::command::{AwaitClients, Command, Publish};
 use super::ids::{ClientId, CorrelationId, EventId};
 use super::liveness::{Alarm, Watch};
 use super::log::Start;
@@ -196,12 +196,13 @@ impl HubHandle {
         self.ask(|hub| hub.client_counts())
     }
 
-    /// Returns all clients, in no order.
+    /// Returns all clients, in no particular order.
     pub(crate) fn clients(&self) -> impl Future<Output = Result<Vec<Rc<Client>>, HubGone>> {
         self.ask(|hub| hub.clients())
     }
 
-    /// Closes the session of the client whose id is displayed as `number`. Returns false if there is none.
+    /// Closes the session of the client whose id is displayed as `number`. Returns false if there is no such
+    /// client.
     pub(crate) fn evict_number(
         &self,
         number: u64,
@@ -211,7 +212,7 @@ impl HubHandle {
     }
 
     /// Sends an encoded message to the client whose id is displayed as `number`. Returns `None` if there is
-    /// none, and false if 16 messages are waiting for it already.
+    /// no such client, and false if 16 messages are already waiting for a client that does not read.
     pub(crate) fn send_to_number(
         &self,
         number: u64,
@@ -220,7 +221,7 @@ impl HubHandle {
         self.ask(move |hub| hub.find(number).map(|id| hub.send_to(id, frame)))
     }
 
-    /// Returns the counts that the administrator is shown.
+    /// Returns the counts for the metrics and the dashboard.
     pub(crate) fn stats(&self) -> impl Future<Output = Result<HubStats, HubGone>> {
         self.ask(|hub| hub.stats())
     }
@@ -233,7 +234,7 @@ impl HubHandle {
     /// # Cancel safety
     /// If the future is dropped early, nothing has changed.
     pub fn until_subscribed(&self, topic: &TopicName) -> impl Future<Output = Result<(), HubGone>> {
-        self.until_audience(Some(topic), true)
+        self.until_clients(Some(topic), true)
     }
 
     /// Waits until a topic has no subscriber.
@@ -247,17 +248,17 @@ impl HubHandle {
         &self,
         topic: &TopicName,
     ) -> impl Future<Output = Result<(), HubGone>> {
-        self.until_audience(Some(topic), false)
+        self.until_clients(Some(topic), false)
     }
 
     /// Waits until any client is connected.
     pub(crate) fn until_any_client(&self) -> impl Future<Output = Result<(), HubGone>> {
-        self.until_audience(None, true)
+        self.until_clients(None, true)
     }
 
     /// Waits until no client is connected.
     pub(crate) fn until_no_client(&self) -> impl Future<Output = Result<(), HubGone>> {
-        self.until_audience(None, false)
+        self.until_clients(None, false)
     }
 
     /// Returns the alarm, which has the time of the next sweep.
@@ -275,18 +276,20 @@ impl HubHandle {
     /// If the future is dropped early, the next sweep removes the client if it was added.
     pub(crate) async fn join(
         &self,
-        newcomer: Newcomer,
+        new_client: NewClient,
         topics: Vec<(TopicName, Start)>,
         now: Instant,
     ) -> Result<Membership, PublishError> {
-        let joined = self.ask(move |hub| hub.join(newcomer, topics, now).inspect_err(log_refusal));
+        let joined =
+            self.ask(move |hub| hub.join(new_client, topics, now).inspect_err(log_refusal));
         let (client, before) = joined.await??;
         Ok(Membership { client: Some(client), before, hub: self.clone() })
     }
 
     /// Removes a client after the end of its session.
     pub(crate) fn remove(&self, client: &Client) {
-        // Has no effect if the session has recorded its end. A session whose task was dropped has not.
+        // Has no effect if the session has recorded its end. A session whose task was dropped has not
+        // recorded it.
         client.end(&"aborted", CloseCode::Abnormal, Instant::now());
         if self.inbox.try_send(Command::Leave(client.id())).is_err() {
             // The inbox is full. A sweep finds the client, because no session shares its record any more.
@@ -328,16 +331,16 @@ impl HubHandle {
         })
     }
 
-    /// Waits until a topic has any subscriber, or none. Without a topic, waits until there is any client, or
-    /// none.
-    fn until_audience(
+    /// Waits until a topic has a subscriber if `wants_any` is true, or until it has none. Without a topic,
+    /// all clients count.
+    fn until_clients(
         &self,
         topic: Option<&TopicName>,
         wants_any: bool,
     ) -> impl Future<Output = Result<(), HubGone>> + use<'_> {
         let (reply, awaited) = reply();
-        let waiting = AwaitAudience { topic: topic.cloned(), wants_any, reply };
-        self.answer(Command::AwaitAudience(waiting), awaited)
+        let waiting = AwaitClients { topic: topic.cloned(), wants_any, reply };
+        self.answer(Command::AwaitClients(waiting), awaited)
     }
 
     /// Runs `question` in the hub task, and waits for the answer.
@@ -352,7 +355,7 @@ impl HubHandle {
     }
 }
 
-/// The hub's answer to a command. A type of its own, since the futures of `async fn`s would be compiled
+/// The hub's answer to a command. A type of its own, because the future of an `async fn` would be compiled
 /// again for each question.
 struct Answer<'h, T> {
     executing: Pin<Box<dyn Future<Output = Result<(), HubGone>> + 'h>>,
@@ -373,7 +376,7 @@ pub(super) fn log_refusal(error: &TooManyTopics) {
     log::warn!(target: "falconet::limit", "topic refused: {error}");
 }
 
-/// Keeps a client in the hub. Dropping it removes the client.
+/// The membership of a client in the hub. Dropping it removes the client.
 pub(crate) struct Membership {
     /// `None` after [`into_client`](Self::into_client).
     client: Option<Rc<Client>>,
@@ -383,12 +386,12 @@ pub(crate) struct Membership {
 
 impl Membership {
     /// Returns the client. The caller must remove it with [`HubHandle::remove`].
-    // A session shares a handle already. The one in a membership would take memory in each session.
+    // A session already has a handle, which it shares. The one in a membership would take more memory.
     pub(crate) fn into_client(mut self) -> Rc<Client> {
         self.client.take().expect("a membership has its client until it is consumed")
     }
 
-    /// Returns the id before the first message that the client will be sent.
+    /// Returns the id before that of the first message that the client will be sent.
     pub(crate) fn before(&self) -> EventId {
         self.before
     }

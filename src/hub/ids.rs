@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// Identifies one client for as long as the server runs.
+/// The id of one client, valid as long as the server runs.
 ///
 /// Slots are reused and generations are not, so the id of a client that has left never refers to a
 /// later client.
@@ -23,14 +23,14 @@ impl fmt::Display for ClientId {
     }
 }
 
-/// Identifies all connections of one user or program: those that sent the same id.
+/// The id of a user or program, which identifies all its connections: those that sent the same id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorrelationId(Correlation);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Correlation {
-    /// A number, whose text is 16 hexadecimal digits. The server makes such an id for each client that sends
-    /// none, and this form needs no allocation.
+    /// A number, whose text is 16 hexadecimal digits. The server generates such an id for each client that
+    /// sends none. This form needs no allocation.
     Number(u64),
     Text(Rc<str>),
 }
@@ -65,8 +65,7 @@ impl fmt::Display for CorrelationId {
     }
 }
 
-/// Identifies one published message: the number of the message, and the epoch that the number belongs
-/// to.
+/// The id of one published message: the number of the message, and the epoch that the number belongs to.
 ///
 /// All messages of a server share one counter, so a message that was published later has a higher
 /// number, whatever its topic. Numbers are never reused within an epoch. The text form is
@@ -87,7 +86,7 @@ impl EventId {
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (epoch, number) = text.split_once(':')?;
         let epoch = Epoch(epoch.as_bytes().try_into().ok()?);
-        // `parse` alone accepts a sign, and zeros in front.
+        // `parse` alone accepts a sign and leading zeros.
         let parsed: u64 = number.parse().ok()?;
         (parsed.to_string() == number).then_some(Self { epoch, number: parsed })
     }

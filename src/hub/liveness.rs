@@ -28,11 +28,11 @@ pub(crate) struct Alarm {
     pub(crate) bell: Bell,
 }
 
-/// The time of a client's last sign of life, and the events that the server waits for.
+/// The time at which a client was last seen alive, and the events that the server waits for.
 pub(super) struct Liveness {
     watch: Rc<Watch>,
     last_seen: Cell<Moment>,
-    /// The time from the last sign of life to the last Ping, in milliseconds; 0 if no Ping was sent.
+    /// The time from `last_seen` to the last Ping, in milliseconds; 0 if no Ping was sent since.
     pinged_after: Cell<u32>,
     is_write_blocked: Cell<bool>,
     is_message_open: Cell<bool>,
@@ -46,7 +46,7 @@ pub(super) struct Liveness {
 struct Moment(u64);
 
 impl Liveness {
-    /// Creates the state of a client that has just given a sign of life.
+    /// Creates the state of a client that was seen `now`.
     pub(super) fn new(watch: Rc<Watch>, now: Instant) -> Self {
         let now = watch.moment(now);
         Self {
@@ -64,12 +64,12 @@ impl Liveness {
         &self.watch
     }
 
-    /// Returns the time since the last sign of life.
+    /// Returns the time since the client was last seen.
     pub(super) fn silence(&self, now: Instant) -> Duration {
         self.watch.since(self.last_seen.get(), now)
     }
 
-    /// Records that bytes have arrived.
+    /// Records that the client is alive.
     pub(super) fn seen(&self, now: Instant) {
         self.last_seen.set(self.watch.moment(now));
         self.pinged_after.set(0);
@@ -160,9 +160,9 @@ impl Liveness {
         is_read.then(|| self.waiting_since.get())
     }
 
-    /// Returns true if the client was sent a Ping after its last sign of life, or if pings are disabled. The
-    /// idle timeout alone is not enough: the sweep that finds it passed may be the first one since the Ping
-    /// was due, because sweeps are some time apart.
+    /// Returns true if the client was sent a Ping since it was last seen, or if Pings are disabled. An
+    /// expired idle timeout alone is not enough: sweeps are some time apart, so the sweep that detects it may
+    /// be the first one since the Ping was due.
     fn was_pinged(&self) -> bool {
         self.watch.timeouts.ping_every.is_none() || self.pinged_after.get() > 0
     }

@@ -27,7 +27,7 @@ struct Entries {
     kept: VecDeque<Rc<Publication>>,
     /// The position of the oldest message kept.
     first: u64,
-    /// Messages before this position were withdrawn from later subscribers.
+    /// Messages before this position were withdrawn: later subscribers do not get them.
     retained_from: u64,
     /// The highest number of a message that was dropped or withdrawn.
     gone: u64,
@@ -52,7 +52,7 @@ pub(crate) enum Start {
 pub(super) enum Read {
     /// The message at the position.
     Message(Rc<Publication>),
-    /// The message has fallen off the log.
+    /// The message was dropped from the log.
     FellBehind {
         /// The position of the oldest message kept.
         oldest: u64,
@@ -91,7 +91,8 @@ impl Log {
         self.0.entries.borrow_mut().drop_oldest();
     }
 
-    /// Withdraws all messages from later subscribers. Subscribers that are connected still get them.
+    /// Withdraws all messages: later subscribers do not get them. Subscribers that are connected still get
+    /// them.
     pub(super) fn clear(&self) {
         let mut entries = self.0.entries.borrow_mut();
         entries.retained_from = entries.end();
@@ -143,8 +144,8 @@ impl Log {
         entries.kept.back().filter(|_| entries.is_retaining(limits)).cloned()
     }
 
-    /// Returns the position at which a subscriber begins, and true if messages that the subscriber asks for
-    /// are gone. `counter` is the id of the message that was published last.
+    /// Returns the position at which a subscriber begins, and true if messages that the subscriber requests
+    /// are no longer kept. `counter` is the id of the message that was published last.
     pub(super) fn start(&self, start: Start, counter: EventId, limits: &Topics) -> (u64, bool) {
         self.0.entries.borrow().start(start, counter, limits)
     }
@@ -222,8 +223,8 @@ impl Entries {
                 let seen = self.kept.partition_point(|kept| kept.number() <= number) as u64;
                 ((self.first + seen).max(oldest), number < self.gone)
             }
-            // An id that cannot be parsed, is of another epoch or was not given yet: the subscriber may have
-            // missed any message.
+            // An id that cannot be parsed, belongs to another epoch or has not been assigned yet: the
+            // subscriber may have missed any message.
             Start::After(_) => (oldest, true),
         }
     }

@@ -2,7 +2,7 @@
 //! subscribers.
 //!
 //! The [`Hub`] is a plain data structure: it has no executor, no clock and no sockets. Only the hub task
-//! changes it, as commands from [`HubHandle`]s ask for. A session reads messages through the cursors of its
+//! changes it, to execute commands from [`HubHandle`]s. A session reads messages through the cursors of its
 //! [`Client`].
 
 mod client;
@@ -27,7 +27,7 @@ use slab::Slab;
 use crate::config::Topics;
 use crate::frame::{CloseReason, Frame};
 
-pub(crate) use client::{Client, ClientKind, Delivery, Newcomer};
+pub(crate) use client::{Client, ClientKind, Delivery, NewClient};
 use cursor::Cursor;
 pub(crate) use event::encode as encode_event;
 pub(crate) use handle::Membership;
@@ -62,7 +62,7 @@ pub(crate) struct Hub {
 /// The clients that a drain evicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DrainScope {
-    /// All clients but the administrator's, which show the drain.
+    /// All clients except the administrator's dashboards, which show the drain.
     Public,
     /// All clients.
     All,
@@ -74,7 +74,7 @@ impl DrainScope {
     }
 }
 
-/// The counts that the administrator is shown.
+/// The counts for the metrics and the dashboard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HubStats {
     /// Clients with a WebSocket session.
@@ -120,13 +120,14 @@ impl Hub {
     }
 
     /// Adds a client that subscribes to `topics`, which must be different topics. During a drain, the client
-    /// is evicted at once. Returns the client, and the id before the first message that it will be sent.
+    /// is evicted at once. Returns the client, and the id before that of the first message that the client
+    /// will be sent.
     ///
     /// # Errors
     /// [`TooManyTopics`], if a topic does not exist and the limit of topics is reached.
     pub(crate) fn join(
         &mut self,
-        newcomer: Newcomer,
+        new_client: NewClient,
         topics: Vec<(TopicName, Start)>,
         now: Instant,
     ) -> Result<(Rc<Client>, EventId), TooManyTopics> {
@@ -135,9 +136,9 @@ impl Hub {
         let (cursors, has_gap) = self.subscribe(slot, topics)?;
         self.joins += 1;
         let id = ClientId { slot, generation: self.joins };
-        self.kinds[newcomer.kind as usize] += 1;
+        self.kinds[new_client.kind as usize] += 1;
         let cursors = (cursors.into_iter().collect(), has_gap);
-        let client = Rc::new(Client::new(id, newcomer, cursors, now, self.watch.clone()));
+        let client = Rc::new(Client::new(id, new_client, cursors, now, self.watch.clone()));
         if has_replay {
             client.bell.ring();
         }
@@ -164,7 +165,7 @@ impl Hub {
                 self.unsubscribe(id.slot, topic);
             }
         }
-        self.rest_if_empty();
+        self.shrink_if_empty();
     }
 
     /// Appends a message to a topic's log. Call [`Self::ring`] to notify the subscribers.
@@ -214,7 +215,7 @@ impl Hub {
         self.topics.public().map(|topic| topic.info()).collect()
     }
 
-    /// Returns all clients, in no order.
+    /// Returns all clients, in no particular order.
     pub(crate) fn clients(&self) -> Vec<Rc<Client>> {
         self.clients.iter().map(|(_, client)| client.clone()).collect()
     }
@@ -225,7 +226,7 @@ impl Hub {
         ids.find(|id| id.generation == number)
     }
 
-    /// Returns the counts that the administrator is shown.
+    /// Returns the counts for the metrics and the dashboard.
     pub(crate) fn stats(&self) -> HubStats {
         HubStats {
             websocket: self.kinds[ClientKind::WebSocket as usize],
@@ -261,8 +262,8 @@ impl Hub {
     /// deadline, and removes clients whose session ended without a command to the hub. Sets the alarm for the
     /// next sweep.
     ///
-    /// If the sweep is long overdue, the process was suspended. Then all deadlines start again, because no
-    /// client is the cause.
+    /// If the sweep is long overdue, the process was suspended. Then all deadlines start again, because the
+    /// clients did not cause the delay.
     pub(crate) fn sweep(&mut self, now: Instant) {
         let overdue = self.watch.alarm().due().map(|due| now.saturating_duration_since(due));
         let was_suspended = overdue.is_some_and(|overdue| overdue > LATE);
@@ -276,7 +277,7 @@ impl Hub {
             next = [next, client.due()].into_iter().flatten().min();
         }
         match next {
-            // The shortest time between two sweeps holds for any distribution of deadlines.
+            // Many clients with different deadlines must not cause many sweeps.
             Some(next) => self.watch.alarm().set(next.max(now + SWEEP_EVERY)),
             None => self.watch.alarm().clear(),
         }
@@ -290,13 +291,13 @@ impl Hub {
         }
     }
 
-    /// Returns the numbers of clients.
+    /// Returns the number of clients now, and of all clients so far.
     pub(crate) fn client_counts(&self) -> ClientCounts {
         ClientCounts { clients: self.clients.len(), joins: self.joins }
     }
 
     /// Adds the client in `slot` to the subscribers of each topic. Returns the client's cursors, and true if
-    /// messages that the client asks for are gone.
+    /// messages that the client requests are no longer kept.
     fn subscribe(
         &mut self,
         slot: u32,
@@ -323,7 +324,7 @@ impl Hub {
     /// Removes the client in `slot` from the subscribers of a topic.
     fn unsubscribe(&mut self, slot: u32, name: &TopicName) {
         let Some(topic) = self.topics.get_mut(name) else { return };
-        // The search begins at the end, where the clients are that joined last. Many of them leave soon.
+        // The search begins at the end, with the clients that joined last, because many of them leave soon.
         if let Some(index) = topic.subscribers.iter().rposition(|subscriber| *subscriber == slot) {
             topic.subscribers.swap_remove(index);
         }
@@ -333,8 +334,8 @@ impl Hub {
         self.topics.remove_if_unused(name);
     }
 
-    /// If there is no client, frees the memory that many clients may have needed, and clears the alarm.
-    fn rest_if_empty(&mut self) {
+    /// Frees the memory that many clients may have needed and clears the alarm, if there is no client.
+    fn shrink_if_empty(&mut self) {
         if self.clients.is_empty() {
             self.clients = Slab::new();
             self.watch.alarm().clear();

@@ -6,8 +6,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-/// Notifies one task. Contains a flag, which says that there may be something to do, and the waker of the
-/// task.
+/// A notification for one task: a flag, which says that the task may have something to do, and the waker of
+/// the task.
 #[derive(Default)]
 pub(crate) struct Bell {
     rung: Cell<bool>,
@@ -28,8 +28,8 @@ impl Bell {
         self.rung.get()
     }
 
-    /// Clears the flag. To be called when there is nothing more to do.
-    pub(crate) fn hush(&self) {
+    /// Clears the flag. The task calls this when it has nothing more to do.
+    pub(crate) fn clear(&self) {
         self.rung.set(false);
     }
 
@@ -55,11 +55,11 @@ impl Bell {
     }
 }
 
-/// The hub's end of a reply. If it is dropped without an answer, the asker is notified that there will be
-/// none.
+/// The hub's end of a reply. If it is dropped without an answer, the caller is notified that there will be no
+/// answer.
 pub(super) struct Reply<T>(Rc<Slot<T>>);
 
-/// The asker's end of a reply.
+/// The caller's end of a reply.
 pub(super) struct AwaitedReply<T>(Rc<Slot<T>>);
 
 /// The state that both ends share.
@@ -76,12 +76,12 @@ pub(super) fn reply<T>() -> (Reply<T>, AwaitedReply<T>) {
 }
 
 impl<T> Reply<T> {
-    /// Sends the answer. If the asker has stopped waiting, the answer is dropped.
+    /// Sends the answer. If the caller has stopped waiting, the answer is dropped.
     pub(super) fn send(self, answer: T) {
         self.0.answer.set(Some(answer));
     }
 
-    /// Returns true if the asker has stopped waiting.
+    /// Returns true if the caller has stopped waiting.
     pub(super) fn is_abandoned(&self) -> bool {
         Rc::strong_count(&self.0) == 1
     }

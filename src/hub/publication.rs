@@ -14,11 +14,12 @@ use super::ids::EventId;
 pub(crate) struct Draft {
     /// The message as a WebSocket frame.
     pub(crate) frame: Frame,
-    /// The media type of the payload, if the publisher named one that is kept.
+    /// The media type of the payload, if the publisher sent one that topics keep.
     pub(crate) media_type: Option<&'static str>,
     /// The time of publication.
     pub(crate) published: SystemTime,
-    /// The type of the server-sent event. Default `None`: no type for a text, `binary` for binary data.
+    /// The type of the server-sent event. Default: `None`, which means no type for a text, `binary` for
+    /// binary data.
     pub(crate) event_type: Option<&'static str>,
 }
 
@@ -29,9 +30,8 @@ impl Draft {
     }
 }
 
-/// One published message. Its payload and each of its encodings exist once, whatever the number of clients
-/// that they are sent to. The payload is a part of the WebSocket frame. All other encodings are made on
-/// first use.
+/// One published message. Its payload and each of its encodings exist only once, even if they are sent to
+/// many clients. The payload is a part of the WebSocket frame. All other encodings are made on first use.
 pub(crate) struct Publication {
     /// `None` for the server's own messages, which take no numbers.
     id: Option<EventId>,
@@ -60,7 +60,7 @@ impl Publication {
         self.id.map_or(0, |id| id.number)
     }
 
-    /// Returns the media type of the payload, if the publisher named one that is kept.
+    /// Returns the media type of the payload, if the publisher sent one that topics keep.
     pub(crate) fn media_type(&self) -> Option<&'static str> {
         self.draft.media_type
     }

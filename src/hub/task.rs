@@ -8,7 +8,7 @@ use futures_lite::future;
 use crate::config::{Timeouts, Topics};
 use crate::counters::Counters;
 
-use super::command::{AwaitAudience, Command, Publish};
+use super::command::{AwaitClients, Command, Publish};
 use super::handle::{HubHandle, log_refusal};
 use super::liveness::Watch;
 use super::publication::Draft;
@@ -38,7 +38,7 @@ pub(crate) struct HubTask {
     commands: Receiver<Command>,
     counters: Rc<Counters>,
     /// The callers that wait until there are clients, or none.
-    waiting: Vec<AwaitAudience>,
+    waiting: Vec<AwaitClients>,
     publishes_per_turn: usize,
 }
 
@@ -51,7 +51,7 @@ impl HubTask {
             self.execute(command).await;
             self.answer_waiting();
             if published == self.publishes_per_turn {
-                // Subscribers read before further messages push these off the log.
+                // Subscribers read now, before further messages displace these from the log.
                 published = 0;
                 future::yield_now().await;
             }
@@ -71,15 +71,15 @@ impl HubTask {
                     reply.send(published);
                 }
             }
-            Command::AwaitAudience(waiting) => self.waiting.push(waiting),
+            Command::AwaitClients(waiting) => self.waiting.push(waiting),
             Command::Do(action) => action(&mut self.hub),
         }
     }
 
-    /// Answers the callers whose waiting is over.
+    /// Answers the callers whose condition holds.
     fn answer_waiting(&mut self) {
         let hub = &self.hub;
-        for waiting in self.waiting.extract_if(.., |waiting| waiting.is_over(hub)) {
+        for waiting in self.waiting.extract_if(.., |waiting| waiting.is_done(hub)) {
             waiting.reply.send(());
         }
     }
@@ -94,8 +94,8 @@ impl Drop for HubTask {
     }
 }
 
-/// Publishes a message and wakes the topic's subscribers. Yields to other tasks between bounded numbers of
-/// them.
+/// Publishes a message and wakes the topic's subscribers. Yields to other tasks after each [`BELLS_PER_TURN`]
+/// subscribers.
 async fn publish(
     hub: &mut Hub,
     topic: &TopicName,

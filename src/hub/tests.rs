@@ -32,8 +32,8 @@ fn correlation(id: &str) -> CorrelationId {
     CorrelationId::new(id).unwrap()
 }
 
-fn newcomer(id: &str) -> Newcomer {
-    Newcomer::local(correlation(id))
+fn new_client(id: &str) -> NewClient {
+    NewClient::local(correlation(id))
 }
 
 /// Adds a client that subscribes to `topic` from now on.
@@ -43,12 +43,12 @@ fn subscribe(hub: &mut Hub, topic: &str) -> Rc<Client> {
 
 fn subscribe_from(hub: &mut Hub, topic: &str, start: Start) -> Result<Rc<Client>, TooManyTopics> {
     let topics = vec![(name(topic), start)];
-    hub.join(newcomer("test"), topics, Instant::now()).map(|(client, _)| client)
+    hub.join(new_client("test"), topics, Instant::now()).map(|(client, _)| client)
 }
 
 /// Adds a client that subscribes to nothing.
 fn join(hub: &mut Hub, now: Instant) -> Rc<Client> {
-    hub.join(newcomer("test"), Vec::new(), now).unwrap().0
+    hub.join(new_client("test"), Vec::new(), now).unwrap().0
 }
 
 fn leave(hub: &mut Hub, client: Rc<Client>) {
@@ -225,7 +225,7 @@ fn ringing_reaches_the_remaining_clients_in_whatever_order_others_leave() {
             assert!(!left.bell.is_rung(), "{context}");
             for client in &clients {
                 assert!(client.bell.is_rung(), "{context}");
-                client.bell.hush();
+                client.bell.clear();
             }
         }
     }
@@ -452,7 +452,7 @@ fn topics_are_listed_by_name_with_their_subscribers_and_newest_message() {
 fn clients_are_found_by_their_correlation_id() {
     let mut hub = hub();
     let now = Instant::now();
-    let mut joined = |id| hub.join(newcomer(id), Vec::new(), now).unwrap().0;
+    let mut joined = |id| hub.join(new_client(id), Vec::new(), now).unwrap().0;
     let (anna, bert, also_anna) = (joined("anna"), joined("bert"), joined("anna"));
     let ids = [anna.id(), also_anna.id()];
     assert_eq!(hub.correlated(&correlation("anna")), ids);
@@ -501,7 +501,7 @@ fn a_drain_evicts_current_and_later_clients_and_the_administrator_last() {
     let mut hub = hub();
     let before = subscribe(&mut hub, "broadcast");
     let admin = |hub: &mut Hub| {
-        let admin = Newcomer { kind: ClientKind::Admin, ..newcomer("admin") };
+        let admin = NewClient { kind: ClientKind::Admin, ..new_client("admin") };
         hub.join(admin, vec![(TopicName::stats(), Start::Live)], Instant::now()).unwrap().0
     };
     let admin_before = admin(&mut hub);
@@ -515,7 +515,7 @@ fn a_drain_evicts_current_and_later_clients_and_the_administrator_last() {
     let admin_after = admin(&mut hub);
     for client in [before, after, admin_before, admin_during, admin_after] {
         assert_eq!(client.eviction(), Some(REASON));
-        assert!(!client.is_given_up());
+        assert!(!client.has_missed_deadline());
     }
 }
 
@@ -524,7 +524,7 @@ fn stats_count_clients_by_kind_and_topics() {
     let mut hub = hub();
     let subscribed = subscribe(&mut hub, "a");
     let silent = join(&mut hub, Instant::now());
-    let event_stream = Newcomer { kind: ClientKind::Events, ..newcomer("test") };
+    let event_stream = NewClient { kind: ClientKind::Events, ..new_client("test") };
     let event_stream =
         hub.join(event_stream, vec![(name("b"), Start::Live)], Instant::now()).unwrap().0;
     publish(&mut hub, "a", "one").unwrap();
@@ -547,7 +547,7 @@ fn stats_count_clients_by_kind_and_topics() {
 fn the_servers_own_topic_is_not_shown_and_takes_no_numbers() {
     let mut hub = hub_with(Topics { count: 1, ..Topics::default() });
     let stats = vec![(TopicName::stats(), Start::Live)];
-    let watcher = hub.join(newcomer("test"), stats, Instant::now()).unwrap().0;
+    let watcher = hub.join(new_client("test"), stats, Instant::now()).unwrap().0;
     assert_eq!((hub.stats().topics, hub.topics().len()), (1, 1));
     assert!(subscribe_from(&mut hub, "a", Start::Live).is_err());
     hub.publish(&TopicName::stats(), draft("one")).unwrap();

@@ -17,7 +17,7 @@ pub(super) struct TopicTable {
     /// The names of the topics that were removed last, with the highest number that a message of each has
     /// had. The last one removed is at the end.
     removed: Vec<(TopicName, u64)>,
-    /// The highest number of all topics that were removed before those.
+    /// The highest number of all topics that were removed before those in `removed`.
     floor: u64,
     limits: Topics,
     /// The memory that all messages take.
@@ -27,7 +27,7 @@ pub(super) struct TopicTable {
 /// One topic: its log and its subscribers.
 pub(super) struct Topic {
     pub(super) log: Log,
-    /// The slots of the subscribers, in no order.
+    /// The slots of the subscribers, in no particular order.
     pub(super) subscribers: Vec<u32>,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Topic {
 pub struct TopicInfo {
     /// The name.
     pub name: TopicName,
-    /// The number of clients that subscribe to it.
+    /// The number of clients that subscribe to the topic.
     pub subscribers: usize,
     /// The id of the newest message, even if the message is not kept; `None` before the first message.
     pub last: Option<EventId>,
@@ -120,14 +120,14 @@ impl TopicTable {
         self.topics[internal..].iter()
     }
 
-    /// Appends a message to a topic that exists. Then limits the memory of all topics: while they take too
-    /// much, the topic whose payloads and records take most loses its oldest message. The new message is not
+    /// Appends a message to a topic that exists. Then limits the memory of all topics: while it exceeds the
+    /// limit, the topic whose payloads and records are largest loses its oldest message. The new message is not
     /// dropped for this.
     pub(super) fn append(&mut self, name: &TopicName, publication: Rc<Publication>) {
         if let Some(topic) = self.get(name) {
             topic.log.append(publication, &self.limits);
         }
-        // Comes first, so that a message that is dropped at once displaces no other message.
+        // Before the limit is applied, so that a message that is dropped at once displaces no other message.
         self.remove_if_unused(name);
         while self.held.get() > self.limits.total_bytes {
             let can_lose_one = |topic: &&Topic| topic.log.len() > usize::from(topic.name() == name);
@@ -190,7 +190,7 @@ impl Topic {
         self.log.topic()
     }
 
-    /// Returns the properties that clients are shown.
+    /// Returns the properties that are shown to clients.
     pub(super) fn info(&self) -> TopicInfo {
         TopicInfo {
             name: self.name().clone(),

@@ -31,8 +31,8 @@ pub enum ListenUrl {
     },
     /// A Unix socket in the file system.
     Unix(PathBuf),
-    /// All sockets that systemd passes (sd_listen_fds(3)), TCP or Unix. They never use TLS, whatever
-    /// their names are.
+    /// All sockets that systemd passes (sd_listen_fds(3)), TCP or Unix. They never use TLS, independent of
+    /// their names.
     Systemd,
 }
 

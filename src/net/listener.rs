@@ -48,8 +48,8 @@ impl Listener {
     /// result has one URL, except for [`ListenUrl::Systemd`]: each socket that systemd passes is bound
     /// already and has its own URL.
     ///
-    /// The file of a Unix socket that nobody listens on is removed first. If `tls` is given,
-    /// connections to a TCP port use TLS.
+    /// The file of a Unix socket on which no process listens is removed first. If `tls` is given, connections
+    /// to a TCP port use TLS.
     ///
     /// # Errors
     /// [`BindError`], if an address can't be bound. An address that this host does not have is skipped
@@ -143,8 +143,8 @@ impl Listener {
         Self::new(reactor, fd, Some(file), Reach::Unix)
     }
 
-    /// Makes a listener of a listening socket that systemd passed. The listener does not remove the
-    /// file of a Unix socket, because the file belongs to systemd.
+    /// Creates a listener from a listening socket that systemd passed. The listener does not remove the file
+    /// of a Unix socket, because the file belongs to systemd.
     fn adopt(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<(Vec<Self>, ListenUrl)> {
         rustix::io::ioctl_fionbio(&fd, true)?;
         set_buffers(&fd)?;
@@ -200,7 +200,7 @@ impl Listener {
                     backoff = (backoff * 2).min(LONGEST_BACKOFF);
                 }
                 // The peer closed the connection before it was accepted, or its network failed.
-                Err(error) => log::debug!("accept failed: {error}"),
+                Err(error) => log::debug!("can't accept a connection: {error}"),
             }
         }
     }
@@ -329,7 +329,7 @@ fn set_buffers(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the file at `path` if it is a Unix socket that nobody listens on.
+/// Removes the file at `path` if it is a Unix socket on which no process listens.
 ///
 /// # Errors
 /// `AddrInUse`, if a process listens on the socket; or another error, if the file is not a socket.
@@ -360,7 +360,7 @@ fn open_spare() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// The most connections that wait to be accepted. The 128 of std are too few for bursts.
+/// The maximum number of connections that wait to be accepted. std's value of 128 is too small for bursts.
 const BACKLOG_CONNECTIONS: i32 = 1024;
 /// The time after which the kernel closes a connection whose peer does not acknowledge sent data. This
 /// is a second safeguard: the sweep normally closes unresponsive connections.

@@ -390,7 +390,7 @@ impl<F: Future> Future for Until<F> {
 pub struct Sleep {
     reactor: Rc<Reactor>,
     deadline: Instant,
-    /// The key of its deadline, once it was polled.
+    /// The key of the deadline, once the future was polled.
     key: Option<usize>,
 }
 
@@ -446,14 +446,15 @@ impl Wake for Interrupt {
     }
 }
 
-/// The most tasks that run before events are fetched again.
+/// The maximum number of tasks that run before events are fetched again.
 const TASKS_PER_TURN: usize = 64;
 /// The number of sources up to which dropping one also frees unused memory. Shrinking is cheap at this
 /// size.
 const FEW_SOURCES: usize = 16;
-/// The most bytes of one read. It holds a message of 16 KiB, and usually all that a socket has.
+/// The maximum number of bytes in one read: enough for a message of 16 KiB, and usually for all bytes that a
+/// socket has.
 const RECEIVE_BYTES: usize = 32 * 1024;
-/// The most events of one epoll_wait(2), 12 bytes each.
+/// The maximum number of events from one epoll_wait(2), 12 bytes each.
 const EVENTS_PER_WAIT: usize = 256;
 /// The longest timeout of one wait, because epoll_wait(2) takes milliseconds in 31 bits. A longer sleep
 /// consists of several waits.

@@ -106,8 +106,8 @@ impl Transport {
         Poll::Ready(Ok(count))
     }
 
-    /// Reads raw bytes from the socket into `buffer`, bypassing TLS. Returns their number; 0 is the end
-    /// of the stream. To be used only before the TLS handshake, for a header that comes before it.
+    /// Reads raw bytes from the socket into `buffer`, bypassing TLS. Returns their number; 0 is the end of
+    /// the stream. Must be used only before the TLS handshake, for a header that precedes it.
     ///
     /// # Errors
     /// The error of the socket.
@@ -203,5 +203,5 @@ impl Drop for Transport {
     }
 }
 
-/// The most input that is discarded after the sending side was shut down.
+/// The maximum number of bytes that are discarded after the sending side was shut down.
 const LINGER_BYTES: usize = 64 * 1024;

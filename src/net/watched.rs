@@ -51,7 +51,7 @@ impl<F: AsFd> Watched<F> {
             let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
             match poll(&mut [PollFd::new(self.source.fd(), wanted)], Some(&at_once)) {
                 Ok(0) => self.source.note_blocked(direction),
-                // Ready, closed by the other end, or failed: the caller's read or write tells which.
+                // Ready, closed by the other end, or failed: the caller's read or write returns the result.
                 Ok(_) => return Poll::Ready(Ok(())),
                 Err(Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),

@@ -11,8 +11,8 @@ use landlock::{
 /// The accesses that a process needs after it has entered the sandbox.
 ///
 /// In the sandbox, no other file can be opened, created, removed or executed. The process can't open TCP
-/// connections, bind ports, connect to abstract Unix sockets of processes outside, or send signals to
-/// them. Descriptors that are open already keep working.
+/// connections, bind ports, connect to abstract Unix sockets of processes outside the sandbox, or send
+/// signals to these processes. Descriptors that are open already keep working.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sandbox {
     read: Vec<PathBuf>,
@@ -73,7 +73,7 @@ impl Sandbox {
         for path in &self.unlink {
             ruleset = allow(ruleset, path, AccessFs::RemoveFile.into())?.0;
         }
-        // `Listener` opens it to reserve a descriptor.
+        // `Listener` opens this file to reserve a descriptor.
         ruleset = allow(ruleset, Path::new("/dev/null"), AccessFs::ReadFile.into())?.0;
         if self.reads_proc {
             ruleset = allow(ruleset, Path::new("/proc/stat"), AccessFs::ReadFile.into())?.0;

@@ -16,7 +16,7 @@ use crate::services::{Service, Stopper};
 use super::error::StartError;
 use super::{Parts, Server};
 
-/// Builds a [`Server`].
+/// A builder for a [`Server`].
 pub struct ServerBuilder {
     parts: Parts,
     /// The directory of static files.
@@ -47,14 +47,14 @@ impl ServerBuilder {
         self
     }
 
-    /// Puts an embedded file at `path`. An endpoint may stand at the same path.
+    /// Puts an embedded file at `path`. There may also be an endpoint at the same path.
     pub fn asset(mut self, path: impl Into<String>, asset: Asset) -> Self {
         self.page(path.into()).asset = Some(asset);
         self
     }
 
-    /// Serves the files of a directory: `DIR/a.css` at `/a.css`, and `DIR/index.html` at `/`. They take
-    /// precedence over embedded files. Hidden files, and files behind links that lead out of the
+    /// Serves the files of a directory: `DIR/a.css` at `/a.css`, and `DIR/index.html` at `/`. These files
+    /// take precedence over embedded files. Hidden files, and files behind links that lead out of the
     /// directory, are not served. Reading a file blocks the whole server while the disk works.
     pub fn files(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());

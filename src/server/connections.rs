@@ -25,7 +25,7 @@ pub(super) struct Connections {
     addresses: Rc<Addresses>,
     limit: usize,
     counters: Rc<Counters>,
-    /// Rings when a connection has ended and no public connection is open.
+    /// Rings when a connection ends and no public connection is open any more.
     none_left: Bell,
 }
 
@@ -37,7 +37,7 @@ impl Connections {
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let possible = files.saturating_sub(FILES_FOR_OTHERS + reserved).max(1);
         if possible < limits.connections {
-            log::info!("room for {possible} connections: the limit of open files is {files}");
+            log::info!("at most {possible} connections: the limit on open files is {files}");
         }
         let limit = limits.connections.min(possible);
         let per_address =
@@ -114,15 +114,15 @@ pub(super) struct Slot {
 impl Slot {
     /// Creates a slot without a task, and counts its connection.
     fn take(connections: &Rc<Connections>, is_admin: bool) -> Self {
-        connections.counters.connections.rise();
+        connections.counters.connections.increment();
         if is_admin {
-            connections.counters.admin_connections.rise();
+            connections.counters.admin_connections.increment();
         }
         Self { connections: connections.clone(), is_admin, key: u32::MAX }
     }
 
     /// Starts the task of the connection, which owns the slot.
-    pub(super) fn fill(mut self, stage: Stage, executor: &'static StaticLocalExecutor) {
+    pub(super) fn start(mut self, stage: Stage, executor: &'static StaticLocalExecutor) {
         let connections = self.connections.clone();
         let mut tasks = connections.tasks.borrow_mut();
         let entry = tasks.vacant_entry();
@@ -134,9 +134,9 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let counters = &self.connections.counters;
-        counters.connections.fall();
+        counters.connections.decrement();
         if self.is_admin {
-            counters.admin_connections.fall();
+            counters.admin_connections.decrement();
         }
         let mut tasks = self.connections.tasks.borrow_mut();
         let task = tasks.try_remove(self.key as usize);

@@ -1,6 +1,6 @@
 //! The server: binds the listeners, accepts connections, starts all tasks, and drains on a stop.
 //!
-//! No other room of the library spawns tasks.
+//! No other module of the library spawns tasks.
 
 mod builder;
 mod connections;
@@ -21,7 +21,7 @@ use smol::{LocalExecutor, Task};
 use crate::access::{Access, AnyAuthorizer, Origins, PublishRate, TrustedProxies};
 use crate::admin::{AdminApi, AdminState, Stats};
 use crate::config::{Config, Reject};
-use crate::connection::{self, Context, Correlations};
+use crate::connection::{self, Context, IdGenerator};
 use crate::counters::{Counters, ProcessErrors};
 use crate::endpoints::topic::{PublishLimit, Topics};
 use crate::endpoints::{Files, Page, StaticFiles};
@@ -166,7 +166,7 @@ impl Server {
             access,
             hub: hub.clone(),
             stop,
-            correlations: Correlations::new(),
+            ids: IdGenerator::new(),
             counters,
         });
         let admin_context = admin_state
@@ -237,7 +237,7 @@ fn context_for_admin(
         access: Rc::new(public.access.of_admin()),
         hub: public.hub.clone(),
         stop,
-        correlations: Correlations::new(),
+        ids: IdGenerator::new(),
         counters: public.counters.clone(),
     })
 }
@@ -265,12 +265,12 @@ async fn accept(
         match connections.admit(peer, is_exempt, context.is_admin()) {
             Some((slot, address_place)) => {
                 let reach = listener.reach();
-                slot.fill(
+                slot.start(
                     connection::serve(transport, address_place, reach, context.clone()),
                     executor,
                 );
             }
-            None => turn_away(&transport, peer, context.config.reject).await,
+            None => reject(&transport, peer, context.config.reject).await,
         }
         if accepted % ACCEPTS_PER_TURN == 0 {
             future::yield_now().await;
@@ -280,8 +280,8 @@ async fn accept(
 
 /// Disconnects a peer that was not admitted. Sends status 503 before, if the configuration allows that and
 /// the socket takes the response at once. A TLS peer gets no response, which would need a handshake first.
-async fn turn_away(transport: &Transport, peer: Peer, reject: Reject) {
-    log::warn!(target: "falconet::limit", address = peer.to_string(); "too many connections: turned away");
+async fn reject(transport: &Transport, peer: Peer, reject: Reject) {
+    log::warn!(target: "falconet::limit", address = peer.to_string(); "too many connections: refused");
     if reject == Reject::Drop {
         return;
     }

@@ -16,7 +16,8 @@ use crate::net::{Reactor, Watched};
 use super::service::Service;
 use super::stop::Stop;
 
-/// Publishes each line of the standard input as a message: `producer | falconet --stdin NAME`.
+/// A service that publishes each line of the standard input as a message, as in
+/// `producer | falconet --stdin NAME`.
 ///
 /// A line of valid UTF-8 is a text message, any other line a binary message. With the separator LF,
 /// a line may also end with CR LF. The bytes after the last separator are a line, too. If the
@@ -120,7 +121,7 @@ impl Input {
     }
 }
 
-/// Assembles lines from pieces of any size.
+/// The lines of an input that arrives in pieces of any size.
 struct Lines {
     separator: u8,
     max_line: usize,

@@ -1,4 +1,4 @@
-//! The stop of a server: who requests it, and who waits for it.
+//! The stop of a server: handles to request it and to wait for it.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 
 use crate::net::Timer;
 
-/// Notifies a service when the server stops, and gives access to the server's timer.
+/// A handle that notifies a service when the server stops, and gives access to the server's timer.
 #[derive(Clone)]
 pub struct Stop {
     timer: Timer,

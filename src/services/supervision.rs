@@ -9,9 +9,9 @@ use crate::systemd::Notifier;
 use super::service::Service;
 use super::stop::Stop;
 
-/// Notifies systemd that the server is alive, with the number of clients, and that the server is
-/// stopping. The notifications are sent twice per watchdog timeout (`WatchdogSec=`). Without a
-/// timeout, the service does not wake up until the server stops.
+/// A service that notifies systemd that the server is alive, with the number of clients, and that
+/// the server is stopping. The notifications are sent twice per watchdog timeout (`WatchdogSec=`).
+/// Without a timeout, the service does not wake up until the server stops.
 pub struct Supervision {
     notifier: Rc<Notifier>,
 }
@@ -38,7 +38,7 @@ impl Supervision {
 impl Service for Supervision {
     async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
         stop.unless_requested(self.keep_alive(&hub, &stop)).await;
-        // WATCHDOG=1 restarts the watchdog timeout, so that the drain has all of it.
+        // WATCHDOG=1 restarts the watchdog timeout, so that the drain may take the whole timeout.
         self.notifier
             .notify("STOPPING=1\nWATCHDOG=1\nSTATUS=waiting for the clients to disconnect");
     }

@@ -9,7 +9,8 @@ use crate::hub::HubHandle;
 use super::service::Service;
 use super::stop::Stop;
 
-/// The keepalive sweep: one timer for all deadlines of all clients. Without clients it sleeps.
+/// A service with one timer for all deadlines of all clients. It does not wake up while there is no
+/// client.
 pub(crate) struct Sweep;
 
 impl Service for Sweep {

@@ -11,8 +11,8 @@ use crate::hub::{HubGone, HubHandle, TopicName};
 use super::service::Service;
 use super::stop::Stop;
 
-/// Publishes `Server time: …` to the topic `broadcast` at fixed intervals from the start of the
-/// service. While the topic has no subscriber, the service does not wake up.
+/// A service that publishes `Server time: …` to the topic `broadcast` at fixed intervals from its
+/// start. While the topic has no subscriber, the service does not wake up.
 pub struct Timestamp {
     every: Duration,
     clock: LocalClock,
@@ -48,7 +48,7 @@ impl Service for Timestamp {
     }
 }
 
-/// Returns the time until the next tick, when the time `passed` has passed since the first one.
+/// Returns the time until the next tick. `passed` is the time since the first tick.
 fn until_next_tick(every: Duration, passed: Duration) -> Duration {
     let since_last_tick = passed.as_nanos() % every.as_nanos();
     // 584 years of nanoseconds fit into a u64.
@@ -103,7 +103,7 @@ impl Default for LocalClock {
 pub struct LocalTime {
     /// The date and time in the time zone. `None` if the year is out of range.
     time: Option<UtcDateTime>,
-    /// The offset of the time zone from UTC, in seconds. Positive if ahead of UTC.
+    /// The offset of the time zone from UTC, in seconds. Positive for zones east of Greenwich.
     offset: i32,
 }
 

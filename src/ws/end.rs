@@ -46,7 +46,7 @@ impl SessionEnd {
     }
 }
 
-/// The cause for a session to end. It determines the steps that end the session: see `State::finish`.
+/// The cause for the end of a session. It determines the steps that end the session: see `State::finish`.
 #[derive(Debug)]
 pub(super) enum Ending {
     /// The client sent a Close. The answer, if one is due, has been passed to the outlet.
@@ -57,26 +57,30 @@ pub(super) enum Ending {
     /// The client violated the protocol, or reads too slowly. The server sends a Close and decodes nothing
     /// more.
     Refused(CloseReason),
-    /// The client sends too many frames, or has missed a deadline. The server sends a Close only if that
-    /// is possible without waiting.
-    GivenUp(CloseReason),
+    /// The client sends too many frames, or has missed a deadline. The server sends a Close only if it can do
+    /// so without waiting.
+    Aborted(CloseReason),
     /// The connection broke without a Close.
     Lost,
 }
 
 impl Ending {
-    /// Returns the ending for a client that the hub has evicted; `None` if the hub has not.
+    /// Returns the ending for a client that the hub has evicted; `None` if the client is not evicted.
     pub(super) fn of_eviction(client: &Client) -> Option<Self> {
         let reason = client.eviction()?;
-        Some(if client.is_given_up() { Self::GivenUp(reason) } else { Self::Evicted(reason) })
+        Some(if client.has_missed_deadline() {
+            Self::Aborted(reason)
+        } else {
+            Self::Evicted(reason)
+        })
     }
 
-    /// Returns the ending for a client that violated the protocol or a limit. A client that sends too many
-    /// frames (1008) is given up, so that it costs no more time.
+    /// Returns the ending for a client that violated the protocol or a limit. The session of a client that
+    /// sends too many frames (1008) is aborted, so that the client costs no more time.
     #[inline(never)] // Cold path, kept out of the code for each message.
     pub(super) fn of_violation(reason: CloseReason) -> Self {
         match reason.code {
-            CloseCode::Policy => Self::GivenUp(reason),
+            CloseCode::Policy => Self::Aborted(reason),
             _ => Self::Refused(reason),
         }
     }
@@ -85,7 +89,7 @@ impl Ending {
     pub(super) fn session_end(&self) -> SessionEnd {
         match *self {
             Self::ClosedByPeer(code) => SessionEnd::ClosedByPeer(code),
-            Self::Evicted(reason) | Self::Refused(reason) | Self::GivenUp(reason) => {
+            Self::Evicted(reason) | Self::Refused(reason) | Self::Aborted(reason) => {
                 SessionEnd::Evicted(reason)
             }
             Self::Lost => SessionEnd::TransportLost,

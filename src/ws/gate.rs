@@ -12,7 +12,7 @@ use crate::frame::{
 
 use super::decode::apply_mask;
 
-/// Checks the frames of one client (RFC 6455 §5.2).
+/// The check of the frames of one client (RFC 6455 §5.2).
 pub(super) struct Gate {
     header: [u8; MAX_HEADER_BYTES],
     header_bytes: usize,
@@ -224,7 +224,7 @@ impl Gate {
     }
 }
 
-/// Checks that a text is UTF-8 while its bytes arrive.
+/// The check that a text is UTF-8, made while the bytes of the text arrive.
 #[derive(Default)]
 struct Utf8Check {
     /// The bytes of the last character, if that is incomplete.

@@ -44,8 +44,8 @@ pub(crate) fn accept(head: &RequestHead<'_>) -> Result<Acceptance, HandshakeErro
     Ok(Acceptance { value: accept_value(key), selects_protocol })
 }
 
-/// Returns the response that opens the WebSocket (RFC 6455 §4.2.2). The ids in it also stand in the log
-/// lines about the client and the request.
+/// Returns the response that opens the WebSocket (RFC 6455 §4.2.2). The ids in the response are also in the
+/// log lines about the client and the request.
 pub(crate) fn response(accept: &Acceptance, client_id: &CorrelationId, request_id: &str) -> String {
     let Acceptance { value, selects_protocol } = accept;
     let selected = match selects_protocol {
@@ -64,7 +64,7 @@ pub(crate) fn response(accept: &Acceptance, client_id: &CorrelationId, request_i
 }
 
 /// Returns the value of `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455 §4.2.2). The client
-/// computes the same value, and so knows that the server speaks WebSocket.
+/// computes the same value, to verify that the server supports WebSocket.
 ///
 /// ```
 /// let accept = falconet::accept_value(b"dGhlIHNhbXBsZSBub25jZQ==");

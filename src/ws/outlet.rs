@@ -1,4 +1,4 @@
-//! Sends whole frames or events to one client, and buffers little more than one of them.
+//! Sends whole frames or events to one client, and buffers little more than one frame or event.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -12,9 +12,10 @@ use crate::net::Transport;
 
 use super::shared::SessionShared;
 
-/// Sends whole frames or events on a client's connection. If the kernel accepts only a part of one, the
-/// rest is kept, and the client's record notes the time. Replies to messages that were received together
-/// may be kept, too, so that they are sent together. Dropping the outlet removes the client from the hub.
+/// The sending side of a client's connection, which sends whole frames or events. If the kernel accepts only
+/// a part of one, the rest is kept, and the time is noted in the client's record. Replies to messages that
+/// were received together may be kept, too, so that they are sent together. Dropping the outlet removes the
+/// client from the hub.
 pub(crate) struct Outlet {
     transport: Transport,
     client: Rc<Client>,
@@ -98,7 +99,7 @@ impl Outlet {
         let mut small = [0; SMALL_FRAME_BYTES];
         let slices = [IoSlice::new(head), IoSlice::new(tail)];
         let whole = [IoSlice::new(join(&mut small, head, tail))];
-        // To copy a few bytes costs less than to pass two slices to the kernel.
+        // Copying a few bytes costs less than passing two slices to the kernel.
         let slices = if whole[0].is_empty() { &slices[..] } else { &whole[..] };
         let sent = self.try_send(cx, slices)?;
         if sent < head.len() + tail.len() {
@@ -108,8 +109,8 @@ impl Outlet {
         Ok(())
     }
 
-    /// Keeps one whole frame, given in two parts, to be sent together with the next one. Returns false if
-    /// enough is kept to be sent now. Must be called only when [unblocked](Self::poll_unblocked).
+    /// Keeps one whole frame, given in two parts, to be sent together with the next one. Returns false if so
+    /// much is kept that it should be sent now. Must be called only when [unblocked](Self::poll_unblocked).
     pub(crate) fn cork(&self, head: &[u8], tail: &[u8]) -> bool {
         let mut unsent = self.unsent.take().unwrap_or_else(|| {
             Box::new(Unsent { unit: Unit::Own(Vec::new()), sent: 0, is_blocked: false })
@@ -126,7 +127,7 @@ impl Outlet {
         has_room
     }
 
-    /// Sends a frame or event that is also sent to other clients. If a rest must be kept, it is shared, not
+    /// Sends a frame or event that is also sent to other clients. If the rest must be kept, it is shared, not
     /// copied. Must be called only when [drained](Self::poll_drained).
     pub(crate) fn send_shared(&self, cx: &mut Context<'_>, unit: &Rc<[u8]>) -> io::Result<()> {
         let sent = self.try_send(cx, &[IoSlice::new(unit)])?;
@@ -155,7 +156,7 @@ impl Outlet {
         }
     }
 
-    #[inline(never)] // Cold path: mostly nothing is kept.
+    #[inline(never)] // Cold path: usually nothing is kept.
     fn poll_unsent(&self, unsent: Box<Unsent>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let drained = self.poll_drain(unsent, cx);
         if drained.is_pending() {

@@ -237,7 +237,7 @@ impl State {
         Poll::Ready(sent.is_ok())
     }
 
-    /// Sends the hub's deliveries to the client, as fast as the client reads. Is ready once there are none.
+    /// Sends the hub's deliveries to the client, as fast as the client reads. Completes once none are left.
     fn poll_deliver(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         loop {
             if ready!(self.outlet.poll_drained(cx)).is_err() {
@@ -267,7 +267,7 @@ impl State {
                 // No frame that announces a gap is defined for WebSocket clients of a topic.
                 Some(Delivery::Gap) => Ok(()),
                 None => {
-                    self.client().bell.hush();
+                    self.client().bell.clear();
                     Ok(())
                 }
             };
@@ -307,14 +307,14 @@ impl State {
             Ending::Refused(reason) => {
                 timer.until(deadline, self.send_close(reason)).await;
             }
-            Ending::GivenUp(reason) => {
+            Ending::Aborted(reason) => {
                 // Polled only once: sent only if that is possible without waiting.
                 let mut send_close = Box::pin(self.send_close(reason));
                 future::poll_once(&mut send_close).await;
             }
         }
         match ending {
-            Ending::GivenUp(_) => transport.shut_down(),
+            Ending::Aborted(_) => transport.shut_down(),
             _ => transport.close_gracefully(timeouts.linger).await,
         }
     }

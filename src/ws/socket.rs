@@ -19,19 +19,19 @@ use futures_lite::{AsyncRead, AsyncWrite, Stream};
 
 use crate::frame::{CloseCode, CloseReason, MAX_CONTROL_BYTES, Message};
 use crate::net::{Sleep, Timer};
-use crate::rate::{Pace, Rate};
+use crate::rate::{Rate, RateState};
 
 use super::decode::whole_message;
 use super::end::{Ending, SessionEnd};
 use super::gate::Gate;
 use super::outlet::Outlet;
 
-/// Receives the messages of one client.
+/// The receiving side of one client's connection.
 pub(super) struct Socket {
     // Boxed, since an idle client has none.
     input: Cell<Option<Box<InputState>>>,
-    control_pace: Cell<Pace>,
-    message_pace: Cell<Pace>,
+    control_rate_state: Cell<RateState>,
+    message_rate_state: Cell<RateState>,
     /// The number of bytes that may still be read before other tasks run.
     read_budget: Cell<u32>,
     /// True once the server has sent its Close. No frame may follow a Close (RFC 6455 §5.5.1).
@@ -59,7 +59,8 @@ struct Backlog {
     admitted: usize,
 }
 
-/// Decodes what `whole_message` does not: fragments, control frames, and frames that arrive in pieces.
+/// A decoder for input that `whole_message` does not decode: fragments, control frames, and frames that
+/// arrive in pieces.
 struct Decoder {
     stream: WebSocketStream<Pipe>,
     gate: Gate,
@@ -76,8 +77,8 @@ impl Socket {
         });
         Self {
             input: Cell::new(input),
-            control_pace: Cell::default(),
-            message_pace: Cell::default(),
+            control_rate_state: Cell::default(),
+            message_rate_state: Cell::default(),
             read_budget: Cell::new(READ_BUDGET_BYTES),
             is_closing: Cell::new(false),
         }
@@ -128,7 +129,8 @@ impl Socket {
             let Some(message) = message else { continue };
             if let Some(rate) = &outlet.shared().message_rate {
                 // Counts the message. `poll_message_rate` has made sure that the rate allows it.
-                let _ = admit_event(rate, &self.message_pace, outlet.transport().timer().now());
+                let _ =
+                    admit_event(rate, &self.message_rate_state, outlet.transport().timer().now());
             }
             return Poll::Ready(Ok(message));
         }
@@ -146,7 +148,7 @@ impl Socket {
 
     #[inline(never)] // Cold path: most servers do not limit the message rate.
     fn poll_pause(&self, cx: &mut Context<'_>, timer: &Timer, rate: &Rate) -> Poll<()> {
-        while let Err(wait) = rate.admit(&mut self.message_pace.get(), timer.now()) {
+        while let Err(wait) = rate.admit(&mut self.message_rate_state.get(), timer.now()) {
             let passed = self.change_input(|input| {
                 let input = input.get_or_insert_default();
                 let pause = input.pause.get_or_insert_with(|| timer.sleep(Some(wait)));
@@ -234,7 +236,7 @@ impl Socket {
         }
         let Some(decoder) = &mut input.decoder else { return Ok(None) };
         let count = decoder.admit(|| {
-            admit_event(&outlet.shared().control_rate, &self.control_pace, now).is_ok()
+            admit_event(&outlet.shared().control_rate, &self.control_rate_state, now).is_ok()
         })?;
         let polled = decoder.poll(outlet, cx, self.is_closing.get());
         match decoder.gate.is_between_messages() {
@@ -271,7 +273,7 @@ impl Socket {
         result
     }
 
-    /// Takes `bytes` off the read budget.
+    /// Subtracts `bytes` from the read budget.
     fn spend(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.read_budget.set(self.read_budget.get().saturating_sub(bytes));
@@ -279,10 +281,10 @@ impl Socket {
 }
 
 /// Counts one event if `rate` allows it; otherwise returns the time until it does.
-fn admit_event(rate: &Rate, pace: &Cell<Pace>, now: Instant) -> Result<(), Duration> {
-    let mut after = pace.get();
+fn admit_event(rate: &Rate, state: &Cell<RateState>, now: Instant) -> Result<(), Duration> {
+    let mut after = state.get();
     let admitted = rate.admit(&mut after, now);
-    pace.set(after);
+    state.set(after);
     admitted
 }
 
@@ -459,7 +461,7 @@ impl AsyncWrite for Pipe {
 /// The number of bytes that a client may send before other tasks run. The rest of the current frame is
 /// still read.
 const READ_BUDGET_BYTES: u32 = 4096;
-/// The least that a frame counts against the budget. So at most sixteen frames are read at once.
+/// The minimum that each frame counts against the budget, so that at most sixteen frames are read at once.
 const FRAME_COST_BYTES: usize = 256;
 /// The bounds of the initial size of the protocol library's read buffer, which grows for a larger frame.
 /// The library fills the buffer with zeros before each read, so a large buffer for the whole backlog would

@@ -200,7 +200,7 @@ fn check_config_confirms_a_good_configuration() {
     let folder = Folder::new("check");
     let file = folder.write("good.conf", "# all good\r\n  broadcast-every=5s\n\nreject = drop \n");
     let output = stdout_of(Falconet::command().args(["--check-config", "--config", &file]));
-    assert_eq!(output, "the configuration is good\n");
+    assert_eq!(output, "the configuration is valid\n");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::support::*;
 #[test]
 fn with_64_descriptors_the_server_serves_as_many_clients_as_it_logs() {
     let falconet = Falconet::start_with(&mut limited("ulimit -n 64"));
-    let line = falconet.wait_for_line("room for ");
-    let room = line.split("room for ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    let line = falconet.wait_for_line("the limit on open files");
+    let room = line.split("at most ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     let room: usize = room.parse().unwrap();
     assert!(room >= 32, "{line}");
     let files = falconet.open_files();

@@ -7,21 +7,21 @@ fn check(
     reach: Reach,
     host: &str,
     lines: &str,
-    outside: Outside<'_>,
-) -> Result<(), Foreign> {
+    external: ExternalOrigin<'_>,
+) -> Result<(), OriginCheckError> {
     let mut allowed = Origins::default();
     for origin in origins {
         allowed.add(origin).unwrap();
     }
     let bytes = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
     let head = head::parse(bytes.as_bytes(), &Limits::default()).expect(lines);
-    allowed.check(&head, reach, outside)
+    allowed.check(&head, reach, external)
 }
 
-/// Returns true if a request to `pi:8080` with the Origin `origin` passes.
-fn at_pi(origins: &[&str], origin: &str) -> bool {
+/// Returns true if a request to `pi:8080` with the header `Origin: origin` passes.
+fn passes_at_pi(origins: &[&str], origin: &str) -> bool {
     let line = format!("Origin: {origin}\r\n");
-    check(origins, Reach::Network, "pi:8080", &line, Outside::default()).is_ok()
+    check(origins, Reach::Network, "pi:8080", &line, ExternalOrigin::default()).is_ok()
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn an_origin_of_another_server_is_refused() {
         ("http://127.0.0.1:8080", false),
         ("http://localhost:8080", false),
     ] {
-        assert_eq!(at_pi(&[], origin), passes, "{origin:?}");
+        assert_eq!(passes_at_pi(&[], origin), passes, "{origin:?}");
     }
 }
 
@@ -96,26 +96,28 @@ fn an_added_origin_passes_if_scheme_host_and_port_are_the_same() {
         ("http://pi:8080", true),
         ("null", false),
     ] {
-        assert_eq!(at_pi(&added, origin), passes, "{origin:?}");
+        assert_eq!(passes_at_pi(&added, origin), passes, "{origin:?}");
     }
 }
 
 #[test]
 fn any_allows_every_origin_and_host() {
     for origin in ["http://evil.example", "null", "", "nonsense"] {
-        assert!(at_pi(&["any"], origin), "{origin:?}");
+        assert!(passes_at_pi(&["any"], origin), "{origin:?}");
     }
-    let none = Outside::default();
+    let none = ExternalOrigin::default();
     assert_eq!(check(&["any"], Reach::Loopback, "evil.example", "", none), Ok(()));
 }
 
 #[test]
 fn a_request_passes_without_an_origin_and_is_refused_with_two() {
     let line = "Origin: http://pi:8080\r\n";
-    for (lines, expected) in
-        [(String::new(), Ok(())), (line.to_owned(), Ok(())), (line.repeat(2), Err(Foreign::Origin))]
-    {
-        let checked = check(&[], Reach::Network, "pi:8080", &lines, Outside::default());
+    for (lines, expected) in [
+        (String::new(), Ok(())),
+        (line.to_owned(), Ok(())),
+        (line.repeat(2), Err(OriginCheckError::Origin)),
+    ] {
+        let checked = check(&[], Reach::Network, "pi:8080", &lines, ExternalOrigin::default());
         assert_eq!(checked, expected, "{lines}");
     }
 }
@@ -132,7 +134,7 @@ fn a_missing_port_is_the_default_port_of_the_scheme() {
         ("10.0.0.1", "http://10.0.0.1", true),
     ] {
         let line = format!("Origin: {origin}\r\n");
-        let checked = check(&[], Reach::Network, host, &line, Outside::default());
+        let checked = check(&[], Reach::Network, host, &line, ExternalOrigin::default());
         assert_eq!(checked.is_ok(), passes, "{host} {origin}");
     }
 }
@@ -151,9 +153,9 @@ fn an_origin_is_compared_with_the_url_of_the_proxy() {
         (https, Some("no host"), "http://pi:8080", true),
     ] {
         let line = format!("Origin: {origin}\r\n");
-        let outside = Outside { scheme, host };
-        let checked = check(&[], Reach::Network, "pi:8080", &line, outside);
-        assert_eq!(checked.is_ok(), passes, "{outside:?} {origin}");
+        let external = ExternalOrigin { scheme, host };
+        let checked = check(&[], Reach::Network, "pi:8080", &line, external);
+        assert_eq!(checked.is_ok(), passes, "{external:?} {origin}");
     }
 }
 
@@ -187,13 +189,13 @@ fn on_loopback_the_host_must_be_loopback_or_an_added_origin() {
         ("[fe80::1]", false),
         ("sub.example.org", false),
     ] {
-        let expected = if passes { Ok(()) } else { Err(Foreign::Host) };
-        let outside = Outside { scheme: None, host: Some("localhost") };
+        let expected = if passes { Ok(()) } else { Err(OriginCheckError::Host) };
+        let external = ExternalOrigin { scheme: None, host: Some("localhost") };
         let added = ["https://example.org"];
-        assert_eq!(check(&added, Reach::Loopback, host, "", outside), expected, "{host}");
+        assert_eq!(check(&added, Reach::Loopback, host, "", external), expected, "{host}");
         // Other listeners do not check the Host.
         for reach in [Reach::Network, Reach::Unix] {
-            assert_eq!(check(&added, reach, host, "", outside), Ok(()), "{host}");
+            assert_eq!(check(&added, reach, host, "", external), Ok(()), "{host}");
         }
     }
 }

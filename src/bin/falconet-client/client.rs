@@ -31,10 +31,10 @@ pub(crate) struct Client {
     /// True if the client closed the last connection.
     has_closed: bool,
     /// True if the program exits after this connection.
-    is_leaving: bool,
+    is_exiting: bool,
     /// True if stdin or stdout failed.
     has_failed: bool,
-    /// True if the input is polled before the connection this time.
+    /// True if the input was polled before the connection in the last poll.
     is_input_first: bool,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct Client {
 enum Ending {
     Interrupted,
     Refused(Refusal),
-    Over(End),
+    Ended(End),
 }
 
 /// An event during a connection.
@@ -80,13 +80,13 @@ impl Client {
             backoff: Backoff::default(),
             is_reconnecting: false,
             has_closed: false,
-            is_leaving: false,
+            is_exiting: false,
             has_failed: false,
             is_input_first: false,
         }
     }
 
-    /// Connects, and reconnects, until the program is to exit. Returns true on success.
+    /// Connects, and reconnects, until the program should exit. Returns true on success.
     pub(crate) async fn run(mut self) -> bool {
         loop {
             let ending = self.attempt().await;
@@ -120,7 +120,7 @@ impl Client {
         connection.finish(&end).await;
         self.backoff.note_connection(connection.age());
         self.write_out().await;
-        Ending::Over(end)
+        Ending::Ended(end)
     }
 
     fn report_connected(&mut self) {
@@ -136,15 +136,15 @@ impl Client {
         let mut events = 0_u32;
         loop {
             match poll_fn(|cx| self.poll_event(connection, cx)).await {
-                Event::Interrupted => self.leave(connection).await,
+                Event::Interrupted => self.close_and_exit(connection).await,
                 Event::OutputFailed(error) => {
                     self.note_output_failure(&error);
-                    self.leave(connection).await;
+                    self.close_and_exit(connection).await;
                 }
                 Event::Input(input) => self.apply_input(input, connection).await,
                 Event::Connection(ConnectionEvent::Received(message)) => self.screen.show(&message),
                 Event::Connection(ConnectionEvent::Control) => {}
-                Event::Connection(ConnectionEvent::Over(end)) => return end,
+                Event::Connection(ConnectionEvent::Ended(end)) => return end,
             }
             events = (events + 1) % EVENTS_PER_TURN;
             if events == 0 {
@@ -153,8 +153,8 @@ impl Client {
         }
     }
 
-    async fn leave(&mut self, connection: &mut Connection) {
-        self.is_leaving = true;
+    async fn close_and_exit(&mut self, connection: &mut Connection) {
+        self.is_exiting = true;
         connection.close().await;
     }
 
@@ -166,11 +166,11 @@ impl Client {
             InputEvent::Message(message) => connection.send(message).await,
             InputEvent::Escape => connection.close().await,
             InputEvent::Other => {}
-            InputEvent::End => self.leave(connection).await,
+            InputEvent::End => self.close_and_exit(connection).await,
             InputEvent::Failed(reason) => {
                 self.screen.print_status(&reason);
                 self.has_failed = true;
-                self.leave(connection).await;
+                self.close_and_exit(connection).await;
             }
         }
     }
@@ -186,16 +186,16 @@ impl Client {
         let is_drained = connection.poll_drained(cx).is_ready();
         // A line waits until the previous one is sent. Keys do not wait, because ESC must work at any time.
         let may_type = !connection.is_closing() && (is_drained || self.input.is_terminal());
-        // Input and connection take turns in being polled first, so that neither starves the other.
+        // Input and connection are polled first in turns, so that neither starves the other.
         self.is_input_first = !self.is_input_first;
         let mut input = Poll::Pending;
         if may_type && self.is_input_first {
             input = self.input.poll_next(cx);
         }
         if input.is_pending()
-            && let Poll::Ready(happening) = connection.poll_next(cx, is_written)
+            && let Poll::Ready(event) = connection.poll_next(cx, is_written)
         {
-            return Poll::Ready(Event::Connection(happening));
+            return Poll::Ready(Event::Connection(event));
         }
         if may_type && !self.is_input_first {
             input = self.input.poll_next(cx);
@@ -213,13 +213,13 @@ impl Client {
         match future::or(written, interrupted).await {
             Some(Ok(())) => {}
             Some(Err(error)) => self.note_output_failure(&error),
-            None => self.is_leaving = true,
+            None => self.is_exiting = true,
         }
     }
 
     /// Exits after an error of stdout. A closed pipe, as after `| head -1`, is not a failure.
     fn note_output_failure(&mut self, error: &io::Error) {
-        self.is_leaving = true;
+        self.is_exiting = true;
         if error.kind() != io::ErrorKind::BrokenPipe {
             self.screen.print_status(&format!("can't write to stdout: {error}"));
             self.has_failed = true;
@@ -230,8 +230,8 @@ impl Client {
     fn report(&mut self, ending: &Ending) {
         match ending {
             Ending::Interrupted => {}
-            Ending::Over(End::Answered) if !self.input.is_terminal() => {}
-            Ending::Over(end) => self.screen.print_status(&end.to_string()),
+            Ending::Ended(End::Answered) if !self.input.is_terminal() => {}
+            Ending::Ended(end) => self.screen.print_status(&end.to_string()),
             Ending::Refused(refusal) => self.screen.print_status(&refusal.to_string()),
         }
     }
@@ -240,13 +240,13 @@ impl Client {
         let is_terminal = self.input.is_terminal();
         let may_retry = match ending {
             Ending::Interrupted => return Next::Exit,
-            _ if self.is_leaving => return Next::Exit,
+            _ if self.is_exiting => return Next::Exit,
             Ending::Refused(refusal) => {
                 !refusal.is_permanent && (!is_terminal || self.is_reconnecting)
             }
-            Ending::Over(_) if self.has_closed => false,
-            Ending::Over(End::Lost(..)) => true,
-            Ending::Over(end) => !end.is_success() && !is_terminal,
+            Ending::Ended(_) if self.has_closed => false,
+            Ending::Ended(End::Lost(..)) => true,
+            Ending::Ended(end) => !end.is_success() && !is_terminal,
         };
         match is_terminal {
             _ if may_retry && self.options.reconnect => Next::Retry,
@@ -264,7 +264,7 @@ impl Client {
             self.interrupts.next().await;
             InputEvent::End
         };
-        is_yes(&future::or(interrupted, poll_fn(|cx| self.input.poll_next(cx))).await)
+        is_reconnect_key(&future::or(interrupted, poll_fn(|cx| self.input.poll_next(cx))).await)
     }
 
     /// Waits before the next attempt. Returns false if interrupted. In a terminal, R ends the wait, and any
@@ -283,7 +283,7 @@ impl Client {
         let reads_keys = self.input.is_terminal();
         let input = async {
             match reads_keys {
-                true => is_yes(&poll_fn(|cx| self.input.poll_next(cx)).await),
+                true => is_reconnect_key(&poll_fn(|cx| self.input.poll_next(cx)).await),
                 false => future::pending().await,
             }
         };
@@ -293,11 +293,11 @@ impl Client {
 
 impl Ending {
     fn is_success(&self) -> bool {
-        matches!(self, Self::Over(end) if end.is_success())
+        matches!(self, Self::Ended(end) if end.is_success())
     }
 }
 
-fn is_yes(input: &InputEvent) -> bool {
+fn is_reconnect_key(input: &InputEvent) -> bool {
     matches!(input, InputEvent::Message(message) if matches!(message.to_text(), Ok("r" | "R")))
 }
 

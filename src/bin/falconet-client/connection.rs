@@ -26,7 +26,7 @@ pub(crate) struct Connection {
     idle_timeout: Option<Duration>,
     opened: Instant,
     pinged: Instant,
-    /// The time from which the server's answer to our Close is awaited.
+    /// The time from which the server's answer to the client's Close is awaited.
     closing: Option<Instant>,
     /// The timer of the next deadline, and its time.
     alarm: falconet::net::Sleep,
@@ -40,17 +40,17 @@ pub(crate) enum ConnectionEvent {
     /// A control frame was received and has been answered if necessary.
     Control,
     /// The connection has ended.
-    Over(End),
+    Ended(End),
 }
 
 /// The end of a connection.
 #[derive(Debug)]
 pub(crate) enum End {
-    /// The server answered our Close.
+    /// The server answered the client's Close.
     Answered,
     /// The server sent a Close with this code and reason; 1005 stands for a Close without a code.
     ClosedByServer(CloseCode, String),
-    /// The connection was lost for this reason. If there is a code, a Close with it can still be sent.
+    /// The connection was lost for this reason. If there is a code, a Close with this code can still be sent.
     Lost(String, Option<CloseCode>),
 }
 
@@ -112,7 +112,7 @@ impl Connection {
         }
     }
 
-    /// Writes unsent bytes to the kernel. Is ready when none are left.
+    /// Writes unsent bytes to the kernel. Completes when none are left.
     pub(crate) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.socket.get_mut().poll_drained(cx)
     }
@@ -133,7 +133,7 @@ impl Connection {
             self.socket.get_mut().received_at = now;
             self.closing = self.closing.map(|_| now);
         }
-        self.poll_deadlines(cx).map(ConnectionEvent::Over)
+        self.poll_deadlines(cx).map(ConnectionEvent::Ended)
     }
 
     /// Completes the closing handshake if the end requires it, for at most one second, and shuts the
@@ -169,9 +169,9 @@ impl Connection {
     /// Converts an item of the WebSocket library into an event.
     fn event_of(&self, received: Option<Result<Message, Error>>) -> ConnectionEvent {
         use async_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-        let lost = |reason: String, code| ConnectionEvent::Over(End::Lost(reason, code));
+        let lost = |reason: String, code| ConnectionEvent::Ended(End::Lost(reason, code));
         match received {
-            Some(Ok(Message::Close(frame))) => ConnectionEvent::Over(match frame {
+            Some(Ok(Message::Close(frame))) => ConnectionEvent::Ended(match frame {
                 // A Close with another code is not an answer: the server closed before it had read
                 // all messages.
                 Some(CloseFrame { code: CloseCode::Normal, .. }) | None if self.is_closing() => {
@@ -202,7 +202,7 @@ impl Connection {
         }
     }
 
-    /// Sends a Ping when one is due. Is ready when a deadline that ends the connection has passed.
+    /// Sends a Ping when one is due. Completes when a deadline that ends the connection has passed.
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             let now = self.timer.now();
@@ -290,7 +290,7 @@ struct Wire {
     broken: bool,
     /// The time of the last read that returned bytes.
     received_at: Instant,
-    /// The last time the kernel accepted bytes, or the buffer ceased to be empty.
+    /// The last time at which the kernel accepted bytes, or bytes were added to the empty buffer.
     progressed_at: Instant,
     /// Bytes that may be read before the task yields.
     turn_bytes_left: usize,
@@ -319,8 +319,8 @@ impl Wire {
             let rest = IoSlice::new(&self.unsent[self.sent..]);
             match ready!(self.transport.poll_send(cx, &[rest])) {
                 Ok(count) => self.sent += count,
-                // The server may have sent a Close with a reason before, which is still to be read. The
-                // read after it reaches the end of the stream.
+                // The server may have sent a Close with a reason before the error, which must still be read.
+                // The next read after the Close reaches the end of the stream.
                 Err(_) => self.broken = true,
             }
             self.progressed_at = self.transport.timer().now();
@@ -333,8 +333,8 @@ impl Wire {
 }
 
 impl AsyncRead for Wire {
-    /// Reads, but yields after [`TURN_BYTES`], because the WebSocket library reads all fragments of a message
-    /// in one poll.
+    /// Reads bytes. Yields after [`TURN_BYTES`], because the WebSocket library reads all fragments of a
+    /// message in one poll.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -382,7 +382,7 @@ impl AsyncWrite for Wire {
 
 /// The limit on unsent bytes: one message, the keystrokes after it, a frame header and some Pongs.
 const MAX_UNSENT_BYTES: usize = MAX_MESSAGE_BYTES + (1 << 20);
-/// Longest time for the server to answer our Close (article).
+/// Longest time for the server to answer the client's Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for sending the last frames.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -26,7 +26,7 @@ pub(crate) struct Follower {
     screen: Screen,
     interrupts: Interrupts,
     backoff: Backoff,
-    /// The id of the last event received; empty before the first.
+    /// The id of the last event received; empty before the first event.
     last_id: String,
     is_reconnecting: bool,
 }
@@ -36,7 +36,7 @@ enum Ending {
     /// Interrupted before the connection was open.
     Interrupted,
     /// Interrupted while the connection was open.
-    Left,
+    Closed,
     Refused(Refusal),
     Lost(String),
     OutputFailed(io::Error),
@@ -57,7 +57,7 @@ impl Follower {
         }
     }
 
-    /// Connects, and reconnects, and prints messages until the program is to exit. Returns true on success.
+    /// Connects, and reconnects, and prints messages until the program should exit. Returns true on success.
     pub(crate) async fn run(mut self) -> bool {
         loop {
             let ending = self.attempt().await;
@@ -96,7 +96,7 @@ impl Follower {
         loop {
             let next = self.interrupts.unless_interrupted(stream.next()).await;
             let shown = match next {
-                None => return Ending::Left,
+                None => return Ending::Closed,
                 Some(Ok(event)) => self.show(event),
                 Some(Err(reason)) => Err(reason),
             };
@@ -104,7 +104,7 @@ impl Follower {
                 return Ending::Lost(reason);
             }
             match self.interrupts.unless_interrupted(self.screen.written()).await {
-                None => return Ending::Left,
+                None => return Ending::Closed,
                 Some(Err(error)) => return Ending::OutputFailed(error),
                 Some(Ok(())) => {}
             }
@@ -148,7 +148,7 @@ impl Ending {
     /// Returns the text to print about this end; `None` if the end is normal.
     fn report(&self) -> Option<String> {
         match self {
-            Self::Interrupted | Self::Left => None,
+            Self::Interrupted | Self::Closed => None,
             Self::Refused(refusal) => Some(refusal.to_string()),
             Self::Lost(reason) => Some(format!("lost: {reason}")),
             Self::OutputFailed(_) if self.is_success() => None,
@@ -158,7 +158,7 @@ impl Ending {
 
     fn is_success(&self) -> bool {
         match self {
-            Self::Left => true,
+            Self::Closed => true,
             // A closed pipe, as after `| head -1`, is not a failure.
             Self::OutputFailed(error) => error.kind() == io::ErrorKind::BrokenPipe,
             Self::Interrupted | Self::Refused(_) | Self::Lost(_) => false,
@@ -170,7 +170,7 @@ impl Ending {
         match self {
             Self::Lost(_) => true,
             Self::Refused(refusal) => !refusal.is_permanent,
-            Self::Interrupted | Self::Left | Self::OutputFailed(_) => false,
+            Self::Interrupted | Self::Closed | Self::OutputFailed(_) => false,
         }
     }
 }
@@ -186,8 +186,8 @@ struct EventStream {
 }
 
 impl EventStream {
-    /// Connects to the server and requests the events after the one with `last_id`, or new events if that is
-    /// empty.
+    /// Connects to the server and requests the events after the one with `last_id`, or new events if
+    /// `last_id` is empty.
     async fn open(
         Options { server, idle_timeout, .. }: &Options,
         last_id: &str,
@@ -208,8 +208,8 @@ impl EventStream {
         if response.has("transfer-encoding") {
             return Err(Refusal::permanent("the response has a Transfer-Encoding"));
         }
-        // The position at which the stream begins. Without it, a subscriber that has received no event yet
-        // would miss what is published during a reconnect.
+        // The position at which the stream begins. Without this position, a subscriber that has received no
+        // event yet would miss the events published during a reconnect.
         let begin = response.single("last-event-id").filter(|_| last_id.is_empty());
         let parser = Parser::after(begin.unwrap_or(last_id));
         let (transport, received) = connection.into_parts();

@@ -167,7 +167,7 @@ async fn send(transport: &Transport, timer: &Timer, mut bytes: &[u8]) -> Result<
         let deadline = timer.sleep(Some(RESPONSE_TIMEOUT));
         match timer.until(deadline, sending).await.ok_or(RequestError::Late)? {
             Ok(sent) => bytes = &bytes[sent..],
-            // The server may have sent a response before it closed, which is still to be read.
+            // The server may have sent a response before it closed the connection. It must still be read.
             Err(_) => break,
         }
     }

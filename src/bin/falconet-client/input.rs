@@ -44,17 +44,17 @@ pub(crate) enum InputEvent {
 }
 
 impl Input {
-    /// Reads stdin, a terminal in raw mode, as keys.
+    /// Creates an input that reads stdin, a terminal in raw mode, as keys.
     pub(crate) fn keys(reactor: &Rc<Reactor>) -> Self {
         Self::read(reactor, Decoder::Keys(Keys::default()))
     }
 
-    /// Reads stdin as lines.
+    /// Creates an input that reads stdin as lines.
     pub(crate) fn lines(reactor: &Rc<Reactor>) -> Self {
         Self::read(reactor, Decoder::Lines(Lines::default()))
     }
 
-    /// Never reads stdin: no event occurs, not even the end.
+    /// Creates an input that never reads stdin: no event occurs, not even the end.
     pub(crate) fn none(reactor: &Rc<Reactor>) -> Self {
         Self {
             watched: None,
@@ -145,7 +145,7 @@ impl Input {
     }
 }
 
-/// Splits input into lines and makes a message of each.
+/// The lines of an input that arrives in pieces; each line is a message.
 #[derive(Default)]
 struct Lines {
     buffer: Vec<u8>,
@@ -181,7 +181,7 @@ impl Lines {
     }
 }
 
-/// Splits the bytes of a terminal into keys and characters.
+/// The keys and characters in the bytes of a terminal.
 #[derive(Default)]
 struct Keys {
     pending: Vec<u8>,
@@ -258,7 +258,7 @@ fn incomplete_bytes(bytes: &[u8]) -> usize {
 }
 
 const ESCAPE: u8 = 0x1b;
-/// Longest time between an ESC byte and the rest of its sequence. Nobody types keys faster than this.
+/// Longest time between an ESC byte and the rest of its sequence. No user types keys faster than this.
 const ESCAPE_TIMEOUT: Duration = Duration::from_millis(50);
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn c32_a_keystroke_is_a_whole_character() {
+    fn a_keystroke_is_a_whole_character() {
         assert_eq!(keys(&[b"a", b"b"]), [text("a"), text("b")]);
         assert_eq!(keys(&["ö".as_bytes(), "🦅".as_bytes()]), [text("ö"), text("🦅")]);
         let eagle = "🦅".as_bytes();
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn c32_an_escape_sequence_is_not_the_esc_key() {
+    fn an_escape_sequence_is_not_the_esc_key() {
         assert_eq!(keys(&[b"\x1b"]), [InputEvent::Escape]);
         assert_eq!(keys(&[b"a\x1b"]), [text("a"), InputEvent::Escape]);
         assert_eq!(keys(&[b"\x1b\x1b"]), [InputEvent::Escape, InputEvent::Escape]);

@@ -9,7 +9,7 @@ use futures_lite::{Stream, future};
 
 use crate::terminal::RawMode;
 
-/// Receives the first SIGINT, SIGTERM or SIGHUP. The second one ends the process.
+/// A receiver of the first SIGINT, SIGTERM or SIGHUP. The second signal ends the process.
 pub(crate) struct Interrupts {
     received: Pin<Box<Receiver<()>>>,
 }
@@ -36,7 +36,7 @@ impl Interrupts {
         Ok(Self { received: Box::pin(received) })
     }
 
-    /// Is ready, once, when the first signal has been received.
+    /// Completes, once, when the first signal has been received.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.received.as_mut().poll_next(cx).map(|_| ())
     }

@@ -1,10 +1,10 @@
-//! A console client for WebSocket servers: the article's client, extended by publishing and subscribing.
+//! A console client for WebSocket servers, which can also publish and subscribe to topics.
 //!
 //! ```text
 //! falconet-client [OPTION...] [URL]          URL: ws(s)://HOST[:PORT][/PATH] or unix:PATH
 //! printf 'a\nb\n' | falconet-client          prints a and b, and exits with 0
 //! falconet-client pub NAME [MESSAGE|-]       publishes to a topic
-//! falconet-client sub [--sse] NAME           prints what is published to it
+//! falconet-client sub [--sse] NAME           prints the messages of a topic
 //! ```
 //!
 //! In a terminal, each keystroke is sent as a text message: one character, or the whole of a pasted text.
@@ -13,9 +13,9 @@
 //! of one character is printed at the cursor, a longer one on its own line. On a terminal, control
 //! characters are escaped, and binary messages are printed in hexadecimal.
 //!
-//! If stdin is not a terminal, each line is a message (binary if it is not UTF-8), and each message
-//! received is printed unchanged as a line on stdout. At the end of stdin the client sends all that is
-//! left, closes with 1000, and prints messages until the server has answered the Close.
+//! If stdin is not a terminal, each line is a message (binary if it is not UTF-8), and each message received
+//! is printed unchanged as a line on stdout. At the end of stdin the client sends the remaining messages,
+//! closes with 1000, and prints messages until the server has answered the Close.
 //!
 //! After a connection is lost, refused, or closed with another code than 1000, the client reconnects. It
 //! first waits for a random time below a ceiling that doubles from 0.5 s to 30 s. In a terminal it
@@ -34,8 +34,8 @@
 //! arguments. The token is never printed. A request that the server refuses because of its token is not
 //! repeated.
 //!
-//! SIGINT, SIGTERM and SIGHUP close the connection with 1000; a second signal exits at once. Both restore
-//! the terminal.
+//! SIGINT, SIGTERM and SIGHUP close the connection with 1000; a second signal exits at once. In both cases
+//! the terminal is restored.
 //!
 //! `pub` publishes the message, or each line of stdin, by successive HTTP requests over one connection. It
 //! stops at the first message that is not accepted. A message that may have been accepted is not sent

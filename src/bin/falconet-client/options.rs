@@ -38,28 +38,28 @@ pub(crate) enum Command {
 /// A server, with the settings of authentication in both directions.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Server {
-    /// The address of the server and the request target. Default `ws://localhost:8080/`, or a topic on
-    /// that server.
+    /// The address of the server and the request target. Default: `ws://localhost:8080/`, or a topic on that
+    /// server.
     pub(crate) url: Url,
-    /// The certificate authorities trusted over TLS. Default those that this host trusts.
+    /// The certificate authorities trusted over TLS. Default: those that this host trusts.
     pub(crate) trust: Trust,
-    /// The token sent with each request. Default none.
+    /// The token sent with each request. Default: none.
     pub(crate) token: Option<Token>,
 }
 
-/// Settings of a connection.
+/// The settings of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     /// The server.
     pub(crate) server: Server,
-    /// The request target after the first connection; `None` is the same target. Default `None`.
+    /// The request target after the first connection; `None` is the same target. Default: `None`.
     pub(crate) next_target: Option<String>,
-    /// If true, the client reconnects after a connection that did not end normally. Default true.
+    /// If true, the client reconnects after a connection that did not end normally. Default: true.
     pub(crate) reconnect: bool,
-    /// The interval between two Pings to the server; `None` disables them. Default 25 s.
+    /// The interval between two Pings to the server; `None` disables them. Default: 25 s.
     pub(crate) ping_every: Option<Duration>,
     /// The time without received bytes, or without progress in sending, after which a connection is lost;
-    /// `None` is no limit. Default 75 s.
+    /// `None` is no limit. Default: 75 s.
     pub(crate) idle_timeout: Option<Duration>,
 }
 

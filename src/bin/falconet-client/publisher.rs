@@ -24,7 +24,7 @@ pub(crate) async fn publish(publication: Publication, reactor: Rc<Reactor>) -> R
     }
 }
 
-/// Publishes successive messages, over one connection as long as the server keeps that open.
+/// A publisher of successive messages, over one connection as long as the server keeps the connection open.
 struct Publisher {
     server: Server,
     reactor: Rc<Reactor>,
@@ -45,7 +45,7 @@ impl Publisher {
                 }
                 InputEvent::Failed(reason) => return Err(reason),
                 InputEvent::End => return Ok(()),
-                // These are keys, which lines never contain.
+                // These events are keys, which lines never contain.
                 InputEvent::Escape | InputEvent::Other => {}
             }
         }
@@ -53,10 +53,10 @@ impl Publisher {
 
     /// Publishes `message`. A message that may have been accepted is not sent again; its loss is reported.
     ///
-    /// There is one exception. If a kept connection ends without a byte of a response, the server most
-    /// likely closed the idle connection while the request was in transit. Then the message is sent once
-    /// more, over a new connection. A server that accepted the message but failed before it responded gets
-    /// it twice.
+    /// There is one exception. If a kept connection ends without a byte of a response, the server most likely
+    /// closed the idle connection while the request was in transit. Then the message is sent once more, over
+    /// a new connection. A server that accepted the message but failed before it responded gets the message
+    /// twice.
     async fn publish(&mut self, message: &Message) -> Result<(), Refusal> {
         if let Some(mut kept) = self.kept.take()
             && kept.is_ready().await

@@ -95,7 +95,8 @@ impl Refusal {
     }
 
     /// Creates a refusal from the status and the first line of the body of a response. For 401 and 403 the
-    /// text also says which token is expected. `token` is the one that was sent; it is removed from the text.
+    /// text also says which token is expected. `token` is the one that was sent; every occurrence of it is
+    /// removed from the text.
     pub(crate) fn from_response(response: &Response, body: &[u8], token: Option<&Token>) -> Self {
         let mut reason = format!("{} {}", response.code, escaped(&response.phrase));
         let text = String::from_utf8_lossy(body);
@@ -114,8 +115,8 @@ impl Refusal {
     }
 }
 
-/// Returns true if a repeated request would get the same status: all statuses but server errors and those
-/// that ask to try again.
+/// Returns true if a repeated request would get the same status. This is the case for all statuses except
+/// server errors and those that ask the client to try again.
 fn is_permanent_status(code: u16) -> bool {
     !matches!(code, 408 | 425 | 429 | 500..)
 }

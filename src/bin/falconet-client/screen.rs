@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn c32_one_character_is_printed_at_the_cursor_and_a_longer_text_on_its_own_line() {
+    fn one_character_is_printed_at_the_cursor_and_a_longer_text_on_its_own_line() {
         let mut layout = Layout { is_terminal: true, is_inline: true, is_mid_line: false };
         for (message, shown) in [
             ("a", "a"),

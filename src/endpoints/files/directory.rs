@@ -1,10 +1,10 @@
-//! A directory whose files are served: finds the file for a URL path and opens it. A file that is
-//! returned has been checked and only needs to be read.
+//! Finds the file for a URL path in a directory, and opens the file. A returned file has been
+//! checked and only needs to be read.
 //!
 //! Two checks keep a request inside the directory. First, the URL path is parsed, and refused if it
-//! could mean anything but a name below the directory. Second, the kernel resolves the path beneath
-//! the directory (openat2(2)): links within the directory work and no link leads out of it, even
-//! while another process moves files.
+//! could mean anything but a name below the directory. Second, the kernel restricts the resolution
+//! of the path to the directory (RESOLVE_BENEATH of openat2(2)): links within the directory work
+//! and no link leads out of it, even while another process moves files.
 
 use std::fmt;
 use std::fs::{File, Metadata};

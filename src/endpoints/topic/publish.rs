@@ -35,9 +35,9 @@ pub(crate) struct PublishLimit {
 /// The properties of a message in the head of the request that publishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Content {
-    /// True if the message is a text message, provided that the body is UTF-8.
+    /// True if the message is a text message in case the body is UTF-8.
     may_be_text: bool,
-    /// The media type, if it is one that topics keep.
+    /// The media type, if it is one of [`KEPT_TYPES`].
     media_type: Option<&'static str>,
     expects_continue: bool,
     body_limit: u64,
@@ -77,7 +77,8 @@ impl Question for Publish {
     fn answer<'a>(self: Box<Self>, body: &'a [u8], requester: Requester<'a>) -> Answering<'a> {
         Box::pin(async move {
             if let Some(limit) = &self.limit
-                && let Err(wait) = limit.rate.admit(requester.peer, requester.pace, requester.now)
+                && let Err(wait) =
+                    limit.rate.admit(requester.peer, requester.rate_state, requester.now)
             {
                 limit.counters.refuse(Refusal::Rate);
                 return Ok(too_fast(wait));

@@ -5,7 +5,7 @@ use crate::hub::tests::draft;
 
 use super::*;
 
-/// Limits that drop nothing in these tests.
+/// Limits that are so high that no message is dropped in these tests.
 const WIDE: Topics = Topics {
     count: 8,
     retain_messages: 100,
@@ -96,7 +96,7 @@ fn cursors_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_cursor_that_falls_off_the_log_continues_with_the_oldest_message_kept() {
+fn a_cursor_whose_message_was_dropped_continues_with_the_oldest_message_kept() {
     let limits = Topics { log_messages: 3, retain_messages: 1, ..WIDE };
     let log = log(&WIDE, &[]);
     let slow = log.cursor(&limits, Start::Live);
@@ -157,7 +157,7 @@ fn the_limits_of_the_log_and_of_retention_do_not_add_up() {
 }
 
 #[test]
-fn last_replays_no_more_messages_than_asked_for() {
+fn last_replays_no_more_messages_than_requested() {
     let log = log(&WIDE, &["a", "b", "c"]);
     assert_eq!(log.replay(&WIDE, Start::Last(0)), [""; 0]);
     assert_eq!(log.replay(&WIDE, Start::Last(2)), ["2 b", "3 c"]);
@@ -165,7 +165,7 @@ fn last_replays_no_more_messages_than_asked_for() {
 }
 
 #[test]
-fn last_replays_only_the_retained_of_the_messages_kept() {
+fn last_replays_only_the_retained_messages() {
     for (retain_messages, expected) in
         [(0, &[][..]), (1, &["3 c"]), (2, &["2 b", "3 c"]), (9, &["1 a", "2 b", "3 c"])]
     {
@@ -230,14 +230,14 @@ fn a_resume_after_the_newest_message_gets_the_ones_published_next() {
 }
 
 #[test]
-fn a_resume_gets_messages_that_are_kept_though_not_retained() {
+fn a_resume_gets_messages_that_are_kept_but_not_retained() {
     let limits = Topics { retain_messages: 0, ..WIDE };
     let log = log(&limits, &["a", "b", "c"]);
     assert_eq!(log.replay(&limits, log.after(1)), ["2 b", "3 c"]);
 }
 
 #[test]
-fn a_resume_after_a_message_that_fell_off_begins_with_a_gap() {
+fn a_resume_whose_next_message_was_dropped_begins_with_a_gap() {
     let limits = Topics { log_messages: 2, retain_messages: 2, ..WIDE };
     let log = log(&limits, &["a", "b", "c", "d", "e"]);
     assert_eq!(log.replay(&limits, log.after(0)), ["gap", "4 d", "5 e"]);
@@ -246,7 +246,7 @@ fn a_resume_after_a_message_that_fell_off_begins_with_a_gap() {
 }
 
 #[test]
-fn a_resume_after_a_number_not_given_yet_gets_everything_kept_after_a_gap() {
+fn a_resume_after_a_number_not_assigned_yet_gets_everything_kept_after_a_gap() {
     let limits = Topics { log_messages: 2, retain_messages: 1, ..WIDE };
     let log = log(&limits, &["a", "b", "c"]);
     for number in [4, 5, u64::MAX] {

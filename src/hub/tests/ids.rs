@@ -11,7 +11,7 @@ fn clients_with_mail(clients: &[Rc<Client>]) -> Vec<ClientId> {
 fn join_somewhere(hub: &mut Hub, random: &mut fastrand::Rng, now: Instant) -> Rc<Client> {
     let topic = random.choice([None, Some("broadcast"), Some("a"), Some("b"), Some("c")]).unwrap();
     let topics = topic.map(|topic| (name(topic), Start::Live));
-    hub.join(newcomer("test"), topics.into_iter().collect(), now).unwrap().0
+    hub.join(new_client("test"), topics.into_iter().collect(), now).unwrap().0
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn an_id_reaches_its_client_and_never_another() {
 
 fn assert_ringing_reaches_the_subscribers(hub: &mut Hub, clients: &[Rc<Client>], context: &str) {
     for topic in ["broadcast", "a", "b", "c"] {
-        clients.iter().for_each(|client| client.bell.hush());
+        clients.iter().for_each(|client| client.bell.clear());
         publish(hub, topic, context).unwrap();
         for client in clients {
             let subscribes = client.topics().any(|subscribed| *subscribed == name(topic));

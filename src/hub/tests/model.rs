@@ -68,8 +68,8 @@ impl ModelTopic {
         self.all.last().map_or(self.inherited, |last| last.number)
     }
 
-    /// Returns the index of the first message for a new subscriber, and true if a message that the
-    /// subscriber asks for is not kept.
+    /// Returns the index of the first message for a new subscriber, and true if a message that the subscriber
+    /// requests is not kept.
     fn begin(&self, start: Start, counter: EventId, limits: &Topics) -> (usize, bool) {
         let first = self.oldest(limits).max(self.cleared);
         match start {
@@ -126,7 +126,7 @@ struct ModelCursor {
 }
 
 struct ModelClient {
-    /// True until the client is notified that messages that it asked for are gone.
+    /// True if messages that the client requested are no longer kept, until the client is notified.
     has_gap: bool,
     cursors: Vec<ModelCursor>,
     mail: VecDeque<Frame>,
@@ -429,7 +429,7 @@ impl Walk {
             }
         }
         let created = self.model.create_topics(&topics);
-        let joined = self.hub.join(newcomer("test"), topics.clone(), self.now);
+        let joined = self.hub.join(new_client("test"), topics.clone(), self.now);
         assert_eq!(joined.as_ref().map(drop).map_err(|error| *error), created, "{context}");
         if let Ok((client, _)) = joined {
             self.model.join(client.id(), topics);
@@ -500,7 +500,7 @@ impl Walk {
     fn read(&mut self, index: usize, count: usize, context: &str) {
         let client = &self.clients[index];
         let id = client.id();
-        client.bell.hush();
+        client.bell.clear();
         self.model.client(id).rung = false;
         for _ in 0..count {
             let delivery = client.next_delivery().map(ModelDelivery::from);

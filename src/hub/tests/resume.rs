@@ -1,4 +1,5 @@
-//! A resume from an id: the client gets exactly the messages after the id, with a notice if some are gone.
+//! A resume from an id: the client gets exactly the messages after the id, and is notified if some of them
+//! are no longer kept.
 
 use super::*;
 
@@ -48,7 +49,7 @@ fn an_id_of_another_run_of_the_server_gets_everything_kept_after_a_gap() {
 }
 
 #[test]
-fn an_id_that_cannot_be_read_or_was_not_given_yet_gets_everything_kept_after_a_gap() {
+fn an_id_that_cannot_be_parsed_or_is_not_assigned_yet_gets_everything_kept_after_a_gap() {
     let mut hub = hub();
     publish(&mut hub, "t", "x").unwrap();
     for start in [Start::After(None), Start::After(id(&hub, 2)), Start::After(id(&hub, u64::MAX))] {
@@ -123,7 +124,7 @@ fn a_client_learns_the_id_before_its_first_message() {
     }
     let mut before = |start| {
         let topics = vec![(name("t"), start)];
-        hub.join(newcomer("test"), topics, Instant::now()).unwrap().1.number
+        hub.join(new_client("test"), topics, Instant::now()).unwrap().1.number
     };
     assert_eq!(before(Start::Live), 5);
     assert_eq!(before(Start::Last(1)), 3);
@@ -143,7 +144,7 @@ fn a_client_of_several_topics_gets_their_messages_in_the_order_of_their_numbers(
         (name("a"), Start::After(id(&hub, 0))),
         (name("d"), Start::After(None)),
     ];
-    let (client, before) = hub.join(newcomer("test"), topics, Instant::now()).unwrap();
+    let (client, before) = hub.join(new_client("test"), topics, Instant::now()).unwrap();
     assert_eq!(before.number, 0);
     assert_eq!(deliveries(&client), ["gap", "1 a", "2 b", "3 b", "4 a"]);
     for topic in ["c", "a", "d", "b"] {
@@ -161,7 +162,7 @@ fn a_client_of_several_topics_gets_their_messages_in_the_order_of_their_numbers(
 fn a_client_of_several_topics_is_first_notified_that_it_lagged() {
     let mut hub = hub_with(Topics { log_messages: 1, ..Topics::default() });
     let topics = vec![(name("a"), Start::Live), (name("b"), Start::Live)];
-    let (client, _) = hub.join(newcomer("test"), topics, Instant::now()).unwrap();
+    let (client, _) = hub.join(new_client("test"), topics, Instant::now()).unwrap();
     for topic in ["a", "b", "b"] {
         publish(&mut hub, topic, topic).unwrap();
     }
@@ -172,7 +173,7 @@ fn a_client_of_several_topics_is_first_notified_that_it_lagged() {
 fn a_refused_topic_leaves_no_subscription_behind() {
     let mut hub = hub_with(Topics { count: 2, ..Topics::default() });
     let topics = ["a", "b"].map(|topic| (name(topic), Start::Live)).to_vec();
-    let refused = hub.join(newcomer("test"), topics, Instant::now());
+    let refused = hub.join(new_client("test"), topics, Instant::now());
     assert_eq!(refused.err(), Some(TooManyTopics { limit: 2 }));
     assert_eq!(self::topics(&hub), ["broadcast"]);
     assert_eq!(hub.client_counts(), ClientCounts::default());

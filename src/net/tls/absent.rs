@@ -11,7 +11,8 @@ use crate::features::{Feature, NotBuiltIn};
 use super::super::socket::Socket;
 use super::setup::{TlsError, Trust};
 
-/// Creates the server side of TLS connections; this build has no TLS, so there are no values.
+/// A factory for the server side of TLS connections. This build has no TLS, so the type has no
+/// values.
 pub enum Acceptor {}
 
 impl Acceptor {
@@ -36,7 +37,8 @@ impl Acceptor {
     }
 }
 
-/// Creates the client side of TLS connections; this build has no TLS, so there are no values.
+/// A factory for the client side of TLS connections. This build has no TLS, so the type has no
+/// values.
 #[derive(Clone)]
 pub enum Connector {}
 

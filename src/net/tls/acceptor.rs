@@ -20,7 +20,7 @@ use super::self_signed::SelfSigned;
 use super::session::{Session, SharedBuffers, Side};
 use super::setup::TlsError;
 
-/// Creates the server side of TLS connections. A renewed certificate is used for new connections.
+/// A factory for the server side of TLS connections. A renewed certificate is used for new connections.
 pub struct Acceptor {
     config: RefCell<Arc<ServerConfig>>,
     files: Option<WatchedFiles>,
@@ -71,8 +71,8 @@ impl Acceptor {
         }
     }
 
-    /// Creates a session with a client that has connected at `now`. Reloads the certificate first if
-    /// its files are due for a check and have changed.
+    /// Creates a session with a client that connected at `now`. If the certificate's files are due for a
+    /// check and have changed, reloads the certificate first.
     pub(in crate::net) fn session(&self, now: Instant) -> io::Result<Session> {
         if let Some(renewed) = self.files.as_ref().and_then(|files| files.reload(now)) {
             self.config.replace(renewed);
@@ -94,8 +94,7 @@ struct WatchedFiles {
     versions: Cell<Option<[FileVersion; 2]>>,
 }
 
-/// Identifies a version of a file: device, inode, size, and modification time in seconds and
-/// nanoseconds.
+/// The version of a file: device, inode, size, and modification time in seconds and nanoseconds.
 type FileVersion = (u64, u64, u64, i64, i64);
 
 impl WatchedFiles {
@@ -187,6 +186,6 @@ fn fingerprint(certificate: &[u8]) -> String {
 }
 
 const CHAIN_EXPECTED: &str = "a certificate chain in PEM, the server's certificate first";
-/// The most sessions that clients can resume, which saves the server a signature. This is enough for a
-/// few users, whose browsers open several connections each.
+/// The maximum number of sessions that clients can resume. A resumed session saves the server a signature.
+/// This number is enough for a few users, whose browsers open several connections each.
 const RESUMABLE_SESSIONS: usize = 64;

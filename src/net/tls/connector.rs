@@ -15,7 +15,7 @@ use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use super::session::{Session, SharedBuffers, Side};
 use super::setup::{TlsError, Trust};
 
-/// Creates the client side of TLS connections.
+/// A factory for the client side of TLS connections.
 #[derive(Clone)]
 pub struct Connector {
     config: Arc<ClientConfig>,

@@ -64,13 +64,13 @@ enum Phase {
 
 /// The result of one call to rustls.
 enum Step {
-    /// Call again.
+    /// Call rustls again.
     Again,
     /// The handshake needs more bytes.
     NeedsInput,
-    /// The handshake is done. Call again once there are more bytes.
+    /// The handshake is done. Call rustls again once there are more bytes.
     Open,
-    /// The peer will send no more data. Call again.
+    /// The peer will send no more data. Call rustls again.
     PeerClosed,
 }
 
@@ -486,12 +486,12 @@ fn invalid_data(error: impl Into<BoxError>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-/// The most plaintext that is encrypted at once. A message of the default limit of 64 KiB fits, so that
-/// it is sent in one system call.
+/// The maximum number of plaintext bytes that are encrypted at once. A message of the default limit of 64 KiB
+/// fits, so that it is sent in one system call.
 const SEND_BYTES: usize = 64 * 1024 + 256;
-/// The least free space in the receive buffer for a read. An incomplete record always leaves more.
+/// The minimum free space in the receive buffer for a read. An incomplete record always leaves more.
 const MIN_READ_BYTES: usize = 8 * 1024;
-/// The most plaintext in one record (RFC 8446 §5.1).
+/// The maximum number of plaintext bytes in one record (RFC 8446 §5.1).
 const RECORD_BYTES: usize = 16 * 1024;
 /// An upper bound for the bytes that encryption adds to a record (RFC 8446 §5.2), and for the size of an
 /// encrypted alert or key update.

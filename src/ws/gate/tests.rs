@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use super::*;
-use crate::rate::{Pace, Rate};
+use crate::rate::{Rate, RateState};
 use crate::ws::shared::control_rate;
 
 /// One frame, as decoded by the model.
@@ -509,18 +509,18 @@ fn only_the_shortest_form_of_a_length_is_admitted() {
 /// The rate limit for control frames, with a clock that the test sets.
 struct Controls {
     rate: Rate,
-    pace: Pace,
+    state: RateState,
     now: Instant,
 }
 
 impl Controls {
     fn new() -> Self {
         let now = Instant::now();
-        Self { rate: control_rate(now), pace: Pace::default(), now }
+        Self { rate: control_rate(now), state: RateState::default(), now }
     }
 
     fn allows_frame(&mut self) -> bool {
-        self.rate.admit(&mut self.pace, self.now).is_ok()
+        self.rate.admit(&mut self.state, self.now).is_ok()
     }
 }
 

@@ -14,11 +14,11 @@ use smol::LocalExecutor;
 use super::*;
 use crate::config::Config;
 use crate::frame::{BINARY, CLOSE, CONTINUATION, FINAL, MASKED, PING, PONG, TEXT};
-use crate::hub::{self, Newcomer, Start, TopicName};
+use crate::hub::{self, NewClient, Start, TopicName};
 use crate::net::Reactor;
 use crate::ws::decode::apply_mask;
 
-/// The endpoint sends each message back before it asks for the next one. Then the client may rely on this:
+/// The endpoint sends each message back before it waits for the next one. Then the client may rely on this:
 ///
 /// 1. Echoes and Pongs arrive in the order in which the messages end and the Pings arrive: the echo of a
 ///    message before a Ping arrives before the Pong, and the Pong to a Ping between two fragments before
@@ -190,7 +190,7 @@ impl Outcome {
             let (hub, topic, now) = (hub.clone(), topic.clone(), timer.now());
             async move {
                 let topics = vec![(topic, Start::Live)];
-                let membership = hub.join(Newcomer::local(1.into()), topics, now).await.unwrap();
+                let membership = hub.join(NewClient::local(1.into()), topics, now).await.unwrap();
                 (membership, hub.clients().await.unwrap().remove(0))
             }
         });
@@ -226,7 +226,8 @@ impl Outcome {
         Self { received, rest, accepted, end: end.get(), was_blocked }
     }
 
-    /// A configuration with which the client does not lag and has no deadline but that of a blocked write.
+    /// Returns a configuration with which the client does not lag and has no deadline except that of a
+    /// blocked write.
     fn config() -> Config {
         let mut config = Config::default();
         let timeouts = &mut config.timeouts;
@@ -316,8 +317,8 @@ async fn echo(mut session: Session, finish: Finish) -> SessionEnd {
     session.close(CloseReason::NORMAL).await
 }
 
-/// Polls a future with a waker of its own, and only after that waker was woken, as a combinator for several
-/// futures does.
+/// A future that polls another one with a waker of its own, and only after that waker was woken, as a
+/// combinator for several futures does.
 struct OwnWaker<F> {
     future: Pin<Box<F>>,
     wakeup: Arc<Wakeup>,
@@ -356,7 +357,7 @@ impl Wake for Wakeup {
     }
 }
 
-/// Acts as the client, as a publisher and as the administrator who evicts the client.
+/// The actions of the client, of a publisher, and of the administrator, which evicts the client.
 struct Driver {
     rng: Rng,
     evicts: bool,
