@@ -1,7 +1,7 @@
 //! `cargo bench --bench echo`: the cost of an echoed message, compared with a minimal
 //! tokio-tungstenite server in the same run.
 //!
-//! This process is the client. Each server runs in its own process, which is started anew for each
+//! This process runs the clients. Each server runs in its own process, which is started anew for each
 //! round; rounds of the two servers alternate. Enforced: every echo has the right bytes, no
 //! connection fails, and the limits on system calls per message (if `strace` is installed). Times
 //! are printed, never enforced.
@@ -13,14 +13,14 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 
-use rig::load::Load;
-use rig::report::{Budgets, Table, finish, percentile, thousands};
-use rig::server::{Program, Server};
-use rig::strace::Strace;
-use rig::tls::TlsDirectory;
-use rig::{clients, reference, unprotected};
+use support::load::Load;
+use support::report::{Budgets, Table, finish, percentile, thousands};
+use support::server::{Program, Server};
+use support::strace::Strace;
+use support::tls::TlsDirectory;
+use support::{clients, reference, unprotected};
 
-mod rig {
+mod support {
     pub(crate) mod clients;
     pub(crate) mod load;
     pub(crate) mod process;
@@ -89,7 +89,7 @@ fn table() -> Table {
 
 /// Measures the cost of TLS: the same program with TLS and without.
 fn compare_tls(plain: &Program, budgets: &mut Budgets) -> io::Result<()> {
-    println!("echo: the same server over TLS 1.3 and plain; {ROUNDS} rounds of {ROUND:?}");
+    println!("echo: the same server with TLS 1.3 and without TLS; {ROUNDS} rounds of {ROUND:?}");
     let directory = TlsDirectory::new();
     let tls = directory.program(plain);
     let table = table();
@@ -97,17 +97,17 @@ fn compare_tls(plain: &Program, budgets: &mut Budgets) -> io::Result<()> {
         let case = Case { tls_directory: Some(&directory), ..case };
         case.compare(&tls, plain, &table, budgets)?;
     }
-    println!("CPU ratio: with TLS over plain\n");
+    println!("CPU ratio: with TLS, over that without TLS\n");
     Ok(())
 }
 
 /// Measures the cost of deadlines and limits: the same program with them and without.
 fn compare_protection(falconet: &Program, budgets: &mut Budgets) -> io::Result<()> {
-    println!("echo: with all protections, and with those switched off that can be");
+    println!("echo: with all protections, and without those that can be switched off");
     let unprotected = unprotected::program(&["--broadcast-every", "0"])?;
     let case = Case { connections: 64, ..SMALL_MESSAGES };
     case.compare(falconet, &unprotected, &table(), budgets)?;
-    println!("CPU ratio: with protections over without\n");
+    println!("CPU ratio: with all protections, over that without\n");
     Ok(())
 }
 
@@ -244,7 +244,7 @@ struct Outcome {
 /// Numbers of connections that send small messages.
 const CONNECTIONS: [usize; 3] = [1, 64, 1000];
 
-/// Messages as long as a line of chat.
+/// Messages as long as a line in a chat.
 const SMALL_MESSAGES: Case<'_> =
     Case { connections: 1, payload_bytes: 32, at_once: 1, tls_directory: None };
 

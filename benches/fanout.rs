@@ -1,7 +1,7 @@
 //! `cargo bench --bench fanout`: the cost of a message to all clients, compared with a minimal
 //! tokio-tungstenite server in the same run, and the cost of a publish.
 //!
-//! This process is the clients. Each server runs in its own process, which is started anew for each
+//! This process runs the clients. Each server runs in its own process, which is started anew for each
 //! round; rounds of the two servers alternate. Enforced: every client receives every broadcast once
 //! and with the same bytes, and the limit on system calls per subscriber of a publish. Times are
 //! printed, never enforced.
@@ -18,14 +18,14 @@ use tokio::sync::broadcast::{self, Receiver};
 use tokio::time;
 use tokio_tungstenite::tungstenite::Message;
 
-use rig::publisher::Publisher;
-use rig::report::{Budgets, Table, finish, percentile, thousands};
-use rig::server::{Program, Server};
-use rig::strace::Strace;
-use rig::subscribers::Subscribers;
-use rig::{clients, reference, unprotected};
+use support::publisher::Publisher;
+use support::report::{Budgets, Table, finish, percentile, thousands};
+use support::server::{Program, Server};
+use support::strace::Strace;
+use support::subscribers::Subscribers;
+use support::{clients, reference, unprotected};
 
-mod rig {
+mod support {
     pub(crate) mod clients;
     pub(crate) mod process;
     pub(crate) mod publisher;
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     finish("fanout", measure())
 }
 
-/// The reference server: sends one message, made once, to all clients at each tick.
+/// The reference server: creates one message, and sends it to all clients at each tick.
 async fn broadcast_to_all() -> io::Result<()> {
     let (publisher, _) = broadcast::channel(BACKLOG_MESSAGES);
     let updates = publisher.clone();
@@ -114,7 +114,7 @@ fn measure() -> io::Result<Budgets> {
     let unprotected = unprotected::program(&["--broadcast-every", &every])?;
     let (clients, rounds) = CLIENTS[0];
     compare(clients, rounds, &falconet, &unprotected, &table, &mut budgets)?;
-    println!("CPU ratio: with all protections over with those switched off that can be");
+    println!("CPU ratio: with all protections, over that without those that can be switched off");
     publish(&mut budgets)?;
     Ok(budgets)
 }

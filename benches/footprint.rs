@@ -11,14 +11,14 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use rig::publisher::Publisher;
-use rig::report::{Budgets, Table, finish, percentile, thousands};
-use rig::server::{Program, Server};
-use rig::subscribers::Subscribers;
-use rig::tls::TlsDirectory;
-use rig::{clients, tls};
+use support::publisher::Publisher;
+use support::report::{Budgets, Table, finish, percentile, thousands};
+use support::server::{Program, Server};
+use support::subscribers::Subscribers;
+use support::tls::TlsDirectory;
+use support::{clients, tls};
 
-mod rig {
+mod support {
     pub(crate) mod clients;
     pub(crate) mod process;
     pub(crate) mod publisher;
@@ -169,7 +169,7 @@ impl Start {
     /// Starts the server `count` times.
     ///
     /// The memory differs from start to start: the kernel maps pages around each page that is used,
-    /// and which ones depends on the address at which it has loaded the program.
+    /// and which pages these are depends on the address at which it has loaded the program.
     fn of(program: &Program, count: usize) -> io::Result<Self> {
         let mut times = Vec::new();
         let mut memories = Vec::new();
@@ -231,7 +231,7 @@ impl Report {
         let threads = server.per_thread("status")?.len();
         self.limited_row("threads", threads, 2);
         let (wakeups, _) = idle(server)?;
-        self.limited_row("wake-ups in 30 s, nobody connected", wakeups, 0);
+        self.limited_row("wake-ups in 30 s, no client connected", wakeups, 0);
         Ok(())
     }
 
@@ -327,7 +327,7 @@ impl Report {
             thread::sleep(SETTLING);
             let start_kib = Memory::of(&server)?.private_kib;
             println!("{}:", build.name());
-            self.row(&format!("  private KiB before {} have come", thousands(count)), start_kib);
+            self.row(&format!("  private KiB before {} connect", thousands(count)), start_kib);
             let limit = start_kib + REMAINING_LIMITS_KIB[usize::from(build.folder.is_some())];
             for round in 1..=3 {
                 let mut clients = clients::connect(&server, count, "/")?;
@@ -337,7 +337,7 @@ impl Report {
                 drop(clients);
                 thread::sleep(SETTLING);
                 let private_kib = Memory::of(&server)?.private_kib;
-                let what = format!("  after they have left, round {round}");
+                let what = format!("  after they have disconnected, round {round}");
                 self.limited_row(&what, private_kib, limit);
             }
         }
@@ -453,7 +453,7 @@ const IDLE_CLIENTS: [usize; 2] = [1000, 10_000];
 /// Most private bytes per idle client or subscriber, as the median of [`IDLE_SERVERS`].
 const CLIENT_LIMIT_BYTES: usize = 640;
 
-/// Servers that the memory per idle client is measured on.
+/// The number of servers on which the memory per idle client is measured.
 const IDLE_SERVERS: usize = 5;
 
 /// Clients that connect and disconnect.
@@ -467,10 +467,10 @@ const REMAINING_LIMITS_KIB: [usize; 2] = [3600, 200];
 /// Size of a message that must not leave a buffer behind.
 const LARGE_MESSAGE_BYTES: usize = 60_000;
 
-/// Messages to subscribers, which must not leave buffers behind.
+/// The number of messages to subscribers, which must not leave buffers behind.
 const MESSAGES: usize = 100;
 
-/// Longest time to deliver one of these to all subscribers.
+/// Longest time to deliver one of these messages to all subscribers.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts of the default build. An odd number, so that the median is the value of one start.

@@ -51,11 +51,11 @@ fn an_echo_of_a_small_message_allocates_nothing() {
     for size in [1, 125, 126, 1000, 4000] {
         for first in [0x81, 0x82] {
             let (frame, expected) = (masked_zeros(first, size), unmasked_zeros(first, size));
-            let mut room = vec![0; expected.len()];
+            let mut buffer = vec![0; expected.len()];
             let mut echo = || {
                 client.write_all(&frame).unwrap();
-                client.read_exact(&mut room).unwrap();
-                assert!(room == expected);
+                client.read_exact(&mut buffer).unwrap();
+                assert!(buffer == expected);
             };
             // The first echo may allocate buffers that later ones use again.
             echo();
@@ -77,7 +77,7 @@ fn an_echo_of_a_small_message_allocates_nothing() {
     server.join().unwrap().unwrap();
 }
 
-/// Returns a client's frame of zeros, with a mask of zeros.
+/// Returns a frame of `size` zeros as a client sends it, with a masking key of zeros.
 fn masked_zeros(first: u8, size: usize) -> Vec<u8> {
     let mut frame = unmasked_zeros(first, size);
     frame[1] |= 0x80;
@@ -85,7 +85,7 @@ fn masked_zeros(first: u8, size: usize) -> Vec<u8> {
     frame
 }
 
-/// Returns a server's frame of zeros.
+/// Returns a frame of `size` zeros as the server sends it.
 fn unmasked_zeros(first: u8, size: usize) -> Vec<u8> {
     let mut frame = vec![first];
     match size {
@@ -100,7 +100,7 @@ fn unmasked_zeros(first: u8, size: usize) -> Vec<u8> {
 }
 
 /// Publishes five messages to subscribers that connect with `request`, checks that each receives the bytes
-/// `expected(head, number)`, where `head` is that of the response, and limits the allocations for a message.
+/// `expected(head, number)`, where `head` is the head of the response, and limits the allocations for a message.
 fn measure(request: &str, expected: impl Fn(&str, u64) -> Vec<u8>) {
     let _guard = serial();
     let limit = getrlimit(Resource::Nofile).maximum;
@@ -116,12 +116,12 @@ fn measure(request: &str, expected: impl Fn(&str, u64) -> Vec<u8>) {
     let mut counts = [0; 5];
     for (index, allocations) in counts.iter_mut().enumerate() {
         let expected = expected(&heads[0], index as u64 + 1);
-        let mut room = vec![0; expected.len()];
+        let mut buffer = vec![0; expected.len()];
         let region = Region::new(ALLOCATOR);
         publish.try_send(()).unwrap();
         for subscriber in &mut subscribers {
-            subscriber.read_exact(&mut room).unwrap();
-            assert_eq!(room, expected);
+            subscriber.read_exact(&mut buffer).unwrap();
+            assert_eq!(buffer, expected);
         }
         let change = region.change();
         *allocations = change.allocations + change.reallocations;
@@ -136,7 +136,8 @@ fn measure(request: &str, expected: impl Fn(&str, u64) -> Vec<u8>) {
     server.join().unwrap().unwrap();
 }
 
-/// Waits until no other test runs, and keeps others from running: the allocator counts for all of them.
+/// Waits until no other test runs, and keeps others from running until the guard is dropped: the allocator
+/// counts the allocations of all tests together.
 fn serial() -> MutexGuard<'static, ()> {
     static RUNNING: Mutex<()> = Mutex::new(());
     RUNNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -188,7 +189,7 @@ impl Service for Publisher {
 const SUBSCRIBERS: usize = 1000;
 const ECHOES: usize = 100;
 const MESSAGE: &str = "not as long as to need a long header";
-/// The limit of allocations for a message without its subscribers: the frame, the command and its answer. 11 or
-/// 12 were observed.
+/// The limit of allocations for a message that do not depend on the number of subscribers: for the frame, the
+/// command and its reply. 11 or 12 were observed.
 const CONSTANT: usize = 16;
 const TIMEOUT: Duration = Duration::from_secs(10);

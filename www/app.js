@@ -109,7 +109,7 @@ function createConnection(currentAddress, observer) {
   };
 }
 
-// Keeps the newest rows. Rows that are dropped between two frames are never added to the DOM.
+// Keeps the newest rows. Rows that are dropped before the next frame are never added to the DOM.
 function createLog(scroller, rows, note) {
   let queue = [];
   let dropped = 0;
@@ -137,7 +137,7 @@ function createLog(scroller, rows, note) {
   scroller.addEventListener('scroll', () => {
     const { scrollTop, scrollHeight, clientHeight } = scroller;
     const atEnd = scrollHeight - scrollTop - clientHeight < 8;
-    // A resize also moves the log off its end, but only the user scrolls up.
+    // A resize can also move the log away from its end, but only the user scrolls up.
     pinned = atEnd || (pinned && scrollTop >= lastTop);
     lastTop = scrollTop;
   });
@@ -351,7 +351,7 @@ window.addEventListener('online', connection.retryNow);
 document.addEventListener('visibilitychange', () => {
   if (document.visibilityState === 'visible') connection.retryNow();
 });
-// After all scripts, because topics.js may change the destination.
+// Runs after all scripts, because topics.js may change the destination.
 document.addEventListener('DOMContentLoaded', () => {
   byId('address').textContent = baseAddress();
   connection.connect();

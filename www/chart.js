@@ -5,7 +5,8 @@ const GAP_MS = 10_000;
 
 const short = (number, digits = 5) => number.toLocaleString('en', { maximumSignificantDigits: digits });
 
-// `span`: the time shown, in ms (default: the newest numbers). `floor`: the lowest y value, unless a number is lower.
+// `span`: the time shown, in ms; without it, the newest SAMPLE_LIMIT numbers are shown.
+// `floor`: the lowest y value, unless a number is lower.
 function addChart(parent, name, { span, floor = Infinity, show = short } = {}) {
   const samples = [];
   const figure = byId('chart').content.firstElementChild.cloneNode(true);

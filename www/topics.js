@@ -28,7 +28,7 @@ let charts = new Map();
 
 Object.assign(destination, {
   path: () => (topic ? `/topics/${topic}` : location.pathname),
-  // A reconnect asks only for the newest message, because it had the other retained ones before.
+  // A reconnect requests only the newest message, because the page has received the other retained ones before.
   query: () => (topic && `last=${isFirstConnection ? RETAINED_LIMIT : 1}`),
   sourceLabel: () => (topic ? 'published' : 'broadcast'),
   opened() {

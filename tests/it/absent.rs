@@ -1,4 +1,4 @@
-//! Builds that lack a feature, and how they refuse its options.
+//! Builds without a feature refuse the options of that feature.
 
 #![cfg(not(all(feature = "full", feature = "tls")))]
 
@@ -86,7 +86,7 @@ fn assert_lacks(bound: Result<Server, StartError>, feature: Feature) {
     match bound {
         Err(StartError::NotBuiltIn(lacking)) => assert_eq!(lacking.0, feature),
         Err(error) => panic!("another error: {error}"),
-        Ok(_) => panic!("it started"),
+        Ok(_) => panic!("the server started"),
     }
 }
 

@@ -25,12 +25,12 @@ fn status(falconet: &Falconet, method: &str, path: &str, lines: &str) -> u16 {
 }
 
 const TOKENS: &str = "\
-# who may what
-hears subscribe
-says publish
-rules admin
+# the rights of each token
+reader subscribe
+writer publish
+manager admin
 all-of-it
-gardener all garden # and what is below
+gardener all garden # and the topics below
 ";
 
 #[cfg(feature = "full")]
@@ -39,10 +39,10 @@ fn a_token_grants_the_rights_of_its_line() {
     let folder = Folder::new("tokens");
     let file = folder.write("tokens", TOKENS);
     let falconet = Falconet::start(&["--token-file", &file]);
-    for (token, page, echo, hears, says, garden) in [
-        ("hears", 200, 101, 200, 403, 403),
-        ("says", 200, 403, 403, 202, 202),
-        ("rules", 200, 403, 403, 403, 403),
+    for (token, page, echo, subscribes, publishes, garden) in [
+        ("reader", 200, 101, 200, 403, 403),
+        ("writer", 200, 403, 403, 202, 202),
+        ("manager", 200, 403, 403, 403, 403),
         ("all-of-it", 200, 101, 200, 202, 202),
         ("gardener", 200, 403, 403, 403, 202),
         ("nobody", 401, 401, 401, 401, 401),
@@ -50,21 +50,29 @@ fn a_token_grants_the_rights_of_its_line() {
         let lines = bearer(token);
         let status = |method, path| status(&falconet, method, path, &lines);
         let upgraded = |wanted: u16| if wanted < 300 { 101 } else { wanted };
-        assert_eq!(status("PUT", "/topics/t"), says, "{token}");
-        assert_eq!(status("DELETE", "/topics/t"), if says == 202 { 204 } else { says }, "{token}");
+        assert_eq!(status("PUT", "/topics/t"), publishes, "{token}");
+        assert_eq!(
+            status("DELETE", "/topics/t"),
+            if publishes == 202 { 204 } else { publishes },
+            "{token}"
+        );
         fetch(falconet.address(), request("POST", "/topics/t", &bearer("all-of-it"), "there"));
         assert_eq!(status("GET", "/"), page, "{token}");
-        assert_eq!(status("GET", "/topics/t"), hears, "{token}");
-        assert_eq!(status("GET", "/topics/"), hears, "{token}");
+        assert_eq!(status("GET", "/topics/t"), subscribes, "{token}");
+        assert_eq!(status("GET", "/topics/"), subscribes, "{token}");
         assert_eq!(status("POST", "/topics/garden/gate"), garden, "{token}");
         assert_eq!(upgrade(&falconet, "/", &lines).0, echo, "{token}");
-        assert_eq!(upgrade(&falconet, "/topics/t", &lines).0, upgraded(hears), "{token}");
-        assert_eq!(upgrade(&falconet, "/topics/t?mode=in", &lines).0, upgraded(says), "{token}");
+        assert_eq!(upgrade(&falconet, "/topics/t", &lines).0, upgraded(subscribes), "{token}");
+        assert_eq!(
+            upgrade(&falconet, "/topics/t?mode=in", &lines).0,
+            upgraded(publishes),
+            "{token}"
+        );
     }
-    let mut listener =
-        Client::connect_with_headers(falconet.address(), "/topics/t", &bearer("hears")).0;
-    listener.send(true, TEXT, "may I?");
-    assert_eq!(listener.read_to_close(), Some(1008));
+    let mut subscriber =
+        Client::connect_with_headers(falconet.address(), "/topics/t", &bearer("reader")).0;
+    subscriber.send(true, TEXT, "may I?");
+    assert_eq!(subscriber.read_to_close(), Some(1008));
 }
 
 #[cfg(feature = "full")]
@@ -103,7 +111,11 @@ fn a_token_is_accepted_in_a_header_a_password_or_a_subprotocol() {
         let (status, head) = upgrade(&falconet, "/", &lines);
         assert_eq!((status, header_of(&head, "Sec-WebSocket-Protocol")), (101, None));
     }
-    assert_eq!(upgrade(&falconet, "/?token=secret", "").0, 401, "not unless allowed");
+    assert_eq!(
+        upgrade(&falconet, "/?token=secret", "").0,
+        401,
+        "refused without --allow-query-token"
+    );
     assert_eq!(status(&falconet, "GET", "/topics/?token=secret", ""), 401);
 }
 
@@ -120,7 +132,7 @@ fn a_token_is_accepted_in_the_url_if_allowed() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_changed_token_file_is_read_again_and_a_broken_one_is_not_used() {
+fn a_changed_token_file_is_read_again_and_an_invalid_one_is_not_used() {
     let folder = Folder::new("reread");
     let file = folder.write("tokens", "first\n");
     let falconet = Falconet::start(&["--token-file", &file]);
@@ -130,7 +142,7 @@ fn a_changed_token_file_is_read_again_and_a_broken_one_is_not_used() {
     wait_until("the new token is valid", || status("second") == 200);
     assert_eq!(status("first"), 401);
     folder.write("tokens", "third\nfourth with-no-right\n");
-    wait_until("the broken file is logged", || {
+    wait_until("the invalid file is logged", || {
         // The server checks the file when a client connects.
         assert_eq!(status("second"), 200);
         falconet.log_so_far().iter().any(|line| line.contains("tokens:2: expected second one of"))
@@ -155,7 +167,7 @@ fn tokens_are_read_from_the_credentials_of_systemd() {
         command.env("CREDENTIALS_DIRECTORY", &folder.path);
         Falconet::start_with(command.args(listen).args(more))
     };
-    assert_eq!(status(&start(&[]), "GET", "/", ""), 200, "none are passed");
+    assert_eq!(status(&start(&[]), "GET", "/", ""), 200, "no credential is passed");
     folder.write("tokens", "passed\n");
     let other = folder.write("other", "given\n");
     let falconet = start(&[]);
@@ -168,7 +180,7 @@ fn tokens_are_read_from_the_credentials_of_systemd() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_bad_token_file_is_exit_code_78_and_its_line_is_named() {
+fn an_invalid_token_file_is_exit_code_78_and_its_line_is_named() {
     let folder = Folder::new("wrong-tokens");
     let file = folder.write("tokens", "one\npublish two\n");
     for flag in ["--check-config", "--listen=http://127.0.0.1:0"] {
@@ -208,10 +220,10 @@ fn without_tokens_other_hosts_may_read_but_not_publish() {
         assert_eq!(status(&falconet, method, path, ""), wanted, "{method} {path}");
     }
     assert_eq!(upgrade(&falconet, "/topics/t?mode=in", "").0, 403);
-    Client::connect(falconet.address()).echo("everybody may");
-    let mut listener = Client::connect_to(falconet.address(), "/topics/t");
-    listener.send(true, TEXT, "may I?");
-    assert_eq!(listener.read_to_close(), Some(1008));
+    Client::connect(falconet.address()).echo("anyone may echo");
+    let mut subscriber = Client::connect_to(falconet.address(), "/topics/t");
+    subscriber.send(true, TEXT, "may I?");
+    assert_eq!(subscriber.read_to_close(), Some(1008));
     // Any host name is allowed on such an address.
     let get = "GET / HTTP/1.1\r\nHost: pi.example\r\nConnection: close\r\n\r\n";
     assert_eq!(status_of(&exchange(falconet.address(), get)), 200);
@@ -272,7 +284,7 @@ fn pages_of_other_origins_may_neither_publish_nor_connect() {
     let post = request("POST", "/topics/quiet", "Origin: http://evil.example\r\n", "evil");
     assert_eq!(fetch(falconet.address(), post).status(), 403);
     assert_eq!(status(&falconet, "GET", "/topics/quiet", ""), 404, "nothing was published");
-    // The server's own page, by the host name of the request.
+    // A request of the server's own page: its origin is the host name of the request.
     let post = format!(
         "POST /topics/t HTTP/1.1\r\nHost: {0}\r\nOrigin: http://{0}\r\n",
         falconet.address()
@@ -322,7 +334,7 @@ fn origins_are_checked_before_tokens() {
 #[test]
 fn a_refusal_announces_the_close_only_if_the_connection_closes() {
     let folder = Folder::new("refusals");
-    let file = folder.write("tokens", "secret\nhears subscribe\n");
+    let file = folder.write("tokens", "secret\nreader subscribe\n");
     let flags = ["--token-file", &file, "--trust-proxy", "127.0.0.1", "--max-per-address", "1"];
     let falconet = Falconet::start(&flags);
     let client = "X-Forwarded-For: 192.0.2.1\r\n";
@@ -332,7 +344,7 @@ fn a_refusal_announces_the_close_only_if_the_connection_closes() {
         (bearer("secret") + "Origin: http://evil.example\r\n", 403),
         (bearer("secret") + "Forwarded: for=\"\r\n", 400),
         (bearer("secret") + client, 503),
-        (bearer("hears"), 403),
+        (bearer("reader"), 403),
         (String::new(), 401),
     ];
     for (lines, status) in refused {
@@ -365,7 +377,7 @@ fn a_refusal_announces_the_close_only_if_the_connection_closes() {
         assert_eq!((answer.status(), answer.closes()), (status, true), "{head}");
         http.assert_ended();
     }
-    // So is the end of a request whose body has no length.
+    // The end of a request whose body has no length is unknown, too.
     let mut http = Http::connect(falconet.address());
     let lines = format!("Host: localhost\r\n{}", bearer("secret"));
     let answer = http.fetch(format!("POST /topics/t HTTP/1.1\r\n{lines}\r\n"));
@@ -377,7 +389,7 @@ fn a_refusal_announces_the_close_only_if_the_connection_closes() {
 #[test]
 fn refused_requests_can_be_dropped_without_a_response() {
     let folder = Folder::new("silence");
-    let file = folder.write("tokens", "secret\nhears subscribe\n");
+    let file = folder.write("tokens", "secret\nreader subscribe\n");
     let flags = [
         "--reject",
         "drop",
@@ -397,7 +409,7 @@ fn refused_requests_can_be_dropped_without_a_response() {
     falconet.wait_for_line("status=429");
     for (lines, logged) in [
         (String::new(), "status=401"),
-        (bearer("hears"), "status=403"),
+        (bearer("reader"), "status=403"),
         (bearer("secret") + "Origin: http://evil.example\r\n", "status=403"),
     ] {
         for request in [post(&lines), handshake_with("/topics/t?mode=in", &lines).into()] {
@@ -420,15 +432,15 @@ fn the_publish_rate_of_a_connection_is_limited() {
         let answer = http.fetch(post("/topics/t", "x"));
         statuses.push(answer.status());
         assert_eq!(answer.header("Retry-After"), (answer.status() == 429).then_some("1"));
-        assert!(!answer.closes(), "its body was read");
+        assert!(!answer.closes(), "the body was read");
     }
     assert!(statuses.len() > 3 && statuses.last() == Some(&429), "{statuses:?}");
     assert_eq!(
         fetch(falconet.address(), post("/topics/t", "x")).status(),
         202,
-        "it is another one"
+        "another connection has its own limit"
     );
-    assert_eq!(http.fetch(get("/topics/t")).status(), 200, "to read is not to publish");
+    assert_eq!(http.fetch(get("/topics/t")).status(), 200, "reading is not limited");
     let topics = with_numbers(http.fetch(get("/topics/")).text());
     let published = statuses.iter().filter(|status| **status == 202).count() + 1;
     assert!(topics.contains(&format!("\"id\":{published},")), "{topics}");
@@ -515,9 +527,11 @@ fn the_connections_of_an_address_are_limited() {
     assert_eq!(upgrade(&falconet, "/", &as_client("192.0.2.1")).0, 503);
     assert_eq!(status(&falconet, "GET", "/", &as_client("192.0.2.1")), 503);
     falconet.wait_for_line("too many connections from one address");
-    connect("192.0.2.2").echo("there is room for others");
+    connect("192.0.2.2").echo("another address has its own limit");
     drop(first);
-    wait_until("the place is free", || upgrade(&falconet, "/", &as_client("192.0.2.1")).0 == 101);
+    wait_until("a connection is allowed again", || {
+        upgrade(&falconet, "/", &as_client("192.0.2.1")).0 == 101
+    });
     drop(events);
     // The proxy itself is exempt, and so is this host.
     let many: Vec<Client> = (0..10).map(|_| Client::connect(falconet.address())).collect();
@@ -548,7 +562,7 @@ fn a_proxys_connection_counts_for_its_client_during_one_request() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_forwarded_host_of_a_trusted_proxy_is_an_own_origin() {
+fn the_forwarded_host_of_a_trusted_proxy_counts_as_the_servers_own_origin() {
     let trusting = Falconet::start(&["--trust-proxy", "127.0.0.1"]);
     let wary = Falconet::start(&[]);
     let lines = "Origin: https://pi.example\r\nX-Forwarded-Proto: https\r\n\
@@ -564,7 +578,7 @@ fn the_forwarded_host_of_a_trusted_proxy_is_an_own_origin() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_proxy_protocol_names_the_client_and_is_required() {
+fn the_proxy_header_has_the_address_of_the_client_and_is_required() {
     let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--max-per-address", "1"];
     let falconet = Falconet::start(&flags);
     let text = b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n".to_vec();
@@ -589,7 +603,7 @@ fn the_proxy_protocol_names_the_client_and_is_required() {
         // X-Forwarded-For counts only if the address in the PROXY header is trusted.
         let client = if header == &own { "address=192.0.2.9" } else { client };
         assert!(line.contains(client), "{line}");
-        assert_eq!(http.fetch(get("/")).status(), 200, "once is enough");
+        assert_eq!(http.fetch(get("/")).status(), 200, "one header per connection is enough");
         falconet.wait_for_line("answered");
     }
     let hold = |header: &[u8]| {
@@ -599,11 +613,11 @@ fn the_proxy_protocol_names_the_client_and_is_required() {
         let is_there = stream.read(&mut byte).is_ok_and(|count| count == 1);
         is_there.then_some(stream)
     };
-    let held = hold(&text).expect("there is room for one");
-    assert!(hold(&text).is_none(), "and for no more");
-    assert!(hold(&binary).is_some(), "but for another");
+    let held = hold(&text).expect("one connection is allowed");
+    assert!(hold(&text).is_none(), "a second connection of the address is refused");
+    assert!(hold(&binary).is_some(), "a connection of another address is allowed");
     drop(held);
-    wait_until("the place is free", || hold(&text).is_some());
+    wait_until("a connection is allowed again", || hold(&text).is_some());
     for wrong in [&b""[..], b"PROXY TCP9 a b c d\r\n", b"PROXY TCP4 192.0.2.1 127.0.0.1 x 80\r\n"] {
         assert_eq!(exchange(falconet.address(), [wrong, &get("/")].concat()), "");
         falconet.wait_for_line("of the PROXY protocol");
@@ -633,12 +647,12 @@ fn a_proxy_that_sends_no_header_in_time_is_dropped() {
 #[cfg(feature = "full")]
 #[test]
 fn a_proxy_that_sends_no_header_does_not_delay_the_stop() {
-    let for_ever = ["--close-timeout", "1h", "--head-timeout", "0"];
-    let flags = [&["--trust-proxy", "127.0.0.1", "--proxy-protocol"], &for_ever[..]].concat();
+    let no_timeouts = ["--close-timeout", "1h", "--head-timeout", "0"];
+    let flags = [&["--trust-proxy", "127.0.0.1", "--proxy-protocol"], &no_timeouts[..]].concat();
     let mut falconet = Falconet::start(&flags);
     let mut http = Http::connect(falconet.address());
     http.send("PROXY TCP4 192.0");
-    // Accepted and answered later, so the server already waits for the other's header.
+    // This connection was opened later. Once it has its response, the server waits for the header of the first.
     let mut other = Http::connect(falconet.address());
     other.send(b"PROXY UNKNOWN\r\n");
     assert_eq!(other.fetch(get("/")).status(), 200);
@@ -667,11 +681,11 @@ fn a_token_is_in_no_log_line_and_on_no_command_line() {
         ];
         for lines in &ways {
             for path in ["/", "/nowhere", "/topics/t", "/topics/garden/gate", "/topics/t?mode=x"] {
-                // A server for each, because only ten lines of a kind are logged in a second.
+                // Each case has its own server, because only ten lines of a kind are logged in a second.
                 let falconet = Falconet::start(&flags);
-                let joint = if path.contains('?') { '&' } else { '?' };
+                let separator = if path.contains('?') { '&' } else { '?' };
                 let path = match lines.is_empty() {
-                    true => format!("{path}{joint}token={MARKER}"),
+                    true => format!("{path}{separator}token={MARKER}"),
                     false => path.to_owned(),
                 };
                 send_all_kinds(&falconet, &path, lines);
@@ -680,7 +694,7 @@ fn a_token_is_in_no_log_line_and_on_no_command_line() {
         }
         let falconet = Falconet::start(&flags);
         folder.write("tokens", &format!("{MARKER} {MARKER} {MARKER}\npublish {MARKER}\n"));
-        wait_until("the broken file is logged", || {
+        wait_until("the invalid file is logged", || {
             status(&falconet, "GET", "/", &bearer(MARKER));
             falconet.log_so_far().iter().any(|line| line.contains("tokens:1: expected"))
         });
@@ -688,7 +702,7 @@ fn a_token_is_in_no_log_line_and_on_no_command_line() {
     }
 }
 
-/// Sends all kinds of requests, valid and not.
+/// Sends all kinds of requests, valid and invalid ones.
 fn send_all_kinds(falconet: &Falconet, path: &str, lines: &str) {
     for method in ["GET", "POST", "DELETE"] {
         status(falconet, method, path, lines);

@@ -17,7 +17,7 @@ use crate::support::*;
 // Listeners.
 
 #[test]
-fn no_administration_is_on_a_public_listener() {
+fn a_public_listener_does_not_serve_the_administrators_urls() {
     let (falconet, _) = start(&[NO_BROADCAST, &["--reject", "respond"]].concat());
     let mut bystander = Client::connect(falconet.address());
     for path in [
@@ -47,12 +47,12 @@ fn no_administration_is_on_a_public_listener() {
 }
 
 #[test]
-fn nothing_public_is_on_the_administrators_listener() {
+fn the_administrators_listener_does_not_serve_public_urls() {
     let (_falconet, admin) = start(NO_BROADCAST);
     for path in ["/app.js", "/style.css", "/anything", "/topics/a/", "/topicsa", "/clients/"] {
         assert_eq!(fetch(admin, get(path)).status(), 404, "{path}");
     }
-    // Upgrading is an offer that a server may ignore (RFC 9110 §7.8).
+    // A server may ignore a request for an upgrade (RFC 9110 §7.8).
     for (path, status) in [("/", 200), ("/events", 200), ("/topics/a", 404)] {
         let head = handshake(path).replace("Connection: Upgrade", "Connection: Upgrade, close");
         let mut stream = connect(admin);
@@ -161,16 +161,16 @@ fn every_request_of_the_administrator_is_authorized() {
 #[test]
 fn with_tokens_the_administrators_listener_may_be_public() {
     let file = std::env::temp_dir().join(format!("falconet-admin-tokens-{}", std::process::id()));
-    std::fs::write(&file, "hears subscribe\nrules admin\n").unwrap();
+    std::fs::write(&file, "reader subscribe\nmanager admin\n").unwrap();
     let path = file.display().to_string();
     let flags = ["--admin", "http://0.0.0.0:0", "--token-file", &path];
     let falconet = Falconet::start(&flags);
     let port = admin_address(&falconet).port();
     for (lines, status) in [
         ("", 401),
-        ("Authorization: Bearer nothing\r\n", 401),
-        ("Authorization: Bearer hears\r\n", 403),
-        ("Authorization: Bearer rules\r\n", 200),
+        ("Authorization: Bearer unknown\r\n", 401),
+        ("Authorization: Bearer reader\r\n", 403),
+        ("Authorization: Bearer manager\r\n", 200),
     ] {
         let answer = fetch(([127, 0, 0, 1], port).into(), request("GET", "/clients", lines, ""));
         assert_eq!(answer.status(), status, "{lines}");
@@ -198,7 +198,7 @@ fn the_administrator_has_a_connection_limit_of_its_own() {
 }
 
 #[test]
-fn the_administrator_gets_a_response_where_others_are_dropped() {
+fn the_administrator_gets_a_response_when_refused_requests_are_dropped() {
     let (falconet, admin) = start(&[NO_BROADCAST, &["--reject", "drop"]].concat());
     assert_eq!(exchange(falconet.address(), get("/nowhere")), "");
     assert_eq!(fetch(admin, get("/nowhere")).status(), 404);
@@ -299,8 +299,8 @@ fn the_metrics_have_the_format_of_prometheus() {
     }
     check_by_promtool(answer.text());
     assert_eq!(page.value("falconet_build_info", env!("CARGO_PKG_VERSION")), 1.0);
-    wait_until("the descriptors are counted right", || {
-        // Another connection may just be closing.
+    wait_until("the number of open descriptors is right", || {
+        // Another connection may be closing at this moment.
         let page = Metrics::of(&kept.fetch(get("/metrics")));
         page.total("process_open_fds") == falconet.open_files() as f64
     });
@@ -330,7 +330,7 @@ fn check_by_promtool(page: &str) {
 }
 
 #[test]
-fn the_parser_of_these_tests_is_strict() {
+fn the_metrics_parser_of_these_tests_is_strict() {
     let good = "# HELP a_total A.\n# TYPE a_total counter\na_total{x=\"\\\\\\\"\\n\"} 1\n";
     Metrics::parse(good).unwrap();
     for (wrong, right) in [
@@ -381,7 +381,7 @@ fn echoed_messages_are_counted() {
     let grown = |name| after.total(name) - before.total(name);
     assert_eq!(grown("falconet_messages_received_total"), 3.0);
     assert_eq!(grown("falconet_messages_sent_total"), 3.0);
-    // At least the masked messages and the ping, and not much besides.
+    // At least the masked messages and the ping, and not much more.
     assert!(grown("falconet_received_bytes_total") >= 3.0 * 6.0 + 11.0 + 7.0);
     assert!(grown("falconet_received_bytes_total") < 1000.0);
     assert!(grown("falconet_sent_bytes_total") >= 3.0 * 2.0 + 11.0 + 3.0);
@@ -411,7 +411,7 @@ fn connections_and_requests_are_counted_by_their_outcome() {
     exchange(address, "no request\r\n\r\n");
     connect(address).read_to_end(&mut Vec::new()).unwrap();
     drop((client, events));
-    wait_until("both clients are gone", || clients(admin).is_empty());
+    wait_until("both clients are disconnected", || clients(admin).is_empty());
     let page = Metrics::read(admin);
     // The administrator's requests are not counted.
     assert_eq!(page.value("falconet_requests_total", "2xx"), 2.0);
@@ -427,7 +427,7 @@ fn connections_and_requests_are_counted_by_their_outcome() {
 #[test]
 fn refused_requests_are_counted_by_their_reason() {
     let folder = Folder::new("refused");
-    let file = folder.write("tokens", "hears subscribe\nall-of-it\n");
+    let file = folder.write("tokens", "reader subscribe\nall-of-it\n");
     let limits = ["--max-publish-rate", "1", "--max-per-address", "1"];
     let flags = ["--token-file", &file, "--trust-proxy", "127.0.0.1"];
     let (falconet, admin) = start(&[NO_BROADCAST, &flags, &limits].concat());
@@ -440,16 +440,16 @@ fn refused_requests_are_counted_by_their_reason() {
         let counts = reasons.map(|why| page.value("falconet_requests_refused_total", why));
         (status, counts.map(|count| count as u32))
     };
-    let [hears, all] =
-        ["hears", "all-of-it"].map(|token| format!("Authorization: Bearer {token}\r\n"));
+    let [reader, all] =
+        ["reader", "all-of-it"].map(|token| format!("Authorization: Bearer {token}\r\n"));
     let evil = "Origin: http://evil.example\r\n";
     assert_eq!(fetch("GET", &format!("{all}{evil}")), (403, [0, 1, 0, 0, 0, 0, 0]));
     let unclear = format!("{all}Forwarded: for=\"\r\n");
     assert_eq!(fetch("GET", &unclear), (400, [0, 1, 1, 0, 0, 0, 0]));
     assert_eq!(fetch("GET", ""), (401, [0, 1, 1, 0, 1, 0, 0]));
-    assert_eq!(fetch("POST", &hears), (403, [0, 1, 1, 0, 1, 1, 0]));
+    assert_eq!(fetch("POST", &reader), (403, [0, 1, 1, 0, 1, 1, 0]));
     // A subscription that may not publish is not a refusal.
-    exchange(address, handshake_with("/topics/a", &hears));
+    exchange(address, handshake_with("/topics/a", &reader));
     let mut publisher = Http::connect(address);
     let publish = request("POST", "/topics/a", &all, "x");
     wait_until("the rate is exceeded", || publisher.fetch(&publish).status() == 429);
@@ -459,7 +459,7 @@ fn refused_requests_are_counted_by_their_reason() {
     drop(held);
     let rebound = "GET / HTTP/1.1\r\nHost: rebound.example\r\n\r\n";
     assert_eq!(status_of(&exchange(address, rebound)), 403);
-    // Neither a missing method nor a request of the administrator counts as a refusal.
+    // Neither a method that is not allowed nor a request to the administrator's listener counts as a refusal.
     assert_eq!(fetch("PATCH", &all).1, [1, 1, 1, 1, 1, 1, 1]);
     let answer = exchange(admin, request("GET", "/metrics", "", ""));
     assert_eq!(status_of(&answer), 401);
@@ -514,19 +514,19 @@ fn event_streams_are_counted_by_the_code_of_their_end() {
     let idle = ["--ping-every", "100ms", "--idle-timeout", "300ms", "--write-timeout", "200ms"];
     let flags = [NO_BROADCAST, &idle, &["--close-timeout", "1h"]].concat();
     let (falconet, admin) = start(&flags);
-    let listen = |path| Events::connect(falconet.address(), path, "");
+    let subscribe = |path| Events::connect(falconet.address(), path, "");
     let ended = |code: &str| {
         let labels = format!("events {code}");
         Metrics::read(admin).value("falconet_sessions_closed_total", &labels)
     };
-    drop(listen("/topics/a"));
+    drop(subscribe("/topics/a"));
     wait_until("the close is counted", || ended("1006") == 1.0);
-    let mut evicted = listen("/topics/a");
+    let mut evicted = subscribe("/topics/a");
     assert_eq!(fetch(admin, request("DELETE", "/clients/2", "", "")).status(), 200);
     read_to_end(&mut evicted);
     wait_until("the eviction is counted", || ended("1008") == 1.0);
     // A subscriber that reads nothing is swept.
-    let stuck = listen("/topics/b");
+    let stuck = subscribe("/topics/b");
     let mut publisher = Http::connect(falconet.address());
     let payload = "x".repeat(60_000);
     wait_until("the subscriber is swept", || {
@@ -538,9 +538,9 @@ fn event_streams_are_counted_by_the_code_of_their_end() {
     // The administrator's own streams are not counted.
     drop(Events::connect(admin, "/events", ""));
     let mut client = Client::connect(falconet.address());
-    let mut told = listen("/topics/a");
+    let mut draining = subscribe("/topics/a");
     assert_eq!(fetch(admin, post("/drain", "")).status(), 202);
-    read_to_end(&mut told);
+    read_to_end(&mut draining);
     assert_eq!(client.read().close_code(), 1001);
     wait_until("the end by the drain is counted", || ended("1001") == 1.0);
     assert_eq!((ended("1006"), ended("1008")), (1.0, 2.0));
@@ -615,7 +615,7 @@ fn a_client_closed_for_reading_too_slowly_is_counted() {
     let mut publisher = Http::connect(falconet.address());
     let payload = "x".repeat(60_000);
     let is_behind = |line: &String| number(line, "behind") >= 16.0;
-    wait_until("both are too far behind", || {
+    wait_until("both subscribers are too far behind", || {
         assert_eq!(publisher.fetch(post("/topics/a", &payload)).status(), 202);
         clients(admin).iter().all(is_behind)
     });
@@ -624,7 +624,7 @@ fn a_client_closed_for_reading_too_slowly_is_counted() {
     let mut stream = events.into_stream();
     stream.read_to_end(&mut Vec::new()).unwrap();
     let closed = "falconet_sessions_closed_total";
-    wait_until("both are counted", || {
+    wait_until("both closes are counted", || {
         let page = Metrics::read(admin);
         let counts = ["websocket 1008", "events 1008"].map(|labels| page.value(closed, labels));
         counts == [1.0, 1.0]
@@ -653,7 +653,7 @@ fn a_slow_client_is_listed_with_its_lag_and_its_losses() {
     for _ in 0..8 {
         assert_eq!(publisher.fetch(post("/topics/a", &payload)).status(), 202);
     }
-    // When the last message arrives, all losses are known.
+    // Once the last message has arrived, all losses are counted.
     assert_eq!(publisher.fetch(post("/topics/a", "last")).status(), 202);
     while client.read().payload != b"last" {}
     let line = &clients(admin)[0];
@@ -693,8 +693,8 @@ fn the_clients_are_listed_with_their_fields() {
     let mut echo = Client::connect_to(address, "/?client=anna");
     echo.echo("x");
     let events = Events::connect(address, "/topics/a", "X-Client-Id: bert\r\n");
-    let hears = Client::connect_to(address, "/topics/b/c");
-    let says = Client::connect_to(address, "/topics/d?mode=in");
+    let subscriber = Client::connect_to(address, "/topics/b/c");
+    let publisher = Client::connect_to(address, "/topics/d?mode=in");
     // The administrator's own stream is not listed.
     let mut watcher = Events::connect(admin, "/events", "");
     watcher.read();
@@ -703,8 +703,8 @@ fn the_clients_are_listed_with_their_fields() {
     let expected = [
         (&echo.stream, "\"anna\"", "\"websocket\"", "\"/\"", 1.0),
         (events.stream(), "\"bert\"", "\"events\"", "\"/topics/a\"", 0.0),
-        (&hears.stream, "", "\"websocket\"", "\"/topics/b/c\"", 0.0),
-        (&says.stream, "", "\"websocket\"", "\"/topics/d\"", 0.0),
+        (&subscriber.stream, "", "\"websocket\"", "\"/topics/b/c\"", 0.0),
+        (&publisher.stream, "", "\"websocket\"", "\"/topics/d\"", 0.0),
     ];
     let topics = ["\"broadcast\"", "\"a\"", "\"b/c\"", "\"\""];
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
@@ -714,8 +714,8 @@ fn the_clients_are_listed_with_their_fields() {
         assert_eq!(field(line, "address"), peer, "{line}");
         assert_eq!((field(line, "kind"), field(line, "path")), (kind, path), "{line}");
         assert_eq!(field(line, "topic"), topics[index], "{line}");
-        let said = field(line, "correlation");
-        assert!(said == correlation || (correlation.is_empty() && said.len() == 18), "{line}");
+        let id = field(line, "correlation");
+        assert!(id == correlation || (correlation.is_empty() && id.len() == 18), "{line}");
         for name in ["received", "sent"] {
             assert_eq!(number(line, name), messages, "{line}");
         }
@@ -762,7 +762,7 @@ fn a_client_is_evicted_by_its_number() {
     first.send(true, CLOSE, 1008_u16.to_be_bytes());
     assert_eq!(first.read_to_close(), None);
     second.echo("still here");
-    wait_until("the client is gone", || clients(admin).len() == 1);
+    wait_until("the client is disconnected", || clients(admin).len() == 1);
     for path in ["/clients/1", "/clients/3", "/clients/-1", "/clients/x", "/clients/1/2"] {
         let answer = fetch(admin, request("DELETE", path, "", ""));
         assert_eq!(answer.status(), 404, "{path}");
@@ -831,11 +831,11 @@ fn one_client_is_sent_a_message() {
 fn every_client_is_sent_a_broadcast() {
     let (falconet, admin) = start(NO_BROADCAST);
     let mut clients = [(); 2].map(|()| Client::connect(falconet.address()));
-    let answer = fetch(admin, post("/broadcast", "hear, hear"));
+    let answer = fetch(admin, post("/broadcast", "to everybody"));
     assert_eq!(answer.status(), 202);
     assert_eq!(number(answer.text(), "subscribers"), 2.0);
     for client in &mut clients {
-        assert_eq!(client.read().text(), "hear, hear");
+        assert_eq!(client.read().text(), "to everybody");
     }
 }
 
@@ -933,7 +933,7 @@ fn the_end_of_an_http_connection_is_logged_at_debug_level() {
         .iter()
         .map(|answer| answer.head.len() + answer.body.len())
         .sum();
-    let asked = first.len() + second.len();
+    let requested = first.len() + second.len();
     drop(http);
     let line = falconet.wait_for_line("connection ended");
     let fields = format!(
@@ -942,9 +942,9 @@ fn the_end_of_an_http_connection_is_logged_at_debug_level() {
     );
     assert!(line.contains(" debug ") && line.contains(&fields), "{line}");
     assert!(line.contains(" requests=2 status=202 duration_ms="), "{line}");
-    let bytes = format!(" received_bytes={asked} sent_bytes={answered}");
+    let bytes = format!(" received_bytes={requested} sent_bytes={answered}");
     assert!(line.ends_with(&bytes) && !line.contains("secret"), "{line}");
-    // The other ends of a connection.
+    // The other ways in which a connection ends.
     let close = request("GET", "/topics/", "Connection: close\r\n", "");
     let cut = [
         get("/topics/"),
@@ -967,7 +967,8 @@ fn the_end_of_an_http_connection_is_logged_at_debug_level() {
         assert!(line.contains(&format!("connection ended: {how} ")), "{how}: {line}");
         assert!(line.contains(" requests=1 "), "{line}");
     }
-    // A connection that became a session has only the session's line. One without a request has none.
+    // A connection that became a session has only the line of the session. A connection without a request has
+    // no line.
     let mut http = Http::connect(falconet.address());
     http.fetch(get("/topics/"));
     http.send(handshake("/"));
@@ -1025,7 +1026,7 @@ fn a_panic_of_an_endpoint_is_counted_and_logged() {
     let page = Metrics::read(admin);
     assert_eq!(page.total("falconet_panics_total"), 1.0);
     assert_eq!(page.value("falconet_sessions_closed_total", "websocket 1006"), 1.0);
-    wait_until("the client is gone", || clients(admin).len() == 1);
+    wait_until("the client is disconnected", || clients(admin).len() == 1);
     bystander.echo("still here");
 }
 
@@ -1037,7 +1038,7 @@ fn serve_a_panicking_endpoint() {
         Server::builder().process_errors(process_errors).endpoint("/echo", Echo).admin(url.clone());
     let server = server.endpoint("/", async |mut session: Session| -> SessionEnd {
         let message = session.next().await;
-        panic!("it said {message:?}")
+        panic!("the message was {message:?}")
     });
     let server = server.bind([&url]).unwrap();
     eprintln!("listening on {}/", server.urls()[0]);
@@ -1045,7 +1046,7 @@ fn serve_a_panicking_endpoint() {
     server.run().unwrap();
 }
 
-/// The environment variable that makes this process the server.
+/// The environment variable that makes this process run the server.
 const PANICS: &str = "FALCONET_TEST_PANICS";
 
 #[test]
@@ -1075,7 +1076,7 @@ fn an_allowed_origin_is_not_allowed_at_the_administrators_listener() {
         ] {
             assert_eq!(fetch(admin, from(host, from_page)).status(), 403, "{origin}: {host}");
         }
-        assert_eq!(read(admin, "/readyz"), "ready\n", "nothing drains");
+        assert_eq!(read(admin, "/readyz"), "ready\n", "the server does not drain");
         drop(client);
     }
 }
@@ -1100,9 +1101,9 @@ fn a_page_of_another_site_can_neither_control_nor_read_the_administrators_listen
         {
             assert_eq!(fetch(admin, request(method, path, &image, "")).status(), wanted, "{site}");
         }
-        let listen = format!("Accept: text/event-stream\r\n{image}");
+        let lines = format!("Accept: text/event-stream\r\n{image}");
         let mut events = Http::connect(admin);
-        events.send(request("GET", "/events", &listen, ""));
+        events.send(request("GET", "/events", &lines, ""));
         let head = read_response_head(&mut events.into_client().stream);
         assert_eq!(status_of(&head), wanted, "{site}");
         let posted = fetch(admin, request("POST", "/broadcast", &image, "x")).status();

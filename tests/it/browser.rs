@@ -1,5 +1,5 @@
-//! The page in a real browser. Without a browser these tests print that they are skipped and pass, except
-//! under `CI=true`.
+//! The page in a real browser. Without a browser these tests print that they are skipped, and pass; with
+//! `CI=true` they fail.
 
 use crate::support::browser::{IS_OPEN, PHONE, Window, check_layouts, row_contains, send_message};
 use crate::support::*;
@@ -38,8 +38,8 @@ fn the_page_reconnects_to_a_restarted_server() {
     let again =
         Falconet::start_with(Falconet::command().args(["--listen", &format!("http://{address}")]));
     window.wait_for(IS_OPEN);
-    assert_eq!(fetch(again.address(), post("/topics/news", "I am back")).status(), 202);
-    window.wait_for(&row_contains("received text published", "I am back"));
+    assert_eq!(fetch(again.address(), post("/topics/news", "after the restart")).status(), 202);
+    window.wait_for(&row_contains("received text published", "after the restart"));
 }
 
 #[cfg(feature = "full")]

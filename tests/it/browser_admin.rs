@@ -54,16 +54,16 @@ fn the_dashboard_lists_clients_and_evicts_by_a_button() {
     anna.echo("one");
     anna.echo("two");
     let mut bob = Client::connect_to(address, "/topics/garden?client=bob");
-    let _listener = Events::connect(address, "/topics/garden", "X-Client-Id: carla\r\n");
+    let _events = Events::connect(address, "/topics/garden", "X-Client-Id: carla\r\n");
     window.wait_for("document.querySelectorAll('#clients tr').length === 3");
-    for (person, kind, path) in [
+    for (user, kind, path) in [
         ("anna", "websocket", "/"),
         ("bob", "websocket", "/topics/garden"),
         ("carla", "events", "/topics/garden"),
     ] {
-        let cells = window.eval(&row_of("clients", person));
+        let cells = window.eval(&row_of("clients", user));
         assert!(
-            cells.contains(&format!("|{person}|127.0.0.1:"))
+            cells.contains(&format!("|{user}|127.0.0.1:"))
                 && cells.contains(&format!("|{kind}|{path}|")),
             "{cells}"
         );
@@ -151,7 +151,7 @@ fn a_dashboard_opened_later_draws_earlier_samples() {
     let client = Client::connect(falconet.address());
     wait_until("the sample is kept", || history(admin).contains("\"websocket\":1,"));
     drop(client);
-    wait_until("the client is gone", || fetch(admin, get("/clients")).text() == "[]\n");
+    wait_until("the client is disconnected", || fetch(admin, get("/clients")).text() == "[]\n");
     window.visit(&format!("http://{admin}/"));
     window.wait_for(IS_LIVE);
     window.wait_for(&format!("{} === '0'", latest("WebSocket")));

@@ -13,7 +13,7 @@ use crate::support::folder::Folder;
 use crate::support::*;
 
 #[test]
-fn flags_beat_the_environment_which_beats_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let folder = Folder::new("sources");
     let file =
         folder.write("falconet.conf", "ping-every = 11s\nidle-timeout = 11m\nmax-head = 11k\n");
@@ -30,7 +30,7 @@ fn flags_beat_the_environment_which_beats_the_file() {
 }
 
 #[test]
-fn listen_urls_of_a_source_replace_those_of_a_weaker_source() {
+fn listen_urls_of_one_source_replace_those_of_the_sources_it_overrides() {
     let folder = Folder::new("listen");
     let file = folder.write("falconet.conf", "listen = http://a:1\nlisten = http://b:2\n");
     for (environment, flags, urls) in [
@@ -186,7 +186,7 @@ fn a_bad_file_is_exit_code_78_and_its_line_is_named() {
 }
 
 #[test]
-fn contradicting_values_are_exit_code_78() {
+fn contradictory_values_are_exit_code_78() {
     let flags = ["--ping-every", "30s", "--idle-timeout", "30s"];
     assert_refused(
         Falconet::command().args(flags),
@@ -250,7 +250,7 @@ fn a_unix_socket_file_is_removed_when_the_server_stops() {
 #[test]
 fn a_stale_unix_socket_file_is_replaced() {
     let folder = Folder::new("unix-stale");
-    // std does not remove the file.
+    // The standard library does not remove the file.
     drop(UnixListener::bind(folder.path.join("socket")).unwrap());
     let (mut falconet, path) = start_on_unix(&folder);
     assert_unix_echo(&path);
@@ -276,7 +276,7 @@ fn a_live_unix_socket_that_is_too_busy_to_answer_is_refused() {
     let folder = Folder::new("unix-busy");
     let path = folder.path.join("socket");
     let listener = UnixListener::bind(&path).unwrap();
-    // The smallest backlog, filled.
+    // The smallest backlog, which the next connection fills.
     rustix::net::listen(&listener, 0).unwrap();
     let _waiting = UnixStream::connect(&path).unwrap();
     let url = format!("unix:{}", path.display());
@@ -313,7 +313,7 @@ fn an_unusable_listen_url_is_one_line_and_exit_code_1() {
 }
 
 #[test]
-fn a_hangup_drains() {
+fn a_hangup_drains_the_server() {
     let mut falconet = Falconet::start(&[]);
     let mut client = Client::connect(falconet.address());
     falconet.signal(Signal::HUP);
@@ -337,7 +337,7 @@ fn the_thread_that_waits_for_signals_shares_no_descriptors_with_the_server() {
     let open_files = || [&main, &other].map(|thread| thread.join("fd").read_dir().unwrap().count());
     let before = open_files();
     let mut clients: Vec<_> = (0..5).map(|_| Client::connect(falconet.address())).collect();
-    clients[4].echo("it is served");
+    clients[4].echo("served");
     assert_eq!(open_files(), [before[0] + 5, before[1]]);
 }
 
@@ -350,7 +350,7 @@ fn a_unix_socket_is_closed_at_once_when_the_server_drains() {
     let beside = folder.path.join("beside");
     std::fs::hard_link(&path, &beside).unwrap();
     let mut client = Client::connect(falconet.address());
-    client.echo("it holds the drain open");
+    client.echo("keeps the drain waiting");
     assert_unix_echo(&beside);
     falconet.signal(Signal::TERM);
     assert_eq!(client.read().close_code(), 1001);
@@ -527,7 +527,7 @@ fn assert_fields(field: impl Fn(&str) -> Option<String>) {
     assert!(field("time").unwrap().contains('T') && field("address").unwrap().starts_with("127."));
 }
 
-/// Parses `key=value key="quoted \" value"`, and nothing else.
+/// Parses `key=value key="quoted \" value"`, and fails for anything else.
 fn parse_logfmt(line: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     let mut rest = line;
@@ -548,7 +548,7 @@ fn parse_logfmt(line: &str) -> Vec<(String, String)> {
     pairs
 }
 
-/// Parses a flat JSON object of strings, and nothing else.
+/// Parses a flat JSON object of strings, and fails for anything else.
 fn parse_json(line: &str) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     let mut rest = line.strip_prefix('{').expect("an object");
@@ -566,7 +566,7 @@ fn parse_json(line: &str) -> Vec<(String, String)> {
     }
 }
 
-/// Parses up to the closing quote. Returns the text, and what follows the quote.
+/// Parses up to the closing quote. Returns the text before the quote, and the rest after it.
 fn parse_string(quoted: &str) -> (String, &str) {
     let mut text = String::new();
     let mut characters = quoted.char_indices();

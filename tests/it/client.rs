@@ -1,6 +1,6 @@
 //! falconet-client with pipes and on a pseudo-terminal.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue fails")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -20,7 +20,11 @@ use crate::support::*;
 /// Closes a connection from the side of the server, and checks that the client answers with the same code.
 fn close(mut socket: WebSocket<TcpStream>, code: CloseCode, reason: &str) {
     socket.close(Some(CloseFrame { code, reason: reason.to_owned().into() })).unwrap();
-    assert_eq!(read_to_close(&mut socket), Some(code.into()), "it is answered in kind");
+    assert_eq!(
+        read_to_close(&mut socket),
+        Some(code.into()),
+        "the client answers with the same code"
+    );
 }
 
 fn falconet_on(path: &std::path::Path) -> Falconet {
@@ -45,7 +49,7 @@ fn c32_piped_lines_are_messages_and_messages_are_lines() {
 }
 
 #[test]
-fn c32_no_input_is_a_clean_end() {
+fn c32_without_input_the_client_exits_with_0() {
     let (_falconet, url) = echo();
     let output = client_command(&[&url]).stdin(Stdio::null()).output().unwrap();
     assert_eq!((output.status.code(), output.stdout, output.stderr), (Some(0), vec![], vec![]));
@@ -103,8 +107,8 @@ fn c32_a_closed_stdout_ends_the_client_without_an_error() {
     stdout.read_line(&mut line).unwrap();
     assert_eq!(line, "one\n");
     drop(stdout);
-    // A process that another test is just starting may hold the other end for a moment.
-    wait_until("the client meets the closed pipe", || {
+    // A process that another test is starting may hold the read end of the pipe open for a moment.
+    wait_until("the client fails to write to the closed pipe", || {
         let _ = stdin.write_all(b"two\n");
         child.try_wait().unwrap().is_some()
     });
@@ -175,7 +179,7 @@ fn a_hangup_ignored_by_nohup_stays_ignored() {
 }
 
 #[test]
-fn a16_a_client_reconnects_to_a_server_that_was_killed_and_started_again() {
+fn a_client_reconnects_to_a_server_that_was_killed_and_started_again() {
     let path = socket_path("killed");
     let falconet = falconet_on(&path);
     let mut client = PipedClient::start(&[&format!("unix:{}", path.display())]);
@@ -195,7 +199,7 @@ fn a16_a_client_reconnects_to_a_server_that_was_killed_and_started_again() {
 }
 
 #[test]
-fn a16_no_reconnect_means_none() {
+fn the_client_does_not_reconnect_with_no_reconnect() {
     let path = socket_path("no-reconnect");
     let falconet = falconet_on(&path);
     let mut client = PipedClient::start(&["--no-reconnect", &format!("unix:{}", path.display())]);
@@ -210,7 +214,7 @@ fn a16_no_reconnect_means_none() {
 
 #[test]
 fn a_refused_connection_is_reported_and_tried_again() {
-    let path = socket_path("nobody");
+    let path = socket_path("refused");
     let url = format!("unix:{}", path.display());
     let (code, _, stderr) = PipedClient::start(&["--no-reconnect", &url]).finish();
     assert_eq!(code, 1);
@@ -263,7 +267,7 @@ fn a_close_by_the_server_is_reported_with_code_and_reason() {
     let server = FakeServer::start();
     let mut client = PipedClient::start(&[&server.url()]);
     close(server.accept(), CloseCode::Normal, "bye \x1b[31mnow");
-    assert_eq!(exit_code(&mut client.child), 0, "1000 is no failure");
+    assert_eq!(exit_code(&mut client.child), 0, "1000 is not a failure");
     let (_, _, stderr) = client.finish();
     assert_eq!(stderr, "closed by the server: 1000 bye \\u{1b}[31mnow\n");
 
@@ -288,16 +292,16 @@ fn a_close_is_reported_even_if_the_server_left_data_unread() {
     });
     // Wait until the client can send no more.
     while sending.recv_timeout(Duration::from_millis(200)).is_ok() {}
-    socket.get_mut().write_all(b"\x88\x06\x03\xe9gone").unwrap();
+    socket.get_mut().write_all(b"\x88\x06\x03\xe9stop").unwrap();
     // Closing with unread data resets the connection.
     drop(socket);
     let (code, _, stderr) = client.finish();
-    assert_eq!((code, stderr.as_str()), (1, "closed by the server: 1001 gone\n"));
+    assert_eq!((code, stderr.as_str()), (1, "closed by the server: 1001 stop\n"));
     writer.join().unwrap();
 }
 
 #[test]
-fn a16_the_client_reconnects_after_a_close_with_1001() {
+fn the_client_reconnects_after_a_close_with_1001() {
     let server = FakeServer::start();
     let client = PipedClient::start(&[&server.url()]);
     close(server.accept(), CloseCode::Away, "");
@@ -307,7 +311,7 @@ fn a16_the_client_reconnects_after_a_close_with_1001() {
 }
 
 #[test]
-fn a6_a_silent_server_is_given_up() {
+fn the_client_disconnects_from_a_silent_server() {
     let server = FakeServer::start();
     let limits = ["--ping-every", "50ms", "--idle-timeout", "300ms", "--no-reconnect"];
     let mut client = PipedClient::start(&[&[server.url().as_str()][..], &limits].concat());
@@ -317,7 +321,7 @@ fn a6_a_silent_server_is_given_up() {
 }
 
 #[test]
-fn a6_a_server_that_only_answers_pings_is_kept() {
+fn the_client_stays_connected_to_a_server_that_only_answers_pings() {
     let server = FakeServer::start();
     let limits = ["--ping-every", "100ms", "--idle-timeout", "1s", "--no-reconnect"];
     let mut client = PipedClient::start(&[&[server.url().as_str()][..], &limits].concat());
@@ -333,7 +337,7 @@ fn a6_a_server_that_only_answers_pings_is_kept() {
 }
 
 #[test]
-fn a6_a_server_that_reads_nothing_is_given_up_and_the_input_is_left_unread() {
+fn the_client_disconnects_from_a_server_that_reads_nothing_and_leaves_its_input_unread() {
     let server = FakeServer::start();
     let limits = ["--ping-every", "0", "--idle-timeout", "400ms", "--no-reconnect"];
     let mut client = PipedClient::start(&[&[server.url().as_str()][..], &limits].concat());
@@ -344,10 +348,13 @@ fn a6_a_server_that_reads_nothing_is_given_up_and_the_input_is_left_unread() {
         (0..1000).take_while(|_| stdin.write_all(&line).is_ok()).count()
     });
     // The server sends, but does not read.
-    wait_until("the client hangs up", || socket.send(Message::text("tick")).is_err());
+    wait_until("the client disconnects", || socket.send(Message::text("tick")).is_err());
     let (code, _, stderr) = client.finish();
     assert_eq!((code, stderr.as_str()), (1, "lost: the server accepted no data for 400ms\n"));
-    assert!(writer.join().unwrap() < 500, "the client read on although nothing was taken");
+    assert!(
+        writer.join().unwrap() < 500,
+        "the client kept reading its input although the server read nothing"
+    );
 }
 
 #[test]
@@ -420,18 +427,18 @@ fn c32_each_keystroke_is_a_message_of_its_own() {
     drop(socket);
     terminal.wait_for("any other key exits");
     terminal.press("\x1b[A");
-    assert_eq!(terminal.exit_code(), 0, "an arrow is another key");
+    assert_eq!(terminal.exit_code(), 0, "an arrow key counts as another key");
 }
 
 #[test]
 fn c32_r_reconnects() {
     let (_falconet, url) = echo();
     let mut terminal = TerminalClient::start(&[&url]);
-    for yes in ["r", "R"] {
+    for key in ["r", "R"] {
         terminal.wait_for("ESC closes");
         terminal.press("\x1b");
         terminal.wait_for("any other key exits");
-        terminal.press(yes);
+        terminal.press(key);
     }
     terminal.wait_for("ESC closes\r\n");
     terminal.press("z");
@@ -482,7 +489,7 @@ fn control_characters_of_a_server_are_escaped_on_a_terminal() {
 }
 
 #[test]
-fn a16_on_a_terminal_the_client_reconnects_once_and_then_asks() {
+fn on_a_terminal_the_client_reconnects_once_and_then_asks() {
     let server = FakeServer::start();
     let mut terminal = TerminalClient::start(&[&server.url()]);
     drop(server.accept());

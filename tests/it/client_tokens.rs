@@ -13,7 +13,7 @@ const MARKER: &str = "MARKER-77c1";
 
 /// Starts a server with two tokens: the marker with all rights, and another that may only subscribe.
 fn start(folder: &Folder) -> Falconet {
-    let file = folder.write("tokens", &format!("# all\n{MARKER}\n{MARKER}-hears subscribe\n"));
+    let file = folder.write("tokens", &format!("# all\n{MARKER}\n{MARKER}-reader subscribe\n"));
     Falconet::start(&["--token-file", &file, "--broadcast-every", "0", "--retain", "5"])
 }
 
@@ -61,10 +61,10 @@ fn the_client_sends_its_token_with_every_request() {
             assert_eq!(exit_code(&mut subscriber.child), 0);
             assert_eq!(subscriber.finish(), (0, String::new(), String::new()));
         }
-        let mut talker = PipedClient::spawn(command_for(&falconet, &[], token, file));
-        talker.send("two\n");
-        assert_eq!(talker.line(), "two\n");
-        assert_eq!(talker.finish(), (0, String::new(), String::new()));
+        let mut client = PipedClient::spawn(command_for(&falconet, &[], token, file));
+        client.send("two\n");
+        assert_eq!(client.line(), "two\n");
+        assert_eq!(client.finish(), (0, String::new(), String::new()));
     }
 }
 
@@ -74,7 +74,7 @@ fn a_refused_client_reports_what_was_expected_but_no_token() {
     let folder = Folder::new("client-refused");
     let falconet = start(&folder);
     let wrong = format!("{MARKER}-wrong");
-    let hears = format!("{MARKER}-hears");
+    let reader = format!("{MARKER}-reader");
     let file = folder.write("mine", &format!("{wrong}\n"));
     for (ways, token, file, expected) in [
         (
@@ -98,17 +98,17 @@ fn a_refused_client_reports_what_was_expected_but_no_token() {
         ),
         (
             &MODES[1..2],
-            Some(&*hears),
+            Some(&*reader),
             None,
             "a token with the right to do this, unlike the one in FALCONET_TO",
         ),
     ] {
         for way in ways {
             let output = command_for(&falconet, way, token, file).output().unwrap();
-            let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-            assert_eq!(output.status.code(), Some(1), "{way:?}: {said}");
-            assert!(said.contains(expected), "{way:?}: {said}");
-            assert!(!said.contains(MARKER) && !said.contains("reconnecting"), "{said}");
+            let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{way:?}: {printed}");
+            assert!(printed.contains(expected), "{way:?}: {printed}");
+            assert!(!printed.contains(MARKER) && !printed.contains("reconnecting"), "{printed}");
         }
     }
 }
@@ -128,9 +128,9 @@ fn a_missing_or_malformed_token_is_exit_code_2() {
     ] {
         for way in MODES {
             let output = command_for(&falconet, way, token, file).output().unwrap();
-            let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-            assert_eq!(output.status.code(), Some(2), "{way:?}: {said}");
-            assert!(said.contains(expected) && !said.contains(MARKER), "{said}");
+            let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{way:?}: {printed}");
+            assert!(printed.contains(expected) && !printed.contains(MARKER), "{printed}");
         }
     }
 }

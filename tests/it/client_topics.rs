@@ -1,6 +1,6 @@
 //! falconet-client pub and sub, against fake servers.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that can't go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot continue fails")]
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -45,7 +45,7 @@ fn read_request(stream: &mut impl Read) -> Vec<u8> {
     [head.as_bytes(), &body].concat()
 }
 
-/// Reads a request, checks its body, and sends `answer`.
+/// Reads a request, checks its body, and sends `response`.
 fn answer(stream: &mut TcpStream, body: &str, response: &str) {
     let request = String::from_utf8(read_request(stream)).unwrap();
     assert_eq!(body_of(&request), body);
@@ -146,7 +146,7 @@ fn lines_are_published_one_after_the_other_over_one_connection() {
 }
 
 #[test]
-fn publishing_goes_on_over_a_new_connection_where_the_server_ends_one() {
+fn publishing_continues_on_a_new_connection_if_the_server_closes_one() {
     let server = FakeServer::start();
     let mut client = start("pub", &server, &["a"]);
     client.send("one\ntwo\n");
@@ -154,7 +154,7 @@ fn publishing_goes_on_over_a_new_connection_where_the_server_ends_one() {
     answer(&mut first, "one", &accepted("Connection: close\r\n"));
     let mut second = server.accept_raw();
     answer(&mut second, "two", &accepted(""));
-    assert_eq!(first.read(&mut [0]).unwrap(), 0, "the first connection is of no more use");
+    assert_eq!(first.read(&mut [0]).unwrap(), 0, "the client has closed the first connection");
     wait_until("the client has read the answer", || unread_bytes(&second) == 0);
     // A server may send a response without a request when it closes an idle connection.
     second.write_all(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n").unwrap();
@@ -189,7 +189,7 @@ fn a_message_is_sent_again_only_if_a_kept_connection_ends_without_an_answer() {
     answer(&mut stream, "one", &accepted(""));
     answer(&mut stream, "two", "HTTP/1.1 2");
     drop(stream);
-    assert_eq!(client.finish().0, 1, "it began to answer: who knows what it did");
+    assert_eq!(client.finish().0, 1, "a message whose response has begun is not sent again");
     assert_no_other_connection(&server);
 }
 
@@ -213,7 +213,7 @@ fn no_message_is_lost_if_the_server_closes_after_each_response() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_given_up_and_not_asked_again() {
+fn publishing_fails_if_the_server_does_not_answer_and_the_message_is_not_sent_again() {
     let server = FakeServer::start();
     let mut client = start("pub", &server, &["a"]);
     client.send("one\ntwo\n");
@@ -221,7 +221,7 @@ fn a_server_that_does_not_answer_is_given_up_and_not_asked_again() {
     answer(&mut stream, "one", &accepted(""));
     answer(&mut stream, "two", "");
 
-    // So is a server that does not read.
+    // The same applies to a server that does not read.
     let unreading = FakeServer::start();
     let mut blocked = start("pub", &unreading, &["a"]);
     let mut stdin = blocked.stdin.take().unwrap();
@@ -391,7 +391,7 @@ fn on_a_terminal_a_subscriber_escapes_control_characters_and_reads_no_keys() {
 }
 
 #[test]
-fn events_are_printed_and_followed_from_the_last_one_seen() {
+fn events_are_printed_and_resumed_after_the_last_one_received() {
     let server = FakeServer::start();
     let client = start("sub", &server, &["--sse", "--last", "2", "home/attic"]);
     let events = ":beat\n\nid: 5\ndata: one\ndata: and\ndata: \n\nevent: binary\nid: 6\n\
@@ -403,7 +403,7 @@ fn events_are_printed_and_followed_from_the_last_one_seen() {
     assert_eq!(client.line(), "\0\u{fffd}bin\n");
     drop(stream);
     client.wait_for_stderr("lost: the server closed the connection");
-    // Two connections, because one without events must not change the position.
+    // Two connections, because a connection without events must not change the position.
     for _ in 0..2 {
         let (_, head) = stream_events(&server, ":beat\n");
         assert!(head.starts_with("GET /topics/home/attic HTTP/1.1\r\n"), "{head}");
@@ -424,7 +424,7 @@ fn events_are_printed_and_followed_from_the_last_one_seen() {
 }
 
 #[test]
-fn a_stream_without_events_is_followed_from_where_it_began() {
+fn a_stream_without_events_is_resumed_from_where_it_began() {
     let server = FakeServer::start();
     let client = start("sub", &server, &["--sse", "a"]);
     let mut stream = server.accept_raw();
@@ -442,7 +442,7 @@ fn a_stream_without_events_is_followed_from_where_it_began() {
 }
 
 #[test]
-fn a_silent_stream_of_events_is_given_up() {
+fn a_silent_stream_of_events_counts_as_lost() {
     let server = FakeServer::start();
     let arguments = ["--sse", "--idle-timeout", "300ms", "--no-reconnect", "a"];
     let client = start("sub", &server, &arguments);
@@ -468,7 +468,7 @@ fn a_response_that_is_no_event_stream_is_refused() {
         server.answer(answer);
         let (code, _, stderr) = client.finish();
         assert!(code == 1 && stderr.starts_with(expected), "{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "it is not tried again: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "the client does not try again: {stderr}");
     }
     for (events, rule) in [
         ("id: 4\nevent: binary\ndata: !\n\n", "a binary event is not base64"),
@@ -479,7 +479,7 @@ fn a_response_that_is_no_event_stream_is_refused() {
         stream_events(&server, events);
         client.wait_for_stderr(&format!("lost: the server violated the protocol: {rule}"));
         let (_stream, head) = stream_events(&server, "");
-        assert_eq!(header_of(&head, "last-event-id"), Some("4"), "the wrong event is passed over");
+        assert_eq!(header_of(&head, "last-event-id"), Some("4"), "the invalid event is skipped");
         client.wait_for_stderr("reconnected to ");
         client.signal(Signal::INT);
         assert_eq!(client.finish().0, 0);

@@ -1,5 +1,6 @@
-//! The rows of the conformance table, named by their numbers. C32, the console client, is in `client.rs`. Rows
-//! that judge times are in `tests/timing`.
+//! The numbered requirements for a server that does what the article's server does. A test's name begins with
+//! the number of its requirement. Those of the console client (`c32`) are in `client.rs`, and those that judge
+//! times in `tests/timing`.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -56,7 +57,7 @@ fn c02_there_is_one_line_per_listen_url() {
     let unix_line = falconet.wait_for_line("listening on unix:");
     let lines = falconet.log_so_far();
     assert_eq!(lines.iter().filter(|line| line.contains("listening on ")).count(), 3, "{lines:#?}");
-    // A browser can't open it.
+    // A browser can't open a Unix socket.
     assert!(unix_line.ends_with(&format!("listening on {unix} (Ctrl+C stops)")), "{unix_line}");
     // A killed server would leave the socket's file behind.
     falconet.signal(Signal::TERM);
@@ -134,15 +135,15 @@ fn c05_a_404_is_logged() {
 }
 
 #[test]
-fn c06_no_accept_header_accepts_all() {
+fn c06_a_request_without_an_accept_header_gets_the_page() {
     let falconet = Falconet::start(&[]);
     assert_eq!(status_of(&get(&falconet, "/", "")), 200);
-    // The article's accept loop would be dead by now.
+    // Such a request ends the accept loop of the article's server.
     assert_eq!(status_of(&get(&falconet, "/", "")), 200);
 }
 
 #[test]
-fn c07_an_upgrade_may_spread_its_tokens() {
+fn c07_the_headers_of_an_upgrade_may_be_lists_and_several_lines() {
     let falconet = Falconet::start(&[]);
     for headers in [
         "Connection: Upgrade\r\nUpgrade: websocket\r\n",
@@ -153,7 +154,7 @@ fn c07_an_upgrade_may_spread_its_tokens() {
         stream.write_all(upgrade(headers, "13", KEY).as_bytes()).unwrap();
         let head = read_response_head(&mut stream);
         assert_eq!(status_of(&head), 101, "{headers}");
-        // The key and its answer in RFC 6455 §1.3.
+        // The example key and the accept value that belongs to it (RFC 6455 §1.3).
         let accept = header_of(&head, "Sec-WebSocket-Accept");
         assert_eq!(accept, Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
         Client { stream }.echo("upgraded");
@@ -171,7 +172,7 @@ fn c07_a_wrong_version_is_426_and_names_the_right_one() {
 }
 
 #[test]
-fn c07_a_bad_key_is_400() {
+fn c07_an_invalid_key_is_400() {
     let falconet = Falconet::start(&[]);
     for key in ["", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZQ==", "not base64 not base64 =="] {
         let answer = exchange(falconet.address(), upgrade(UPGRADE, "13", key));
@@ -254,7 +255,7 @@ fn c11_valid_ids_of_the_client_are_used_and_others_replaced() {
             }
             is_made(logged(other_key));
             let head = read_response_head(&mut stream);
-            assert_eq!(header_of(&head, header), Some(logged(key)), "the client is told");
+            assert_eq!(header_of(&head, header), Some(logged(key)), "the response has the id");
         }
     }
 }
@@ -268,7 +269,7 @@ fn c12_an_echo_goes_only_to_its_sender() {
     // No message precedes the Pong.
     other.send(true, PING, "other");
     assert_eq!(other.read().opcode, PONG);
-    other.echo("and only mine");
+    other.echo("my own");
 }
 
 #[test]
@@ -285,7 +286,7 @@ fn c12_a_real_client_gets_its_echo() {
 fn c14_an_echo_keeps_the_type() {
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let mut client = Client::connect(falconet.address());
-    // Including bytes that are not UTF-8, and the same payload as text and as binary.
+    // The payloads include bytes that are not UTF-8, and the same payload as text and as binary.
     for (opcode, payload) in [(TEXT, &b"text"[..]), (BINARY, b"\xff\x00\xc3"), (BINARY, b"text")] {
         client.send(true, opcode, payload);
         assert_eq!(client.read(), Frame { fin: true, opcode, payload: payload.into() });
@@ -317,7 +318,7 @@ fn c15_a_message_up_to_the_limit_is_echoed_whole() {
 }
 
 #[test]
-fn c15_a_message_beyond_the_limit_is_1009() {
+fn c15_a_message_above_the_limit_is_1009() {
     let falconet = Falconet::start(&[]);
     let small = Falconet::start(&["--max-message", "1k"]);
     for (falconet, limit) in [(&falconet, 64 * 1024), (&small, 1024)] {
@@ -385,7 +386,7 @@ fn c19_the_broadcast_is_local_time_in_round_trip_format() {
         ("XXX4", Some("-04:00")),
         ("<+0545>-5:45", Some("+05:45")),
         ("UTC0", Some("+00:00")),
-        // Only if the time zone is installed. In winter or in summer.
+        // Checked only if the time zone is installed. The offset depends on the season.
         ("America/New_York", None),
     ];
     for (zone, offset) in zones {
@@ -406,9 +407,9 @@ fn c19_the_broadcast_is_local_time_in_round_trip_format() {
             offset.map_or(["-04:00", "-05:00"].contains(&given), |o| o == given),
             "{zone}: {text}"
         );
-        let told = Duration::from_nanos(unix_nanoseconds(time));
+        let sent = Duration::from_nanos(unix_nanoseconds(time));
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        assert!(now.abs_diff(told) < Duration::from_secs(60), "{zone}: {text}");
+        assert!(now.abs_diff(sent) < Duration::from_secs(60), "{zone}: {text}");
     }
 }
 
@@ -472,7 +473,7 @@ fn c21_a_client_that_answers_pings_stays() {
 }
 
 #[test]
-fn c21_any_byte_is_a_sign_of_life() {
+fn c21_every_received_byte_restarts_the_idle_timeout() {
     let falconet = Falconet::start(&[
         "--broadcast-every",
         "250ms",
@@ -608,11 +609,11 @@ fn c24_an_abrupt_disconnect_is_one_line_and_releases_everything() {
             line.contains(" info ") && line.contains(&format!(": lost client={id} ")),
             "{name}: {line}"
         );
-        wait_until("its descriptor is released", || falconet.open_files() == files_before);
+        wait_until("the descriptor is released", || falconet.open_files() == files_before);
         let lines = falconet.log_so_far();
-        let about_it = lines.iter().filter(|line| line.contains(&format!("client={id} ")));
-        // One line for its begin and one for its end.
-        assert_eq!(about_it.count(), 2, "{name}: {lines:#?}");
+        let lines_of_client = lines.iter().filter(|line| line.contains(&format!("client={id} ")));
+        // One line for the start of the connection and one for its end.
+        assert_eq!(lines_of_client.count(), 2, "{name}: {lines:#?}");
     }
 }
 
@@ -699,7 +700,7 @@ fn c26_a_client_that_stops_reading_is_released_within_the_write_timeout() {
     assert!(line.contains("closed by us with 1008 not reading client=3 "), "{line}");
     assert!(start.elapsed() >= Duration::from_millis(400));
     canaries.finish();
-    wait_until("its descriptor is released", || falconet.open_files() == files_before);
+    wait_until("the descriptor is released", || falconet.open_files() == files_before);
 }
 
 #[test]
@@ -749,7 +750,8 @@ fn c29_stopping_closes_the_listener_and_answers_an_incomplete_head_with_503() {
     let falconet = Falconet::start(&["--close-timeout", "1h"]);
     let mut half = connect(falconet.address());
     half.write_all(b"GET / HTTP/1.1\r\nHost: loc").unwrap();
-    // This client connected later and is served, so the other is accepted. It keeps the drain waiting.
+    // This client connected later and is served, so the first connection has been accepted. The client keeps the
+    // drain waiting.
     let mut client = Client::connect(falconet.address());
     client.echo("here");
     falconet.signal(Signal::TERM);
@@ -789,7 +791,7 @@ fn c31_the_page_loads_nothing_from_other_servers() {
     }
     assert!(scripts > 0, "the page has a script");
     for path in assets {
-        assert!(path.starts_with('/') && !path.starts_with("//"), "{path} is elsewhere");
+        assert!(path.starts_with('/') && !path.starts_with("//"), "{path} is on another server");
         let asset = get(&falconet, path, "");
         assert_eq!(status_of(&asset), 200, "{path}");
         for (name, value) in
@@ -805,7 +807,7 @@ fn c31_the_page_loads_nothing_from_other_servers() {
 }
 
 #[test]
-fn c31_the_page_trusts_no_text_and_finds_its_server() {
+fn c31_the_scripts_insert_text_only_and_use_the_address_of_the_page() {
     let falconet = Falconet::start(&[]);
     let page = get(&falconet, "/", "");
     let scripts = body_of(&page).split("<script").skip(1).filter_map(|tag| attribute(tag, "src"));
@@ -872,7 +874,7 @@ fn default_config() -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Messages that are sent without reading the echoes, until the server takes no more.
+/// Messages that are sent without reading the echoes, until a write blocks or fails.
 struct Flood {
     messages: u8,
     /// The unsent part of the last message.
@@ -903,7 +905,10 @@ impl Flood {
         stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
         let end = loop {
             if self.rest.is_empty() {
-                assert!(self.messages < u8::MAX, "the server takes everything");
+                assert!(
+                    self.messages < u8::MAX,
+                    "the server keeps reading from a client that does not read"
+                );
                 self.rest = masked(true, BINARY, &Self::payload(self.messages));
                 self.messages += 1;
             }

@@ -16,14 +16,14 @@ use falconet::{
 use crate::support::operator::{command_operator, start_operated};
 use crate::support::*;
 
-/// Panics at the first message.
+/// An endpoint that panics at the first message.
 async fn panic_at_first_message(mut session: Session) -> SessionEnd {
     session.next().await;
     // A panic that does not call the hook, which would print into the tests' output.
     std::panic::resume_unwind(Box::new("an endpoint of a test"))
 }
 
-/// Replies to every message with the number of clients in the hub.
+/// An endpoint that replies to every message with the number of clients in the hub.
 async fn count(mut session: Session) -> SessionEnd {
     while session.next().await.is_some() {
         let counts = session.hub().client_counts().await.unwrap();
@@ -36,7 +36,7 @@ async fn count(mut session: Session) -> SessionEnd {
 fn a_panic_of_one_session_does_not_affect_the_others() {
     let server = Embedded::start(|server| {
         let mut config = Config::default();
-        // No spare connection: one that panicked must be released.
+        // There is no spare connection, so the place of a session that panicked must be released.
         config.limits.connections = 2 + 1 + 99 + 1;
         server
             .config(config)
@@ -60,17 +60,17 @@ fn a_panic_of_one_session_does_not_affect_the_others() {
     canaries.finish();
     drop(others);
     drop(counter);
-    server.stop().expect("no panic comes out").unwrap();
+    server.stop().expect("the panic does not reach the caller").unwrap();
 }
 
 #[test]
-fn a_session_dropped_early_ends_its_connection_while_the_endpoint_goes_on() {
+fn a_session_dropped_early_ends_its_connection_while_its_endpoint_still_runs() {
     let (ended, endings) = channel();
     let server = Embedded::start(|server| {
         server.endpoint("/", async move |session: Session| {
             let timer = session.timer();
             drop(session);
-            // Dropped with the server, not before.
+            // Dropped when the server ends, and not earlier.
             let _ended = Ended(ended.clone());
             timer.sleep(None).await;
             SessionEnd::TransportLost
@@ -82,13 +82,13 @@ fn a_session_dropped_early_ends_its_connection_while_the_endpoint_goes_on() {
         0,
         "the stream has ended"
     );
-    assert!(endings.try_recv().is_err(), "the endpoint goes on");
+    assert!(endings.try_recv().is_err(), "the endpoint still runs");
     server.stop().unwrap().unwrap();
     endings.recv_timeout(TIMEOUT).unwrap();
 }
 
 #[test]
-fn a_session_whose_client_is_lost_is_no_longer_open_while_the_endpoint_goes_on() {
+fn the_connection_of_a_lost_client_ends_while_its_endpoint_still_runs() {
     let server = Embedded::start(|server| {
         server.endpoint("/", async |mut session: Session| {
             let timer = session.timer();
@@ -123,14 +123,14 @@ fn messages_sent_before_a_session_is_dropped_arrive() {
         })
     });
     let mut client = Client::connect(server.address);
-    let frames = ["one", "last", "and more", "that nobody takes"];
+    let frames = ["one", "last", "and more", "never read"];
     let frames = frames.map(|text| masked(true, TEXT, text.as_bytes())).concat();
     std::io::Write::write_all(&mut client.stream, &frames).unwrap();
     assert_eq!(client.read().text(), "one");
     assert_eq!(client.read().text(), "last");
 }
 
-/// Sends a message on drop.
+/// Notifies a channel on drop.
 struct Ended(Sender<()>);
 
 impl Drop for Ended {
@@ -153,7 +153,7 @@ fn a_stale_client_id_reaches_no_client() {
                         // Only the Debug form shows the slot.
                         format!("{:?}", session.id())
                     }
-                    ("tell", Some(id)) => {
+                    ("send", Some(id)) => {
                         format!("{}", session.hub().send_to(id, "mail").await.unwrap())
                     }
                     ("evict", Some(id)) => {
@@ -175,24 +175,24 @@ fn a_stale_client_id_reaches_no_client() {
     let mut asker = Client::connect(server.address);
     let mut old = Client::connect(server.address);
     let old_id = ask(&mut old, "remember 0");
-    assert_eq!(ask(&mut asker, "tell 0"), "true");
+    assert_eq!(ask(&mut asker, "send 0"), "true");
     assert_eq!(old.read().text(), "mail");
     drop(old);
-    wait_until("the old client has left", || ask(&mut asker, "count 9") == "1");
+    wait_until("the old client is disconnected", || ask(&mut asker, "count 9") == "1");
 
     let mut new = Client::connect(server.address);
     let new_id = ask(&mut new, "remember 1");
-    assert_eq!(slot(&old_id), slot(&new_id), "the slot is reused, or this proves nothing");
+    assert_eq!(slot(&old_id), slot(&new_id), "the slot must be reused for this test");
     assert_ne!(old_id, new_id);
-    assert_eq!(ask(&mut asker, "tell 0"), "false");
+    assert_eq!(ask(&mut asker, "send 0"), "false");
     assert_eq!(ask(&mut asker, "evict 0"), "false");
     assert_eq!(ask(&mut new, "count 9"), "2", "no mail and no Close comes before the answer");
-    assert_eq!(ask(&mut asker, "tell 1"), "true");
+    assert_eq!(ask(&mut asker, "send 1"), "true");
     assert_eq!(new.read().text(), "mail");
 }
 
 #[test]
-fn an_authorizer_decides_over_pages_and_sessions() {
+fn an_authorizer_decides_about_pages_and_sessions() {
     let server = Embedded::start(|server| {
         server.endpoint("/", Echo).asset("/", PAGE).asset("/private", PAGE).authorize(
             |head: &RequestHead<'_>| {
@@ -221,7 +221,10 @@ fn an_authorizer_decides_over_pages_and_sessions() {
     let unknown = get("/", "");
     assert!(unknown.starts_with("HTTP/1.1 401 "), "{unknown}");
     assert!(unknown.contains("\r\nWWW-Authenticate: Bearer\r\n"), "{unknown}");
-    assert!(get("/nowhere", "").starts_with("HTTP/1.1 401 "), "nothing is looked up before");
+    assert!(
+        get("/nowhere", "").starts_with("HTTP/1.1 401 "),
+        "the request is authorized before its path is looked up"
+    );
     assert!(get("/", guest).starts_with("HTTP/1.1 200 "));
     assert!(get("/private", guest).starts_with("HTTP/1.1 403 "));
     assert!(get("/private", friend).starts_with("HTTP/1.1 200 "));
@@ -249,7 +252,7 @@ fn an_endpoint_at_another_path_works_beside_the_page() {
     assert_eq!(client.read().text(), "BYTES");
 }
 
-/// Reports the phases of its life.
+/// A service that reports its start, the request to stop, and its end.
 struct Reporter(Sender<&'static str>);
 
 impl Service for Reporter {
@@ -257,7 +260,7 @@ impl Service for Reporter {
         self.0.send("started").unwrap();
         stop.requested().await;
         self.0.send("asked to stop").unwrap();
-        // The cleanup of a service may take a while. The drain has 2.5 s.
+        // A service has time to clean up: the drain waits up to 2.5 s.
         stop.timer().sleep(Some(Duration::from_millis(100))).await;
         hub.client_counts().await.unwrap();
         self.0.send("done").unwrap();
@@ -273,7 +276,7 @@ fn a_service_is_asked_to_stop_and_awaited() {
     assert_eq!(reported.try_iter().collect::<Vec<_>>(), ["asked to stop", "done"]);
 }
 
-/// Ignores the request to stop.
+/// A service that ignores the request to stop.
 struct Stubborn;
 
 impl Service for Stubborn {
@@ -310,7 +313,7 @@ fn a_server_that_has_ended_has_released_everything() {
     }
 }
 
-/// Panics once a client is connected.
+/// A service that panics once a client is connected.
 struct Broken;
 
 impl Service for Broken {
@@ -321,22 +324,22 @@ impl Service for Broken {
 }
 
 #[test]
-fn a_panic_in_a_service_ends_neither_the_server_nor_its_stop() {
+fn a_panic_in_a_service_neither_ends_the_server_nor_blocks_its_stop() {
     let (reports, reported) = channel();
     let server = Embedded::start(|server| {
         server.endpoint("/", Echo).service(Broken).service(Reporter(reports))
     });
     let mut client = Client::connect(server.address);
-    client.echo("before and after");
-    Client::connect(server.address).echo("it goes on");
+    client.echo("hello");
+    Client::connect(server.address).echo("after the panic");
     drop(client);
-    server.stop().expect("no panic comes out").unwrap();
+    server.stop().expect("the panic does not reach the caller").unwrap();
     assert_eq!(reported.try_iter().last(), Some("done"));
 }
 
 const PAGE: Asset = Asset { content_type: "text/plain", body: b"a page" };
 
-/// Broadcasts endlessly, faster than a slow client reads.
+/// A service that broadcasts endlessly, faster than a slow client reads.
 struct Firehose;
 
 impl Service for Firehose {
@@ -354,9 +357,9 @@ impl Service for Firehose {
 fn a_client_slower_than_the_broadcasts_still_gets_its_echo() {
     let server = Embedded::start(|server| server.endpoint("/", Echo).service(Firehose));
     let mut client = Client::connect(server.address);
-    // The kernel would buffer megabytes otherwise, which the client reads first.
+    // Otherwise the kernel would buffer megabytes of broadcasts, which the client would read first.
     rustix::net::sockopt::set_socket_recv_buffer_size(&client.stream, 16 * 1024).unwrap();
-    // Time for the client to fall behind, which nothing outside shows.
+    // Wait until the client has fallen behind. No event outside the server shows that.
     std::thread::sleep(Duration::from_millis(500));
     client.send(true, TEXT, "hello");
     let begun = std::time::Instant::now();
@@ -371,7 +374,7 @@ fn a_client_slower_than_the_broadcasts_still_gets_its_echo() {
 /// The connections of one user: two sessions of an endpoint, one of a topic, and an event stream.
 struct User {
     clients: Vec<Client>,
-    listener: Events,
+    events: Events,
 }
 
 impl User {
@@ -380,7 +383,7 @@ impl User {
         let paths = [at("/"), at("/"), at("/topics/t")];
         Self {
             clients: paths.iter().map(|path| Client::connect_to(server.address, path)).collect(),
-            listener: Events::connect(server.address, &at("/topics/t"), ""),
+            events: Events::connect(server.address, &at("/topics/t"), ""),
         }
     }
 }
@@ -391,25 +394,25 @@ fn a_message_to_a_correlation_id_reaches_all_its_connections_and_no_others() {
     let (server, mut operator) = start_operated();
     let mut alice = User::connect(&server, "alice");
     let mut bob = User::connect(&server, "bob");
-    let mut nobody = Client::connect(server.address);
+    let mut anonymous = Client::connect(server.address);
     assert_eq!(command_operator(&mut operator, "send alice hello"), "4");
     assert_eq!(command_operator(&mut operator, "send carol hello"), "0");
     for client in &mut alice.clients {
         assert_eq!(client.read().text(), "hello");
     }
-    let event = alice.listener.read();
-    assert_eq!((event.id, &*event.data), (None, "hello"), "it is of no topic");
+    let event = alice.events.read();
+    assert_eq!((event.id, &*event.data), (None, "hello"), "the message belongs to no topic");
 
-    // The next message of every other client is the next one meant for it.
+    // The next message that every other client receives is the next one sent to that client.
     assert_eq!(command_operator(&mut operator, "publish t news"), "1 4");
     for user in [&mut alice, &mut bob] {
         assert_eq!(user.clients[2].read().text(), "news");
-        let event = user.listener.read();
+        let event = user.events.read();
         assert_eq!((event.id, &*event.data), (Some(1), "news"));
         user.clients[..2].iter_mut().for_each(|client| client.echo("nothing before"));
     }
-    nobody.echo("nothing before");
-    drop((alice, bob, nobody, operator));
+    anonymous.echo("nothing before");
+    drop((alice, bob, anonymous, operator));
     server.stop().unwrap().unwrap();
 }
 
@@ -422,24 +425,24 @@ fn evicting_a_correlation_id_closes_all_its_connections_and_no_others() {
     assert_eq!(command_operator(&mut operator, "publish t before"), "1 4");
     assert_eq!(command_operator(&mut operator, "evict alice"), "4");
     assert_eq!(alice.clients[2].read().text(), "before");
-    assert_eq!(alice.listener.read().data, "before");
+    assert_eq!(alice.events.read().data, "before");
     for mut client in alice.clients {
         let close = client.read();
         assert_eq!((close.close_code(), &close.payload[2..]), (1008, &b"go away"[..]));
         client.send(true, CLOSE, &close.payload[..2]);
         assert_eq!(client.read_to_close(), None);
     }
-    assert_eq!(alice.listener.try_read(), None);
-    drop(alice.listener);
-    // The clients leave the hub only after the close.
-    wait_until("all clients of alice have left", || {
+    assert_eq!(alice.events.try_read(), None);
+    drop(alice.events);
+    // The hub removes the clients only after the close.
+    wait_until("all clients of alice are disconnected", || {
         command_operator(&mut operator, "evict alice") == "0"
     });
 
     assert_eq!(command_operator(&mut operator, "publish t after"), "2 2");
     for text in ["before", "after"] {
         assert_eq!(bob.clients[2].read().text(), text);
-        assert_eq!(bob.listener.read().data, text);
+        assert_eq!(bob.events.read().data, text);
     }
     bob.clients[0].echo("still here");
     drop((bob, operator));
@@ -475,16 +478,17 @@ fn a_handle_publishes_lists_and_clears_topics() {
     server.stop().unwrap().unwrap();
 }
 
-/// Welcomes the first subscriber of a topic, and stops the server when the last one has left.
+/// A service that publishes a message for the first subscriber of a topic, and stops the server when the last
+/// subscriber has disconnected.
 struct Host;
 
 impl Service for Host {
     async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
-        let stage = TopicName::new("stage").unwrap();
-        hub.until_subscribed(&stage).await.unwrap();
-        let published = hub.publish(&stage, "welcome").await.unwrap();
+        let topic = TopicName::new("topic").unwrap();
+        hub.until_subscribed(&topic).await.unwrap();
+        let published = hub.publish(&topic, "welcome").await.unwrap();
         assert_eq!((published.id.number(), published.subscribers), (1, 1));
-        hub.until_unsubscribed(&stage).await.unwrap();
+        hub.until_unsubscribed(&topic).await.unwrap();
         stop.request();
     }
 }
@@ -493,13 +497,13 @@ impl Service for Host {
 #[test]
 fn a_service_awaits_subscribers_of_its_topic_and_can_stop_the_server() {
     let mut server = Embedded::start(|server| server.topics().endpoint("/", Echo).service(Host));
-    let mut elsewhere = Client::connect_to(server.address, "/topics/pit");
+    let mut elsewhere = Client::connect_to(server.address, "/topics/other");
     let mut here = Client::connect(server.address);
-    here.echo("nothing is published yet, and nothing stops");
-    let mut audience = Client::connect_to(server.address, "/topics/stage");
-    assert_eq!(audience.read().text(), "welcome");
-    here.echo("nothing stops while somebody is there");
-    drop(audience);
+    here.echo("the topic has no subscriber yet");
+    let mut subscriber = Client::connect_to(server.address, "/topics/topic");
+    assert_eq!(subscriber.read().text(), "welcome");
+    here.echo("the topic has a subscriber");
+    drop(subscriber);
     for client in [&mut elsewhere, &mut here] {
         assert_eq!(client.read().close_code(), 1001);
     }
@@ -511,7 +515,7 @@ fn a_service_awaits_subscribers_of_its_topic_and_can_stop_the_server() {
 
 #[cfg(feature = "full")]
 #[test]
-fn an_authorizer_decides_who_subscribes_and_publishes_by_the_topics_name() {
+fn an_authorizer_decides_by_the_name_of_a_topic() {
     let server = Embedded::start(|server| {
         server.topics().authorize(|head: &RequestHead<'_>| {
             let token = head.query_value("token").ok_or(Denied::Unauthenticated("Bearer"))?;
@@ -559,18 +563,18 @@ fn an_authorizer_decides_who_subscribes_and_publishes_by_the_topics_name() {
     assert_eq!(status("POST", "/topics/a?token=both", ""), 403);
     assert_eq!(status("POST", "/topics/a/b/c?token=both", ""), 403);
 
-    let mut listener = Client::connect_to(server.address, "/topics/a/b?token=both");
+    let mut writer = Client::connect_to(server.address, "/topics/a/b?token=both");
     let mut reader = Client::connect_to(server.address, "/topics/a/b?token=reader");
-    let mut mute = Client::connect_to(server.address, "/topics/a/b?token=both&mode=out");
-    for client in [&mut reader, &mut mute] {
+    let mut out_only = Client::connect_to(server.address, "/topics/a/b?token=both&mode=out");
+    for client in [&mut reader, &mut out_only] {
         client.send(true, TEXT, "may I?");
         let close = client.read();
         assert_eq!(close.close_code(), 1008);
         assert_eq!(&close.payload[2..], b"publishing is not allowed");
     }
-    listener.send(true, TEXT, "I may");
-    assert_eq!(listener.read().text(), "I may", "nothing was published before");
-    drop((listener, reader, mute));
+    writer.send(true, TEXT, "I may");
+    assert_eq!(writer.read().text(), "I may", "nothing was published before");
+    drop((writer, reader, out_only));
     server.stop().unwrap().unwrap();
 }
 

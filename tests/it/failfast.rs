@@ -1,5 +1,5 @@
-//! The cases of sections 3 to 7 of the Autobahn test suite, derived from RFC 6455. Violations must be detected
-//! while the frame or message is still incomplete.
+//! The cases of sections 3 to 7 of the Autobahn test suite, derived from RFC 6455. A test's name begins
+//! with the number of its section. Violations must be detected while the frame or message is still incomplete.
 
 use crate::support::*;
 
@@ -79,7 +79,7 @@ fn s5_invalid_fragment_sequences_are_refused_at_their_first_byte() {
 }
 
 #[test]
-fn s5_an_invalid_second_byte_is_refused_at_once() {
+fn s5_an_invalid_length_is_refused_at_once() {
     let falconet = start();
     for opcode in [TEXT, BINARY, CLOSE, PING, PONG] {
         expect(&falconet, &[0x80 | opcode, 0x01], &[], 1002);
@@ -111,7 +111,7 @@ fn s6_utf8_is_echoed_however_it_is_fragmented() {
 }
 
 #[test]
-fn s6_wrong_utf8_is_refused_in_whole_messages_and_in_fragments() {
+fn s6_invalid_utf8_is_refused_in_whole_messages_and_in_fragments() {
     let falconet = start();
     for wrong in NOT_UTF_8.iter().chain(UNFINISHED) {
         let text = [b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5", *wrong].concat();
@@ -125,7 +125,7 @@ fn s6_wrong_utf8_is_refused_in_whole_messages_and_in_fragments() {
 }
 
 #[test]
-fn s6_wrong_utf8_is_refused_while_its_frame_is_incomplete() {
+fn s6_invalid_utf8_is_refused_while_its_frame_is_incomplete() {
     let falconet = start();
     for wrong in NOT_UTF_8 {
         // The frame announces 1000 bytes more, which are never sent.
@@ -138,7 +138,7 @@ fn s6_wrong_utf8_is_refused_while_its_frame_is_incomplete() {
         let parts = [&masked(false, TEXT, b"text ")[..], &ping, &frame_of_rest(wrong)].concat();
         expect(&falconet, &parts, &[(PONG, b"\xff")], 1007);
     }
-    // Each part in a write of its own, as in Autobahn's section 6.4.
+    // Each part in a separate write, as in Autobahn's section 6.4.
     let text = ["κόσμε".as_bytes(), b"\xf4\x90\x80\x80", b"edited"].concat();
     let frame = masked(true, TEXT, &text);
     let mut client = Client::connect(falconet.address());
@@ -171,7 +171,7 @@ fn s7_a_close_of_any_valid_length_is_answered() {
 }
 
 #[test]
-fn s7_a_close_of_the_wrong_form_is_refused() {
+fn s7_a_malformed_close_is_refused() {
     let falconet = start();
     expect(&falconet, &masked(true, CLOSE, b"\x03"), &[], 1002);
     let long = [&1000_u16.to_be_bytes()[..], &[b'r'; 124]].concat();
@@ -183,7 +183,7 @@ fn s7_a_close_of_the_wrong_form_is_refused() {
 }
 
 #[test]
-fn s7_codes_that_may_be_sent_are_sent_back() {
+fn s7_valid_codes_are_sent_back() {
     let falconet = start();
     for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
         expect(&falconet, &masked(true, CLOSE, &u16::to_be_bytes(code)), &[], code);
@@ -191,7 +191,7 @@ fn s7_codes_that_may_be_sent_are_sent_back() {
 }
 
 #[test]
-fn s7_codes_that_may_not_be_sent_are_refused() {
+fn s7_invalid_codes_are_refused() {
     let falconet = start();
     for code in
         [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 1999, 2000, 2999, 5000, 9999, 32768, 65535]

@@ -82,7 +82,11 @@ fn a_large_file_arrives_whole() {
     site.write("film.webm", &content);
     let answer = fetch(&site.serve(), "GET", "/film.webm", "");
     assert_eq!(answer.header("Content-Length"), Some("3145728"));
-    assert!(answer.body == content, "{} bytes arrived, not all as sent", answer.body.len());
+    assert!(
+        answer.body == content,
+        "{} bytes arrived, which differ from the file",
+        answer.body.len()
+    );
 }
 
 #[test]
@@ -101,7 +105,7 @@ fn a_slow_reader_gets_its_file_while_others_are_served() {
         received.extend_from_slice(&piece[..count]);
         client.echo("meanwhile");
     }
-    assert!(received == content, "not as sent");
+    assert!(received == content, "the bytes differ from the file");
 }
 
 #[test]
@@ -140,7 +144,7 @@ fn without_the_option_no_file_is_served() {
 }
 
 #[test]
-fn a_directory_with_a_slash_is_its_index() {
+fn a_target_that_ends_with_a_slash_is_the_index_of_the_directory() {
     let site = Site::new("folders");
     site.write("sub/index.html", "sub");
     site.write("a b/index.html", "spaced");
@@ -159,7 +163,7 @@ fn a_directory_with_a_slash_is_its_index() {
 }
 
 #[test]
-fn files_are_only_read() {
+fn only_get_and_head_are_allowed_for_files() {
     let site = Site::new("methods");
     site.write("data.json", "{}");
     let falconet = site.serve();
@@ -191,7 +195,7 @@ fn no_target_leads_out_of_the_directory() {
 }
 
 #[test]
-fn no_bytes_lead_out_of_the_directory() {
+fn no_malformed_target_leads_out_of_the_directory() {
     let site = Site::new("bytes");
     let falconet = site.serve();
     let targets: [&[u8]; 10] = [
@@ -272,7 +276,7 @@ fn a_file_that_shrinks_ends_its_connection() {
 #[test]
 fn a_file_that_grows_is_sent_with_its_announced_length() {
     let site = Site::new("grows");
-    // Not a multiple of any likely piece size.
+    // Not a multiple of any likely size of a piece.
     let size = (16 << 20) + 999;
     let file = site.sparse("film.webm", size);
     let falconet = site.serve();
@@ -296,18 +300,18 @@ fn all_descriptors_are_closed() {
     }
     // A client that closes during the download.
     drop(begin_download(&falconet, "/film.webm"));
-    wait_until("all are closed", || falconet.open_files() == before);
+    wait_until("all descriptors are closed", || falconet.open_files() == before);
 }
 
 #[test]
-fn a_reader_that_stops_is_given_up_within_the_write_timeout() {
+fn a_client_that_stops_reading_is_dropped_after_the_write_timeout() {
     let site = Site::new("stops");
     let _film = site.sparse("film.webm", 64 << 20);
     let falconet = site.serve_with(&["--write-timeout", "1s"]);
     let before = falconet.open_files();
     let (_, _download) = begin_download(&falconet, "/film.webm");
     assert!(falconet.open_files() > before);
-    wait_until("its descriptors are released", || falconet.open_files() == before);
+    wait_until("the descriptors are released", || falconet.open_files() == before);
 }
 
 #[test]
@@ -425,7 +429,7 @@ fn begin_download(falconet: &Falconet, target: &str) -> (String, TcpStream) {
     (head, stream)
 }
 
-/// Reads to the end of a stream, orderly or not. Returns the number of bytes.
+/// Reads until the stream ends or is reset. Returns the number of bytes.
 fn drain(stream: &mut TcpStream) -> u64 {
     let (mut count, mut piece) = (0, vec![0; 64 << 10]);
     loop {

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::support::*;
 
 #[test]
-fn a_connection_beyond_the_limit_gets_503_unless_refusals_are_silent() {
+fn a_connection_above_the_limit_gets_503_unless_refusals_are_silent() {
     for (reject, answer) in [("respond", "HTTP/1.1 503 Service Unavailable"), ("drop", "")] {
         let falconet = Falconet::start(&["--max-connections", "1", "--reject", reject]);
         let _inside = Client::connect(falconet.address());
@@ -20,8 +20,9 @@ fn a_connection_beyond_the_limit_gets_503_unless_refusals_are_silent() {
     }
 }
 
-/// The stop must be longer than the idle timeout, and longer than the two seconds after which the server
-/// concludes that it was stopped itself. The default timeouts are 75 s and 30 s, so these are much shorter.
+/// The server must be stopped for longer than the idle timeout, and for longer than the two seconds after which
+/// it concludes that it was stopped itself. The timeouts are much shorter than the defaults of 75 s and 30 s, so
+/// that the test is short.
 #[test]
 fn a_server_that_was_stopped_drops_no_healthy_client() {
     let falconet = Falconet::start(&[
@@ -51,17 +52,17 @@ fn a_server_that_was_stopped_drops_no_healthy_client() {
         quiet.iter().zip(&pongs).all(|(client, before)| client.pongs() >= before + 2)
     });
     for client in quiet {
-        assert_eq!(client.finish(), Some(1000), "it was dropped");
+        assert_eq!(client.finish(), Some(1000), "the client was dropped");
     }
     slow.join().unwrap();
     canaries.finish();
 }
 
 #[test]
-fn a_log_nobody_reads_does_not_stop_the_server() {
+fn a_log_pipe_that_is_full_does_not_stop_the_server() {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     let falconet = Falconet::start_with_stderr(&["--log-level", "debug"], writer.into());
-    // A file description of its own, so that the server's writes stay blocking.
+    // Open the pipe again for a separate file description, so that the server's writes stay blocking.
     let path = format!("/proc/{}/fd/2", falconet.pid());
     let flags = OFlags::WRONLY | OFlags::NONBLOCK;
     let writer: OwnedFd = rustix::fs::open(path, flags, Mode::empty()).unwrap();
@@ -102,7 +103,8 @@ fn serve_while_logging(mut falconet: Falconet) {
 fn every_message_of_a_burst_is_echoed() {
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let mut client = Client::connect(falconet.address());
-    // A few small messages, one that does not fit the read buffer, and many that are read together with its end.
+    // A few small messages, a message that does not fit into the read buffer, and many messages that are read
+    // together with the end of that one.
     let sizes = [500; 5].into_iter().chain([40_000]).chain([500; 50]);
     let messages: Vec<String> = sizes.map(|size| "x".repeat(size)).collect();
     let frames: Vec<u8> =

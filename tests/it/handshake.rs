@@ -19,7 +19,7 @@ enum Verdict {
 }
 
 #[test]
-fn every_head_has_its_outcome() {
+fn every_head_has_its_expected_outcome() {
     let falconet = Falconet::start(NO_BROADCAST);
     assert_verdicts(|head| judge(&falconet, [head], || {}), |verdict| verdict);
 }
@@ -51,17 +51,17 @@ fn a_head_byte_by_byte_has_the_same_outcome() {
 }
 
 #[test]
-fn reject_drop_silences_only_refusals() {
+fn with_reject_drop_only_refusals_get_no_response() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--reject", "drop"]].concat());
-    let silenced = |verdict| match verdict {
+    let with_drop = |verdict| match verdict {
         Status(400..) => Dropped,
         other => other,
     };
-    assert_verdicts(|head| judge(&falconet, [head], || {}), silenced);
+    assert_verdicts(|head| judge(&falconet, [head], || {}), with_drop);
 }
 
 #[test]
-fn the_table_has_sixty_heads() {
+fn the_table_has_at_least_sixty_heads() {
     assert!(table().len() >= 60, "{}", table().len());
 }
 
@@ -93,7 +93,7 @@ fn judge<'p>(
     match stream.read_exact(&mut byte) {
         Ok(()) => {}
         Err(error) if matches!(error.kind(), UnexpectedEof | ConnectionReset) => return Dropped,
-        Err(error) => panic!("neither an answer nor an end: {error}"),
+        Err(error) => panic!("neither a response nor the end of the stream: {error}"),
     }
     let answer = format!("{}{}", char::from(byte[0]), read_response_head(&mut stream));
     match status_of(&answer) {
@@ -112,7 +112,7 @@ fn judge<'p>(
                 stream.write_all(LAST_REQUEST).expect("the connection is kept");
             }
             let mut rest = String::new();
-            stream.read_to_string(&mut rest).expect("a body, then the end");
+            stream.read_to_string(&mut rest).expect("the stream ends after the body");
             let length = header_of(&answer, "Content-Length").expect("a length");
             let (body, last) = match is_kept {
                 true => rest.split_once("HTTP/1.1 200 ").expect("the last request has its answer"),
@@ -136,7 +136,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
     let upgrade = |request_line: &str, lines: &[&str]| {
         format!("{request_line}\r\n{}\r\n\r\n", lines.join("\r\n")).into_bytes()
     };
-    let asks = |lines: &[&str]| upgrade("GET / HTTP/1.1", lines);
+    let upgrade_with = |lines: &[&str]| upgrade("GET / HTTP/1.1", lines);
     let filled_to = |bytes: usize| {
         let head = get("X-Filler: \r\n");
         get(&format!("X-Filler: {}\r\n", "x".repeat(bytes - head.len())))
@@ -151,7 +151,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
     vec![
         // Valid requests.
         ("a page", get(""), Status(200)),
-        ("nothing there", line("GET /nothing HTTP/1.1"), Status(404)),
+        ("an unknown path", line("GET /nothing HTTP/1.1"), Status(404)),
         ("a query", line("GET /?a=b&c HTTP/1.1"), Status(200)),
         ("absolute form", line("GET http://a/ HTTP/1.1"), Status(200)),
         ("absolute form in capitals", line("GET HTTP://A/ HTTP/1.1"), Status(200)),
@@ -161,7 +161,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("no space after a colon", get("X-Tight:x\r\n"), Status(200)),
         ("an empty value", get("X-Empty:\r\n"), Status(200)),
         (
-            "bytes beyond ASCII where nobody acts on them",
+            "bytes beyond ASCII in a header that is not used",
             host("Host: a\r\nX-N: \u{e9}\r\n"),
             Status(200),
         ),
@@ -171,31 +171,37 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("a target of 2 KiB", target_of(2048), Status(404)),
         ("64 headers", headers(64), Status(200)),
         // Valid upgrades.
-        ("an upgrade", asks(&[HOST, CONNECTION, UPGRADE, VERSION, KEY]), Upgraded),
-        ("in another order", asks(&[KEY, VERSION, UPGRADE, CONNECTION, HOST]), Upgraded),
+        ("an upgrade", upgrade_with(&[HOST, CONNECTION, UPGRADE, VERSION, KEY]), Upgraded),
+        ("in another order", upgrade_with(&[KEY, VERSION, UPGRADE, CONNECTION, HOST]), Upgraded),
         (
             "in another case",
-            asks(&["hOST: a", "CONNECTION: uPGRADE", "upgrade: WebSocket", VERSION, KEY]),
+            upgrade_with(&["hOST: a", "CONNECTION: uPGRADE", "upgrade: WebSocket", VERSION, KEY]),
             Upgraded,
         ),
         (
             "in a list",
-            asks(&[HOST, "Connection: keep-alive, Upgrade", UPGRADE, VERSION, KEY]),
+            upgrade_with(&[HOST, "Connection: keep-alive, Upgrade", UPGRADE, VERSION, KEY]),
             Upgraded,
         ),
         (
             "in a list of two lines",
-            asks(&[HOST, "Connection: keep-alive", CONNECTION, UPGRADE, VERSION, KEY]),
+            upgrade_with(&[HOST, "Connection: keep-alive", CONNECTION, UPGRADE, VERSION, KEY]),
             Upgraded,
         ),
         (
             "one of two protocols",
-            asks(&[HOST, CONNECTION, "Upgrade: h2c, websocket", VERSION, KEY]),
+            upgrade_with(&[HOST, CONNECTION, "Upgrade: h2c, websocket", VERSION, KEY]),
             Upgraded,
         ),
         (
-            "with white space about values",
-            asks(&[HOST, "Connection:\t Upgrade \t", UPGRADE, "Sec-WebSocket-Version:13", KEY]),
+            "with white space around values",
+            upgrade_with(&[
+                HOST,
+                "Connection:\t Upgrade \t",
+                UPGRADE,
+                "Sec-WebSocket-Version:13",
+                KEY,
+            ]),
             Upgraded,
         ),
         (
@@ -212,22 +218,26 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
             Upgraded,
         ),
         // Invalid upgrades.
-        ("no Connection", asks(&[HOST, UPGRADE, VERSION, KEY]), Status(400)),
+        ("no Connection", upgrade_with(&[HOST, UPGRADE, VERSION, KEY]), Status(400)),
         (
-            "no token upgrade",
-            asks(&[HOST, "Connection: upgraded", UPGRADE, VERSION, KEY]),
+            "a Connection without the token upgrade",
+            upgrade_with(&[HOST, "Connection: upgraded", UPGRADE, VERSION, KEY]),
             Status(400),
         ),
         // Requests without an upgrade to WebSocket get the page.
-        ("no Upgrade", asks(&[HOST, CONNECTION, VERSION, KEY]), Status(200)),
-        ("another protocol", asks(&[HOST, CONNECTION, "Upgrade: h2c", VERSION, KEY]), Status(200)),
+        ("no Upgrade", upgrade_with(&[HOST, CONNECTION, VERSION, KEY]), Status(200)),
         (
-            "a protocol that only begins so",
-            asks(&[HOST, CONNECTION, "Upgrade: websockets", VERSION, KEY]),
+            "another protocol",
+            upgrade_with(&[HOST, CONNECTION, "Upgrade: h2c", VERSION, KEY]),
             Status(200),
         ),
         (
-            "nobody there to talk to",
+            "a protocol that only begins with websocket",
+            upgrade_with(&[HOST, CONNECTION, "Upgrade: websockets", VERSION, KEY]),
+            Status(200),
+        ),
+        (
+            "an upgrade at an unknown path",
             upgrade("GET /nothing HTTP/1.1", &[HOST, CONNECTION, UPGRADE, VERSION, KEY]),
             Status(404),
         ),
@@ -246,38 +256,48 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
             upgrade("HEAD / HTTP/1.1", &[HOST, CONNECTION, UPGRADE, VERSION, KEY]),
             Status(405),
         ),
-        ("no version", asks(&[HOST, CONNECTION, UPGRADE, KEY]), Status(426)),
+        ("no version", upgrade_with(&[HOST, CONNECTION, UPGRADE, KEY]), Status(426)),
         (
             "version 12",
-            asks(&[HOST, CONNECTION, UPGRADE, "Sec-WebSocket-Version: 12", KEY]),
+            upgrade_with(&[HOST, CONNECTION, UPGRADE, "Sec-WebSocket-Version: 12", KEY]),
             Status(426),
         ),
         (
             "version 013",
-            asks(&[HOST, CONNECTION, UPGRADE, "Sec-WebSocket-Version: 013", KEY]),
+            upgrade_with(&[HOST, CONNECTION, UPGRADE, "Sec-WebSocket-Version: 013", KEY]),
             Status(426),
         ),
         (
             "a list of versions",
-            asks(&[HOST, CONNECTION, UPGRADE, "Sec-WebSocket-Version: 8, 13", KEY]),
+            upgrade_with(&[HOST, CONNECTION, UPGRADE, "Sec-WebSocket-Version: 8, 13", KEY]),
             Status(426),
         ),
-        ("two versions", asks(&[HOST, CONNECTION, UPGRADE, VERSION, VERSION, KEY]), Status(426)),
-        ("no key", asks(&[HOST, CONNECTION, UPGRADE, VERSION]), Status(400)),
-        ("two keys", asks(&[HOST, CONNECTION, UPGRADE, VERSION, KEY, KEY]), Status(400)),
+        (
+            "two versions",
+            upgrade_with(&[HOST, CONNECTION, UPGRADE, VERSION, VERSION, KEY]),
+            Status(426),
+        ),
+        ("no key", upgrade_with(&[HOST, CONNECTION, UPGRADE, VERSION]), Status(400)),
+        ("two keys", upgrade_with(&[HOST, CONNECTION, UPGRADE, VERSION, KEY, KEY]), Status(400)),
         (
             "an empty key",
-            asks(&[HOST, CONNECTION, UPGRADE, VERSION, "Sec-WebSocket-Key:"]),
+            upgrade_with(&[HOST, CONNECTION, UPGRADE, VERSION, "Sec-WebSocket-Key:"]),
             Status(400),
         ),
         (
             "a key of 15 bytes",
-            asks(&[HOST, CONNECTION, UPGRADE, VERSION, "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAA"]),
+            upgrade_with(&[
+                HOST,
+                CONNECTION,
+                UPGRADE,
+                VERSION,
+                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAA",
+            ]),
             Status(400),
         ),
         (
             "a key of 17 bytes",
-            asks(&[
+            upgrade_with(&[
                 HOST,
                 CONNECTION,
                 UPGRADE,
@@ -288,7 +308,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ),
         (
             "a key without padding",
-            asks(&[
+            upgrade_with(&[
                 HOST,
                 CONNECTION,
                 UPGRADE,
@@ -299,7 +319,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ),
         (
             "a key that is no base64",
-            asks(&[
+            upgrade_with(&[
                 HOST,
                 CONNECTION,
                 UPGRADE,
@@ -310,10 +330,14 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ),
         (
             "an upgrade with a body",
-            asks(&[HOST, CONNECTION, UPGRADE, VERSION, KEY, "Content-Length: 1"]),
+            upgrade_with(&[HOST, CONNECTION, UPGRADE, VERSION, KEY, "Content-Length: 1"]),
             Status(400),
         ),
-        ("an upgrade without a host", asks(&[CONNECTION, UPGRADE, VERSION, KEY]), Status(400)),
+        (
+            "an upgrade without a host",
+            upgrade_with(&[CONNECTION, UPGRADE, VERSION, KEY]),
+            Status(400),
+        ),
         // Malformed HTTP.
         ("bare line feeds", raw(b"GET / HTTP/1.1\nHost: a\n\n"), Dropped),
         ("one bare line feed", raw(b"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n"), Dropped),
@@ -371,11 +395,11 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("an open bracket", host("Host: [::1\r\n"), Status(400)),
         ("a bracket in a name", host("Host: a]\r\n"), Status(400)),
         ("a host with a port", host("Host: a:8080\r\n"), Status(200)),
-        ("a host that is another", host("Host: a.example:8080\r\n"), Status(403)),
-        ("a page from elsewhere", get("Origin: http://b\r\n"), Status(403)),
+        ("another host name", host("Host: a.example:8080\r\n"), Status(403)),
+        ("a page of another origin", get("Origin: http://b\r\n"), Status(403)),
         (
-            "an upgrade by a page from elsewhere",
-            asks(&[HOST, "Origin: http://b", CONNECTION, UPGRADE, VERSION, KEY]),
+            "an upgrade by a page of another origin",
+            upgrade_with(&[HOST, "Origin: http://b", CONNECTION, UPGRADE, VERSION, KEY]),
             Status(403),
         ),
         ("an IPv6 host with a port", host("Host: [::1]:8080\r\n"), Status(200)),
@@ -397,7 +421,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("Connection beyond ASCII", get("Connection: \u{e9}\r\n"), Status(400)),
         // Methods.
         ("a POST", line("POST / HTTP/1.1"), Status(405)),
-        ("a POST elsewhere", line("POST /nothing HTTP/1.1"), Status(404)),
+        ("a POST to an unknown path", line("POST /nothing HTTP/1.1"), Status(404)),
         ("an unknown method", line("BREW / HTTP/1.1"), Status(405)),
         ("a method in lower case", line("get / HTTP/1.1"), Status(405)),
     ]

@@ -7,7 +7,7 @@ use crate::support::*;
 
 #[cfg(feature = "full")]
 #[test]
-fn a_publisher_can_hold_one_connection() {
+fn a_publisher_can_keep_its_connection() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut publisher = Http::connect(falconet.address());
     for number in 1..=100 {
@@ -122,7 +122,7 @@ fn without_keep_alive_a_connection_serves_one_request() {
 }
 
 #[test]
-fn http_1_0_gets_one_request() {
+fn an_http_1_0_connection_serves_one_request() {
     let falconet = Falconet::start(NO_BROADCAST);
     for lines in ["", "Connection: keep-alive\r\n", "Keep-Alive: timeout=5\r\n"] {
         for request in [get("/"), get("/nothing"), post("/topics/a", "x")] {
@@ -138,7 +138,7 @@ fn http_1_0_gets_one_request() {
 }
 
 #[test]
-fn connection_close_is_honoured_in_any_form() {
+fn connection_close_is_obeyed_in_any_form() {
     let falconet = Falconet::start(NO_BROADCAST);
     for (lines, closes) in [
         ("Connection: close\r\n", true),
@@ -279,7 +279,7 @@ fn no_100_continue_is_sent_to_a_client_that_does_not_wait() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_refused_expectation_gets_its_final_status_at_once() {
+fn a_refused_request_with_expect_gets_its_final_status_at_once() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--max-message", "1000"]].concat());
     let expect = "Expect: 100-continue\r\n";
     for (line, lines, status) in [
@@ -299,7 +299,7 @@ fn a_refused_expectation_gets_its_final_status_at_once() {
         let mut http = Http::connect(falconet.address());
         let answer = http.fetch(format!("{line} HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
         assert_eq!(answer.status(), status, "{line} {lines}");
-        assert!(answer.closes(), "{line} {lines}: it may send its body all the same");
+        assert!(answer.closes(), "{line} {lines}: the client may still send the body");
         http.assert_ended();
     }
     assert_eq!(fetch(falconet.address(), get("/topics/a")).status(), 404);
@@ -353,7 +353,7 @@ fn a_refused_upgrade_keeps_the_connection() {
 
 #[cfg(feature = "full")]
 #[test]
-fn bytes_after_an_upgrade_are_no_request() {
+fn bytes_after_an_upgrade_are_not_read_as_a_request() {
     let falconet = Falconet::start(NO_BROADCAST);
     for path in ["/", "/topics/a"] {
         let mut http = Http::connect(falconet.address());
@@ -362,21 +362,22 @@ fn bytes_after_an_upgrade_are_no_request() {
         assert_eq!(http.read(true).status(), 101);
         assert_eq!(http.into_client().read_to_close(), Some(1002));
     }
-    // Bytes after the request for an event stream are no request, either.
+    // Bytes after the request for an event stream are not read as a request, either.
     let mut events = Events::connect(falconet.address(), "/topics/a", "");
     let mut stream = events.stream();
     stream.write_all(&smuggled()).unwrap();
-    assert_eq!(fetch(falconet.address(), post("/topics/a", "heard")).status(), 202);
-    assert_eq!(events.read().data, "heard");
+    assert_eq!(fetch(falconet.address(), post("/topics/a", "an event")).status(), 202);
+    assert_eq!(events.read().data, "an event");
     assert_eq!(fetch(falconet.address(), get("/topics/smuggled")).status(), 404);
 }
 
-/// Returns a request that must not be found within another. If it is, it leaves a message in a topic.
+/// Returns a request that the server must not find inside another request. If the server executes it, a topic
+/// has a message.
 fn smuggled() -> Vec<u8> {
     post("/topics/smuggled", "evil")
 }
 
-/// Returns ambiguous requests, each with a name and the statuses of all responses.
+/// Returns ambiguous requests, each with a name and the expected statuses of all responses.
 fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
     let smuggled = smuggled();
     let length = smuggled.len();
@@ -409,15 +410,15 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
         ),
         ("chunks in capitals", lines("TRANSFER-ENCODING: CHUNKED"), &[501]),
         ("chunks without a space", lines("Transfer-Encoding:chunked"), &[501]),
-        ("chunks behind a tab", lines("Transfer-Encoding:\tchunked"), &[501]),
-        ("chunks behind a vertical tab", lines("Transfer-Encoding: \x0bchunked"), &[]),
+        ("chunks after a tab", lines("Transfer-Encoding:\tchunked"), &[501]),
+        ("chunks after a vertical tab", lines("Transfer-Encoding: \x0bchunked"), &[]),
         ("a space before the colon", lines("Transfer-Encoding : chunked"), &[]),
         ("a tab before the colon", lines("Transfer-Encoding\t: chunked"), &[]),
         ("a space before the name", lines(" Transfer-Encoding: chunked"), &[]),
         ("chunks in a folded line", lines("X: a\r\n Transfer-Encoding: chunked"), &[]),
         ("chunks in a line folded by a tab", lines("X: a\r\n\tTransfer-Encoding: chunked"), &[]),
         ("a folded value", lines("Transfer-Encoding:\r\n chunked"), &[]),
-        ("a coding nobody knows", lines("Transfer-Encoding: xchunked"), &[501]),
+        ("an unknown coding", lines("Transfer-Encoding: xchunked"), &[501]),
         ("identity", lines("Transfer-Encoding: identity"), &[501]),
         ("an empty coding", lines("Transfer-Encoding:"), &[501]),
         ("two codings", lines("Transfer-Encoding: gzip, chunked"), &[501]),
@@ -467,7 +468,7 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
         ("a length before a space and a colon", lines("Content-Length : 5"), &[]),
         ("a folded length", lines("Content-Length:\r\n 5"), &[]),
         ("a length folded in two", lines("Content-Length: 5\r\n 5"), &[]),
-        ("a name with an underscore for a length", lines("Content_Length: 5"), &[411]),
+        ("a length whose name has an underscore", lines("Content_Length: 5"), &[411]),
         ("no length, and chunks", lines("X: a"), &[411]),
         ("no length", raw("POST /topics/a HTTP/1.1\r\nHost: a\r\n\r\n", &smuggled), &[411]),
         // Bodies where none is expected.
@@ -476,9 +477,9 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
         ("a HEAD with a body", covered("HEAD /topics/a HTTP/1.1", ""), &[400]),
         ("a DELETE with a body", covered("DELETE /topics/a HTTP/1.1", ""), &[204]),
         ("a POST to the page", covered("POST / HTTP/1.1", ""), &[405]),
-        ("a POST to nothing", covered("POST /nothing HTTP/1.1", ""), &[404]),
+        ("a POST to an unknown path", covered("POST /nothing HTTP/1.1", ""), &[404]),
         ("a POST to the list of topics", covered("POST /topics/ HTTP/1.1", ""), &[405]),
-        ("a POST to a bad name", covered("POST /topics/a/../b HTTP/1.1", ""), &[404]),
+        ("a POST to an invalid topic name", covered("POST /topics/a/../b HTTP/1.1", ""), &[404]),
         ("a PATCH", covered("PATCH /topics/a HTTP/1.1", ""), &[405]),
         ("an OPTIONS", covered("OPTIONS /topics/a HTTP/1.1", ""), &[405]),
         ("a TRACE", covered("TRACE /topics/a HTTP/1.1", ""), &[405]),
@@ -494,14 +495,14 @@ fn smuggling_table() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
             lines("Content-Length: 65537\r\nExpect: 100-continue"),
             &[413],
         ),
-        ("an expectation nobody meets", covered(http_1_1, "Expect: x\r\n"), &[417]),
+        ("an unknown expectation", covered(http_1_1, "Expect: x\r\n"), &[417]),
         // Bodies longer or shorter than their length.
-        ("the whole as the body", covered(http_1_1, ""), &[202]),
-        ("a body longer than it says", after("X"), &[202, 405]),
+        ("a request as the body", covered(http_1_1, ""), &[202]),
+        ("a body longer than its length", after("X"), &[202, 405]),
         ("a body with a word too many", after("GARBAGE "), &[202]),
         ("a body with a space too many", after(" "), &[202]),
         ("a body with a null too many", after("\0"), &[202]),
-        ("chunks behind a body", after("0\r\n\r\n"), &[202]),
+        ("chunks after a body", after("0\r\n\r\n"), &[202]),
         // Between two requests.
         ("two empty lines", after("\r\n\r\n"), &[202]),
         ("a line feed", after("\n"), &[202]),
@@ -581,16 +582,16 @@ fn no_request_can_be_smuggled() {
             while let Ok(answer) = http.try_read(true) {
                 got.push(answer.status());
             }
-            let mark = witness.fetch(get("/topics/smuggled")).status();
-            if got != *right || mark != 404 {
-                wrong.push((name, piece_bytes, got, right, mark));
+            let smuggled_status = witness.fetch(get("/topics/smuggled")).status();
+            if got != *right || smuggled_status != 404 {
+                wrong.push((name, piece_bytes, got, right, smuggled_status));
                 fetch(falconet.address(), request("DELETE", "/topics/smuggled", "", ""));
             }
         }
         witness = Http::connect(falconet.address());
     }
-    assert!(wrong.is_empty(), "name, size of pieces, got, right, mark: {wrong:#?}");
-    // The test can detect a smuggled request: as a body it is stored, and by itself it is executed.
+    assert!(wrong.is_empty(), "name, size of pieces, got, right, smuggled_status: {wrong:#?}");
+    // This test can detect a smuggled request: as a body the request is stored, and on its own it is executed.
     assert_eq!(fetch(falconet.address(), covered_body()).status(), 202);
     assert_eq!(fetch(falconet.address(), get("/topics/a")).body, smuggled());
     assert_eq!(fetch(falconet.address(), smuggled()).status(), 202);
@@ -640,14 +641,14 @@ fn every_response_has_the_request_id() {
         ("GET", "/topics/b", upgrade, "", 503),
         ("GET", "/topics/b", events, "", 503),
     ] {
-        for (said, taken) in [("abc-1.2_3", true), ("two words", false), ("", false)] {
-            let lines = format!("{lines}X-Request-Id: {said}\r\n");
+        for (sent, taken) in [("abc-1.2_3", true), ("two words", false), ("", false)] {
+            let lines = format!("{lines}X-Request-Id: {sent}\r\n");
             let mut stream = connect(falconet.address());
             stream.write_all(&request(method, path, &lines, body)).unwrap();
             let head = read_response_head(&mut stream);
             assert_eq!(status_of(&head), status, "{method} {path}");
             let id = header_of(&head, "X-Request-Id").expect(&head);
-            assert_eq!(id == said, taken, "{method} {path}");
+            assert_eq!(id == sent, taken, "{method} {path}");
             assert!(id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)));
             assert_eq!(head.matches("X-Request-Id").count(), 1, "{head}");
         }

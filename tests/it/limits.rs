@@ -1,4 +1,4 @@
-//! Small hosts: few descriptors, little memory.
+//! The server on small hosts, with few file descriptors and little memory.
 
 use std::fs;
 use std::io::{self, Write};
@@ -75,7 +75,7 @@ fn limited(limit: &str) -> Command {
     command
 }
 
-/// A control group with a memory limit and without swap, removed on drop. Its processes must have ended before.
+/// A control group with a memory limit and without swap, removed on drop. Its processes must have ended by then.
 struct Group {
     path: PathBuf,
 }
@@ -94,7 +94,7 @@ impl Group {
             // Writing would create the file in a folder that is no control group.
             let is_limited = group.path.join(limit).exists()
                 && fs::write(group.path.join(limit), "8388608").is_ok();
-            // Missing where swap is not accounted.
+            // The file is missing if the kernel does not account for swap.
             let _ = fs::metadata(group.path.join(swap_limit))
                 .and_then(|_| fs::write(group.path.join(swap_limit), most_with_swap));
             is_limited.then_some(group)

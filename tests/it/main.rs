@@ -7,7 +7,7 @@
     clippy::print_stdout,
     clippy::print_stderr,
     unreachable_pub,
-    reason = "all of this crate is tests, not only the functions marked so"
+    reason = "all of this crate is tests, not only the functions with #[test]"
 )]
 // A smaller build needs fewer of the helpers.
 #![cfg_attr(

@@ -8,7 +8,7 @@ use falconet::{CloseReason, Endpoint, HubHandle, Session, SessionEnd, TopicName}
 use crate::support::*;
 
 #[test]
-fn messages_in_one_segment_are_answered_whole_and_in_order() {
+fn messages_in_one_write_are_answered_completely_and_in_order() {
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let mut client = Client::connect(falconet.address());
     for size in [0, 1, 125, 126, 1000] {
@@ -53,7 +53,7 @@ fn pipelined_messages_around_fragments_and_pings_are_answered_in_order() {
 
 #[cfg(feature = "full")]
 #[test]
-fn messages_faster_than_the_rate_are_all_answered_as_fast_as_it_allows() {
+fn messages_above_the_rate_limit_are_all_answered_at_the_limit() {
     let falconet = Falconet::start(&["--broadcast-every", "0", "--max-message-rate", "20"]);
     let canaries = Canaries::start(falconet.address());
     for size in [1, 20_000] {
@@ -68,12 +68,12 @@ fn messages_faster_than_the_rate_are_all_answered_as_fast_as_it_allows() {
         }
         // The first 20 messages are answered at once, the other six at intervals of a twentieth of a second.
         assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
-        client.echo("paced, and no worse for it");
+        client.echo("after the limit");
     }
     canaries.finish();
 }
 
-/// Replies, and then waits for a signal.
+/// An endpoint that replies to each message, and then waits for a signal.
 struct Gated(async_channel::Receiver<()>);
 
 impl Endpoint for Gated {
@@ -89,7 +89,7 @@ impl Endpoint for Gated {
 }
 
 #[test]
-fn a_reply_does_not_wait_for_an_endpoint_that_waits_elsewhere() {
+fn a_reply_is_sent_while_the_endpoint_waits_for_something_else() {
     let (release, released) = async_channel::bounded(1);
     let server = Embedded::start(|server| server.endpoint("/gated", Gated(released)));
     let mut client = Client::connect_to(server.address, "/gated");
@@ -103,7 +103,7 @@ fn a_reply_does_not_wait_for_an_endpoint_that_waits_elsewhere() {
     }
 }
 
-/// Replies, and then waits until the hub reports a subscriber.
+/// An endpoint that replies to each message, and then waits until the hub reports a subscriber.
 struct Expecting;
 
 impl Endpoint for Expecting {
@@ -123,7 +123,7 @@ async fn until_subscribed_to(hub: &HubHandle, topic: &TopicName) {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_reply_does_not_wait_for_an_endpoint_that_asks_the_hub() {
+fn a_reply_is_sent_while_the_endpoint_waits_for_the_hub() {
     let server = Embedded::start(|server| server.endpoint("/expecting", Expecting).topics());
     let mut client = Client::connect_to(server.address, "/expecting");
     let topics = ["one", "two", "three"];

@@ -10,7 +10,7 @@ use crate::support::folder::Folder;
 use crate::support::*;
 
 #[test]
-fn the_units_are_what_systemd_verifies_and_calls_safe() {
+fn systemd_analyze_accepts_the_units_and_rates_them_as_safe() {
     let folder = Folder::new("units");
     let unit = |name: &str| stdout_of(Falconet::command().args(["--print-unit", name]));
     let (service, socket) = (unit("service"), unit("socket"));
@@ -21,7 +21,7 @@ fn the_units_are_what_systemd_verifies_and_calls_safe() {
     }
     assert!(socket.contains("\nListenStream=127.0.0.1:8080\n"), "{socket}");
     if !is_installed("systemd-analyze") {
-        return println!("no systemd-analyze: nothing verified");
+        return println!("skipped: no systemd-analyze");
     }
     let program = env!("CARGO_BIN_EXE_falconet");
     let socket = folder.write("falconet.socket", &socket);
@@ -58,7 +58,7 @@ fn every_option_is_in_the_manual_page() {
 }
 
 #[test]
-fn the_manual_pages_are_good_roff() {
+fn groff_reads_the_manual_pages_without_warnings() {
     let folder = Folder::new("manual");
     for mut program in [Falconet::command(), client_command(&[])] {
         let page = folder.write("page.1", &stdout_of(program.arg("--print-man")));
@@ -71,7 +71,7 @@ fn the_manual_pages_are_good_roff() {
 }
 
 #[test]
-fn completions_are_scripts_of_their_shells() {
+fn each_shell_parses_its_completion_script() {
     let folder = Folder::new("completions");
     for shell in ["bash", "zsh", "fish"] {
         for mut program in [Falconet::command(), client_command(&[])] {
@@ -97,15 +97,18 @@ fn bash_completes_options() {
     let folder = Folder::new("bash");
     let script = stdout_of(Falconet::command().args(["--print-completions", "bash"]));
     let script = folder.write("script", &script);
-    for (word, before, expected) in [
+    for (word, previous, expected) in [
         ("--log-f", "falconet", "--log-format"),
         ("--he", "--exit-on-eof", "--head-timeout --help"),
         ("--he", "--log-format", ""),
     ] {
-        let asked = format!(
-            ". '{script}'; _falconet falconet '{word}' {before}; echo \"${{COMPREPLY[*]}}\""
+        let script_with_call = format!(
+            ". '{script}'; _falconet falconet '{word}' {previous}; echo \"${{COMPREPLY[*]}}\""
         );
-        assert_eq!(stdout_of(Command::new("bash").args(["-c", &asked])), format!("{expected}\n"));
+        assert_eq!(
+            stdout_of(Command::new("bash").args(["-c", &script_with_call])),
+            format!("{expected}\n")
+        );
     }
 }
 

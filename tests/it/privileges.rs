@@ -17,9 +17,9 @@ use crate::support::folder::Folder;
 use crate::support::*;
 
 #[test]
-fn every_thread_becomes_the_user_after_a_port_of_root_is_bound() {
+fn every_thread_becomes_the_user_once_a_privileged_port_is_bound() {
     if !geteuid().is_root() {
-        return println!("not root, who alone can become another user");
+        return println!("skipped: only root can become another user");
     }
     let free = (600..1000).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
     let url = format!("http://127.0.0.1:{free}");
@@ -53,10 +53,13 @@ fn only_root_becomes_another_user() {
     let mut command = Falconet::command();
     command.args(["--listen", "http://127.0.0.1:0", "--user", "nobody"]);
     if geteuid().is_root() {
-        // Run as another user, who may have no access to the directory of the program.
-        let way = Command::new(env!("CARGO_BIN_EXE_falconet")).arg("-V").uid(NOBODY).output();
-        if way.is_err() {
-            return println!("nobody can't start {}", env!("CARGO_BIN_EXE_falconet"));
+        // Run as another user. That user may have no access to the directory of the program.
+        let version = Command::new(env!("CARGO_BIN_EXE_falconet")).arg("-V").uid(NOBODY).output();
+        if version.is_err() {
+            return println!(
+                "skipped: the user nobody can't start {}",
+                env!("CARGO_BIN_EXE_falconet")
+            );
         }
         command.uid(NOBODY);
     }
@@ -68,7 +71,7 @@ fn only_root_becomes_another_user() {
 #[test]
 fn a_warning_is_logged_for_root_and_for_an_unreadable_file() {
     if !geteuid().is_root() {
-        return println!("not root, who is warned");
+        return println!("skipped: the warnings are only for root");
     }
     let warnings = |falconet: &Falconet| {
         let log = falconet.log_so_far();
@@ -88,7 +91,7 @@ fn a_warning_is_logged_for_root_and_for_an_unreadable_file() {
 #[test]
 fn every_thread_is_in_the_sandbox_unless_it_is_off() {
     if status_of_sandbox(&Sandbox::default()) == SandboxStatus::None {
-        return println!("this kernel has no Landlock");
+        return println!("skipped: this kernel has no Landlock");
     }
     for (how, new_privileges) in [("auto", "1"), ("off", "0")] {
         let falconet = Falconet::start(&["--sandbox", how]);
@@ -142,15 +145,16 @@ fn the_sandbox_allows_what_the_options_need() {
 }
 
 #[test]
-fn out_of_the_sandbox_nothing_is_opened_connected_to_or_executed() {
-    let folder = Folder::new("walls");
+fn in_the_sandbox_nothing_outside_is_opened_connected_to_or_executed() {
+    let folder = Folder::new("sandbox-limits");
     let inside = folder.path.join("inside");
     fs::create_dir(&inside).unwrap();
     let (open, outside) = (folder.write("inside/open", "a"), folder.write("outside", "b"));
     let (again, fleeting) = (folder.write("again", "c"), folder.write("inside/fleeting", "d"));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let name = SocketAddr::from_abstract_name(format!("walls-{}", std::process::id())).unwrap();
+    let name =
+        SocketAddr::from_abstract_name(format!("sandbox-limits-{}", std::process::id())).unwrap();
     let _abstract = UnixListener::bind_addr(&name).unwrap();
     let true_program = Command::new("true");
     let mut sandbox = Sandbox::default();
@@ -160,7 +164,9 @@ fn out_of_the_sandbox_nothing_is_opened_connected_to_or_executed() {
     let thread = std::thread::spawn(move || {
         let status = sandbox.enter().unwrap();
         if status != SandboxStatus::All {
-            return println!("sandbox status {status:?}: this kernel is older than Linux 6.12");
+            return println!(
+                "skipped: sandbox status {status:?}, this kernel is older than Linux 6.12"
+            );
         }
         assert_eq!(fs::read_to_string(&open).unwrap(), "a");
         fs::remove_file(&fleeting).unwrap();

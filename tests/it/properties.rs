@@ -1,4 +1,4 @@
-//! Random messages in random fragments and random pieces, against a model.
+//! Random messages in random fragments and random pieces, compared with the expected echoes.
 //!
 //! A failure prints its seed; `FALCONET_TEST_SEED=… cargo test properties` repeats it.
 
@@ -24,7 +24,7 @@ fn every_message_is_echoed_however_it_is_split() {
             echoes.iter().zip(expected).take_while(|(answers, sent)| answers == sent).count();
         assert!(
             same == expected.len() && same == echoes.len(),
-            "round {round}: {same} echoes are right, {} came, {} were due",
+            "round {round}: {same} echoes are right, {} received, {} expected",
             echoes.len(),
             expected.len()
         );
@@ -83,7 +83,7 @@ impl Script {
                 self.expected.pongs.push(ping);
             }
             let size = match rest.len() {
-                // The server reads on for 64 KiB after the fragment that exceeds the limit. After that it
+                // The server reads another 64 KiB after the fragment that exceeds the limit. After that it
                 // resets the connection, and frames that this client has not read are lost.
                 0..=LIMIT if rng.u8(..4) == 0 => rest.len(),
                 0..=LIMIT => rng.usize(..=rest.len()),
@@ -104,10 +104,10 @@ impl Script {
 fn play(falconet: &Falconet, script: &Script, rng: &mut Rng) -> Answers {
     let mut client = Client::connect(falconet.address());
     let mut writer = client.stream.try_clone().unwrap();
-    let listener = std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         let mut answers = Answers::default();
         while let Ok(frame) = client.try_read() {
-            assert!(frame.fin, "echoes are whole");
+            assert!(frame.fin, "echoes are not fragmented");
             match frame.opcode {
                 PONG => answers.pongs.push(frame.payload),
                 CLOSE => answers.close_code = Some(frame.close_code()),
@@ -118,23 +118,23 @@ fn play(falconet: &Falconet, script: &Script, rng: &mut Rng) -> Answers {
     });
     let largest = [1, 100, 5_000, 100_000][rng.usize(..4)];
     let mut rest = &script.frames[..];
-    // Small pieces only at first, which would take too long for the whole script.
+    // Only the first pieces are small, because small pieces would take too long for the whole script.
     let mut pieces_left = MAX_PIECES;
     while !rest.is_empty() {
         let most = if pieces_left > 0 { largest.min(rest.len()) } else { rest.len() };
         pieces_left = pieces_left.saturating_sub(1);
         let (piece, after) = rest.split_at(rng.usize(1..=most));
         rest = after;
-        // After the limit is exceeded the server need not take more.
+        // The server may stop reading once the limit is exceeded.
         if writer.write_all(piece).is_err() {
             break;
         }
     }
     if script.expected.close_code == Some(1009) {
-        // Without the end of the stream the server would read on for a while.
+        // Without the end of the stream the server would keep reading for a while.
         let _ = writer.shutdown(Shutdown::Write);
     }
-    listener.join().expect("frames are well-formed")
+    reader.join().expect("frames are well-formed")
 }
 
 /// Returns a size near a length that is encoded or handled differently, or between such lengths.

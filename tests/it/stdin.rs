@@ -17,28 +17,28 @@ use crate::support::*;
 fn each_line_is_published_in_order_and_the_server_outlives_the_input() {
     let (falconet, mut producer) = start_piped(&[]);
     let mut client = Client::connect_to(falconet.address(), LINES);
-    let mut listener = Events::connect(falconet.address(), LINES, "");
-    let mut hear = |opcode, payload: &[u8], id| {
+    let mut events = Events::connect(falconet.address(), LINES, "");
+    let mut expect_message = |opcode, payload: &[u8], id| {
         let frame = client.read();
         assert_eq!((frame.opcode, &*frame.payload), (opcode, payload));
-        let event = listener.read();
+        let event = events.read();
         assert_eq!((event.id, event.kind == "message"), (Some(id), opcode == TEXT));
     };
     producer.write_all(b"one\r\n\ntwo").unwrap();
-    hear(TEXT, b"one", 1);
-    hear(TEXT, b"", 2);
+    expect_message(TEXT, b"one", 1);
+    expect_message(TEXT, b"", 2);
     producer.write_all(b" halves\n\xc3").unwrap();
-    hear(TEXT, b"two halves", 3);
+    expect_message(TEXT, b"two halves", 3);
     producer.write_all(b"\xa4\n\xff\xfe\nthe last").unwrap();
-    hear(TEXT, "ä".as_bytes(), 4);
-    hear(BINARY, b"\xff\xfe", 5);
+    expect_message(TEXT, "ä".as_bytes(), 4);
+    expect_message(BINARY, b"\xff\xfe", 5);
     drop(producer);
-    hear(TEXT, b"the last", 6);
+    expect_message(TEXT, b"the last", 6);
     falconet.wait_for_line(END);
 
-    Client::connect(falconet.address()).echo("it goes on");
+    Client::connect(falconet.address()).echo("still served");
     Client::connect_to(falconet.address(), LINES).send(true, TEXT, "from a client");
-    hear(TEXT, b"from a client", 7);
+    expect_message(TEXT, b"from a client", 7);
 }
 
 #[test]
@@ -76,11 +76,11 @@ fn a_line_too_long_is_dropped_with_a_warning_and_the_next_one_published() {
 
 #[test]
 fn at_the_end_of_the_input_every_client_gets_every_line_and_the_server_exits() {
-    // Lines and end arrive together, so each round is another chance to lose a line.
+    // The lines and the end of the input arrive together, so a line could be lost in each round.
     for round in 0..20 {
         let (mut falconet, mut producer) = start_piped(&["--exit-on-eof"]);
         let mut client = Client::connect_to(falconet.address(), LINES);
-        let mut listener = Events::connect(falconet.address(), LINES, "");
+        let mut events = Events::connect(falconet.address(), LINES, "");
         let elsewhere = Client::connect(falconet.address());
         let lines: Vec<String> = (0..round * 50).map(|line| format!("line {line}")).collect();
         producer.write_all((lines.join("\n") + "\nend").as_bytes()).unwrap();
@@ -89,15 +89,15 @@ fn at_the_end_of_the_input_every_client_gets_every_line_and_the_server_exits() {
         let lines = if round == 0 { vec!["", "end"] } else { lines.chain(["end"]).collect() };
         for line in &lines {
             assert_eq!(client.read().text(), *line);
-            assert_eq!(listener.read().data, *line);
+            assert_eq!(events.read().data, *line);
         }
         for mut client in [client, elsewhere] {
             assert_eq!(client.read().close_code(), 1001);
             client.send(true, CLOSE, 1001_u16.to_be_bytes());
             assert_eq!(client.read_to_close(), None, "nothing follows the Close");
         }
-        assert_eq!(listener.try_read(), None);
-        drop(listener);
+        assert_eq!(events.try_read(), None);
+        drop(events);
         assert_eq!(falconet.wait_for_exit(Duration::from_secs(3)).code(), Some(0));
         falconet.wait_for_line(END);
     }
@@ -110,25 +110,25 @@ fn a_client_that_has_not_read_at_the_end_of_the_input_gets_every_line() {
     let flags = ["--exit-on-eof", "--log-messages", "1000", "--log-bytes", "2m"];
     let (mut falconet, producer) = start_piped(&flags);
     let mut client = Client::connect_to(falconet.address(), LINES);
-    let mut listener = Events::connect(falconet.address(), LINES, "");
-    for stream in [&client.stream, listener.stream()] {
+    let mut events = Events::connect(falconet.address(), LINES, "");
+    for stream in [&client.stream, events.stream()] {
         sockopt::set_socket_recv_buffer_size(stream, 64 * 1024).unwrap();
     }
     let lines = (0..COUNT).map(|line| format!("{line:04000}\n")).collect::<String>();
     feed(producer, lines.into_bytes()).join().unwrap();
     falconet.wait_for_line("stopping");
-    let listening = std::thread::spawn(move || {
+    let reading = std::thread::spawn(move || {
         for line in 0..COUNT {
-            assert_eq!(listener.read().data, format!("{line:04000}"));
+            assert_eq!(events.read().data, format!("{line:04000}"));
         }
-        assert_eq!(listener.try_read(), None);
+        assert_eq!(events.try_read(), None);
     });
     for line in 0..COUNT {
         assert_eq!(client.read().text(), format!("{line:04000}"));
     }
     assert_eq!(client.read().close_code(), 1001);
     drop(client);
-    listening.join().unwrap();
+    reading.join().unwrap();
     assert_eq!(falconet.wait_for_exit(Duration::from_secs(3)).code(), Some(0));
 }
 
@@ -163,7 +163,7 @@ fn a_named_pipe_ends_when_its_writer_closes_it() {
         drop(writer);
         assert_eq!(client.read().text(), "b");
         falconet.wait_for_line(END);
-        Client::connect(falconet.address()).echo("it goes on");
+        Client::connect(falconet.address()).echo("still served");
     }
 }
 
@@ -222,7 +222,7 @@ fn without_a_descriptor_0_the_input_has_ended_and_the_server_goes_on() {
 
 /// Checks that the server still serves, and that it has logged one line about its input.
 fn assert_goes_on(falconet: &Falconet) {
-    Client::connect(falconet.address()).echo("it goes on");
+    Client::connect(falconet.address()).echo("still served");
     let log = falconet.log_so_far();
     let lines = log.iter().filter(|line| line.contains("standard input"));
     assert_eq!(lines.count(), 1, "{log:#?}");

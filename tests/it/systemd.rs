@@ -38,15 +38,15 @@ fn the_notification_socket_may_be_abstract() {
 #[test]
 fn a_blocked_event_loop_does_not_notify_the_watchdog() {
     const WATCHDOG_TIMEOUT: Duration = Duration::from_millis(300);
-    let folder = Folder::new("stuck");
+    let folder = Folder::new("blocked");
     let (systemd, name) = bind_notify_socket(&folder);
-    let (sticking, stuck) = channel();
+    let (blocking, blocked) = channel();
     let (resume, resumed) = channel();
     let server = Embedded::start(move |server| {
         let notifier = Notifier::connect(&name, Some(WATCHDOG_TIMEOUT)).unwrap();
-        let stick = async move |mut session: Session| {
+        let block = async move |mut session: Session| {
             session.next().await;
-            sticking.send(()).unwrap();
+            blocking.send(()).unwrap();
             // Blocks the only thread, which no endpoint may do.
             resumed.recv_timeout(TIMEOUT).unwrap();
             session.close(CloseReason::NORMAL).await
@@ -54,26 +54,26 @@ fn a_blocked_event_loop_does_not_notify_the_watchdog() {
         server
             .service(Supervision::new(Rc::new(notifier)))
             .endpoint("/", Echo)
-            .endpoint("/stick", stick)
+            .endpoint("/block", block)
     });
     assert_eq!(next_notification(&systemd), "WATCHDOG=1\nSTATUS=0 clients");
     let mut other = Client::connect(server.address);
-    let mut client = Client::connect_to(server.address, "/stick");
+    let mut client = Client::connect_to(server.address, "/block");
     client.send(true, TEXT, "now");
-    stuck.recv_timeout(TIMEOUT).unwrap();
+    blocked.recv_timeout(TIMEOUT).unwrap();
     // Discard the notifications sent so far.
     systemd.set_nonblocking(true).unwrap();
     while systemd.recv(&mut [0; 256]).is_ok() {}
     systemd.set_nonblocking(false).unwrap();
 
     systemd.set_read_timeout(Some(2 * WATCHDOG_TIMEOUT)).unwrap();
-    let heard = systemd.recv(&mut [0; 256]);
-    assert_eq!(heard.map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+    let received = systemd.recv(&mut [0; 256]);
+    assert_eq!(received.map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
     resume.send(()).unwrap();
     systemd.set_read_timeout(Some(TIMEOUT)).unwrap();
     assert!(next_notification(&systemd).starts_with("WATCHDOG=1\n"));
     assert_eq!(client.read_to_close(), Some(1000));
-    other.echo("as ever");
+    other.echo("served again");
     server.stop().unwrap().unwrap();
 }
 
@@ -105,7 +105,7 @@ fn a_missing_notification_socket_is_one_warning() {
 
 #[test]
 fn a_full_notification_socket_does_not_block_the_server() {
-    let folder = Folder::new("deaf");
+    let folder = Folder::new("notify-full");
     // No test reads from the socket, and a few datagrams fill it.
     let (_systemd, name) = bind_notify_socket(&folder);
     let falconet = start(plain().env("NOTIFY_SOCKET", &name).env("WATCHDOG_USEC", "200"));
@@ -142,7 +142,7 @@ fn a_unix_socket_that_was_passed_outlasts_the_server() {
     assert_echo(with_timeout(UnixStream::connect(&path).unwrap()));
     falconet.signal(Signal::TERM);
     assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
-    assert!(path.exists(), "it is systemd's to remove");
+    assert!(path.exists(), "only systemd removes this socket");
     let log = falconet.log_so_far().join("\n");
     assert!(log.contains(&format!("listening on unix:{} ", path.display())), "{log}");
 }
@@ -164,7 +164,7 @@ fn the_server_listens_on_every_passed_socket() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_passed_socket_that_others_can_reach_is_read_only() {
+fn a_passed_socket_that_other_hosts_can_reach_is_read_only() {
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let falconet = start_passed(&listener.into());
     falconet.wait_for_line("publishing is forbidden at http://0.0.0.0:");
@@ -174,7 +174,7 @@ fn a_passed_socket_that_others_can_reach_is_read_only() {
 }
 
 #[test]
-fn a_passed_descriptor_that_is_no_listener_is_refused_and_so_is_none() {
+fn a_passed_descriptor_must_be_a_listener_and_at_least_one_must_be_passed() {
     let none = "systemd passed no sockets";
     let wrong = "descriptor 3 is not a listening stream socket";
     let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap().into();
@@ -220,7 +220,7 @@ fn assert_refused_reading(command: &mut Command, stdin: OwnedFd, part: &str) {
     // The program logs one line and ends.
     child.0.stderr.take().unwrap().read_to_string(&mut output).unwrap();
     assert!(output.starts_with("falconet: ") && output.contains(part), "{output}");
-    wait_until("it has ended", || child.0.try_wait().unwrap().is_some());
+    wait_until("the program has ended", || child.0.try_wait().unwrap().is_some());
     assert_eq!(child.0.wait().unwrap().code(), Some(1));
 }
 

@@ -1,4 +1,4 @@
-//! TLS: everything works over it, and certificates, alerts and resumption.
+//! TLS: HTTP and WebSocket over TLS, certificates, alerts, and session resumption.
 
 #![cfg(feature = "tls")]
 
@@ -64,7 +64,7 @@ impl Write for Dribble {
 
 #[cfg(feature = "full")]
 #[test]
-fn everything_works_over_both_versions_of_tls() {
+fn pages_sessions_topics_and_broadcasts_work_over_both_versions_of_tls() {
     let server = TlsServer::start("tls-versions", &[]);
     for version in [&TLS12, &TLS13] {
         let config = tls_config(&server.certificate(), version);
@@ -91,10 +91,10 @@ fn everything_works_over_both_versions_of_tls() {
         assert_eq!(client.read(), Frame { fin: true, opcode: PONG, payload: b"p".to_vec() });
 
         let mut subscriber = Client::upgrade(connect(), "/topics/a");
-        let mut listener = connect();
+        let mut events = connect();
         let accept = "Accept: text/event-stream\r\n";
-        listener.write_all(&request("GET", "/topics/a", accept, "")).unwrap();
-        assert_eq!(status_of(&read_response_head(&mut listener)), 200);
+        events.write_all(&request("GET", "/topics/a", accept, "")).unwrap();
+        assert_eq!(status_of(&read_response_head(&mut events)), 200);
         let answer = exchange_over(
             connect(),
             &request("POST", "/topics/a", "Connection: close\r\n", "21.5"),
@@ -107,7 +107,7 @@ fn everything_works_over_both_versions_of_tls() {
                 break;
             }
         }
-        assert_eq!(read_event(&mut listener).data, "21.5");
+        assert_eq!(read_event(&mut events).data, "21.5");
         let answer = exchange_over(
             connect(),
             &request("POST", "/topics/broadcast", "Connection: close\r\n", "to all"),
@@ -202,7 +202,7 @@ fn a_peer_that_reads_late_gets_every_byte_in_order() {
     for message in 0..messages {
         assert!(client.read().text().starts_with(&format!("{message} y")));
     }
-    // Echoes are not read until the server blocks. Then all arrive.
+    // The echoes are read only after the server has blocked. Then all arrive.
     let client = server.client("/");
     let mut raw = client.stream.sock.try_clone().unwrap();
     raw.set_read_timeout(Some(TIMEOUT)).unwrap();
@@ -223,7 +223,7 @@ fn a_peer_that_reads_late_gets_every_byte_in_order() {
         std::thread::sleep(Duration::from_millis(100));
         server.falconet.cpu_time() == before
     });
-    assert!(!writer.is_finished(), "the kernel took it all: nothing was blocked");
+    assert!(!writer.is_finished(), "the kernel buffered everything: the server was not blocked");
     let mut client = Client { stream };
     for message in 0..messages {
         let frame = client.read();
@@ -234,7 +234,7 @@ fn a_peer_that_reads_late_gets_every_byte_in_order() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_is_given_up() {
+fn a_peer_that_does_not_read_is_closed_with_1008() {
     let flags = ["--broadcast-every", "0", "--write-timeout", "300ms", "--log-level", "debug"];
     let server = TlsServer::start("tls-stuck", &flags);
     let client = server.client("/");
@@ -264,7 +264,7 @@ fn plain_http_on_a_tls_port_gets_an_explanation_in_plain_text() {
 
 #[test]
 fn a_closed_connection_ends_with_close_notify() {
-    let server = TlsServer::start("tls-goodbye", &[]);
+    let server = TlsServer::start("tls-close-notify", &[]);
     let mut client = server.client("/");
     client.send(true, CLOSE, 1000_u16.to_be_bytes());
     assert_eq!(client.read().close_code(), 1000);
@@ -289,11 +289,11 @@ fn a_peer_that_has_sent_close_notify_still_gets_its_response() {
 }
 
 #[test]
-fn a_disconnect_without_close_notify_is_ordinary() {
-    let server = TlsServer::start("tls-gone", &["--log-level", "debug"]);
-    for is_polite in [false, true] {
+fn a_disconnect_is_logged_as_lost_with_or_without_close_notify() {
+    let server = TlsServer::start("tls-disconnect", &["--log-level", "debug"]);
+    for sends_close_notify in [false, true] {
         let mut client = server.client("/");
-        if is_polite {
+        if sends_close_notify {
             client.stream.conn.send_close_notify();
             client.stream.flush().unwrap();
         }
@@ -320,14 +320,14 @@ fn a_stopping_server_closes_with_1001_over_tls() {
 }
 
 #[test]
-fn a_session_is_resumed() {
+fn a_tls_session_is_resumed() {
     let server = TlsServer::start("tls-again", &[]);
     for version in [&TLS12, &TLS13] {
         let config = tls_config(&server.certificate(), version);
         let kinds = [(); 2].map(|()| {
             let stream = connect_tls(server.address(), &config).unwrap();
             let mut client = Client::upgrade(stream, "/");
-            client.echo("the ticket has come before this");
+            client.echo("the session ticket precedes this");
             client.stream.conn.handshake_kind().unwrap()
         });
         assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed]);
@@ -350,7 +350,7 @@ fn a_self_signed_certificate_is_kept_in_the_state_directory() {
     let mode = |name| fs::metadata(inner.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("tls-key.pem"), 0o600);
     fs::remove_file(inner.join("tls-key.pem")).unwrap();
-    assert_ne!(run(), first, "one without its key is of no use");
+    assert_ne!(run(), first, "a certificate without its key is replaced");
 }
 
 #[test]
@@ -421,7 +421,7 @@ fn presented_certificate(address: SocketAddr, roots: &[&Path]) -> CertificateDer
 }
 
 #[test]
-fn a_renewed_certificate_is_loaded_and_a_broken_one_is_not() {
+fn a_renewed_certificate_is_loaded_and_an_invalid_one_is_not() {
     let [old, new, used] = ["tls-old", "tls-new", "tls-used"].map(Folder::new);
     let (first, second) = (make_certificate(&old.path), make_certificate(&new.path));
     let [chain, key] = ["tls-cert.pem", "tls-key.pem"].map(|name| used.file(name));
@@ -452,11 +452,11 @@ fn a_renewed_certificate_is_loaded_and_a_broken_one_is_not() {
 
     copy(&new, "tls-key.pem");
     assert_eq!(presented_certificate(server.address, &roots), second);
-    client.echo("nobody was dropped");
+    client.echo("still connected");
 }
 
 #[test]
-fn certificate_files_are_checked_once_a_minute_and_a_broken_pair_is_logged() {
+fn certificate_files_are_checked_once_a_minute_and_an_invalid_pair_is_logged() {
     let [used, new] = ["tls-minute", "tls-minute-new"].map(Folder::new);
     let (first, _) = (make_certificate(&used.path), make_certificate(&new.path));
     let tls_cert = used.file("tls-cert.pem");
@@ -480,7 +480,7 @@ fn certificate_files_are_checked_once_a_minute_and_a_broken_pair_is_logged() {
 }
 
 #[test]
-fn keys_of_every_kind_are_read() {
+fn keys_of_every_supported_format_are_read() {
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
     let own = Folder::new("tls-kinds");
     make_certificate(&own.path);
@@ -514,7 +514,7 @@ fn keys_of_every_kind_are_read() {
 }
 
 #[test]
-fn wrong_options_are_refused_with_the_expected_ones() {
+fn invalid_tls_options_are_refused_with_the_expected_ones() {
     let own = Folder::new("tls-wrong");
     make_certificate(&own.path);
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
@@ -566,10 +566,10 @@ fn the_client_trusts_the_certificates_of_a_file() {
     let (wss, https) = (server.url("wss"), server.url("https"));
     let certificate = server.certificate();
     let ca = certificate.to_str().unwrap();
-    let mut talker = PipedClient::start(&["--ca", ca, &wss]);
-    talker.send("one\n");
-    assert_eq!(talker.line(), "one\n");
-    assert_eq!(talker.finish().0, 0);
+    let mut client = PipedClient::start(&["--ca", ca, &wss]);
+    client.send("one\n");
+    assert_eq!(client.line(), "one\n");
+    assert_eq!(client.finish().0, 0);
 
     let large = "l".repeat(50_000);
     for message in ["first", &large] {
@@ -595,11 +595,11 @@ fn the_client_refuses_an_untrusted_certificate() {
     let other = TlsServer::start("tls-unknown-other", &[]);
     let roots = other.certificate();
     for arguments in [&["--ca"][..], &["pub", "a", "b", "--ca"], &["sub", "--sse", "a", "--ca"]] {
-        let is_talk = arguments.len() == 1;
-        let scheme = server.url(if is_talk { "wss" } else { "https" });
+        let is_session = arguments.len() == 1;
+        let scheme = server.url(if is_session { "wss" } else { "https" });
         let mut command = client_command(arguments);
         command.arg(&roots);
-        if !is_talk {
+        if !is_session {
             command.arg("--server");
         }
         let output = command.arg(&scheme).stdin(std::process::Stdio::null()).output().unwrap();
@@ -608,7 +608,7 @@ fn the_client_refuses_an_untrusted_certificate() {
         assert!(error.contains("UnknownIssuer") && error.contains("--ca FILE"), "{error}");
         assert!(!error.contains("reconnecting"), "{error}");
     }
-    // A server that does not speak TLS.
+    // This server does not speak TLS.
     let plain = Falconet::start(&[]);
     let url = format!("wss://{}", plain.address());
     let output = client_command(&["--insecure", "--no-reconnect", &url])
@@ -622,11 +622,11 @@ fn the_client_refuses_an_untrusted_certificate() {
 #[test]
 fn the_client_warns_when_it_trusts_every_certificate() {
     let server = TlsServer::start("tls-insecure", &["--broadcast-every", "0"]);
-    let mut talker = PipedClient::start(&["--insecure", &server.url("wss")]);
-    talker.wait_for_stderr("warning: --insecure");
-    talker.send("one\n");
-    assert_eq!(talker.line(), "one\n");
-    assert_eq!(talker.finish().0, 0);
+    let mut client = PipedClient::start(&["--insecure", &server.url("wss")]);
+    client.wait_for_stderr("warning: --insecure");
+    client.send("one\n");
+    assert_eq!(client.line(), "one\n");
+    assert_eq!(client.finish().0, 0);
     let https = server.url("https");
     let output =
         client_command(&["pub", "--insecure", "--server", &https, "a", "b"]).output().unwrap();
@@ -648,7 +648,11 @@ fn the_client_uses_the_certificate_authorities_of_the_host() {
     };
     assert!(publish(Some(&server.certificate())).status.success());
     let refused = publish(None);
-    assert_eq!(refused.status.code(), Some(1), "no authority vouches for it");
+    assert_eq!(
+        refused.status.code(),
+        Some(1),
+        "no authority of the host has signed the certificate"
+    );
     let refused = publish(Some(Path::new("/nowhere")));
     assert!(String::from_utf8(refused.stderr).unwrap().contains("/nowhere"));
 }

@@ -77,7 +77,7 @@ fn rest_of(mut stream: TcpStream) -> Vec<u8> {
 #[test]
 fn a_token_is_accepted_over_tls_in_each_form() {
     let tokens = Folder::new("tls-tokens");
-    let file = tokens.write("tokens", "secret\nhears subscribe\n");
+    let file = tokens.write("tokens", "secret\nreader subscribe\n");
     let flags = ["--token-file", &file, "--allow-query-token"];
     let server = TlsServerWithAdmin::start("tls-ways", &flags);
     let basic = |password: &str| {
@@ -105,7 +105,7 @@ fn a_token_is_accepted_over_tls_in_each_form() {
         ("/topics/a", String::new(), 401),
         ("/topics/a", basic("anna:wrong"), 401),
         ("/topics/a?token=wrong", String::new(), 401),
-        ("/topics/a?mode=in", protocol("hears"), 403),
+        ("/topics/a?mode=in", protocol("reader"), 403),
     ] {
         assert_eq!(status_of(&server.upgrade(target, &lines).0), status, "{target} {lines}");
     }
@@ -165,7 +165,7 @@ fn a_proxy_header_of_an_untrusted_peer_fails_the_tls_handshake() {
     let binary = &b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"[..];
     assert!(server.connect_after(text, text.len()).is_err());
     assert!(server.connect_after(binary, binary.len()).is_err());
-    wait_until("both are counted", || server.rejected("tls") == 2);
+    wait_until("both failures are counted", || server.rejected("tls") == 2);
     assert_eq!(server.rejected("proxy"), 0);
 }
 
@@ -196,7 +196,7 @@ fn failed_tls_handshakes_are_counted() {
 
 #[cfg(feature = "full")]
 #[test]
-fn a_connection_beyond_the_limit_gets_no_plain_text_on_a_tls_port() {
+fn a_connection_above_the_limit_gets_no_plain_text_on_a_tls_port() {
     let server = TlsServerWithAdmin::start("tls-full", &["--max-connections", "1"]);
     let (head, mut inside) = server.upgrade("/", "");
     assert_eq!(status_of(&head), 101);
@@ -205,7 +205,11 @@ fn a_connection_beyond_the_limit_gets_no_plain_text_on_a_tls_port() {
         // The server may have closed the connection already.
         let _ = stream.write_all(hello);
         let _ = stream.shutdown(Shutdown::Write);
-        assert_eq!(rest_of(stream), b"", "an end, as without a handshake nothing can be said");
+        assert_eq!(
+            rest_of(stream),
+            b"",
+            "the stream ends without a response, because there is no TLS session"
+        );
     }
     assert_eq!(server.rejected("connections"), 2);
     inside.echo("still here");

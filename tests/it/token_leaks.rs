@@ -79,7 +79,7 @@ fn listeners(falconet: &Falconet, state: &Path) -> Vec<Listener> {
     falconet.log_so_far().iter().filter(is_of_listener).map(listener).collect()
 }
 
-/// Returns the path and the header lines that send a token in one form.
+/// A function that returns the path and the header lines with which a client sends a token in one form.
 type Form = fn(path: &str, token: &str) -> (String, String);
 
 const FORMS: [Form; 4] = [
@@ -91,10 +91,10 @@ const FORMS: [Form; 4] = [
     |path, token| (format!("{path}?token={token}"), String::new()),
 ];
 
-/// Sends all kinds of requests with a token, and checks that no response contains it. Returns the connections
-/// that are still open.
+/// Sends all kinds of requests with a token, and checks that no response contains the token. Returns the
+/// connections that are still open.
 fn send_all_kinds(listeners: &[Listener], form: Form, token: &str) -> Vec<Wire> {
-    let [public @ .., admin] = listeners else { panic!("there are listeners") };
+    let [public @ .., admin] = listeners else { panic!("the server has no listeners") };
     let mut open = Vec::new();
     let mut ask = |listener: &Listener, method: &str, path: &str, end: &str| {
         let (path, lines) = form(path, token);
@@ -129,7 +129,7 @@ fn a_token_leaks_nowhere_in_whatever_form_it_is_sent() {
     for (format, admin) in [("text", "http"), ("logfmt", "https"), ("json", "https")] {
         for form in FORMS {
             for token in [MARKER, &wrong] {
-                // A server for each, because only ten lines of a kind are logged in a second.
+                // Each case has its own server, because only ten lines of a kind are logged in a second.
                 let falconet = Falconet::start_with(
                     Falconet::command()
                         .args(["--listen", "http://127.0.0.1:0", "--listen", "https://127.0.0.1:0"])

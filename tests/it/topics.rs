@@ -58,9 +58,9 @@ fn a_message_goes_to_all_subscribers_including_the_sender() {
     {
         clients[index % 3].send(true, opcode, payload);
         for client in &mut clients {
-            let heard = client.read();
+            let received = client.read();
             assert_eq!(
-                (heard.fin, heard.opcode, &*heard.payload),
+                (received.fin, received.opcode, &*received.payload),
                 (true, opcode, payload.as_bytes())
             );
         }
@@ -151,8 +151,8 @@ fn last_replays_retained_messages_before_new_ones() {
 fn mode_out_only_subscribes() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut client = Client::connect_to(falconet.address(), "/topics/a?mode=out");
-    publish(&falconet, "a", "heard");
-    assert_eq!(client.read().text(), "heard");
+    publish(&falconet, "a", "received");
+    assert_eq!(client.read().text(), "received");
     client.send(true, TEXT, "");
     assert_closed(client, 1008, "publishing is not allowed");
     assert_eq!(newest_number(&falconet, "a"), Some(1));
@@ -176,7 +176,7 @@ fn mode_in_only_publishes() {
 }
 
 #[test]
-fn a_bad_mode_or_last_is_400_and_named() {
+fn an_invalid_mode_or_last_is_400_and_named() {
     let falconet = Falconet::start(NO_BROADCAST);
     for (query, named) in [
         ("mode=both", "mode is `both`"),
@@ -201,7 +201,7 @@ fn a_bad_mode_or_last_is_400_and_named() {
             assert!(answer.text().starts_with(named), "{query}: {answer:?}");
         }
     }
-    assert_eq!(topics(&falconet).len(), 1, "nothing was made for them");
+    assert_eq!(topics(&falconet).len(), 1, "no topic was created for them");
 }
 
 // Server-sent events.
@@ -264,7 +264,7 @@ fn last_event_id_resumes_and_reports_lost_messages() {
         publish(&falconet, "a", number.to_string());
     }
     let id = |number| id_of(falconet.address(), number);
-    for (id, is_told, first) in [
+    for (id, is_lagged, first) in [
         (id(9), false, 10),
         (id(5), false, 6),
         (id(4), true, 6),
@@ -278,7 +278,7 @@ fn last_event_id_resumes_and_reports_lost_messages() {
     ] {
         let lines = format!("Last-Event-ID: {id}\r\n");
         let mut events = Events::connect(falconet.address(), "/topics/a?last=1", &lines);
-        if is_told {
+        if is_lagged {
             let (kind, data) = ("lagged".to_owned(), "unknown".to_owned());
             assert_eq!(events.read(), Event { id: None, kind, data }, "after {id}");
         }
@@ -314,7 +314,7 @@ fn a_subscriber_that_resumes_after_a_restart_gets_everything_the_new_server_keep
 }
 
 #[test]
-fn a_subscriber_that_resumes_a_deleted_and_remade_topic_is_told_of_the_loss() {
+fn a_subscriber_that_resumes_a_deleted_and_recreated_topic_is_notified_of_the_loss() {
     let falconet = Falconet::start(NO_BROADCAST);
     publish(&falconet, "a", "one");
     publish(&falconet, "a", "two");
@@ -343,25 +343,25 @@ fn a_subscriber_that_resumes_receives_every_message_once() {
     });
     let mut random = fastrand::Rng::with_seed(7);
     let epoch = id_of(address, 0).trim_end_matches(":0").to_owned();
-    let (mut heard, mut connections) = (Vec::new(), 0);
-    while heard.last() != Some(&count) {
-        let lines = format!("Last-Event-ID: {epoch}:{}\r\n", heard.last().unwrap_or(&0));
+    let (mut received, mut connections) = (Vec::new(), 0);
+    while received.last() != Some(&count) {
+        let lines = format!("Last-Event-ID: {epoch}:{}\r\n", received.last().unwrap_or(&0));
         let mut events = Events::connect(address, "/topics/a", &lines);
         connections += 1;
         for _ in 0..random.u64(0..20) {
-            if heard.last() == Some(&count) {
+            if received.last() == Some(&count) {
                 break;
             }
             let event = events.read();
             assert_eq!((&*event.kind, &*event.data), ("message", &*event.id.unwrap().to_string()));
-            heard.push(event.id.unwrap());
+            received.push(event.id.unwrap());
         }
         if random.bool() {
             sockopt::set_socket_linger(events.stream(), Some(Duration::ZERO)).unwrap();
         }
     }
     publisher.join().unwrap();
-    assert_eq!(heard, (1..=count).collect::<Vec<_>>());
+    assert_eq!(received, (1..=count).collect::<Vec<_>>());
     assert!(connections > 20, "{connections}");
     canaries.finish();
 }
@@ -385,8 +385,8 @@ fn a_subscriber_that_is_always_behind_is_not_idle() {
             }
         }
         std::io::Read::read(&mut stream, &mut buffer).unwrap();
-        let listens = topics(&falconet).iter().any(|topic| topic.starts_with("a 1 "));
-        assert!(listens, "dropped after {:?}", begun.elapsed());
+        let is_subscribed = topics(&falconet).iter().any(|topic| topic.starts_with("a 1 "));
+        assert!(is_subscribed, "dropped after {:?}", begun.elapsed());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -394,7 +394,7 @@ fn a_subscriber_that_is_always_behind_is_not_idle() {
 #[test]
 fn subscribers_that_do_not_read_share_the_kept_messages() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--write-timeout", "0"]].concat());
-    let listeners: Vec<Events> =
+    let subscribers: Vec<Events> =
         (0..50).map(|_| Events::connect(falconet.address(), "/topics/a", "")).collect();
     let before = falconet.private_kib();
     // Each line end takes seven bytes in an event.
@@ -403,11 +403,11 @@ fn subscribers_that_do_not_read_share_the_kept_messages() {
     }
     let grown = falconet.private_kib() - before;
     // The log, and a few events of 448 KiB that are partly sent.
-    assert!(grown < 256 + 8 * 448, "{grown} KiB for {} listeners", listeners.len());
+    assert!(grown < 256 + 8 * 448, "{grown} KiB for {} subscribers", subscribers.len());
 }
 
 #[test]
-fn a_stream_names_the_message_it_begins_after() {
+fn the_head_of_a_stream_has_the_id_of_the_message_before_the_first_event() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--retain", "5"]].concat());
     let begin = |query: &str, lines: &str| {
         let events = Events::connect(falconet.address(), &format!("/topics/a{query}"), lines);
@@ -505,7 +505,7 @@ fn a_known_message_is_304() {
 // Publishing.
 
 #[test]
-fn a_body_is_text_if_its_type_and_its_bytes_are() {
+fn a_body_is_a_text_message_if_its_type_and_its_bytes_are_text() {
     let falconet = Falconet::start(NO_BROADCAST);
     let mut client = Client::connect_to(falconet.address(), "/topics/a");
     let mut number = 0;
@@ -529,15 +529,19 @@ fn a_body_is_text_if_its_type_and_its_bytes_are() {
                 let text = with_numbers(answer.text());
                 assert_eq!((answer.status(), text), (202, accepted("a", number, 1)));
                 assert_eq!(answer.header("Content-Type"), Some("application/json"));
-                let heard = client.read();
+                let received = client.read();
                 let opcode = if is_text && is_utf8 { TEXT } else { BINARY };
-                assert_eq!((heard.opcode, &*heard.payload), (opcode, payload), "{content_type}");
+                assert_eq!(
+                    (received.opcode, &*received.payload),
+                    (opcode, payload),
+                    "{content_type}"
+                );
             }
         }
     }
 }
 
-// Forgetting.
+// Deleting.
 
 #[test]
 fn delete_clears_retained_messages() {
@@ -557,7 +561,7 @@ fn delete_clears_retained_messages() {
     let mut late = Client::connect_to(falconet.address(), "/topics/a?last=5");
     let lines = format!("Last-Event-ID: {}\r\n", id_of(falconet.address(), 1));
     let mut resumed = Events::connect(falconet.address(), "/topics/a", &lines);
-    // Connected subscribers still receive all messages, and a resumed one is told of the loss.
+    // Connected subscribers still receive all messages, and a resumed one is notified of the loss.
     assert_eq!(with_numbers(publish(&falconet, "a", "4").text()), accepted("a", 4, 3));
     assert_eq!(resumed.read().kind, "lagged");
     assert_eq!(["1", "2", "3", "4"].map(|_| client.read().text().to_owned()), ["1", "2", "3", "4"]);
@@ -568,30 +572,30 @@ fn delete_clears_retained_messages() {
 }
 
 #[test]
-fn topics_without_subscribers_and_retained_messages_vanish() {
+fn topics_without_subscribers_and_retained_messages_are_removed() {
     let falconet = Falconet::start(NO_BROADCAST);
     let listed = || topics(&falconet).iter().any(|topic| topic.starts_with("a "));
-    // By clearing.
+    // Removed by a deletion.
     publish(&falconet, "a", "x");
     assert!(listed());
     fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
     assert!(!listed());
-    // By leaving.
+    // Removed when the last subscriber disconnects.
     let client = Client::connect_to(falconet.address(), "/topics/a");
     assert!(listed());
     drop(client);
-    wait_until("the topic vanishes with its client", || !listed());
+    wait_until("the topic is removed after its client has disconnected", || !listed());
     let events = Events::connect(falconet.address(), "/topics/a", "");
     assert!(listed());
     drop(events);
-    wait_until("the topic vanishes with its listener", || !listed());
-    // Cleared first, left last.
+    wait_until("the topic is removed after its event stream has ended", || !listed());
+    // First the messages are deleted, then the last subscriber disconnects.
     let client = Client::connect_to(falconet.address(), "/topics/a");
     publish(&falconet, "a", "x");
     fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
     assert!(listed());
     drop(client);
-    wait_until("the topic vanishes with its last client", || !listed());
+    wait_until("the topic is removed after its last client has disconnected", || !listed());
     // The numbers continue. The topic `broadcast` stays.
     assert_eq!(with_numbers(publish(&falconet, "a", "x").text()), accepted("a", 3, 0));
     fetch(falconet.address(), request("DELETE", "/topics/broadcast", "", ""));
@@ -599,7 +603,7 @@ fn topics_without_subscribers_and_retained_messages_vanish() {
 }
 
 #[test]
-fn beyond_max_topics_is_503_and_a_log_line_while_the_rest_goes_on() {
+fn a_topic_above_the_limit_is_refused_and_logged_while_existing_topics_still_work() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--max-topics", "3"]].concat());
     let canaries = Canaries::start(falconet.address());
     let full = |path: &str| {
@@ -706,7 +710,7 @@ fn the_bytes_of_all_topics_together_are_limited() {
     }
     assert_eq!((kept("a").len(), kept("b").len()), (5, 5));
     assert_eq!((kept("a").last(), kept("b").last()), (Some(&19), Some(&7)));
-    // All of them have been encoded as events by now, which take the same memory again.
+    // By now all of them are encoded as events too, and these encodings count against the limit.
     publish(&falconet, "c", "small");
     assert_eq!(kept("a").len() + kept("b").len(), 5);
 }
@@ -721,7 +725,7 @@ fn the_memory_of_many_topics_is_bounded() {
     let body = "x".repeat(64 * 1024);
     for number in 0..300 {
         let answer = http.fetch(post(&format!("/topics/{number}"), &body));
-        assert_eq!(answer.status(), 202, "those that lost all have vanished");
+        assert_eq!(answer.status(), 202, "topics that have lost all their messages are removed");
     }
     let grown = falconet.private_kib().saturating_sub(before);
     assert!(grown < 3 * 1024, "{grown} KiB for 2 MiB");
@@ -747,15 +751,15 @@ fn a_slow_client_skips_lost_messages_and_goes_on() {
     let canaries = Canaries::start(falconet.address());
     let mut client = Client::connect_to(falconet.address(), "/topics/a?client=slow-one");
     overwhelm(falconet.address());
-    let mut heard = Vec::new();
-    while heard.last() != Some(&OVERWHELMING) {
-        heard.extend(numbers(&[client.read().text().to_owned()]));
+    let mut received = Vec::new();
+    while received.last() != Some(&OVERWHELMING) {
+        received.extend(numbers(&[client.read().text().to_owned()]));
     }
-    assert!(heard.is_sorted_by(|one, next| one < next), "{heard:?}");
+    assert!(received.is_sorted_by(|one, next| one < next), "{received:?}");
     let gaps: Vec<_> =
-        heard.windows(2).map(|pair| pair[1] - pair[0] - 1).filter(|gap| *gap > 0).collect();
-    assert_eq!(heard[0], 1);
-    assert!(!gaps.is_empty(), "no message was lost: {heard:?}");
+        received.windows(2).map(|pair| pair[1] - pair[0] - 1).filter(|gap| *gap > 0).collect();
+    assert_eq!(received[0], 1);
+    assert!(!gaps.is_empty(), "no message was lost: {received:?}");
     // The losses are logged.
     let line = falconet.wait_for_line("reads too slowly: messages lost");
     assert!(
@@ -780,7 +784,10 @@ fn a_slow_sse_subscriber_gets_the_number_of_lost_messages() {
         let event = events.read();
         match event.id {
             Some(id) => {
-                assert_eq!(id, next, "nothing is lost that is not said, nor the other way round");
+                assert_eq!(
+                    id, next,
+                    "every loss is reported, and nothing else is reported as lost"
+                );
                 assert_eq!(numbers(&[event.data]), [id]);
                 next = id + 1;
             }
@@ -816,12 +823,12 @@ fn a_slow_client_is_closed_with_1008_if_so_configured() {
         next += 1;
     }
     assert!(next < OVERWHELMING, "{next}");
-    quick.echo("untouched");
+    quick.echo("not affected");
     canaries.finish();
 }
 
 #[test]
-fn a_slow_sse_subscriber_gets_the_number_of_lost_messages_and_the_end_if_so_configured() {
+fn a_slow_sse_subscriber_gets_the_number_of_lost_messages_and_is_closed_if_so_configured() {
     let flags = ["--log-messages", "8", "--log-bytes", "1m", "--slow-consumer", "close"];
     let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let canaries = Canaries::start(falconet.address());
@@ -841,7 +848,7 @@ fn a_slow_sse_subscriber_gets_the_number_of_lost_messages_and_the_end_if_so_conf
     };
     assert!(lost > 0 && next + lost <= OVERWHELMING, "{next} {lost}");
     assert_eq!(events.try_read(), None);
-    // A subscriber that resumes too late is told so, and goes on: it did not read slowly.
+    // A subscriber that resumes too late is notified and stays connected, because it did not read slowly.
     let lines = format!("Last-Event-ID: {}\r\n", id_of(falconet.address(), 1));
     let mut late = Events::connect(falconet.address(), "/topics/a", &lines);
     assert_eq!((&*late.read().kind, late.read().id), ("lagged", Some(OVERWHELMING - 7)));
@@ -849,12 +856,12 @@ fn a_slow_sse_subscriber_gets_the_number_of_lost_messages_and_the_end_if_so_conf
 }
 
 #[test]
-fn no_subscriber_that_reads_loses_a_burst() {
+fn a_subscriber_that_reads_loses_no_message_of_a_burst() {
     for log_messages in ["64", "2", "1"] {
         let falconet = Falconet::start(&[NO_BROADCAST, &["--log-messages", log_messages]].concat());
         let address = falconet.address();
         let mut clients = [(); 5].map(|()| Client::connect_to(address, "/topics/a?mode=out"));
-        let mut listeners = [(); 5].map(|()| Events::connect(address, "/topics/a", ""));
+        let mut subscribers = [(); 5].map(|()| Events::connect(address, "/topics/a", ""));
         // Few enough bytes for the kernel to buffer, and many more messages at once than the log holds.
         let mut sessions = [(); 50].map(|()| Client::connect_to(address, "/topics/a?mode=in"));
         let mut publishers = [(); 50].map(|()| Http::connect(address));
@@ -866,7 +873,7 @@ fn no_subscriber_that_reads_loses_a_burst() {
             for client in &mut clients {
                 assert_eq!(client.read().text(), "x", "{log_messages}, {number}");
             }
-            for events in &mut listeners {
+            for events in &mut subscribers {
                 assert_eq!(events.read().id, Some(number), "{log_messages}");
             }
         }
@@ -936,11 +943,11 @@ fn a_missing_or_invalid_client_id_is_replaced() {
     assert!(made.iter().all(|id| !id.is_empty() && id.len() <= 64), "{made:?}");
     made.sort_unstable();
     made.dedup();
-    assert_eq!(made.len(), count, "no two have the same");
+    assert_eq!(made.len(), count, "the ids are unique");
 }
 
 #[test]
-fn the_broadcaster_is_a_publisher_like_any_other() {
+fn the_server_time_is_published_to_the_topic_broadcast() {
     let falconet = Falconet::start(&["--broadcast-every", "1s"]);
     let mut page = Client::connect(falconet.address());
     let mut elsewhere = Client::connect_to(falconet.address(), "/topics/a");
@@ -972,15 +979,15 @@ fn the_broadcaster_is_a_publisher_like_any_other() {
 }
 
 #[test]
-fn presence_lists_topics_with_counts_that_go_down() {
+fn the_list_of_topics_has_subscriber_counts_that_go_down_after_a_disconnect() {
     let falconet = Falconet::start(NO_BROADCAST);
     let json = || {
         let answer = fetch(falconet.address(), get("/topics/"));
         assert_eq!(answer.header("Content-Type"), Some("application/json"));
         with_numbers(&answer.text().split_whitespace().collect::<String>())
     };
-    let nobody = r#"[{"topic":"broadcast","id":null,"subscribers":0}]"#;
-    assert_eq!(json(), nobody);
+    let empty = r#"[{"topic":"broadcast","id":null,"subscribers":0}]"#;
+    assert_eq!(json(), empty);
     let page = Client::connect(falconet.address());
     let mut sessions: Vec<_> =
         (0..3).map(|_| Client::connect_to(falconet.address(), "/topics/b/c")).collect();
@@ -1000,27 +1007,27 @@ fn presence_lists_topics_with_counts_that_go_down() {
     assert_eq!(listed(), "a 0 2, b/c 4 -, broadcast 1 -");
     // Every kind of disconnect.
     sessions[0].send(true, CLOSE, 1000_u16.to_be_bytes());
-    wait_until("one has said goodbye", || listed() == "a 0 2, b/c 3 -, broadcast 1 -");
+    wait_until("one session is closed", || listed() == "a 0 2, b/c 3 -, broadcast 1 -");
     sockopt::set_socket_linger(&sessions[1].stream, Some(Duration::ZERO)).unwrap();
     drop(sessions.remove(1));
-    wait_until("one was reset", || listed() == "a 0 2, b/c 2 -, broadcast 1 -");
+    wait_until("one connection is reset", || listed() == "a 0 2, b/c 2 -, broadcast 1 -");
     drop(events);
-    wait_until("a listener has left", || listed() == "a 0 2, b/c 1 -, broadcast 1 -");
+    wait_until("the event stream has ended", || listed() == "a 0 2, b/c 1 -, broadcast 1 -");
     drop((sessions, page));
-    wait_until("all have left", || listed() == "a 0 2, broadcast 0 -");
+    wait_until("all are disconnected", || listed() == "a 0 2, broadcast 0 -");
     for method in ["POST", "DELETE", "PUT"] {
         assert_eq!(fetch(falconet.address(), request(method, "/topics/", "", "")).status(), 405);
     }
 }
 
-// The end.
+// Stopping and refusing.
 
 #[test]
 fn streams_end_after_the_last_message_when_the_server_stops() {
     let flags = ["--log-bytes", "10m", "--log-total", "10m", "--close-timeout", "9s"];
     let mut falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let address = falconet.address();
-    let listeners = [(); 5].map(|()| Events::connect(address, "/topics/a", ""));
+    let subscribers = [(); 5].map(|()| Events::connect(address, "/topics/a", ""));
     let clients = [(); 5].map(|()| Client::connect_to(address, "/topics/a"));
     let mut http = Http::connect(address);
     // Far more than the kernel buffers for a client that does not read yet.
@@ -1040,7 +1047,7 @@ fn streams_end_after_the_last_message_when_the_server_stops() {
             assert_eq!(client.read().close_code(), 1001);
         })
     });
-    let listeners = listeners.map(|mut events| {
+    let subscribers = subscribers.map(|mut events| {
         std::thread::spawn(move || {
             for number in 1..=count {
                 assert_eq!(events.read().id, Some(number));
@@ -1048,16 +1055,16 @@ fn streams_end_after_the_last_message_when_the_server_stops() {
             assert_eq!(events.try_read(), None);
         })
     });
-    clients.into_iter().chain(listeners).for_each(|thread| thread.join().unwrap());
+    clients.into_iter().chain(subscribers).for_each(|thread| thread.join().unwrap());
     assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
 }
 
 #[test]
-fn reject_drop_is_silent_about_refused_requests_for_topics() {
+fn with_reject_drop_refused_requests_for_topics_get_no_response() {
     let flags = ["--reject", "drop", "--max-topics", "2", "--max-message", "1k"];
     let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
     let address = falconet.address();
-    assert_eq!(publish(&falconet, "a", "x").status(), 202, "what is not refused is answered");
+    assert_eq!(publish(&falconet, "a", "x").status(), 202, "an accepted request is answered");
     let upgrade = |path| handshake(path).into_bytes();
     for refused in [
         post("/topics/a//b", "x"),
@@ -1079,14 +1086,14 @@ fn reject_drop_is_silent_about_refused_requests_for_topics() {
         upgrade("/topics/b"),
         request("GET", "/topics/b", SSE, ""),
     ] {
-        // The request behind the refused one must not be read.
+        // The request after the refused one must not be read.
         let bytes = [&refused[..], &post("/topics/a", "beyond")].concat();
         assert_eq!(exchange(address, bytes), "", "{}", String::from_utf8_lossy(&refused));
     }
     let kept = fetch(address, get("/topics/a"));
     assert_eq!((kept.text(), newest_number(&falconet, "a")), ("x", Some(1)));
     let dropped = falconet.log_so_far().iter().filter(|line| line.contains(" dropped ")).count();
-    assert!(dropped >= 5, "they are logged: {:#?}", falconet.log_so_far());
+    assert!(dropped >= 5, "the dropped requests are logged: {:#?}", falconet.log_so_far());
 }
 
 /// Publishes to a topic on a new connection.

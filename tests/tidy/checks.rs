@@ -1,4 +1,4 @@
-//! Tests of the checks on small sources.
+//! Tests of the checks, with small sources.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("src/server.rs", "pub(crate) struct Server; pub(crate) fn run() {} made_by_a_macro! {}"),
 ];
 
-/// The library with other texts for some of its files.
+/// Returns the library with other texts for some of its files.
 fn library(changed: &[(&str, &str)]) -> (Sources, Code) {
     let files = LIBRARY.iter().chain(changed);
     let sources: Sources = files.map(|(file, text)| (file.to_string(), text.to_string())).collect();
@@ -31,7 +31,7 @@ fn imports(changed: &[(&str, &str)]) -> Vec<Import> {
     library(changed).1.imports()
 }
 
-/// The files that `file` imports something from when its text is `text`.
+/// Returns the files that `file` imports something from if its text is `text`.
 fn files_imported(file: &str, text: &str) -> BTreeSet<String> {
     let imports = imports(&[(file, text)]).into_iter().filter(|import| import.file == file);
     imports.flat_map(|import| import.defined_in).collect()
@@ -131,7 +131,7 @@ fn a_rename_hides_nothing() {
 }
 
 #[test]
-fn what_names_nothing_of_another_file_is_no_import() {
+fn a_path_that_names_nothing_in_another_file_is_not_an_import() {
     for text in [
         "use std::fmt; use log::log; use ::server::Server; fn f() { fmt::format() }",
         "pub(in crate::server) struct S; struct T { pub(in crate::server) t: u8 }",
@@ -152,7 +152,7 @@ fn a_re_export_counts_for_the_file_that_defines_the_item() {
     assert_imports(LOG, "use super::Hub;", &[HUB]);
     assert_imports(LOG, "fn f(_: &crate::hub::HubHandle) {}", &[HANDLE]);
     assert_imports("src/rate.rs", "use crate::hub::Send as _;", &[HANDLE]);
-    // Both definitions count where the features choose.
+    // If a feature selects the definition, both definitions count.
     let both =
         "mod a { pub struct X; } #[cfg(a)] pub use a::X; #[cfg(b)] pub use crate::server::X;";
     let imports = imports(&[(HUB, both), ("src/rate.rs", "use crate::hub::X;")]);
@@ -170,7 +170,7 @@ fn a_room_is_imported_even_where_it_only_re_exports() {
 }
 
 #[test]
-fn declarations_and_re_exports_of_own_modules_are_no_imports() {
+fn declarations_and_re_exports_of_own_modules_are_not_imports() {
     let declares = "mod log; mod handle; pub(crate) use handle::HubHandle; pub use log::*;";
     assert_imports(HUB, declares, &[]);
     assert_imports(HUB, "mod log; mod handle; use handle::HubHandle;", &[HANDLE]);
@@ -246,7 +246,7 @@ fn an_import_of_a_later_file_of_the_room_is_an_error_except_in_tests() {
 }
 
 #[test]
-fn a_file_of_tests_is_free_only_where_it_is_declared_for_tests() {
+fn a_test_file_may_import_later_files_only_if_it_is_declared_for_tests() {
     let tests = ("src/hub/log/tests.rs", "mod deep; use crate::hub::HubHandle;");
     let deep = ("src/hub/log/tests/deep.rs", "use crate::server::Server;");
     let (sources, code) = library(&[(LOG, "#[cfg(test)] mod tests;"), tests, deep]);
@@ -274,7 +274,7 @@ fn a_circle_of_three_files_is_printed() {
 }
 
 #[test]
-fn a_circle_through_tests_is_free() {
+fn a_circle_through_tests_is_allowed() {
     let tests = "pub(crate) struct Log; #[cfg(test)] mod tests { use super::super::Hub; }";
     let hub = "mod log; mod handle; struct Hub(log::Log);";
     assert_eq!(circles(&imports(&[(HUB, hub), (LOG, tests)])), [""; 0]);
@@ -288,12 +288,12 @@ fn the_table_and_the_files_must_agree() {
     assert_eq!(ORDER.unlisted(&code, &sources), ["src/hub/log/inner.rs is not in the table"]);
     assert_eq!(ORDER.absent(&sources), [""; 0]);
 
-    let more = Order(&[("rate", &[]), ("hub", &["log", "log", "gone"]), ("gone", &[])]);
+    let more = Order(&[("rate", &[]), ("hub", &["log", "log", "missing"]), ("missing", &[])]);
     assert_eq!(more.absent(&sources).len(), 3);
 }
 
 #[test]
-fn names_in_code_and_macros_are_words() {
+fn names_in_code_and_in_the_input_of_macros_are_words() {
     let text = r#"use smol::spawn as s; fn f() { x!(thread::spawn(a), "print") }
         #[cfg(test)] fn t() { executor.spawn() }"#;
     let (_, code) = library(&[("src/rate.rs", text)]);

@@ -34,7 +34,7 @@ pub(crate) struct Module {
     pub(crate) test: bool,
     /// A name has several definitions where it is both a type and a function, for example.
     pub(crate) names: BTreeMap<String, Vec<Definition>>,
-    /// The paths in front of `::*`.
+    /// The paths before `::*`.
     pub(crate) globs: Vec<Names>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Mention {
     pub(crate) test: bool,
 }
 
-/// One identifier in the code, whether the parser knows its meaning or a macro gets it.
+/// One identifier in the code, also in the input of a macro.
 pub(crate) struct Word {
     pub(crate) file: String,
     pub(crate) line: usize,
@@ -80,7 +80,7 @@ impl Code {
         reader.code
     }
 
-    /// The paths of all modules, items and methods, without the name of the crate.
+    /// Returns the paths of all modules, items and methods, without the name of the crate.
     pub(crate) fn symbols(&self) -> Vec<Names> {
         let mut symbols = self.methods.clone();
         for module in &self.modules {
@@ -93,17 +93,17 @@ impl Code {
     }
 }
 
-/// `path` with `name` behind it.
+/// Returns `path` followed by `name`.
 fn joined(path: &[String], name: &str) -> Names {
     path.iter().cloned().chain([name.to_owned()]).collect()
 }
 
-/// The name, without `r#` in front.
+/// Returns the name without a leading `r#`.
 fn text(ident: &Ident) -> String {
     ident.unraw().to_string()
 }
 
-/// Walks the syntax trees. `module` and `test` describe the place where the walk is.
+/// Walks the syntax trees. `module` and `test` describe the current place of the walk.
 struct Reader<'a> {
     sources: &'a Sources,
     code: Code,
@@ -147,7 +147,7 @@ impl Reader<'_> {
         self.code.mentions.push(Mention { module, path, line, glob, re_export, test });
     }
 
-    /// The file of the module `path`, which is declared in the current file without a body.
+    /// Returns the file of the module `path`, which is declared in the current file without a body.
     fn file_of(&self, path: &[String]) -> String {
         let root = &self.code.modules[self.root()].file;
         let folder = root.rsplit_once('/').expect("a root file is in a folder").0;
@@ -157,7 +157,7 @@ impl Reader<'_> {
         file.unwrap_or_else(|| panic!("{stem}.rs: there is no file for this module"))
     }
 
-    /// The root of the crate of the current module.
+    /// Returns the root of the crate that contains the current module.
     fn root(&self) -> usize {
         let mut module = self.module;
         while let Some(parent) = self.code.modules[module].parent {
@@ -166,7 +166,7 @@ impl Reader<'_> {
         module
     }
 
-    /// Records what one leaf of a `use` declaration brings in.
+    /// Records the name that one leaf of a `use` declaration brings into scope.
     fn declare_use(&mut self, leaf: Leaf, re_export: bool) {
         self.mention(leaf.path.clone(), leaf.line, leaf.name.is_none(), re_export);
         match leaf.name {
@@ -175,7 +175,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Records the paths in tokens that the parser leaves alone, such as the input of a macro.
+    /// Records the paths in tokens that the parser does not parse, such as the input of a macro.
     fn walk_tokens(&mut self, tokens: TokenStream) {
         let trees: Vec<TokenTree> = tokens.into_iter().collect();
         let mut at = 0;
@@ -194,7 +194,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Records the path that begins at `at`, below `prefix`. Returns the index behind the path.
+    /// Records the path that begins at `at`, below `prefix`. Returns the index after the path.
     fn walk_path(&mut self, trees: &[TokenTree], at: usize, prefix: &[String]) -> usize {
         let (names, end) = self.names_at(trees, at);
         let line = trees[at].span().start().line;
@@ -241,7 +241,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The names of the path that begins at `at`, and the index behind them.
+    /// Returns the names of the path that begins at `at`, and the index after them.
     fn names_at(&mut self, trees: &[TokenTree], at: usize) -> (Names, usize) {
         let (mut names, mut at) = (Names::new(), at);
         while let Some(TokenTree::Ident(ident)) = trees.get(at) {
@@ -341,14 +341,14 @@ impl<'ast> Visit<'ast> for Reader<'_> {
             let line = path.segments[0].ident.span().start().line;
             self.mention(names.collect(), line, false, false);
         }
-        // Generic arguments have paths, too.
+        // Generic arguments contain paths, too.
         visit::visit_path(self, path);
     }
 
-    /// Does nothing, because the path in `pub(in crate::hub)` is no import.
+    /// Does nothing, because the path in `pub(in crate::hub)` is not an import.
     fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
 
-    /// Takes the input of macros and attributes, and syntax that the parser does not know.
+    /// Visits the input of macros and attributes, and syntax that the parser does not know.
     fn visit_token_stream(&mut self, tokens: &'ast TokenStream) {
         self.walk_tokens(tokens.clone());
     }
@@ -360,14 +360,14 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 }
 
-/// One path of a `use` declaration, and the name that it gets here. A glob has no name.
+/// One path of a `use` declaration, and the name that the declaration gives it. A glob has no name.
 struct Leaf {
     path: Names,
     name: Option<String>,
     line: usize,
 }
 
-/// Splits a `use` declaration into its paths, where `prefix` is in front of `tree`.
+/// Splits a `use` declaration into its paths. `prefix` is the path before `tree`.
 fn collect_leaves(tree: &UseTree, prefix: &mut Names, leaves: &mut Vec<Leaf>) {
     match tree {
         UseTree::Path(path) => {
@@ -387,7 +387,7 @@ fn collect_leaves(tree: &UseTree, prefix: &mut Names, leaves: &mut Vec<Leaf>) {
     }
 }
 
-/// The leaf for `prefix::ident as rename`, where `prefix::self` is `prefix`.
+/// Returns the leaf for `prefix::ident as rename`, where `prefix::self` is `prefix`.
 fn leaf(prefix: &[String], ident: &Ident, rename: Option<&Ident>) -> Leaf {
     let line = ident.span().start().line;
     let is_prefix = ident == "self" && !prefix.is_empty();
@@ -426,7 +426,7 @@ fn hides_modules(meta: &Meta) -> bool {
         || path.is_ident("cfg_attr") && inner(meta).iter().any(hides_modules)
 }
 
-/// The list in the parentheses of `meta`, such as the conditions of `all(…)`.
+/// Returns the list in the parentheses of `meta`, such as the conditions of `all(…)`.
 fn inner(meta: &Meta) -> Vec<Meta> {
     let parser = syn::punctuated::Punctuated::<Meta, syn::Token![,]>::parse_terminated;
     let list = meta.require_list().and_then(|list| list.parse_args_with(parser));
@@ -442,8 +442,8 @@ fn is_re_export(visibility: &Visibility) -> bool {
     }
 }
 
-/// The attributes of an item, and its name where it declares one. Modules and `use` declare theirs
-/// elsewhere.
+/// Returns the attributes of an item, and the name that it declares, if any. The names of modules and of
+/// `use` declarations are read elsewhere.
 fn attributes_and_name(item: &Item) -> (&[Attribute], Option<&Ident>) {
     match item {
         Item::Const(item) => (&item.attrs, Some(&item.ident)),
@@ -475,7 +475,7 @@ fn are_colons(trees: &[TokenTree], at: usize) -> bool {
     is_punct(trees, Some(at), ':') && is_punct(trees, Some(at + 1), ':')
 }
 
-/// Returns true if what is at `at` begins no path of this crate: it belongs to `::name`,
+/// Returns true if the name at `at` does not begin a path of this crate, because it is the end of `::name`,
 /// `Type::<T>::name` or `value.name`, or is a lifetime.
 fn follows_colons_or_dot(trees: &[TokenTree], at: usize) -> bool {
     let after_colons = at >= 2 && are_colons(trees, at - 2);

@@ -1,20 +1,20 @@
-//! Follows the paths in the code to the files that define what they name.
+//! Follows each path in the code to the files that define the items it names.
 //!
-//! Code that uses a value without naming its type, or calls a method, imports nothing by that.
+//! Using a value without naming its type is not an import, and neither is calling a method.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::code::{Code, Definition, Mention, Names};
 
-/// One mention of something that is in another file.
+/// One mention of an item that is defined in another file.
 #[derive(Debug)]
 pub(crate) struct Import {
     pub(crate) file: String,
     pub(crate) line: usize,
     /// The path as it is written.
     pub(crate) path: String,
-    /// The files that define what the path names.
+    /// The files that define the items that the path names.
     pub(crate) defined_in: BTreeSet<String>,
     /// The files of the modules that the path leads through.
     pub(crate) through: BTreeSet<String>,
@@ -31,7 +31,7 @@ impl fmt::Display for Import {
 /// The files and modules that a path leads to.
 #[derive(Default)]
 struct Found {
-    /// The files that define what the path names.
+    /// The files that define the items that the path names.
     files: BTreeSet<String>,
     /// The modules that the path names.
     modules: BTreeSet<usize>,
@@ -40,7 +40,7 @@ struct Found {
     seen: Seen,
 }
 
-/// The declarations that are being followed, so that the search ends where they name each other.
+/// The declarations that are being followed, so that the search ends if they name each other.
 #[derive(Default)]
 struct Seen {
     aliases: BTreeSet<(usize, Names)>,
@@ -48,7 +48,7 @@ struct Seen {
 }
 
 impl Code {
-    /// All imports between files. What a module re-exports from the modules inside it is no import.
+    /// Returns all imports between files. A re-export from a module inside the same module is not an import.
     pub(crate) fn imports(&self) -> Vec<Import> {
         self.mentions.iter().filter_map(|mention| self.import(mention)).collect()
     }
@@ -70,7 +70,7 @@ impl Code {
         is_import.then_some(import)
     }
 
-    /// Finds what a mention names, as files.
+    /// Finds the files that define the items that a mention names.
     fn search(&self, mention: &Mention) -> Found {
         let mut found = Found::default();
         self.follow(mention.module, &mention.path, &mut found);
@@ -80,12 +80,13 @@ impl Code {
             } else if mention.path.len() > 1 {
                 found.files.insert(self.modules[end].file.clone());
             }
-            // A module's name alone is that of a variable.
+            // The name of a module without a path is more likely the name of a variable.
         }
         found
     }
 
-    /// Returns true if `mention` re-exports something from `file`, which is of a module inside.
+    /// Returns true if `mention` re-exports something from `file`, and `file` belongs to a module inside the
+    /// module of the mention.
     fn is_own_re_export(&self, mention: &Mention, file: &str) -> bool {
         let is_inside = |mut module: usize| {
             while let Some(parent) = self.modules[module].parent {
@@ -126,7 +127,7 @@ impl Code {
         }
     }
 
-    /// Follows `names` from `module` on. If `is_relative`, the first name may be another crate.
+    /// Follows `names`, beginning in `module`. If `is_relative`, the first name may be another crate.
     fn descend(&self, module: usize, names: &[String], is_relative: bool, found: &mut Found) {
         let Some((name, rest)) = names.split_first() else {
             found.modules.insert(module);
@@ -134,7 +135,7 @@ impl Code {
         };
         let definitions = self.look_up(module, name, &mut found.seen);
         if definitions.is_empty() {
-            // A macro makes the item, or the name is that of a macro around this module.
+            // A macro creates the item, or the name is that of a macro defined around this module.
             let owner = if is_relative { self.owner_of_macro(module, name) } else { Some(module) };
             found.files.extend(owner.map(|owner| self.modules[owner].file.clone()));
         }
@@ -158,7 +159,7 @@ impl Code {
         }
     }
 
-    /// The module around `module` that defines the macro `name`.
+    /// Returns the module around `module` that defines the macro `name`.
     fn owner_of_macro(&self, module: usize, name: &str) -> Option<usize> {
         let parent = self.modules[module].parent?;
         let definitions = self.modules[parent].names.get(name);
@@ -169,7 +170,7 @@ impl Code {
         }
     }
 
-    /// The definitions of `name` in `module`, and the module that contains each.
+    /// Returns the definitions of `name` in `module`, each with the module that contains it.
     fn look_up(&self, module: usize, name: &str, seen: &mut Seen) -> Vec<(usize, &Definition)> {
         if let Some(definitions) = self.modules[module].names.get(name) {
             return definitions.iter().map(|definition| (module, definition)).collect();
@@ -187,7 +188,7 @@ impl Code {
         definitions
     }
 
-    /// The modules that `path` names.
+    /// Returns the modules that `path` names.
     fn modules_at(&self, from: usize, path: &Names, seen: &mut Seen) -> BTreeSet<usize> {
         let mut found = Found { seen: std::mem::take(seen), ..Found::default() };
         self.follow(from, path, &mut found);
@@ -195,8 +196,8 @@ impl Code {
         found.modules
     }
 
-    /// Finds everything that a glob brings in from `module`, which is all that `module` names. Its
-    /// inner modules are names only.
+    /// Finds everything that a glob import of `module` brings into scope: all names in `module`. Of its inner
+    /// modules only the names are imported.
     fn expand(&self, module: usize, found: &mut Found, expanded: &mut BTreeSet<usize>) {
         if !expanded.insert(module) {
             return;

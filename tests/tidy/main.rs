@@ -1,4 +1,5 @@
-//! Checks of the source itself. The order of the modules is in `table.rs`.
+//! Checks of the source code. A room is a top-level module, or a program; `table.rs` has the order of the
+//! rooms and of their files.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "all of this crate is tests")]
 
@@ -56,7 +57,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// Every Rust file under `folder`, by its path from the root of the project.
+/// Returns every Rust file under `folder`, by its path from the root of the project.
 fn sources(folder: &str) -> Sources {
     let mut folders: Vec<PathBuf> = vec![root().join(folder)];
     let mut files = Sources::new();
@@ -83,7 +84,7 @@ static IMPORTS: LazyLock<Vec<Import>> = LazyLock::new(|| {
     imports
 });
 
-/// Fails with all `errors`, a line each.
+/// Fails with all `errors`, one per line, if there are any.
 #[track_caller]
 fn assert_none(errors: &[String]) {
     assert!(errors.is_empty(), "\n{}\n", errors.join("\n"));
@@ -93,7 +94,7 @@ fn is_in(file: &str, places: &[&str]) -> bool {
     places.iter().any(|place| file.starts_with(place))
 }
 
-/// The places of the words that `is_wrong` finds.
+/// Returns the places of the words for which `is_wrong` returns true.
 fn places_of(is_wrong: impl Fn(&Word) -> bool) -> Vec<String> {
     assert!(CODE.words.len() > 10_000, "the words were not found");
     let wrong = CODE.words.iter().filter(|word| is_wrong(word));
@@ -121,7 +122,7 @@ fn every_file_is_in_the_table() {
 }
 
 #[test]
-fn every_room_exists() {
+fn every_entry_of_the_table_is_a_file() {
     assert_none(&ORDER.absent(&sources("src")));
 }
 
@@ -159,14 +160,17 @@ fn the_values_of_log_lines_are_texts_and_whole_numbers() {
 }
 
 #[test]
-fn every_file_says_what_it_is() {
+fn every_file_begins_with_a_doc_comment() {
     for (file, text) in sources("src") {
-        assert!(text.starts_with("//! ") || file.ends_with("tests.rs"), "{file} has no first line");
+        assert!(
+            text.starts_with("//! ") || file.ends_with("tests.rs"),
+            "{file} does not begin with a doc comment"
+        );
     }
 }
 
 #[test]
-fn the_table_of_options_in_the_readme_is_that_of_the_program() {
+fn the_readme_has_every_option_with_its_default_and_help() {
     let readme = read("README.md");
     for option in OPTIONS.iter().filter(|option| option.is_built_in()) {
         let row = format!("| `{}` | `{}` | {} |", option.flag(), option.default(), option.help);
@@ -175,7 +179,7 @@ fn the_table_of_options_in_the_readme_is_that_of_the_program() {
 }
 
 #[test]
-fn c34_the_bench_and_the_readme_show_the_articles_figures_beside_ours() {
+fn c34_the_bench_and_the_readme_show_the_figures_of_the_article() {
     let figures = ["190 KB", "59 MB", "about 5 MB", "295 KB", "75 MB", "about 11 MB"];
     for file in ["benches/footprint.rs", "README.md"] {
         let text = read(file);
@@ -186,7 +190,7 @@ fn c34_the_bench_and_the_readme_show_the_articles_figures_beside_ours() {
 }
 
 #[test]
-fn the_layout_of_the_static_binaries_is_of_code_that_is_there() {
+fn every_pattern_in_the_layout_of_the_static_binaries_names_existing_code() {
     let symbols = CODE.symbols();
     let script = read(".ci/sections.ld");
     let mut checked = 0;
@@ -230,12 +234,13 @@ fn is_dependency(name: &str) -> bool {
     crates.any(|one| one.starts_with(name) || one.ends_with(name))
 }
 
-/// The names in a part of a mangled symbol, each behind its length.
+/// Returns the names in a part of a mangled symbol, where each name follows its length.
 fn names_in(symbol: &str) -> Vec<&str> {
     let (mut names, mut rest) = (Vec::new(), symbol);
     while let Some(end) = rest.find(|c: char| !c.is_ascii_digit()).filter(|end| *end > 0) {
         let length = rest[..end].parse().unwrap();
-        let (name, after) = rest[end..].split_at_checked(length).expect("a name has its length");
+        let (name, after) =
+            rest[end..].split_at_checked(length).expect("a name is as long as its prefix says");
         assert!(after.starts_with(|c: char| c.is_ascii_digit() || "*[".contains(c)), "{symbol}");
         names.push(name);
         rest = after;
@@ -249,12 +254,12 @@ fn tests_are_never_ignored() {
         let names = tokens::names_in_attributes(&text);
         let found = names.iter().find(|name| ["ignore", "should_panic"].contains(&name.as_str()));
         assert!(found.is_none(), "{file}: {found:?}");
-        assert!(!has_ignored_example(&text), "{file}: an example in a comment");
+        assert!(!has_ignored_example(&text), "{file}: an example in a comment is ignored");
     }
-    assert!(!has_ignored_example(&read("README.md")), "README.md");
+    assert!(!has_ignored_example(&read("README.md")), "README.md: an example is ignored");
 }
 
-/// Returns true if the documentation has an example that does not run, or may fail.
+/// Returns true if a text has an example that is not run, or that may panic.
 fn has_ignored_example(text: &str) -> bool {
     let mut fences = text.lines().filter(|line| line.contains("``\x60"));
     fences.any(|fence| fence.contains("ignore") || fence.contains("should_panic"))

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::code::{Code, Sources};
 use crate::imports::Import;
 
-/// Rooms in their order, each with its files in their order. `table.rs` describes the names.
+/// Rooms in their order, each with its files in their order. `table.rs` explains the names.
 pub(crate) struct Order(pub(crate) &'static [(&'static str, &'static [&'static str])]);
 
-/// The place of a file: the index of its room, and that of the file in its room. A file of tests has
-/// no index in its room.
+/// The place of a file: the index of its room, and the index of the file in the room. A test file has no
+/// index in its room.
 type Place = (usize, Option<usize>);
 
 impl Order {
-    /// The place of `file`, such as `src/hub/mod.rs`. `None` if the file is in no room.
+    /// Returns the place of `file`, such as `src/hub/mod.rs`; `None` if the file is in no room.
     fn place(&self, file: &str) -> Option<Place> {
         let path = file.strip_prefix("src/")?.strip_suffix(".rs")?;
         let is_inside = |room: &str| {
@@ -32,7 +32,7 @@ impl Order {
         Some((index, place))
     }
 
-    /// Files that are missing from the table, and files that no crate contains.
+    /// Returns an error for each file that is missing from the table, or that no crate contains.
     pub(crate) fn unlisted(&self, code: &Code, sources: &Sources) -> Vec<String> {
         let mut errors = Vec::new();
         for file in sources.keys() {
@@ -47,7 +47,7 @@ impl Order {
         errors
     }
 
-    /// Entries of the table that are listed twice or for which there is no file.
+    /// Returns an error for each entry of the table that is listed twice or for which there is no file.
     pub(crate) fn absent(&self, sources: &Sources) -> Vec<String> {
         let places: Vec<Place> = sources.keys().filter_map(|file| self.place(file)).collect();
         let mut errors = Vec::new();
@@ -63,8 +63,8 @@ impl Order {
         errors
     }
 
-    /// Imports of a room that is later in the order, one for each file and room. Tests may not have
-    /// them either, but come last.
+    /// Returns the imports of a room that is later in the order, one for each file and room. Such imports are
+    /// errors in tests, too; one in a test is returned only if the file has no other.
     pub(crate) fn imports_of_later_rooms(&self, imports: &[Import]) -> Vec<String> {
         let mut errors = BTreeMap::new();
         let (tests, others): (Vec<&Import>, Vec<_>) = imports.iter().partition(|one| one.test);
@@ -81,8 +81,8 @@ impl Order {
         errors.into_values().collect()
     }
 
-    /// Imports of a file that is later in the order of its room, one for each pair of files. Tests
-    /// are free.
+    /// Returns the imports of a file that is later in the order of its room, one for each pair of files. Tests
+    /// may have such imports.
     pub(crate) fn imports_of_later_files(&self, imports: &[Import]) -> Vec<String> {
         let mut errors = BTreeMap::new();
         for import in imports.iter().filter(|import| !import.test) {
@@ -101,8 +101,8 @@ impl Order {
     }
 }
 
-/// Circles among files, each with its imports. Tests are free. Each circle begins at a file that is
-/// in none of the circles before.
+/// Returns the circles of files that import each other, each with its imports. Imports in tests do not count.
+/// Each circle begins at a file that is in none of the circles before.
 pub(crate) fn circles(imports: &[Import]) -> Vec<String> {
     let mut graph: BTreeMap<&str, BTreeMap<&str, &Import>> = BTreeMap::new();
     for import in imports.iter().filter(|import| !import.test) {
@@ -122,22 +122,22 @@ pub(crate) fn circles(imports: &[Import]) -> Vec<String> {
     circles
 }
 
-/// The shortest way from `start` back to `start`, both included.
+/// Returns the shortest circle from `start` back to `start`, both included.
 fn shortest_circle<'a>(
     graph: &BTreeMap<&'a str, BTreeMap<&'a str, &Import>>,
     start: &'a str,
 ) -> Option<Vec<&'a str>> {
     let mut reached = BTreeSet::new();
-    let mut ways = VecDeque::from([vec![start]]);
-    while let Some(way) = ways.pop_front() {
-        let last = way.last().expect("a way has a start");
+    let mut paths = VecDeque::from([vec![start]]);
+    while let Some(path) = paths.pop_front() {
+        let last = path.last().expect("a path has a start");
         for next in graph.get(last).into_iter().flat_map(BTreeMap::keys) {
-            let longer = [&way[..], &[*next]].concat();
+            let longer = [&path[..], &[*next]].concat();
             if *next == start {
                 return Some(longer);
             }
             if reached.insert(*next) {
-                ways.push_back(longer);
+                paths.push_back(longer);
             }
         }
     }

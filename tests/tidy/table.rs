@@ -6,12 +6,13 @@ use crate::order::Order;
 pub(crate) const ROOTS: &[&str] =
     &["src/build.rs", "src/lib.rs", "src/main.rs", "src/bin/falconet-client/main.rs"];
 
-/// The rooms in their order, each with its files in their order. A room imports only from the rooms
-/// above it, and a file only from the files in front of it. A room without a list is one file.
+/// The rooms in their order, each with its files in their order. A room is a top-level module
+/// or a program. A room imports only from the rooms above it, and a file only from the files before it. A
+/// room without a list is one file.
 ///
-/// A room's name is its path in `src/`, and a file's name its path in the room, without `.rs`. The
-/// file `mod.rs` of a room is called `mod`. What a file declares and re-exports of its own modules is
-/// no import. Files of tests are not listed: they may import from every file of their room.
+/// The name of a room is its path in `src/`, and the name of a file is its path in the room, without `.rs`.
+/// The file `mod.rs` of a room is called `mod`. A file may declare and re-export its own modules: that is not
+/// an import. Test files are not listed: they may import from every file of their room.
 #[rustfmt::skip]
 pub(crate) const ORDER: Order = Order(&[
     ("escaped", &[]),

@@ -1,24 +1,24 @@
-//! Searches in the tokens of a file, which reach into the input of every macro.
+//! Searches in the tokens of a file, including the input of macros.
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
 /// The macros of the crate `log` that write a line.
 const LOG_MACROS: &[&str] = &["trace", "debug", "info", "warn", "error", "log"];
 
-/// The traits by which a log line can capture a value that is no text and no number.
+/// The ways in which a log line can capture a value by a trait, instead of as a text or a number.
 const CAPTURES: &[&str] = &["?", "%", "debug", "display", "err", "serde", "sval"];
 
 fn tokens(text: &str) -> TokenStream {
-    text.parse().expect("the compiler has read this file")
+    text.parse().expect("the compiler accepts this file")
 }
 
-/// Calls `see` for each group in `stream`, with the tokens in front of the group.
-fn each_group(stream: TokenStream, see: &mut impl FnMut(&[TokenTree], &Group)) {
+/// Calls `visit` for each group in `stream`, with the tokens before the group.
+fn each_group(stream: TokenStream, visit: &mut impl FnMut(&[TokenTree], &Group)) {
     let trees: Vec<TokenTree> = stream.into_iter().collect();
     for (at, tree) in trees.iter().enumerate() {
         if let TokenTree::Group(group) = tree {
-            see(&trees[..at], group);
-            each_group(group.stream(), see);
+            visit(&trees[..at], group);
+            each_group(group.stream(), visit);
         }
     }
 }
@@ -27,7 +27,7 @@ fn is_punct(tree: &TokenTree, wanted: char) -> bool {
     matches!(tree, TokenTree::Punct(punct) if punct.as_char() == wanted)
 }
 
-/// The names in all attributes, such as `cfg_attr`, `windows` and `ignore`.
+/// Returns the names in all attributes, such as `cfg_attr`, `windows` and `ignore`.
 pub(crate) fn names_in_attributes(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     each_group(tokens(text), &mut |before, group| {
@@ -64,7 +64,7 @@ pub(crate) fn inputs_of_log_macros(text: &str) -> Vec<TokenStream> {
     inputs
 }
 
-/// Returns true if a log line has a field such as `error:? = value`, `path:%` or `count:debug`.
+/// Returns true if the input of a log macro has a field such as `error:? = value`, `path:%` or `count:debug`.
 pub(crate) fn captures_by_a_trait(input: TokenStream) -> bool {
     let trees: Vec<TokenTree> = input.into_iter().collect();
     trees.windows(3).any(|three| {

@@ -1,4 +1,4 @@
-//! The administrator's listener: an end without delay, events on time, and rest.
+//! The administrator's listener: a drain without delay, events on time, and no needless wake-ups.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ fn a_drain_does_not_wait_for_a_subscriber_that_was_swept() {
     let _guard = serial();
     let flags = ["--ping-every", "0", "--idle-timeout", "0", "--write-timeout", "200ms"];
     let (mut falconet, admin) = start(&[NO_BROADCAST, &flags, &["--close-timeout", "1h"]].concat());
-    // A subscriber that reads nothing.
+    // This subscriber reads nothing.
     let _stuck = Events::connect(falconet.address(), "/topics/a", "");
     let mut publisher = Http::connect(falconet.address());
     let payload = "x".repeat(60_000);
@@ -40,7 +40,7 @@ fn the_dashboard_receives_statistics_every_second() {
     let mut kept = Http::connect(falconet.address());
     kept.fetch(get("/"));
     let mut watcher = Events::connect(admin, "/events", "");
-    assert_eq!(watcher.read().kind, "history", "clients connected before");
+    assert_eq!(watcher.read().kind, "history", "samples exist, because clients connected before");
     let first = watcher.read();
     assert_eq!(first.kind, "stats");
     client.echo("two");

@@ -8,7 +8,7 @@ use crate::measure::serial;
 use crate::support::client::{FakeServer, PipedClient};
 
 #[test]
-fn a1_the_client_pings_the_server() {
+fn the_client_pings_the_server() {
     let _guard = serial();
     let server = FakeServer::start();
     let _client = PipedClient::start(&[&server.url(), "--ping-every", "100ms"]);

@@ -1,4 +1,4 @@
-//! The rows of the conformance table that judge times.
+//! The requirements of `tests/it/conformance.rs` whose tests judge times.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::support::time::unix_nanoseconds;
 use crate::support::*;
 
 #[test]
-fn c17_nothing_is_delayed() {
+fn c17_echoes_are_not_delayed() {
     let _guard = serial();
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let mut client = Client::connect(falconet.address());
@@ -17,30 +17,30 @@ fn c17_nothing_is_delayed() {
     for number in 0..100 {
         client.echo(&format!("message {number}"));
     }
-    // At the article's pace this takes 25 s.
+    // With the article's server, which answers four messages a second, this takes 25 s.
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]
-fn c20_the_broadcast_keeps_to_its_grid() {
+fn c20_broadcasts_stay_on_a_fixed_schedule_after_a_late_one() {
     let _guard = serial();
     const EVERY: u64 = 200_000_000;
     let falconet = Falconet::start(&["--broadcast-every", "200ms"]);
     let mut client = Client::connect(falconet.address());
     let mut times = |count| -> Vec<u64> { (0..count).map(|_| next_time(&mut client)).collect() };
     let before = times(4);
-    // A timer that adds its period to the time of its last wake-up is half a period off after a stop of one
-    // and a half periods.
+    // After the server was stopped for one and a half periods, a timer that adds its period to the time of its
+    // last wake-up would be half a period off its schedule.
     falconet.signal(Signal::STOP);
     std::thread::sleep(Duration::from_nanos(EVERY * 3 / 2));
     falconet.signal(Signal::CONT);
-    // The first broadcast is late. Any other may be late on a busy machine, so one on time is enough.
+    // The first broadcast is late. On a busy machine any other may be late too, so one on time is enough.
     let after = &times(5)[1..];
-    let off_grid = |from: u64, to: u64| {
+    let off_schedule = |from: u64, to: u64| {
         let phase = (to - from) % EVERY;
         phase.min(EVERY - phase)
     };
-    let pairs = before.iter().flat_map(|from| after.iter().map(|to| off_grid(*from, *to)));
+    let pairs = before.iter().flat_map(|from| after.iter().map(|to| off_schedule(*from, *to)));
     assert!(pairs.min().unwrap() < EVERY / 10, "{before:?}, then {after:?}");
 }
 
@@ -60,7 +60,8 @@ fn c20_without_clients_the_server_does_not_wake_up() {
         counts.push(context_switches(&idle));
         counts.windows(7).any(|ticks| ticks.iter().all(|count| *count == ticks[0]))
     });
-    // A server that wakes at each tick never rests. This one may wake once or twice for work left over.
+    // A server that wakes up at each tick never sleeps that long. This one may wake up once or twice to finish
+    // earlier work.
     assert!(counts.len() <= 9, "{counts:?}");
 }
 

@@ -70,14 +70,14 @@ impl Crowd {
         let readers = (0..count * 3 / 4).map(subscribe).collect();
         let stuck: Vec<Subscriber> = (0..count / 4).map(subscribe).collect();
         for subscriber in &stuck {
-            // The kernel would take megabytes for it otherwise.
+            // Otherwise the kernel would buffer megabytes for this subscriber.
             sockopt::set_socket_recv_buffer_size(&subscriber.stream, 64 * 1024).unwrap();
         }
         Self { falconet, readers, stuck }
     }
 
-    /// Publishes for a while with `publish`, and checks what the reading subscribers receive. Then reads with
-    /// the others to the end, and returns them.
+    /// Publishes for a while with `publish`, and checks the messages that the reading subscribers receive. Then
+    /// the other subscribers read all messages. Returns the other subscribers.
     fn run(mut self, publish: fn(SocketAddr, &Clock) -> u64) -> Vec<Subscriber> {
         let address = self.falconet.address();
         let canaries = Canaries::start(address);
@@ -123,7 +123,7 @@ impl Crowd {
 }
 
 /// A clock that excludes the time for which the server and the reading thread waited for a processor, as
-/// [`start_canaries`] does: subscribers on this machine take processors from the server, which remote ones
+/// [`start_canaries`] does. Subscribers on this machine compete with the server for processors; remote ones
 /// would not.
 struct Clock {
     start: Instant,
@@ -228,7 +228,7 @@ impl Subscriber {
         }
         let event = &text[..end - 1];
         *bytes = &bytes[end + 1..];
-        // The fast path for messages: slow subscribers would measure only themselves.
+        // The fast path for messages: with slow subscribers this test would measure only the subscribers.
         let message = event.strip_prefix("id: ").and_then(|event| event.split_once("\ndata: "));
         let Some((id, data)) = message else {
             let event = Event::parse(event);
@@ -302,8 +302,8 @@ fn read_all(
 }
 
 /// Publishes over kept connections, and returns the number of messages. At most [`WINDOW`] messages are
-/// without an answer, or not yet received by a subscriber of its own: what waits in the kernel would count
-/// as latency.
+/// unanswered, or not yet received by this publisher's own subscriber: the time that more messages wait in the
+/// kernel would count as latency.
 fn publish_by_http(address: SocketAddr, clock: &Clock) -> u64 {
     let mut own = Client::connect_to(address, TOPIC);
     let (mut sent, mut answered) = (0, 0);
@@ -343,8 +343,8 @@ fn read_answer(answers: &mut BufReader<TcpStream>, number: u64) {
     assert!(body.contains(&format!(":{number}\",")), "{body}");
 }
 
-/// Publishes over WebSocket, and returns the number of messages. At most [`WINDOW`] messages have not come
-/// back: what waits in the kernel would count as latency.
+/// Publishes over WebSocket, and returns the number of messages. At most [`WINDOW`] messages have not been
+/// received back: the time that more messages wait in the kernel would count as latency.
 fn publish_by_websocket(address: SocketAddr, clock: &Clock) -> u64 {
     let mut client = Client::connect_to(address, TOPIC);
     let (mut sent, mut received) = (0, 0);
@@ -359,8 +359,8 @@ fn publish_by_websocket(address: SocketAddr, clock: &Clock) -> u64 {
     sent
 }
 
-/// Returns true if more is to be published: for two seconds, and more than the kernel buffers for a subscriber
-/// that does not read.
+/// Returns true if the publisher is not finished: it publishes for two seconds, and more messages than the
+/// kernel buffers for a subscriber that does not read.
 fn is_unfinished(sent: u64, clock: &Clock) -> bool {
     clock.start.elapsed() < Duration::from_secs(2) || sent < 500
 }
@@ -372,8 +372,8 @@ fn message(number: u64, clock: &Clock) -> String {
 }
 
 const TOPIC: &str = "/topics/crowd";
-/// The number of messages under way at once, so that the server always has one to publish.
+/// The number of messages in flight at once, so that the server always has one to publish.
 const WINDOW: u64 = 2;
 const MESSAGE_BYTES: usize = 2048;
-/// The memory that the allocator keeps of closed connections.
+/// The memory of closed connections that the allocator keeps, in KiB.
 const SLACK_KIB: usize = 256;

@@ -26,20 +26,22 @@ fn a_service_that_does_not_stop_is_dropped_after_the_drain() {
 fn an_sse_subscriber_that_does_not_read_is_evicted() {
     let _guard = serial();
     let (server, mut operator) = start_operated();
-    let listener = Events::connect(server.address, "/topics/t?client=mute", "");
+    let events = Events::connect(server.address, "/topics/t?client=stuck", "");
     for _ in 0..40 {
         command_operator(&mut operator, &format!("publish t {}", "x".repeat(60_000)));
     }
-    assert_eq!(command_operator(&mut operator, "evict mute"), "1");
+    assert_eq!(command_operator(&mut operator, "evict stuck"), "1");
     // The close handshake has 2 s, and the linger half a second.
     let evicted = std::time::Instant::now();
-    wait_until("the subscriber is gone", || command_operator(&mut operator, "evict mute") == "0");
+    wait_until("the subscriber is disconnected", || {
+        command_operator(&mut operator, "evict stuck") == "0"
+    });
     assert!(evicted.elapsed() < Duration::from_secs(4), "{:?}", evicted.elapsed());
-    drop((listener, operator));
+    drop((events, operator));
     server.stop().unwrap().unwrap();
 }
 
-/// Ignores the request to stop.
+/// A service that ignores the request to stop.
 struct Stubborn;
 
 impl Service for Stubborn {

@@ -1,4 +1,4 @@
-//! Greedy and slow peers, which must not slow down other clients.
+//! Peers that flood the server, and slow peers. Neither may slow down other clients.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -26,7 +26,7 @@ fn slow_heads_are_dropped_in_time_and_delay_no_other_client() {
         let start = Instant::now();
         drop(Client::connect(address));
         handshakes.push(start.elapsed());
-        // The pause between two new clients.
+        // The pause between two handshakes.
         std::thread::sleep(Duration::from_millis(10));
     }
     handshakes.sort_unstable();
@@ -52,10 +52,10 @@ fn trickle_heads(address: SocketAddr, count: usize) -> Vec<Duration> {
         (0..count).map(|_| (connect(address), Instant::now())).collect();
     let mut dropped_after = Vec::new();
     for byte in head.as_bytes()[..20].chunks(1) {
-        // Wait for a second, or until no peer is left.
+        // Wait for a second, or until the server has dropped every peer.
         let next = Instant::now() + Duration::from_secs(1);
         for (stream, _) in &mut peers {
-            // The server may just have dropped it.
+            // The server may just have dropped this peer.
             let _ = stream.write(byte);
         }
         while !peers.is_empty() && Instant::now() < next {
@@ -77,7 +77,8 @@ fn trickle_heads(address: SocketAddr, count: usize) -> Vec<Duration> {
     dropped_after
 }
 
-/// Waits until some streams are readable or have ended, at most until `deadline`. Returns which.
+/// Waits until some streams are readable or have ended, at most until `deadline`. Returns true for each of
+/// those.
 fn wait_for_ends<'s>(streams: impl Iterator<Item = &'s TcpStream>, deadline: Instant) -> Vec<bool> {
     let mut fds: Vec<PollFd<'_>> =
         streams.map(|stream| PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN)).collect();
@@ -104,13 +105,13 @@ fn a_head_in_small_pieces_costs_no_quadratic_work() {
             for peer in &mut peers {
                 peer.write_all(&[b'x'; HEAD_PIECE_BYTES]).unwrap();
             }
-            pace.echo("read all that?");
+            pace.echo("after the pieces");
         }
         quarters.push(falconet.cpu_time() - before);
     }
     println!("processor time for each quarter of 8 heads of 250 KiB: {quarters:?}");
     // Parsing the whole head again for each piece would cost the later quarters three, five and seven times
-    // as much as the first. The minimum tolerates a hiccup of the machine.
+    // as much as the first. The minimum tolerates one slow quarter on a busy machine.
     assert!(quarters[1..].iter().min() < Some(&(quarters[0] * 2)), "{quarters:?}");
     canaries.finish();
 }
@@ -120,7 +121,7 @@ const HEAD_PIECE_BYTES: usize = 256;
 const PIECES_PER_QUARTER: usize = 250;
 
 #[test]
-fn announced_lengths_beyond_the_limit_are_refused_at_once_and_cost_no_memory() {
+fn announced_lengths_above_the_limit_are_refused_at_once_and_cost_no_memory() {
     let _guard = serial();
     let falconet = Falconet::start(&[]);
     let canaries = start_canaries(CANARY_PAUSE, &falconet);
@@ -203,8 +204,8 @@ fn a_flood_of_tiny_messages_whose_echo_is_unread_delays_no_other_client() {
     }
 }
 
-/// A flood of the same bytes again and again, from some clients at once. A client that the server drops
-/// connects again, so that the flood lasts.
+/// A flood of the same bytes again and again, from one or more clients at once. A client that the server drops
+/// connects again, so that the flood continues.
 struct Flood {
     start: Vec<u8>,
     bytes: Vec<u8>,
@@ -257,7 +258,7 @@ impl Flood {
         let (mut ended, mut taken) = (0, 0);
         while Instant::now() < until {
             let mut client = Client::connect(address);
-            // Bytes in the kernel's send buffer would load this machine, but not the server.
+            // A larger send buffer would put load on this machine, but not on the server.
             sockopt::set_socket_send_buffer_size(&client.stream, 64 * 1024).unwrap();
             // A blocked write must return in time to notice the end of the flood.
             client.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();

@@ -42,7 +42,10 @@ fn readers_lose_no_broadcast_when_others_stop_reading() {
     assert!(of_first.len() >= 20, "{of_first:?}");
     for broadcasts in &broadcasts {
         // A reader that connected later lacks the first broadcasts, and has more at the end.
-        let from = of_first.iter().position(|text| *text == broadcasts[0]).expect("a common one");
+        let from = of_first
+            .iter()
+            .position(|text| *text == broadcasts[0])
+            .expect("the readers have a broadcast in common");
         let common = of_first.len() - from;
         assert_eq!(of_first[from..], broadcasts[..common]);
     }
@@ -67,7 +70,7 @@ impl Client {
 }
 
 #[test]
-fn a_flood_of_connections_beyond_the_limit_harms_no_connected_client() {
+fn a_flood_of_connections_above_the_limit_harms_no_connected_client() {
     let _guard = serial();
     let inside = connection_budget(200);
     let falconet = Falconet::start(&["--max-connections", &(inside + 2).to_string()]);
@@ -91,7 +94,7 @@ fn a_flood_of_connections_beyond_the_limit_harms_no_connected_client() {
 }
 
 #[test]
-fn out_of_descriptors_the_server_rests_and_recovers_within_a_second() {
+fn without_free_descriptors_the_server_stays_idle_and_recovers_within_a_second() {
     let _guard = serial();
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let canaries = start_canaries(Duration::from_millis(100), &falconet);
@@ -110,7 +113,7 @@ fn out_of_descriptors_the_server_rests_and_recovers_within_a_second() {
         let _ = stream.write_all(handshake("/").as_bytes());
     }
     let cpu_before = falconet.cpu_time();
-    // The time of the measurement.
+    // The duration of the measurement.
     std::thread::sleep(EXHAUSTED);
     let busy = (falconet.cpu_time() - cpu_before).as_secs_f64() / EXHAUSTED.as_secs_f64();
     let attempts = count_attempts(&falconet.log_so_far());
@@ -125,7 +128,7 @@ fn out_of_descriptors_the_server_rests_and_recovers_within_a_second() {
 
     let freed = Instant::now();
     drop(holders);
-    // The first connections in the queue were rejected. The server accepts the next.
+    // The first connections in the queue were rejected. The server accepts those after them.
     let served = waiting.iter_mut().filter_map(|stream| {
         let mut head = [0; 12];
         stream.read_exact(&mut head).ok()?;
@@ -136,7 +139,7 @@ fn out_of_descriptors_the_server_rests_and_recovers_within_a_second() {
     println!("ten connections were accepted within {recovered:?}");
     assert!(recovered < Duration::from_millis(1500), "{recovered:?}");
     drop(waiting);
-    Client::connect(falconet.address()).echo("as ever");
+    Client::connect(falconet.address()).echo("accepted again");
     assert_prompt(canaries);
 }
 
@@ -150,7 +153,7 @@ fn count_attempts(log: &[String]) -> usize {
     lines.map(count).sum()
 }
 
-/// Longer than the longest pause between two attempts to accept.
+/// The duration of the measurement, longer than the longest pause between two attempts to accept.
 const EXHAUSTED: Duration = Duration::from_secs(2);
 
 #[test]
@@ -184,7 +187,7 @@ fn a_storm_of_resets_leaves_nothing_behind() {
             }
         }
         drop(peers);
-        wait_until(&format!("every peer that reset {phase} is gone"), || {
+        wait_until(&format!("every connection that was reset {phase} is closed"), || {
             falconet.open_files() == files
         });
     }
@@ -210,7 +213,7 @@ fn a_stop_closes_healthy_clients_and_does_not_wait_for_blocked_ones() {
     let mut stuck = BlockedClients::connect(falconet.address(), count / 3);
     stuck.block();
     for client in &mut healthy {
-        client.echo("well");
+        client.echo("connected");
     }
 
     falconet.signal(Signal::TERM);
@@ -221,13 +224,16 @@ fn a_stop_closes_healthy_clients_and_does_not_wait_for_blocked_ones() {
         // The stream ends after the Close, without a reset.
         assert_eq!(client.stream.read(&mut [0]).unwrap(), 0);
     }
-    let told = stopped.elapsed();
+    let closed_after = stopped.elapsed();
     let status = falconet.wait_for_exit(TIMEOUT);
-    let ended = stopped.elapsed();
-    println!("{} healthy clients closed within {told:?}, end after {ended:?}", healthy.len());
+    let ended_after = stopped.elapsed();
+    println!(
+        "{} healthy clients closed within {closed_after:?}, end after {ended_after:?}",
+        healthy.len()
+    );
     assert_eq!(status.code(), Some(0));
-    assert!(told < Duration::from_secs(2), "{told:?}");
-    assert!(ended < Duration::from_millis(2500 + 500), "{ended:?}");
+    assert!(closed_after < Duration::from_secs(2), "{closed_after:?}");
+    assert!(ended_after < Duration::from_millis(2500 + 500), "{ended_after:?}");
 }
 
 #[test]
@@ -250,21 +256,21 @@ fn a_second_signal_ends_the_server_at_once() {
 fn without_clients_the_server_does_not_wake_up() {
     let _guard = serial();
     let falconet = Falconet::start(&["--broadcast-every", "50ms", "--ping-every", "100ms"]);
-    // The server must come to rest after it has had clients, too.
+    // The server must also sleep again after it has had clients.
     let files = falconet.open_files();
     for _ in 0..10 {
-        Client::connect(falconet.address()).echo("and gone");
+        Client::connect(falconet.address()).echo("one echo");
     }
     drop(connect(falconet.address()));
-    wait_until("all clients have left", || falconet.open_files() == files);
+    wait_until("all clients are disconnected", || falconet.open_files() == files);
     let mut switches = context_switches(&falconet);
-    wait_until("the server has come to rest", || {
+    wait_until("the server sleeps", || {
         // Longer than the intervals of broadcasts and pings.
         std::thread::sleep(Duration::from_millis(300));
         let before = std::mem::replace(&mut switches, context_switches(&falconet));
         before == switches
     });
-    // The time in which nothing may wake the server.
+    // The duration of the measurement, in which nothing may wake up the server.
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(context_switches(&falconet), switches);
     Client::connect(falconet.address()).echo("awake again");
@@ -280,13 +286,13 @@ fn no_buffer_is_kept_for_a_client_that_sent_a_large_message() {
     let message = "x".repeat(60_000);
     clients.iter_mut().for_each(|client| client.echo(&message));
     let grown = falconet.private_kib().saturating_sub(before);
-    // One message is under way at a time, in two or three copies. The rest is kept by malloc.
+    // The server handles one message at a time, in two or three copies. malloc keeps the rest.
     assert!(grown < 600, "{grown} KiB for 100 clients after 60 KB each");
     clients.iter_mut().for_each(|client| client.echo("still there"));
 }
 
 #[test]
-fn a_client_holds_buffers_only_while_a_message_is_under_way() {
+fn a_client_holds_buffers_only_while_a_message_is_incomplete() {
     let _guard = serial();
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let mut clients: Vec<Client> = (0..1000).map(|_| Client::connect(falconet.address())).collect();
@@ -294,14 +300,14 @@ fn a_client_holds_buffers_only_while_a_message_is_under_way() {
     let begin_and_end = |clients: &mut [Client]| {
         for client in &mut *clients {
             client.send(false, TEXT, "half");
-            client.send(true, PING, "have you heard it?");
+            client.send(true, PING, "between the fragments");
             assert_eq!(client.read().opcode, PONG);
         }
         let most = falconet.private_kib();
         for client in clients {
             client.send(true, CONTINUATION, " and half");
             assert_eq!(client.read().text(), "half and half");
-            client.echo("all's well");
+            client.echo("complete");
         }
         most
     };

@@ -18,7 +18,7 @@ fn an_idle_connection_is_closed_after_the_keep_alive_timeout() {
     let mut http = Http::connect(falconet.address());
     for _ in 0..4 {
         http.fetch(get("/topics/a"));
-        // Only time must pass here: each request restarts the timeout.
+        // Wait: each request restarts the timeout.
         std::thread::sleep(Duration::from_millis(300));
     }
     http.fetch(get("/topics/a"));
@@ -51,7 +51,7 @@ fn the_head_timeout_applies_to_later_requests() {
 
 #[cfg(feature = "full")]
 #[test]
-fn the_message_timeout_applies_to_a_body_that_trickles() {
+fn the_message_timeout_applies_to_a_body_that_arrives_slowly() {
     let _guard = serial();
     let server = Embedded::start(|server| {
         let mut config = Config::default();
@@ -63,11 +63,11 @@ fn the_message_timeout_applies_to_a_body_that_trickles() {
     let mut http = Http::connect(server.address);
     let start = Instant::now();
     let mut writer = http.stream().try_clone().unwrap();
-    let trickling = std::thread::spawn(move || {
+    let writing = std::thread::spawn(move || {
         let (head, body) = request.split_at(request.len() - 1000);
         let _ = writer.write_all(head);
         for byte in body.chunks(1) {
-            // Only time must pass here.
+            // Wait between two bytes.
             std::thread::sleep(Duration::from_millis(20));
             if writer.write_all(byte).is_err() {
                 break;
@@ -84,22 +84,22 @@ fn the_message_timeout_applies_to_a_body_that_trickles() {
     );
     http.assert_ended();
     drop(http);
-    trickling.join().unwrap();
+    writing.join().unwrap();
     assert_eq!(fetch(server.address, get("/topics/slow")).status(), 404);
-    // The default is generous.
+    // The default is long enough for slow networks.
     assert_eq!(Config::default().timeouts.message, Some(Duration::from_secs(30)));
     server.stop().unwrap().unwrap();
 }
 
 #[cfg(feature = "full")]
 #[test]
-fn a_pipeliner_that_does_not_read_is_dropped() {
+fn a_client_that_pipelines_and_does_not_read_is_dropped() {
     let _guard = serial();
     let falconet = Falconet::start(&[NO_BROADCAST, &["--write-timeout", "500ms"]].concat());
     let canaries = start_canaries(CANARY_PAUSE, &falconet);
     let files = falconet.open_files();
     fetch(falconet.address(), post("/topics/large", "x".repeat(60_000)));
-    wait_until("the publisher has left", || falconet.open_files() == files);
+    wait_until("the publisher is disconnected", || falconet.open_files() == files);
     let before = falconet.private_kib();
     let peers: Vec<_> = (0..4)
         .map(|_| {
@@ -115,7 +115,7 @@ fn a_pipeliner_that_does_not_read_is_dropped() {
     wait_until("the peers are dropped", || falconet.open_files() <= files);
     let elapsed = start.elapsed();
     assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
-    // Each peer holds one answer that waits, and its unread requests.
+    // For each peer the server holds one response that waits, and the requests that it has not handled.
     assert!(grown < 4 * 400, "{grown} KiB");
     drop(peers);
     assert_prompt(canaries);

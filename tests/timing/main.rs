@@ -1,5 +1,5 @@
-//! Tests whose result depends on how busy the machine is: they judge times, processor time and wake-ups by
-//! an upper bound, or put so much load on the machine that they would disturb such a measurement.
+//! Tests whose result depends on how busy the machine is: they have upper bounds for
+//! times, processor time or wake-ups, or put so much load on the machine that they would disturb other tests.
 //!
 //! These tests run alone. Cargo runs test targets one after another, so no other test runs beside this
 //! target. Within it, every test begins with `let _guard = serial();`, which lets one run at a time, whatever
@@ -11,7 +11,7 @@
     clippy::print_stdout,
     clippy::print_stderr,
     unreachable_pub,
-    reason = "all of this crate is tests, not only the functions marked so"
+    reason = "all of this crate is tests, not only the functions with #[test]"
 )]
 #![cfg_attr(
     not(all(feature = "full", feature = "tls")),

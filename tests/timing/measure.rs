@@ -14,8 +14,8 @@ pub fn serial() -> MutexGuard<'static, ()> {
 }
 
 /// Starts canaries with `pause` between their messages. The time that the server and the canary waited for
-/// a processor does not count as a part of a round trip: a flooder on this machine takes processors from the
-/// server, which a remote flooder would not.
+/// a processor does not count as a part of a round trip: a flooder on this machine competes with the
+/// server for processors; a remote flooder would not.
 pub fn start_canaries(pause: Duration, falconet: &Falconet) -> Canaries {
     let pid = falconet.pid();
     let queued = move || {
@@ -40,12 +40,12 @@ pub fn assert_prompt(canaries: Canaries) {
     assert!(p99(&times) < Duration::from_millis(50), "{:?}", p99(&times));
 }
 
-/// Returns the 99th percentile.
+/// Returns the 99th percentile of sorted times.
 pub fn p99(sorted: &[Duration]) -> Duration {
     sorted[sorted.len() * 99 / 100]
 }
 
-/// Returns how often any thread of the process has left a processor, voluntarily or not. The count of a
+/// Returns the number of context switches of all threads of the process, voluntary or not. The number of a
 /// sleeping process does not grow.
 pub fn context_switches(falconet: &Falconet) -> u64 {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", falconet.pid())).unwrap();

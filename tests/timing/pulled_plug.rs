@@ -1,5 +1,5 @@
 //! A network that fails between client and server, in network namespaces of the test. Needs root and the
-//! program `ip`; without them the test is skipped, and prints so.
+//! program `ip`; without them the test prints a note and is skipped.
 
 use std::net::Shutdown;
 use std::process::{Command, Stdio};
@@ -53,9 +53,10 @@ impl Network {
     fn within<T: Send>(&self, namespace: usize, work: impl FnOnce() -> T + Send) -> T {
         let path = format!("/run/netns/{}", self.names[namespace]);
         let thread = move || {
-            let file = std::fs::File::open(path).expect("the namespace is there");
+            let file = std::fs::File::open(path).expect("the namespace exists");
             let kind = Some(LinkNameSpaceType::Network);
-            move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), kind).expect("root may");
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), kind)
+                .expect("root may enter a namespace");
             work()
         };
         std::thread::scope(|scope| scope.spawn(thread).join().unwrap())
@@ -65,7 +66,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         for name in &self.names {
-            // Building may have failed before this one existed.
+            // Building may have failed before this namespace existed.
             let _ = ip(&format!("netns delete {name}"));
         }
     }
@@ -79,7 +80,7 @@ fn ip(arguments: &str) -> Result<(), String> {
 }
 
 #[test]
-fn c26_clients_behind_a_pulled_plug_are_swept_and_no_others() {
+fn c26_clients_whose_network_fails_are_swept_and_no_others() {
     let _guard = serial();
     let network = match Network::build() {
         Ok(network) => network,
@@ -102,14 +103,14 @@ fn c26_clients_behind_a_pulled_plug_are_swept_and_no_others() {
     let without_clients = falconet.open_files();
     let connect = || IdleClient::start(Client::connect(address));
     let clients = network.within(0, || [connect(), connect()]);
-    wait_until("the clients live on their pongs", || clients.iter().all(|c| c.pongs() >= 2));
+    wait_until("both clients have answered two pings", || clients.iter().all(|c| c.pongs() >= 2));
     assert_eq!(falconet.open_files(), without_clients + 2);
 
     network.set_forwarding(false).unwrap();
-    let pulled = Instant::now();
+    let failed = Instant::now();
     wait_until("both clients are swept", || falconet.open_files() == without_clients);
-    let swept = pulled.elapsed();
-    println!("swept {swept:?} after the plug was pulled");
+    let swept = failed.elapsed();
+    println!("swept {swept:?} after the network failed");
     // The idle timeout, the second between two sweeps, and slack.
     let limit = Duration::from_millis(1500 + 1000 + 500);
     assert!(swept > Duration::from_millis(400) && swept < limit, "{swept:?}");

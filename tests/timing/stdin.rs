@@ -36,11 +36,11 @@ fn a_producer_faster_than_the_clients_costs_no_memory() {
     let (falconet, producer) = start_piped(&[]);
     let address = falconet.address();
     let canaries = Canaries::start(address);
-    let mut hasty: Vec<Events> = (0..2).map(|_| Events::connect(address, LINES, "")).collect();
+    let mut fast: Vec<Events> = (0..2).map(|_| Events::connect(address, LINES, "")).collect();
     let mut stuck = Events::connect(address, LINES, "");
     let stuck_client = Client::connect_to(address, LINES);
     for stream in [stuck.stream(), &stuck_client.stream] {
-        // The kernel would take megabytes for it otherwise.
+        // Otherwise the kernel would buffer megabytes for this subscriber.
         sockopt::set_socket_recv_buffer_size(stream, 64 * 1024).unwrap();
     }
     let before = falconet.private_kib();
@@ -49,16 +49,14 @@ fn a_producer_faster_than_the_clients_costs_no_memory() {
     let mut most = before;
     let feeding = feed(producer, numbered_lines(FED_LINES));
     std::thread::scope(|scope| {
-        let hearing: Vec<_> = hasty
-            .iter_mut()
-            .map(|listener| scope.spawn(|| read_all(listener, FED_LINES)))
-            .collect();
-        while hearing.iter().any(|hearing| !hearing.is_finished()) {
+        let readers: Vec<_> =
+            fast.iter_mut().map(|events| scope.spawn(|| read_all(events, FED_LINES))).collect();
+        while readers.iter().any(|reader| !reader.is_finished()) {
             most = most.max(falconet.private_kib());
             std::thread::sleep(Duration::from_millis(20));
         }
-        for hearing in hearing {
-            println!("a subscriber that reads lost {} lines", hearing.join().unwrap());
+        for reader in readers {
+            println!("a subscriber that reads lost {} lines", reader.join().unwrap());
         }
     });
     feeding.join().unwrap();
@@ -75,7 +73,7 @@ fn a_producer_faster_than_the_clients_costs_no_memory() {
     canaries.finish();
 }
 
-/// Returns numbered lines of [`LINE_BYTES`] bytes.
+/// Returns `count` numbered lines of [`LINE_BYTES`] bytes.
 fn numbered_lines(count: usize) -> Vec<u8> {
     let mut lines = Vec::with_capacity(count * LINE_BYTES);
     for number in 1..=count {
@@ -89,10 +87,10 @@ fn numbered_lines(count: usize) -> Vec<u8> {
 
 /// Reads numbered lines up to `last`, each of which must be received in order or reported as lost. Returns the
 /// number of lost lines.
-fn read_all(listener: &mut Events, last: usize) -> usize {
+fn read_all(events: &mut Events, last: usize) -> usize {
     let (mut next, mut lost) = (1, 0);
     while next <= last {
-        let event = listener.read();
+        let event = events.read();
         if event.kind == "lagged" {
             let missed: usize = event.data.parse().unwrap();
             (next, lost) = (next + missed, lost + missed);
@@ -105,13 +103,13 @@ fn read_all(listener: &mut Events, last: usize) -> usize {
     lost
 }
 
-/// Together 48 MiB.
+/// The number of lines, together 48 MiB.
 const FED_LINES: usize = 12 * 1024;
 
 const LINE_BYTES: usize = 4096;
 
 #[test]
-fn whatever_the_input_is_there_is_no_helper_thread_and_no_wake_up() {
+fn no_kind_of_input_needs_another_thread_or_wakes_up_the_server() {
     let _guard = serial();
     let flags = ["--retain", "2", "--log-level", "debug"];
     let check = |what: &str, falconet: &Falconet, lines: &[&str]| {
@@ -122,11 +120,11 @@ fn whatever_the_input_is_there_is_no_helper_thread_and_no_wake_up() {
         assert_eq!(thread_count(falconet), 2, "{what}");
         // Wait until the server sleeps.
         let mut before = 0;
-        wait_until("the server rests", || {
+        wait_until("the server sleeps", || {
             let last = std::mem::replace(&mut before, context_switches(falconet));
             before == last
         });
-        // The time of the measurement.
+        // The duration of the measurement.
         std::thread::sleep(Duration::from_secs(1));
         assert_eq!(context_switches(falconet), before, "{what}");
         assert_eq!(thread_count(falconet), 2, "{what}");
@@ -160,7 +158,7 @@ fn whatever_the_input_is_there_is_no_helper_thread_and_no_wake_up() {
     check("a terminal after Ctrl+D", &falconet, &["a", "b"]);
 }
 
-/// /dev/zero is always readable, but the server must serve its clients, too.
+/// /dev/zero is always readable, but the server must also serve its clients.
 #[test]
 fn an_endless_input_delays_no_client_and_costs_no_memory() {
     let _guard = serial();
@@ -168,7 +166,7 @@ fn an_endless_input_delays_no_client_and_costs_no_memory() {
         let mut falconet = start(File::open("/dev/zero").unwrap(), flags);
         let canaries = start_canaries(CANARY_PAUSE, &falconet);
         let before = falconet.private_kib();
-        // The time of the measurement.
+        // The duration of the measurement.
         std::thread::sleep(Duration::from_millis(500));
         let after = falconet.private_kib();
         println!("{what} without end: {before} KiB before, {after} KiB after");

@@ -11,7 +11,7 @@ use crate::support::tls::*;
 use crate::support::*;
 
 #[test]
-fn a_record_within_a_handshake_message_ends_only_its_connection() {
+fn another_record_within_a_handshake_message_ends_only_its_connection() {
     let _guard = serial();
     let server = TlsServer::start("tls-broken-into", &[]);
     let record = |kind: u8, body: &[u8]| [&[kind, 3, 1, 0, body.len() as u8][..], body].concat();
@@ -24,7 +24,7 @@ fn a_record_within_a_handshake_message_ends_only_its_connection() {
             let mut stream = connect(server.address());
             stream.write_all(&record(22, &hello)).unwrap();
             if separately {
-                // The server has read the record when it answers a client that connected later.
+                // Once the server has answered a client that connected later, it has read the record.
                 server.client("/").echo("next");
             }
             let _ = stream.write_all(&record(kind, body));
@@ -46,7 +46,7 @@ fn garbage_instead_of_tls_ends_the_connection_at_once() {
         let length = random.usize(1..2000);
         let mut garbage: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
         if round % 2 == 0 {
-            // The header of a handshake record that is longer than what follows.
+            // The header of a handshake record that is longer than the bytes after the header.
             let header = [0x16, 3, 1, 0, 5, 1, 0, 0, 1];
             let length = header.len().min(garbage.len());
             garbage[..length].copy_from_slice(&header[..length]);
@@ -54,7 +54,7 @@ fn garbage_instead_of_tls_ends_the_connection_at_once() {
         let mut stream = connect(server.address());
         let start = Instant::now();
         let _ = stream.write_all(&garbage);
-        // Otherwise the server waits for the rest of what may become a record.
+        // Otherwise the server would wait for the rest of a possible record.
         if garbage.len() < 10 || (round % 2 == 1 && (0x14..=0x18).contains(&garbage[0])) {
             let _ = stream.shutdown(Shutdown::Write);
         }
@@ -105,8 +105,7 @@ fn handshake_and_head_share_one_deadline() {
     let silent = connect(server.address());
     let mut stalled = connect(server.address());
     stalled.write_all(&[0x16, 3, 1, 0, 200, 1, 0]).unwrap();
-    let headless = server.connect();
-    let mut headless = headless;
+    let mut headless = server.connect();
     headless.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     within(time_to_end(silent, start).1);
     within(time_to_end(stalled, start).1);
@@ -114,13 +113,13 @@ fn handshake_and_head_share_one_deadline() {
     let _ = headless.read_to_end(&mut answer);
     within(start.elapsed());
     assert_eq!(answer, b"");
-    // The deadline ends with the head.
+    // The deadline no longer applies once the head is complete.
     let mut kept = server.client("/");
     std::thread::sleep(Duration::from_millis(700));
     kept.echo("after the deadline");
 }
 
-/// Reads to the end of a raw connection. Returns the bytes, and the time of the end after `since`.
+/// Reads to the end of a raw connection. Returns the bytes, and the time from `since` to the end.
 fn time_to_end(mut stream: TcpStream, since: Instant) -> (Vec<u8>, Duration) {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);

@@ -1,4 +1,4 @@
-//! Tokens.
+//! Tokens in requests, and a check that they do not leak.
 
 use super::process::Falconet;
 
@@ -7,7 +7,7 @@ pub fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}\r\n")
 }
 
-/// Returns the header line that presents a token as the password of HTTP Basic authentication.
+/// Returns the header line that presents a token by HTTP Basic authentication. The argument is `USER:TOKEN`.
 pub fn basic(user_and_password: &str) -> String {
     use base64ct::Encoding;
     let encoded = base64ct::Base64::encode_string(user_and_password.as_bytes());

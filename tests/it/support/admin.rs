@@ -1,4 +1,4 @@
-//! The administrator's listener, and what it answers.
+//! The administrator's listener, and its responses.
 
 use std::net::SocketAddr;
 
@@ -123,11 +123,12 @@ impl Metrics {
             let (name, _help) = line
                 .strip_prefix("# HELP ")
                 .and_then(|rest| rest.split_once(' '))
-                .ok_or_else(|| format!("`{line}` is no HELP"))?;
+                .ok_or_else(|| format!("`{line}` is not a HELP line"))?;
             let kind = lines.next().unwrap_or_default();
-            let kind = kind.strip_prefix(&format!("# TYPE {name} ")).ok_or("no TYPE after HELP")?;
+            let kind =
+                kind.strip_prefix(&format!("# TYPE {name} ")).ok_or("no TYPE line after HELP")?;
             if families.iter().any(|family| family.name == name) {
-                return Err(format!("{name} comes twice"));
+                return Err(format!("{name} occurs twice"));
             }
             let mut family =
                 Family { name: name.to_owned(), kind: kind.to_owned(), samples: Vec::new() };
@@ -149,10 +150,10 @@ impl Family {
                 && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
         };
         if !is_name(name) || self.samples.is_empty() {
-            return Err(format!("{name} is no name, or has no samples"));
+            return Err(format!("{name} is not a valid name, or has no samples"));
         }
         if (self.kind == "counter") != name.ends_with("_total") {
-            return Err(format!("{name} is a {}", self.kind));
+            return Err(format!("{name} is a {}: only counters end in _total", self.kind));
         }
         for (index, sample) in self.samples.iter().enumerate() {
             let series = (&sample.name, &sample.labels);
@@ -167,7 +168,7 @@ impl Family {
                 _ => false,
             };
             if !belongs {
-                return Err(format!("{} is no sample of the {} {name}", sample.name, self.kind));
+                return Err(format!("{} is not a sample of the {} {name}", sample.name, self.kind));
             }
         }
         if self.kind == "histogram" { self.check_histogram() } else { Ok(()) }
@@ -177,10 +178,12 @@ impl Family {
         let (mut last, mut bound) = (0.0, f64::NEG_INFINITY);
         let ends_in = |sample: &&Sample, suffix| sample.name == format!("{}{suffix}", self.name);
         for bucket in self.samples.iter().filter(|sample| ends_in(sample, "_bucket")) {
-            let [(label, le)] = &bucket.labels[..] else { return Err("a bucket's labels".into()) };
-            let le: f64 = le.parse().map_err(|_| format!("le is {le}"))?;
+            let [(label, le)] = &bucket.labels[..] else {
+                return Err("a bucket has other labels than le".into());
+            };
+            let le: f64 = le.parse().map_err(|_| format!("le `{le}` is not a number"))?;
             if label != "le" || le <= bound || bucket.value < last {
-                return Err(format!("the bucket {le} after {bound}"));
+                return Err(format!("the bucket {le} may not follow the bucket {bound}"));
             }
             (last, bound) = (bucket.value, le);
         }
@@ -188,7 +191,7 @@ impl Family {
         let count = one("_count").filter(|_| one("_sum").is_some() && bound == f64::INFINITY);
         match count {
             Some(count) if count.value == last => Ok(()),
-            _ => Err("sum, count or +Inf".to_owned()),
+            _ => Err("the sum, the count or the bucket +Inf is missing or wrong".to_owned()),
         }
     }
 }
@@ -196,7 +199,7 @@ impl Family {
 impl Sample {
     fn parse(line: &str) -> Result<Self, String> {
         let (series, value) = line.rsplit_once(' ').ok_or_else(|| format!("`{line}`"))?;
-        let value = value.parse().map_err(|_| format!("`{value}` is no number"))?;
+        let value = value.parse().map_err(|_| format!("`{value}` is not a number"))?;
         let Some((name, rest)) = series.split_once('{') else {
             return Ok(Self { name: series.to_owned(), labels: Vec::new(), value });
         };
@@ -206,7 +209,7 @@ impl Sample {
             let (label, text) = rest.split_once("=\"").ok_or_else(|| format!("`{line}`"))?;
             let is_label = label.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
             if !is_label || label.is_empty() {
-                return Err(format!("`{label}` is no label"));
+                return Err(format!("`{label}` is not a valid label"));
             }
             let (unescaped, after) = unescape(text).ok_or_else(|| format!("`{line}`"))?;
             labels.push((label.to_owned(), unescaped));

@@ -23,8 +23,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// Opens a window of desktop size with an empty page. Returns `None`, and prints so, if no browser is
-    /// installed.
+    /// Opens a window of desktop size with an empty page. Returns `None`, and prints a note, if no browser
+    /// is installed.
     ///
     /// # Panics
     ///
@@ -74,7 +74,7 @@ impl Window {
         match &answer["result"] {
             JsonValue::Object(result) if result.contains_key("value") => result["value"]
                 .get::<String>()
-                .unwrap_or_else(|| panic!("no string: {}", answer.stringify().unwrap()))
+                .unwrap_or_else(|| panic!("not a string: {}", answer.stringify().unwrap()))
                 .clone(),
             other => panic!("{other:?}: {}", answer.stringify().unwrap()),
         }
@@ -86,7 +86,7 @@ impl Window {
         while self.eval(condition) != "true" {
             if Instant::now() > deadline {
                 let page = self.eval("document.body.innerText");
-                panic!("timed out waiting: {condition}\n{:?}\n{page}", self.console_errors());
+                panic!("timed out waiting until {condition}\n{:?}\n{page}", self.console_errors());
             }
             // The protocol has no event for a condition, so this polls.
             std::thread::sleep(std::time::Duration::from_millis(20));
@@ -103,7 +103,7 @@ impl Window {
         let (code, text) = match key {
             "Enter" => (13, r#","text":"\r""#),
             "Tab" => (9, ""),
-            _ => panic!("an unknown key: {key}"),
+            _ => panic!("unknown key: {key}"),
         };
         for (kind, text) in [("keyDown", text), ("keyUp", "")] {
             let wanted = format!(
@@ -146,7 +146,7 @@ impl Window {
     /// Returns the errors and warnings of the console, uncaught exceptions, and the dialogs that the page
     /// opened.
     pub fn console_errors(&mut self) -> Vec<String> {
-        // Every earlier event arrives before the answer to this.
+        // Every earlier event arrives before the response to this call.
         self.call("Runtime.evaluate", r#"{"expression":"0"}"#);
         let session = self.session.clone();
         let events = &self.browser.as_ref().unwrap().events;
@@ -202,7 +202,7 @@ impl Event {
 impl Chromium {
     fn start(program: &Path) -> Self {
         let profile = Path::new(env!("CARGO_TARGET_TMPDIR")).join("chromium");
-        // An earlier run may have left a profile behind.
+        // The profile of an earlier run may still exist.
         let _ = fs::remove_dir_all(&profile);
         // The browser reads requests from descriptor 3 and writes to descriptor 4.
         let mut child = Command::new("sh")
@@ -340,7 +340,7 @@ pub fn check_layouts(window: &mut Window, name: &str) {
 const PROGRAMS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
 const FLAGS: &[&str] = &[
     "--headless=new",
-    // Chromium has no sandbox for root, which runs the tests in containers.
+    // In containers the tests run as root, for whom Chromium has no sandbox.
     "--no-sandbox",
     "--disable-dev-shm-usage",
     "--disable-gpu",

@@ -1,4 +1,4 @@
-//! falconet-client in a process of its own, and a server whose every answer a test decides.
+//! falconet-client in its own process, and a fake server whose responses a test decides.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -59,7 +59,10 @@ impl PipedClient {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = self.stderr.recv_timeout(left).unwrap_or_else(|_| panic!("no {part:?}"));
+            let line = self
+                .stderr
+                .recv_timeout(left)
+                .unwrap_or_else(|_| panic!("no line on stderr has {part:?}"));
             if line.contains(part) {
                 return line;
             }
@@ -137,7 +140,11 @@ impl TerminalClient {
     /// its exit code.
     pub fn exit_code(&mut self) -> i32 {
         let code = exit_code(&mut self.child);
-        assert_eq!(terminal_mode(&self.tty), self.initial_mode, "the terminal is not given back");
+        assert_eq!(
+            terminal_mode(&self.tty),
+            self.initial_mode,
+            "the mode of the terminal is not restored"
+        );
         code
     }
 }
@@ -179,7 +186,7 @@ fn read_pieces(source: impl Read + Send + 'static, by_lines: bool) -> Receiver<S
             if !by_lines {
                 source.consume(piece.len());
             }
-            // A piece may cut a character in two, but no test looks there.
+            // A piece may end within a character, but no test checks such a character.
             let piece = String::from_utf8_lossy(&piece).into_owned();
             if !matches!(read, Ok(1..)) || sender.send(piece).is_err() {
                 return;
@@ -207,7 +214,7 @@ pub fn exit_code(child: &mut Child) -> i32 {
     let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(status) = child.try_wait().unwrap() {
-            return status.code().expect("no signal ended it");
+            return status.code().expect("the client was not ended by a signal");
         }
         assert!(Instant::now() < deadline, "the client is still running");
         // waitpid(2) has no timeout, so this polls.
@@ -218,7 +225,7 @@ pub fn exit_code(child: &mut Child) -> i32 {
 /// Sends a signal.
 pub fn send_signal(child: &Child, signal: Signal) {
     let pid = Pid::from_raw(child.id() as i32).expect("a child has a pid");
-    kill_process(pid, signal).expect("the child is ours");
+    kill_process(pid, signal).expect("this process may signal its child");
 }
 
 /// A listener that accepts one connection at a time when a test asks for it.
@@ -235,7 +242,7 @@ impl FakeServer {
         self.listener.local_addr().unwrap()
     }
 
-    /// Returns the URL of the WebSocket.
+    /// Returns a WebSocket URL of this server.
     pub fn url(&self) -> String {
         format!("ws://{}/", self.address())
     }

@@ -10,7 +10,7 @@ pub struct KillOnDrop(pub Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -38,7 +38,7 @@ pub fn wait_for_exit(child: &mut Child) -> Option<i32> {
     status.and_then(|status| status.code())
 }
 
-/// Runs a command that must succeed without a word on stderr, and returns its stdout.
+/// Runs a command that must succeed and print nothing on stderr, and returns its stdout.
 pub fn stdout_of(command: &mut Command) -> String {
     let (code, stdout, stderr) = run(command);
     assert_eq!((code, &*stderr), (Some(0), ""), "{command:?}");

@@ -9,7 +9,7 @@ use super::wire::{header_of, read_response_head, status_of};
 /// A server-sent event, or a comment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
-    /// The number of the id.
+    /// The number in the message id.
     pub id: Option<u64>,
     /// The type: `message` if the event names none, `comment` for a comment.
     pub kind: String,
@@ -26,7 +26,7 @@ impl Event {
                 ("id", id) => event.id = Some(number_of(id)),
                 ("event", kind) => event.kind = kind.to_owned(),
                 ("data", data) => event.data = event.data + data + "\n",
-                _ => panic!("no field: {line:?}"),
+                _ => panic!("not a field: {line:?}"),
             }
         }
         event.data.pop();
@@ -36,13 +36,13 @@ impl Event {
 
 /// Returns the number of a message id `EPOCH:NUMBER`.
 pub fn number_of(id: &str) -> u64 {
-    let (epoch, number) = id.split_once(':').unwrap_or_else(|| panic!("no id: {id}"));
+    let (epoch, number) = id.split_once(':').unwrap_or_else(|| panic!("not a message id: {id}"));
     let is_digit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     assert!((6..=10).contains(&epoch.len()) && epoch.bytes().all(is_digit), "{id}");
     number.parse().unwrap()
 }
 
-/// Returns a text with the number of each message id in place of the id: `"id":"EPOCH:7"` becomes
+/// Replaces each message id in a text by its number: `"id":"EPOCH:7"` becomes
 /// `"id":7`.
 pub fn with_numbers(text: &str) -> String {
     let mut parts = text.split("\"id\":\"");
@@ -54,7 +54,7 @@ pub fn with_numbers(text: &str) -> String {
     replaced
 }
 
-/// Returns the id of this server with a number.
+/// Returns the message id that has this number in the epoch of the server at `address`.
 pub fn id_of(address: SocketAddr, number: u64) -> String {
     let events = Events::connect(address, "/topics/broadcast", "");
     let id = header_of(&events.head, "Last-Event-ID").unwrap();

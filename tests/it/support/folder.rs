@@ -11,7 +11,7 @@ impl Folder {
     /// Creates an empty folder. No two tests may use the same `name`.
     pub fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("falconet-{name}-{}", std::process::id()));
-        // A killed process with the same id may have left one behind.
+        // A killed process with the same id may have left a folder behind.
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir(&path).unwrap();
         Self { path }

@@ -1,4 +1,4 @@
-//! Clients that load a server, and clients that watch how it copes.
+//! Clients that put load on a server, and clients that check that it still serves them.
 
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -44,7 +44,7 @@ impl Canaries {
                 let mut client = Client::connect(address);
                 std::thread::spawn(move || {
                     let mut times = Vec::new();
-                    // At least one, however late this thread first runs.
+                    // At least one message, even if the canaries are stopped before this thread first runs.
                     while times.is_empty() || !stop.load(Ordering::Relaxed) {
                         let (sent, excluded_before) = (Instant::now(), excluded());
                         client.echo(&format!("canary {canary} message {}", times.len()));
@@ -68,7 +68,8 @@ impl Canaries {
     /// If one of them lost a message or its connection.
     pub fn finish(self) -> Vec<Duration> {
         self.stop.store(true, Ordering::Relaxed);
-        let times = self.threads.into_iter().map(|thread| thread.join().expect("canary is well"));
+        let times =
+            self.threads.into_iter().map(|thread| thread.join().expect("the canary did not panic"));
         let mut times: Vec<Duration> = times.flatten().collect();
         times.sort_unstable();
         times
@@ -119,7 +120,7 @@ impl IdleClient {
 pub struct BlockedClients {
     streams: Vec<TcpStream>,
     message: Vec<u8>,
-    /// The bytes that the server has taken from each.
+    /// The number of bytes that each client has written.
     sent: Vec<usize>,
 }
 
@@ -143,18 +144,21 @@ impl BlockedClients {
         }
     }
 
-    /// Sends until the server takes no more from any of them.
+    /// Sends until no client can write any more.
     pub fn block(&mut self) {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let mut fds: Vec<PollFd<'_>> =
                 self.streams.iter().map(|stream| PollFd::new(stream, PollFlags::OUT)).collect();
-            // The server takes from a client that is not blocked within this time, also on a busy machine.
+            // Even on a busy machine, the server reads from a client that is not blocked within this time.
             let wait = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
             if poll(&mut fds, Some(&wait)).unwrap() == 0 {
                 return;
             }
-            assert!(Instant::now() < deadline, "the server takes what it can't give back");
+            assert!(
+                Instant::now() < deadline,
+                "the server keeps reading from clients that do not read"
+            );
             let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
             for (index, stream) in self.streams.iter_mut().enumerate().filter(|(i, _)| ready[*i]) {
                 match stream.write(&self.message[self.sent[index] % self.message.len()..]) {
@@ -165,7 +169,7 @@ impl BlockedClients {
         }
     }
 
-    /// Completes the last message of each, closes, and checks that every message comes back.
+    /// Completes the last message of each client, sends a Close, and checks that every message is echoed.
     pub fn unblock(self) {
         for (stream, sent) in self.streams.into_iter().zip(self.sent) {
             stream.set_nonblocking(false).unwrap();

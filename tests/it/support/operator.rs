@@ -25,7 +25,7 @@ async fn operate(mut session: Session) -> SessionEnd {
                 match hub.publish(&TopicName::new(topic).unwrap(), text).await {
                     Ok(published) => format!("{} {}", published.id.number(), published.subscribers),
                     Err(PublishError::TooManyTopics(error)) => error.to_string(),
-                    Err(PublishError::HubGone) => unreachable!("it serves us"),
+                    Err(PublishError::HubGone) => unreachable!("the hub serves this session"),
                 }
             }
             ["topics"] => {

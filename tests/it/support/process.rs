@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::wait::{TIMEOUT, wait_until};
 
-/// The origin that every server here allows: many requests of the tests have `Host: a`.
+/// The origin that every server of the tests allows, because many of their requests have `Host: a`.
 pub const TEST_ORIGIN: &str = "http://a";
 
 /// Flags that keep the server from publishing the time, so that clients receive only what a test sends.
@@ -137,7 +137,7 @@ impl Falconet {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid() as i32).expect("a child has a pid");
-        kill_process(pid, signal).expect("the child is ours");
+        kill_process(pid, signal).expect("this process may signal its child");
     }
 
     /// Waits for the process to end, at most `limit`.
@@ -179,7 +179,7 @@ impl Falconet {
 
 impl Drop for Falconet {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use super::process::Falconet;
 
-/// The flags of every server here, with which it publishes its lines to the topic `lines`.
+/// The flags of the servers in these tests, which publish their lines to the topic `lines`.
 pub const STDIN_FLAGS: [&str; 6] =
     ["--listen", "http://127.0.0.1:0", "--broadcast-every", "0", "--stdin", "lines"];
 /// The path of the topic of the lines.
@@ -27,7 +27,7 @@ pub fn start_piped(flags: &[&str]) -> (Falconet, PipeWriter) {
 
 /// Writes `bytes` and closes the pipe, on another thread: a pipe takes only 64 KiB at once.
 pub fn feed(mut writer: PipeWriter, bytes: Vec<u8>) -> JoinHandle<()> {
-    std::thread::spawn(move || writer.write_all(&bytes).expect("the server reads on"))
+    std::thread::spawn(move || writer.write_all(&bytes).expect("the server reads to the end"))
 }
 
 /// Returns how many threads the server has.

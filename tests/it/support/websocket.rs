@@ -59,7 +59,7 @@ pub fn masked(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A WebSocket client that sends and reads frame by frame, valid or not.
+/// A WebSocket client that sends and reads single frames. The frames that it sends may be invalid.
 pub struct Client<S = TcpStream> {
     pub stream: S,
 }
@@ -99,7 +99,7 @@ impl<S: Read + Write> Client<S> {
         self.stream.write_all(&masked(fin, opcode, payload.as_ref())).unwrap();
     }
 
-    /// Sends bytes as they are. Returns false if the connection no longer takes them.
+    /// Sends bytes as they are. Returns false if the write fails.
     pub fn send_raw(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
@@ -175,8 +175,8 @@ impl<S: Read + Write> Client<S> {
 
 /// Returns once the server has read everything that was sent to it before this call.
 ///
-/// The server has one thread, which serves its connections in turn, so an echo to `barrier` proves that. It
-/// takes two, because a new connection must be accepted before it can be read.
+/// The server has one thread, which serves its connections in turn, so an echo to `barrier` proves that. Two
+/// echoes are needed, because a new connection must be accepted before the server can read from it.
 pub fn wait_until_read(barrier: &mut Client<impl Read + Write>) {
     barrier.echo("1");
     barrier.echo("2");

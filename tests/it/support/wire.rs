@@ -19,7 +19,7 @@ pub fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
     let mut stream = connect(address);
     // The server may refuse before it has read everything.
     let _ = stream.write_all(request.as_ref());
-    // The server closes a kept connection once no further request can come.
+    // The server closes a kept connection once no further request can arrive.
     let _ = stream.shutdown(Shutdown::Write);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
@@ -58,7 +58,7 @@ pub fn read_response_head(stream: &mut impl Read) -> String {
 /// Returns the status code of a response.
 pub fn status_of(response: &str) -> u16 {
     let code = response.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
-    code.unwrap_or_else(|| panic!("no response: {response:?}"))
+    code.unwrap_or_else(|| panic!("not a response: {response:?}"))
 }
 
 /// Returns the value of the header `name` in a response or a request.
@@ -70,7 +70,7 @@ pub fn header_of<'r>(response: &'r str, name: &str) -> Option<&'r str> {
     })
 }
 
-/// Returns what follows the head of a response or a request.
+/// Returns the text after the head of a response or a request.
 pub fn body_of(response: &str) -> &str {
     response.split_once("\r\n\r\n").expect("a head ends with an empty line").1
 }

@@ -90,7 +90,7 @@ pub(crate) fn connect(
     (0..count).map(connect).collect()
 }
 
-/// Does the TLS handshake on a blocking connection.
+/// Completes the TLS handshake on a blocking connection.
 fn handshake(mut socket: TcpStream, config: &Arc<ClientConfig>) -> io::Result<Stream> {
     let name = ServerName::try_from("localhost").map_err(Error::other)?;
     let mut connection = ClientConnection::new(config.clone(), name).map_err(Error::other)?;

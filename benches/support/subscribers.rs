@@ -49,7 +49,7 @@ impl Subscribers {
         while self.read_ready(Instant::now() + quiet)? {
             if Instant::now() > deadline {
                 return Err(Error::other(format!(
-                    "the server never paused for {quiet:?} within {TIMEOUT:?}"
+                    "the server did not pause for {quiet:?} within {TIMEOUT:?}"
                 )));
             }
         }
@@ -117,7 +117,7 @@ struct Client {
 impl Client {
     /// Reads once. Returns true if this completes the first frame.
     ///
-    /// One read takes all there is, because the buffer is much larger than that. On a closed
+    /// One read takes all bytes that have arrived, because the buffer is much larger. On a closed
     /// connection nothing is read, so no frame is ever completed.
     fn read(&mut self) -> bool {
         let had_frame = self.has_frame();

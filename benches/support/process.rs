@@ -57,7 +57,7 @@ impl Process {
         Err(io::Error::other(format!("{program} did not print {text:?}; it printed {printed:?}")))
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }

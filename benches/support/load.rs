@@ -72,8 +72,8 @@ impl Load {
         Ok(Self { connections, readiness })
     }
 
-    /// Sends messages on every connection for `duration`, the next when the echoes of the previous
-    /// have arrived. Then waits at most 5 s for the last echoes.
+    /// Sends messages on every connection for `duration`. A connection sends its next messages once the
+    /// echoes of the previous ones have arrived. Then waits at most 5 s for the last echoes.
     ///
     /// # Errors
     ///

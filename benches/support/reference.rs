@@ -1,7 +1,7 @@
 //! The reference that falconet is compared with: a minimal server written with tokio-tungstenite.
 //!
-//! It has one thread and buffers of 4 KiB. It runs in its own process: this bench, started again
-//! with an option.
+//! It has one thread and buffers of 4 KiB. It runs in its own process, which is this bench started
+//! again with an option.
 
 use std::process::ExitCode;
 use std::{env, io};

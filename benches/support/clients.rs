@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::server::Server;
 
-/// Returns the client counts of `wanted` (ascending), each reduced to what the limit on open files
-/// allows. Prints a line if any is reduced.
+/// Returns the client counts in `wanted` (ascending), each reduced to what the limit on open files
+/// allows. Prints a line if any count is reduced.
 ///
 /// # Errors
 ///
@@ -110,7 +110,9 @@ fn read_response(client: &mut TcpStream) -> io::Result<()> {
             return client.set_nonblocking(true);
         }
         if peeked == 0 || peeked == response.len() {
-            return Err(Error::other("the server closed or sent too long a head in the handshake"));
+            return Err(Error::other(
+                "the server closed the connection during the handshake, or sent a head that is too long",
+            ));
         }
     }
     Err(Error::new(io::ErrorKind::TimedOut, "no complete response to the upgrade"))
