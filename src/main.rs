@@ -28,10 +28,8 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> ExitCode {
     let process_errors = falconet::log::install(options.log_level, options.log_format);
-    let notifier = match Feature::Full.is_built_in() {
-        true => Notifier::from_environment().map(Rc::new),
-        false => None,
-    };
+    let notifier =
+        Feature::Full.is_built_in().then(Notifier::from_environment).flatten().map(Rc::new);
     let stop_signals = StopSignals::detect();
     let privileges = Feature::Full.is_built_in().then(|| options.clone());
     let server = match compose(options, process_errors, notifier.clone()) {
@@ -69,19 +67,17 @@ fn serve(options: Options) -> ExitCode {
     if let Some(url) = server.admin_url() {
         log::info!("administration on {url}");
     }
-    if Feature::Full.is_built_in()
-        && let read_only @ [_, ..] = server.read_only_urls()
-    {
-        let urls = read_only.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(", ");
-        log::warn!(
-            "publishing is forbidden at {urls} without a --token-file; anyone may read there"
-        );
-    }
-    if Feature::Full.is_built_in()
-        && let Some(notifier) = notifier
-    {
-        let urls = server.urls().len();
-        notifier.notify(&format!("READY=1\nSTATUS=listening on {urls} URLs"));
+    if Feature::Full.is_built_in() {
+        if let read_only @ [_, ..] = server.read_only_urls() {
+            let urls = read_only.iter().map(ListenUrl::to_string).collect::<Vec<_>>().join(", ");
+            log::warn!(
+                "publishing is forbidden at {urls} without a --token-file; anyone may read there"
+            );
+        }
+        if let Some(notifier) = notifier {
+            let urls = server.urls().len();
+            notifier.notify(&format!("READY=1\nSTATUS=listening on {urls} URLs"));
+        }
     }
     match server.run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,8 +108,6 @@ fn compose(
             let tokens = TokenFile::open(path).map_err(StartError::Tokens)?;
             server = server.authorize(tokens.allow_in_query(options.allow_query_token));
         }
-    }
-    if Feature::Full.is_built_in() {
         server = server
             .topics()
             .asset("/topics.js", TOPICS_SCRIPT)
@@ -126,14 +120,12 @@ fn compose(
             let (separator, stops_at_end) = (options.stdin_separator, options.exit_on_eof);
             server = server.service(Stdin::new(topic, separator, max_line, stops_at_end));
         }
+        if let Some(notifier) = notifier {
+            server = server.service(Supervision::new(notifier));
+        }
     }
     if let Some(every) = options.broadcast_every {
         server = server.service(Timestamp::new(every));
-    }
-    if Feature::Full.is_built_in()
-        && let Some(notifier) = notifier
-    {
-        server = server.service(Supervision::new(notifier));
     }
     if let Some(url) = options.admin {
         server = server.admin(url);
