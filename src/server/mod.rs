@@ -143,7 +143,9 @@ impl Server {
             Rc::new(AdminState::new(hub, stop, counters, process_errors))
         });
         services.push(Box::new(Sweep));
-        if let Some(admin_state) = &admin_state {
+        if Feature::Full.is_built_in()
+            && let Some(admin_state) = &admin_state
+        {
             services.push(Box::new(Stats::new(admin_state.clone(), admin_stop.clone())));
         }
         let mut services: Vec<Task<()>> = services
@@ -167,8 +169,9 @@ impl Server {
             ids: IdGenerator::new(),
             counters,
         });
-        let admin_context =
-            admin_state.map(|state| context_for_admin(&context, state, shared, admin_stop));
+        let admin_context = admin_state
+            .filter(|_| Feature::Full.is_built_in())
+            .map(|state| context_for_admin(&context, state, shared, admin_stop));
         let accept_all = |listeners: Vec<Listener>, context: &Rc<Context>| {
             let accepting = listeners.into_iter().map(|listener| {
                 let (connections, context) = (connections.clone(), context.clone());
