@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc::channel;
+use std::time::Instant;
 
-use crate::support::admin::{admin_address, history};
+use crate::support::admin::{history, start};
 use crate::support::browser::{IS_OPEN, Window, check_layouts, row_contains, send_message};
 use crate::support::folder::Folder;
 use crate::support::*;
@@ -12,18 +13,10 @@ use crate::support::*;
 /// An expression that is true while the dashboard receives statistics.
 const IS_LIVE: &str = "document.getElementById('state').textContent === 'live'";
 
-/// Starts a server with a listener for the administrator.
-fn start(flags: &[&str]) -> (Falconet, SocketAddr) {
-    let quiet = ["--admin", "http://127.0.0.1:0", "--broadcast-every", "0"];
-    let falconet = Falconet::start(&[&quiet, flags].concat());
-    let admin = admin_address(&falconet);
-    (falconet, admin)
-}
-
 /// Starts a server and opens its dashboard in a window. `credentials` precede the address in the URL.
 fn open_dashboard(flags: &[&str], credentials: &str) -> Option<(Window, Falconet, SocketAddr)> {
     let mut window = Window::open()?;
-    let (falconet, admin) = start(flags);
+    let (falconet, admin) = start(&[NO_BROADCAST, flags].concat());
     window.visit(&format!("http://{credentials}{admin}/"));
     window.wait_for(IS_LIVE);
     Some((window, falconet, admin))
@@ -130,10 +123,11 @@ fn the_dashboard_draws_and_fits_a_phone_light_or_dark() {
     fetch(address, post("/topics/garden/temperature", r#"{"temperature":21.5,"humidity":58}"#));
     let lines = "[...document.querySelectorAll('path')].map((p) => p.getAttribute('d') ?? '')";
     let is_drawn = format!("{lines}.every((d) => d.split('L').length > 4)");
+    // A chart gets one point a second, and its line needs five.
+    let begun = Instant::now();
     while window.eval(&is_drawn) != "true" {
-        for client in &mut clients {
-            client.echo("x");
-        }
+        assert!(begun.elapsed() < 3 * TIMEOUT, "a chart without a line");
+        clients.iter_mut().for_each(|client| client.echo("x"));
     }
     let rate = latest("Received");
     window.wait_for(&format!("/^[\\d.,]+\\/s$/.test({rate})"));
@@ -147,7 +141,7 @@ fn the_dashboard_draws_and_fits_a_phone_light_or_dark() {
 #[test]
 fn a_dashboard_opened_later_draws_earlier_samples() {
     let Some(mut window) = Window::open() else { return };
-    let (falconet, admin) = start(&[]);
+    let (falconet, admin) = start(NO_BROADCAST);
     let client = Client::connect(falconet.address());
     wait_until("the sample is kept", || history(admin).contains("\"websocket\":1,"));
     drop(client);

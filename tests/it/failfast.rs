@@ -235,7 +235,7 @@ fn expect(falconet: &Falconet, bytes: &[u8], answers: &[(u8, &[u8])], code: u16)
         assert_eq!((frame.opcode, &frame.payload[..]), (*opcode, *payload), "{bytes:x?}");
     }
     assert_eq!(client.read().close_code(), code, "{bytes:x?}");
-    assert!(client.try_read().is_err(), "more after the Close: {bytes:x?}");
+    client.assert_ended();
 }
 
 /// Sends `bytes` and a Close, and expects `answers` and a normal close.

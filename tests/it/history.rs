@@ -12,7 +12,7 @@ fn a_new_dashboard_receives_past_samples_first() {
     assert_eq!(watcher.read().kind, "stats", "no samples of the past");
     let mut client = Client::connect(falconet.address());
     client.echo("one");
-    while !watcher.read().data.contains(r#""websocket":1,"#) {}
+    wait_until("the client is counted", || watcher.read().data.contains(r#""websocket":1,"#));
     drop(watcher);
     wait_until("the sample is kept", || websocket_counts(&history(admin)) == [0.0, 1.0]);
     let samples: JsonValue = history(admin).parse().unwrap();

@@ -3,7 +3,7 @@
 #![cfg(feature = "tls")]
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 
 use base64ct::{Base64, Encoding};
@@ -64,13 +64,6 @@ impl TlsServerWithAdmin {
         let value = page.text().split(&sample).nth(1).unwrap();
         value.lines().next().unwrap().parse().unwrap()
     }
-}
-
-/// Reads to the end of a raw connection.
-fn rest_of(mut stream: TcpStream) -> Vec<u8> {
-    let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest);
-    rest
 }
 
 #[cfg(feature = "full")]

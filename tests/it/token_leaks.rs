@@ -2,7 +2,7 @@
 
 #![cfg(feature = "tls")]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,8 +44,12 @@ impl Listener {
         let mut piece = [0; 4096];
         while !String::from_utf8_lossy(&answer).contains(end) {
             match stream.read(&mut piece) {
-                Ok(0) | Err(_) => break,
+                Ok(0) => break,
                 Ok(length) => answer.extend_from_slice(&piece[..length]),
+                Err(error) => {
+                    assert_ne!(error.kind(), ErrorKind::WouldBlock, "the stream does not end");
+                    break;
+                }
             }
         }
         (String::from_utf8(answer).unwrap(), wire)

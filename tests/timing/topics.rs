@@ -20,5 +20,5 @@ fn an_sse_subscriber_gets_heartbeats_and_is_not_swept() {
     }
     assert!((2..=6).contains(&heartbeats), "{heartbeats}");
     assert_eq!(fetch(falconet.address(), post("/topics/a", "published")).status(), 202);
-    while events.read().data != "published" {}
+    wait_until("the message arrives", || events.read().data == "published");
 }

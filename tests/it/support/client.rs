@@ -1,7 +1,7 @@
 //! falconet-client in its own process, and a fake server whose responses a test decides.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -282,6 +282,9 @@ pub fn read_to_close(socket: &mut WebSocket<TcpStream>) -> Option<u16> {
         match socket.read() {
             Ok(Message::Close(frame)) => code = frame.map(|frame| frame.code.into()),
             Ok(_) => {}
+            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                panic!("the stream does not end")
+            }
             Err(_) => return code,
         }
     }

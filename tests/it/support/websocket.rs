@@ -155,6 +155,16 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
+    /// Checks that the stream ends without another frame.
+    pub fn assert_ended(&mut self) {
+        match self.try_read() {
+            Ok(frame) => panic!("no end: {frame:?}"),
+            Err(error) => {
+                assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "the stream does not end");
+            }
+        }
+    }
+
     /// Reads to the end of the stream. Returns the code of the last Close frame, if one was received.
     pub fn read_to_close(&mut self) -> Option<u16> {
         let mut code = None;

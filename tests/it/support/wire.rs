@@ -21,9 +21,20 @@ pub fn exchange(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
     let _ = stream.write_all(request.as_ref());
     // The server closes a kept connection once no further request can arrive.
     let _ = stream.shutdown(Shutdown::Write);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    String::from_utf8(answer).expect("answers are UTF-8")
+    String::from_utf8(rest_of(stream)).expect("answers are UTF-8")
+}
+
+/// Reads to the end of a stream. An error such as a reset ends it, too.
+///
+/// # Panics
+///
+/// If the read timeout passes first.
+pub fn rest_of(mut stream: impl Read) -> Vec<u8> {
+    let mut rest = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut rest) {
+        assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "the stream does not end");
+    }
+    rest
 }
 
 /// Returns a request head that asks for a WebSocket at `path`.
