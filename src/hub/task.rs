@@ -24,11 +24,12 @@ pub(crate) fn open(
     counters: Rc<Counters>,
 ) -> (HubHandle, HubTask) {
     let (inbox, commands) = async_channel::bounded(INBOX_COMMANDS);
-    // One turn fills at most half of a log, so a subscriber that is one turn behind misses nothing.
+    // One turn fills about half of a log, so a subscriber that is one turn behind misses nothing.
     let publishes_per_turn = (limits.log_messages / 2).clamp(1, PUBLISHES_PER_TURN);
-    let watch = Rc::new(Watch::new(timeouts, counters.clone()));
+    let bytes_per_turn = limits.log_bytes / 2;
+    let watch = Rc::new(Watch::new(timeouts, counters));
     let hub = Hub::new(watch.clone(), limits);
-    let task = HubTask { hub, commands, counters, waiting: Vec::new(), publishes_per_turn };
+    let task = HubTask { hub, commands, waiting: Vec::new(), publishes_per_turn, bytes_per_turn };
     (HubHandle::new(inbox, watch), task)
 }
 
@@ -36,23 +37,26 @@ pub(crate) fn open(
 pub(crate) struct HubTask {
     hub: Hub,
     commands: Receiver<Command>,
-    counters: Rc<Counters>,
     /// The callers that wait until there are clients, or none.
     waiting: Vec<AwaitClients>,
     publishes_per_turn: usize,
+    bytes_per_turn: usize,
 }
 
 impl HubTask {
     /// Executes commands one after another. Runs until the future is dropped.
     pub(crate) async fn run(mut self) {
-        let mut published = 0;
+        let (mut published, mut bytes) = (0, 0);
         while let Ok(command) = self.commands.recv().await {
-            published += usize::from(matches!(command, Command::Publish(..)));
+            if let Command::Publish(publish) = &command {
+                published += 1;
+                bytes += publish.draft.frame.payload().len();
+            }
             self.execute(command).await;
             self.answer_waiting();
-            if published == self.publishes_per_turn {
+            if published >= self.publishes_per_turn || bytes >= self.bytes_per_turn {
                 // Subscribers read now, before further messages displace these from the log.
-                published = 0;
+                (published, bytes) = (0, 0);
                 future::yield_now().await;
             }
         }
@@ -65,7 +69,7 @@ impl HubTask {
                 let published =
                     publish(&mut self.hub, &topic, draft).await.inspect_err(log_refusal);
                 if published.is_ok() && !topic.is_internal() {
-                    self.counters.publish(source);
+                    self.hub.watch.counters.publish(source);
                 }
                 if let Some(reply) = reply {
                     reply.send(published);
