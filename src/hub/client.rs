@@ -186,10 +186,13 @@ impl Client {
         }
     }
 
-    /// Counts messages that the client missed because it reads too slowly.
+    /// Counts messages that the client missed because it reads too slowly. The server's count does not include
+    /// messages to the administrator.
     pub(crate) fn count_lagged(&self, messages: u64) {
         add(&self.lagged, u32::try_from(messages).unwrap_or(u32::MAX));
-        self.watch().counters.messages_lagged.add(messages);
+        if self.kind != ClientKind::Admin {
+            self.watch().counters.messages_lagged.add(messages);
+        }
     }
 
     /// Logs and counts the end of the client's connection. The line is the client's entry in the access log.
@@ -251,7 +254,7 @@ impl Client {
         self.liveness.write_unblocked(now);
     }
 
-    /// Records that a message from the client has begun.
+    /// Records that a message from the client is unfinished.
     pub(crate) fn message_began(&self, now: Instant) {
         self.liveness.message_began(now);
     }

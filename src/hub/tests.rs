@@ -583,3 +583,17 @@ fn the_counts_of_a_client_stop_at_their_maximum() {
     client.count_received();
     assert_eq!(client.counts(), [1, 0, u32::MAX]);
 }
+
+#[test]
+fn the_servers_counts_do_not_include_messages_to_the_administrator() {
+    let mut hub = hub();
+    let dashboard = NewClient { kind: ClientKind::Admin, ..new_client("test") };
+    let dashboard = hub.join(dashboard, Vec::new(), Instant::now()).unwrap().0;
+    for client in [dashboard, join(&mut hub, Instant::now())] {
+        client.count_sent();
+        client.count_lagged(2);
+        assert_eq!(client.counts(), [0, 1, 2]);
+    }
+    let counters = &hub.watch.counters;
+    assert_eq!((counters.messages_sent.total(), counters.messages_lagged.total()), (1, 2));
+}
