@@ -20,9 +20,9 @@ pub(crate) fn encode(id: Option<EventId>, event_type: Option<&str>, frame: &Fram
     if let Some(event_type) = event_type {
         let _ = writeln!(event, "event: {event_type}");
     }
-    match str::from_utf8(frame.payload()).ok().filter(|_| frame.is_text()) {
-        Some(text) => encode_text(&mut event, text),
-        None => {
+    match frame.is_text().then(|| str::from_utf8(frame.payload())) {
+        Some(Ok(text)) => encode_text(&mut event, text),
+        _ => {
             event.push_str("event: binary\ndata: ");
             encode_base64(&mut event, frame.payload());
             event.push('\n');

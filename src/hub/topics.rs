@@ -1,5 +1,6 @@
 //! All topics of a hub: their logs, their subscribers, and the limits that they share.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
@@ -16,7 +17,7 @@ pub(super) struct TopicTable {
     topics: Vec<Topic>,
     /// The names of the topics that were removed last, with the highest number that a message of each has
     /// had. The last one removed is at the end.
-    removed: Vec<(TopicName, u64)>,
+    removed: VecDeque<(TopicName, u64)>,
     /// The highest number of all topics that were removed before those in `removed`.
     floor: u64,
     limits: Topics,
@@ -60,7 +61,7 @@ impl TopicTable {
     pub(super) fn new(limits: Topics) -> Self {
         let mut table = Self {
             topics: Vec::new(),
-            removed: Vec::new(),
+            removed: VecDeque::new(),
             floor: 0,
             limits,
             held: HeldBytes::default(),
@@ -165,7 +166,7 @@ impl TopicTable {
     /// Inserts a topic at `index`. The topic takes over the highest number of a removed topic with its name.
     fn insert(&mut self, index: usize, name: &TopicName) {
         let known = self.removed.iter().position(|(removed, _)| removed == name);
-        let known = known.map(|known| self.removed.remove(known));
+        let known = known.and_then(|known| self.removed.remove(known));
         let gone = known.map_or(self.floor, |(_, highest)| highest);
         let log = Log::new(name.clone(), gone);
         self.topics.insert(index, Topic { log, subscribers: Vec::new() });
@@ -176,11 +177,12 @@ impl TopicTable {
         if highest <= self.floor {
             return;
         }
-        if self.removed.len() == REMOVED_NAMES {
-            let (_, oldest) = self.removed.remove(0);
+        if self.removed.len() == REMOVED_NAMES
+            && let Some((_, oldest)) = self.removed.pop_front()
+        {
             self.floor = self.floor.max(oldest);
         }
-        self.removed.push((name.clone(), highest));
+        self.removed.push_back((name.clone(), highest));
     }
 }
 
