@@ -96,10 +96,11 @@ impl Liveness {
         }
     }
 
-    /// Records that a message has begun. Its deadline is suspended while a write is blocked.
+    /// Records that a message is unfinished. Only the first call for a message starts its deadline, which is
+    /// suspended while a write is blocked.
     pub(super) fn message_began(&self, now: Instant) {
-        self.is_message_open.set(true);
-        if !self.is_write_blocked.get() {
+        let was_open = self.is_message_open.replace(true);
+        if !was_open && !self.is_write_blocked.get() {
             self.wait_from(now, self.watch.timeouts.message);
         }
     }

@@ -17,8 +17,6 @@ pub(super) struct Gate {
     header: [u8; MAX_HEADER_BYTES],
     header_bytes: usize,
     payload_left: u64,
-    /// The number of checked payload bytes of the current frame. It determines the next byte of the mask.
-    payload_passed: usize,
     /// True if a message has begun and its last frame has not ended.
     is_message_open: bool,
     /// The check of the current message, if that is a text.
@@ -40,7 +38,6 @@ impl Gate {
             header: [0; MAX_HEADER_BYTES],
             header_bytes: 0,
             payload_left: 0,
-            payload_passed: 0,
             is_message_open: false,
             text: None,
             message_bytes: 0,
@@ -139,7 +136,6 @@ impl Gate {
 
     fn begin_payload(&mut self, allows_control: impl FnOnce() -> bool) -> Result<(), CloseReason> {
         self.payload_left = self.length();
-        self.payload_passed = 0;
         if self.is_control() {
             return if allows_control() { Ok(()) } else { Err(TOO_MANY_CONTROL_FRAMES) };
         }
@@ -153,18 +149,19 @@ impl Gate {
     }
 
     fn check_payload(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
+        // Determines the byte of the mask for the next byte of the payload.
+        let passed = self.length() - self.payload_left;
         if !self.is_control()
             && let Some(text) = &mut self.text
         {
             let mask_at = self.header_bytes - MASK_BYTES;
             let mut mask = [0; MASK_BYTES];
             mask.copy_from_slice(&self.header[mask_at..self.header_bytes]);
-            mask.rotate_left(self.payload_passed % MASK_BYTES);
+            mask.rotate_left(passed as usize % MASK_BYTES);
             if !text.check(payload, mask) {
                 return Err(NOT_UTF8);
             }
         }
-        self.payload_passed += payload.len();
         self.payload_left -= payload.len() as u64;
         Ok(())
     }

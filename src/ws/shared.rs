@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::config::Config;
+use crate::frame::Message;
 use crate::hub::HubHandle;
 use crate::rate::Rate;
 
-use super::decode::PayloadBuffer;
+use super::decode::{PayloadBuffer, whole_message};
 
 /// The state that all sessions and event streams of a server share.
 pub(crate) struct SessionShared {
@@ -19,7 +20,7 @@ pub(crate) struct SessionShared {
     pub(super) control_rate: Rate,
     /// The rate limit of each client for messages, if one is configured.
     pub(super) message_rate: Option<Rate>,
-    pub(super) payload_buffer: RefCell<PayloadBuffer>,
+    payload_buffer: RefCell<PayloadBuffer>,
 }
 
 impl SessionShared {
@@ -34,6 +35,13 @@ impl SessionShared {
             message_rate,
             payload_buffer: RefCell::new(PayloadBuffer::new()),
         }
+    }
+
+    /// Returns the message that `bytes` start with, and the number of its bytes, if the message is whole and
+    /// in one frame.
+    pub(super) fn whole_message(&self, bytes: &[u8]) -> Option<(Message, usize)> {
+        let limit = self.config.limits.message_bytes;
+        whole_message(bytes, limit, &mut self.payload_buffer.borrow_mut())
     }
 }
 

@@ -21,7 +21,6 @@ use crate::frame::{CloseCode, CloseReason, MAX_CONTROL_BYTES, Message};
 use crate::net::{Sleep, Timer};
 use crate::rate::{Rate, RateState};
 
-use super::decode::whole_message;
 use super::end::{Ending, SessionEnd};
 use super::gate::Gate;
 use super::outlet::Outlet;
@@ -64,8 +63,6 @@ struct Backlog {
 struct Decoder {
     stream: WebSocketStream<Pipe>,
     gate: Gate,
-    /// True if the client's record has noted the beginning of the message.
-    is_timed: bool,
 }
 
 impl Socket {
@@ -180,15 +177,10 @@ impl Socket {
         cx: &mut Context<'_>,
         outlet: &Outlet,
     ) -> Poll<Result<Option<Message>, Ending>> {
-        let limit = outlet.shared().config.limits.message_bytes;
         let received = outlet.transport().poll_recv_with(cx, |received| {
             let mut taken = None;
             if self.with_input(|input| input.is_none_or(|input| input.decoder.is_none())) {
-                taken = whole_message(
-                    received,
-                    limit,
-                    &mut outlet.shared().payload_buffer.borrow_mut(),
-                );
+                taken = outlet.shared().whole_message(received);
             }
             let (message, count) = taken.unzip();
             let rest = &received[count.unwrap_or(0)..];
@@ -205,7 +197,7 @@ impl Socket {
         }
         outlet.client().seen(outlet.transport().timer().now());
         if message.is_some() {
-            self.spend(count.max(FRAME_COST_BYTES));
+            self.spend(count);
         }
         Poll::Ready(Ok(message))
     }
@@ -219,19 +211,17 @@ impl Socket {
         cx: &mut Context<'_>,
         outlet: &Outlet,
     ) -> Result<Option<Message>, Ending> {
-        let limit = outlet.shared().config.limits.message_bytes;
         let now = outlet.transport().timer().now();
         outlet.client().seen(now);
         let Some(input) = input else { return Ok(None) };
         if input.decoder.is_none() {
-            let unread = input.backlog.unread();
-            let taken =
-                whole_message(unread, limit, &mut outlet.shared().payload_buffer.borrow_mut());
+            let taken = outlet.shared().whole_message(input.backlog.unread());
             if let Some((message, count)) = taken {
                 input.backlog.consume(count);
-                self.spend(count.max(FRAME_COST_BYTES));
+                self.spend(count);
                 return Ok(Some(message));
             }
+            let limit = outlet.shared().config.limits.message_bytes;
             input.decoder = Some(Decoder::new(std::mem::take(&mut input.backlog), limit));
         }
         let Some(decoder) = &mut input.decoder else { return Ok(None) };
@@ -239,21 +229,14 @@ impl Socket {
             admit_event(&outlet.shared().control_rate, &self.control_rate_state, now).is_ok()
         })?;
         let polled = decoder.poll(outlet, cx, self.is_closing.get());
-        match decoder.gate.is_between_messages() {
-            false if !decoder.is_timed => {
-                decoder.is_timed = true;
-                outlet.client().message_began(now);
-            }
-            false => {}
-            true => {
-                if decoder.is_timed {
-                    outlet.client().message_ended();
-                }
-                input.backlog = std::mem::take(decoder.backlog_mut());
-                input.decoder = None;
-            }
+        if decoder.gate.is_between_messages() {
+            outlet.client().message_ended();
+            input.backlog = std::mem::take(decoder.backlog_mut());
+            input.decoder = None;
+        } else {
+            outlet.client().message_began(now);
         }
-        self.spend(count.max(FRAME_COST_BYTES));
+        self.spend(count);
         polled
     }
 
@@ -273,9 +256,9 @@ impl Socket {
         result
     }
 
-    /// Subtracts `bytes` from the read budget.
+    /// Subtracts the bytes of a frame, or of the received part of it, from the read budget.
     fn spend(&self, bytes: usize) {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(bytes.max(FRAME_COST_BYTES)).unwrap_or(u32::MAX);
         self.read_budget.set(self.read_budget.get().saturating_sub(bytes));
     }
 }
@@ -349,7 +332,7 @@ impl Decoder {
         let pipe = Pipe { backlog, outgoing: Vec::new() };
         let creating = WebSocketStream::from_raw_socket(pipe, Role::Server, Some(config));
         match pin!(creating).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(stream) => Self { stream, gate: Gate::new(message_bytes), is_timed: false },
+            Poll::Ready(stream) => Self { stream, gate: Gate::new(message_bytes) },
             Poll::Pending => unreachable!("`from_raw_socket` awaits nothing"),
         }
     }
