@@ -15,6 +15,7 @@ use falconet::{
     Session, SessionEnd, Stop, TopicName,
 };
 
+use crate::support::folder::Folder;
 use crate::support::operator::{command_operator, start_operated};
 use crate::support::*;
 
@@ -233,6 +234,29 @@ fn an_authorizer_decides_about_pages_and_sessions() {
     assert!(upgrade("").starts_with("HTTP/1.1 401 "));
     assert!(upgrade(guest).starts_with("HTTP/1.1 403 "));
     assert!(upgrade(friend).starts_with("HTTP/1.1 101 "));
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn an_authorizer_decides_about_a_file_whatever_escapes_its_path_has() {
+    let folder = Folder::new("authorized-files");
+    folder.write("open", "for all");
+    folder.write("secret", "for none");
+    let path = folder.path.clone();
+    let server = Embedded::start(|server| {
+        server.files(path).authorize(|_: &RequestHead<'_>| {
+            Ok(|action: Action<'_>| match action {
+                Action::Read("/secret") => Err(Denied::Forbidden),
+                _ => Ok(()),
+            })
+        })
+    });
+    for path in ["/secret", "/%73ecret", "/%73%65cre%74"] {
+        assert_eq!(fetch(server.address, get(path)).status(), 403, "{path}");
+    }
+    for path in ["/open", "/%6fpen"] {
+        assert_eq!(fetch(server.address, get(path)).text(), "for all", "{path}");
+    }
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn decode_segment(segment: &str) -> Result<String, FileError> {
 
 /// Decodes percent escapes: `%41` becomes `A`. Returns `None` if a percent sign is not followed by
 /// two hexadecimal digits.
-fn percent_decode(text: &str) -> Option<Vec<u8>> {
+pub(super) fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
     let mut encoded = text.bytes();
     let mut decoded = Vec::with_capacity(text.len());
