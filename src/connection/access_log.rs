@@ -52,7 +52,7 @@ impl AccessLogEntry {
         self.end = reason;
     }
 
-    /// Discards the line: the connection has been upgraded, and the end of the session has its own line.
+    /// Discards the line: the connection is upgraded, and the end of the session has its own line.
     pub(super) fn discard(&mut self) {
         self.last = None;
     }

@@ -131,9 +131,8 @@ impl Reader {
     }
 
     /// Returns the transport, and the bytes that were read after the first `count` bytes, which are the
-    /// request that upgrades the connection. Writes no line to the access log.
+    /// request that upgrades the connection.
     pub(super) fn into_parts(mut self, count: usize) -> (Transport, Vec<u8>) {
-        self.log_entry.discard();
         let early = self.bytes.split_off(count);
         (self.transport, early)
     }

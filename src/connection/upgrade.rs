@@ -38,6 +38,8 @@ pub(super) async fn upgrade(
             return None;
         }
     };
+    // The client's record now has the line about the end of the connection.
+    reader.log_entry().discard();
     let client = membership.client();
     let response = upgrade.response(&Welcome {
         correlation: &client.correlation,

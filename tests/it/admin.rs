@@ -9,6 +9,7 @@ use falconet::log::LogFormat;
 use falconet::net::ListenUrl;
 use falconet::{Action, Denied, Echo, Origins, RequestHead, Server, Session, SessionEnd};
 use rustix::net::sockopt;
+use rustix::process::Signal;
 
 use crate::support::admin::*;
 use crate::support::folder::Folder;
@@ -989,6 +990,24 @@ fn the_end_of_an_http_connection_is_logged_at_debug_level() {
     drop(Client::connect(quiet.address()));
     let line = quiet.wait_for_line("connection ended");
     assert!(line.contains("kind=websocket"), "{line}");
+}
+
+#[test]
+fn a_client_that_is_lost_during_its_upgrade_has_one_line() {
+    let (falconet, _) = start(&[NO_BROADCAST, &["--log-level", "debug"]].concat());
+    let mut http = Http::connect(falconet.address());
+    http.fetch(get("/"));
+    // The server finds the request and the reset together, so it cannot send the response.
+    falconet.signal(Signal::STOP);
+    http.send(handshake("/"));
+    sockopt::set_socket_linger(http.stream(), Some(Duration::ZERO)).unwrap();
+    drop(http);
+    falconet.signal(Signal::CONT);
+    let line = falconet.wait_for_line("connection ended");
+    assert!(line.contains("connection ended: lost client=1 "), "{line}");
+    fetch(falconet.address(), get("/"));
+    let line = falconet.wait_for_line("connection ended");
+    assert!(line.contains("connection ended: closed by the peer "), "{line}");
 }
 
 #[test]
