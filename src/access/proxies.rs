@@ -76,9 +76,11 @@ impl TrustedProxies {
         peer: Peer,
         head: &RequestHead<'_>,
     ) -> Result<Peer, UnclearClient> {
-        let (old, new) = (head.values("x-forwarded-for"), head.values("forwarded"));
-        let old: Vec<_> = old.flat_map(list_elements).map(parse_address).collect();
-        let new = new.flat_map(|value| split_unquoted(value, b',')).map(parse_forwarded);
+        let old: Vec<_> = head.items("x-forwarded-for").map(parse_address).collect();
+        let new = head
+            .values("forwarded")
+            .flat_map(|value| split_unquoted(value, b','))
+            .map(parse_forwarded);
         let new = new.collect::<Result<Vec<_>, _>>()?;
         match (self.last_untrusted(peer, &old), self.last_untrusted(peer, &new)) {
             (client, _) if new.is_empty() => Ok(client),
@@ -106,15 +108,8 @@ impl TrustedProxies {
 /// Returns the scheme and host under which the client reached a trusted proxy, from the headers
 /// X-Forwarded-Proto and X-Forwarded-Host.
 pub(crate) fn external_origin<'h>(head: &RequestHead<'h>) -> ExternalOrigin<'h> {
-    let last = |name| {
-        head.values(name).flat_map(list_elements).last().and_then(|e| str::from_utf8(e).ok())
-    };
+    let last = |name| head.items(name).last().and_then(|item| str::from_utf8(item).ok());
     ExternalOrigin { scheme: last("x-forwarded-proto"), host: last("x-forwarded-host") }
-}
-
-/// Returns the elements of a comma-separated list that has no quoted strings.
-fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Splits a value at the separators that are not in quotes. An unclosed quote extends to the end of

@@ -293,10 +293,8 @@ fn read_authorization(value: &[u8]) -> Option<Vec<u8>> {
 
 /// Returns the token in a subprotocol. This is the only header that a page can set on a WebSocket.
 fn read_subprotocol(head: &RequestHead<'_>) -> Option<Vec<u8>> {
-    let offered = head
-        .values("sec-websocket-protocol")
-        .flat_map(|value| value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii));
-    let mut tokens = offered.filter_map(|offer| offer.strip_prefix(b"bearer."));
+    let offers = head.items("sec-websocket-protocol");
+    let mut tokens = offers.filter_map(|offer| offer.strip_prefix(b"bearer."));
     tokens.next().map(<[u8]>::to_vec)
 }
 

@@ -21,7 +21,7 @@ fn preference(head: &RequestHead<'_>, content_type: &str) -> (u8, bool) {
     let media_type = content_type.split(';').next().unwrap_or_default().trim_ascii();
     let main_type = media_type.split('/').next().unwrap_or_default();
     let mut best = (0, false);
-    for range in head.values("accept").flat_map(|value| value.split(|byte| *byte == b',')) {
+    for range in head.items("accept") {
         let range = String::from_utf8_lossy(range);
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default();

@@ -138,12 +138,18 @@ impl<'a> RequestHead<'a> {
         values.next().filter(|_| values.next().is_none())
     }
 
+    /// Returns the items of the comma-separated list in all header lines named `name`
+    /// (RFC 9110 §5.6.1). A comma in a quoted string separates items, too.
+    pub(crate) fn items<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'a [u8]> + 'h {
+        self.values(name)
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .map(<[u8]>::trim_ascii)
+    }
+
     /// Returns true if the comma-separated list in all header lines named `name` has the item
     /// `token` (RFC 9110 §5.6.1). Case is ignored.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.values(name)
-            .flat_map(|value| value.split(|byte| *byte == b','))
-            .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+        self.items(name).any(|item| item.eq_ignore_ascii_case(token.as_bytes()))
     }
 
     /// Returns true if the client asks to upgrade to the WebSocket protocol.
@@ -225,11 +231,11 @@ impl<'a> RequestHead<'a> {
         Ok(())
     }
 
-    /// Refuses bytes beyond ASCII in the headers that the server acts on. In all other headers they
+    /// Refuses bytes beyond ASCII in the headers that must not have them. In all other headers they
     /// are opaque data (RFC 9110 §5.5).
     fn check_ascii(&self) -> Result<(), HeadError> {
-        let acted_on = |name: &str| HEADERS_ACTED_ON.iter().any(|n| name.eq_ignore_ascii_case(n));
-        match self.headers().iter().find(|h| !h.value.is_ascii() && acted_on(h.name)) {
+        let is_strict = |name: &str| ASCII_HEADERS.iter().any(|n| name.eq_ignore_ascii_case(n));
+        match self.headers().iter().find(|h| !h.value.is_ascii() && is_strict(h.name)) {
             Some(_) => Err(HeadError::NotAscii),
             None => Ok(()),
         }
@@ -346,9 +352,10 @@ impl std::error::Error for HeadError {}
 
 /// The maximum number of header lines in a head. Browsers send about fifteen.
 const MAX_HEADERS: usize = 64;
-/// The headers that must be ASCII because the server acts on their values. Last-Event-ID is not one of
-/// them: a request is not refused because it has the id of another server.
-const HEADERS_ACTED_ON: &[&str] = &[
+/// The headers in which a byte beyond ASCII makes the request invalid. The server also reads other headers,
+/// such as Last-Event-ID, X-Client-Id and X-Forwarded-For. In those, a value with such a byte counts as an
+/// unknown or invalid value, which has its own consequence.
+const ASCII_HEADERS: &[&str] = &[
     "accept",
     "authorization",
     "connection",

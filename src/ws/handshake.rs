@@ -38,9 +38,8 @@ pub(crate) fn accept(head: &RequestHead<'_>) -> Result<Acceptance, HandshakeErro
     }
     let key = head.single("sec-websocket-key").filter(|key| is_key(key));
     let key = key.ok_or(HandshakeError::BadKey)?;
-    let offers =
-        head.values("sec-websocket-protocol").flat_map(|value| value.split(|b| *b == b','));
-    let selects_protocol = offers.map(<[u8]>::trim_ascii).any(|offer| offer == PROTOCOL.as_bytes());
+    let selects_protocol =
+        head.items("sec-websocket-protocol").any(|offer| offer == PROTOCOL.as_bytes());
     Ok(Acceptance { value: accept_value(key), selects_protocol })
 }
 
