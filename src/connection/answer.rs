@@ -31,22 +31,17 @@ pub(super) async fn refuse_head(
     });
     log::info!(target: "falconet::request", address = peer.to_string(); "refused: {error}");
     if let Some(response) = error.response() {
-        refuse(reader, &response, &Envelope::last(SystemTime::now()), context).await;
+        refuse(reader, &response, context).await;
     }
 }
 
 /// Sends the last response of a connection and shuts the connection down. If the configuration says that
 /// refused clients are dropped, nothing is sent.
-pub(super) async fn refuse(
-    reader: &Reader,
-    response: &Response,
-    envelope: &Envelope,
-    context: &Context,
-) {
+pub(super) async fn refuse(reader: &Reader, response: &Response, context: &Context) {
     if context.config.reject == Reject::Drop {
         return;
     }
-    let response = response.encode(envelope);
+    let response = response.encode(&Envelope::last(SystemTime::now()));
     if write_all(reader, &response, &context.config).await {
         reader.transport().close_gracefully(context.config.timeouts.linger).await;
     }

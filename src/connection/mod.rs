@@ -17,7 +17,6 @@ mod upgrade;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
-use std::time::SystemTime;
 
 use futures_lite::future::yield_now;
 
@@ -26,7 +25,6 @@ use crate::counters::Rejection;
 use crate::features::Feature;
 use crate::http::Response;
 use crate::http::head;
-use crate::http::response::Envelope;
 use crate::net::{Peer, Reach, Transport};
 use crate::rate::RateState;
 use crate::resource::{Plan, Stage};
@@ -97,7 +95,7 @@ async fn serve_requests(
             Plan::Answer(response.into())
         });
         request.close |= leaves_body_unread(&plan, &request);
-        let end = head.end + request.body_bytes as usize;
+        let body_bytes = request.body_bytes;
         let planned_answer = match plan {
             Plan::Answer(answer) => answer,
             Plan::Ask(question) => {
@@ -114,7 +112,8 @@ async fn serve_requests(
         if !answer(&mut reader, planned_answer, request, &context).await {
             return None;
         }
-        reader.consume(end);
+        // A connection with an unread body is closed by now, so this body fits into memory.
+        reader.consume(head.end + body_bytes as usize);
         // The next request from a proxy may be for another client. Until then, the proxy has the place; it is
         // exempt from the limit of its address.
         address_place.reassign(peer, true);
@@ -170,8 +169,7 @@ async fn read_head(
         }
         Some(None) => {
             let response = Response::text(503, "the server is stopping\n");
-            let envelope = Envelope::last(SystemTime::now());
-            Box::pin(refuse(reader, &response, &envelope, context)).await;
+            Box::pin(refuse(reader, &response, context)).await;
             STOPPING
         }
         None => {

@@ -105,8 +105,8 @@ impl EventStream {
     }
 
     /// Sends the remaining messages to an evicted client, and closes the connection.
-    async fn finish(&mut self) {
-        let timeouts = self.outlet.shared().config.timeouts.clone();
+    async fn finish(&self) {
+        let timeouts = &self.outlet.shared().config.timeouts;
         let timer = self.outlet.transport().timer();
         let deadline = timer.sleep(Some(timeouts.close_handshake));
         timer.until(deadline, self.send_remaining()).await;
@@ -114,7 +114,7 @@ impl EventStream {
     }
 
     /// Sends the messages that were published before the hub evicted the client.
-    async fn send_remaining(&mut self) {
+    async fn send_remaining(&self) {
         if self.outlet.client().eviction().is_some() {
             let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
         }
@@ -148,7 +148,7 @@ impl EventStream {
     }
 
     /// Sends the deliveries that wait for this client. Is pending while the client does not read them.
-    fn poll_deliver(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SessionEnd>> {
+    fn poll_deliver(&self, cx: &mut Context<'_>) -> Poll<Result<(), SessionEnd>> {
         loop {
             if ready!(self.outlet.poll_drained(cx)).is_err() {
                 return Poll::Ready(Err(SessionEnd::TransportLost));
