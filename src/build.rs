@@ -1,4 +1,4 @@
-//! The build script: copies the pages in `www/` without their comments and indentation.
+//! The build script: copies the pages in `www/` without most of their comments and indentation.
 
 #![allow(clippy::print_stdout, reason = "cargo reads the output of a build script")]
 
@@ -10,7 +10,6 @@ use std::{env, fs, io};
 /// pages spans several lines, so the shown text does not change.
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=www");
-    println!("cargo::rerun-if-changed=src/build.rs");
     let target = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     for entry in fs::read_dir("www")? {
         let entry = entry?;
