@@ -22,11 +22,11 @@ pub struct Config {
 /// Deadlines for peers. `None` disables a deadline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Longest time for a request head; for the first one, counted from the accept. Default: 5 s. After this
-    /// time, the connection is dropped.
+    /// Longest time for a request head; for the first one, counted from the accept or the end of a PROXY
+    /// header, which has the same limit. Default: 5 s. After this time, the connection is dropped.
     pub head: Option<Duration>,
-    /// Longest time for a TLS handshake and the first request head together, counted from the accept.
-    /// Default: 10 s. After this time, the connection is dropped.
+    /// Longest time for a TLS handshake and the first request head together, counted from the accept or the
+    /// end of a PROXY header. Default: 10 s. After this time, the connection is dropped.
     pub tls_head: Option<Duration>,
     /// Longest time between two requests on a connection. Default: 75 s. With `None` a connection serves one
     /// request.
@@ -79,7 +79,7 @@ pub struct Limits {
     /// Longest request target accepted, in bytes. Default: 2 KiB. A longer target is answered with 414.
     pub target_bytes: usize,
     /// Largest number of open connections. Default: 10,000, but at most the process's limit on open files
-    /// minus 32.
+    /// minus 32, and minus another 16 with a listener for the administrator.
     pub connections: usize,
     /// Largest number of connections that one remote address may hold. Addresses of this host and trusted
     /// proxies are exempt. Default: `None`, which is one eighth of `connections`. Further connections are
