@@ -79,8 +79,7 @@ impl TokenFile {
     /// text of the line.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, TokenFileError> {
         let path = path.into();
-        let failed = |error| TokenFileError::Unreadable { path: path.clone(), error };
-        let version = Version::of(&path).map_err(failed)?;
+        let version = Version::of(&path)?;
         let grants = read(&path)?;
         Ok(Self {
             path,
@@ -110,8 +109,7 @@ impl TokenFile {
         }
         // Set before the file is read, so that the next check finds a change during the read.
         self.version.set(version.as_ref().ok().copied());
-        let unreadable = |error| TokenFileError::Unreadable { path: self.path.clone(), error };
-        match version.map_err(unreadable).and_then(|_| read(&self.path)) {
+        match version.and_then(|_| read(&self.path)) {
             Ok(grants) => {
                 log::info!(target: "falconet::access", lines = grants.len(); "tokens read again");
                 self.grants.replace(grants);
@@ -209,12 +207,13 @@ impl Version {
     /// Returns the current version of a file.
     ///
     /// # Errors
-    /// The error of stat(2), or an error if this is not a regular file.
-    fn of(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
+    /// [`TokenFileError::Unreadable`], if stat(2) fails or this is not a regular file.
+    fn of(path: &Path) -> Result<Self, TokenFileError> {
+        let unreadable = |error| TokenFileError::Unreadable { path: path.to_owned(), error };
+        let metadata = fs::metadata(path).map_err(unreadable)?;
         if !metadata.is_file() {
             // Reading a pipe would wait for a writer.
-            return Err(io::Error::other("not a regular file"));
+            return Err(unreadable(io::Error::other("not a regular file")));
         }
         Ok(Self {
             file: (metadata.dev(), metadata.ino()),
