@@ -1,6 +1,6 @@
 //! The cargo features of this build. Beside `net/tls.rs`, which needs crates for TLS, this is the only
-//! file that reads them: all code is compiled in every build, and the linker leaves out what a build
-//! does not use.
+//! file that reads them outside tests: all code is compiled in every build, and the linker leaves out
+//! what a build does not use.
 
 use std::fmt;
 

@@ -112,7 +112,7 @@ pub(crate) struct Welcome<'a> {
     pub(crate) correlation: &'a CorrelationId,
     pub(crate) request_id: &'a str,
     /// The id before that of the first message that the client will be sent. A client that resumes from this
-    /// id misses nothing.
+    /// id gets the same messages, but is not notified again of messages that are no longer kept.
     pub(crate) before: EventId,
     pub(crate) envelope: &'a Envelope,
 }

@@ -40,7 +40,7 @@ const OF_STD: &[&str] = &[
 ];
 
 /// The files and folders that may start tasks, threads and processes.
-const SPAWNERS: &[&str] = &["src/server.rs", "src/server/", "src/bin/"];
+const SPAWNERS: &[&str] = &["src/server/", "src/bin/"];
 
 /// The files and folders that may print.
 const PRINTERS: &[&str] = &["src/main.rs", "src/build.rs", "src/cli/", "src/bin/"];
