@@ -63,8 +63,9 @@ impl Deadlines {
         if let Some(index) = index {
             self.remove_at(index);
         }
-        if self.waiters.len() <= FEW_DEADLINES {
-            // Frees the memory that many deadlines needed before.
+        if self.waiters.len() <= FEW_DEADLINES && self.waiters.capacity() > 2 * FEW_DEADLINES {
+            // Frees the memory that many deadlines needed before. It is not freed after every deadline:
+            // growing again between the allocations of a new client would leave a hole beside each client.
             self.heap.shrink_to(FEW_DEADLINES);
             self.waiters.shrink_to_fit();
         }
@@ -104,8 +105,8 @@ impl Deadlines {
     }
 }
 
-/// The number of deadlines up to which removing one also frees unused memory. Shrinking is cheap at
-/// this size.
+/// The number of deadlines up to which removing one also frees unused memory. The memory for twice as many
+/// is kept.
 const FEW_DEADLINES: usize = 16;
 
 #[cfg(test)]
