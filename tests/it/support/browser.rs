@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ use std::time::Instant;
 use base64ct::{Base64, Encoding};
 use tinyjson::JsonValue;
 
+use super::installed::find_program;
 use super::wait::TIMEOUT;
 
 /// A browser window with one page and an empty profile. Only one exists at a time.
@@ -31,11 +32,7 @@ impl Window {
     /// If no browser is installed and the environment has `CI=true`.
     pub fn open() -> Option<Self> {
         static BROWSER: Mutex<Option<Chromium>> = Mutex::new(None);
-        let Some(program) = find_browser() else {
-            assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "no chromium under CI");
-            println!("skipped: no chromium");
-            return None;
-        };
+        let program = find_program(PROGRAMS)?;
         let mut browser = BROWSER.lock().unwrap_or_else(PoisonError::into_inner);
         if !browser.as_mut().is_some_and(Chromium::is_alive) {
             *browser = Some(Chromium::start(&program));
@@ -281,13 +278,6 @@ impl Drop for Chromium {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn find_browser() -> Option<PathBuf> {
-    let folders = std::env::var_os("PATH")?;
-    std::env::split_paths(&folders)
-        .flat_map(|folder| PROGRAMS.iter().map(move |program| folder.join(program)))
-        .find(|path| path.is_file())
 }
 
 /// Returns the string field `name` of an answer.

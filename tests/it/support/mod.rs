@@ -2,7 +2,7 @@
 //!
 //! A module here imports only from modules before it in this list: `wait`, `folder`, `terminal`, `time`,
 //! `wire`, `websocket`, `http`, `events`, `process`, `load`, `command`, `access`, `admin`, `operator`,
-//! `stdin`, `systemd`, `tls`, `client`, `browser`.
+//! `stdin`, `systemd`, `tls`, `client`, `installed`, `proxy`, `browser`.
 
 pub mod access;
 #[cfg(feature = "full")]
@@ -13,9 +13,11 @@ pub mod command;
 pub mod events;
 pub mod folder;
 pub mod http;
+pub mod installed;
 pub mod load;
 pub mod operator;
 pub mod process;
+pub mod proxy;
 #[cfg(feature = "full")]
 pub mod stdin;
 #[cfg(feature = "full")]

@@ -186,7 +186,7 @@ impl Drop for Falconet {
 }
 
 /// Returns the port of the TCP socket over IPv4 that a process listens on (proc_pid_net(5)).
-fn listening_port(pid: u32) -> Option<u16> {
+pub fn listening_port(pid: u32) -> Option<u16> {
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
     let links: Vec<String> = files
         .filter_map(|file| Some(std::fs::read_link(file.path()).ok()?.to_str()?.to_owned()))
