@@ -45,6 +45,8 @@ mod printed;
 mod privileges;
 mod properties;
 #[cfg(feature = "full")]
+mod proxies;
+#[cfg(feature = "full")]
 mod stdin;
 mod support;
 #[cfg(feature = "full")]
