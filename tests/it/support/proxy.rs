@@ -63,6 +63,7 @@ impl Proxy {
             let mut child = Command::new(&path)
                 .args(arguments.iter().map(|argument| argument.replace("FOLDER", folder_path)))
                 .arg(config)
+                .env_clear()
                 .env("HOME", &folder.path)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -142,7 +143,6 @@ const NGINX: [&str; 2] = [
 const CADDY: [&str; 2] = [
     "{
          admin off
-         persist_config off
      }
      http://:PORT {
          bind 127.0.0.1\n",
