@@ -10,7 +10,7 @@ use crate::net::{Peer, Reach};
 
 use super::address_place::AddressPlace;
 use super::authorize::{Action, AnyAuthorizer, Denied, Permissions};
-use super::origin::{self, Origins};
+use super::origin::{self, OriginCheckError, Origins};
 use super::proxies::{self, TrustedProxies};
 
 /// The access rules for the connections of a listener.
@@ -66,18 +66,19 @@ impl Access {
     }
 
     /// Checks the host, the origin and the proxy headers of a request that arrived on a connection of `peer`,
-    /// and gives `address_place` to the request's client.
+    /// and gives `address_place` to the request's client. A GET or HEAD of a page of another origin is
+    /// admitted, but the gatekeeper lets it do nothing but [load](Gatekeeper::may_load) files.
     ///
     /// # Errors
     /// [`Refused`], if a check fails or the client's address has too many connections.
-    pub(crate) fn admit(
-        &self,
-        head: &RequestHead<'_>,
+    pub(crate) fn admit<'r>(
+        &'r self,
+        head: &'r RequestHead<'r>,
         peer: Peer,
         reach: Reach,
         is_tls: bool,
-        address_place: &AddressPlace,
-    ) -> Result<(), Refused> {
+        address_place: &'r AddressPlace,
+    ) -> Result<Gatekeeper<'r>, Refused> {
         let is_proxied = Feature::Full.is_built_in() && self.proxies.trust(peer);
         let mut external = match is_proxied {
             true => proxies::external_origin(head),
@@ -97,38 +98,72 @@ impl Access {
         if Feature::Full.is_built_in() && self.is_admin {
             checked = checked.and_then(|()| origin::check_site(head));
         }
-        checked.map_err(|error| {
-            log::info!(
-                target: "falconet::access",
-                address = address_place.client().to_string(),
-                origin = header_text(head, "origin"), host = header_text(head, "host");
-                "refused: {error}"
-            );
-            Refused::new(error.refusal(), error.response())
-        })
+        let may_load =
+            !self.is_admin && matches!(head.method(), "GET" | "HEAD") && !head.wants_websocket();
+        let is_foreign = match checked {
+            Ok(()) => false,
+            Err(OriginCheckError::Origin) if may_load => true,
+            Err(error) => return Err(refused(error, head, address_place)),
+        };
+        let reach = address_place.reach(reach);
+        let permissions = OnceCell::new();
+        Ok(Gatekeeper { access: self, head, address_place, reach, is_foreign, permissions })
     }
 }
 
-/// The checks of the actions that one request may do. [`Access::admit`] must have admitted the request.
+/// Logs that a check of the origin refuses a request, and returns the refusal.
+#[cold]
+fn refused(
+    error: OriginCheckError,
+    head: &RequestHead<'_>,
+    address_place: &AddressPlace,
+) -> Refused {
+    log::info!(
+        target: "falconet::access",
+        address = address_place.client().to_string(),
+        origin = header_text(head, "origin"), host = header_text(head, "host");
+        "refused: {error}"
+    );
+    Refused::new(error.refusal(), error.response())
+}
+
+/// The checks of the actions that one request may do, after [`Access::admit`] has admitted the request.
 pub(crate) struct Gatekeeper<'r> {
     access: &'r Access,
     head: &'r RequestHead<'r>,
+    address_place: &'r AddressPlace,
+    /// The reach of the request's client.
     reach: Reach,
+    /// True if a page of another origin sent the request.
+    is_foreign: bool,
     /// Set once the sender has been identified.
     permissions: OnceCell<Box<dyn Permissions>>,
 }
 
 impl<'r> Gatekeeper<'r> {
-    /// Creates the gatekeeper of a request. `reach` is that of the request's client.
-    pub(crate) fn new(access: &'r Access, head: &'r RequestHead<'r>, reach: Reach) -> Self {
-        Self { access, head, reach, permissions: OnceCell::new() }
-    }
-
     /// Checks that the sender may do an action. The first call identifies the sender.
     ///
     /// # Errors
     /// [`Refused`], if the sender is not identified or may not do this.
     pub(crate) fn may(&self, action: Action<'_>) -> Result<(), Refused> {
+        if self.is_foreign {
+            return Err(refused(OriginCheckError::Origin, self.head, self.address_place));
+        }
+        self.permits(action)
+    }
+
+    /// Checks that the sender may load the file at a path. Pages of other origins may: nothing changes, and
+    /// the browser does not show them the content. Browsers send an Origin with module scripts and fonts,
+    /// and behind a proxy that replaces the header Host the server's own page seems to be one of another
+    /// origin.
+    ///
+    /// # Errors
+    /// [`Refused`], if the sender is not identified or may not do this.
+    pub(crate) fn may_load(&self, path: &str) -> Result<(), Refused> {
+        self.permits(Action::Read(path))
+    }
+
+    fn permits(&self, action: Action<'_>) -> Result<(), Refused> {
         match &self.access.authorizer {
             Some(authorizer) => Ok(self.permissions(authorizer)?.may(action)?),
             None if self.reach == Reach::Network && changes_something(action) => {

@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 use futures_lite::future::yield_now;
 
-use crate::access::{AddressPlace, Gatekeeper, Refused};
+use crate::access::{AddressPlace, Refused};
 use crate::counters::Rejection;
 use crate::features::Feature;
 use crate::http::Response;
@@ -73,9 +73,7 @@ async fn serve_requests(
         let (mut request, planned) = match head::parse(&reader.bytes()[head.clone()], limits) {
             Ok(head) => {
                 let admitted = context.access.admit(&head, peer, reach, is_tls, &address_place);
-                let reach = address_place.reach(reach);
-                let gatekeeper = Gatekeeper::new(&context.access, &head, reach);
-                let planned = admitted.and_then(|()| plan(&head, &gatekeeper, &context));
+                let planned = admitted.and_then(|keeper| plan(&head, &keeper, &context));
                 (Request::of(&head, address_place.client(), &context.ids), planned)
             }
             Err(error) => {

@@ -293,6 +293,32 @@ fn pages_of_other_origins_may_neither_publish_nor_connect() {
     assert_eq!(status_of(&exchange(falconet.address(), post)), 202);
 }
 
+#[cfg(feature = "full")]
+#[test]
+fn pages_of_other_origins_may_load_files_and_nothing_else() {
+    let folder = Folder::new("load");
+    folder.write("font.woff2", "font");
+    let falconet = Falconet::start(&["--static", folder.path.to_str().unwrap()]);
+    let evil = "Origin: http://evil.example\r\n";
+    for path in ["/", "/app.js", "/style.css", "/icon.svg", "/font.woff2"] {
+        for method in ["GET", "HEAD"] {
+            let mut http = Http::connect(falconet.address());
+            http.send(request(method, path, evil, ""));
+            let answer = http.read(method == "GET");
+            assert_eq!(answer.status(), 200, "{method} {path}");
+            // Without this header, the browser does not give the content to the page.
+            assert_eq!(answer.header("Access-Control-Allow-Origin"), None, "{method} {path}");
+        }
+        assert_eq!(status(&falconet, "POST", path, evil), 403, "{path}");
+        let rebound = format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\n{evil}\r\n");
+        assert_eq!(status_of(&exchange(falconet.address(), rebound)), 403, "{path}");
+    }
+    for path in ["/topics/", "/topics/t", "/nothing"] {
+        assert_eq!(status(&falconet, "GET", path, evil), 403, "{path}");
+    }
+    assert_eq!(upgrade(&falconet, "/", evil).0, 403);
+}
+
 #[test]
 fn a_foreign_host_name_that_resolves_to_loopback_is_refused() {
     let falconet = Falconet::start(&["--origin", "https://friend.example"]);
@@ -326,7 +352,8 @@ fn origins_are_checked_before_tokens() {
     let file = folder.write("tokens", "secret\n");
     let falconet = Falconet::start(&["--token-file", &file]);
     let evil = "Origin: http://evil.example\r\n";
-    assert_eq!(status(&falconet, "GET", "/", evil), 403);
+    assert_eq!(status(&falconet, "GET", "/topics/t", evil), 403);
+    assert_eq!(status(&falconet, "GET", "/", evil), 401);
     assert_eq!(status(&falconet, "POST", "/topics/t", &(bearer("secret") + evil)), 403);
 }
 

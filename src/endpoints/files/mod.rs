@@ -2,7 +2,7 @@
 
 mod directory;
 
-use crate::access::{Action, Gatekeeper, Refused};
+use crate::access::{Gatekeeper, Refused};
 use crate::http::date::http_date;
 use crate::http::{RequestHead, Response};
 use crate::resource::{Answer, Plan, Resource};
@@ -25,7 +25,7 @@ impl Resource for StaticFiles {
         let path = head.path();
         // The decoded path, because `/%61` and `/a` are the same file.
         let decoded = percent_decode(path).and_then(|bytes| String::from_utf8(bytes).ok());
-        gatekeeper.may(Action::Read(decoded.as_deref().unwrap_or(path)))?;
+        gatekeeper.may_load(decoded.as_deref().unwrap_or(path))?;
         let reads = matches!(head.method(), "GET" | "HEAD");
         match self.0.find(path) {
             Ok(_) | Err(FileError::IsDirectory) if !reads => {
