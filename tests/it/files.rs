@@ -147,13 +147,15 @@ fn without_the_option_no_file_is_served() {
 fn a_target_that_ends_with_a_slash_is_the_index_of_the_directory() {
     let site = Site::new("folders");
     site.write("sub/index.html", "sub");
+    site.write("sub/in/index.html", "in");
     site.write("a b/index.html", "spaced");
     site.write("bare/data.json", "{}");
     let falconet = site.serve();
     for (target, content) in [("/sub/", "sub"), ("/a%20b/", "spaced")] {
         assert_eq!(fetch(&falconet, "GET", target, "").text(), content);
     }
-    for (target, location) in [("/sub", "/sub/"), ("/a%20b", "/a%20b/")] {
+    for (target, location) in [("/sub", "./sub/"), ("/a%20b", "./a%20b/"), ("/sub/in?x", "./in/?x")]
+    {
         let answer = fetch(&falconet, "GET", target, "");
         assert_eq!((answer.status(), answer.header("Location")), (308, Some(location)), "{target}");
     }

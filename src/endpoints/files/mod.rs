@@ -34,8 +34,10 @@ impl Resource for StaticFiles {
             Ok(found) => Ok(Some(Plan::Answer(send(found, head)))),
             Err(FileError::IsDirectory) => {
                 let query = head.query().map(|query| format!("?{query}")).unwrap_or_default();
+                // Relative, because a proxy may serve the files below another path.
+                let name = path.rsplit('/').next().unwrap_or_default();
                 let response = Response::text(308, "this is a directory\n")
-                    .with_header("Location", format!("{path}/{query}"));
+                    .with_header("Location", format!("./{name}/{query}"));
                 Ok(Some(Plan::Answer(response.into())))
             }
             Err(error @ FileError::Failed(_)) => {
