@@ -2,7 +2,7 @@
 //!
 //! A module here imports only from modules before it in this list: `wait`, `folder`, `terminal`, `time`,
 //! `wire`, `websocket`, `http`, `events`, `process`, `load`, `command`, `access`, `admin`, `operator`,
-//! `stdin`, `systemd`, `tls`, `client`, `browser`.
+//! `stdin`, `systemd`, `tls`, `client`, `browser`, `peer`.
 
 pub mod access;
 #[cfg(feature = "full")]
@@ -15,6 +15,7 @@ pub mod folder;
 pub mod http;
 pub mod load;
 pub mod operator;
+pub mod peer;
 pub mod process;
 #[cfg(feature = "full")]
 pub mod stdin;
