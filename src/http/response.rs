@@ -242,7 +242,7 @@ mod tests {
         let (head, events) = encoded.split_once("\r\n\r\n").unwrap();
         assert_eq!(events, ": too many connections\nretry: 4711\n\n");
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-        for line in ["Content-Type: text/event-stream", "Content-Length: 37", "Connection: close"] {
+        for line in ["Content-Type: text/event-stream", "Content-Length: 36", "Connection: close"] {
             assert!(head.contains(&format!("\r\n{line}")), "{head}");
         }
     }

@@ -513,7 +513,7 @@ fn a_stream_that_asks_to_reconnect_is_a_temporary_refusal() {
     let server = FakeServer::start();
     let client = start("sub", &server, &["--sse", "--last", "2", "a"]);
     server.answer(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 37\r\n\r\n\
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 36\r\n\r\n\
          : too many connections\nretry: 4711\n\n",
     );
     assert_eq!(client.wait_for_stderr("refused: "), "refused: too many connections\n");

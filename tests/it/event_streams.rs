@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::support::browser::Window;
 use crate::support::command::KillOnDrop;
 use crate::support::folder::Folder;
-use crate::support::peer::{Peer, peer};
+use crate::support::peer::{Peer, peer, python_with_requests};
 use crate::support::*;
 
 #[test]
@@ -107,7 +107,7 @@ fn nginx_with_its_defaults_passes_events_on_at_once() {
 
 #[test]
 fn iter_lines_of_python_yields_each_short_event_at_once() {
-    let Some(mut python) = peer("python3") else { return };
+    let Some(mut python) = python_with_requests() else { return };
     let falconet = Falconet::start(NO_BROADCAST);
     let script = "import requests, sys\n\
         answer = requests.get(sys.argv[1], headers={'Accept': 'text/event-stream'}, stream=True, timeout=10)\n\

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use super::command::{KillOnDrop, wait_for_exit};
+use super::command::{KillOnDrop, run, wait_for_exit};
 use super::wait::TIMEOUT;
 
 /// Returns a command that runs `program`. Returns `None`, and prints a note, if the program is not installed.
@@ -15,12 +15,25 @@ use super::wait::TIMEOUT;
 pub fn peer(program: &str) -> Option<Command> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_installed = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    if is_installed {
-        return Some(Command::new(program));
+    if !is_installed {
+        skip(program);
     }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "no {program} under CI");
-    println!("skipped: no {program}");
-    None
+    is_installed.then(|| Command::new(program))
+}
+
+/// Returns a command that runs Python, if Python and its library `requests` are installed, as [`peer`] does.
+pub fn python_with_requests() -> Option<Command> {
+    let mut python = peer("python3")?;
+    let (code, ..) = run(python.args(["-c", "import requests"]));
+    if code != Some(0) {
+        skip("requests for Python");
+    }
+    (code == Some(0)).then(|| Command::new("python3"))
+}
+
+fn skip(missing: &str) {
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "no {missing} under CI");
+    println!("skipped: no {missing}");
 }
 
 /// A running program whose standard output is read line by line. It is killed on drop.
