@@ -83,7 +83,7 @@ pub struct Limits {
     pub connections: usize,
     /// Largest number of connections that one remote address may hold. Addresses of this host and trusted
     /// proxies are exempt. Default: `None`, which is one eighth of `connections`. Further connections are
-    /// answered with 503.
+    /// answered with 503, requests for event streams with `retry:`.
     pub per_address: Option<NonZeroUsize>,
     /// Messages per second that one remote address may publish over HTTP, or one connection from this host.
     /// After a second without messages, this number of messages may arrive at once. Default: `None`, no
@@ -115,7 +115,8 @@ impl Default for Limits {
 /// Limits of topics. A topic keeps its newest messages, for later subscribers and for slow ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
-    /// Largest number of topics. Default: 1,024. A request that would create one more is answered with 503.
+    /// Largest number of topics. Default: 1,024. A request that would create one more is answered with 503,
+    /// or for an event stream with `retry:`.
     pub count: usize,
     /// Number of messages that a topic retains for later subscribers. Default: 1, the current state, such as
     /// the last value of a sensor. With 0 nothing is retained.

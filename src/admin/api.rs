@@ -46,7 +46,7 @@ impl Resource for AdminApi {
             "/readyz" => Plan::Answer(uncached(self.readiness()).into()),
             "/events" => {
                 let prologue = self.state.history_event();
-                Plan::Upgrade(Box::new(EventUpgrade::of_stats(path, prologue, shared.clone())))
+                Plan::Upgrade(Box::new(EventUpgrade::of_stats(head, prologue, shared.clone())))
             }
             "/broadcast" => {
                 let topic = TopicName::broadcast();

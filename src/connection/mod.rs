@@ -12,24 +12,24 @@ mod proxy;
 mod question;
 mod reader;
 mod request;
+mod turn_away;
 mod upgrade;
 
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 
-use futures_lite::future::yield_now;
+use futures_lite::future::{poll_once, yield_now};
 
 use crate::access::{AddressPlace, Refused};
 use crate::counters::Rejection;
 use crate::features::Feature;
-use crate::http::Response;
 use crate::http::head;
 use crate::net::{Peer, Reach, Transport};
 use crate::rate::RateState;
 use crate::resource::{Plan, Stage};
 
-use answer::{answer, refuse, refuse_head};
+use answer::{answer, refuse_head};
 pub(crate) use context::Context;
 use plan::{leaves_body_unread, plan};
 use proxy::read_proxy_header;
@@ -37,6 +37,8 @@ use question::ask;
 use reader::{NoHead, Reader};
 pub(crate) use request::IdGenerator;
 use request::Request;
+use turn_away::answer_unavailable;
+pub(crate) use turn_away::turn_away;
 use upgrade::upgrade;
 
 /// Returns the first stage of a connection: its HTTP requests.
@@ -166,8 +168,7 @@ async fn read_head(
             "closed by the peer"
         }
         Some(None) => {
-            let response = Response::text(503, "the server is stopping\n");
-            Box::pin(refuse(reader, &response, context)).await;
+            Box::pin(stop_reading(reader, peer, context)).await;
             STOPPING
         }
         None => {
@@ -180,6 +181,16 @@ async fn read_head(
     };
     reader.log_entry().end(end);
     None
+}
+
+/// Answers a request that had begun to arrive when the server began to stop. Without any byte of a request, a
+/// client gets no answer: EventSource then reconnects, which it would not do after an error.
+async fn stop_reading(reader: &mut Reader, peer: Peer, context: &Context) {
+    // The bytes may have arrived, but not been read.
+    let _ = poll_once(reader.at_least(1)).await;
+    if !reader.bytes().is_empty() {
+        answer_unavailable(reader, false, peer, "the server is stopping\n", context).await;
+    }
 }
 
 /// The end in the access log of a connection that was closed because the server stops.

@@ -6,6 +6,7 @@ use crate::net::Peer;
 
 use super::context::Context;
 use super::reader::{NoHeader, Reader};
+use super::turn_away::{TOO_MANY, answer_unavailable};
 
 /// Reads the header, and gives the connection's place to the client that the header names. Returns `None`
 /// if the connection must be closed: the header is invalid, late or missing, the client's address has too
@@ -25,7 +26,8 @@ pub(super) async fn read_proxy_header(
                 return Some(());
             }
             context.count_rejection(Rejection::Address);
-            log::warn!(target: "falconet::limit", address = client.to_string(); "too many connections: dropped");
+            log::warn!(target: "falconet::limit", address = client.to_string(); "too many connections from one address: refused");
+            answer_unavailable(reader, false, client, TOO_MANY, context).await;
             return None;
         }
         Some(Some(Err(NoHeader::Invalid(error)))) => {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use log::Level;
 
 use crate::http::RequestHead;
+use crate::http::accept::asks_for_events;
 use crate::http::response::Envelope;
 use crate::hub::CorrelationId;
 use crate::net::Peer;
@@ -19,6 +20,8 @@ pub(super) struct Request {
     pub(super) id: String,
     /// The correlation id that the client sent, if any.
     pub(super) correlation: Option<CorrelationId>,
+    /// True if the client asks for an event stream.
+    pub(super) wants_events: bool,
     /// The length of the body; 0 without one.
     pub(super) body_bytes: u64,
     /// True if the connection is closed after the response.
@@ -38,6 +41,7 @@ impl Request {
             path: head.path().to_owned(),
             id: ids.request_id(head),
             correlation: correlation.and_then(read_id),
+            wants_events: asks_for_events(head),
             body_bytes: head.content_length().unwrap_or(0),
             close: !head.keeps_alive(),
             level: Level::Info,

@@ -21,7 +21,7 @@ enum Body {
     Whole(Cow<'static, [u8]>),
     /// A number of bytes, which the connection sends after the head.
     Streamed(u64),
-    /// A body of unknown length, which ends when the connection is closed.
+    /// A body of unknown length, which is followed by the end of the connection.
     Endless,
     /// No body, as the status code requires (RFC 9110 §6.4.1).
     Nothing,
@@ -90,10 +90,34 @@ impl Response {
         Self::with_body(200, Body::Streamed(length)).with_header("Content-Type", content_type)
     }
 
-    /// Creates a response with status 200 whose body ends when the connection is closed. The caller
-    /// sends the body after the head.
-    pub(crate) fn endless(content_type: &'static str) -> Self {
-        Self::with_body(200, Body::Endless).with_header("Content-Type", content_type)
+    /// Creates a response with status 200 and a stream of events, after which the connection is closed. The
+    /// caller sends the events after the head, each in a [chunk](super::chunk) if `is_chunked`. A client of
+    /// HTTP/1.0 understands no chunks: for it, the end of the connection is the end of the stream.
+    pub(crate) fn events(is_chunked: bool) -> Self {
+        let response = Self::with_body(200, Body::Endless).of_events();
+        match is_chunked {
+            true => response.with_header("Transfer-Encoding", "chunked"),
+            false => response,
+        }
+    }
+
+    /// Converts a refusal, whose body is one line of text, into a stream that ends at once and asks the client
+    /// to reconnect in `retry_ms` milliseconds. The stream contains the line as a comment.
+    pub(crate) fn into_retry(self, retry_ms: u32) -> Self {
+        let reason = match &self.body {
+            Body::Whole(text) => String::from_utf8_lossy(text),
+            _ => Cow::Borrowed("\n"),
+        };
+        let events = format!(": {reason}retry: {retry_ms}\n\n");
+        Self::with_body(200, Body::Whole(events.into_bytes().into())).of_events()
+    }
+
+    /// Adds the headers of an event stream. Without them, nginx would send it only when its buffer is full,
+    /// and other proxies could compress it and buffer it for that.
+    fn of_events(self) -> Self {
+        self.with_header("Content-Type", EVENT_STREAM)
+            .with_header("Cache-Control", "no-cache, no-transform")
+            .with_header("X-Accel-Buffering", "no")
     }
 
     fn with_body(status: u16, body: Body) -> Self {
@@ -177,6 +201,8 @@ fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
+/// The media type of server-sent events.
+pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 /// The media type of JSON.
 pub(crate) const JSON: &str = "application/json";
 /// The media type of plain text.
@@ -206,5 +232,18 @@ mod tests {
         assert!(head.contains("\r\nContent-Length: 10\r\n"));
         assert!(head.contains("\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"));
         assert!(head.contains("\r\nX-Request-Id: id-1\r\n") && !head.contains("Connection:"));
+    }
+
+    #[test]
+    fn a_refusal_becomes_a_stream_with_its_reason_that_ends_at_once() {
+        let response = Response::text(503, "too many connections\n").into_retry(4711);
+        let encoded = response.encode(&Envelope::last(SystemTime::UNIX_EPOCH));
+        let encoded = String::from_utf8(encoded).unwrap();
+        let (head, events) = encoded.split_once("\r\n\r\n").unwrap();
+        assert_eq!(events, ": too many connections\nretry: 4711\n\n");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        for line in ["Content-Type: text/event-stream", "Content-Length: 36", "Connection: close"] {
+            assert!(head.contains(&format!("\r\n{line}")), "{head}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use smol::Task;
 
 use crate::access::{AddressPlace, Addresses};
 use crate::config::Limits;
-use crate::counters::{Counters, Rejection};
+use crate::counters::{Counters, Gauge, Rejection};
 use crate::hub::Bell;
 use crate::net::Peer;
 use crate::resource::Stage;
@@ -25,6 +25,8 @@ pub(super) struct Connections {
     addresses: Rc<Addresses>,
     limit: usize,
     counters: Rc<Counters>,
+    /// The connections above the limits that are being turned away. The metrics do not include them.
+    turned_away: Gauge,
     /// Rings when a connection ends and no public connection is open any more.
     none_left: Bell,
 }
@@ -47,6 +49,7 @@ impl Connections {
             addresses: Rc::new(Addresses::new(per_address)),
             limit,
             counters,
+            turned_away: Gauge::default(),
             none_left: Bell::default(),
         }
     }
@@ -75,7 +78,7 @@ impl Connections {
             let has_room = self.counters.admin_connections.now() < ADMIN_CONNECTIONS;
             let address_place =
                 AddressPlace::take(&self.addresses, peer, true).filter(|_| has_room)?;
-            return Some((Slot::take(self, true), address_place));
+            return Some((Slot::take(self, Kind::Admin), address_place));
         }
         if self.public_count() >= self.limit {
             self.counters.reject(Rejection::Connections);
@@ -86,7 +89,24 @@ impl Connections {
             return None;
         };
         self.counters.accepted.add(1);
-        Some((Slot::take(self, false), address_place))
+        Some((Slot::take(self, Kind::Public), address_place))
+    }
+
+    /// Returns a slot for a connection that was not admitted, in which it is turned away. Returns `None` if
+    /// [`TURNED_AWAY`] connections are.
+    pub(super) fn turn_away(self: &Rc<Self>) -> Option<Slot> {
+        (self.turned_away.now() < TURNED_AWAY).then(|| Slot::take(self, Kind::TurnedAway))
+    }
+
+    /// Returns the counts that include a connection.
+    fn gauges(&self, kind: Kind) -> impl Iterator<Item = &Gauge> {
+        let Counters { connections, admin_connections, .. } = &*self.counters;
+        let (gauge, other) = match kind {
+            Kind::Public => (connections, None),
+            Kind::Admin => (connections, Some(admin_connections)),
+            Kind::TurnedAway => (&self.turned_away, None),
+        };
+        std::iter::once(gauge).chain(other)
     }
 
     /// Waits until no public connection is open.
@@ -104,21 +124,27 @@ impl Connections {
     }
 }
 
+/// The kinds of connections that are counted separately.
+#[derive(Clone, Copy)]
+enum Kind {
+    Public,
+    Admin,
+    /// Above the limits.
+    TurnedAway,
+}
+
 /// A connection's slot in the slab of tasks. Dropping it frees the slot.
 pub(super) struct Slot {
     connections: Rc<Connections>,
-    is_admin: bool,
+    kind: Kind,
     key: u32,
 }
 
 impl Slot {
     /// Creates a slot without a task, and counts its connection.
-    fn take(connections: &Rc<Connections>, is_admin: bool) -> Self {
-        connections.counters.connections.increment();
-        if is_admin {
-            connections.counters.admin_connections.increment();
-        }
-        Self { connections: connections.clone(), is_admin, key: u32::MAX }
+    fn take(connections: &Rc<Connections>, kind: Kind) -> Self {
+        connections.gauges(kind).for_each(Gauge::increment);
+        Self { connections: connections.clone(), kind, key: u32::MAX }
     }
 
     /// Starts the task of the connection, which owns the slot.
@@ -133,11 +159,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let counters = &self.connections.counters;
-        counters.connections.decrement();
-        if self.is_admin {
-            counters.admin_connections.decrement();
-        }
+        self.connections.gauges(self.kind).for_each(Gauge::decrement);
         let mut tasks = self.connections.tasks.borrow_mut();
         let task = tasks.try_remove(self.key as usize);
         if tasks.is_empty() {
@@ -170,5 +192,7 @@ impl Future for Slotted {
 const ADDRESS_SHARE: usize = 8;
 /// The largest number of connections to the administrator's listener.
 pub(super) const ADMIN_CONNECTIONS: usize = 16;
-/// The number of descriptors reserved for everything that is not a connection.
+/// The largest number of connections whose request is read to turn them away. More get an answer at once.
+const TURNED_AWAY: usize = 8;
+/// The number of descriptors reserved for everything that is not an admitted connection.
 const FILES_FOR_OTHERS: usize = 32;

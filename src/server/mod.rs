@@ -270,7 +270,7 @@ async fn accept(
                     executor,
                 );
             }
-            None => reject(&transport, peer, context.config.reject).await,
+            None => reject(transport, peer, &connections, &context, executor).await,
         }
         if accepted % ACCEPTS_PER_TURN == 0 {
             future::yield_now().await;
@@ -278,12 +278,24 @@ async fn accept(
     }
 }
 
-/// Disconnects a peer that was not admitted. Sends status 503 before, if the configuration allows that and
-/// the socket takes the response at once. A TLS peer gets no response, which would need a handshake first.
-async fn reject(transport: &Transport, peer: Peer, reject: Reject) {
+/// Refuses a peer that was not admitted: drops the connection, if the configuration says so, or lets a task
+/// read a request head and answer it. If too many tasks do that, sends status 503 if the socket takes it at
+/// once; a TLS peer gets no response then, which would need a handshake first.
+async fn reject(
+    transport: Transport,
+    peer: Peer,
+    connections: &Rc<Connections>,
+    context: &Rc<Context>,
+    executor: &'static StaticLocalExecutor,
+) {
     log::warn!(target: "falconet::limit", address = peer.to_string(); "too many connections: refused");
-    if reject == Reject::Drop {
+    if context.config.reject == Reject::Drop {
         return;
+    }
+    if Feature::Full.is_built_in()
+        && let Some(slot) = connections.turn_away()
+    {
+        return slot.start(connection::turn_away(transport, peer, context.clone()), executor);
     }
     let response =
         Response::text(503, "too many connections\n").encode(&Envelope::last(SystemTime::now()));

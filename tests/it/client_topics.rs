@@ -459,8 +459,8 @@ fn a_response_that_is_no_event_stream_is_refused() {
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nno\n", "refused: 404 Not Found: no"),
         ("HTTP/1.1 200 OK\r\n\r\n", "refused: the response is not text/event-stream"),
         (
-            &format!("{ok}Transfer-Encoding: chunked\r\n\r\n"),
-            "refused: the response has a Transfer",
+            &format!("{ok}Transfer-Encoding: gzip, chunked\r\n\r\n"),
+            "refused: the response has an unknown Transfer-Encoding",
         ),
     ] {
         let server = FakeServer::start();
@@ -484,6 +484,44 @@ fn a_response_that_is_no_event_stream_is_refused() {
         client.signal(Signal::INT);
         assert_eq!(client.finish().0, 0);
     }
+}
+
+#[test]
+fn a_chunked_stream_is_decoded_and_ends_with_its_last_chunk() {
+    let server = FakeServer::start();
+    let client = start("sub", &server, &["--sse", "a"]);
+    let chunked = EVENT_STREAM.replace("Connection", "Transfer-Encoding: chunked\r\nConnection");
+    let mut stream = server.accept_raw();
+    read_response_head(&mut stream);
+    // The client must not depend on the borders of chunks or of writes.
+    for piece in [&*chunked, "12\r\nid: 7\ndata: one\n\n", "d\r\n9\r\nata: two\n\r\n1\r\n\n\r\n"] {
+        stream.write_all(piece.as_bytes()).unwrap();
+    }
+    assert_eq!([client.line(), client.line()], ["one\n", "two\n"]);
+    // The connection stays open, as one to a proxy does.
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    client.wait_for_stderr("lost: the server ended the stream");
+    let (_stream, head) = stream_events(&server, "");
+    assert_eq!(header_of(&head, "last-event-id"), Some("7"));
+    client.wait_for_stderr("reconnected to ");
+    client.signal(Signal::INT);
+    assert_eq!(client.finish().0, 0);
+}
+
+#[test]
+fn a_stream_that_asks_to_reconnect_is_a_temporary_refusal() {
+    let server = FakeServer::start();
+    let client = start("sub", &server, &["--sse", "--last", "2", "a"]);
+    server.answer(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 36\r\n\r\n\
+         : too many connections\nretry: 4711\n\n",
+    );
+    assert_eq!(client.wait_for_stderr("refused: "), "refused: too many connections\n");
+    let (_stream, head) = stream_events(&server, "data: x\n\n");
+    assert!(head.starts_with("GET /topics/a?last=2 "), "{head}");
+    assert_eq!(client.line(), "x\n");
+    client.signal(Signal::INT);
+    assert_eq!(client.finish().0, 0);
 }
 
 #[test]

@@ -29,9 +29,13 @@ mod client_tokens;
 mod client_topics;
 mod conformance;
 mod embedded;
+#[cfg(feature = "full")]
+mod event_streams;
 mod failfast;
 #[cfg(feature = "full")]
 mod files;
+#[cfg(feature = "full")]
+mod full_server;
 mod guarantees;
 mod handshake;
 #[cfg(feature = "full")]

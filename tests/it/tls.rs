@@ -3,7 +3,7 @@
 #![cfg(feature = "tls")]
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -29,17 +29,6 @@ fn exchange_over(mut stream: impl Read + Write, request: &[u8]) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("close_notify");
     answer
-}
-
-/// Reads one server-sent event.
-fn read_event(stream: &mut impl Read) -> Event {
-    let mut lines = Vec::new();
-    while !lines.ends_with(b"\n\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        lines.push(byte[0]);
-    }
-    Event::parse(String::from_utf8(lines).unwrap().trim_end_matches('\n'))
 }
 
 /// A stream that writes one byte and reads three bytes at a time.
@@ -107,7 +96,8 @@ fn pages_sessions_topics_and_broadcasts_work_over_both_versions_of_tls() {
                 break;
             }
         }
-        assert_eq!(read_event(&mut events).data, "21.5");
+        let chunk = read_chunk(&mut BufReader::new(events)).unwrap();
+        assert_eq!(Event::parse(chunk.trim_end()).data, "21.5");
         let answer = exchange_over(
             connect(),
             &request("POST", "/topics/broadcast", "Connection: close\r\n", "to all"),

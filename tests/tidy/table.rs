@@ -29,7 +29,7 @@ pub(crate) const ORDER: Order = Order(&[
     ]),
     ("signals", &[]),
     ("privileges", &["account", "sandbox", "mod"]),
-    ("http", &["date", "response", "asset", "head", "accept", "mod"]),
+    ("http", &["chunk", "date", "response", "asset", "head", "accept", "mod"]),
     ("hub", &[
         "ids", "topic_name", "event", "publication", "log", "cursor", "notify", "liveness",
         "client", "topics", "mod", "command", "handle", "task",
@@ -51,8 +51,8 @@ pub(crate) const ORDER: Order = Order(&[
         "process", "seconds", "history", "state", "dashboard", "metrics", "api", "stats", "mod",
     ]),
     ("connection", &[
-        "request", "access_log", "reader", "context", "plan", "answer", "question", "proxy",
-        "upgrade", "mod",
+        "request", "access_log", "reader", "context", "plan", "answer", "question", "turn_away",
+        "proxy", "upgrade", "mod",
     ]),
     ("server", &["connections", "error", "mod", "builder"]),
     ("log", &[]),
@@ -62,7 +62,7 @@ pub(crate) const ORDER: Order = Order(&[
     ("main", &[]),
     ("bin/falconet-client", &[
         "backoff", "token", "url", "screen", "message", "options", "response", "http", "handshake",
-        "connection", "terminal", "input", "interrupts", "client", "sse", "follower", "publisher",
-        "main",
+        "connection", "terminal", "input", "interrupts", "client", "chunks", "sse", "follower",
+        "publisher", "main",
     ]),
 ]);

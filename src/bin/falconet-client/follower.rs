@@ -11,6 +11,7 @@ use falconet::cli::show_time;
 use falconet::net::{Reactor, Timer, Transport};
 
 use crate::backoff::Backoff;
+use crate::chunks::Chunks;
 use crate::http::HttpConnection;
 use crate::interrupts::Interrupts;
 use crate::options::Options;
@@ -178,7 +179,10 @@ impl Ending {
 /// The response to a subscription: a stream of events without an end.
 struct EventStream {
     transport: Transport,
+    /// The decoder of a chunked stream. A stream without it ends with the connection.
+    chunks: Option<Chunks>,
     parser: Parser,
+    /// The last bytes of the stream that were received, decoded.
     received: Vec<u8>,
     /// The number of bytes in `received` that the parser has consumed.
     parsed: usize,
@@ -205,15 +209,26 @@ impl EventStream {
         if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(EVENT_STREAM)) {
             return Err(Refusal::permanent(format!("the response is not {EVENT_STREAM}")));
         }
-        if response.has("transfer-encoding") {
-            return Err(Refusal::permanent("the response has a Transfer-Encoding"));
+        if response.body_bytes().is_some() {
+            // A stream that has ended already. The server says the reason in a comment, because a status other
+            // than 200 would end an EventSource for good.
+            let body = connection.body(&response).await;
+            return Err(Refusal::from_ended_stream(&body, server.token.as_ref()));
         }
+        let chunks = match response.single("transfer-encoding") {
+            Some(coding) if coding.eq_ignore_ascii_case("chunked") => Some(Chunks::default()),
+            None if !response.has("transfer-encoding") => None,
+            _ => return Err(Refusal::permanent("the response has an unknown Transfer-Encoding")),
+        };
         // The position at which the stream begins. Without this position, a subscriber that has received no
         // event yet would miss the events published during a reconnect.
         let begin = response.single("last-event-id").filter(|_| last_id.is_empty());
         let parser = Parser::after(begin.unwrap_or(last_id));
         let (transport, received) = connection.into_parts();
-        Ok(Self { transport, parser, received, parsed: 0, idle_timeout: *idle_timeout })
+        let idle_timeout = *idle_timeout;
+        let mut stream = Self { transport, chunks, parser, received, parsed: 0, idle_timeout };
+        stream.decode().map_err(Refusal::permanent)?;
+        Ok(stream)
     }
 
     /// Returns the next event.
@@ -237,6 +252,9 @@ impl EventStream {
     }
 
     async fn receive(&mut self) -> Result<(), String> {
+        if self.chunks.as_ref().is_some_and(Chunks::has_ended) {
+            return Err("the server ended the stream".to_owned());
+        }
         let Self { transport, received, .. } = self;
         received.clear();
         self.parsed = 0;
@@ -252,7 +270,15 @@ impl EventStream {
             Some(Ok(())) if self.received.is_empty() => {
                 Err("the server closed the connection".to_owned())
             }
-            Some(Ok(())) => Ok(()),
+            Some(Ok(())) => self.decode(),
+        }
+    }
+
+    /// Decodes the bytes that were just received.
+    fn decode(&mut self) -> Result<(), String> {
+        match &mut self.chunks {
+            Some(chunks) => chunks.decode(&mut self.received).map_err(violation),
+            None => Ok(()),
         }
     }
 }

@@ -60,6 +60,7 @@ use crate::options::{Command, HELP, Options, Publication};
 use crate::terminal::RawMode;
 
 mod backoff;
+mod chunks;
 mod client;
 mod connection;
 mod follower;

@@ -99,11 +99,9 @@ impl Refusal {
     /// removed from the text.
     pub(crate) fn from_response(response: &Response, body: &[u8], token: Option<&Token>) -> Self {
         let mut reason = format!("{} {}", response.code, escaped(&response.phrase));
-        let text = String::from_utf8_lossy(body);
-        let line = text.lines().next().unwrap_or_default();
+        let line = first_line(body);
         if !line.is_empty() {
-            let line: String = line.chars().take(MAX_SHOWN_CHARACTERS).collect();
-            reason += &format!(": {}", escaped(&line));
+            reason += &format!(": {line}");
         }
         if let Some(token) = token {
             reason = token.redact(&reason);
@@ -113,6 +111,20 @@ impl Refusal {
         }
         Self { reason, is_permanent: is_permanent_status(response.code) }
     }
+
+    /// Creates a refusal from the body of an event stream that has ended already: a comment with the reason.
+    pub(crate) fn from_ended_stream(body: &[u8], token: Option<&Token>) -> Self {
+        let line = first_line(body);
+        let reason = line.trim_start_matches([':', ' ']);
+        Self::temporary(token.map_or(reason.to_owned(), |token| token.redact(reason)))
+    }
+}
+
+/// Returns the first line of a body, shortened and escaped.
+fn first_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().next().unwrap_or_default();
+    escaped(&line.chars().take(MAX_SHOWN_CHARACTERS).collect::<String>())
 }
 
 /// Returns true if a repeated request would get the same status. This is the case for all statuses except

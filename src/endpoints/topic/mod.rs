@@ -11,12 +11,12 @@ use std::rc::Rc;
 use crate::access::{Action, Gatekeeper, Refused};
 use crate::counters::Source;
 use crate::http::RequestHead;
-use crate::http::accept::asks_for;
+use crate::http::accept::asks_for_events;
 use crate::hub::{TOPICS_PATH, TopicName};
 use crate::resource::{Plan, Resource};
 use crate::ws::SessionShared;
 
-use super::events::{EVENT_STREAM, EventUpgrade};
+use super::events::EventUpgrade;
 
 use error::TopicError;
 pub(crate) use publish::{Content, Publish, PublishLimit};
@@ -63,11 +63,11 @@ impl Topics {
             return subscribe::websocket(head, topic, gatekeeper, &self.shared);
         }
         match head.method() {
-            "GET" if asks_for(head, EVENT_STREAM) => {
+            "GET" if asks_for_events(head) => {
                 let start = subscribe::event_start(head)?;
                 gatekeeper.may(Action::Subscribe(topic.as_str()))?;
                 let shared = self.shared.clone();
-                Ok(Plan::Upgrade(Box::new(EventUpgrade::of_topic(topic, start, shared))))
+                Ok(Plan::Upgrade(Box::new(EventUpgrade::of_topic(head, topic, start, shared))))
             }
             "GET" | "HEAD" => {
                 gatekeeper.may(Action::Subscribe(topic.as_str()))?;
@@ -90,5 +90,5 @@ impl Topics {
 
 /// Returns true if a request asks for a WebSocket session or an event stream.
 pub(crate) fn subscribes(head: &RequestHead<'_>) -> bool {
-    head.wants_websocket() || (head.method() == "GET" && asks_for(head, EVENT_STREAM))
+    head.wants_websocket() || asks_for_events(head)
 }

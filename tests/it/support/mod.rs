@@ -2,7 +2,7 @@
 //!
 //! A module here imports only from modules before it in this list: `wait`, `folder`, `terminal`, `time`,
 //! `wire`, `websocket`, `http`, `events`, `process`, `load`, `command`, `access`, `admin`, `operator`,
-//! `stdin`, `systemd`, `tls`, `client`, `installed`, `proxy`, `browser`.
+//! `stdin`, `systemd`, `tls`, `client`, `installed`, `peer`, `proxy`, `browser`.
 
 pub mod access;
 #[cfg(feature = "full")]
@@ -16,6 +16,7 @@ pub mod http;
 pub mod installed;
 pub mod load;
 pub mod operator;
+pub mod peer;
 pub mod process;
 pub mod proxy;
 #[cfg(feature = "full")]

@@ -1,0 +1,64 @@
+//! Turns away a connection for which there is no room: reads one request head, so that a client that wants an
+//! event stream is asked to reconnect, and answers it.
+
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use crate::http::response::Envelope;
+use crate::http::{Response, head};
+use crate::net::{Peer, Transport};
+use crate::resource::Stage;
+
+use super::answer::{reconnecting, refuse};
+use super::context::Context;
+use super::reader::Reader;
+use super::request::Request;
+
+/// Returns the only stage of a connection that was accepted above the limit on connections. The stage ends
+/// when the server stops.
+pub(crate) fn turn_away(transport: Transport, peer: Peer, context: Rc<Context>) -> Stage {
+    Stage::last(async move {
+        let mut reader = Reader::new(transport);
+        let has_proxy_header = context.access.proxies.uses_proxy_protocol(peer);
+        let turning_away =
+            answer_unavailable(&mut reader, has_proxy_header, peer, TOO_MANY, &context);
+        context.stop.unless_requested(turning_away).await;
+    })
+}
+
+/// Waits for a request head, after a header of the PROXY protocol if `has_proxy_header` is true, and answers it
+/// with status 503 and the line `reason`, or as [`reconnecting`] does. Closes the connection. Takes at most
+/// twice [`PATIENCE`], TLS handshake included.
+pub(super) async fn answer_unavailable(
+    reader: &mut Reader,
+    has_proxy_header: bool,
+    peer: Peer,
+    reason: &'static str,
+    context: &Context,
+) {
+    let (timer, limits) = (reader.transport().timer(), &context.config.limits);
+    let reading = async {
+        if has_proxy_header {
+            reader.proxy_header().await.ok()?;
+        }
+        reader.head(limits).await.ok()
+    };
+    let range = timer.until(timer.sleep(Some(PATIENCE)), reading).await.flatten();
+    let head = range.and_then(|range| head::parse(&reader.bytes()[range], limits).ok());
+    let unavailable = Response::text(503, reason);
+    let (response, envelope) = match head {
+        Some(head) => {
+            let mut request = Request::of(&head, peer, &context.ids);
+            request.close = true;
+            (reconnecting(unavailable, &mut request), request.envelope())
+        }
+        None => (unavailable, Envelope::last(SystemTime::now())),
+    };
+    let refusing = refuse(reader, &response, &envelope, context);
+    timer.until(timer.sleep(Some(PATIENCE)), refusing).await;
+}
+
+/// The text for a client above a limit on connections.
+pub(super) const TOO_MANY: &str = "too many connections\n";
+/// The time for the head, and then for the answer.
+const PATIENCE: Duration = Duration::from_secs(1);
