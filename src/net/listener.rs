@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_lite::future::yield_now;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, sockopt};
@@ -180,8 +181,9 @@ impl Listener {
 
     /// Waits for the next connection and accepts it.
     ///
-    /// Errors of single connections are skipped. While descriptors or memory are used up, waiting
-    /// connections are closed one at a time, with a delay between them, and a warning is logged.
+    /// Errors of single connections are skipped. After any other error, the next attempt is made after a
+    /// delay, and a warning is logged. While descriptors or memory are used up, each attempt closes one of
+    /// the waiting connections.
     ///
     /// # Cancel safety
     /// No connection is lost: a connection is accepted only when it is returned.
@@ -192,15 +194,21 @@ impl Listener {
             match self.try_accept() {
                 Ok(accepted) => return accepted,
                 Err(Errno::WOULDBLOCK) => self.source.note_blocked(Direction::Read),
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    self.reject_one();
-                    self.source.reactor().meter().descriptor_shortages.add(1);
-                    log::warn!("out of file descriptors or memory: closing new connections");
+                Err(error) if is_of_connection(error) => {
+                    log::debug!("can't accept a connection: {error}");
+                    yield_now().await;
+                }
+                Err(error) => {
+                    if let Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM = error {
+                        self.reject_one();
+                        self.source.reactor().meter().descriptor_shortages.add(1);
+                        log::warn!("out of file descriptors or memory: closing new connections");
+                    } else if backoff == SHORTEST_BACKOFF {
+                        log::warn!("can't accept connections, trying again: {error}");
+                    }
                     Timer::new(self.source.reactor()).sleep(Some(backoff)).await;
                     backoff = (backoff * 2).min(LONGEST_BACKOFF);
                 }
-                // The peer closed the connection before it was accepted, or its network failed.
-                Err(error) => log::debug!("can't accept a connection: {error}"),
             }
         }
     }
@@ -298,6 +306,24 @@ fn peer_of(address: Option<SocketAddrAny>) -> Peer {
     }
 }
 
+/// Returns true for an error of `accept` that concerns only one connection: its peer closed it before it was
+/// accepted, or its network failed (accept(2)).
+fn is_of_connection(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::CONNABORTED
+            | Errno::INTR
+            | Errno::NETDOWN
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::NONET
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+    )
+}
+
 /// Returns true if this host does not have the address. For example, a host without IPv6 does not have
 /// `::1`.
 fn is_unavailable(error: &io::Error) -> bool {
@@ -367,7 +393,7 @@ const BACKLOG_CONNECTIONS: i32 = 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
-/// The first delay after `accept` ran out of descriptors. The delay doubles with each failure.
+/// The first delay after `accept` failed. The delay doubles with each failure.
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// The number of attempts to find a free port that all addresses of a host can share.
