@@ -50,7 +50,8 @@ impl Listener {
     /// already and has its own URL.
     ///
     /// The file of a Unix socket on which no process listens is removed first. If `tls` is given, connections
-    /// to a TCP port use TLS.
+    /// to a TCP port use TLS. The wildcard `[::]` includes IPv4, unless one of `others`, the addresses that
+    /// the server is to listen on, is an IPv4 address with the same port.
     ///
     /// # Errors
     /// [`BindError`], if an address can't be bound. An address that this host does not have is skipped
@@ -59,6 +60,7 @@ impl Listener {
         reactor: &Rc<Reactor>,
         url: &ListenUrl,
         tls: Option<&Rc<Acceptor>>,
+        others: &[SocketAddr],
     ) -> Result<Vec<(Vec<Self>, ListenUrl)>, BindError> {
         let bind_error = |source| BindError { url: url.clone(), source };
         match url {
@@ -82,7 +84,7 @@ impl Listener {
         let mut attempts_left = FREE_PORT_ATTEMPTS;
         loop {
             attempts_left -= 1;
-            match Self::bind_all(reactor, &addresses) {
+            match Self::bind_all(reactor, &addresses, others) {
                 Ok((mut listeners, port)) => {
                     for listener in &mut listeners {
                         listener.tls = tls.cloned();
@@ -101,13 +103,17 @@ impl Listener {
     }
 
     /// Binds all addresses to the same port. Returns that port.
-    fn bind_all(reactor: &Rc<Reactor>, addresses: &[SocketAddr]) -> io::Result<(Vec<Self>, u16)> {
+    fn bind_all(
+        reactor: &Rc<Reactor>,
+        addresses: &[SocketAddr],
+        others: &[SocketAddr],
+    ) -> io::Result<(Vec<Self>, u16)> {
         let mut listeners = Vec::with_capacity(addresses.len());
         let mut port = None;
         let mut skipped = None;
         for address in addresses {
             let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
-            match Self::bind_tcp(reactor, address) {
+            match Self::bind_tcp(reactor, address, others) {
                 Ok((listener, bound)) => {
                     port = Some(bound);
                     listeners.push(listener);
@@ -122,12 +128,20 @@ impl Listener {
         Ok((listeners, port))
     }
 
-    fn bind_tcp(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<(Self, u16)> {
+    fn bind_tcp(
+        reactor: &Rc<Reactor>,
+        address: SocketAddr,
+        others: &[SocketAddr],
+    ) -> io::Result<(Self, u16)> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let fd = open_stream(family)?;
         sockopt::set_socket_reuseaddr(&fd, true)?;
         set_tcp_options(&fd)?;
         set_buffers(&fd)?;
+        let takes_ipv4 = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+        if address.is_ipv6() && address.ip().is_unspecified() && others.iter().any(takes_ipv4) {
+            sockopt::set_ipv6_v6only(&fd, true)?;
+        }
         rustix::net::bind(&fd, &address)?;
         rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
         let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
@@ -286,7 +300,11 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.source.kind() {
             io::ErrorKind::AddrInUse => {
-                write!(f, "can't listen on {}: the address is in use by another program", self.url)
+                write!(
+                    f,
+                    "can't listen on {}: the address is in use, by another program or another URL",
+                    self.url
+                )
             }
             _ => write!(f, "can't listen on {}: {}", self.url, self.source),
         }

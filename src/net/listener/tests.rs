@@ -11,7 +11,7 @@ use super::*;
 fn dropping_a_listener_closes_it_although_a_copy_of_its_descriptor_is_open() {
     let reactor = Reactor::new().unwrap();
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (listener, port) = Listener::bind_tcp(&reactor, local).unwrap();
+    let (listener, port) = Listener::bind_tcp(&reactor, local, &[]).unwrap();
     let copy = listener.source.fd().try_clone().unwrap();
     let waiting = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     waiting.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
@@ -42,7 +42,7 @@ fn dropping_a_unix_listener_closes_waiting_connections() {
 fn an_unexpected_error_of_accept_lets_other_tasks_run() {
     let reactor = Reactor::new().unwrap();
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (listener, _) = Listener::bind_tcp(&reactor, local).unwrap();
+    let (listener, _) = Listener::bind_tcp(&reactor, local, &[]).unwrap();
     // `accept` fails with EINVAL from now on.
     rustix::net::shutdown(listener.source.fd(), Shutdown::Both).unwrap();
     let executor = LocalExecutor::new().leak();
