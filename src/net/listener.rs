@@ -50,12 +50,13 @@ impl Listener {
     /// already and has its own URL.
     ///
     /// The file of a Unix socket on which no process listens is removed first. If `tls` is given, connections
-    /// to a TCP port use TLS. The wildcard `[::]` includes IPv4, unless one of `others`, the addresses that
-    /// the server is to listen on, is an IPv4 address with the same port.
+    /// to a TCP port use TLS. An address that this host does not have yet is bound all the same, with a
+    /// warning (`IP_FREEBIND`, ip(7)). The wildcard `[::]` includes IPv4, unless one of `others`, the
+    /// addresses that the server is to listen on, is an IPv4 address with the same port.
     ///
     /// # Errors
-    /// [`BindError`], if an address can't be bound. An address that this host does not have is skipped
-    /// if another one can be bound.
+    /// [`BindError`], if an address can't be bound. A loopback address that this host does not have, such
+    /// as `::1` without IPv6, is skipped if another one can be bound.
     pub fn bind(
         reactor: &Rc<Reactor>,
         url: &ListenUrl,
@@ -142,7 +143,7 @@ impl Listener {
         if address.is_ipv6() && address.ip().is_unspecified() && others.iter().any(takes_ipv4) {
             sockopt::set_ipv6_v6only(&fd, true)?;
         }
-        rustix::net::bind(&fd, &address)?;
+        bind_early(&fd, address)?;
         rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
         let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
         Ok((Self::new(reactor, fd, None, Reach::of(bound))?, bound.port()))
@@ -347,6 +348,27 @@ fn is_of_connection(error: Errno) -> bool {
 fn is_unavailable(error: &io::Error) -> bool {
     let unavailable = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
     Errno::from_io_error(error).is_some_and(|error| unavailable.contains(&error))
+}
+
+/// Binds a socket to an address, even if this host does not have the address yet: a network interface may get
+/// it later, for example by DHCP.
+fn bind_early(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    match rustix::net::bind(fd, &address) {
+        // A host without IPv6 never gets `::1`.
+        Err(Errno::ADDRNOTAVAIL) if !address.ip().is_loopback() => {
+            match address {
+                SocketAddr::V4(_) => sockopt::set_ip_freebind(fd, true)?,
+                SocketAddr::V6(_) => sockopt::set_ipv6_freebind(fd, true)?,
+            }
+            rustix::net::bind(fd, &address)?;
+            log::warn!(
+                "this host does not have the address {} yet: clients can connect once it does",
+                address.ip()
+            );
+            Ok(())
+        }
+        bound => Ok(bound?),
+    }
 }
 
 /// Sets the TCP options of a listening socket. Accepted sockets inherit them.

@@ -308,9 +308,18 @@ fn a_file_that_is_no_socket_is_refused_and_kept() {
 #[test]
 fn an_unusable_listen_url_is_one_line_and_exit_code_1() {
     let long = format!("unix:/tmp/{}", "x".repeat(200));
-    for url in ["unix:/nowhere/socket", &long, "http://256.0.0.1:80", "http://192.0.2.1:0"] {
+    for url in ["unix:/nowhere/socket", &long, "http://256.0.0.1:80"] {
         assert_refused(Falconet::command().args(["--listen", url]), 1, &["falconet: ", url]);
     }
+}
+
+#[test]
+fn an_address_that_this_host_does_not_have_yet_is_bound_with_a_warning() {
+    let mut command = Falconet::command();
+    let falconet = Falconet::start_with(command.args(["--listen", "http://192.0.2.1:0"]));
+    let log = falconet.log_so_far();
+    let warnings = log.iter().filter(|line| line.contains("the address 192.0.2.1 yet")).count();
+    assert_eq!(warnings, 1, "{log:#?}");
 }
 
 #[test]
