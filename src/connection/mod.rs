@@ -163,6 +163,8 @@ async fn read_head(
             log::info!(target: "falconet::request", address = peer.to_string(); "refused: TLS: {error}");
             "refused"
         }
+            // The peer has been sent an alert.
+            reader.close(timeouts.linger).await;
         Some(Some(Err(NoHead::Lost(_)))) => {
             log::debug!(target: "falconet::request", address = peer.to_string(); "closed by the peer without a request");
             "closed by the peer"

@@ -44,6 +44,7 @@ mod printed;
 #[cfg(feature = "full")]
 mod privileges;
 mod properties;
+mod refusals;
 #[cfg(feature = "full")]
 mod stdin;
 mod support;
