@@ -81,7 +81,10 @@ pub struct Limits {
     /// Longest request target accepted, in bytes. Default: 2 KiB. A longer target is answered with 414.
     pub target_bytes: usize,
     /// Largest number of open connections. Default: 10,000, but at most the process's limit on open files
-    /// minus 32, and minus another 16 with a listener for the administrator.
+    /// minus 48, and minus another 16 with a listener for the administrator. Up to 16 connections of peers on
+    /// this host (Unix sockets and loopback addresses) are not counted; where fewer than 128 files are left for
+    /// connections, one eighth of these. A proxy's connection is counted once it has named its client
+    /// (`X-Forwarded-For`, `Forwarded` or the PROXY protocol).
     pub connections: usize,
     /// Largest number of connections that one remote address may hold. Addresses of this host and trusted
     /// proxies are exempt. Default: `None`, which is one eighth of `connections`. Further connections are

@@ -1,7 +1,7 @@
 //! Reads the header of the PROXY protocol, which a trusted proxy sends at the beginning of a connection.
 
 use crate::access::AddressPlace;
-use crate::counters::Rejection;
+use crate::counters::{Refusal, Rejection};
 use crate::net::Peer;
 
 use super::context::Context;
@@ -21,10 +21,12 @@ pub(super) async fn read_proxy_header(
     let refusal = match timer.until(deadline, reading).await {
         Some(Some(Ok(client))) => {
             let client = client.map_or(proxy, Peer::Ip);
-            if address_place.reassign(client, context.access.proxies.trust(client)) {
-                return Some(());
-            }
-            context.count_rejection(Rejection::Address);
+            let is_exempt = context.access.proxies.trust(client);
+            let Err(refusal) = address_place.reassign(client, is_exempt) else { return Some(()) };
+            context.count_rejection(match refusal {
+                Refusal::Connections => Rejection::Connections,
+                _ => Rejection::Address,
+            });
             log::warn!(target: "falconet::limit", address = client.to_string(); "too many connections: dropped");
             return None;
         }

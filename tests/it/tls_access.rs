@@ -204,6 +204,7 @@ fn a_connection_above_the_limit_gets_no_plain_text_on_a_tls_port() {
     let server = TlsServerWithAdmin::start("tls-full", &["--max-connections", "1"]);
     let (head, mut inside) = server.upgrade("/", "");
     assert_eq!(status_of(&head), 101);
+    let _others: Vec<_> = (0..LOCAL_PLACES).map(|_| server.upgrade("/", "")).collect();
     for hello in [&b""[..], &[0x16, 3, 1, 0, 200, 1, 0]] {
         let mut stream = connect(server.falconet.address());
         // The server may have closed the connection already.
