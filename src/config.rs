@@ -46,8 +46,10 @@ pub struct Timeouts {
     /// Longest time that a stopping server waits for its clients. Default: 2.5 s. After this time, the
     /// remaining connections are aborted.
     pub drain: Duration,
-    /// Longest time that the server keeps reading after it has closed a connection, because a reset could
-    /// discard the last response or Close frame before the peer reads it. Default: 500 ms.
+    /// Longest time that the server reads and discards what a peer sends after the last response or Close,
+    /// because a reset could discard that response or Close before the peer reads it. Default: 5 s. It ends
+    /// earlier if the peer closes the connection or is silent for 2 s, and after about 500 ms while the server
+    /// stops. At most 64 connections are kept for this; further ones are closed at once.
     pub linger: Duration,
 }
 
@@ -63,7 +65,7 @@ impl Default for Timeouts {
             message: Some(Duration::from_secs(30)),
             close_handshake: Duration::from_secs(2),
             drain: Duration::from_millis(2500),
-            linger: Duration::from_millis(500),
+            linger: Duration::from_secs(5),
         }
     }
 }
@@ -79,7 +81,10 @@ pub struct Limits {
     /// Longest request target accepted, in bytes. Default: 2 KiB. A longer target is answered with 414.
     pub target_bytes: usize,
     /// Largest number of open connections. Default: 10,000, but at most the process's limit on open files
-    /// minus 32, and minus another 16 with a listener for the administrator.
+    /// minus 48, and minus another 16 with a listener for the administrator. Up to 16 connections of peers on
+    /// this host (Unix sockets and loopback addresses) are not counted; where fewer than 128 files are left for
+    /// connections, one eighth of these. A proxy's connection is counted once it has named its client
+    /// (`X-Forwarded-For`, `Forwarded` or the PROXY protocol).
     pub connections: usize,
     /// Largest number of connections that one remote address may hold. Addresses of this host and trusted
     /// proxies are exempt. Default: `None`, which is one eighth of `connections`. Further connections are

@@ -111,6 +111,8 @@ pub(crate) enum Refusal {
     Proxy,
     /// The address of the client that a trusted proxy named has too many connections.
     Address,
+    /// A proxy on this host named a client, and the server has too many connections.
+    Connections,
     /// The request has no valid credentials (401).
     Unauthenticated,
     /// The client may not do what it requests (403).
@@ -131,6 +133,11 @@ pub(crate) enum Source {
 }
 
 impl Counters {
+    /// Returns the number of open connections, without the administrator's.
+    pub(crate) fn public_connections(&self) -> usize {
+        self.connections.now() - self.admin_connections.now()
+    }
+
     /// Counts a connection that was rejected.
     pub(crate) fn reject(&self, reason: Rejection) {
         self.rejected[reason as usize].add(1);
@@ -203,8 +210,8 @@ impl ProcessErrors {
 /// In the order of [`Rejection`].
 const REJECTIONS: [&str; 6] = ["connections", "address", "head", "timeout", "tls", "proxy"];
 /// In the order of [`Refusal`].
-const REFUSALS: [&str; 7] =
-    ["host", "origin", "proxy", "address", "unauthenticated", "forbidden", "rate"];
+const REFUSALS: [&str; 8] =
+    ["host", "origin", "proxy", "address", "connections", "unauthenticated", "forbidden", "rate"];
 const REQUEST_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// In the order of [`Source`].
 const SOURCES: [&str; 5] = ["websocket", "http", "service", "stdin", "admin"];
@@ -256,6 +263,7 @@ mod tests {
             (Refusal::Origin, "origin"),
             (Refusal::Proxy, "proxy"),
             (Refusal::Address, "address"),
+            (Refusal::Connections, "connections"),
             (Refusal::Unauthenticated, "unauthenticated"),
             (Refusal::Forbidden, "forbidden"),
             (Refusal::Rate, "rate"),

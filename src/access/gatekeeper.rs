@@ -84,15 +84,7 @@ impl Access {
             true => proxies::external_origin(head),
             false => origin::ExternalOrigin::default(),
         };
-        if is_proxied {
-            let client = self.proxies.client_of(peer, head);
-            let client = client.map_err(|error| Refused::new(Refusal::Proxy, error.response()))?;
-            if !address_place.reassign(client, self.proxies.trust(client)) {
-                log::warn!(target: "falconet::limit", address = client.to_string(); "{TOO_MANY}: refused");
-                let response = Response::text(503, "too many connections\n");
-                return Err(Refused::new(Refusal::Address, response));
-            }
-        }
+        self.place(head, peer, is_proxied, address_place)?;
         external.scheme = external.scheme.or(is_tls.then_some("https"));
         let mut checked = self.origins.check(head, reach, external);
         if Feature::Full.is_built_in() && self.is_admin {
@@ -108,6 +100,32 @@ impl Access {
         let reach = address_place.reach(reach);
         let permissions = OnceCell::new();
         Ok(Gatekeeper { access: self, head, address_place, reach, is_foreign, permissions })
+    }
+
+    /// Gives `address_place` to the client that a trusted proxy names. Other proxies on this host only lose the
+    /// places that are kept for this host.
+    fn place(
+        &self,
+        head: &RequestHead<'_>,
+        peer: Peer,
+        is_proxied: bool,
+        address_place: &AddressPlace,
+    ) -> Result<(), Refused> {
+        let mut client = peer;
+        let placed = if is_proxied {
+            let named = self.proxies.client_of(peer, head);
+            client = named.map_err(|error| Refused::new(Refusal::Proxy, error.response()))?;
+            address_place.reassign(client, self.proxies.trust(client))
+        } else if Feature::Full.is_built_in() && proxies::is_forwarded(head) {
+            address_place.leave_host()
+        } else {
+            Ok(())
+        };
+        placed.map_err(|refusal| {
+            let from = if refusal == Refusal::Address { " from one address" } else { "" };
+            log::warn!(target: "falconet::limit", address = client.to_string(); "too many connections{from}: refused");
+            Refused::new(refusal, Response::text(503, "too many connections\n"))
+        })
     }
 }
 
@@ -192,5 +210,3 @@ fn changes_something(action: Action<'_>) -> bool {
 fn header_text(head: &RequestHead<'_>, name: &str) -> String {
     head.single(name).map(String::from_utf8_lossy).unwrap_or_default().into_owned()
 }
-
-const TOO_MANY: &str = "too many connections from one address";

@@ -269,7 +269,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "max-connections",
         "COUNT",
-        "how many connections may be open, if the limit on open files allows it",
+        "how many connections may be open, and 16 more of this host, if the limit on open files allows it",
         |options, text| set_count(&mut options.config.limits.connections, text, 1..=1_000_000),
         |options| options.config.limits.connections.to_string(),
     ),

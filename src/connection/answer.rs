@@ -40,7 +40,7 @@ pub(super) async fn refuse_head(
 /// Sends the last response of a connection and shuts the connection down. If the configuration says that
 /// refused clients are dropped, nothing is sent.
 pub(super) async fn refuse(
-    reader: &Reader,
+    reader: &mut Reader,
     response: &Response,
     envelope: &Envelope,
     context: &Context,
@@ -50,7 +50,7 @@ pub(super) async fn refuse(
     }
     let response = response.encode(envelope);
     if write_all(reader, &response, &context.config).await {
-        reader.transport().close_gracefully(context.config.timeouts.linger).await;
+        reader.close(context.config.timeouts.linger).await;
     }
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn answer(
         (true, false) => return true,
         (true, true) => {
             reader.log_entry().end("closed by us");
-            reader.transport().close_gracefully(context.config.timeouts.linger).await;
+            reader.close(context.config.timeouts.linger).await;
         }
         (false, _) => reader.log_entry().end(if is_dropped { "refused" } else { "lost" }),
     }

@@ -22,7 +22,7 @@ use std::rc::Rc;
 use futures_lite::future::{poll_once, yield_now};
 
 use crate::access::{AddressPlace, Refused};
-use crate::counters::Rejection;
+use crate::counters::{Refusal, Rejection};
 use crate::features::Feature;
 use crate::http::head;
 use crate::net::{Peer, Reach, Transport};
@@ -92,6 +92,8 @@ async fn serve_requests(
             if let Some(reason) = reason {
                 context.count_refusal(reason);
             }
+            // A proxy must not keep a place of this host.
+            request.close |= reason == Some(Refusal::Connections);
             Plan::Answer(response.into())
         });
         request.close |= leaves_body_unread(&plan, &request);
@@ -116,7 +118,7 @@ async fn serve_requests(
         reader.consume(head.end + body_bytes as usize);
         // The next request from a proxy may be for another client. Until then, the proxy has the place; it is
         // exempt from the limit of its address.
-        address_place.reassign(peer, true);
+        let _ = address_place.reassign(peer, true);
         // Other tasks run between two requests of a peer that has sent many at once.
         yield_now().await;
     }
@@ -161,6 +163,8 @@ async fn read_head(
         Some(Some(Err(NoHead::Lost(error)))) if error.kind() == io::ErrorKind::InvalidData => {
             context.count_rejection(Rejection::Tls);
             log::info!(target: "falconet::request", address = peer.to_string(); "refused: TLS: {error}");
+            // The peer has been sent an alert.
+            reader.close(timeouts.linger).await;
             "refused"
         }
         Some(Some(Err(NoHead::Lost(_)))) => {

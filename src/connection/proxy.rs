@@ -1,7 +1,7 @@
 //! Reads the header of the PROXY protocol, which a trusted proxy sends at the beginning of a connection.
 
 use crate::access::AddressPlace;
-use crate::counters::Rejection;
+use crate::counters::{Refusal, Rejection};
 use crate::net::Peer;
 
 use super::context::Context;
@@ -22,11 +22,14 @@ pub(super) async fn read_proxy_header(
     let refusal = match timer.until(deadline, reading).await {
         Some(Some(Ok(client))) => {
             let client = client.map_or(proxy, Peer::Ip);
-            if address_place.reassign(client, context.access.proxies.trust(client)) {
-                return Some(());
-            }
-            context.count_rejection(Rejection::Address);
-            log::warn!(target: "falconet::limit", address = client.to_string(); "too many connections from one address: refused");
+            let is_exempt = context.access.proxies.trust(client);
+            let Err(refusal) = address_place.reassign(client, is_exempt) else { return Some(()) };
+            let (rejection, from) = match refusal {
+                Refusal::Connections => (Rejection::Connections, ""),
+                _ => (Rejection::Address, " from one address"),
+            };
+            context.count_rejection(rejection);
+            log::warn!(target: "falconet::limit", address = client.to_string(); "too many connections{from}: refused");
             answer_unavailable(reader, false, client, TOO_MANY, context).await;
             return None;
         }

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Duration;
 
 use crate::access::proxy_protocol::{self, ProxyHeaderError};
 use crate::config::Limits;
@@ -135,6 +136,14 @@ impl Reader {
     pub(super) fn into_parts(mut self, count: usize) -> (Transport, Vec<u8>) {
         let early = self.bytes.split_off(count);
         (self.transport, early)
+    }
+
+    /// Shuts the connection down after its last response, as [`Transport::close_gracefully`] does. The received
+    /// bytes are freed before.
+    pub(super) async fn close(&mut self, linger: Duration) {
+        self.bytes = Vec::new();
+        // Boxed, because a connection reserves space for the largest future that it ever awaits.
+        Box::pin(self.transport.close_gracefully(linger)).await;
     }
 
     /// Waits for input and appends it to the buffer.

@@ -127,8 +127,10 @@ impl EventStream {
         let timeouts = &self.outlet.shared().config.timeouts;
         let timer = self.outlet.transport().timer();
         let deadline = timer.sleep(Some(timeouts.close_handshake));
-        timer.until(deadline, self.send_remaining()).await;
-        self.outlet.transport().close_gracefully(timeouts.linger).await;
+        match timer.until(deadline, self.send_remaining()).await {
+            Some(()) => self.outlet.transport().close_gracefully(timeouts.linger).await,
+            None => self.outlet.transport().shut_down(),
+        }
     }
 
     /// Sends the messages that were published before the hub evicted the client, and then the last chunk. A

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_lite::future::yield_now;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, sockopt};
@@ -49,15 +50,18 @@ impl Listener {
     /// already and has its own URL.
     ///
     /// The file of a Unix socket on which no process listens is removed first. If `tls` is given, connections
-    /// to a TCP port use TLS.
+    /// to a TCP port use TLS. An address that this host does not have yet is bound all the same, with a
+    /// warning (`IP_FREEBIND`, ip(7)). The wildcard `[::]` includes IPv4, unless one of `others`, the
+    /// addresses that the server is to listen on, is an IPv4 address with the same port.
     ///
     /// # Errors
-    /// [`BindError`], if an address can't be bound. An address that this host does not have is skipped
-    /// if another one can be bound.
+    /// [`BindError`], if an address can't be bound. A loopback address that this host does not have, such
+    /// as `::1` without IPv6, is skipped if another one can be bound.
     pub fn bind(
         reactor: &Rc<Reactor>,
         url: &ListenUrl,
         tls: Option<&Rc<Acceptor>>,
+        others: &[SocketAddr],
     ) -> Result<Vec<(Vec<Self>, ListenUrl)>, BindError> {
         let bind_error = |source| BindError { url: url.clone(), source };
         match url {
@@ -81,7 +85,7 @@ impl Listener {
         let mut attempts_left = FREE_PORT_ATTEMPTS;
         loop {
             attempts_left -= 1;
-            match Self::bind_all(reactor, &addresses) {
+            match Self::bind_all(reactor, &addresses, others) {
                 Ok((mut listeners, port)) => {
                     for listener in &mut listeners {
                         listener.tls = tls.cloned();
@@ -100,13 +104,17 @@ impl Listener {
     }
 
     /// Binds all addresses to the same port. Returns that port.
-    fn bind_all(reactor: &Rc<Reactor>, addresses: &[SocketAddr]) -> io::Result<(Vec<Self>, u16)> {
+    fn bind_all(
+        reactor: &Rc<Reactor>,
+        addresses: &[SocketAddr],
+        others: &[SocketAddr],
+    ) -> io::Result<(Vec<Self>, u16)> {
         let mut listeners = Vec::with_capacity(addresses.len());
         let mut port = None;
         let mut skipped = None;
         for address in addresses {
             let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
-            match Self::bind_tcp(reactor, address) {
+            match Self::bind_tcp(reactor, address, others) {
                 Ok((listener, bound)) => {
                     port = Some(bound);
                     listeners.push(listener);
@@ -121,13 +129,21 @@ impl Listener {
         Ok((listeners, port))
     }
 
-    fn bind_tcp(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<(Self, u16)> {
+    fn bind_tcp(
+        reactor: &Rc<Reactor>,
+        address: SocketAddr,
+        others: &[SocketAddr],
+    ) -> io::Result<(Self, u16)> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let fd = open_stream(family)?;
         sockopt::set_socket_reuseaddr(&fd, true)?;
         set_tcp_options(&fd)?;
         set_buffers(&fd)?;
-        rustix::net::bind(&fd, &address)?;
+        let takes_ipv4 = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
+        if address.is_ipv6() && address.ip().is_unspecified() && others.iter().any(takes_ipv4) {
+            sockopt::set_ipv6_v6only(&fd, true)?;
+        }
+        bind_early(&fd, address)?;
         rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
         let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
         Ok((Self::new(reactor, fd, None, Reach::of(bound))?, bound.port()))
@@ -180,8 +196,9 @@ impl Listener {
 
     /// Waits for the next connection and accepts it.
     ///
-    /// Errors of single connections are skipped. While descriptors or memory are used up, waiting
-    /// connections are closed one at a time, with a delay between them, and a warning is logged.
+    /// Errors of single connections are skipped. After any other error, the next attempt is made after a
+    /// delay, and a warning is logged. While descriptors or memory are used up, each attempt closes one of
+    /// the waiting connections.
     ///
     /// # Cancel safety
     /// No connection is lost: a connection is accepted only when it is returned.
@@ -192,15 +209,21 @@ impl Listener {
             match self.try_accept() {
                 Ok(accepted) => return accepted,
                 Err(Errno::WOULDBLOCK) => self.source.note_blocked(Direction::Read),
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    self.reject_one();
-                    self.source.reactor().meter().descriptor_shortages.add(1);
-                    log::warn!("out of file descriptors or memory: closing new connections");
+                Err(error) if is_of_connection(error) => {
+                    log::debug!("can't accept a connection: {error}");
+                    yield_now().await;
+                }
+                Err(error) => {
+                    if let Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM = error {
+                        self.reject_one();
+                        self.source.reactor().meter().descriptor_shortages.add(1);
+                        log::warn!("out of file descriptors or memory: closing new connections");
+                    } else if backoff == SHORTEST_BACKOFF {
+                        log::warn!("can't accept connections, trying again: {error}");
+                    }
                     Timer::new(self.source.reactor()).sleep(Some(backoff)).await;
                     backoff = (backoff * 2).min(LONGEST_BACKOFF);
                 }
-                // The peer closed the connection before it was accepted, or its network failed.
-                Err(error) => log::debug!("can't accept a connection: {error}"),
             }
         }
     }
@@ -278,7 +301,11 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.source.kind() {
             io::ErrorKind::AddrInUse => {
-                write!(f, "can't listen on {}: the address is in use by another program", self.url)
+                write!(
+                    f,
+                    "can't listen on {}: the address is in use, by another program or another URL",
+                    self.url
+                )
             }
             _ => write!(f, "can't listen on {}: {}", self.url, self.source),
         }
@@ -298,11 +325,50 @@ fn peer_of(address: Option<SocketAddrAny>) -> Peer {
     }
 }
 
+/// Returns true for an error of `accept` that concerns only one connection: its peer closed it before it was
+/// accepted, or its network failed (accept(2)).
+fn is_of_connection(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::CONNABORTED
+            | Errno::INTR
+            | Errno::NETDOWN
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::NONET
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+    )
+}
+
 /// Returns true if this host does not have the address. For example, a host without IPv6 does not have
 /// `::1`.
 fn is_unavailable(error: &io::Error) -> bool {
     let unavailable = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
     Errno::from_io_error(error).is_some_and(|error| unavailable.contains(&error))
+}
+
+/// Binds a socket to an address, even if this host does not have the address yet: a network interface may get
+/// it later, for example by DHCP.
+fn bind_early(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    match rustix::net::bind(fd, &address) {
+        // A host without IPv6 never gets `::1`.
+        Err(Errno::ADDRNOTAVAIL) if !address.ip().is_loopback() => {
+            match address {
+                SocketAddr::V4(_) => sockopt::set_ip_freebind(fd, true)?,
+                SocketAddr::V6(_) => sockopt::set_ipv6_freebind(fd, true)?,
+            }
+            rustix::net::bind(fd, &address)?;
+            log::warn!(
+                "this host does not have the address {} yet: clients can connect once it does",
+                address.ip()
+            );
+            Ok(())
+        }
+        bound => Ok(bound?),
+    }
 }
 
 /// Sets the TCP options of a listening socket. Accepted sockets inherit them.
@@ -367,7 +433,7 @@ const BACKLOG_CONNECTIONS: i32 = 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
-/// The first delay after `accept` ran out of descriptors. The delay doubles with each failure.
+/// The first delay after `accept` failed. The delay doubles with each failure.
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// The number of attempts to find a free port that all addresses of a host can share.

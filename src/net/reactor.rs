@@ -38,6 +38,9 @@ pub struct Reactor {
     now: Cell<Instant>,
     interrupt: Arc<Interrupt>,
     receive_buffer: RefCell<Vec<u8>>,
+    /// Every connection that lingers has a clone.
+    lingering: Rc<()>,
+    is_stopping: Cell<bool>,
     meter: Meter,
 }
 
@@ -82,6 +85,8 @@ impl Reactor {
             now: Cell::new(Instant::now()),
             interrupt: Arc::new(Interrupt { asleep: AtomicBool::new(false), eventfd }),
             receive_buffer: RefCell::default(),
+            lingering: Rc::default(),
+            is_stopping: Cell::new(false),
             meter: Meter::default(),
         }))
     }
@@ -130,6 +135,23 @@ impl Reactor {
     /// Returns the counters of this reactor.
     pub(crate) fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// Shortens the time for which closed connections linger, because the server stops.
+    pub(crate) fn begin_stop(&self) {
+        self.is_stopping.set(true);
+    }
+
+    /// Returns true if the server stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.get()
+    }
+
+    /// Admits one more connection that lingers until it drops the result. Returns `None` if
+    /// [`LINGERING_CONNECTIONS`] linger already.
+    pub(super) fn linger(&self) -> Option<Rc<()>> {
+        let others = Rc::strong_count(&self.lingering) - 1;
+        (others < LINGERING_CONNECTIONS).then(|| self.lingering.clone())
     }
 
     /// Returns the receive buffer that all sockets share, emptied, with at least 32 KiB of capacity.
@@ -454,6 +476,9 @@ const FEW_SOURCES: usize = 16;
 /// The maximum number of bytes in one read: enough for a message of 16 KiB, and usually for all bytes that a
 /// socket has.
 const RECEIVE_BYTES: usize = 32 * 1024;
+/// The maximum number of connections that linger at once. Peers that send without end can take no more of the
+/// thread than this.
+const LINGERING_CONNECTIONS: usize = 64;
 /// The maximum number of events from one epoll_wait(2), 12 bytes each.
 const EVENTS_PER_WAIT: usize = 256;
 /// The longest timeout of one wait, because epoll_wait(2) takes milliseconds in 31 bits. A longer sleep

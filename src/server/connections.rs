@@ -12,9 +12,10 @@ use rustix::process::{Resource, getrlimit};
 use slab::Slab;
 use smol::Task;
 
-use crate::access::{AddressPlace, Addresses};
+use crate::access::{AddressPlace, Addresses, Places};
 use crate::config::Limits;
 use crate::counters::{Counters, Gauge, Rejection};
+use crate::features::Feature;
 use crate::hub::Bell;
 use crate::net::Peer;
 use crate::resource::Stage;
@@ -23,7 +24,6 @@ use crate::resource::Stage;
 pub(super) struct Connections {
     pub(super) tasks: RefCell<Slab<Task<()>>>,
     addresses: Rc<Addresses>,
-    limit: usize,
     counters: Rc<Counters>,
     /// The connections above the limits that are being turned away. The metrics do not include them.
     turned_away: Gauge,
@@ -38,16 +38,22 @@ impl Connections {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let possible = files.saturating_sub(FILES_FOR_OTHERS + reserved).max(1);
-        if possible < limits.connections {
-            log::info!("at most {possible} connections: the limit on open files is {files}");
+        let local = match Feature::Full.is_built_in() {
+            true => LOCAL_CONNECTIONS.min(possible / LOCAL_SHARE),
+            false => 0,
+        };
+        let limit = limits.connections.min(possible - local);
+        if limit < limits.connections {
+            log::info!(
+                "at most {limit} connections, and {local} more from this host: the limit on open files is {files}"
+            );
         }
-        let limit = limits.connections.min(possible);
         let per_address =
             limits.per_address.map_or((limit / ADDRESS_SHARE).max(1), NonZeroUsize::get);
+        let places = Places { limit, local, counters: counters.clone() };
         Self {
             tasks: RefCell::default(),
-            addresses: Rc::new(Addresses::new(per_address)),
-            limit,
+            addresses: Rc::new(Addresses::new(per_address, places)),
             counters,
             turned_away: Gauge::default(),
             none_left: Bell::default(),
@@ -57,11 +63,6 @@ impl Connections {
     /// Returns the number of all open connections.
     pub(super) fn count(&self) -> usize {
         self.tasks.borrow().len()
-    }
-
-    /// Returns the number of open connections, without the administrator's.
-    fn public_count(&self) -> usize {
-        self.counters.connections.now() - self.counters.admin_connections.now()
     }
 
     /// Admits one more connection of `peer`, if the limits allow it. A public connection that is not
@@ -76,18 +77,17 @@ impl Connections {
     ) -> Option<(Slot, AddressPlace)> {
         if is_admin {
             let has_room = self.counters.admin_connections.now() < ADMIN_CONNECTIONS;
-            let address_place =
-                AddressPlace::take(&self.addresses, peer, true).filter(|_| has_room)?;
-            return Some((Slot::take(self, Kind::Admin), address_place));
-        }
-        if self.public_count() >= self.limit {
-            self.counters.reject(Rejection::Connections);
-            return None;
+            let address_place = AddressPlace::of_admin(&self.addresses, peer);
+            return has_room.then(|| (Slot::take(self, Kind::Admin), address_place));
         }
         let Some(address_place) = AddressPlace::take(&self.addresses, peer, is_exempt) else {
             self.counters.reject(Rejection::Address);
             return None;
         };
+        if !self.addresses.have_room(1, 0) {
+            self.counters.reject(Rejection::Connections);
+            return None;
+        }
         self.counters.accepted.add(1);
         Some((Slot::take(self, Kind::Public), address_place))
     }
@@ -111,7 +111,7 @@ impl Connections {
 
     /// Waits until no public connection is open.
     pub(super) async fn until_none_is_public(&self) {
-        while self.public_count() > 0 {
+        while self.counters.public_connections() > 0 {
             self.none_left.ringing().await;
         }
     }
@@ -166,7 +166,7 @@ impl Drop for Slot {
             // Frees the memory that many connections may have needed.
             *tasks = Slab::new();
         }
-        if self.connections.public_count() == 0 {
+        if counters.public_connections() == 0 {
             self.connections.none_left.ring();
         }
         drop(tasks);
@@ -194,5 +194,9 @@ const ADDRESS_SHARE: usize = 8;
 pub(super) const ADMIN_CONNECTIONS: usize = 16;
 /// The largest number of connections whose request is read to turn them away. More get an answer at once.
 const TURNED_AWAY: usize = 8;
+/// The largest number of connections from this host that are not counted against the limit of all.
+const LOCAL_CONNECTIONS: usize = 16;
+/// Where descriptors are few, this host has one of this many equal parts of them.
+const LOCAL_SHARE: usize = 8;
 /// The number of descriptors reserved for everything that is not an admitted connection.
 const FILES_FOR_OTHERS: usize = 32;

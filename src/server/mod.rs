@@ -187,6 +187,7 @@ impl Server {
 
         let _ = self.stop_requested.recv().await;
         log::info!("stopping: {} connections to close", connections.count());
+        self.reactor.begin_stop();
         cancel(&mut acceptors).await;
         drop(stopping);
         drain(&hub, &connections, &mut services, admin, &timer, &context.config).await;

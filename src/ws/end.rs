@@ -54,11 +54,10 @@ pub(super) enum Ending {
     /// The server ends the session. It sends the pending deliveries and a Close, and waits for the
     /// client's Close.
     Evicted(CloseReason),
-    /// The client violated the protocol, or reads too slowly. The server sends a Close and decodes nothing
-    /// more.
+    /// The client violated the protocol or a limit, or reads too slowly. The server sends a Close and decodes
+    /// nothing more.
     Refused(CloseReason),
-    /// The client sends too many frames, or has missed a deadline. The server sends a Close only if it can do
-    /// so without waiting.
+    /// The client has missed a deadline. The server sends a Close only if it can do so without waiting.
     Aborted(CloseReason),
     /// The connection broke without a Close.
     Lost,
@@ -73,16 +72,6 @@ impl Ending {
         } else {
             Self::Evicted(reason)
         })
-    }
-
-    /// Returns the ending for a client that violated the protocol or a limit. The session of a client that
-    /// sends too many frames (1008) is aborted, so that the client costs no more time.
-    #[inline(never)] // Cold path, kept out of the code for each message.
-    pub(super) fn of_violation(reason: CloseReason) -> Self {
-        match reason.code {
-            CloseCode::Policy => Self::Aborted(reason),
-            _ => Self::Refused(reason),
-        }
     }
 
     /// Returns the public outcome of this ending.

@@ -313,9 +313,12 @@ impl State {
                 future::poll_once(&mut send_close).await;
             }
         }
-        match ending {
-            Ending::Aborted(_) => transport.shut_down(),
-            _ => transport.close_gracefully(timeouts.linger).await,
+        let is_sent = matches!(future::poll_once(self.outlet.drained()).await, Some(Ok(())));
+        let is_sending = self.socket.discard_input() || !matches!(ending, Ending::Aborted(_));
+        if is_sent && is_sending {
+            transport.close_gracefully(timeouts.linger).await;
+        } else {
+            transport.shut_down();
         }
     }
 

@@ -96,6 +96,15 @@ impl Socket {
         self.change_input(|input| input.get_or_insert_default().end = Some(end));
     }
 
+    /// Frees the received bytes. Returns true if they end within a message.
+    pub(super) fn discard_input(&self) -> bool {
+        self.change_input(|input| {
+            let Some(input) = input else { return false };
+            input.backlog = Backlog::default();
+            input.decoder.take().is_some()
+        })
+    }
+
     /// Sends nothing to the client from now on: no Pong, and no answer to its Close.
     pub(super) fn stop_answering(&self) {
         self.is_closing.set(true);
@@ -344,8 +353,7 @@ impl Decoder {
     /// Admits the next frame, or the received part of it, and returns the number of admitted bytes.
     fn admit(&mut self, allows_control: impl FnOnce() -> bool) -> Result<usize, Ending> {
         let backlog = &mut self.stream.get_mut().backlog;
-        let count =
-            self.gate.admit(backlog.unread(), allows_control).map_err(Ending::of_violation)?;
+        let count = self.gate.admit(backlog.unread(), allows_control).map_err(Ending::Refused)?;
         backlog.admitted = backlog.consumed + count;
         Ok(count)
     }
@@ -388,7 +396,7 @@ impl Decoder {
 
 /// Returns the ending for an error of the protocol library (RFC 6455 §7.4.1).
 fn ending_for(error: &Error) -> Ending {
-    let violation = |code, text| Ending::of_violation(CloseReason::new(code, text));
+    let violation = |code, text| Ending::Refused(CloseReason::new(code, text));
     match error {
         Error::Protocol(_) => violation(CloseCode::Protocol, "protocol error"),
         Error::Utf8(_) => violation(CloseCode::Invalid, "text is not UTF-8"),

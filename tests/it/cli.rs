@@ -1,6 +1,7 @@
 //! Options, their sources, exit codes, listen URLs, signals and log formats.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -307,8 +308,38 @@ fn a_file_that_is_no_socket_is_refused_and_kept() {
 #[test]
 fn an_unusable_listen_url_is_one_line_and_exit_code_1() {
     let long = format!("unix:/tmp/{}", "x".repeat(200));
-    for url in ["unix:/nowhere/socket", &long, "http://256.0.0.1:80", "http://192.0.2.1:0"] {
+    for url in ["unix:/nowhere/socket", &long, "http://256.0.0.1:80"] {
         assert_refused(Falconet::command().args(["--listen", url]), 1, &["falconet: ", url]);
+    }
+}
+
+#[test]
+fn an_address_that_this_host_does_not_have_yet_is_bound_with_a_warning() {
+    let mut command = Falconet::command();
+    let falconet = Falconet::start_with(command.args(["--listen", "http://192.0.2.1:0"]));
+    let log = falconet.log_so_far();
+    let warnings = log.iter().filter(|line| line.contains("the address 192.0.2.1 yet")).count();
+    assert_eq!(warnings, 1, "{log:#?}");
+}
+
+#[test]
+fn both_wildcards_can_be_bound_to_the_same_port() {
+    // The port is free for both families.
+    let port = match TcpListener::bind("[::]:0") {
+        Ok(listener) => listener.local_addr().unwrap().port(),
+        Err(_) => return println!("skipped: no IPv6"),
+    };
+    let [v4, v6] = ["0.0.0.0", "[::]"].map(|host| format!("http://{host}:{port}"));
+    for urls in [[&v4, &v6], [&v6, &v4]] {
+        let mut command = Falconet::command();
+        for url in urls {
+            command.args(["--listen", url]);
+        }
+        let _falconet = Falconet::start_with(&mut command);
+        for loopback in ["127.0.0.1", "[::1]"] {
+            let address = format!("{loopback}:{port}").parse().unwrap();
+            Client::connect(address).echo(loopback);
+        }
     }
 }
 

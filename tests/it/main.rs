@@ -48,6 +48,7 @@ mod printed;
 #[cfg(feature = "full")]
 mod privileges;
 mod properties;
+mod refusals;
 #[cfg(feature = "full")]
 mod proxies;
 #[cfg(feature = "full")]

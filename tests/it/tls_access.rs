@@ -189,10 +189,22 @@ fn failed_tls_handshakes_are_counted() {
 
 #[cfg(feature = "full")]
 #[test]
+fn a_peer_that_breaks_the_protocol_gets_the_alert_although_it_keeps_sending() {
+    let server = TlsServerWithAdmin::start("tls-alert", &[]);
+    let mut stream = connect(server.falconet.address());
+    stream.write_all(&[0x16, 3, 1, 0, 4, 1, 0, 0, 0]).unwrap();
+    stream.write_all(&vec![0x16; 5_000_000]).unwrap();
+    // An alert is a record of type 21 (RFC 8446 §5.1).
+    assert_eq!(rest_of(stream).first(), Some(&21));
+}
+
+#[cfg(feature = "full")]
+#[test]
 fn a_connection_above_the_limit_gets_no_plain_text_on_a_tls_port() {
     let server = TlsServerWithAdmin::start("tls-full", &["--max-connections", "1"]);
     let (head, mut inside) = server.upgrade("/", "");
     assert_eq!(status_of(&head), 101);
+    let _others: Vec<_> = (0..LOCAL_PLACES).map(|_| server.upgrade("/", "")).collect();
     for hello in [&b""[..], &[0x16, 3, 1, 0, 200, 1, 0]] {
         let mut stream = connect(server.falconet.address());
         // The server may have closed the connection already.

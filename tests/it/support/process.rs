@@ -19,6 +19,9 @@ pub const TEST_ORIGIN: &str = "http://a";
 /// Flags that keep the server from publishing the time, so that clients receive only what a test sends.
 pub const NO_BROADCAST: &[&str] = &["--broadcast-every", "0"];
 
+/// The number of connections from this host that a server admits beside its limit.
+pub const LOCAL_PLACES: usize = if cfg!(feature = "full") { 16 } else { 0 };
+
 /// A running server process, killed on drop.
 pub struct Falconet {
     child: Child,
