@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::counters::Refusal;
 use crate::features::Feature;
+use crate::http::response::METHODS;
 use crate::http::{RequestHead, Response};
 use crate::net::{Peer, Reach};
 
@@ -106,6 +107,15 @@ impl Access {
             );
             Refused::new(error.refusal(), error.response())
         })
+    }
+
+    /// Returns the response to a request with the method OPTIONS that is about no particular resource:
+    /// `OPTIONS *` (RFC 9110 §9.3.7). The response depends on neither paths nor tokens, so it reveals nothing.
+    pub(crate) fn answer_options(&self, head: &RequestHead<'_>) -> Option<Response> {
+        if head.method() != "OPTIONS" {
+            return None;
+        }
+        (head.path() == "*").then(|| Response::other_method(head.method(), METHODS))
     }
 }
 

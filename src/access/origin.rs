@@ -4,7 +4,8 @@
 //! user has there. The browser adds the origin of the page (RFC 6454). This origin must be this
 //! server. An attacker can make a DNS name lead to this host, so that the attacker's page has the
 //! origin of this server (DNS rebinding). Therefore a loopback listener accepts only loopback names
-//! and the names of added origins.
+//! and the names of added origins. A request without a Host passes: it is HTTP/1.0, which no browser
+//! sends.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -64,8 +65,10 @@ impl Origins {
         if self.is_any {
             return Ok(());
         }
-        let host = head.single("host").and_then(Authority::parse_bytes);
-        if reach == Reach::Loopback && !host.is_some_and(|host| self.accepts_on_loopback(host)) {
+        let sent_host = head.single("host");
+        let host = sent_host.and_then(Authority::parse_bytes);
+        let is_ours = || host.is_some_and(|host| self.accepts_on_loopback(host));
+        if reach == Reach::Loopback && sent_host.is_some() && !is_ours() {
             return Err(OriginCheckError::Host);
         }
         let mut values = head.values("origin");

@@ -56,7 +56,7 @@ impl Request {
 
     /// Returns true if the method only reads.
     pub(super) fn is_read(&self) -> bool {
-        matches!(&*self.method, "GET" | "HEAD")
+        matches!(&*self.method, "GET" | "HEAD" | "OPTIONS")
     }
 
     /// Returns the correlation id as text for the log; `-` without one.

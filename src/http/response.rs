@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::SystemTime;
 
+use crate::features::Feature;
+
 use super::date::http_date;
 
 /// An HTTP/1.1 response: status code, headers and body.
@@ -74,9 +76,14 @@ impl Response {
         Self::text(404, "nothing here that you accept\n")
     }
 
-    /// Returns the response for a method that a resource does not allow. `allow` lists the allowed ones.
-    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
-        Self::text(405, "method not allowed here\n").with_header("Allow", allow)
+    /// Returns the response for a method that is none of a resource's `methods`, which are separated by
+    /// commas: 204 for OPTIONS (RFC 9110 §9.3.7), and 405 for all others.
+    pub(crate) fn other_method(method: &str, methods: &str) -> Self {
+        let response = match method {
+            "OPTIONS" => Self::without_body(204),
+            _ => Self::text(405, "method not allowed here\n"),
+        };
+        response.with_header("Allow", [methods, ", OPTIONS"].concat())
     }
 
     /// Creates a response with a status code that has no body: 204 or 304.
@@ -180,6 +187,11 @@ fn reason_phrase(status: u16) -> &'static str {
 /// The media type of JSON.
 pub(crate) const JSON: &str = "application/json";
 /// The media type of plain text.
+/// The methods that a resource may have, besides OPTIONS, which all have.
+pub(crate) const METHODS: &str = match Feature::Full.is_built_in() {
+    true => "GET, HEAD, POST, PUT, DELETE",
+    false => "GET, HEAD",
+};
 pub(crate) const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 /// The headers at the end of every response head.
 ///

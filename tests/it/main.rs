@@ -35,6 +35,8 @@ mod files;
 mod guarantees;
 mod handshake;
 #[cfg(feature = "full")]
+mod health_checks;
+#[cfg(feature = "full")]
 mod history;
 mod http;
 mod limits;
