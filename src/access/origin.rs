@@ -22,32 +22,40 @@ use crate::net::Reach;
 ///
 /// let mut origins = Origins::default();
 /// origins.add("https://example.org")?;
-/// assert!(origins.add("null").is_err());
+/// origins.add("file://")?;
+/// assert!(origins.add("example.org").is_err());
 /// # Ok::<(), falconet::OriginError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     is_any: bool,
-    /// In lower case, without a slash at the end. Each can be parsed as an [`Origin`].
+    /// Without paths. Each can be parsed as an [`Origin`].
     added: Vec<String>,
 }
 
 impl Origins {
-    /// Adds an origin such as `https://example.org` or `http://pi:8080`. With `any`, every page may
-    /// use the server, under any name.
+    /// Adds an origin such as `https://example.org` or `http://pi:8080`. A path after it is ignored.
+    ///
+    /// An origin without a host, such as `file://`, is what some apps and microcontrollers send.
+    /// `null` stands for every page without an origin: files that a browser opened, but also each
+    /// page that uses a sandboxed frame. With `any`, every page may use the server, under any name.
     ///
     /// # Errors
-    /// [`OriginError`], if `text` is neither an origin nor `any`.
+    /// [`OriginError`], if `text` is none of these.
     pub fn add(&mut self, text: &str) -> Result<(), OriginError> {
-        let origin = text.strip_suffix('/').unwrap_or(text);
         if text == "any" {
             self.is_any = true;
-        } else if Origin::parse(origin).is_some() {
-            self.added.push(origin.to_ascii_lowercase());
+        } else if Origin::parse(text).is_some() {
+            self.added.push(without_path(text).to_owned());
         } else {
             return Err(OriginError { text: text.to_owned() });
         }
         Ok(())
+    }
+
+    /// Returns true if `null` was added.
+    pub fn includes_null(&self) -> bool {
+        self.includes(Origin::NULL)
     }
 
     /// Checks that a request was not sent by a page of another origin. On a loopback listener, the
@@ -77,8 +85,7 @@ impl Origins {
         let scheme = external.scheme.unwrap_or("http");
         let is_known = values.next().is_none()
             && str::from_utf8(value).ok().and_then(Origin::parse).is_some_and(|origin| {
-                here.is_some_and(|here| origin.is_served_at(here, scheme))
-                    || self.added().any(|o| o == origin)
+                here.is_some_and(|here| origin.is_served_at(here, scheme)) || self.includes(origin)
             });
         if is_known { Ok(()) } else { Err(OriginCheckError::Origin) }
     }
@@ -87,6 +94,10 @@ impl Origins {
     /// origin.
     fn accepts_on_loopback(&self, host: Authority<'_>) -> bool {
         host.is_loopback() || self.added().any(|origin| origin.authority.has_same_host(host))
+    }
+
+    fn includes(&self, origin: Origin<'_>) -> bool {
+        self.added().any(|added| added == origin)
     }
 
     /// Returns the added origins, parsed.
@@ -133,7 +144,7 @@ pub struct OriginError {
 impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = Escaped(&self.text);
-        write!(f, "`{text}` is not an origin: expected SCHEME://HOST[:PORT] without a path, or any")
+        write!(f, "`{text}` is not an origin: expected SCHEME://HOST[:PORT], file://, null or any")
     }
 }
 
@@ -188,19 +199,30 @@ impl std::error::Error for OriginCheckError {}
 /// An origin: a scheme, a host and a port (RFC 6454 §4).
 #[derive(Clone, Copy, Debug)]
 struct Origin<'a> {
+    /// Empty in [`Origin::NULL`].
     scheme: &'a str,
+    /// [`Authority::NONE`] in origins such as `file://`.
     authority: Authority<'a>,
 }
 
 impl<'a> Origin<'a> {
-    /// Parses an origin in the form that browsers send (RFC 6454 §6.2). `null` is not an origin.
+    /// The origin of pages that share theirs with no other page.
+    const NULL: Self = Self { scheme: "", authority: Authority::NONE };
+
+    /// Parses an origin in the form that browsers send (RFC 6454 §6.2). Libraries for
+    /// microcontrollers send a URL instead, whose path and query are ignored.
     fn parse(text: &'a str) -> Option<Self> {
-        let (scheme, rest) = text.split_once(':')?;
+        if text == "null" {
+            return Some(Self::NULL);
+        }
+        let (scheme, host) = without_path(text).split_once("://")?;
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-        let authority = Authority::parse(rest.strip_prefix("//")?)
-            .filter(|_| is_scheme && !text.ends_with(':'))?;
-        Some(Self { scheme, authority })
+        let authority = match host {
+            "" if default_port(scheme).is_none() => Authority::NONE,
+            host => Authority::parse(host).filter(|_| !host.ends_with(':'))?,
+        };
+        is_scheme.then_some(Self { scheme, authority })
     }
 
     fn port(&self) -> Option<u16> {
@@ -224,6 +246,13 @@ impl PartialEq for Origin<'_> {
     }
 }
 
+/// Returns the part of a URL before its path.
+fn without_path(url: &str) -> &str {
+    let host = url.find("://").map_or(url.len(), |end| end + "://".len());
+    let length = url[host..].find(['/', '?', '#']);
+    length.map_or(url, |length| &url[..host + length])
+}
+
 /// Returns the port of a URL that names no port.
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
@@ -242,6 +271,9 @@ struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
+    /// No host. [`Authority::parse`] never returns it.
+    const NONE: Self = Self { name: "", port: None };
+
     fn parse(text: &'a str) -> Option<Self> {
         let name_end = match text.strip_prefix('[') {
             Some(_) => text.find(']')? + 1,
