@@ -58,6 +58,25 @@ impl Origins {
         self.includes(Origin::NULL)
     }
 
+    /// Returns true if every page may use the server.
+    pub(super) fn is_any(&self) -> bool {
+        self.is_any
+    }
+
+    /// Returns true if an origin was added by its name.
+    pub(super) fn has_named(&self) -> bool {
+        !self.added.is_empty()
+    }
+
+    /// Returns the value of an Origin header if its pages may use the server. The origin of the
+    /// server's own pages is not known here, and counts as any other.
+    pub(super) fn allowed<'o>(&self, origin: &'o [u8]) -> Option<&'o str> {
+        let text = str::from_utf8(origin).ok()?;
+        let is_allowed =
+            self.is_any || Origin::parse(text).is_some_and(|origin| self.includes(origin));
+        is_allowed.then_some(text)
+    }
+
     /// Checks that a request was not sent by a page of another origin. On a loopback listener, the
     /// Host is checked as well. `external` is the origin under which the client reached the server
     /// or a trusted proxy.

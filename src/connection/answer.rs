@@ -8,6 +8,7 @@ use futures_lite::future::yield_now;
 
 use crate::config::{Config, Reject};
 use crate::counters::Rejection;
+use crate::http::head::origin_in;
 use crate::http::response::Envelope;
 use crate::http::{HeadError, Response};
 use crate::net::Peer;
@@ -41,7 +42,8 @@ pub(super) async fn refuse(reader: &Reader, response: &Response, context: &Conte
     if context.config.reject == Reject::Drop {
         return;
     }
-    let response = response.encode(&Envelope::last(SystemTime::now()));
+    let cors_lines = context.access.cors_lines(origin_in(reader.bytes()));
+    let response = response.encode(&Envelope::last(cors_lines, SystemTime::now()));
     if write_all(reader, &response, &context.config).await {
         reader.transport().close_gracefully(context.config.timeouts.linger).await;
     }

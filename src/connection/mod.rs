@@ -76,7 +76,7 @@ async fn serve_requests(
                 let reach = address_place.reach(reach);
                 let gatekeeper = Gatekeeper::new(&context.access, &head, reach);
                 let planned = admitted.and_then(|()| plan(&head, &gatekeeper, &context));
-                (Request::of(&head, address_place.client(), &context.ids), planned)
+                (Request::of(&head, address_place.client(), &context.ids, &context.access), planned)
             }
             Err(error) => {
                 Box::pin(refuse_head(&mut reader, &error, peer, &context)).await;

@@ -245,6 +245,15 @@ impl<'a> RequestHead<'a> {
     }
 }
 
+/// Returns the value of the first Origin header in the bytes of a head that may be incomplete or invalid. The
+/// page that sent the head may have to read the response.
+pub(crate) fn origin_in(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.split(|byte| *byte == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked("origin:".len())?;
+        name.eq_ignore_ascii_case(b"origin:").then(|| value.trim_ascii())
+    })
+}
+
 /// Returns true if `host` is a name or an address with an optional port (RFC 9110 §7.2, RFC 3986
 /// §3.2.2). A comma is refused although a name may contain one, because it is more likely that a
 /// proxy has joined two Host headers.
@@ -425,6 +434,18 @@ mod tests {
         for line in ["GET *", "options *", "OPTIONS *?x", "OPTIONS **", "OPTIONS x"] {
             let bytes = format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n");
             assert_eq!(read(bytes.as_bytes()), Err(HeadError::BadTarget), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_origin_of_an_incomplete_or_invalid_head_is_found() {
+        for (bytes, origin) in [
+            ("GET / HTTP/1.1\r\nX: y\r\nORIGIN:  http://a \r\nZ: \x01", Some("http://a")),
+            ("GET / HTTP/1.1\nOrigin:http://a\n", Some("http://a")),
+            ("GET / HTTP/1.1\r\nX-Origin: http://a\r\nOrigin", None),
+            ("", None),
+        ] {
+            assert_eq!(origin_in(bytes.as_bytes()), origin.map(str::as_bytes), "{bytes:?}");
         }
     }
 

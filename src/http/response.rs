@@ -39,6 +39,8 @@ pub(crate) struct Envelope {
     pub(crate) close: bool,
     /// The id of the request, which is also in its log lines.
     pub(crate) request_id: Option<String>,
+    /// The header lines for pages of other origins, each with its CR LF. Empty if there are none.
+    pub(crate) cors_lines: String,
     /// The time at which the response is sent.
     pub(crate) date: SystemTime,
 }
@@ -46,8 +48,8 @@ pub(crate) struct Envelope {
 impl Envelope {
     /// Returns the envelope of a response that answers no valid request. The connection is closed
     /// after the response.
-    pub(crate) fn last(date: SystemTime) -> Self {
-        Self { body: true, close: true, request_id: None, date }
+    pub(crate) fn last(cors_lines: String, date: SystemTime) -> Self {
+        Self { body: true, close: true, request_id: None, cors_lines, date }
     }
 }
 
@@ -145,6 +147,7 @@ impl Response {
         if envelope.close || self.body == Body::Endless {
             head += "Connection: close\r\n";
         }
+        head += &envelope.cors_lines;
         head += FIXED_HEADERS;
         let mut bytes = head.into_bytes();
         if let Body::Whole(body) = &self.body
@@ -184,14 +187,14 @@ fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
-/// The media type of JSON.
-pub(crate) const JSON: &str = "application/json";
-/// The media type of plain text.
 /// The methods that a resource may have, besides OPTIONS, which all have.
 pub(crate) const METHODS: &str = match Feature::Full.is_built_in() {
     true => "GET, HEAD, POST, PUT, DELETE",
     false => "GET, HEAD",
 };
+/// The media type of JSON.
+pub(crate) const JSON: &str = "application/json";
+/// The media type of plain text.
 pub(crate) const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
 /// The headers at the end of every response head.
 ///
@@ -210,7 +213,8 @@ mod tests {
         let response = Response::text(404, "not found\n");
         let encode = |body| {
             let (request_id, date) = (Some("id-1".to_owned()), SystemTime::UNIX_EPOCH);
-            let envelope = Envelope { body, close: false, request_id, date };
+            let cors_lines = String::new();
+            let envelope = Envelope { body, close: false, request_id, cors_lines, date };
             String::from_utf8(response.encode(&envelope)).unwrap()
         };
         let (full, head) = (encode(true), encode(false));

@@ -270,7 +270,7 @@ async fn accept(
                     executor,
                 );
             }
-            None => reject(&transport, peer, context.config.reject).await,
+            None => reject(&transport, peer, &context).await,
         }
         if accepted % ACCEPTS_PER_TURN == 0 {
             future::yield_now().await;
@@ -280,13 +280,13 @@ async fn accept(
 
 /// Disconnects a peer that was not admitted. Sends status 503 before, if the configuration allows that and
 /// the socket takes the response at once. A TLS peer gets no response, which would need a handshake first.
-async fn reject(transport: &Transport, peer: Peer, reject: Reject) {
+async fn reject(transport: &Transport, peer: Peer, context: &Context) {
     log::warn!(target: "falconet::limit", address = peer.to_string(); "too many connections: refused");
-    if reject == Reject::Drop {
+    if context.config.reject == Reject::Drop {
         return;
     }
-    let response =
-        Response::text(503, "too many connections\n").encode(&Envelope::last(SystemTime::now()));
+    let envelope = Envelope::last(context.access.cors_lines(None), SystemTime::now());
+    let response = Response::text(503, "too many connections\n").encode(&envelope);
     let sending = future::poll_fn(|cx| transport.poll_send(cx, &[IoSlice::new(&response)]));
     future::poll_once(sending).await;
     transport.shut_down();

@@ -22,12 +22,16 @@ mod admin;
 mod browser;
 #[cfg(feature = "full")]
 mod browser_admin;
+#[cfg(feature = "full")]
+mod browser_cors;
 mod browser_tls;
 mod cli;
 mod client;
 mod client_tokens;
 mod client_topics;
 mod conformance;
+#[cfg(feature = "full")]
+mod cors;
 mod embedded;
 mod failfast;
 #[cfg(feature = "full")]
