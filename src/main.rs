@@ -31,6 +31,7 @@ fn serve(options: Options) -> ExitCode {
     let notifier =
         Feature::Full.is_built_in().then(Notifier::from_environment).flatten().map(Rc::new);
     let stop_signals = StopSignals::detect();
+    let allows_null = options.origins.includes_null();
     let privileges = Feature::Full.is_built_in().then(|| options.clone());
     let server = match compose(options, process_errors, notifier.clone()) {
         Ok(server) => server,
@@ -63,6 +64,9 @@ fn serve(options: Options) -> ExitCode {
                 log::info!("listening on {url} (Ctrl+C stops)")
             }
         }
+    }
+    if allows_null {
+        log::warn!("--origin null also lets in every page that uses a sandboxed frame");
     }
     if let Some(url) = server.admin_url() {
         log::info!("administration on {url}");

@@ -5,11 +5,13 @@ use std::rc::Rc;
 
 use crate::counters::Refusal;
 use crate::features::Feature;
+use crate::http::response::METHODS;
 use crate::http::{RequestHead, Response};
 use crate::net::{Peer, Reach};
 
 use super::address_place::AddressPlace;
 use super::authorize::{Action, AnyAuthorizer, Denied, Permissions};
+use super::cors;
 use super::origin::{self, OriginCheckError, Origins};
 use super::proxies::{self, TrustedProxies};
 
@@ -126,6 +128,30 @@ impl Access {
             log::warn!(target: "falconet::limit", address = client.to_string(); "too many connections{from}: refused");
             Refused::new(refusal, Response::text(503, "too many connections\n"))
         })
+    }
+
+    /// Returns the header lines that let the page that sent a request read the response, if its origin is
+    /// allowed. `origin` is the value of the request's Origin header.
+    pub(crate) fn cors_lines(&self, origin: Option<&[u8]>) -> String {
+        match Feature::Full.is_built_in() {
+            true => cors::header_lines(&self.origins, origin, self.authorizer.is_some()),
+            false => String::new(),
+        }
+    }
+
+    /// Returns the response to a request with the method OPTIONS that is about no particular resource:
+    /// `OPTIONS *` (RFC 9110 §9.3.7), or a preflight request of an allowed origin. The response depends on
+    /// neither paths nor tokens, so it reveals nothing.
+    pub(crate) fn answer_options(&self, head: &RequestHead<'_>) -> Option<Response> {
+        if head.method() != "OPTIONS" {
+            return None;
+        }
+        if Feature::Full.is_built_in()
+            && let Some(response) = cors::preflight(&self.origins, head)
+        {
+            return Some(response);
+        }
+        (head.path() == "*").then(|| Response::other_method(head.method(), METHODS))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod address_place;
 mod authorize;
+mod cors;
 mod gatekeeper;
 mod origin;
 mod proxies;

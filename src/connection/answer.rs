@@ -10,6 +10,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::config::{Config, Reject};
 use crate::counters::Rejection;
 use crate::features::Feature;
+use crate::http::head::origin_in;
 use crate::http::response::Envelope;
 use crate::http::{HeadError, Response};
 use crate::net::Peer;
@@ -33,8 +34,14 @@ pub(super) async fn refuse_head(
     });
     log::info!(target: "falconet::request", address = peer.to_string(); "refused: {error}");
     if let Some(response) = error.response() {
-        refuse(reader, &response, &Envelope::last(SystemTime::now()), context).await;
+        let envelope = last_envelope(reader, context);
+        refuse(reader, &response, &envelope, context).await;
     }
+}
+
+/// Returns the envelope of the last response of a connection, to input that is not a valid request head.
+pub(super) fn last_envelope(reader: &Reader, context: &Context) -> Envelope {
+    Envelope::last(context.access.cors_lines(origin_in(reader.bytes())), SystemTime::now())
 }
 
 /// Sends the last response of a connection and shuts the connection down. If the configuration says that

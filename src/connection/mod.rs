@@ -76,7 +76,7 @@ async fn serve_requests(
             Ok(head) => {
                 let admitted = context.access.admit(&head, peer, reach, is_tls, &address_place);
                 let planned = admitted.and_then(|keeper| plan(&head, &keeper, &context));
-                (Request::of(&head, address_place.client(), &context.ids), planned)
+                (Request::of(&head, address_place.client(), &context.ids, &context.access), planned)
             }
             Err(error) => {
                 Box::pin(refuse_head(&mut reader, &error, peer, &context)).await;

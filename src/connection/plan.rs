@@ -7,7 +7,8 @@ use crate::resource::Plan;
 use super::context::Context;
 use super::request::Request;
 
-/// Asks the resources one after another to plan a request, until one does.
+/// Asks the resources one after another to plan a request, until one does. Requests about the whole server
+/// are for none of them.
 ///
 /// # Errors
 /// [`Refused`], if a resource refuses the request or no resource has the path. A sender that may not read
@@ -17,6 +18,9 @@ pub(super) fn plan(
     gatekeeper: &Gatekeeper<'_>,
     context: &Context,
 ) -> Result<Plan, Refused> {
+    if let Some(response) = context.access.answer_options(head) {
+        return Ok(Plan::Answer(response.into()));
+    }
     for resource in &context.resources {
         if let Some(plan) = resource.plan(head, gatekeeper)? {
             return Ok(plan);

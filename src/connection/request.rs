@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use log::Level;
 
+use crate::access::Access;
 use crate::http::RequestHead;
 use crate::http::accept::asks_for_events;
 use crate::http::response::Envelope;
@@ -24,6 +25,8 @@ pub(super) struct Request {
     pub(super) wants_events: bool,
     /// The length of the body; 0 without one.
     pub(super) body_bytes: u64,
+    /// The header lines of the response for pages of other origins.
+    cors_lines: String,
     /// True if the connection is closed after the response.
     pub(super) close: bool,
     /// The level of the line in the log. Default: info.
@@ -32,7 +35,12 @@ pub(super) struct Request {
 
 impl Request {
     /// Copies the properties of a request from its head.
-    pub(super) fn of(head: &RequestHead<'_>, peer: Peer, ids: &IdGenerator) -> Self {
+    pub(super) fn of(
+        head: &RequestHead<'_>,
+        peer: Peer,
+        ids: &IdGenerator,
+        access: &Access,
+    ) -> Self {
         let correlation =
             head.query_value("client").map(str::as_bytes).or(head.single("x-client-id"));
         Self {
@@ -43,6 +51,7 @@ impl Request {
             correlation: correlation.and_then(read_id),
             wants_events: asks_for_events(head),
             body_bytes: head.content_length().unwrap_or(0),
+            cors_lines: access.cors_lines(head.single("origin")),
             close: !head.keeps_alive(),
             level: Level::Info,
         }
@@ -54,13 +63,14 @@ impl Request {
             body: self.method != "HEAD",
             close: self.close,
             request_id: Some(self.id.clone()),
+            cors_lines: self.cors_lines.clone(),
             date: SystemTime::now(),
         }
     }
 
     /// Returns true if the method only reads.
     pub(super) fn is_read(&self) -> bool {
-        matches!(&*self.method, "GET" | "HEAD")
+        matches!(&*self.method, "GET" | "HEAD" | "OPTIONS")
     }
 
     /// Returns the correlation id as text for the log; `-` without one.

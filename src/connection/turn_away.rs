@@ -2,14 +2,13 @@
 //! event stream is asked to reconnect, and answers it.
 
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use crate::http::response::Envelope;
 use crate::http::{Response, head};
 use crate::net::{Peer, Transport};
 use crate::resource::Stage;
 
-use super::answer::{reconnecting, refuse};
+use super::answer::{last_envelope, reconnecting, refuse};
 use super::context::Context;
 use super::reader::Reader;
 use super::request::Request;
@@ -48,11 +47,11 @@ pub(super) async fn answer_unavailable(
     let unavailable = Response::text(503, reason);
     let (response, envelope) = match head {
         Some(head) => {
-            let mut request = Request::of(&head, peer, &context.ids);
+            let mut request = Request::of(&head, peer, &context.ids, &context.access);
             request.close = true;
             (reconnecting(unavailable, &mut request), request.envelope())
         }
-        None => (unavailable, Envelope::last(SystemTime::now())),
+        None => (unavailable, last_envelope(reader, context)),
     };
     let refusing = refuse(reader, &response, &envelope, context);
     timer.until(timer.sleep(Some(PATIENCE)), refusing).await;

@@ -49,8 +49,8 @@ impl Resource for ServedPage {
             false => gatekeeper.may_load(path)?,
         }
         if head.method() != "GET" && !(head.method() == "HEAD" && asset.is_some()) {
-            let allow = if asset.is_some() { "GET, HEAD" } else { "GET" };
-            return Err(Response::method_not_allowed(allow).into());
+            let methods = if asset.is_some() { "GET, HEAD" } else { "GET" };
+            return Err(Response::other_method(head.method(), methods).into());
         }
         match (endpoint, asset) {
             (Some(endpoint), _) if head.wants_websocket() => self.connect(head, endpoint).map(Some),

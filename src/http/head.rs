@@ -105,7 +105,8 @@ impl<'a> RequestHead<'a> {
         self.method
     }
 
-    /// Returns the path: the target without scheme, authority and query. It is not percent-decoded.
+    /// Returns the path: the target without scheme, authority and query. It is not percent-decoded. It
+    /// is `*` in a request that is about the whole server: `OPTIONS *`.
     pub fn path(&self) -> &'a str {
         let origin = self.origin_form();
         origin.split_once('?').map_or(origin, |(path, _)| path)
@@ -205,14 +206,16 @@ impl<'a> RequestHead<'a> {
                         .host()
                         .is_some_and(|host| host.eq_ignore_ascii_case(authority.as_bytes()))
             }
-            None => self.target.starts_with('/'),
+            None => self.target.starts_with('/') || (self.target, self.method) == ("*", "OPTIONS"),
         };
         if clean && form { Ok(()) } else { Err(HeadError::BadTarget) }
     }
 
+    /// Checks the Host header. Only HTTP/1.0 allows a request without one (RFC 9112 §3.2).
     fn check_host(&self) -> Result<(), HeadError> {
         match self.host() {
             Some(host) if is_host(host) => Ok(()),
+            None if !self.is_http_1_1() && self.values("host").next().is_none() => Ok(()),
             _ => Err(HeadError::BadHost),
         }
     }
@@ -240,6 +243,15 @@ impl<'a> RequestHead<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Returns the value of the first Origin header in the bytes of a head that may be incomplete or invalid. The
+/// page that sent the head may have to read the response.
+pub(crate) fn origin_in(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.split(|byte| *byte == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked("origin:".len())?;
+        name.eq_ignore_ascii_case(b"origin:").then(|| value.trim_ascii())
+    })
 }
 
 /// Returns true if `host` is a name or an address with an optional port (RFC 9110 §7.2, RFC 3986
@@ -296,10 +308,10 @@ pub enum HeadError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The target is not a path, names another authority than the Host header, or has a byte that
-    /// a URL can't have.
+    /// The target is not a path (or `*` with OPTIONS), names another authority than the Host header,
+    /// or has a byte that a URL can't have.
     BadTarget,
-    /// The Host header is missing, repeated, or not a host with an optional port.
+    /// The Host header is missing in HTTP/1.1, repeated, or not a host with an optional port.
     BadHost,
     /// The request has a Transfer-Encoding header, which is not supported.
     TransferEncoding,
@@ -403,6 +415,38 @@ mod tests {
         assert_eq!(read(b"GET http://a?y HTTP/1.1\r\nHost: a\r\n\r\n"), Err(HeadError::BadTarget));
         assert_eq!(read(b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Some("/".into())));
         assert_eq!(read(b"GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n"), Err(HeadError::BadTarget));
+    }
+
+    #[test]
+    fn only_http_1_0_allows_a_head_without_a_host() {
+        assert_eq!(read(b"GET /x HTTP/1.0\r\n\r\n"), Ok(Some("/x".into())));
+        for lines in
+            ["1.1\r\n", "1.0\r\nHost: a\r\nHost: a\r\n", "1.0\r\nHost: a b\r\n", "1.0\r\nHost:\r\n"]
+        {
+            let bytes = format!("GET /x HTTP/{lines}\r\n");
+            assert_eq!(read(bytes.as_bytes()), Err(HeadError::BadHost), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn only_options_may_have_an_asterisk_as_its_target() {
+        assert_eq!(read(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Some("*".into())));
+        for line in ["GET *", "options *", "OPTIONS *?x", "OPTIONS **", "OPTIONS x"] {
+            let bytes = format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(read(bytes.as_bytes()), Err(HeadError::BadTarget), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_origin_of_an_incomplete_or_invalid_head_is_found() {
+        for (bytes, origin) in [
+            ("GET / HTTP/1.1\r\nX: y\r\nORIGIN:  http://a \r\nZ: \x01", Some("http://a")),
+            ("GET / HTTP/1.1\nOrigin:http://a\n", Some("http://a")),
+            ("GET / HTTP/1.1\r\nX-Origin: http://a\r\nOrigin", None),
+            ("", None),
+        ] {
+            assert_eq!(origin_in(bytes.as_bytes()), origin.map(str::as_bytes), "{bytes:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::SystemTime;
 
+use crate::features::Feature;
+
 use super::date::http_date;
 
 /// An HTTP/1.1 response: status code, headers and body.
@@ -37,6 +39,8 @@ pub(crate) struct Envelope {
     pub(crate) close: bool,
     /// The id of the request, which is also in its log lines.
     pub(crate) request_id: Option<String>,
+    /// The header lines for pages of other origins, each with its CR LF. Empty if there are none.
+    pub(crate) cors_lines: String,
     /// The time at which the response is sent.
     pub(crate) date: SystemTime,
 }
@@ -44,8 +48,8 @@ pub(crate) struct Envelope {
 impl Envelope {
     /// Returns the envelope of a response that answers no valid request. The connection is closed
     /// after the response.
-    pub(crate) fn last(date: SystemTime) -> Self {
-        Self { body: true, close: true, request_id: None, date }
+    pub(crate) fn last(cors_lines: String, date: SystemTime) -> Self {
+        Self { body: true, close: true, request_id: None, cors_lines, date }
     }
 }
 
@@ -74,9 +78,14 @@ impl Response {
         Self::text(404, "nothing here that you accept\n")
     }
 
-    /// Returns the response for a method that a resource does not allow. `allow` lists the allowed ones.
-    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
-        Self::text(405, "method not allowed here\n").with_header("Allow", allow)
+    /// Returns the response for a method that is none of a resource's `methods`, which are separated by
+    /// commas: 204 for OPTIONS (RFC 9110 §9.3.7), and 405 for all others.
+    pub(crate) fn other_method(method: &str, methods: &str) -> Self {
+        let response = match method {
+            "OPTIONS" => Self::without_body(204),
+            _ => Self::text(405, "method not allowed here\n"),
+        };
+        response.with_header("Allow", [methods, ", OPTIONS"].concat())
     }
 
     /// Creates a response with a status code that has no body: 204 or 304.
@@ -162,6 +171,7 @@ impl Response {
         if envelope.close || self.body == Body::Endless {
             head += "Connection: close\r\n";
         }
+        head += &envelope.cors_lines;
         head += FIXED_HEADERS;
         let mut bytes = head.into_bytes();
         if let Body::Whole(body) = &self.body
@@ -203,6 +213,11 @@ fn reason_phrase(status: u16) -> &'static str {
 
 /// The media type of server-sent events.
 pub(crate) const EVENT_STREAM: &str = "text/event-stream";
+/// The methods that a resource may have, besides OPTIONS, which all have.
+pub(crate) const METHODS: &str = match Feature::Full.is_built_in() {
+    true => "GET, HEAD, POST, PUT, DELETE",
+    false => "GET, HEAD",
+};
 /// The media type of JSON.
 pub(crate) const JSON: &str = "application/json";
 /// The media type of plain text.
@@ -224,7 +239,8 @@ mod tests {
         let response = Response::text(404, "not found\n");
         let encode = |body| {
             let (request_id, date) = (Some("id-1".to_owned()), SystemTime::UNIX_EPOCH);
-            let envelope = Envelope { body, close: false, request_id, date };
+            let cors_lines = String::new();
+            let envelope = Envelope { body, close: false, request_id, cors_lines, date };
             String::from_utf8(response.encode(&envelope)).unwrap()
         };
         let (full, head) = (encode(true), encode(false));
@@ -237,7 +253,7 @@ mod tests {
     #[test]
     fn a_refusal_becomes_a_stream_with_its_reason_that_ends_at_once() {
         let response = Response::text(503, "too many connections\n").into_retry(4711);
-        let encoded = response.encode(&Envelope::last(SystemTime::UNIX_EPOCH));
+        let encoded = response.encode(&Envelope::last(String::new(), SystemTime::UNIX_EPOCH));
         let encoded = String::from_utf8(encoded).unwrap();
         let (head, events) = encoded.split_once("\r\n\r\n").unwrap();
         assert_eq!(events, ": too many connections\nretry: 4711\n\n");

@@ -99,7 +99,7 @@ impl ServerBuilder {
     }
 
     /// Allows pages of these origins to use the server, besides the server's own pages, and adds their host
-    /// names to the names of the server.
+    /// names to the names of the server. Responses get the headers that let these pages read them (CORS).
     pub fn origins(mut self, origins: Origins) -> Self {
         self.parts.origins = origins;
         self

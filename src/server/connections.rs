@@ -166,7 +166,7 @@ impl Drop for Slot {
             // Frees the memory that many connections may have needed.
             *tasks = Slab::new();
         }
-        if counters.public_connections() == 0 {
+        if self.connections.counters.public_connections() == 0 {
             self.connections.none_left.ring();
         }
         drop(tasks);

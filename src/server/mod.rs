@@ -298,8 +298,8 @@ async fn reject(
     {
         return slot.start(connection::turn_away(transport, peer, context.clone()), executor);
     }
-    let response =
-        Response::text(503, "too many connections\n").encode(&Envelope::last(SystemTime::now()));
+    let envelope = Envelope::last(context.access.cors_lines(None), SystemTime::now());
+    let response = Response::text(503, "too many connections\n").encode(&envelope);
     let sending = future::poll_fn(|cx| transport.poll_send(cx, &[IoSlice::new(&response)]));
     future::poll_once(sending).await;
     transport.shut_down();

@@ -96,6 +96,8 @@ fn the_output_of_print_config_is_read_back_unchanged() {
         "--allow-query-token",
         "--origin=https://example.org",
         "--origin=any",
+        "--origin=null",
+        "--origin=file://",
         "--trust-proxy=10.0.0.0/8",
         "--trust-proxy=unix",
         "--proxy-protocol",
@@ -118,7 +120,7 @@ fn the_output_of_print_config_is_read_back_unchanged() {
 #[test]
 fn a_bad_option_is_named_with_its_value_and_the_expected_form() {
     let rows: [(&[&str], &[&str]); 17] = [
-        (&["--origin", "null"], &["--origin", "`null`", "SCHEME://HOST"]),
+        (&["--origin", "pi"], &["--origin", "`pi`", "SCHEME://HOST"]),
         (&["--trust-proxy", "proxy"], &["--trust-proxy", "`proxy`", "10.0.0.0/8"]),
         (&["--trust-proxy", "10.0.0.0/40"], &["--trust-proxy", "`10.0.0.0/40`", "unix"]),
         (&["--max-per-address", "-1"], &["--max-per-address", "`-1`", "0 to 4294967295"]),

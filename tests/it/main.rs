@@ -22,12 +22,16 @@ mod admin;
 mod browser;
 #[cfg(feature = "full")]
 mod browser_admin;
+#[cfg(feature = "full")]
+mod browser_cors;
 mod browser_tls;
 mod cli;
 mod client;
 mod client_tokens;
 mod client_topics;
 mod conformance;
+#[cfg(feature = "full")]
+mod cors;
 mod embedded;
 #[cfg(feature = "full")]
 mod event_streams;
@@ -39,6 +43,8 @@ mod full_server;
 mod guarantees;
 mod handshake;
 #[cfg(feature = "full")]
+mod health_checks;
+#[cfg(feature = "full")]
 mod history;
 mod http;
 mod limits;
@@ -48,9 +54,9 @@ mod printed;
 #[cfg(feature = "full")]
 mod privileges;
 mod properties;
-mod refusals;
 #[cfg(feature = "full")]
 mod proxies;
+mod refusals;
 #[cfg(feature = "full")]
 mod stdin;
 mod support;

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
 
-use crate::support::command::{find_peer, stdout_of};
+use crate::support::command::stdout_of;
 use crate::support::folder::Folder;
+use crate::support::installed::find_program;
 use crate::support::*;
 
 #[test]
@@ -40,7 +41,7 @@ fn a_refusal_reaches_a_peer_that_reads_only_after_it_has_sent_everything() {
 #[cfg(feature = "full")]
 #[test]
 fn a_go_client_gets_the_413_for_each_of_20_bodies() {
-    let Some(go) = find_peer("go") else { return };
+    let Some(go) = find_program(&["go"]) else { return };
     let folder = Folder::new("post-go");
     let program = folder.file("post");
     // Compiled separately, because the compiler may need more time than a test gives to a peer.
@@ -54,7 +55,7 @@ fn a_go_client_gets_the_413_for_each_of_20_bodies() {
 #[cfg(feature = "full")]
 #[test]
 fn a_node_client_gets_the_413_for_each_of_20_bodies() {
-    let Some(node) = find_peer("node") else { return };
+    let Some(node) = find_program(&["node"]) else { return };
     let folder = Folder::new("post-node");
     assert_20_times_413(Command::new(node).arg(folder.write("post.mjs", NODE)));
 }

@@ -36,7 +36,7 @@ pub(crate) const ORDER: Order = Order(&[
     ]),
     ("access", &[
         "address_place", "authorize", "tokens", "origin", "proxy_protocol", "proxies",
-        "publish_rate", "gatekeeper", "mod",
+        "publish_rate", "cors", "gatekeeper", "mod",
     ]),
     ("ws", &[
         "sha1", "handshake", "decode", "gate", "end", "shared", "outlet", "socket", "session", "mod",

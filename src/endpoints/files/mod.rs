@@ -29,7 +29,7 @@ impl Resource for StaticFiles {
         let reads = matches!(head.method(), "GET" | "HEAD");
         match self.0.find(path) {
             Ok(_) | Err(FileError::IsDirectory) if !reads => {
-                Err(Response::method_not_allowed("GET, HEAD").into())
+                Err(Response::other_method(head.method(), "GET, HEAD").into())
             }
             Ok(found) => Ok(Some(Plan::Answer(send(found, head)))),
             Err(FileError::IsDirectory) => {

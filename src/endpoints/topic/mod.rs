@@ -10,8 +10,9 @@ use std::rc::Rc;
 
 use crate::access::{Action, Gatekeeper, Refused};
 use crate::counters::Source;
-use crate::http::RequestHead;
 use crate::http::accept::asks_for_events;
+use crate::http::response::METHODS;
+use crate::http::{RequestHead, Response};
 use crate::hub::{TOPICS_PATH, TopicName};
 use crate::resource::{Plan, Resource};
 use crate::ws::SessionShared;
@@ -39,9 +40,8 @@ impl Resource for Topics {
         let Some(name) = head.path().strip_prefix(TOPICS_PATH) else { return Ok(None) };
         let plan = match name {
             "" => {
-                let list = List::of(head, &self.shared)?;
                 gatekeeper.may(Action::Read(head.path()))?;
-                Plan::Ask(Box::new(list))
+                Plan::Ask(Box::new(List::of(head, &self.shared)?))
             }
             _ => {
                 self.plan_topic(head, TopicName::new(name).map_err(TopicError::Name)?, gatekeeper)?
@@ -83,7 +83,10 @@ impl Topics {
                 gatekeeper.may(Action::Publish(topic.as_str()))?;
                 Ok(Plan::Ask(Box::new(Clear { topic, shared: self.shared.clone() })))
             }
-            _ => Err(TopicError::Method.into()),
+            method => {
+                gatekeeper.may(Action::Read(head.path()))?;
+                Err(Response::other_method(method, METHODS).into())
+            }
         }
     }
 }

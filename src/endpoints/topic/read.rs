@@ -30,7 +30,7 @@ impl List {
             "GET" | "HEAD" => {
                 Ok(Self { as_text: asks_for(head, "text/plain"), shared: shared.clone() })
             }
-            _ => Err(TopicError::ListMethod.into()),
+            method => Err(Response::other_method(method, "GET, HEAD").into()),
         }
     }
 }

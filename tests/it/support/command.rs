@@ -1,7 +1,6 @@
 //! Commands that end by themselves.
 
 use std::io::Read;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use super::wait::wait_until;
@@ -15,25 +14,6 @@ impl Drop for KillOnDrop {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Returns the path of an installed program that is a peer of the server in a test. Returns `None`, and prints
-/// a note, if it is not installed.
-///
-/// # Panics
-///
-/// If it is not installed and the environment has `CI=true`.
-pub fn find_peer(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Debian installs servers where the PATH of an ordinary user does not lead.
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
-    let found = folders.map(|folder| folder.join(program)).find(|path| path.is_file());
-    if found.is_none() {
-        let is_required = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-        assert!(!is_required, "no {program} under CI");
-        println!("skipped: no {program}");
-    }
-    found
 }
 
 /// Runs a command to its end. Returns its exit code, stdout and stderr.

@@ -16,9 +16,17 @@ pub fn find_program(programs: &[&str]) -> Option<PathBuf> {
         .flat_map(|folder| programs.iter().map(move |program| folder.join(program)))
         .find(|path| path.is_file());
     if found.is_none() {
-        let name = programs[0];
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "no {name} under CI");
-        println!("skipped: no {name}");
+        skip(programs[0]);
     }
     found
+}
+
+/// Prints that a test is skipped because `missing` is not installed.
+///
+/// # Panics
+///
+/// If the environment has `CI=true`.
+pub fn skip(missing: &str) {
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "no {missing} under CI");
+    println!("skipped: no {missing}");
 }

@@ -5,35 +5,22 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use super::command::{KillOnDrop, run, wait_for_exit};
+use super::installed::{find_program, skip};
 use super::wait::TIMEOUT;
 
-/// Returns a command that runs `program`. Returns `None`, and prints a note, if the program is not installed.
-///
-/// # Panics
-///
-/// If the program is not installed and the environment has `CI=true`.
+/// Returns a command that runs `program`, as [`find_program`] does.
 pub fn peer(program: &str) -> Option<Command> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let is_installed = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    if !is_installed {
-        skip(program);
-    }
-    is_installed.then(|| Command::new(program))
+    find_program(&[program]).map(Command::new)
 }
 
 /// Returns a command that runs Python, if Python and its library `requests` are installed, as [`peer`] does.
 pub fn python_with_requests() -> Option<Command> {
-    let mut python = peer("python3")?;
-    let (code, ..) = run(python.args(["-c", "import requests"]));
+    let python = find_program(&["python3"])?;
+    let (code, ..) = run(Command::new(&python).args(["-c", "import requests"]));
     if code != Some(0) {
         skip("requests for Python");
     }
-    (code == Some(0)).then(|| Command::new("python3"))
-}
-
-fn skip(missing: &str) {
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "no {missing} under CI");
-    println!("skipped: no {missing}");
+    (code == Some(0)).then(|| Command::new(python))
 }
 
 /// A running program whose standard output is read line by line. It is killed on drop.
