@@ -15,6 +15,8 @@ pub mod folder;
 pub mod http;
 pub mod load;
 pub mod operator;
+#[cfg(feature = "tls")]
+pub mod peers;
 pub mod process;
 #[cfg(feature = "full")]
 pub mod stdin;
