@@ -373,7 +373,6 @@ mod tests {
 
     #[test]
     fn the_constraints_say_which_names_are_permitted() {
-        let key = key_pair(&generate_key().unwrap()).unwrap();
         let with_host = |host| {
             let key = key_pair(&generate_key().unwrap()).unwrap();
             let der = name_constraints(Some(host));
@@ -398,9 +397,24 @@ mod tests {
             assert_eq!(short.permits_name(name), in_short, "{name}");
             assert_eq!(long.permits_name(name), in_long, "{name}");
         }
-        let validity = [1_700_000_000, 2_600_000_000];
-        let certified = certify(&key, None, validity).unwrap();
-        let (subject, end) = subject_and_end(&certified.der).unwrap();
-        assert_eq!((subject, end), (&*certified.subject, certified.end));
+    }
+
+    #[test]
+    fn an_authority_that_expires_soon_is_renewed_with_the_same_key_and_name() {
+        let directory = std::env::temp_dir().join(format!("falconet-ca-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        let find = |end: u64, needed_until: u64| {
+            let found = Authority::find_or_create(&directory, [1_700_000_000, end], needed_until);
+            found.unwrap().certificate
+        };
+        let (soon, later) = (2_000_000_000, 2_600_000_000);
+        let first = find(soon, soon);
+        assert_eq!(find(later, soon).der, first.der, "it does not expire yet");
+        let renewed = find(later, soon + 1);
+        assert_eq!((&renewed.subject, &*renewed.end), (&first.subject, "20520522141320Z"));
+        assert_ne!(renewed.der, first.der);
+        let stored = find(soon, later);
+        assert_eq!((stored.der, stored.end), (renewed.der, renewed.end));
+        fs::remove_dir_all(&directory).unwrap();
     }
 }
