@@ -80,8 +80,9 @@ impl Acceptor {
         }
     }
 
-    /// Creates a session with a client that connected at `now`. Before that, replaces a certificate that is
-    /// due for renewal; what requires a look at files only if the last look was long ago.
+    /// Creates a session with a client that connected at `now`. Replaces the certificate first, if it is due:
+    /// the clock is checked each time, and files, among them those with the host's addresses, only if they
+    /// were not checked lately.
     pub(in crate::net) fn session(&self, now: Instant) -> io::Result<Session> {
         match self.renew(now) {
             Ok(Some(renewed)) => drop(self.config.replace(renewed)),
