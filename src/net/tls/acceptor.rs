@@ -31,7 +31,7 @@ pub struct Acceptor {
 
 enum Source {
     Files(WatchedFiles),
-    SelfSigned(SelfSigned),
+    SelfSigned(Box<SelfSigned>),
 }
 
 impl Acceptor {
@@ -56,7 +56,7 @@ impl Acceptor {
                 let own = SelfSigned::new(state_dir.as_deref(), hosts)?;
                 let signed = own.renew(Time::now(Instant::now()), true)?;
                 let config = configure_signed(signed.expect("the first certificate is due"))?;
-                (config, Source::SelfSigned(own))
+                (config, Source::SelfSigned(Box::new(own)))
             }
         };
         Ok(Rc::new(Self {
