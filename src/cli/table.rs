@@ -160,7 +160,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "tls-self-signed",
         "",
-        "create a self-signed certificate for this host, and log its fingerprint",
+        "sign certificates for this host with an own certificate authority (CA), and log fingerprints",
         |options, text| set_choice(&mut options.tls_self_signed, SWITCHES, text),
         |options| show_choice(&options.tls_self_signed, SWITCHES),
     )
@@ -168,7 +168,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "state-dir",
         "DIR",
-        "keep the self-signed certificate in this directory, and use it again at the next start",
+        "keep the CA in this directory, and use it again at the next start; clients trust its ca.pem",
         |options, text| set_path(&mut options.state_dir, text),
         |options| show_path(&options.state_dir),
     )

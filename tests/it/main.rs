@@ -64,6 +64,7 @@ mod support;
 mod systemd;
 mod tls;
 mod tls_access;
+mod tls_authority;
 mod token_leaks;
 #[cfg(feature = "full")]
 mod topics;

@@ -32,7 +32,7 @@ impl TlsServerWithAdmin {
             Falconet::start_with(command.args(tls).arg(&folder.path).args(admin).args(flags));
         let line = falconet.wait_for_line("administration on ");
         let admin = line.split("administration on http://").nth(1).unwrap().parse().unwrap();
-        let config = tls_config_of(&folder.file("tls-cert.pem"), ALL_VERSIONS);
+        let config = tls_config_of(&folder.file("ca.pem"), ALL_VERSIONS);
         Self { falconet, admin, config, _folder: folder }
     }
 

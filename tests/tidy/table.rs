@@ -24,8 +24,8 @@ pub(crate) const ORDER: Order = Order(&[
     ("systemd", &[]),
     ("net", &[
         "address", "deadlines", "meter", "reactor", "socket", "tls", "tls/setup", "tls/session",
-        "tls/self_signed", "tls/acceptor", "tls/connector", "tls/absent", "transport", "listener",
-        "watched", "mod",
+        "tls/der", "tls/pem", "tls/host_names", "tls/authority", "tls/self_signed", "tls/acceptor",
+        "tls/connector", "tls/absent", "transport", "listener", "watched", "mod",
     ]),
     ("signals", &[]),
     ("privileges", &["account", "sandbox", "mod"]),

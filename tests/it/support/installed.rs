@@ -21,6 +21,12 @@ pub fn find_program(programs: &[&str]) -> Option<PathBuf> {
     found
 }
 
+/// Returns true if all of `programs` are installed, as [`find_program`] does.
+#[cfg(feature = "tls")]
+pub fn are_installed(programs: &[&str]) -> bool {
+    programs.iter().all(|program| find_program(&[program]).is_some())
+}
+
 /// Prints that a test is skipped because `missing` is not installed.
 ///
 /// # Panics
