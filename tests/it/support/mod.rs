@@ -1,8 +1,8 @@
 //! Helpers that the integration tests and the timing tests share.
 //!
-//! A module here imports only from modules before it in this list: `wait`, `folder`, `terminal`, `time`,
-//! `wire`, `websocket`, `http`, `events`, `process`, `load`, `command`, `access`, `admin`, `operator`,
-//! `stdin`, `systemd`, `tls`, `client`, `installed`, `peer`, `proxy`, `browser`.
+//! A module here imports only from modules before it in this list: `wait`, `folder`, `installed`, `terminal`,
+//! `time`, `wire`, `websocket`, `http`, `events`, `process`, `load`, `command`, `access`, `admin`, `operator`,
+//! `stdin`, `systemd`, `tls`, `client`, `peer`, `proxy`, `browser`.
 
 pub mod access;
 #[cfg(feature = "full")]
