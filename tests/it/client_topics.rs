@@ -207,6 +207,8 @@ fn lines_survive_a_restart_of_the_server() {
     let mut client = PipedClient::start(&["pub", "--server", &url, "a"]);
     client.send("one\ntwo\n");
     assert_eq!(lines(2), ["one", "two"]);
+    // Subscribers may get a line before its publisher gets the answer, but a later request is answered later.
+    assert_eq!(fetch(address, get("/topics/a")).text(), "two");
     drop(before);
     client.send("three\n");
     client.wait_for_stderr("line 3: refused: ");
