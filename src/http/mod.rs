@@ -6,7 +6,9 @@ pub(crate) mod accept;
 mod asset;
 pub(crate) mod chunk;
 pub(crate) mod date;
+pub(crate) mod entity_tag;
 pub(crate) mod head;
+pub(crate) mod range;
 pub(crate) mod response;
 
 pub use asset::Asset;

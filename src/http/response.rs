@@ -93,10 +93,10 @@ impl Response {
         Self::with_body(status, Body::Nothing)
     }
 
-    /// Creates a response with status 200 whose body of `length` bytes is not part of its encoding.
-    /// The caller sends the body after the head.
-    pub(crate) fn streamed(content_type: &'static str, length: u64) -> Self {
-        Self::with_body(200, Body::Streamed(length)).with_header("Content-Type", content_type)
+    /// Creates a response whose body of `length` bytes is not part of its encoding. The caller sends the
+    /// body after the head.
+    pub(crate) fn streamed(status: u16, content_type: &'static str, length: u64) -> Self {
+        Self::with_body(status, Body::Streamed(length)).with_header("Content-Type", content_type)
     }
 
     /// Creates a response with status 200 and a stream of events, after which the connection is closed. The
@@ -188,6 +188,7 @@ fn reason_phrase(status: u16) -> &'static str {
         200 => "OK",
         202 => "Accepted",
         204 => "No Content",
+        206 => "Partial Content",
         304 => "Not Modified",
         308 => "Permanent Redirect",
         400 => "Bad Request",
@@ -199,6 +200,7 @@ fn reason_phrase(status: u16) -> &'static str {
         411 => "Length Required",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
         429 => "Too Many Requests",

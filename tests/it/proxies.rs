@@ -13,7 +13,7 @@ use crate::support::*;
 
 #[test]
 fn the_example_for_nginx_works() {
-    check_example("nginx", nginx);
+    check_example("nginx", Proxy::nginx);
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn the_example_for_haproxy_works() {
 
 #[test]
 fn the_page_works_below_a_path_of_nginx() {
-    check_page(|address| nginx(&with_host(&example("nginx", address))));
+    check_page(|address| Proxy::nginx(&with_host(&example("nginx", address))));
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn the_page_works_below_a_path_of_caddy() {
 
 #[test]
 fn the_dashboard_works_below_a_path_of_nginx() {
-    check_dashboard(|address| nginx(&with_host(&example("nginx", address))));
+    check_dashboard(|address| Proxy::nginx(&with_host(&example("nginx", address))));
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn the_page_works_in_a_frame_of_its_own_origin() {
         return 200 '<!doctype html><iframe src="live/"></iframe>';
     }"#;
     let example = with_host(&example("nginx", falconet.address()));
-    let Some(proxy) = nginx(&format!("{frame}\n{example}")) else { return };
+    let Some(proxy) = Proxy::nginx(&format!("{frame}\n{example}")) else { return };
     window.visit(&format!("http://{}/", proxy.address()));
     let page = "document.querySelector('iframe').contentDocument";
     window.wait_for(&IS_OPEN.replace("document", &format!("{page}?")).replace(").", ")?."));
@@ -71,7 +71,7 @@ fn the_page_says_that_its_origin_is_refused_and_what_to_set() {
     let Some(mut window) = Window::open() else { return };
     let falconet = Falconet::start(NO_BROADCAST);
     // This proxy replaces the Host, and no --origin is set.
-    let Some(proxy) = nginx(&example("nginx", falconet.address())) else { return };
+    let Some(proxy) = Proxy::nginx(&example("nginx", falconet.address())) else { return };
     window.visit(&format!("http://{}/live/", proxy.address()));
     window.wait_for(&row_contains("error", &format!("--origin http://{}", proxy.address())));
     window.wait_for(&row_contains("error", "proxy_set_header Host $http_host"));
@@ -83,7 +83,7 @@ fn the_page_says_that_the_proxy_does_not_pass_on_websockets() {
     let falconet = Falconet::start(NO_BROADCAST);
     let example = with_host(&example("nginx", falconet.address()));
     let example = example.replace("proxy_set_header Upgrade $http_upgrade;", "");
-    let Some(proxy) = nginx(&example) else { return };
+    let Some(proxy) = Proxy::nginx(&example) else { return };
     window.visit(&format!("http://{}/live/", proxy.address()));
     window.wait_for(&row_contains("error", "must pass on the headers Upgrade and Connection"));
 }
@@ -129,12 +129,6 @@ fn check_dashboard(start: impl Fn(SocketAddr) -> Option<Proxy>) {
     assert_eq!(client.read_to_close(), Some(1008));
     window.wait_for("document.getElementById('outcome').textContent.endsWith('is evicted.')");
     assert_eq!(window.console_errors(), [""; 0]);
-}
-
-/// Starts nginx with an example.
-fn nginx(example: &str) -> Option<Proxy> {
-    // Without this directive nginx keeps events until it has 4 KiB of them.
-    Proxy::nginx(&format!("proxy_buffering off;\n{example}"))
 }
 
 /// Returns an example for nginx in which the proxy keeps the header Host.

@@ -29,6 +29,7 @@ pub(crate) struct Follower {
     backoff: Backoff,
     /// The id of the last event received; empty before the first event.
     last_id: String,
+    /// True if the attempt follows a lost connection or a failed attempt.
     is_reconnecting: bool,
 }
 
@@ -47,12 +48,12 @@ impl Follower {
     /// Creates a subscriber. `interrupts` make it close the connection and exit.
     pub(crate) fn new(options: Options, reactor: Rc<Reactor>, interrupts: Interrupts) -> Self {
         Self {
-            options,
             timer: Timer::new(&reactor),
             screen: Screen::new(&reactor, false),
             reactor,
             interrupts,
-            backoff: Backoff::default(),
+            backoff: Backoff::new(options.retries),
+            options,
             last_id: String::new(),
             is_reconnecting: false,
         }
@@ -62,10 +63,17 @@ impl Follower {
     pub(crate) async fn run(mut self) -> bool {
         loop {
             let ending = self.attempt().await;
-            if let Some(text) = ending.report() {
+            let retry_after = ending.retry_after();
+            let delay = retry_after.and_then(|minimum| self.backoff.next_delay(minimum));
+            // Of the failures in a row, only the first and the last are reported.
+            let is_repeated = self.is_reconnecting && delay.is_some();
+            if let Some(text) = ending.report().filter(|_| !is_repeated) {
                 self.screen.print_status(&text);
             }
-            let continues = self.options.reconnect && ending.may_retry() && self.wait().await;
+            let continues = match delay {
+                Some(delay) => self.wait(delay).await,
+                None => false,
+            };
             if !continues {
                 return ending.is_success();
             }
@@ -137,10 +145,10 @@ impl Follower {
     }
 
     /// Waits before the next attempt. Returns false if interrupted.
-    async fn wait(&mut self) -> bool {
-        self.is_reconnecting = true;
-        let delay = self.backoff.next_delay();
-        self.screen.print_status(&format!("reconnecting in {:.1} s", delay.as_secs_f64()));
+    async fn wait(&mut self, delay: Duration) -> bool {
+        if !std::mem::replace(&mut self.is_reconnecting, true) {
+            self.screen.print_status(&format!("reconnecting in {:.1} s", delay.as_secs_f64()));
+        }
         self.interrupts.unless_interrupted(self.timer.sleep(Some(delay))).await.is_some()
     }
 }
@@ -166,12 +174,12 @@ impl Ending {
         }
     }
 
-    /// Returns true if another attempt may succeed.
-    fn may_retry(&self) -> bool {
+    /// Returns the shortest delay before another attempt, or `None` if no attempt can succeed.
+    fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Lost(_) => true,
-            Self::Refused(refusal) => !refusal.is_permanent,
-            Self::Interrupted | Self::Closed | Self::OutputFailed(_) => false,
+            Self::Lost(_) => Some(Duration::ZERO),
+            Self::Refused(refusal) => (!refusal.is_permanent).then_some(refusal.retry_after),
+            Self::Interrupted | Self::Closed | Self::OutputFailed(_) => None,
         }
     }
 }
