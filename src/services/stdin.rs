@@ -88,8 +88,8 @@ impl Service for Stdin {
 
 /// The standard input.
 struct Input {
-    /// Waits until there is something to read. `None` for a regular file, which epoll refuses with
-    /// EPERM and which can always be read.
+    /// Waits until there is something to read. `None` for a regular file, which epoll refuses and which can
+    /// always be read.
     watched: Option<Watched<BorrowedFd<'static>>>,
 }
 
@@ -97,7 +97,7 @@ impl Input {
     fn new(reactor: &Rc<Reactor>) -> io::Result<Self> {
         match Watched::new(reactor, rustix::stdio::stdin()) {
             Ok(watched) => Ok(Self { watched: Some(watched) }),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Ok(Self { watched: None })
             }
             Err(error) => Err(error),
