@@ -217,7 +217,7 @@ const REQUEST_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 const SOURCES: [&str; 5] = ["websocket", "http", "service", "stdin", "admin"];
 /// The registered close codes (RFC 6455 §7.4.1). The last entry stands for all other codes, so that
 /// peers can't add labels.
-const CLOSE_CODES: [(u16, &str); 14] = [
+const CLOSE_CODES: [(u16, &str); 15] = [
     (1000, "1000"),
     (1001, "1001"),
     (1002, "1002"),
@@ -231,6 +231,7 @@ const CLOSE_CODES: [(u16, &str); 14] = [
     (1011, "1011"),
     (1012, "1012"),
     (1013, "1013"),
+    (1014, "1014"),
     (0, "other"),
 ];
 
@@ -295,7 +296,7 @@ mod tests {
         assert_eq!(counted(counters.websocket_closed.by_code()).len(), CLOSE_CODES.len());
         assert_eq!(
             counted(counters.websocket_closed.by_code()).last(),
-            Some(&("other", 65_536 - 13))
+            Some(&("other", 65_536 - 14))
         );
         assert_eq!(counted(counters.requests()).len(), 5);
         assert_eq!(counted(counters.requests())[3], ("4xx", 100));

@@ -33,6 +33,7 @@ fn serve(options: Options) -> ExitCode {
     let stop_signals = StopSignals::detect();
     let allows_null = options.origins.includes_null();
     let privileges = Feature::Full.is_built_in().then(|| options.clone());
+    let reads_stdin = Feature::Full.is_built_in() && options.stdin.is_some();
     let server = match compose(options, process_errors, notifier.clone()) {
         Ok(server) => server,
         Err(error) => return fail(&error, RUNTIME_FAILURE),
@@ -53,8 +54,11 @@ fn serve(options: Options) -> ExitCode {
     if let Err(error) = handled {
         return fail(&format!("can't handle signals: {error}"), RUNTIME_FAILURE);
     }
-    // The thread that waits for signals needs no descriptor that is opened from here on.
-    signals::unshare_descriptors();
+    // The thread that waits for signals needs no descriptor that is opened from here on. But with a copy of
+    // the standard input, it would keep the input open after its end.
+    if !reads_stdin {
+        signals::unshare_descriptors();
+    }
     for url in server.urls() {
         match url {
             ListenUrl::Http { .. } | ListenUrl::Https { .. } => {

@@ -23,6 +23,7 @@ const CLOSE_MEANINGS = {
   1011: 'the server had an internal error',
   1012: 'the server is restarting',
   1013: 'the server is busy',
+  1014: 'a gateway received an invalid answer from the server',
 };
 
 const FAILURE_CAUSES = {

@@ -83,10 +83,6 @@ async fn serve_requests(
                 return None;
             }
         };
-        if context.is_admin() && request.is_read() {
-            // A monitoring system repeats these requests every few seconds.
-            request.level = log::Level::Debug;
-        }
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
         let plan = planned.unwrap_or_else(|Refused { reason, response }| {
             if let Some(reason) = reason {

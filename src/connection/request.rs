@@ -29,8 +29,6 @@ pub(super) struct Request {
     cors_lines: String,
     /// True if the connection is closed after the response.
     pub(super) close: bool,
-    /// The level of the line in the log. Default: info.
-    pub(super) level: Level,
 }
 
 impl Request {
@@ -53,7 +51,6 @@ impl Request {
             body_bytes: head.content_length().unwrap_or(0),
             cors_lines: access.cors_lines(head.single("origin")),
             close: !head.keeps_alive(),
-            level: Level::Info,
         }
     }
 
@@ -68,23 +65,22 @@ impl Request {
         }
     }
 
-    /// Returns true if the method only reads.
-    pub(super) fn is_read(&self) -> bool {
-        matches!(&*self.method, "GET" | "HEAD" | "OPTIONS")
-    }
-
     /// Returns the correlation id as text for the log; `-` without one.
     pub(super) fn correlation(&self) -> String {
         self.correlation.as_ref().map_or("-".to_owned(), CorrelationId::to_string)
     }
 
-    /// Logs the response: its status, and `outcome` as the text of the line.
+    /// Logs the response: its status, and `outcome` as the text of the line. The level of the line is debug if
+    /// the request succeeded: a producer or a monitoring system may send a request every second, which the
+    /// metrics count.
     pub(super) fn log(&self, status: u16, outcome: &str) {
+        let level = if status < 400 { Level::Debug } else { Level::Info };
         // The number of lines per target is limited. With a target of their own, many published messages do
         // not suppress the lines about other requests.
-        let target = if self.is_read() { "falconet::request" } else { "falconet::publish" };
+        let is_read = matches!(&*self.method, "GET" | "HEAD" | "OPTIONS");
+        let target = if is_read { "falconet::request" } else { "falconet::publish" };
         log::log!(
-            target: target, self.level,
+            target: target, level,
             address = self.peer.to_string(), method = &*self.method, path = &*self.path, request = &*self.id,
             correlation = self.correlation(), status;
             "{outcome}"

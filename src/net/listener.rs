@@ -15,11 +15,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::future::yield_now;
-use rustix::fs::{Mode, OFlags};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, sockopt};
 
 use super::address::{ListenUrl, Peer, Reach};
+use super::failed::{errno_of, failed};
 use super::reactor::{Direction, Reactor, Registration, Timer};
 use super::socket::open_stream;
 use super::tls::Acceptor;
@@ -136,16 +137,17 @@ impl Listener {
     ) -> io::Result<(Self, u16)> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let fd = open_stream(family)?;
-        sockopt::set_socket_reuseaddr(&fd, true)?;
+        sockopt::set_socket_reuseaddr(&fd, true).map_err(failed("setsockopt"))?;
         set_tcp_options(&fd)?;
         set_buffers(&fd)?;
         let takes_ipv4 = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
         if address.is_ipv6() && address.ip().is_unspecified() && others.iter().any(takes_ipv4) {
-            sockopt::set_ipv6_v6only(&fd, true)?;
+            sockopt::set_ipv6_v6only(&fd, true).map_err(failed("setsockopt"))?;
         }
-        bind_early(&fd, address)?;
-        rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
-        let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
+        bind_early(&fd, address).map_err(failed("bind"))?;
+        rustix::net::listen(&fd, BACKLOG_CONNECTIONS).map_err(failed("listen"))?;
+        let bound = rustix::net::getsockname(&fd).map_err(failed("getsockname"))?;
+        let bound = SocketAddr::try_from(bound)?;
         Ok((Self::new(reactor, fd, None, Reach::of(bound))?, bound.port()))
     }
 
@@ -153,18 +155,18 @@ impl Listener {
         remove_stale(path)?;
         let fd = open_stream(AddressFamily::UNIX)?;
         set_buffers(&fd)?;
-        rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
+        rustix::net::bind(&fd, &SocketAddrUnix::new(path)?).map_err(failed("bind"))?;
         let file = SocketFile { path: path.to_owned(), inode: inode_of(path)? };
-        rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
+        rustix::net::listen(&fd, BACKLOG_CONNECTIONS).map_err(failed("listen"))?;
         Self::new(reactor, fd, Some(file), Reach::Unix)
     }
 
     /// Creates a listener from a listening socket that systemd passed. The listener does not remove the file
     /// of a Unix socket, because the file belongs to systemd.
     fn adopt(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<(Vec<Self>, ListenUrl)> {
-        rustix::io::ioctl_fionbio(&fd, true)?;
+        rustix::io::ioctl_fionbio(&fd, true).map_err(failed("ioctl"))?;
         set_buffers(&fd)?;
-        let address = rustix::net::getsockname(&fd)?;
+        let address = rustix::net::getsockname(&fd).map_err(failed("getsockname"))?;
         let (reach, url) = match SocketAddr::try_from(address.clone()) {
             Ok(address) => {
                 set_tcp_options(&fd)?;
@@ -238,8 +240,7 @@ impl Listener {
             }
             Ok(transport)
         });
-        let transport =
-            transport.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+        let transport = transport.map_err(|error| errno_of(&error).unwrap_or(Errno::NOMEM))?;
         Ok((transport, peer))
     }
 
@@ -347,12 +348,12 @@ fn is_of_connection(error: Errno) -> bool {
 /// `::1`.
 fn is_unavailable(error: &io::Error) -> bool {
     let unavailable = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
-    Errno::from_io_error(error).is_some_and(|error| unavailable.contains(&error))
+    errno_of(error).is_some_and(|error| unavailable.contains(&error))
 }
 
 /// Binds a socket to an address, even if this host does not have the address yet: a network interface may get
 /// it later, for example by DHCP.
-fn bind_early(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+fn bind_early(fd: &OwnedFd, address: SocketAddr) -> Result<(), Errno> {
     match rustix::net::bind(fd, &address) {
         // A host without IPv6 never gets `::1`.
         Err(Errno::ADDRNOTAVAIL) if !address.ip().is_loopback() => {
@@ -367,15 +368,15 @@ fn bind_early(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
             );
             Ok(())
         }
-        bound => Ok(bound?),
+        bound => bound,
     }
 }
 
 /// Sets the TCP options of a listening socket. Accepted sockets inherit them.
 fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
-    sockopt::set_tcp_nodelay(fd, true)?;
-    sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT.as_millis() as u32)?;
-    Ok(())
+    sockopt::set_tcp_nodelay(fd, true)
+        .and_then(|()| sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT.as_millis() as u32))
+        .map_err(failed("setsockopt"))
 }
 
 /// Returns the path of a Unix socket. An abstract name is prefixed with `@`, as in ss(8).
@@ -390,9 +391,9 @@ fn path_of(address: &SocketAddrUnix) -> PathBuf {
 /// Limits the socket buffers; accepted sockets inherit the limits. By default, the kernel may buffer
 /// 4 MB for each peer that does not read.
 fn set_buffers(fd: &OwnedFd) -> io::Result<()> {
-    sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_BYTES)?;
-    sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER_BYTES)?;
-    Ok(())
+    sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_BYTES)
+        .and_then(|()| sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER_BYTES))
+        .map_err(failed("setsockopt"))
 }
 
 /// Removes the file at `path` if it is a Unix socket on which no process listens.
@@ -422,8 +423,9 @@ fn inode_of(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// Opens a descriptor that needs no file, because `/dev/null` may not exist, or not be in the sandbox.
 fn open_spare() -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    eventfd(0, EventfdFlags::CLOEXEC).map_err(failed("eventfd"))
 }
 
 /// The maximum number of connections that wait to be accepted. std's value of 128 is too small for bursts.

@@ -27,6 +27,7 @@ use slab::Slab;
 use smol::Task;
 
 use super::deadlines::Deadlines;
+use super::failed::failed;
 use super::meter::Meter;
 
 /// The event loop of one thread.
@@ -72,11 +73,13 @@ impl Reactor {
     /// # Errors
     /// The error of the system call, for example if the process has no free descriptor.
     pub fn new() -> io::Result<Rc<Self>> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("epoll_create"))?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let eventfd = eventfd(0, flags).map_err(failed("eventfd"))?;
         // Edge-triggered: each write is a new event, so the eventfd need not be read.
         let interest = EventFlags::IN | EventFlags::ET;
-        epoll::add(&epoll, &eventfd, EventData::new_u64(INTERRUPT), interest)?;
+        epoll::add(&epoll, &eventfd, EventData::new_u64(INTERRUPT), interest)
+            .map_err(failed("epoll_ctl"))?;
         Ok(Rc::new(Self {
             epoll,
             sources: RefCell::default(),
@@ -179,7 +182,7 @@ impl Reactor {
         let registration = Registration { reactor: self.clone(), key, fd };
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let data = EventData::new_u64((u64::from(generation) << 32) | u64::from(key));
-        epoll::add(&self.epoll, &registration.fd, data, interest)?;
+        epoll::add(&self.epoll, &registration.fd, data, interest).map_err(failed("epoll_ctl"))?;
         Ok(registration)
     }
 
@@ -225,7 +228,7 @@ impl Reactor {
         let buffer = rustix::buffer::spare_capacity(events);
         match epoll::wait(&self.epoll, buffer, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(failed("epoll_wait")(error)),
         }
     }
 

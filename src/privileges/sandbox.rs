@@ -79,8 +79,6 @@ impl Sandbox {
         for path in &self.unlink {
             ruleset = allow(ruleset, path, AccessFs::RemoveFile.into())?.0;
         }
-        // `Listener` opens this file to reserve a descriptor.
-        ruleset = allow(ruleset, Path::new("/dev/null"), AccessFs::ReadFile.into())?.0;
         if self.reads_proc {
             ruleset = allow(ruleset, Path::new("/proc/stat"), AccessFs::ReadFile.into())?.0;
             ruleset = allow_process(ruleset, "/proc/self", AccessFs::ReadFile | AccessFs::ReadDir)?;

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 
 use crate::access::AddressPermit;
 use crate::config::SlowConsumer;
-use crate::frame::{CloseCode, CloseReason, Frame, Message};
+use crate::frame::{CloseReason, Frame, Message, NO_CLOSE};
 use crate::hub::{Client, ClientId, CorrelationId, Delivery, HubHandle, Membership};
 use crate::net::{Peer, Timer, Transport};
 
@@ -182,7 +182,7 @@ impl Drop for Session {
         let outlet = &self.state.outlet;
         if std::thread::panicking() {
             let now = outlet.transport().timer().now();
-            outlet.client().end(&"its endpoint panicked", CloseCode::Abnormal, now);
+            outlet.client().end(&"its endpoint panicked", NO_CLOSE, now);
         }
         let _ = outlet.try_drain(&mut Context::from_waker(Waker::noop()));
         outlet.transport().shut_down();

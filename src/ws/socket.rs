@@ -17,12 +17,12 @@ use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, Error};
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
 
-use crate::frame::{CloseCode, CloseReason, MAX_CONTROL_BYTES, Message};
+use crate::frame::{CloseCode, CloseReason, Frame, MAX_CONTROL_BYTES, Message};
 use crate::net::{Sleep, Timer};
 use crate::rate::{Rate, RateState};
 
 use super::end::{Ending, SessionEnd};
-use super::gate::Gate;
+use super::gate::{Gate, PROTOCOL_ERROR};
 use super::outlet::Outlet;
 
 /// The receiving side of one client's connection.
@@ -374,16 +374,22 @@ impl Decoder {
                 Some(Ok(tungstenite::Message::Binary(bytes))) => {
                     message = Some(Message::Binary(bytes));
                 }
-                Some(Ok(tungstenite::Message::Close(frame))) => {
-                    closed = Some(frame.map_or(CloseCode::Status, |frame| frame.code));
-                }
+                Some(Ok(tungstenite::Message::Close(None))) => closed = Some(None),
+                Some(Ok(tungstenite::Message::Close(Some(_)))) => match self.gate.close_code() {
+                    None => return Err(Ending::of_violation(PROTOCOL_ERROR)),
+                    code => closed = Some(code),
+                },
                 Some(Ok(_)) => {}
                 // The stream ends after a Close.
                 Some(Err(Error::ConnectionClosed)) | None => break,
                 Some(Err(error)) => return Err(ending_for(&error)),
             }
         }
-        let outgoing = std::mem::take(&mut self.stream.get_mut().outgoing);
+        let mut outgoing = std::mem::take(&mut self.stream.get_mut().outgoing);
+        if closed == Some(Some(CloseCode::BadGateway)) {
+            // The library does not know this code, and would answer 1002.
+            outgoing = Frame::close(&CloseReason::new(CloseCode::BadGateway, "")).to_vec();
+        }
         if !outgoing.is_empty() && !is_closing {
             outlet.send(cx, &outgoing, &[])?;
         }
@@ -398,7 +404,7 @@ impl Decoder {
 fn ending_for(error: &Error) -> Ending {
     let violation = |code, text| Ending::Refused(CloseReason::new(code, text));
     match error {
-        Error::Protocol(_) => violation(CloseCode::Protocol, "protocol error"),
+        Error::Protocol(_) => Ending::of_violation(PROTOCOL_ERROR),
         Error::Utf8(_) => violation(CloseCode::Invalid, "text is not UTF-8"),
         Error::Capacity(_) => violation(CloseCode::Size, "message too big"),
         _ => Ending::Lost,

@@ -496,8 +496,9 @@ fn the_publish_rate_of_an_address_is_limited_across_connections() {
 #[cfg(feature = "full")]
 #[test]
 fn forwarded_addresses_count_only_from_a_trusted_proxy() {
-    let trusting = Falconet::start(&["--trust-proxy", "10.0.0.0/8", "--trust-proxy", "127.0.0.1"]);
-    let wary = Falconet::start(&["--trust-proxy", "10.0.0.0/8"]);
+    let flags = ["--log-level", "debug", "--trust-proxy", "10.0.0.0/8"];
+    let trusting = Falconet::start(&[&flags[..], &["--trust-proxy", "127.0.0.1"]].concat());
+    let wary = Falconet::start(&flags);
     for (index, (lines, client)) in [
         ("X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
         ("X-Forwarded-For: 198.51.100.1, 192.0.2.1, 10.1.1.1\r\n", "192.0.2.1"),
@@ -607,7 +608,7 @@ fn the_forwarded_host_of_a_trusted_proxy_counts_as_the_servers_own_origin() {
 #[test]
 fn the_proxy_header_has_the_address_of_the_client_and_is_required() {
     let flags = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--max-per-address", "1"];
-    let falconet = Falconet::start(&flags);
+    let falconet = Falconet::start(&[&flags[..], &["--log-level", "debug"]].concat());
     let text = b"PROXY TCP4 192.0.2.1 127.0.0.1 4711 80\r\n".to_vec();
     let binary = [
         &b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..],

@@ -1077,13 +1077,16 @@ fn serve_a_panicking_endpoint() {
 const PANICS: &str = "FALCONET_TEST_PANICS";
 
 #[test]
-fn polling_requests_are_not_logged() {
+fn requests_that_succeed_are_not_logged() {
     let (falconet, admin) = start(NO_BROADCAST);
     read(admin, "/metrics");
-    fetch(admin, post("/broadcast", "x"));
-    let line = falconet.wait_for_line("path=/broadcast");
-    assert!(line.contains("method=POST") && line.contains("status=202"), "{line}");
-    assert!(!falconet.log_so_far().iter().any(|line| line.contains("/metrics")));
+    assert_eq!(fetch(admin, post("/broadcast", "x")).status(), 202);
+    assert_eq!(fetch(admin, get("/none")).status(), 404);
+    let line = falconet.wait_for_line("path=/none");
+    assert!(line.contains(" info ") && line.contains("status=404"), "{line}");
+    let log = falconet.log_so_far();
+    let logged = |path: &str| log.iter().any(|line| line.contains(path));
+    assert!(!logged("/metrics") && !logged("/broadcast"), "{log:#?}");
 }
 
 #[test]

@@ -399,6 +399,65 @@ fn a_unix_socket_is_closed_at_once_when_the_server_drains() {
 }
 
 #[test]
+fn a_server_needs_no_dev_null() {
+    let hides_devices = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args([
+            "--mount",
+            "sh",
+            "-c",
+            &format!("mount -t tmpfs none /dev && {script}"),
+            "sh",
+        ]);
+        command
+    };
+    if !hides_devices("! test -e /dev/null").output().is_ok_and(|output| output.status.success()) {
+        return println!("skipped: mounts are forbidden here");
+    }
+    for sandbox in ["auto", "off"] {
+        let falconet = Falconet::start_with(hides_devices("exec \"$@\"").args([
+            env!("CARGO_BIN_EXE_falconet"),
+            "--listen",
+            "http://127.0.0.1:0",
+            "--sandbox",
+            sandbox,
+        ]));
+        Client::connect(falconet.address()).echo("served");
+    }
+}
+
+#[test]
+fn a_system_call_that_fails_at_the_start_is_named() {
+    let folder = Folder::new("strace");
+    let strace = |inject: &str| {
+        let mut command = Command::new("strace");
+        command.args(["--quiet=all", "-f", "-o", &folder.write("trace", ""), "-e", inject]);
+        command
+    };
+    if !strace("trace=none").arg("true").output().is_ok_and(|output| output.status.success()) {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "no strace under CI");
+        return println!("skipped: no strace");
+    }
+    for (name, calls) in [
+        ("epoll_create", "epoll_create1"),
+        ("eventfd", "eventfd2"),
+        ("epoll_ctl", "epoll_ctl"),
+        ("epoll_wait", "?epoll_wait,?epoll_pwait,?epoll_pwait2"),
+        ("socket", "socket"),
+        ("setsockopt", "setsockopt"),
+        ("bind", "bind"),
+        ("listen", "listen"),
+        ("getsockname", "getsockname"),
+    ] {
+        let mut command = strace(&format!("inject={calls}:error=EIO"));
+        command.args([env!("CARGO_BIN_EXE_falconet"), "--listen", "http://127.0.0.1:0"]);
+        command.args(["--log-level", "off"]);
+        let expected = format!("{name}: Input/output error");
+        assert_refused(&mut command, 1, &[&expected]);
+    }
+}
+
+#[test]
 fn a_hangup_ignored_at_the_start_stays_ignored() {
     let mut command = Command::new("sh");
     command.env_clear().args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);

@@ -536,14 +536,17 @@ fn c23_a_close_is_answered_with_the_right_code() {
     let falconet = Falconet::start(&["--broadcast-every", "0"]);
     let code = |code: u16| code.to_be_bytes().to_vec();
     let with_reason = |reason: &[u8]| [&code(1000)[..], reason].concat();
-    let rows: [(&str, Vec<u8>, u16); 23] = [
+    let rows = [
         ("no code", vec![], 1005),
         ("1000", code(1000), 1000),
         ("1000 and a reason", with_reason("grüße".as_bytes()), 1000),
         ("1000 and the longest reason", with_reason(&[b'x'; 123]), 1000),
         ("1001", code(1001), 1001),
         ("1003", code(1003), 1003),
+        ("1007", code(1007), 1007),
         ("1011", code(1011), 1011),
+        ("1014", code(1014), 1014),
+        ("1014 and a reason", [&code(1014)[..], b"grue"].concat(), 1014),
         ("3000", code(3000), 3000),
         ("3999", code(3999), 3999),
         ("4000", code(4000), 4000),

@@ -657,8 +657,40 @@ fn every_response_has_the_request_id() {
 
 #[cfg(feature = "full")]
 #[test]
+fn a_request_is_logged_only_if_it_fails_unless_the_level_is_debug() {
+    let requests = || {
+        [
+            (get("/"), 200),
+            (post("/topics/a", "x"), 202),
+            (get("/topics/a"), 200),
+            (post("/topics/", "x"), 405),
+            (get("/topics/none"), 404),
+            (get("/none"), 404),
+        ]
+    };
+    for (level, logs_success) in [("info", false), ("debug", true)] {
+        let falconet = Falconet::start(&[NO_BROADCAST, &["--log-level", level]].concat());
+        for (request, status) in requests() {
+            assert_eq!(fetch(falconet.address(), request).status(), status);
+        }
+        falconet.wait_for_line("path=/none ");
+        let log = falconet.log_so_far();
+        let lines: Vec<&String> = log.iter().filter(|line| line.contains(" answered ")).collect();
+        let expected = requests().into_iter().map(|(_, status)| status);
+        let expected = expected.filter(|status| logs_success || *status >= 400);
+        let is_line_of = |(line, status): (&&String, u16)| {
+            let level = if status < 400 { " debug " } else { " info " };
+            line.contains(level) && line.ends_with(&format!(" status={status}"))
+        };
+        assert_eq!(lines.len(), expected.clone().count(), "{log:#?}");
+        assert!(lines.iter().zip(expected).all(is_line_of), "{log:#?}");
+    }
+}
+
+#[cfg(feature = "full")]
+#[test]
 fn the_request_id_is_logged() {
-    let falconet = Falconet::start(NO_BROADCAST);
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--log-level", "debug"]].concat());
     let lines = "X-Request-Id: mine\r\nX-Client-Id: me\r\n";
     fetch(falconet.address(), request("POST", "/topics/a", lines, "x"));
     let line = falconet.wait_for_line("answered");

@@ -10,7 +10,7 @@ use falconet::cli::{OptionsError, completions, manual, parse_time, show_time};
 use falconet::net::Trust;
 use falconet::{TopicName, TopicNameError};
 use lexopt::Arg::{Long, Short, Value};
-use lexopt::Parser;
+use lexopt::{Arg, Parser};
 
 use crate::message;
 use crate::token::{Token, TokenError};
@@ -107,8 +107,9 @@ fn parse_command(arguments: impl IntoIterator<Item = OsString>) -> Result<Comman
 
 fn parse_connection(mut parser: Parser) -> Result<Command, UsageError> {
     let mut options = Options::new(DEFAULT_URL.parse()?);
-    let mut urls = 0;
+    let (mut urls, mut seen) = (0, Vec::new());
     while let Some(argument) = parser.next()? {
+        refuse_repeat(&mut seen, &argument)?;
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
@@ -138,8 +139,9 @@ fn parse_connection(mut parser: Parser) -> Result<Command, UsageError> {
 
 fn parse_publication(mut parser: Parser) -> Result<Command, UsageError> {
     let mut server = Server::at(Url::of_server(DEFAULT_SERVER)?);
-    let (mut topic, mut text, mut retries) = (None, None, None);
+    let (mut topic, mut text, mut retries, mut seen) = (None, None, None, Vec::new());
     while let Some(argument) = parser.next()? {
+        refuse_repeat(&mut seen, &argument)?;
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("server") => server.url = Url::of_server(&parser.value()?.to_string_lossy())?,
@@ -162,8 +164,9 @@ fn parse_publication(mut parser: Parser) -> Result<Command, UsageError> {
 
 fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
     let mut options = Options::new(Url::of_server(DEFAULT_SERVER)?);
-    let (mut topic, mut last, mut is_sse) = (None, None, false);
+    let (mut topic, mut last, mut is_sse, mut seen) = (None, None, false, Vec::new());
     while let Some(argument) = parser.next()? {
+        refuse_repeat(&mut seen, &argument)?;
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("server") => {
@@ -280,6 +283,16 @@ impl Options {
             _ => Ok(()),
         }
     }
+}
+
+/// Refuses an option that is in `seen`, and adds it otherwise: no option can be repeated.
+fn refuse_repeat(seen: &mut Vec<String>, argument: &Arg<'_>) -> Result<(), UsageError> {
+    let Long(name) = argument else { return Ok(()) };
+    if seen.iter().any(|seen| seen == name) {
+        return Err(UsageError(format!("--{name}: given more than once; expected it once")));
+    }
+    seen.push((*name).to_owned());
+    Ok(())
 }
 
 fn ca_and_insecure() -> UsageError {
@@ -455,6 +468,10 @@ mod tests {
             (&["pub", "--sse", "a"], "--sse"),
             (&["sub"], "expected NAME"),
             (&["sub", "a", "b"], "unexpected argument"),
+            (&["--idle-timeout", "90s", "--idle-timeout=80s"], "--idle-timeout: given more than"),
+            (&["pub", "--server", "http://a", "--server", "http://b", "a"], "--server: given more"),
+            (&["sub", "--last", "1", "a", "--last", "1"], "--last: given more than once"),
+            (&["sub", "--sse", "a", "--sse"], "--sse: given more than once"),
             (&["sub", "--last", "-1", "a"], "--last `-1`: expected a count"),
             (&["sub", "--idle-timeout", "20s", "a"], "more than --ping-every"),
         ] {
