@@ -376,7 +376,7 @@ impl Decoder {
                 }
                 Some(Ok(tungstenite::Message::Close(None))) => closed = Some(None),
                 Some(Ok(tungstenite::Message::Close(Some(_)))) => match self.gate.close_code() {
-                    None => return Err(Ending::of_violation(PROTOCOL_ERROR)),
+                    None => return Err(Ending::Refused(PROTOCOL_ERROR)),
                     code => closed = Some(code),
                 },
                 Some(Ok(_)) => {}
@@ -404,7 +404,7 @@ impl Decoder {
 fn ending_for(error: &Error) -> Ending {
     let violation = |code, text| Ending::Refused(CloseReason::new(code, text));
     match error {
-        Error::Protocol(_) => Ending::of_violation(PROTOCOL_ERROR),
+        Error::Protocol(_) => Ending::Refused(PROTOCOL_ERROR),
         Error::Utf8(_) => violation(CloseCode::Invalid, "text is not UTF-8"),
         Error::Capacity(_) => violation(CloseCode::Size, "message too big"),
         _ => Ending::Lost,
