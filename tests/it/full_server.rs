@@ -15,7 +15,7 @@ use crate::support::*;
 #[test]
 fn a_full_server_asks_event_streams_to_reconnect_and_refuses_the_rest() {
     let falconet = Falconet::start(FULL);
-    let _inside = Client::connect(falconet.address());
+    let _inside = fill(falconet.address());
     let delays: Vec<u32> =
         (0..6).map(|_| retry_of(&exchange(falconet.address(), stream("")))).collect();
     assert!(delays.iter().any(|delay| *delay != delays[0]), "not random: {delays:?}");
@@ -35,7 +35,7 @@ fn a_full_server_asks_event_streams_to_reconnect_and_refuses_the_rest() {
 #[test]
 fn connections_that_are_turned_away_are_not_open_ones_and_end_within_seconds() {
     let (falconet, admin) = admin::start(FULL);
-    let _inside = Client::connect(falconet.address());
+    let _inside = fill(falconet.address());
     let begun = Instant::now();
     let silent: Vec<TcpStream> = (0..8).map(|_| connect(falconet.address())).collect();
     // More of them get an answer at once, without having sent a request.
@@ -43,7 +43,7 @@ fn connections_that_are_turned_away_are_not_open_ones_and_end_within_seconds() {
     assert_eq!(status_of(std::str::from_utf8(&answer).unwrap()), 503);
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     let page = Metrics::read(admin);
-    assert_eq!(page.value("falconet_connections", "websocket"), 1.0);
+    assert_eq!(page.value("falconet_connections", "websocket"), PLACES as f64);
     assert_eq!(page.value("falconet_connections", "http"), 0.0);
     assert_eq!(page.value("falconet_connections_rejected_total", "connections"), 9.0);
     for stream in silent {
@@ -59,7 +59,7 @@ fn connections_that_are_turned_away_are_not_open_ones_and_end_within_seconds() {
 #[test]
 fn connections_that_are_turned_away_end_when_the_server_stops() {
     let mut falconet = Falconet::start(FULL);
-    let inside = Client::connect(falconet.address());
+    let inside = fill(falconet.address());
     let mut silent = connect(falconet.address());
     silent.write_all(b"GET /topics/a HTTP/1.1\r\n").unwrap();
     falconet.wait_for_line("too many connections");
@@ -129,7 +129,7 @@ fn a_stream_that_is_requested_while_the_server_stops_is_asked_to_reconnect() {
 fn with_reject_drop_event_streams_get_no_answer_either() {
     let drops = ["--reject", "drop"];
     let falconet = Falconet::start(&[FULL, &drops].concat());
-    let _inside = Client::connect(falconet.address());
+    let _inside = fill(falconet.address());
     assert_eq!(exchange(falconet.address(), stream("")), "");
     let falconet = Falconet::start(&[NO_BROADCAST, &drops, &["--max-topics", "1"]].concat());
     assert_eq!(exchange(falconet.address(), stream("")), "");
@@ -139,7 +139,7 @@ fn with_reject_drop_event_streams_get_no_answer_either() {
 #[test]
 fn a_full_server_asks_event_streams_over_tls_to_reconnect() {
     let server = tls::TlsServer::start("tls-full", FULL);
-    let _inside = server.client("/");
+    let _inside: Vec<_> = (0..PLACES).map(|_| server.client("/")).collect();
     let mut over_tls = server.connect();
     over_tls.write_all(&stream("")).unwrap();
     retry_of(&String::from_utf8(rest_of(over_tls)).unwrap());
@@ -168,6 +168,11 @@ fn an_event_source_reconnects_to_a_full_server_until_there_is_room() {
     }
     publish(&falconet, "at last");
     window.wait_for("seen.join() === 'at last'");
+}
+
+/// Connects as many clients as a server with the options [`FULL`] admits.
+fn fill(address: SocketAddr) -> Vec<Client> {
+    (0..PLACES).map(|_| Client::connect(address)).collect()
 }
 
 /// Opens a WebSocket, unless the server is full.
@@ -207,4 +212,6 @@ fn retry_of(answer: &str) -> u32 {
 }
 
 const FULL: &[&str] = &["--broadcast-every", "0", "--max-connections", "1"];
+/// The number of clients on this host that such a server admits.
+const PLACES: usize = 1 + LOCAL_PLACES;
 const SSE: &str = "Accept: text/event-stream\r\n";

@@ -401,7 +401,11 @@ fn table() -> Vec<(&'static str, Vec<u8>, Verdict)> {
         ("a bracket in a name", host("Host: a]\r\n"), Status(400)),
         ("a host with a port", host("Host: a:8080\r\n"), Status(200)),
         ("another host name", host("Host: a.example:8080\r\n"), Status(403)),
-        ("a page of another origin", get("Origin: http://b\r\n"), Status(403)),
+        (
+            "a page of another origin, which may load files",
+            get("Origin: http://b\r\n"),
+            Status(200),
+        ),
         (
             "an upgrade by a page of another origin",
             upgrade_with(&[HOST, "Origin: http://b", CONNECTION, UPGRADE, VERSION, KEY]),
