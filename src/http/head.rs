@@ -27,8 +27,8 @@ impl HeadScan {
     /// the empty line that may precede the request line (RFC 9112 §2.2).
     ///
     /// # Errors
-    /// [`HeadError::BareLineFeed`], [`HeadError::EmptyLines`] or [`HeadError::TooLong`], as soon as
-    /// the error is certain.
+    /// [`HeadError::NotHttp`], [`HeadError::Malformed`] or [`HeadError::TooLong`], as soon as the
+    /// error is certain.
     pub(crate) fn find(
         &mut self,
         bytes: &[u8],
@@ -39,14 +39,14 @@ impl HeadScan {
             let line_feed = self.scanned + offset;
             self.scanned = line_feed + 1;
             if line_feed == self.line_start || bytes[line_feed - 1] != b'\r' {
-                return Err(HeadError::BareLineFeed);
+                return Err(broken(&bytes[self.begin..], "a line feed without a carriage return"));
             }
             let empty = line_feed - self.line_start == 1;
             self.line_start = self.scanned;
             match (empty, self.lines) {
                 (false, _) => self.lines += 1,
                 (true, 0) if self.begin == 0 => self.begin = self.scanned,
-                (true, 0) => return Err(HeadError::EmptyLines),
+                (true, 0) => return Err(HeadError::NotHttp("more than one empty line before it")),
                 (true, _) => return Ok(Some(self.begin..self.scanned)),
             }
         }
@@ -75,14 +75,17 @@ pub struct RequestHead<'a> {
 pub(crate) fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<'a>, HeadError> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
-    match request.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        Ok(_) => return Err(HeadError::Unparsable("no empty line at its end")),
+    let problem = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => None,
+        Ok(_) => Some("no empty line at its end"),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooManyHeaders),
-        Err(httparse::Error::HeaderName) => return Err(HeadError::Unparsable("bad header name")),
-        Err(httparse::Error::HeaderValue) => return Err(HeadError::Unparsable("bad header value")),
-        Err(httparse::Error::Version) => return Err(HeadError::Unparsable("bad HTTP version")),
-        Err(_) => return Err(HeadError::Unparsable("bad request line")),
+        Err(httparse::Error::HeaderName) => Some("bad header name"),
+        Err(httparse::Error::HeaderValue) => Some("bad header value"),
+        Err(httparse::Error::Version) => Some("bad HTTP version"),
+        Err(_) => Some("bad request line"),
+    };
+    if let Some(problem) = problem {
+        return Err(broken(bytes, problem));
     }
     let proof = "httparse sets these fields before it returns Complete";
     let head = RequestHead {
@@ -97,6 +100,17 @@ pub(crate) fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<
     head.check_body()?;
     head.check_ascii()?;
     Ok(head)
+}
+
+/// Returns the error of a head that breaks the grammar. A first line that does not end in a version of HTTP/1
+/// is not HTTP.
+fn broken(head: &[u8], problem: &'static str) -> HeadError {
+    let first_line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let first_line = first_line.strip_suffix(b"\r").unwrap_or(first_line);
+    match first_line.ends_with(b"HTTP/1.1") || first_line.ends_with(b"HTTP/1.0") {
+        true => HeadError::Malformed(problem),
+        false => HeadError::NotHttp(problem),
+    }
 }
 
 impl<'a> RequestHead<'a> {
@@ -276,12 +290,11 @@ fn split_absolute(target: &str) -> Option<(&str, &str)> {
 /// The reason why a request head is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HeadError {
-    /// A line ends without a carriage return.
-    BareLineFeed,
-    /// More than one empty line precedes the request line.
-    EmptyLines,
-    /// The bytes are not an HTTP/1 request; the text says what is wrong.
-    Unparsable(&'static str),
+    /// The bytes are not an HTTP/1 request: the first line does not end in `HTTP/1.0` or `HTTP/1.1`. The text
+    /// says what is wrong.
+    NotHttp(&'static str),
+    /// The head breaks the grammar of HTTP/1; the text says where.
+    Malformed(&'static str),
     /// The head is longer than the limit.
     TooLong {
         /// The limit, in bytes.
@@ -316,11 +329,11 @@ impl HeadError {
     /// the connection is dropped and the error is logged.
     pub fn response(&self) -> Option<Response> {
         let status = match self {
-            Self::BareLineFeed | Self::EmptyLines | Self::Unparsable(_) => return None,
+            Self::NotHttp(_) => return None,
             Self::TooLong { .. } | Self::TooManyHeaders => 431,
             Self::TargetTooLong { .. } => 414,
             Self::TransferEncoding => 501,
-            Self::BadTarget | Self::BadHost | Self::BadContentLength => 400,
+            Self::Malformed(_) | Self::BadTarget | Self::BadHost | Self::BadContentLength => 400,
             Self::NotAscii | Self::PlainHttp => 400,
         };
         Some(Response::text(status, format!("{self}\n")))
@@ -330,9 +343,8 @@ impl HeadError {
 impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::BareLineFeed => f.write_str("a line ends without a carriage return"),
-            Self::EmptyLines => f.write_str("more than one empty line before the request"),
-            Self::Unparsable(what) => write!(f, "not an HTTP/1 request: {what}"),
+            Self::NotHttp(what) => write!(f, "not an HTTP/1 request: {what}"),
+            Self::Malformed(what) => write!(f, "malformed request head: {what}"),
             Self::TooLong { limit } => write!(f, "request head is longer than {limit} bytes"),
             Self::TooManyHeaders => write!(f, "request head has more than {MAX_HEADERS} headers"),
             Self::TargetTooLong { bytes, limit } => {
@@ -390,11 +402,23 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_a_carriage_return_at_its_end_is_refused() {
-        for bytes in ["GET / HTTP/1.1\nHost: a\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\n\r\n", "\nGET"]
-        {
-            assert_eq!(read(bytes.as_bytes()), Err(HeadError::BareLineFeed), "{bytes:?}");
+    fn a_bare_line_feed_is_malformed_in_http_and_in_no_other_protocol() {
+        let malformed = HeadError::Malformed("a line feed without a carriage return");
+        for bytes in [
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.0\n",
+            "\r\nGET / HTTP/1.1\n",
+            "GET / HTTP/1.1\r\nHost: a\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+        ] {
+            assert_eq!(read(bytes.as_bytes()), Err(malformed.clone()), "{bytes:?}");
         }
+        assert_eq!(malformed.response().map(|response| response.status()), Some(400));
+        let other = HeadError::NotHttp("a line feed without a carriage return");
+        for bytes in ["\nGET / HTTP/1.1\r\n", "GET /\n", "GET / HTTP/1.2\n", "EHLO a\nHTTP/1.1\n"] {
+            assert_eq!(read(bytes.as_bytes()), Err(other.clone()), "{bytes:?}");
+        }
+        assert!(other.response().is_none());
     }
 
     #[test]
