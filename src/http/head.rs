@@ -345,8 +345,14 @@ impl fmt::Display for HeadError {
         match self {
             Self::NotHttp(what) => write!(f, "not an HTTP/1 request: {what}"),
             Self::Malformed(what) => write!(f, "malformed request head: {what}"),
-            Self::TooLong { limit } => write!(f, "request head is longer than {limit} bytes"),
-            Self::TooManyHeaders => write!(f, "request head has more than {MAX_HEADERS} headers"),
+            Self::TooLong { limit } => write!(
+                f,
+                "request head is longer than {limit} bytes: delete the browser's cookies for this host \
+                 (ports share them), or raise --max-head"
+            ),
+            Self::TooManyHeaders => {
+                write!(f, "request head has more than {MAX_HEADERS} headers: send fewer")
+            }
             Self::TargetTooLong { bytes, limit } => {
                 write!(f, "request target is {bytes} bytes, limit {limit}")
             }
@@ -452,7 +458,7 @@ mod tests {
 
     #[test]
     fn a_head_in_two_pieces_is_judged_like_the_whole_head() {
-        let filler = "x".repeat(9000);
+        let filler = "x".repeat(17_000);
         for bytes in [
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\nGET /pipelined",
