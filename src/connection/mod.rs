@@ -23,8 +23,8 @@ use futures_lite::future::yield_now;
 use crate::access::{AddressPlace, Gatekeeper, Refused};
 use crate::counters::Rejection;
 use crate::features::Feature;
-use crate::http::Response;
 use crate::http::head;
+use crate::http::{HeadError, Response};
 use crate::net::{Peer, Reach, Transport};
 use crate::rate::RateState;
 use crate::resource::{Plan, Stage};
@@ -67,33 +67,22 @@ async fn serve_requests(
     }
     let (peer, mut rate_state) = (address_place.client(), RateState::default());
     let limits = &context.config.limits;
-    let is_tls = reader.transport().is_tls();
     for count in 1..=limits.requests {
         let head = read_head(&mut reader, count == 1, peer, &context).await?;
-        let (mut request, planned) = match head::parse(&reader.bytes()[head.clone()], limits) {
-            Ok(head) => {
-                let admitted = context.access.admit(&head, peer, reach, is_tls, &address_place);
-                let reach = address_place.reach(reach);
-                let gatekeeper = Gatekeeper::new(&context.access, &head, reach);
-                let planned = admitted.and_then(|()| plan(&head, &gatekeeper, &context));
-                (Request::of(&head, address_place.client(), &context.ids), planned)
-            }
-            Err(error) => {
-                Box::pin(refuse_head(&mut reader, &error, peer, &context)).await;
-                return None;
-            }
+        let mut refused = None;
+        // Not `match`, which would reserve space for the plan while a head is refused.
+        let Ok((mut request, plan)) =
+            plan_request(&reader, head.clone(), peer, reach, &address_place, &context)
+                .map_err(|error| refused = Some(error))
+        else {
+            Box::pin(refuse_head(&mut reader, &refused?, peer, &context)).await;
+            return None;
         };
         if context.is_admin() && request.is_read() {
             // A monitoring system repeats these requests every few seconds.
             request.level = log::Level::Debug;
         }
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
-        let plan = planned.unwrap_or_else(|Refused { reason, response }| {
-            if let Some(reason) = reason {
-                context.count_refusal(reason);
-            }
-            Plan::Answer(response.into())
-        });
         request.close |= leaves_body_unread(&plan, &request);
         let body_bytes = request.body_bytes;
         let planned_answer = match plan {
@@ -121,6 +110,34 @@ async fn serve_requests(
         yield_now().await;
     }
     None
+}
+
+/// Parses the head of a request, and plans the request. Not `async`, because a connection would reserve space
+/// for the parsed head.
+///
+/// # Errors
+/// [`HeadError`], if the head is malformed or breaks a rule.
+fn plan_request(
+    reader: &Reader,
+    head: Range<usize>,
+    peer: Peer,
+    reach: Reach,
+    address_place: &AddressPlace,
+    context: &Context,
+) -> Result<(Request, Plan), HeadError> {
+    let is_tls = reader.transport().is_tls();
+    let head = head::parse(&reader.bytes()[head], &context.config.limits)?;
+    head.check_scheme(is_tls)?;
+    let admitted = context.access.admit(&head, peer, reach, is_tls, address_place);
+    let gatekeeper = Gatekeeper::new(&context.access, &head, address_place.reach(reach));
+    let planned = admitted.and_then(|()| plan(&head, &gatekeeper, context));
+    let plan = planned.unwrap_or_else(|Refused { reason, response }| {
+        if let Some(reason) = reason {
+            context.count_refusal(reason);
+        }
+        Plan::Answer(response.into())
+    });
+    Ok((Request::of(&head, address_place.client(), &context.ids), plan))
 }
 
 /// Waits for a request head and returns its range in [`Reader::bytes`]. Returns `None` if the connection

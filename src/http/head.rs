@@ -62,7 +62,10 @@ impl HeadScan {
 #[derive(Debug)]
 pub struct RequestHead<'a> {
     method: &'a str,
-    target: &'a str,
+    /// The scheme and the authority of a target in absolute form (RFC 9112 §3.2.2).
+    origin: Option<(&'a str, &'a str)>,
+    path: &'a str,
+    query: Option<&'a str>,
     version_minor: u8,
     headers: [httparse::Header<'a>; MAX_HEADERS],
     header_count: usize,
@@ -88,14 +91,16 @@ pub(crate) fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<
         return Err(broken(bytes, problem));
     }
     let proof = "httparse sets these fields before it returns Complete";
+    let Target { origin, path, query } = Target::parse(request.path.expect(proof), limits)?;
     let head = RequestHead {
         method: request.method.expect(proof),
-        target: request.path.expect(proof),
+        origin,
+        path,
+        query,
         version_minor: request.version.expect(proof),
         header_count: request.headers.len(),
         headers,
     };
-    head.check_target(limits)?;
     head.check_host()?;
     head.check_body()?;
     head.check_ascii()?;
@@ -121,14 +126,22 @@ impl<'a> RequestHead<'a> {
 
     /// Returns the path: the target without scheme, authority and query. It is not percent-decoded.
     pub fn path(&self) -> &'a str {
-        let origin = self.origin_form();
-        origin.split_once('?').map_or(origin, |(path, _)| path)
+        self.path
     }
 
     /// Returns the query without its question mark, or `None` if the target has no query. It is not
     /// percent-decoded.
     pub fn query(&self) -> Option<&'a str> {
-        self.origin_form().split_once('?').map(|(_, query)| query)
+        self.query
+    }
+
+    /// Returns the host that the request is for, with its port if one was sent: the authority of a target in
+    /// absolute form, otherwise the value of the Host header (RFC 9110 §7.2).
+    pub fn host(&self) -> Option<&'a [u8]> {
+        match self.origin {
+            Some((_, authority)) => Some(authority.as_bytes()),
+            None => self.single("host"),
+        }
     }
 
     /// Returns true if the version is HTTP/1.1, and false if it is HTTP/1.0.
@@ -184,6 +197,21 @@ impl<'a> RequestHead<'a> {
         str::from_utf8(self.single("content-length")?).ok()?.parse().ok()
     }
 
+    /// Checks that the scheme of a target in absolute form is the one of the connection, which is `https`
+    /// with TLS (RFC 9110 §7.4).
+    ///
+    /// # Errors
+    /// [`HeadError::BadScheme`].
+    pub(crate) fn check_scheme(&self, is_tls: bool) -> Result<(), HeadError> {
+        let expected = if is_tls { "https" } else { "http" };
+        match self.origin {
+            Some((scheme, _)) if !scheme.eq_ignore_ascii_case(expected) => {
+                Err(HeadError::BadScheme { expected })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns true if another request may follow on the same connection (RFC 9112 §9.3).
     pub(crate) fn keeps_alive(&self) -> bool {
         self.is_http_1_1() && !self.has_token("connection", "close")
@@ -193,39 +221,8 @@ impl<'a> RequestHead<'a> {
         &self.headers[..self.header_count]
     }
 
-    fn host(&self) -> Option<&'a [u8]> {
-        self.single("host")
-    }
-
-    /// Returns the target without scheme and authority: the path and the query.
-    fn origin_form(&self) -> &'a str {
-        match split_absolute(self.target) {
-            Some((_, "")) => "/",
-            Some((_, origin)) => origin,
-            None => self.target,
-        }
-    }
-
-    fn check_target(&self, limits: &Limits) -> Result<(), HeadError> {
-        if self.target.len() > limits.target_bytes {
-            let (bytes, limit) = (self.target.len(), limits.target_bytes);
-            return Err(HeadError::TargetTooLong { bytes, limit });
-        }
-        let clean = self.target.bytes().all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'#');
-        let form = match split_absolute(self.target) {
-            Some((authority, origin)) => {
-                (origin.is_empty() || origin.starts_with('/'))
-                    && self
-                        .host()
-                        .is_some_and(|host| host.eq_ignore_ascii_case(authority.as_bytes()))
-            }
-            None => self.target.starts_with('/'),
-        };
-        if clean && form { Ok(()) } else { Err(HeadError::BadTarget) }
-    }
-
     fn check_host(&self) -> Result<(), HeadError> {
-        match self.host() {
+        match self.single("host") {
             Some(host) if is_host(host) => Ok(()),
             _ => Err(HeadError::BadHost),
         }
@@ -278,13 +275,42 @@ fn is_host(host: &[u8]) -> bool {
     !name.is_empty() && named && ported
 }
 
-/// Splits `http://authority/path?query` into the authority and the rest. Returns `None` for any
-/// other form of target.
-fn split_absolute(target: &str) -> Option<(&str, &str)> {
-    let scheme = target.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("http://"))?;
-    let rest = &target[scheme.len()..];
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    Some(rest.split_at(end))
+/// The parts of a request target in origin form or absolute form (RFC 9112 §3.2).
+struct Target<'a> {
+    /// The scheme and the authority.
+    origin: Option<(&'a str, &'a str)>,
+    path: &'a str,
+    query: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    /// Splits a target into its parts. An empty path of the absolute form is `/` (RFC 9110 §4.2.3). An
+    /// authority with userinfo is refused (RFC 9110 §4.2.4).
+    fn parse(target: &'a str, limits: &Limits) -> Result<Self, HeadError> {
+        if target.len() > limits.target_bytes {
+            let (bytes, limit) = (target.len(), limits.target_bytes);
+            return Err(HeadError::TargetTooLong { bytes, limit });
+        }
+        let is_clean = target.bytes().all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'#');
+        let (origin, rest) = match target.split_once("://") {
+            Some((scheme, rest)) if !target.starts_with('/') => {
+                let end = rest.find(['/', '?']).unwrap_or(rest.len());
+                let (authority, rest) = rest.split_at(end);
+                (Some((scheme, authority)), rest)
+            }
+            _ => (None, target),
+        };
+        let (path, query) = rest.split_once('?').map_or((rest, None), |(p, q)| (p, Some(q)));
+        let (path, has_host) = match origin {
+            Some((_, authority)) if path.is_empty() => ("/", is_host(authority.as_bytes())),
+            Some((_, authority)) => (path, is_host(authority.as_bytes())),
+            None => (path, true),
+        };
+        match is_clean && has_host && path.starts_with('/') {
+            true => Ok(Self { origin, path, query }),
+            false => Err(HeadError::BadTarget),
+        }
+    }
 }
 
 /// The reason why a request head is refused.
@@ -309,9 +335,14 @@ pub enum HeadError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The target is not a path, names another authority than the Host header, or has a byte that
-    /// a URL can't have.
+    /// The target is neither a path nor a URL with a valid host and without userinfo, or has a byte that a
+    /// URL can't have.
     BadTarget,
+    /// The target is a URL with another scheme than that of the connection.
+    BadScheme {
+        /// The scheme of the connection.
+        expected: &'static str,
+    },
     /// The Host header is missing, repeated, or not a host with an optional port.
     BadHost,
     /// The request has a Transfer-Encoding header, which is not supported.
@@ -333,7 +364,8 @@ impl HeadError {
             Self::TooLong { .. } | Self::TooManyHeaders => 431,
             Self::TargetTooLong { .. } => 414,
             Self::TransferEncoding => 501,
-            Self::Malformed(_) | Self::BadTarget | Self::BadHost | Self::BadContentLength => 400,
+            Self::Malformed(_) | Self::BadTarget | Self::BadScheme { .. } | Self::BadHost => 400,
+            Self::BadContentLength => 400,
             Self::NotAscii | Self::PlainHttp => 400,
         };
         Some(Response::text(status, format!("{self}\n")))
@@ -356,7 +388,12 @@ impl fmt::Display for HeadError {
             Self::TargetTooLong { bytes, limit } => {
                 write!(f, "request target is {bytes} bytes, limit {limit}")
             }
-            Self::BadTarget => f.write_str("request target must be a path of visible ASCII"),
+            Self::BadTarget => f.write_str(
+                "request target must be a path or a URL with a host, in visible ASCII and without a user",
+            ),
+            Self::BadScheme { expected } => {
+                write!(f, "this port speaks {expected}: the URL must begin with {expected}://")
+            }
             Self::BadHost => f.write_str("a request needs exactly one valid Host header"),
             Self::TransferEncoding => f.write_str("Transfer-Encoding is not supported"),
             Self::BadContentLength => f.write_str("bad Content-Length"),
@@ -428,11 +465,33 @@ mod tests {
     }
 
     #[test]
-    fn an_absolute_target_must_name_the_same_host_as_the_host_header() {
-        assert_eq!(read(b"GET http://a/x?y HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Some("/x".into())));
-        assert_eq!(read(b"GET http://a?y HTTP/1.1\r\nHost: a\r\n\r\n"), Err(HeadError::BadTarget));
-        assert_eq!(read(b"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(Some("/".into())));
-        assert_eq!(read(b"GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n"), Err(HeadError::BadTarget));
+    fn an_absolute_target_names_the_host_and_the_scheme_of_the_connection() {
+        let limits = Limits::default();
+        for (target, host, path, query) in [
+            ("http://a/x?y", "a", "/x", Some("y")),
+            ("http://b:8080/x", "b:8080", "/x", None),
+            ("HTTP://B:/", "B:", "/", None),
+            ("http://b?y=http://c/", "b", "/", Some("y=http://c/")),
+            ("http://[::1]", "[::1]", "/", None),
+            ("/http://b/", "a", "/http://b/", None),
+        ] {
+            let bytes = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let head = parse(bytes.as_bytes(), &limits).expect(target);
+            assert_eq!(head.host(), Some(host.as_bytes()), "{target}");
+            assert_eq!((head.path(), head.query()), (path, query), "{target}");
+            let is_origin_form = target.starts_with('/');
+            assert_eq!(head.check_scheme(true).is_ok(), is_origin_form, "{target}");
+            assert!(head.check_scheme(false).is_ok(), "{target}");
+        }
+        for target in ["http://", "http:///", "http://u@a/", "http://u:p@a/", "http://:80/", "a://"]
+        {
+            let bytes = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(read(bytes.as_bytes()), Err(HeadError::BadTarget), "{target}");
+        }
+        let bytes = b"GET HttpS://a/ HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert!(parse(bytes, &limits).unwrap().check_scheme(true).is_ok());
+        let refused = parse(bytes, &limits).unwrap().check_scheme(false).unwrap_err();
+        assert_eq!(refused, HeadError::BadScheme { expected: "http" });
     }
 
     #[test]
