@@ -15,6 +15,7 @@ use crate::net::Peer;
 pub(super) struct Request {
     pub(super) peer: Peer,
     method: String,
+    /// The path as it was sent, so that the log shows its spaces and control characters encoded.
     pub(super) path: String,
     pub(super) id: String,
     /// The correlation id that the client sent, if any.
@@ -35,7 +36,7 @@ impl Request {
         Self {
             peer,
             method: head.method().to_owned(),
-            path: head.path().to_owned(),
+            path: head.encoded_path().to_owned(),
             id: ids.request_id(head),
             correlation: correlation.and_then(read_id),
             body_bytes: head.content_length().unwrap_or(0),

@@ -2,11 +2,13 @@
 //!
 //! httparse accepts more than RFC 9112 allows. The checks after it in [`parse`] refuse the rest.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::config::Limits;
 
+use super::percent::decode_path;
 use super::response::Response;
 
 /// A scanner that finds the end of a request head in bytes that arrive in pieces. It examines each
@@ -64,7 +66,8 @@ pub struct RequestHead<'a> {
     method: &'a str,
     /// The scheme and the authority of a target in absolute form (RFC 9112 §3.2.2).
     origin: Option<(&'a str, &'a str)>,
-    path: &'a str,
+    encoded_path: &'a str,
+    path: Cow<'a, str>,
     query: Option<&'a str>,
     version_minor: u8,
     headers: [httparse::Header<'a>; MAX_HEADERS],
@@ -95,7 +98,8 @@ pub(crate) fn parse<'a>(bytes: &'a [u8], limits: &Limits) -> Result<RequestHead<
     let head = RequestHead {
         method: request.method.expect(proof),
         origin,
-        path,
+        encoded_path: path,
+        path: decode_path(path),
         query,
         version_minor: request.version.expect(proof),
         header_count: request.headers.len(),
@@ -124,9 +128,19 @@ impl<'a> RequestHead<'a> {
         self.method
     }
 
-    /// Returns the path: the target without scheme, authority and query. It is not percent-decoded.
-    pub fn path(&self) -> &'a str {
-        self.path
+    /// Returns the path: the target without scheme, authority and query, percent-decoded once. `%2F` becomes
+    /// a slash.
+    ///
+    /// A path that can't be decoded is returned as it was sent, with its percent signs, so that it names
+    /// nothing: if an escape is invalid, or if the result is not UTF-8, has a control character or has a
+    /// segment `.` or `..`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Returns the path as it was sent, not percent-decoded.
+    pub fn encoded_path(&self) -> &'a str {
+        self.encoded_path
     }
 
     /// Returns the query without its question mark, or `None` if the target has no query. It is not

@@ -6,6 +6,7 @@ pub(crate) mod accept;
 mod asset;
 pub(crate) mod date;
 pub(crate) mod head;
+pub(crate) mod percent;
 pub(crate) mod response;
 
 pub use asset::Asset;
