@@ -84,13 +84,14 @@ async fn serve_requests(
         }
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
         request.close |= leaves_body_unread(&plan, &request);
-        let body_bytes = request.body_bytes;
-        let planned_answer = match plan {
-            Plan::Answer(answer) => answer,
+        // The end of the request in the reader's buffer.
+        let (planned_answer, end) = match plan {
+            Plan::Answer(answer) => (answer, head.end),
             Plan::Ask(question) => {
                 let asking =
                     ask(&mut reader, head.end, question, &mut request, &mut rate_state, &context);
-                Box::pin(asking).await?.into()
+                let (response, end) = Box::pin(asking).await?;
+                (response.into(), end)
             }
             Plan::Upgrade(planned) => {
                 let upgrading =
@@ -101,8 +102,8 @@ async fn serve_requests(
         if !answer(&mut reader, planned_answer, request, &context).await {
             return None;
         }
-        // A connection with an unread body is closed by now, so this body fits into memory.
-        reader.consume(head.end + body_bytes as usize);
+        // A connection with an unread body is closed by now.
+        reader.consume(end);
         // The next request from a proxy may be for another client. Until then, the proxy has the place; it is
         // exempt from the limit of its address.
         address_place.reassign(peer, true);

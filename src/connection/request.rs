@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use log::Level;
 
 use crate::http::RequestHead;
+use crate::http::body::Framing;
 use crate::http::response::Envelope;
 use crate::hub::CorrelationId;
 use crate::net::Peer;
@@ -20,8 +21,7 @@ pub(super) struct Request {
     pub(super) id: String,
     /// The correlation id that the client sent, if any.
     pub(super) correlation: Option<CorrelationId>,
-    /// The length of the body; 0 without one.
-    pub(super) body_bytes: u64,
+    pub(super) body: Framing,
     /// True if the connection is closed after the response.
     pub(super) close: bool,
     /// The level of the line in the log. Default: info.
@@ -39,7 +39,7 @@ impl Request {
             path: head.encoded_path().to_owned(),
             id: ids.request_id(head),
             correlation: correlation.and_then(read_id),
-            body_bytes: head.content_length().unwrap_or(0),
+            body: head.body(),
             close: !head.keeps_alive(),
             level: Level::Info,
         }

@@ -8,6 +8,7 @@ use std::net::Ipv6Addr;
 
 use crate::config::Limits;
 
+use super::body::Framing;
 use super::percent::decode_path;
 use super::response::Response;
 
@@ -211,6 +212,15 @@ impl<'a> RequestHead<'a> {
         str::from_utf8(self.single("content-length")?).ok()?.parse().ok()
     }
 
+    /// Returns the framing of the body.
+    pub(crate) fn body(&self) -> Framing {
+        match self.content_length() {
+            Some(bytes) => Framing::Length(bytes),
+            None if self.values("transfer-encoding").next().is_some() => Framing::Chunked,
+            None => Framing::None,
+        }
+    }
+
     /// Checks that the scheme of a target in absolute form is the one of the connection, which is `https`
     /// with TLS (RFC 9110 §7.4).
     ///
@@ -243,10 +253,17 @@ impl<'a> RequestHead<'a> {
     }
 
     fn check_body(&self) -> Result<(), HeadError> {
-        if self.values("transfer-encoding").next().is_some() {
-            return Err(HeadError::TransferEncoding);
-        }
         let mut lengths = self.values("content-length");
+        let mut codings = self.values("transfer-encoding");
+        if let Some(coding) = codings.next() {
+            let is_only = codings.next().is_none() && lengths.next().is_none();
+            let is_chunked = coding.eq_ignore_ascii_case(b"chunked") && self.is_http_1_1();
+            return if is_only && is_chunked {
+                Ok(())
+            } else {
+                Err(HeadError::BadTransferEncoding)
+            };
+        }
         let Some(length) = lengths.next() else { return Ok(()) };
         let digits = (1..=19).contains(&length.len()) && length.iter().all(u8::is_ascii_digit);
         let bodiless = matches!(self.method, "GET" | "HEAD");
@@ -359,8 +376,9 @@ pub enum HeadError {
     },
     /// The Host header is missing, repeated, or not a host with an optional port.
     BadHost,
-    /// The request has a Transfer-Encoding header, which is not supported.
-    TransferEncoding,
+    /// Transfer-Encoding is not exactly `chunked`, stands beside Content-Length, or is sent in HTTP/1.0
+    /// (RFC 9112 §6.1, §6.3).
+    BadTransferEncoding,
     /// Content-Length is repeated, not a number, or not 0 with a method that has no body.
     BadContentLength,
     /// A header that the server acts on has a byte that is not ASCII.
@@ -377,9 +395,8 @@ impl HeadError {
             Self::NotHttp(_) => return None,
             Self::TooLong { .. } | Self::TooManyHeaders => 431,
             Self::TargetTooLong { .. } => 414,
-            Self::TransferEncoding => 501,
             Self::Malformed(_) | Self::BadTarget | Self::BadScheme { .. } | Self::BadHost => 400,
-            Self::BadContentLength => 400,
+            Self::BadTransferEncoding | Self::BadContentLength => 400,
             Self::NotAscii | Self::PlainHttp => 400,
         };
         Some(Response::text(status, format!("{self}\n")))
@@ -409,7 +426,9 @@ impl fmt::Display for HeadError {
                 write!(f, "this port speaks {expected}: the URL must begin with {expected}://")
             }
             Self::BadHost => f.write_str("a request needs exactly one valid Host header"),
-            Self::TransferEncoding => f.write_str("Transfer-Encoding is not supported"),
+            Self::BadTransferEncoding => f.write_str(
+                "Transfer-Encoding must be exactly `chunked`, in HTTP/1.1 and without Content-Length",
+            ),
             Self::BadContentLength => f.write_str("bad Content-Length"),
             Self::NotAscii => f.write_str("a header that must be ASCII contains other bytes"),
             Self::PlainHttp => f.write_str("this port speaks TLS: the URL begins with https://"),
@@ -506,6 +525,27 @@ mod tests {
         assert!(parse(bytes, &limits).unwrap().check_scheme(true).is_ok());
         let refused = parse(bytes, &limits).unwrap().check_scheme(false).unwrap_err();
         assert_eq!(refused, HeadError::BadScheme { expected: "http" });
+    }
+
+    #[test]
+    fn a_body_is_framed_by_a_length_or_by_chunks_and_never_by_both() {
+        let body = |version: &str, lines: &str| {
+            let bytes = format!("POST / HTTP/1.{version}\r\nHost: a\r\n{lines}\r\n");
+            parse(bytes.as_bytes(), &Limits::default()).map(|head| head.body())
+        };
+        assert_eq!(body("1", ""), Ok(Framing::None));
+        assert_eq!(body("1", "Content-Length: 0\r\n"), Ok(Framing::Length(0)));
+        assert_eq!(body("1", "transfer-encoding: Chunked\r\n"), Ok(Framing::Chunked));
+        for (version, lines) in [
+            ("0", "Transfer-Encoding: chunked\r\n"),
+            ("1", "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n"),
+            ("1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+            ("1", "Transfer-Encoding: gzip, chunked\r\n"),
+            ("1", "Transfer-Encoding: chunked;a\r\n"),
+            ("1", "Transfer-Encoding:\r\n"),
+        ] {
+            assert_eq!(body(version, lines), Err(HeadError::BadTransferEncoding), "{lines}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 pub(crate) mod accept;
 mod asset;
+pub(crate) mod body;
 pub(crate) mod date;
 pub(crate) mod head;
 pub(crate) mod percent;

@@ -29,7 +29,7 @@ pub(crate) const ORDER: Order = Order(&[
     ]),
     ("signals", &[]),
     ("privileges", &["account", "sandbox", "mod"]),
-    ("http", &["date", "response", "asset", "percent", "head", "accept", "mod"]),
+    ("http", &["date", "response", "asset", "body", "percent", "head", "accept", "mod"]),
     ("hub", &[
         "ids", "topic_name", "event", "publication", "log", "cursor", "notify", "liveness",
         "client", "topics", "mod", "command", "handle", "task",
