@@ -13,7 +13,7 @@ pub struct Config {
     pub limits: Limits,
     /// Limits of topics, and the policy for slow subscribers.
     pub topics: Topics,
-    /// The reaction to a well-formed request that is refused. Default: [`Reject::Respond`].
+    /// The reaction to a request that is refused. Default: [`Reject::Respond`].
     pub reject: Reject,
     /// The settings of `https://` listeners.
     pub tls: Tls,
@@ -76,7 +76,7 @@ pub struct Limits {
     /// Largest message accepted, in bytes of payload. Default: 64 KiB. A larger message closes its session
     /// with 1009, or is answered with 413 if it was sent by HTTP.
     pub message_bytes: usize,
-    /// Largest request head accepted, in bytes. Default: 8 KiB. A larger head is answered with 431.
+    /// Largest request head accepted, in bytes. Default: 16 KiB. A larger head is answered with 431.
     pub head_bytes: usize,
     /// Longest request target accepted, in bytes. Default: 2 KiB. A longer target is answered with 414.
     pub target_bytes: usize,
@@ -106,7 +106,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             message_bytes: 64 * 1024,
-            head_bytes: 8 * 1024,
+            head_bytes: 16 * 1024,
             target_bytes: 2 * 1024,
             connections: 10_000,
             per_address: None,
@@ -205,7 +205,7 @@ pub enum Certificate {
     },
 }
 
-/// The reaction to a well-formed request that is refused. Bytes that are not a request are never answered.
+/// The reaction to a request that is refused. Bytes that are not an HTTP request are never answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reject {
     /// A short 4xx or 5xx response.

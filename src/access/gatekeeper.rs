@@ -165,7 +165,7 @@ fn refused(
     log::info!(
         target: "falconet::access",
         address = address_place.client().to_string(),
-        origin = header_text(head, "origin"), host = header_text(head, "host");
+        origin = text_of(head.single("origin")), host = text_of(head.host());
         "refused: {error}"
     );
     Refused::new(error.refusal(), error.response())
@@ -233,6 +233,6 @@ fn changes_something(action: Action<'_>) -> bool {
 }
 
 /// Returns the value of a header as text for the log; empty if the header is missing or repeated.
-fn header_text(head: &RequestHead<'_>, name: &str) -> String {
-    head.single(name).map(String::from_utf8_lossy).unwrap_or_default().into_owned()
+fn text_of(value: Option<&[u8]>) -> String {
+    value.map(String::from_utf8_lossy).unwrap_or_default().into_owned()
 }

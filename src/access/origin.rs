@@ -1,4 +1,4 @@
-//! Checks of the headers Origin and Host: which pages may use the server, and under which names.
+//! Checks of the Origin header and of the requested host: which pages may use the server, and under which names.
 //!
 //! A browser sends a page's requests to any server that the page names, with the rights that the
 //! user has there. The browser adds the origin of the page (RFC 6454). This origin must be this
@@ -78,7 +78,7 @@ impl Origins {
     }
 
     /// Checks that a request was not sent by a page of another origin. On a loopback listener, the
-    /// Host is checked as well. `external` is the origin under which the client reached the server
+    /// requested host is checked as well. `external` is the origin under which the client reached the server
     /// or a trusted proxy.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Origins {
         if self.is_any {
             return Ok(());
         }
-        let sent_host = head.single("host");
+        let sent_host = head.host();
         let host = sent_host.and_then(Authority::parse_bytes);
         let is_ours = || host.is_some_and(|host| self.accepts_on_loopback(host));
         if reach == Reach::Loopback && sent_host.is_some() && !is_ours() {
@@ -170,7 +170,7 @@ impl fmt::Display for OriginError {
 impl std::error::Error for OriginError {}
 
 /// The scheme and host under which the client reached the server or a trusted proxy. `None` stands
-/// for `http` and for the value of the Host header.
+/// for `http` and for the [requested host](RequestHead::host).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ExternalOrigin<'a> {
     pub(crate) scheme: Option<&'a str>,
@@ -180,7 +180,7 @@ pub(crate) struct ExternalOrigin<'a> {
 /// The reason why a request is not for this server, or was not sent by one of its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OriginCheckError {
-    /// The Host header is not a name of this host (DNS rebinding).
+    /// The requested host is not a name of this host (DNS rebinding).
     Host,
     /// The Origin header is that of another origin.
     Origin,

@@ -25,6 +25,7 @@ use crate::access::{AddressPlace, Refused};
 use crate::counters::{Refusal, Rejection};
 use crate::features::Feature;
 use crate::http::head;
+use crate::http::{HeadError, Response};
 use crate::net::{Peer, Reach, Transport};
 use crate::rate::RateState;
 use crate::resource::{Plan, Stage};
@@ -69,37 +70,27 @@ async fn serve_requests(
     }
     let (peer, mut rate_state) = (address_place.client(), RateState::default());
     let limits = &context.config.limits;
-    let is_tls = reader.transport().is_tls();
     for count in 1..=limits.requests {
         let head = read_head(&mut reader, count == 1, peer, &context).await?;
-        let (mut request, planned) = match head::parse(&reader.bytes()[head.clone()], limits) {
-            Ok(head) => {
-                let admitted = context.access.admit(&head, peer, reach, is_tls, &address_place);
-                let planned = admitted.and_then(|keeper| plan(&head, &keeper, &context));
-                (Request::of(&head, address_place.client(), &context.ids, &context.access), planned)
-            }
-            Err(error) => {
-                Box::pin(refuse_head(&mut reader, &error, peer, &context)).await;
-                return None;
-            }
+        let mut refused = None;
+        // Not `match`, which would reserve space for the plan while a head is refused.
+        let Ok((mut request, plan)) =
+            plan_request(&reader, head.clone(), peer, reach, &address_place, &context)
+                .map_err(|error| refused = Some(error))
+        else {
+            Box::pin(refuse_head(&mut reader, &refused?, peer, &context)).await;
+            return None;
         };
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
-        let plan = planned.unwrap_or_else(|Refused { reason, response }| {
-            if let Some(reason) = reason {
-                context.count_refusal(reason);
-            }
-            // A proxy must not keep a place of this host.
-            request.close |= reason == Some(Refusal::Connections);
-            Plan::Answer(response.into())
-        });
         request.close |= leaves_body_unread(&plan, &request);
-        let body_bytes = request.body_bytes;
-        let planned_answer = match plan {
-            Plan::Answer(answer) => answer,
+        // The end of the request in the reader's buffer.
+        let (planned_answer, end) = match plan {
+            Plan::Answer(answer) => (answer, head.end),
             Plan::Ask(question) => {
                 let asking =
                     ask(&mut reader, head.end, question, &mut request, &mut rate_state, &context);
-                Box::pin(asking).await?.into()
+                let (response, end) = Box::pin(asking).await?;
+                (response.into(), end)
             }
             Plan::Upgrade(planned) => {
                 let upgrading =
@@ -110,8 +101,8 @@ async fn serve_requests(
         if !answer(&mut reader, planned_answer, request, &context).await {
             return None;
         }
-        // A connection with an unread body is closed by now, so this body fits into memory.
-        reader.consume(head.end + body_bytes as usize);
+        // A connection with an unread body is closed by now.
+        reader.consume(end);
         // The next request from a proxy may be for another client. Until then, the proxy has the place; it is
         // exempt from the limit of its address.
         let _ = address_place.reassign(peer, true);
@@ -119,6 +110,36 @@ async fn serve_requests(
         yield_now().await;
     }
     None
+}
+
+/// Parses the head of a request, and plans the request. Not `async`, because a connection would reserve space
+/// for the parsed head.
+///
+/// # Errors
+/// [`HeadError`], if the head is malformed or breaks a rule.
+fn plan_request(
+    reader: &Reader,
+    head: Range<usize>,
+    peer: Peer,
+    reach: Reach,
+    address_place: &AddressPlace,
+    context: &Context,
+) -> Result<(Request, Plan), HeadError> {
+    let is_tls = reader.transport().is_tls();
+    let head = head::parse(&reader.bytes()[head], &context.config.limits)?;
+    head.check_scheme(is_tls)?;
+    let admitted = context.access.admit(&head, peer, reach, is_tls, address_place);
+    let planned = admitted.and_then(|gatekeeper| plan(&head, &gatekeeper, context));
+    let mut request = Request::of(&head, address_place.client(), &context.ids, &context.access);
+    let plan = planned.unwrap_or_else(|Refused { reason, response }| {
+        if let Some(reason) = reason {
+            context.count_refusal(reason);
+        }
+        // A proxy must not keep a place of this host.
+        request.close |= reason == Some(Refusal::Connections);
+        Plan::Answer(response.into())
+    });
+    Ok((request, plan))
 }
 
 /// Waits for a request head and returns its range in [`Reader::bytes`]. Returns `None` if the connection

@@ -37,8 +37,8 @@ pub(super) fn plan(
 /// closed after the response, or those bytes would be parsed as the next request.
 pub(super) fn leaves_body_unread(plan: &Plan, request: &Request) -> bool {
     match plan {
-        Plan::Answer(answer) => request.body_bytes > 0 || answer.response.status() == 411,
-        Plan::Ask(question) => request.body_bytes > question.body_limit(),
-        Plan::Upgrade(_) => false,
+        Plan::Answer(answer) if answer.response.status() == 411 => true,
+        Plan::Answer(_) | Plan::Upgrade(_) => request.body.exceeds(0),
+        Plan::Ask(question) => request.body.exceeds(question.body_limit()),
     }
 }

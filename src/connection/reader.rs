@@ -6,9 +6,13 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+use futures_lite::future::yield_now;
+
 use crate::access::proxy_protocol::{self, ProxyHeaderError};
 use crate::config::Limits;
+use crate::features::Feature;
 use crate::http::HeadError;
+use crate::http::body::{BodyError, ChunkedBody, Framing};
 use crate::http::head::HeadScan;
 use crate::net::Transport;
 
@@ -27,6 +31,14 @@ pub(super) enum NoHead {
     Refused(HeadError),
     /// The connection was closed or has failed, or the peer breaks the TLS protocol.
     Lost(io::Error),
+}
+
+/// The reason why the body of a request could not be read.
+pub(super) enum NoBody {
+    /// The body is malformed or too long.
+    Refused(BodyError),
+    /// The connection was closed or has failed.
+    Lost,
 }
 
 /// The reason why no header of the PROXY protocol could be read.
@@ -110,6 +122,47 @@ impl Reader {
             self.read_more().await.ok()?;
         }
         Some(())
+    }
+
+    /// Reads the body of a request whose head ends at `begin`. Returns the end of the body in
+    /// [`bytes`](Self::bytes), where the payload replaces the chunks of a chunked body. The caller must have
+    /// checked that the body does not [exceed](Framing::exceeds) `limit`.
+    ///
+    /// # Errors
+    /// [`NoBody`].
+    pub(super) async fn body(
+        &mut self,
+        begin: usize,
+        body: Framing,
+        limit: u64,
+    ) -> Result<usize, NoBody> {
+        if Feature::Full.is_built_in() && body == Framing::Chunked {
+            return self.chunked_body(begin, limit).await;
+        }
+        let end = begin + body.least_bytes() as usize;
+        self.at_least(end).await.map(|()| end).ok_or(NoBody::Lost)
+    }
+
+    /// Reads a chunked body as [`body`](Self::body) does. Each byte is moved at most once, however small the
+    /// chunks are.
+    async fn chunked_body(&mut self, begin: usize, limit: u64) -> Result<usize, NoBody> {
+        let mut body = ChunkedBody::new(limit);
+        let mut end = begin;
+        loop {
+            let decoded = body.decode(&mut self.bytes[end..]).map_err(NoBody::Refused)?;
+            let (payload, body_end) = decoded;
+            match body_end {
+                Some(body_end) => {
+                    self.bytes.drain(end + payload..end + body_end);
+                    return Ok(end + payload);
+                }
+                None => self.bytes.truncate(end + payload),
+            }
+            end += payload;
+            self.read_more().await.map_err(|_| NoBody::Lost)?;
+            // The chunks of a small payload may take many reads.
+            yield_now().await;
+        }
     }
 
     /// Discards the first `count` bytes, once their request has been answered. An empty buffer is freed, so

@@ -9,6 +9,7 @@ use log::Level;
 use crate::access::Access;
 use crate::http::RequestHead;
 use crate::http::accept::asks_for_events;
+use crate::http::body::Framing;
 use crate::http::response::Envelope;
 use crate::hub::CorrelationId;
 use crate::net::Peer;
@@ -17,14 +18,14 @@ use crate::net::Peer;
 pub(super) struct Request {
     pub(super) peer: Peer,
     method: String,
+    /// The path as it was sent, so that the log shows its spaces and control characters encoded.
     pub(super) path: String,
     pub(super) id: String,
     /// The correlation id that the client sent, if any.
     pub(super) correlation: Option<CorrelationId>,
     /// True if the client asks for an event stream.
     pub(super) wants_events: bool,
-    /// The length of the body; 0 without one.
-    pub(super) body_bytes: u64,
+    pub(super) body: Framing,
     /// The header lines of the response for pages of other origins.
     cors_lines: String,
     /// True if the connection is closed after the response.
@@ -44,11 +45,11 @@ impl Request {
         Self {
             peer,
             method: head.method().to_owned(),
-            path: head.path().to_owned(),
+            path: head.encoded_path().to_owned(),
             id: ids.request_id(head),
             correlation: correlation.and_then(read_id),
             wants_events: asks_for_events(head),
-            body_bytes: head.content_length().unwrap_or(0),
+            body: head.body(),
             cors_lines: access.cors_lines(head.single("origin")),
             close: !head.keeps_alive(),
         }

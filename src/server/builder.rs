@@ -42,7 +42,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Puts a WebSocket endpoint at `path`. It replaces an earlier endpoint there.
+    /// Puts a WebSocket endpoint at `path`, which is compared with the percent-decoded path of requests. It
+    /// replaces an earlier endpoint there.
     pub fn endpoint(mut self, path: impl Into<String>, endpoint: impl Endpoint + 'static) -> Self {
         self.page(path.into()).endpoint = Some(Rc::new(endpoint));
         self

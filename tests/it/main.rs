@@ -19,6 +19,8 @@ mod absent;
 mod access;
 #[cfg(feature = "full")]
 mod admin;
+#[cfg(feature = "full")]
+mod bodies;
 mod browser;
 #[cfg(feature = "full")]
 mod browser_admin;

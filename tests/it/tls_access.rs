@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ALL_VERSIONS, ClientConfig, ClientConnection};
 
 use crate::support::folder::Folder;
-use crate::support::tls::{TlsStream, connect_tls_over, tls_config_of};
+use crate::support::tls::{TlsServer, TlsStream, connect_tls_over, tls_config_of};
 use crate::support::*;
 
 /// A server that speaks TLS, the address of its administrator, and the configuration of its clients.
@@ -163,6 +163,25 @@ fn a_proxy_header_of_an_untrusted_peer_fails_the_tls_handshake() {
 }
 
 #[cfg(feature = "full")]
+#[test]
+fn an_absolute_target_on_a_tls_port_begins_with_https() {
+    let server = TlsServer::start("tls-absolute", &[]);
+    for (target, wanted) in [
+        ("https://localhost/", 200),
+        ("HTTPS://LOCALHOST:443", 200),
+        ("http://localhost/", 400),
+        ("https://user@localhost/", 400),
+    ] {
+        for origin in ["", "Origin: https://localhost\r\n"] {
+            let mut stream = server.connect();
+            let head = format!("GET {target} HTTP/1.1\r\nHost: rebound.example\r\n{origin}\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            let status = status_of(&read_response_head(&mut stream));
+            assert_eq!(status, wanted, "{target} {origin}");
+        }
+    }
+}
+
 #[test]
 fn failed_tls_handshakes_are_counted() {
     let server = TlsServerWithAdmin::start("tls-counted", &["--tls-timeout", "300ms"]);

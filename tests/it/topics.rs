@@ -26,8 +26,34 @@ fn valid_names_are_topics_and_others_are_404() {
         );
     }
     for name in [
-        "/", "/a", "a/", "a//b", ".", "..", "a/.", "a/..", "../a", "a/../b", "./a", "a%62",
-        "%2e%2e", "a+b", "a~b", "a:b", "a;b", "a,b", "a@b", "a=b", "*", "a'b", &too_long,
+        "/",
+        "/a",
+        "a/",
+        "a//b",
+        ".",
+        "..",
+        "a/.",
+        "a/..",
+        "../a",
+        "a/../b",
+        "./a",
+        "a%",
+        "%2e%2e",
+        "a%2f..%2fb",
+        "a%0",
+        "a%00",
+        "a%ff",
+        "a%252Fb",
+        "a+b",
+        "a~b",
+        "a:b",
+        "a;b",
+        "a,b",
+        "a@b",
+        "a=b",
+        "*",
+        "a'b",
+        &too_long,
     ] {
         let path = format!("/topics/{name}");
         for (method, lines) in
@@ -42,6 +68,24 @@ fn valid_names_are_topics_and_others_are_404() {
         assert_eq!(fetch(falconet.address(), post(path, "x")).status(), 404, "{path}");
     }
     assert_eq!(topics(&falconet).len(), 8 + 1);
+}
+
+#[test]
+fn an_encoded_name_is_the_name_of_the_same_topic() {
+    let falconet = Falconet::start(NO_BROADCAST);
+    assert_eq!(with_numbers(publish(&falconet, "%78", "x").text()), accepted("x", 1, 0));
+    assert_eq!(fetch(falconet.address(), get("/topics/x?last=1")).text(), "x");
+    // `encodeURIComponent('garden/temperature')`
+    let encoded = "/topics/garden%2Ftemperature";
+    let mut client = Client::connect_to(falconet.address(), &format!("{encoded}?mode=out"));
+    let mut events = Events::connect(falconet.address(), encoded, "");
+    publish(&falconet, "garden/temperature", "21.5");
+    assert_eq!((client.read().text(), &*events.read().data), ("21.5", "21.5"));
+    assert_eq!(fetch(falconet.address(), get(encoded)).text(), "21.5");
+    assert_eq!(fetch(falconet.address(), request("DELETE", encoded, "", "")).status(), 204);
+    assert_eq!(newest_number(&falconet, "garden/temperature"), None);
+    // The log has the path as it was sent.
+    falconet.wait_for_line(" method=POST path=/topics/%78 ");
 }
 
 // WebSocket.

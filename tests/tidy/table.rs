@@ -29,7 +29,9 @@ pub(crate) const ORDER: Order = Order(&[
     ]),
     ("signals", &[]),
     ("privileges", &["account", "sandbox", "mod"]),
-    ("http", &["chunk", "date", "entity_tag", "range", "response", "asset", "head", "accept", "mod"]),
+    ("http", &[
+        "chunk", "date", "entity_tag", "range", "response", "asset", "body", "percent", "head", "accept", "mod",
+    ]),
     ("hub", &[
         "ids", "topic_name", "event", "publication", "log", "cursor", "notify", "liveness",
         "client", "topics", "mod", "command", "handle", "task",

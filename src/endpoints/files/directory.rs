@@ -19,6 +19,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::http::entity_tag::WEAK;
+use crate::http::percent::percent_decode;
 
 /// A directory whose files are served.
 #[derive(Debug)]
@@ -166,21 +167,6 @@ fn decode_segment(segment: &str) -> Result<String, FileError> {
         return Ok(name);
     };
     Err(FileError::BadPath(problem))
-}
-
-/// Decodes percent escapes: `%41` becomes `A`. Returns `None` if a percent sign is not followed by
-/// two hexadecimal digits.
-pub(super) fn percent_decode(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-    let mut encoded = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = encoded.next() {
-        decoded.push(match byte {
-            b'%' => (digit(encoded.next())? * 16 + digit(encoded.next())?) as u8,
-            byte => byte,
-        });
-    }
-    Some(decoded)
 }
 
 /// Returns the entity tag of a file. It is weak until [`SAME_TIME`] has passed since the last change: a change

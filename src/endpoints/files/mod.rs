@@ -12,7 +12,7 @@ use crate::http::{RequestHead, Response};
 use crate::resource::{Answer, Plan, Resource};
 
 pub(crate) use directory::Files;
-use directory::{FileError, FoundFile, percent_decode};
+use directory::{FileError, FoundFile};
 
 /// The files of a directory, at their paths below `/`.
 pub(crate) struct StaticFiles(pub(crate) Files);
@@ -26,10 +26,9 @@ impl Resource for StaticFiles {
         if head.wants_websocket() {
             return Ok(None);
         }
-        let path = head.path();
-        // The decoded path, because `/%61` and `/a` are the same file.
-        let decoded = percent_decode(path).and_then(|bytes| String::from_utf8(bytes).ok());
-        gatekeeper.may_load(decoded.as_deref().unwrap_or(path))?;
+        gatekeeper.may_load(head.path())?;
+        // An encoded slash does not separate directories, so that each file has only one path.
+        let path = head.encoded_path();
         let reads = matches!(head.method(), "GET" | "HEAD");
         let found = self.0.find(path);
         if !reads && matches!(found, Ok(_) | Err(FileError::IsDirectory)) {

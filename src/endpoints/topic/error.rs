@@ -18,7 +18,7 @@ pub(super) enum TopicError {
     Mode(String),
     /// `?last=` is not a number.
     Last(String),
-    /// There is no Content-Length.
+    /// There is neither a Content-Length nor a Transfer-Encoding.
     NoLength,
     /// The body is longer than a message may be.
     TooLarge { bytes: u64, limit: usize },
@@ -48,7 +48,7 @@ impl fmt::Display for TopicError {
             Self::Handshake(error) => error.fmt(f),
             Self::Mode(mode) => write!(f, "mode is `{mode}`: expected `in` or `out`"),
             Self::Last(last) => write!(f, "last is `{last}`: expected a number of messages"),
-            Self::NoLength => f.write_str("a message to publish needs a Content-Length"),
+            Self::NoLength => f.write_str("a message to publish needs a Content-Length or chunks"),
             Self::TooLarge { bytes, limit } => write!(f, "message is {bytes} bytes, limit {limit}"),
             Self::Expectation => f.write_str("the only supported Expect is 100-continue"),
         }
