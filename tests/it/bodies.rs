@@ -1,7 +1,7 @@
 //! Chunked request bodies, and the programs that send them.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::support::peer::peer;
 use crate::support::*;
