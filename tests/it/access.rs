@@ -349,15 +349,15 @@ fn a_foreign_host_name_that_resolves_to_loopback_is_refused() {
 fn the_host_of_an_absolute_target_wins_over_the_host_header() {
     let falconet = Falconet::start(&["--origin", "https://friend.example"]);
     for (target, host, origin, wanted) in [
-        ("http://localhost/", "rebound.example", "", 200),
-        ("http://rebound.example/", "localhost", "", 403),
-        ("HTTP://FRIEND.example:80/", "rebound.example", "", 200),
-        ("http://localhost/", "a", "Origin: http://localhost\r\n", 200),
-        ("http://LocalHost:80/", "a", "Origin: http://localhost\r\n", 200),
-        ("http://localhost:/", "a:81", "Origin: http://localhost:80\r\n", 200),
-        ("http://localhost:81/", "localhost", "Origin: http://localhost\r\n", 403),
-        ("http://localhost/", "127.0.0.1", "Origin: http://127.0.0.1\r\n", 403),
-        ("http://user@localhost/", "localhost", "", 400),
+        ("http://localhost/topics/", "rebound.example", "", 200),
+        ("http://rebound.example/topics/", "localhost", "", 403),
+        ("HTTP://FRIEND.example:80/topics/", "rebound.example", "", 200),
+        ("http://localhost/topics/", "a", "Origin: http://localhost\r\n", 200),
+        ("http://LocalHost:80/topics/", "a", "Origin: http://localhost\r\n", 200),
+        ("http://localhost:/topics/", "a:81", "Origin: http://localhost:80\r\n", 200),
+        ("http://localhost:81/topics/", "localhost", "Origin: http://localhost\r\n", 403),
+        ("http://localhost/topics/", "127.0.0.1", "Origin: http://127.0.0.1\r\n", 403),
+        ("http://user@localhost/topics/", "localhost", "", 400),
     ] {
         let head =
             format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{origin}Connection: close\r\n\r\n");

@@ -72,7 +72,7 @@ fn valid_names_are_topics_and_others_are_404() {
 
 #[test]
 fn an_encoded_name_is_the_name_of_the_same_topic() {
-    let falconet = Falconet::start(NO_BROADCAST);
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--log-level", "debug"]].concat());
     assert_eq!(with_numbers(publish(&falconet, "%78", "x").text()), accepted("x", 1, 0));
     assert_eq!(fetch(falconet.address(), get("/topics/x?last=1")).text(), "x");
     // `encodeURIComponent('garden/temperature')`
