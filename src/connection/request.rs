@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use log::Level;
 
 use crate::access::Access;
+use crate::features::Feature;
 use crate::http::RequestHead;
 use crate::http::accept::asks_for_events;
 use crate::http::body::Framing;
@@ -48,7 +49,7 @@ impl Request {
             path: head.encoded_path().to_owned(),
             id: ids.request_id(head),
             correlation: correlation.and_then(read_id),
-            wants_events: asks_for_events(head),
+            wants_events: Feature::Full.is_built_in() && asks_for_events(head),
             body: head.body(),
             cors_lines: access.cors_lines(head.single("origin")),
             close: !head.keeps_alive(),

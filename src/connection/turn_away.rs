@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::features::Feature;
 use crate::http::{Response, head};
 use crate::net::{Peer, Transport};
 use crate::resource::Stage;
@@ -37,7 +38,7 @@ pub(super) async fn answer_unavailable(
 ) {
     let (timer, limits) = (reader.transport().timer(), &context.config.limits);
     let reading = async {
-        if has_proxy_header {
+        if Feature::Full.is_built_in() && has_proxy_header {
             reader.proxy_header().await.ok()?;
         }
         reader.head(limits).await.ok()
