@@ -192,6 +192,16 @@ impl AddressPlace {
     }
 }
 
+/// Logs that [`AddressPlace`] has no room for `client`.
+pub(crate) fn warn_no_room(client: Peer, refusal: Refusal) {
+    let from = if refusal == Refusal::Address { " from one address" } else { "" };
+    log::warn!(
+        target: "falconet::limit",
+        address = client.to_string();
+        "too many connections{from}: refused"
+    );
+}
+
 /// Stands for all addresses of this host, and for its Unix sockets.
 const THIS_HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
