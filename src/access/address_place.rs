@@ -42,8 +42,8 @@ pub(crate) struct AddressPlace {
     client: Cell<Peer>,
     /// `None` for a client that is exempt.
     permit: Cell<Option<AddressPermit>>,
-    /// True if this host gets no permit for the connection: the peer is on another host, a proxy on this host has
-    /// used the connection for others, or the connection is the administrator's.
+    /// True if this host gets no permit for the connection: the peer is on another host, a proxy on this host
+    /// has used the connection for others, or the connection is the administrator's.
     is_remote: Cell<bool>,
 }
 
@@ -52,8 +52,8 @@ impl Addresses {
         Self { entries: RefCell::default(), limit, places }
     }
 
-    /// Returns true if the limits would allow `more` connections than are open now, while this host has `fewer`
-    /// permits than now.
+    /// Returns true if the limits would allow `more` connections than are open now, while this host has
+    /// `fewer` permits than now.
     pub(crate) fn have_room(&self, more: usize, fewer: usize) -> bool {
         let Places { limit, local, counters } = &self.places;
         let count = counters.public_connections() + more;

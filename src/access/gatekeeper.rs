@@ -104,8 +104,8 @@ impl Access {
         Ok(Gatekeeper { access: self, head, address_place, reach, is_foreign, permissions })
     }
 
-    /// Gives `address_place` to the client that a trusted proxy names. If another proxy on this host names one, the
-    /// proxy keeps its place, but the place is none of those that are kept for this host.
+    /// Gives `address_place` to the client that a trusted proxy names. If another proxy on this host names
+    /// one, the proxy keeps its place, but the place is none of those that are kept for this host.
     fn place(
         &self,
         head: &RequestHead<'_>,

@@ -1,7 +1,7 @@
 //! Entity tags in conditional requests (RFC 9110 §8.8.3, §13.1).
 
-/// Returns true if `list`, the value of an If-None-Match header, contains `tag` or is `*`. The comparison is weak:
-/// it ignores `W/`. `tag` must not contain a comma.
+/// Returns true if `list`, the value of an If-None-Match header, contains `tag` or is `*`. The comparison is
+/// weak: it ignores `W/`. `tag` must not contain a comma.
 pub(crate) fn is_listed(tag: &str, list: &str) -> bool {
     let mut listed = list.split(',').map(str::trim);
     listed.any(|listed| listed == "*" || opaque(listed) == opaque(tag))
