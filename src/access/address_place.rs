@@ -1,4 +1,4 @@
-//! The limits on connections: of all, per address, and for this host.
+//! The limits on the number of connections: in total, per address, and from this host.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr};
@@ -42,8 +42,8 @@ pub(crate) struct AddressPlace {
     client: Cell<Peer>,
     /// `None` for a client that is exempt.
     permit: Cell<Option<AddressPermit>>,
-    /// True once a proxy on this host has used the connection for others, and for the administrator. This host
-    /// gets no permit for it then.
+    /// True if this host gets no permit for the connection: the peer is on another host, a proxy on this host
+    /// has used the connection for others, or the connection is the administrator's.
     is_remote: Cell<bool>,
 }
 
@@ -52,12 +52,13 @@ impl Addresses {
         Self { entries: RefCell::default(), limit, places }
     }
 
-    /// Returns true if the limits allow `more` connections than are open, with `fewer` permits for this host.
+    /// Returns true if the limits would allow `more` connections than are open now, while this host has
+    /// `fewer` permits than now.
     pub(crate) fn have_room(&self, more: usize, fewer: usize) -> bool {
         let Places { limit, local, counters } = &self.places;
         let count = counters.public_connections() + more;
-        let uncounted = (self.permits(THIS_HOST) - fewer).min(*local);
-        count - uncounted <= *limit
+        let uncounted = self.permits(THIS_HOST).saturating_sub(fewer).min(*local);
+        count.saturating_sub(uncounted) <= *limit
     }
 
     /// Returns the number of permits of an address.
@@ -143,12 +144,15 @@ impl AddressPlace {
     pub(crate) fn leave_host(&self) -> Result<(), Refusal> {
         let permit = self.permit.take();
         let is_local = permit.as_ref().is_some_and(|permit| permit.0.address == THIS_HOST);
-        if is_local && self.addresses.have_room(0, 1) {
-            self.is_remote.set(true);
-            return Ok(());
+        let has_room = !is_local || self.addresses.have_room(0, 1);
+        if !(is_local && has_room) {
+            self.permit.set(permit);
         }
-        self.permit.set(permit);
-        if is_local { Err(Refusal::Connections) } else { Ok(()) }
+        if !has_room {
+            return Err(Refusal::Connections);
+        }
+        self.is_remote.set(true);
+        Ok(())
     }
 
     /// Returns the client that has the place.
@@ -186,6 +190,16 @@ impl AddressPlace {
         drop(self.permit.replace(permit));
         Ok(())
     }
+}
+
+/// Logs that [`AddressPlace`] has no room for `client`.
+pub(crate) fn warn_no_room(client: Peer, refusal: Refusal) {
+    let from = if refusal == Refusal::Address { " from one address" } else { "" };
+    log::warn!(
+        target: "falconet::limit",
+        address = client.to_string();
+        "too many connections{from}: refused"
+    );
 }
 
 /// Stands for all addresses of this host, and for its Unix sockets.
@@ -254,6 +268,10 @@ mod tests {
         assert_eq!(third.reassign(peer("192.0.2.1:0"), false), Err(Refusal::Connections));
         // The proxy's own requests do not get the place back.
         assert_eq!(proxy.reassign(peer("127.0.0.1:1"), true), Ok(()));
+        assert_eq!(addresses.permits(THIS_HOST), 2);
+        // A proxy on another host can't take a place of this host by naming a client there.
+        let other = AddressPlace::take(&addresses, peer("192.0.2.9:1"), true).unwrap();
+        assert_eq!(other.reassign(peer("127.0.0.1:0"), true), Ok(()));
         assert_eq!(addresses.permits(THIS_HOST), 2);
     }
 

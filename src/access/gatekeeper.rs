@@ -9,7 +9,7 @@ use crate::http::response::METHODS;
 use crate::http::{RequestHead, Response};
 use crate::net::{Peer, Reach};
 
-use super::address_place::AddressPlace;
+use super::address_place::{AddressPlace, warn_no_room};
 use super::authorize::{Action, AnyAuthorizer, Denied, Permissions};
 use super::cors;
 use super::origin::{self, OriginCheckError, Origins};
@@ -104,8 +104,8 @@ impl Access {
         Ok(Gatekeeper { access: self, head, address_place, reach, is_foreign, permissions })
     }
 
-    /// Gives `address_place` to the client that a trusted proxy names. Other proxies on this host only lose the
-    /// places that are kept for this host.
+    /// Gives `address_place` to the client that a trusted proxy names. If another proxy on this host names
+    /// one, the proxy keeps its place, but the place is none of those that are kept for this host.
     fn place(
         &self,
         head: &RequestHead<'_>,
@@ -124,8 +124,7 @@ impl Access {
             Ok(())
         };
         placed.map_err(|refusal| {
-            let from = if refusal == Refusal::Address { " from one address" } else { "" };
-            log::warn!(target: "falconet::limit", address = client.to_string(); "too many connections{from}: refused");
+            warn_no_room(client, refusal);
             Refused::new(refusal, Response::text(503, "too many connections\n"))
         })
     }

@@ -1,4 +1,5 @@
-//! Checks of the Origin header and of the requested host: which pages may use the server, and under which names.
+//! Checks of the Origin header and of the requested host: which pages may use the server, and under which
+//! names.
 //!
 //! A browser sends a page's requests to any server that the page names, with the rights that the
 //! user has there. The browser adds the origin of the page (RFC 6454). This origin must be this
@@ -69,9 +70,10 @@ impl Origins {
     }
 
     /// Returns the value of an Origin header if its pages may use the server. The origin of the
-    /// server's own pages is not known here, and counts as any other.
+    /// server's own pages is not known here, and counts as any other. A value with a control
+    /// character, which could end a header line, is not returned.
     pub(super) fn allowed<'o>(&self, origin: &'o [u8]) -> Option<&'o str> {
-        let text = str::from_utf8(origin).ok()?;
+        let text = str::from_utf8(origin).ok().filter(|text| !text.contains(char::is_control))?;
         let is_allowed =
             self.is_any || Origin::parse(text).is_some_and(|origin| self.includes(origin));
         is_allowed.then_some(text)

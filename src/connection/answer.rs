@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::time::SystemTime;
 
 use futures_lite::future::yield_now;
+use log::Level;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::config::{Config, Reject};
@@ -83,7 +84,9 @@ pub(super) async fn answer(
     mut request: Request,
     context: &Context,
 ) -> bool {
-    let is_dropped = answer.response.status() >= 400 && context.config.reject == Reject::Drop;
+    // Even if the client is asked to reconnect with status 200, the request went wrong.
+    let has_failed = answer.response.status() >= 400;
+    let is_dropped = has_failed && context.config.reject == Reject::Drop;
     // The 503 of the administrator's readiness probe says what it says.
     if !is_dropped && !context.is_admin() {
         answer.response = reconnecting(answer.response, &mut request);
@@ -92,7 +95,8 @@ pub(super) async fn answer(
     context.count_answer(status);
     // No further request is read during a drain.
     request.close |= context.stop.is_requested();
-    request.log(status, if is_dropped { "dropped" } else { "answered" });
+    let level = if has_failed { Level::Info } else { Level::Debug };
+    request.log(level, status, if is_dropped { "dropped" } else { "answered" });
     let is_sent = !is_dropped && respond(reader, answer, &request, &context.config).await;
     let closes = request.close;
     reader.log_entry().add_request(request, status);

@@ -72,11 +72,10 @@ impl Request {
         self.correlation.as_ref().map_or("-".to_owned(), CorrelationId::to_string)
     }
 
-    /// Logs the response: its status, and `outcome` as the text of the line. The level of the line is debug if
-    /// the request succeeded: a producer or a monitoring system may send a request every second, which the
-    /// metrics count.
-    pub(super) fn log(&self, status: u16, outcome: &str) {
-        let level = if status < 400 { Level::Debug } else { Level::Info };
+    /// Logs the response: its status, and `outcome` as the text of the line. The level should be debug if the
+    /// request succeeded: a producer or a monitoring system may send a request every second, which the metrics
+    /// count.
+    pub(super) fn log(&self, level: Level, status: u16, outcome: &str) {
         // The number of lines per target is limited. With a target of their own, many published messages do
         // not suppress the lines about other requests.
         let is_read = matches!(&*self.method, "GET" | "HEAD" | "OPTIONS");

@@ -16,8 +16,8 @@ pub(crate) enum Framing {
 }
 
 impl Framing {
-    /// Returns true if a request with this body is not read by a resource that takes a body of at most
-    /// `limit` bytes. A resource with the limit 0 takes no chunked body, not even an empty one.
+    /// Returns true if this body must not be read for a resource that takes at most `limit` bytes. With the
+    /// limit 0, no chunked body is read, not even an empty one.
     pub(crate) fn exceeds(self, limit: u64) -> bool {
         match self {
             Self::None => false,

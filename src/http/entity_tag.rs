@@ -1,10 +1,10 @@
 //! Entity tags in conditional requests (RFC 9110 §8.8.3, §13.1).
 
-/// Returns true if `list`, the value of an If-None-Match header, contains `tag` or is `*`. The tags are compared
-/// weakly. `tag` must not contain a comma.
+/// Returns true if `list`, the value of an If-None-Match header, contains `tag` or is `*`. The comparison is
+/// weak: it ignores `W/`. `tag` must not contain a comma.
 pub(crate) fn is_listed(tag: &str, list: &str) -> bool {
-    let listed = list.split(',').map(str::trim);
-    listed.into_iter().any(|listed| listed == "*" || opaque(listed) == opaque(tag))
+    let mut listed = list.split(',').map(str::trim);
+    listed.any(|listed| listed == "*" || opaque(listed) == opaque(tag))
 }
 
 /// Returns true if a tag is weak: two contents with this tag may differ in their bytes.

@@ -379,8 +379,8 @@ pub enum HeadError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The target is neither a path (or `*` with OPTIONS) nor a URL with a valid host and without userinfo, or has a byte that a
-    /// URL can't have.
+    /// The target is neither a path (or `*` with OPTIONS) nor a URL with a valid host and without userinfo,
+    /// or has a byte that a URL can't have.
     BadTarget,
     /// The target is a URL with another scheme than that of the connection.
     BadScheme {

@@ -42,8 +42,8 @@ fn one_range(range: &str) -> Option<(Option<u64>, Option<u64>)> {
     is_bytes.then_some((position(first)?, position(last)?))
 }
 
-/// Parses a decimal number, or an empty text as `None`. A number above 2^64 is behind the end of any content,
-/// as `u64::MAX` is.
+/// Parses a decimal number, or an empty text as `None`. A number of 2^64 or more is behind the end of any
+/// content, as `u64::MAX` is.
 fn position(digits: &str) -> Option<Option<u64>> {
     let is_number = digits.bytes().all(|digit| digit.is_ascii_digit());
     let number = (!digits.is_empty()).then(|| digits.parse().unwrap_or(u64::MAX));

@@ -314,8 +314,9 @@ impl State {
             }
         }
         let is_sent = matches!(future::poll_once(self.outlet.drained()).await, Some(Ok(())));
-        let is_sending = self.socket.discard_input() || !matches!(ending, Ending::Aborted(_));
-        if is_sent && is_sending {
+        // A client that was silent until its deadline sends nothing more, unless it is within a message.
+        let may_send = self.socket.discard_input() || !matches!(ending, Ending::Aborted(_));
+        if is_sent && may_send {
             transport.close_gracefully(timeouts.linger).await;
         } else {
             transport.shut_down();

@@ -262,8 +262,8 @@ const OPEN_ATTEMPTS: usize = 8;
 /// The coarsest resolution of the times of a file: that of FAT.
 const SAME_TIME: Duration = Duration::from_secs(2);
 /// The media types of extensions. They are registered with IANA, except for those of icons, WAV, WebM and lines
-/// of JSON: for these, the types are those that browsers and other programs know. JSON and formats based on it are always UTF-8, and an XML
-/// document declares its own encoding, so these have no charset.
+/// of JSON: for these, the types are those that browsers and other programs know. JSON and formats based on it
+/// are always UTF-8, and an XML document declares its own encoding, so these have no charset.
 const CONTENT_TYPES: &[(&str, &str)] = &[
     ("html", "text/html; charset=utf-8"),
     ("htm", "text/html; charset=utf-8"),

@@ -99,8 +99,8 @@ fn is_known(head: &RequestHead<'_>, tag: &str, modified: &str) -> bool {
     head.single("if-modified-since") == Some(modified.as_bytes())
 }
 
-/// Returns the bytes that the client asks for: a part only with GET, and only of the version in If-Range, if the
-/// request has that header. While the tag is weak, no If-Range matches (RFC 9110 §13.1.5).
+/// Returns the bytes that the client asks for: a part only with GET, and only of the version in If-Range, if
+/// the request has that header. While the tag is weak, no If-Range matches (RFC 9110 §13.1.5).
 fn selection(head: &RequestHead<'_>, length: u64, tag: &str, modified: &str) -> Selection {
     let is_current =
         |version| !is_weak(tag) && (version == tag.as_bytes() || version == modified.as_bytes());
