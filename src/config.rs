@@ -170,9 +170,8 @@ pub enum SlowConsumer {
 pub struct Tls {
     /// The source of the certificate. Default: none; then `https://` listen URLs are refused.
     pub certificate: Option<Certificate>,
-    /// Shortest time between two checks for a renewed certificate, or for new addresses of this host. A check
-    /// is made when a client connects.
-    /// Default: 60 s.
+    /// Shortest time between two checks for a renewed certificate, or for new names and addresses of this
+    /// host. A check is made when a client connects. Default: 60 s.
     pub check_every: Duration,
 }
 
@@ -194,9 +193,9 @@ pub enum Certificate {
     },
     /// A certificate for localhost, the host's name and its addresses, signed by a certificate authority (CA)
     /// of the server's own. It is valid for 397 days, and signed anew when a month is left, when the host's
-    /// name or addresses have changed, or when the clock was set. A client that connects is what triggers a
-    /// check. The CA may sign only for localhost, the host's name, `.local`, and private and loopback
-    /// addresses. Fingerprints are logged.
+    /// name or addresses have changed, or when the clock was set. This is checked when a client connects. The
+    /// CA may sign only for localhost, the host's name, names that end in `.local`, and private and loopback
+    /// addresses. The fingerprints of the CA and of each certificate are logged.
     SelfSigned {
         /// The directory that keeps the CA, as `ca.pem`, which clients trust, and `ca-key.pem`. It is valid
         /// for ten years; a start in the last 397 days renews `ca.pem`. With `None` each start creates a new

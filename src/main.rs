@@ -54,8 +54,8 @@ fn serve(options: Options) -> ExitCode {
     if let Err(error) = handled {
         return fail(&format!("can't handle signals: {error}"), RUNTIME_FAILURE);
     }
-    // The thread that waits for signals needs no descriptor that is opened from here on. But with a copy of
-    // the standard input, it would keep the input open after its end.
+    // The thread that waits for signals needs no descriptor that is opened from here on. With `--stdin` the
+    // table stays shared: a copy of the standard input in the thread would keep the input open after its end.
     if !reads_stdin {
         signals::unshare_descriptors();
     }

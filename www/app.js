@@ -28,7 +28,7 @@ const CLOSE_MEANINGS = {
 
 const FAILURE_CAUSES = {
   403: `The server refuses pages of ${location.origin}. Start it with --origin ${location.origin}; or, if a proxy replaces the header Host, let the proxy keep it (in nginx: proxy_set_header Host $http_host).`,
-  405: 'The server answers requests, but not this WebSocket. If there is a proxy, it must pass on the headers Upgrade and Connection.',
+  405: 'The server answers requests, but not this WebSocket. If there is a proxy, it must pass on the headers Upgrade and Connection. If the server asks for tokens, the token of this page must permit this WebSocket.',
 };
 
 // States: closed → connecting → open → closing → closed, by the user;

@@ -40,9 +40,9 @@ impl Setting {
         let value = Escaped(&earlier.value);
         self.error(&match &earlier.source {
             Source::File { line, .. } => {
-                format!("expected the option once, but line {line} has it, too: `{value}`")
+                format!("expected the option once, but line {line} sets it already, to `{value}`")
             }
-            _ => format!("expected the option once, but it was given before: `{value}`"),
+            _ => format!("expected the option once, but it was given before, as `{value}`"),
         })
     }
 }
@@ -106,7 +106,7 @@ impl Flags {
                     let name = file.to_string_lossy().into_owned();
                     if let Some(earlier) = flags.config.replace(file) {
                         return Err(OptionsError::Usage(format!(
-                            "--config `{}`: expected the option once, but it was given before: `{}`",
+                            "--config `{}`: expected the option once, but it was given before, as `{}`",
                             Escaped(&name),
                             Escaped(&earlier.to_string_lossy())
                         )));

@@ -160,7 +160,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "tls-self-signed",
         "",
-        "sign certificates for this host with an own certificate authority (CA), and log fingerprints",
+        "sign certificates for this host with a certificate authority (CA) of its own, and log fingerprints",
         |options, text| set_choice(&mut options.tls_self_signed, SWITCHES, text),
         |options| show_choice(&options.tls_self_signed, SWITCHES),
     )
@@ -269,7 +269,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "max-connections",
         "COUNT",
-        "how many connections may be open, and 16 more of this host, if the limit on open files allows it",
+        "how many connections may be open, besides 16 from this host; fewer if the limit on open files is too low",
         |options, text| set_count(&mut options.config.limits.connections, text, 1..=1_000_000),
         |options| options.config.limits.connections.to_string(),
     ),

@@ -144,7 +144,7 @@ impl Listener {
         if address.is_ipv6() && address.ip().is_unspecified() && others.iter().any(takes_ipv4) {
             sockopt::set_ipv6_v6only(&fd, true).map_err(failed("setsockopt"))?;
         }
-        bind_early(&fd, address).map_err(failed("bind"))?;
+        bind_early(&fd, address)?;
         rustix::net::listen(&fd, BACKLOG_CONNECTIONS).map_err(failed("listen"))?;
         let bound = rustix::net::getsockname(&fd).map_err(failed("getsockname"))?;
         let bound = SocketAddr::try_from(bound)?;
@@ -353,22 +353,23 @@ fn is_unavailable(error: &io::Error) -> bool {
 
 /// Binds a socket to an address, even if this host does not have the address yet: a network interface may get
 /// it later, for example by DHCP.
-fn bind_early(fd: &OwnedFd, address: SocketAddr) -> Result<(), Errno> {
+fn bind_early(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     match rustix::net::bind(fd, &address) {
         // A host without IPv6 never gets `::1`.
         Err(Errno::ADDRNOTAVAIL) if !address.ip().is_loopback() => {
-            match address {
-                SocketAddr::V4(_) => sockopt::set_ip_freebind(fd, true)?,
-                SocketAddr::V6(_) => sockopt::set_ipv6_freebind(fd, true)?,
-            }
-            rustix::net::bind(fd, &address)?;
+            let freed = match address {
+                SocketAddr::V4(_) => sockopt::set_ip_freebind(fd, true),
+                SocketAddr::V6(_) => sockopt::set_ipv6_freebind(fd, true),
+            };
+            freed.map_err(failed("setsockopt"))?;
+            rustix::net::bind(fd, &address).map_err(failed("bind"))?;
             log::warn!(
                 "this host does not have the address {} yet: clients can connect once it does",
                 address.ip()
             );
             Ok(())
         }
-        bound => bound,
+        bound => bound.map_err(failed("bind")),
     }
 }
 

@@ -223,5 +223,5 @@ impl Drop for Transport {
 
 /// The time without input after which a peer of a lingering connection is regarded as done.
 const SILENCE: Duration = Duration::from_secs(2);
-/// The time between two looks at whether the server stops, and the longest time to linger if it does.
+/// The time between two checks whether the server stops, and the longest time to linger if it does.
 const LINGER_STEP: Duration = Duration::from_millis(500);

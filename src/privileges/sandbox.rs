@@ -56,7 +56,7 @@ impl Sandbox {
         self.reads_proc = true;
     }
 
-    /// Allows reading what tells the host's addresses, in /proc/self/net.
+    /// Allows reading the files in /proc/self/net, which list the host's addresses.
     pub fn allow_addresses(&mut self) {
         self.reads_addresses = true;
     }

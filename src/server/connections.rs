@@ -93,7 +93,7 @@ impl Connections {
     }
 
     /// Returns a slot for a connection that was not admitted, in which it is turned away. Returns `None` if
-    /// [`TURNED_AWAY`] connections are.
+    /// [`TURNED_AWAY`] connections are being turned away already.
     pub(super) fn turn_away(self: &Rc<Self>) -> Option<Slot> {
         (self.turned_away.now() < TURNED_AWAY).then(|| Slot::take(self, Kind::TurnedAway))
     }

@@ -279,9 +279,9 @@ async fn accept(
     }
 }
 
-/// Refuses a peer that was not admitted: drops the connection, if the configuration says so, or lets a task
-/// read a request head and answer it. If too many tasks do that, sends status 503 if the socket takes it at
-/// once; a TLS peer gets no response then, which would need a handshake first.
+/// Refuses a peer that was not admitted. With [`Reject::Drop`] the connection is dropped. Otherwise a task
+/// reads one request head and answers it. If too many such tasks run, status 503 is sent without a task, if
+/// the socket takes it at once; a TLS peer gets no response then, because that needs a handshake first.
 async fn reject(
     transport: Transport,
     peer: Peer,

@@ -186,7 +186,7 @@ fn curl_trusts_the_authority() {
 
 #[test]
 fn java_trusts_the_authority() {
-    if !are_installed(&["java", "keytool"]) {
+    if !are_installed(&["java", "javac", "keytool"]) {
         return;
     }
     let server = TlsServer::start("tls-java", &[]);

@@ -43,7 +43,7 @@ pub(super) fn extension(id: &[u8], is_critical: bool, value: &[u8]) -> Vec<u8> {
     der(SEQUENCE, &[der(OBJECT_ID, id), critical, der(OCTET_STRING, value)].concat())
 }
 
-/// Encodes a time, in seconds since 1970, in the form that RFC 5280 §4.1.2.5 wants for its year.
+/// Encodes a time, in seconds since 1970, in the form that RFC 5280 §4.1.2.5 requires for its year.
 pub(super) fn time(seconds: u64) -> Vec<u8> {
     let digits = time_digits(seconds);
     match *digits < *"2050" {

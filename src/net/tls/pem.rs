@@ -1,4 +1,4 @@
-//! The files of certificates and keys (RFC 7468), and how errors and log lines call them.
+//! The files of certificates and keys (RFC 7468): writing them, errors about them, and fingerprints.
 
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions, Permissions};
