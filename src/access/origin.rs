@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::counters::Refusal;
 use crate::escaped::Escaped;
+use crate::http::head::split_scheme;
 use crate::http::{RequestHead, Response};
 use crate::net::Reach;
 
@@ -236,7 +237,7 @@ impl<'a> Origin<'a> {
         if text == "null" {
             return Some(Self::NULL);
         }
-        let (scheme, host) = without_path(text).split_once("://")?;
+        let (scheme, host) = split_scheme(without_path(text))?;
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
         let authority = match host {
@@ -269,7 +270,7 @@ impl PartialEq for Origin<'_> {
 
 /// Returns the part of a URL before its path.
 fn without_path(url: &str) -> &str {
-    let host = url.find("://").map_or(url.len(), |end| end + "://".len());
+    let host = split_scheme(url).map_or(url.len(), |(scheme, _)| scheme.len() + "://".len());
     let length = url[host..].find(['/', '?', '#']);
     length.map_or(url, |length| &url[..host + length])
 }

@@ -17,6 +17,7 @@ mod upgrade;
 
 use std::io;
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use futures_lite::future::{poll_once, yield_now};
@@ -24,13 +25,13 @@ use futures_lite::future::{poll_once, yield_now};
 use crate::access::{AddressPlace, Refused};
 use crate::counters::{Refusal, Rejection};
 use crate::features::Feature;
-use crate::http::HeadError;
 use crate::http::head;
+use crate::http::{HeadError, Response};
 use crate::net::{Peer, Reach, Transport};
 use crate::rate::RateState;
 use crate::resource::{Plan, Stage};
 
-use answer::{answer, refuse_head};
+use answer::{answer, last_envelope, refuse, refuse_head};
 pub(crate) use context::Context;
 use plan::{leaves_body_unread, plan};
 use proxy::read_proxy_header;
@@ -209,9 +210,17 @@ async fn read_head(
 async fn stop_reading(reader: &mut Reader, peer: Peer, context: &Context) {
     // The bytes may have arrived, but not been read.
     let _ = poll_once(reader.at_least(1)).await;
-    if !reader.bytes().is_empty() {
-        answer_unavailable(reader, false, peer, "the server is stopping\n", context).await;
+    if reader.bytes().is_empty() {
+        return;
     }
+    let reason = "the server is stopping\n";
+    let (response, envelope) = (Response::text(503, reason), last_envelope(reader, context));
+    // Boxed, so that a build without event streams has no code to read the rest of the head.
+    let answering: Pin<Box<dyn Future<Output = ()> + '_>> = match Feature::Full.is_built_in() {
+        true => Box::pin(answer_unavailable(reader, peer, reason, context)),
+        false => Box::pin(refuse(reader, &response, &envelope, context)),
+    };
+    answering.await;
 }
 
 /// The end in the access log of a connection that was closed because the server stops.

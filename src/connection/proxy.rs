@@ -29,7 +29,7 @@ pub(super) async fn read_proxy_header(
                 _ => Rejection::Address,
             });
             warn_no_room(client, refusal);
-            answer_unavailable(reader, false, client, TOO_MANY, context).await;
+            answer_unavailable(reader, client, TOO_MANY, context).await;
             return None;
         }
         Some(Some(Err(NoHeader::Invalid(error)))) => {

@@ -4,7 +4,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::features::Feature;
 use crate::http::{Response, head};
 use crate::net::{Peer, Transport};
 use crate::resource::Stage;
@@ -19,31 +18,30 @@ use super::request::Request;
 pub(crate) fn turn_away(transport: Transport, peer: Peer, context: Rc<Context>) -> Stage {
     Stage::last(async move {
         let mut reader = Reader::new(transport);
-        let has_proxy_header = context.access.proxies.uses_proxy_protocol(peer);
-        let turning_away =
-            answer_unavailable(&mut reader, has_proxy_header, peer, TOO_MANY, &context);
+        let turning_away = async {
+            if context.access.proxies.uses_proxy_protocol(peer) {
+                let timer = reader.transport().timer();
+                let deadline = timer.sleep(Some(PATIENCE));
+                timer.until(deadline, reader.proxy_header()).await?.ok()?;
+            }
+            answer_unavailable(&mut reader, peer, TOO_MANY, &context).await;
+            Some(())
+        };
         context.stop.unless_requested(turning_away).await;
     })
 }
 
-/// Waits for a request head, after a header of the PROXY protocol if `has_proxy_header` is true, and answers it
-/// with status 503 and the line `reason`, or as [`reconnecting`] does. Closes the connection. Takes at most
-/// twice [`PATIENCE`], TLS handshake included.
+/// Waits for a request head, and answers it with status 503 and the line `reason`, or as [`reconnecting`] does.
+/// Closes the connection. Takes at most twice [`PATIENCE`], TLS handshake included.
 pub(super) async fn answer_unavailable(
     reader: &mut Reader,
-    has_proxy_header: bool,
     peer: Peer,
     reason: &'static str,
     context: &Context,
 ) {
     let (timer, limits) = (reader.transport().timer(), &context.config.limits);
-    let reading = async {
-        if Feature::Full.is_built_in() && has_proxy_header {
-            reader.proxy_header().await.ok()?;
-        }
-        reader.head(limits).await.ok()
-    };
-    let range = timer.until(timer.sleep(Some(PATIENCE)), reading).await.flatten();
+    let range = timer.until(timer.sleep(Some(PATIENCE)), reader.head(limits)).await;
+    let range = range.and_then(Result::ok);
     let head = range.and_then(|range| head::parse(&reader.bytes()[range], limits).ok());
     let unavailable = Response::text(503, reason);
     let (response, envelope) = match head {
@@ -60,5 +58,5 @@ pub(super) async fn answer_unavailable(
 
 /// The text for a client above a limit on connections.
 pub(super) const TOO_MANY: &str = "too many connections\n";
-/// The time for the head, and then for the answer.
+/// The time for a header of the PROXY protocol, then for the head, and then for the answer.
 const PATIENCE: Duration = Duration::from_secs(1);

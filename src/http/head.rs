@@ -318,6 +318,12 @@ fn is_host(host: &[u8]) -> bool {
     !name.is_empty() && named && ported
 }
 
+/// Splits a URL into its scheme and the part after `://`.
+pub(crate) fn split_scheme(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once(':')?;
+    Some((scheme, rest.strip_prefix("//")?))
+}
+
 /// The parts of a request target in origin form or absolute form (RFC 9112 §3.2).
 struct Target<'a> {
     /// The scheme and the authority.
@@ -335,7 +341,7 @@ impl<'a> Target<'a> {
             return Err(HeadError::TargetTooLong { bytes, limit });
         }
         let is_clean = target.bytes().all(|byte| (0x21..=0x7e).contains(&byte) && byte != b'#');
-        let (origin, rest) = match target.split_once("://") {
+        let (origin, rest) = match split_scheme(target) {
             Some((scheme, rest)) if !target.starts_with('/') => {
                 let end = rest.find(['/', '?']).unwrap_or(rest.len());
                 let (authority, rest) = rest.split_at(end);
