@@ -41,7 +41,7 @@ impl TlsDirectory {
     ///
     /// # Errors
     ///
-    /// If no server has written a certificate here, or if rustls refuses it.
+    /// If no server has written the certificate of its authority here, or if rustls refuses it.
     pub(crate) fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
         let certificate = CertificateDer::from_pem_file(self.path.join("ca.pem"));
         let mut roots = RootCertStore::empty();

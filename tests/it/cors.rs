@@ -80,7 +80,7 @@ fn once_an_origin_is_named_every_response_depends_on_the_origin() {
         assert_eq!(sharing(&head), [None, None, Some("Origin")], "{head}");
     }
     let full = Falconet::start(&["--origin", FRIEND, "--max-connections", "1"]);
-    let _held: Vec<_> = (0..1 + LOCAL_PLACES).map(|_| Client::connect(full.address())).collect();
+    let _held = fill(full.address());
     let head = head_of(&full, "GET", "/", "");
     assert_eq!((status_of(&head), sharing(&head)), (503, [None, None, Some("Origin")]), "{head}");
 }

@@ -2,17 +2,13 @@
 //! not installed print that they are skipped, and pass; with `CI=true` they fail.
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use rustix::net::sockopt;
 use rustix::process::Signal;
 
-use crate::support::browser::Window;
-use crate::support::command::KillOnDrop;
-use crate::support::folder::Folder;
+use crate::support::browser::{Window, open_event_source};
 use crate::support::peer::{Peer, peer, python_with_requests};
+use crate::support::proxy::Proxy;
 use crate::support::*;
 
 #[test]
@@ -87,13 +83,16 @@ fn a_head_request_has_no_stream() {
 
 #[test]
 fn nginx_with_its_defaults_passes_events_on_at_once() {
-    let Some(mut nginx) = peer("nginx") else { return };
     let falconet = Falconet::start(NO_BROADCAST);
-    let folder = Folder::new("nginx-events");
-    let _nginx = start_nginx(&mut nginx, &folder, falconet.address());
+    let upstream = format!("http://{}", falconet.address());
     // `/1.1/` is passed on with HTTP/1.1, everything else with nginx's default of HTTP/1.0.
+    let directives = format!(
+        "location / {{ proxy_pass {upstream}; }}
+         location /1.1/ {{ proxy_pass {upstream}/; proxy_http_version 1.1; }}"
+    );
+    let Some(nginx) = Proxy::nginx(&directives) else { return };
     for path in ["/topics/a", "/1.1/topics/a"] {
-        let mut stream = connect_unix(&folder.file("socket"));
+        let mut stream = connect(nginx.address());
         stream.write_all(&request("GET", path, SSE, "")).unwrap();
         let head = read_response_head(&mut stream);
         assert_eq!(status_of(&head), 200, "{head}");
@@ -172,7 +171,7 @@ fn an_event_source_resumes_at_a_restarted_server_that_does_not_know_its_last_eve
     let falconet = Falconet::start(NO_BROADCAST);
     let address = falconet.address();
     window.visit(&format!("http://{address}/"));
-    listen_in(&mut window);
+    open_event_source(&mut window, "/topics/a");
     window.wait_for("source.readyState === 1");
     publish(&falconet, "one");
     window.wait_for("seen.join() === 'one'");
@@ -185,52 +184,13 @@ fn an_event_source_resumes_at_a_restarted_server_that_does_not_know_its_last_eve
     window.wait_for("seen.join() === 'one,lagged unknown,two'");
 }
 
-/// Opens an EventSource in a page, whose events are added to the array `seen`.
-pub fn listen_in(window: &mut Window) {
-    window.eval(
-        "(window.seen = [], window.source = new EventSource('/topics/a'),\
-         source.onmessage = (event) => seen.push(event.data),\
-         source.onerror = () => window.failed = true,\
-         source.addEventListener('lagged', (event) => seen.push('lagged ' + event.data)), 0)",
-    );
-}
-
 /// Publishes to the topic `a`.
-pub fn publish(falconet: &Falconet, text: impl AsRef<[u8]>) {
+fn publish(falconet: &Falconet, text: impl AsRef<[u8]>) {
     assert_eq!(fetch(falconet.address(), post("/topics/a", text)).status(), 202);
 }
 
 fn url(falconet: &Falconet) -> String {
     format!("http://{}/topics/a", falconet.address())
-}
-
-/// Starts nginx as a proxy of `upstream`, at the Unix socket `socket` in `folder`.
-fn start_nginx(
-    nginx: &mut std::process::Command,
-    folder: &Folder,
-    upstream: SocketAddr,
-) -> KillOnDrop {
-    let place = folder.path.display();
-    let text = format!(
-        "daemon off; master_process off; pid {place}/pid; error_log {place}/errors; events {{}}\n\
-         http {{ access_log off; client_body_temp_path {place}/b; proxy_temp_path {place}/p;\n\
-         fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n\
-         server {{ listen unix:{place}/socket;\n\
-         location / {{ proxy_pass http://{upstream}; }}\n\
-         location /1.1/ {{ proxy_pass http://{upstream}/; proxy_http_version 1.1; }} }} }}\n"
-    );
-    let file = folder.write("nginx.conf", &text);
-    let errors = folder.file("errors");
-    let child = nginx.args(["-p", &place.to_string(), "-c", &file, "-e"]).arg(errors).spawn();
-    let child = KillOnDrop(child.unwrap());
-    wait_until("nginx listens", || UnixStream::connect(folder.file("socket")).is_ok());
-    child
-}
-
-fn connect_unix(path: &Path) -> UnixStream {
-    let stream = UnixStream::connect(path).unwrap();
-    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-    stream
 }
 
 /// Reads until the bytes read contain `end`.
@@ -243,5 +203,3 @@ fn read_up_to(stream: &mut impl Read, end: &str) {
         received.push(byte[0].into());
     }
 }
-
-const SSE: &str = "Accept: text/event-stream\r\n";

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::event_streams::{listen_in, publish};
 use crate::support::admin::Metrics;
-use crate::support::browser::Window;
+use crate::support::browser::{Window, open_event_source};
 use crate::support::*;
 
 #[test]
@@ -157,7 +156,7 @@ fn an_event_source_reconnects_to_a_full_server_until_there_is_room() {
     while let Some(client) = try_connect(falconet.address()) {
         held.push(client);
     }
-    listen_in(&mut window);
+    open_event_source(&mut window, "/topics/a");
     window.wait_for("window.failed && source.readyState === 0");
     drop(held);
     // The longest delay is as long as the time that `wait_for` waits.
@@ -166,13 +165,8 @@ fn an_event_source_reconnects_to_a_full_server_until_there_is_room() {
         assert!(Instant::now() < deadline, "no connection within {TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
-    publish(&falconet, "at last");
+    assert_eq!(fetch(falconet.address(), post("/topics/a", "at last")).status(), 202);
     window.wait_for("seen.join() === 'at last'");
-}
-
-/// Connects as many clients as a server with the options [`FULL`] admits.
-fn fill(address: SocketAddr) -> Vec<Client> {
-    (0..PLACES).map(|_| Client::connect(address)).collect()
 }
 
 /// Opens a WebSocket, unless the server is full.
@@ -214,4 +208,3 @@ fn retry_of(answer: &str) -> u32 {
 const FULL: &[&str] = &["--broadcast-every", "0", "--max-connections", "1"];
 /// The number of clients on this host that such a server admits.
 const PLACES: usize = 1 + LOCAL_PLACES;
-const SSE: &str = "Accept: text/event-stream\r\n";

@@ -182,6 +182,7 @@ fn an_absolute_target_on_a_tls_port_begins_with_https() {
     }
 }
 
+#[cfg(feature = "full")]
 #[test]
 fn failed_tls_handshakes_are_counted() {
     let server = TlsServerWithAdmin::start("tls-counted", &["--tls-timeout", "300ms"]);

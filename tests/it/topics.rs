@@ -1215,6 +1215,5 @@ fn http_date_now() -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-const SSE: &str = "Accept: text/event-stream\r\n";
 /// A number of messages of 60 KB that exceeds what the kernel buffers for a subscriber.
 const OVERWHELMING: u64 = 100;

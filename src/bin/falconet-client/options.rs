@@ -288,6 +288,15 @@ impl Options {
 /// Refuses an option that is in `seen`, and adds it otherwise: no option can be repeated.
 fn refuse_repeat(seen: &mut Vec<String>, argument: &Arg<'_>) -> Result<(), UsageError> {
     let Long(name) = argument else { return Ok(()) };
+    // Both names set the same value.
+    let other = match *name {
+        "retries" => "no-reconnect",
+        "no-reconnect" => "retries",
+        _ => "",
+    };
+    if seen.iter().any(|seen| seen == other) {
+        return Err(UsageError(format!("--{other} and --{name}: expected one of them")));
+    }
     if seen.iter().any(|seen| seen == name) {
         return Err(UsageError(format!("--{name}: given more than once; expected it once")));
     }
@@ -472,6 +481,11 @@ mod tests {
             (&["pub", "--server", "http://a", "--server", "http://b", "a"], "--server: given more"),
             (&["sub", "--last", "1", "a", "--last", "1"], "--last: given more than once"),
             (&["sub", "--sse", "a", "--sse"], "--sse: given more than once"),
+            (
+                &["pub", "--retries", "5", "--no-reconnect", "a"],
+                "--retries and --no-reconnect: exp",
+            ),
+            (&["--no-reconnect", "--retries=5"], "--no-reconnect and --retries: expected one"),
             (&["sub", "--last", "-1", "a"], "--last `-1`: expected a count"),
             (&["sub", "--idle-timeout", "20s", "a"], "more than --ping-every"),
         ] {

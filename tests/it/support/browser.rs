@@ -294,6 +294,16 @@ pub const IS_OPEN: &str = "document.getElementById('state').textContent === 'ope
 
 pub const PHONE: (u32, u32) = (360, 740);
 
+/// Opens an EventSource at `path` in a page. The array `seen` gets its events.
+pub fn open_event_source(window: &mut Window, path: &str) {
+    window.eval(&format!(
+        "(window.seen = [], window.source = new EventSource('{path}'),\
+         source.onmessage = (event) => seen.push(event.data),\
+         source.onerror = () => window.failed = true,\
+         source.addEventListener('lagged', (event) => seen.push('lagged ' + event.data)), 0)"
+    ));
+}
+
 /// Sends a message as a user does: types it into the form and presses Enter.
 pub fn send_message(window: &mut Window, text: &str) {
     window.eval("document.getElementById('message').focus()");

@@ -6,6 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use super::http::{Http, request};
 use super::wire::{header_of, read_response_head, status_of};
 
+/// The line of a request for a stream of server-sent events.
+pub const SSE: &str = "Accept: text/event-stream\r\n";
+
 /// A server-sent event, or a comment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
@@ -72,7 +75,7 @@ pub struct Events {
 impl Events {
     /// Subscribes at `path`, with more header `lines`.
     pub fn connect(address: SocketAddr, path: &str, lines: &str) -> Self {
-        let lines = format!("Accept: text/event-stream\r\n{lines}");
+        let lines = format!("{SSE}{lines}");
         Self::over(Http::connect(address), &request("GET", path, &lines, ""))
     }
 

@@ -1,4 +1,4 @@
-//! Programs that falconet must work with: proxies, and clients in other languages.
+//! Clients of other projects that falconet must work with.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

@@ -12,6 +12,7 @@ use falconet::{Origins, Server, ServerBuilder, Stopper};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::wait::{TIMEOUT, wait_until};
+use super::websocket::Client;
 
 /// The origin that every server of the tests allows, because many of their requests have `Host: a`.
 pub const TEST_ORIGIN: &str = "http://a";
@@ -21,6 +22,11 @@ pub const NO_BROADCAST: &[&str] = &["--broadcast-every", "0"];
 
 /// The number of connections from this host that a server admits beside its limit.
 pub const LOCAL_PLACES: usize = if cfg!(feature = "full") { 16 } else { 0 };
+
+/// Connects as many clients as a server with `--max-connections 1` admits from this host.
+pub fn fill(address: SocketAddr) -> Vec<Client> {
+    (0..1 + LOCAL_PLACES).map(|_| Client::connect(address)).collect()
+}
 
 /// A running server process, killed on drop.
 pub struct Falconet {

@@ -5,16 +5,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
+use super::command::KillOnDrop;
 use super::folder::Folder;
 use super::installed::find_program;
 use super::process::listening_port;
-use super::wait::TIMEOUT;
+use super::wait::wait_until;
 
 /// A running proxy, killed on drop. Its files are in a temporary folder.
 pub struct Proxy {
-    child: Child,
+    _process: KillOnDrop,
     address: SocketAddr,
     folder: Folder,
 }
@@ -60,7 +60,7 @@ impl Proxy {
             let address = free_address();
             let text = text.replace("FOLDER", folder_path);
             let config = folder.write("config", &text.replace("PORT", &address.port().to_string()));
-            let mut child = Command::new(&path)
+            let child = Command::new(&path)
                 .args(arguments.iter().map(|argument| argument.replace("FOLDER", folder_path)))
                 .arg(config)
                 .env_clear()
@@ -70,8 +70,9 @@ impl Proxy {
                 .stderr(File::create(folder.file("errors")).unwrap())
                 .spawn()
                 .expect("the proxy starts");
-            if listens(&mut child, address.port()) {
-                return Some(Self { child, address, folder });
+            let mut process = KillOnDrop(child);
+            if listens(&mut process.0, address.port()) {
+                return Some(Self { _process: process, address, folder });
             }
             errors = errors_in(&folder.path);
         }
@@ -89,14 +90,6 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // The process may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Returns an address whose port no socket uses now. Another process may take the port before the proxy
 /// does; then the proxy ends.
 fn free_address() -> SocketAddr {
@@ -105,19 +98,12 @@ fn free_address() -> SocketAddr {
 
 /// Waits until the process listens on `port`. Returns false if the process ends before that.
 fn listens(child: &mut Child, port: u16) -> bool {
-    let deadline = Instant::now() + TIMEOUT;
-    loop {
-        if listening_port(child.id()) == Some(port) {
-            return true;
-        }
-        if child.try_wait().unwrap().is_some() || Instant::now() > deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            return false;
-        }
-        // No event tells that another process listens, so this polls.
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let mut listens = false;
+    wait_until("the proxy listens", || {
+        listens = listening_port(child.id()) == Some(port);
+        listens || child.try_wait().unwrap().is_some()
+    });
+    listens
 }
 
 fn errors_in(folder: &Path) -> String {
