@@ -27,8 +27,8 @@ const CLOSE_MEANINGS = {
 };
 
 const FAILURE_CAUSES = {
-  403: `The server refuses pages of ${location.origin}. Start it with --origin ${location.origin}; or, if a proxy replaces the header Host, let the proxy keep it (in nginx: proxy_set_header Host $http_host).`,
-  405: 'The server answers requests, but not this WebSocket. If there is a proxy, it must pass on the headers Upgrade and Connection. If the server asks for tokens, the token of this page must permit this WebSocket.',
+  403: `The server refuses pages of ${location.origin}. Start it with --origin ${location.origin}, or let the proxy keep the header Host (in nginx: proxy_set_header Host $http_host).`,
+  405: 'The server refuses this WebSocket. A proxy must pass on the headers Upgrade and Connection. A token must permit it.',
 };
 
 // States: closed → connecting → open → closing → closed, by the user;

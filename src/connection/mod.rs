@@ -88,9 +88,19 @@ async fn serve_requests(
         let (planned_answer, end) = match plan {
             Plan::Answer(answer) => (answer, head.end),
             Plan::Ask(question) => {
-                let asking =
-                    ask(&mut reader, head.end, question, &mut request, &mut rate_state, &context);
-                let (response, end) = Box::pin(asking).await?;
+                // A build without topics has no resource that asks, and needs no code to read a body.
+                if !Feature::Full.is_built_in() {
+                    return None;
+                }
+                let asking: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(ask(
+                    &mut reader,
+                    head.end,
+                    question,
+                    &mut request,
+                    &mut rate_state,
+                    &context,
+                ));
+                let (response, end) = asking.await?;
                 (response.into(), end)
             }
             Plan::Upgrade(planned) => {

@@ -10,7 +10,6 @@ use futures_lite::future::yield_now;
 
 use crate::access::proxy_protocol::{self, ProxyHeaderError};
 use crate::config::Limits;
-use crate::features::Feature;
 use crate::http::HeadError;
 use crate::http::body::{BodyError, ChunkedBody, Framing};
 use crate::http::head::HeadScan;
@@ -136,7 +135,7 @@ impl Reader {
         body: Framing,
         limit: u64,
     ) -> Result<usize, NoBody> {
-        if Feature::Full.is_built_in() && body == Framing::Chunked {
+        if body == Framing::Chunked {
             return self.chunked_body(begin, limit).await;
         }
         let end = begin + body.least_bytes() as usize;
