@@ -57,7 +57,10 @@ impl Addresses {
     pub(crate) fn have_room(&self, more: usize, fewer: usize) -> bool {
         let Places { limit, local, counters } = &self.places;
         let count = counters.public_connections() + more;
-        let uncounted = self.permits(THIS_HOST).saturating_sub(fewer).min(*local);
+        let uncounted = match Feature::Full.is_built_in() {
+            true => self.permits(THIS_HOST).saturating_sub(fewer).min(*local),
+            false => 0,
+        };
         count.saturating_sub(uncounted) <= *limit
     }
 
@@ -174,7 +177,7 @@ impl AddressPlace {
 
     fn assign_to(&self, client: Peer, is_exempt: bool) -> Result<(), Refusal> {
         let address = client.limited_address();
-        if address.is_some() {
+        if address.is_some() && Feature::Full.is_built_in() {
             self.leave_host()?;
         }
         let permit = match address {

@@ -42,7 +42,8 @@ pub(super) async fn refuse_head(
 
 /// Returns the envelope of the last response of a connection, to input that is not a valid request head.
 pub(super) fn last_envelope(reader: &Reader, context: &Context) -> Envelope {
-    Envelope::last(context.access.cors_lines(origin_in(reader.bytes())), SystemTime::now())
+    let origin = if Feature::Full.is_built_in() { origin_in(reader.bytes()) } else { None };
+    Envelope::last(context.access.cors_lines(origin), SystemTime::now())
 }
 
 /// Sends the last response of a connection and shuts the connection down. If the configuration says that
