@@ -53,7 +53,7 @@ impl Listener {
     /// The file of a Unix socket on which no process listens is removed first. If `tls` is given, connections
     /// to a TCP port use TLS. An address that this host does not have yet is bound all the same, with a
     /// warning (`IP_FREEBIND`, ip(7)). The wildcard `[::]` includes IPv4, unless one of `others`, the
-    /// addresses that the server is to listen on, is an IPv4 address with the same port.
+    /// URLs that the server listens on, is `0.0.0.0` with the same port.
     ///
     /// # Errors
     /// [`BindError`], if an address can't be bound. A loopback address that this host does not have, such
@@ -62,7 +62,7 @@ impl Listener {
         reactor: &Rc<Reactor>,
         url: &ListenUrl,
         tls: Option<&Rc<Acceptor>>,
-        others: &[SocketAddr],
+        others: &[&ListenUrl],
     ) -> Result<Vec<(Vec<Self>, ListenUrl)>, BindError> {
         let bind_error = |source| BindError { url: url.clone(), source };
         match url {
@@ -83,10 +83,12 @@ impl Listener {
             ListenUrl::Http { .. } | ListenUrl::Https { .. } => {}
         }
         let addresses = url.resolve().map_err(bind_error)?;
+        let port = addresses.first().map_or(0, SocketAddr::port);
+        let is_ipv6_only = others.iter().any(|other| other.is_ipv4_wildcard(port));
         let mut attempts_left = FREE_PORT_ATTEMPTS;
         loop {
             attempts_left -= 1;
-            match Self::bind_all(reactor, &addresses, others) {
+            match Self::bind_all(reactor, &addresses, is_ipv6_only) {
                 Ok((mut listeners, port)) => {
                     for listener in &mut listeners {
                         listener.tls = tls.cloned();
@@ -108,14 +110,14 @@ impl Listener {
     fn bind_all(
         reactor: &Rc<Reactor>,
         addresses: &[SocketAddr],
-        others: &[SocketAddr],
+        is_ipv6_only: bool,
     ) -> io::Result<(Vec<Self>, u16)> {
         let mut listeners = Vec::with_capacity(addresses.len());
         let mut port = None;
         let mut skipped = None;
         for address in addresses {
             let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
-            match Self::bind_tcp(reactor, address, others) {
+            match Self::bind_tcp(reactor, address, is_ipv6_only) {
                 Ok((listener, bound)) => {
                     port = Some(bound);
                     listeners.push(listener);
@@ -133,15 +135,14 @@ impl Listener {
     fn bind_tcp(
         reactor: &Rc<Reactor>,
         address: SocketAddr,
-        others: &[SocketAddr],
+        is_ipv6_only: bool,
     ) -> io::Result<(Self, u16)> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let fd = open_stream(family)?;
         sockopt::set_socket_reuseaddr(&fd, true).map_err(failed("setsockopt"))?;
         set_tcp_options(&fd)?;
         set_buffers(&fd)?;
-        let takes_ipv4 = |other: &SocketAddr| other.is_ipv4() && other.port() == address.port();
-        if address.is_ipv6() && address.ip().is_unspecified() && others.iter().any(takes_ipv4) {
+        if is_ipv6_only && address.is_ipv6() && address.ip().is_unspecified() {
             sockopt::set_ipv6_v6only(&fd, true).map_err(failed("setsockopt"))?;
         }
         bind_early(&fd, address)?;

@@ -1,6 +1,5 @@
 //! Builds a server from its parts.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -162,13 +161,10 @@ impl ServerBuilder {
                 Some(Acceptor::new(&self.parts.config.tls, &tls_hosts).map_err(StartError::Tls)?)
             }
         };
-        // A host that is unknown is an error below, when its URL is bound.
-        let resolved = urls.iter().flat_map(|url| url.resolve().unwrap_or_default());
-        let addresses: Vec<SocketAddr> = resolved.collect();
         let (mut listeners, mut bound, mut read_only) = (Vec::new(), Vec::new(), Vec::new());
-        for url in urls {
+        for url in &urls {
             let tls = tls.as_ref().filter(|_| url.tls_host().is_some());
-            let sockets_of_urls = Listener::bind(&reactor, url, tls, &addresses);
+            let sockets_of_urls = Listener::bind(&reactor, url, tls, &urls);
             for (sockets, url) in sockets_of_urls.map_err(StartError::Bind)? {
                 let is_exposed = sockets.iter().any(|socket| socket.reach() == Reach::Network);
                 if is_exposed && self.parts.authorizer.is_none() {

@@ -11,7 +11,7 @@ use super::*;
 fn dropping_a_listener_closes_it_although_a_copy_of_its_descriptor_is_open() {
     let reactor = Reactor::new().unwrap();
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (listener, port) = Listener::bind_tcp(&reactor, local, &[]).unwrap();
+    let (listener, port) = Listener::bind_tcp(&reactor, local, false).unwrap();
     let copy = listener.source.fd().try_clone().unwrap();
     let waiting = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     waiting.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
