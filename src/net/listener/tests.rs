@@ -42,7 +42,7 @@ fn dropping_a_unix_listener_closes_waiting_connections() {
 fn an_unexpected_error_of_accept_lets_other_tasks_run() {
     let reactor = Reactor::new().unwrap();
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let (listener, _) = Listener::bind_tcp(&reactor, local, &[]).unwrap();
+    let (listener, _) = Listener::bind_tcp(&reactor, local, false).unwrap();
     // `accept` fails with EINVAL from now on.
     rustix::net::shutdown(listener.source.fd(), Shutdown::Both).unwrap();
     let executor = LocalExecutor::new().leak();
