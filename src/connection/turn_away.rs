@@ -32,7 +32,7 @@ pub(crate) fn turn_away(transport: Transport, peer: Peer, context: Rc<Context>) 
 }
 
 /// Waits for a request head, and answers it with status 503 and the line `reason`, or as [`reconnecting`] does.
-/// Closes the connection. Takes at most twice [`PATIENCE`], TLS handshake included.
+/// Closes the connection. Waits at most [`PATIENCE`] for the head, TLS handshake included.
 pub(super) async fn answer_unavailable(
     reader: &mut Reader,
     peer: Peer,
@@ -52,11 +52,10 @@ pub(super) async fn answer_unavailable(
         }
         None => (unavailable, last_envelope(reader, context)),
     };
-    let refusing = refuse(reader, &response, &envelope, context);
-    timer.until(timer.sleep(Some(PATIENCE)), refusing).await;
+    refuse(reader, &response, &envelope, context).await;
 }
 
 /// The text for a client above a limit on connections.
 pub(super) const TOO_MANY: &str = "too many connections\n";
-/// The time for a header of the PROXY protocol, then for the head, and then for the answer.
+/// The time for a header of the PROXY protocol, and then for the head.
 const PATIENCE: Duration = Duration::from_secs(1);

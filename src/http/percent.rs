@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use crate::features::Feature;
-
 /// Decodes percent escapes: `%41` becomes `A`. Returns `None` if a percent sign is not followed by two
 /// hexadecimal digits.
 pub(crate) fn percent_decode(text: &str) -> Option<Vec<u8>> {
@@ -25,9 +23,7 @@ pub(super) fn decode_path(path: &str) -> Cow<'_, str> {
     let is_safe = |decoded: &String| {
         !decoded.contains(char::is_control) && !decoded.split('/').any(|s| matches!(s, "." | ".."))
     };
-    // A build without topics and files has no path with escapes.
-    let has_escapes = Feature::Full.is_built_in() && path.contains('%');
-    let decoded = has_escapes.then(|| percent_decode(path)).flatten();
+    let decoded = path.contains('%').then(|| percent_decode(path)).flatten();
     let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok()).filter(is_safe);
     decoded.map_or(Cow::Borrowed(path), Cow::Owned)
 }

@@ -345,6 +345,7 @@ fn a_foreign_host_name_that_resolves_to_loopback_is_refused() {
     falconet.wait_for_line("the Host header is not a name of this server");
 }
 
+#[cfg(feature = "full")]
 #[test]
 fn the_host_of_an_absolute_target_wins_over_the_host_header() {
     let falconet = Falconet::start(&["--origin", "https://friend.example"]);

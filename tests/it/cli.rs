@@ -399,6 +399,7 @@ fn a_unix_socket_is_closed_at_once_when_the_server_drains() {
     assert!(more.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "{more:?}");
 }
 
+#[cfg(feature = "full")]
 #[test]
 fn a_server_needs_no_dev_null() {
     let hides_devices = |script: &str| {

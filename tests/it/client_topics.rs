@@ -191,6 +191,7 @@ fn a_line_whose_answer_was_not_seen_is_sent_again_and_no_other() {
     assert_no_other_connection(&server);
 }
 
+#[cfg(feature = "full")]
 #[test]
 fn lines_survive_a_restart_of_the_server() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -220,6 +221,7 @@ fn lines_survive_a_restart_of_the_server() {
     assert_eq!(lines(3), ["three", "four", "five"]);
 }
 
+#[cfg(feature = "full")]
 #[test]
 fn a_single_message_waits_for_the_server_to_start() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

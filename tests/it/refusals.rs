@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::support::command::stdout_of;
 use crate::support::folder::Folder;
@@ -36,6 +37,23 @@ fn a_refusal_reaches_a_peer_that_reads_only_after_it_has_sent_everything() {
         client.stream.write_all(&masked(true, CONTINUATION, &everything)).unwrap();
         assert_eq!(client.read_to_close(), Some(close_code));
     }
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn the_refusal_of_a_full_server_reaches_a_peer_whose_body_takes_longer_than_the_head_may() {
+    let falconet = Falconet::start(&["--broadcast-every", "0", "--max-connections", "1"]);
+    let _inside = fill(falconet.address());
+    let mut stream = connect(falconet.address());
+    let head =
+        format!("POST /topics/a HTTP/1.1\r\nHost: a\r\nContent-Length: {EVERYTHING_BYTES}\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    for piece in vec![b'x'; EVERYTHING_BYTES].chunks(EVERYTHING_BYTES / 15) {
+        // A slow upload, not a wait for the server.
+        std::thread::sleep(Duration::from_millis(100));
+        stream.write_all(piece).unwrap();
+    }
+    assert_eq!(status_of(&read_response_head(&mut stream)), 503);
 }
 
 #[cfg(feature = "full")]
