@@ -2,7 +2,6 @@
 
 mod address;
 mod deadlines;
-mod failed;
 mod listener;
 mod meter;
 mod reactor;
