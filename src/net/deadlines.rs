@@ -116,6 +116,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_memory_of_many_deadlines_is_freed_and_that_of_one_is_kept() {
+        let mut deadlines = Deadlines::default();
+        let insert =
+            |deadlines: &mut Deadlines| deadlines.insert(Instant::now(), Waker::noop().clone());
+        let first = insert(&mut deadlines);
+        let few = deadlines.waiters.capacity();
+        deadlines.remove(first);
+        assert_eq!(deadlines.waiters.capacity(), few, "the next deadline needs the same memory");
+        let keys: Vec<_> = (0..1_000).map(|_| insert(&mut deadlines)).collect();
+        for key in keys {
+            deadlines.remove(key);
+        }
+        let (waiters, heap) = (deadlines.waiters.capacity(), deadlines.heap.capacity());
+        assert!(waiters <= 2 * FEW_DEADLINES && heap <= 2 * FEW_DEADLINES, "{waiters} {heap}");
+    }
+
+    #[test]
     fn deadlines_expire_in_order_after_any_removals() {
         let (start, mut random) = (Instant::now(), fastrand::Rng::with_seed(7));
         for _ in 0..200 {
