@@ -1,8 +1,10 @@
-//! The build script: copies the pages in `www/` without most of their comments and indentation.
+//! The build script: copies the pages in `www/` without most of their comments and indentation, and notes the
+//! date.
 
 #![allow(clippy::print_stdout, reason = "cargo reads the output of a build script")]
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 use std::{env, fs, io};
 
 /// Writes every file of `www/` to the directory that `OUT_DIR` names, for `include_str!`. Indentation, empty
@@ -19,5 +21,22 @@ fn main() -> io::Result<()> {
         let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
         fs::write(target.join(entry.file_name()), kept)?;
     }
+    let built = date()?;
+    println!("cargo::rustc-env=FALCONET_BUILT={built}");
     Ok(())
+}
+
+/// Returns the date of the build, in seconds since 1970: that in `SOURCE_DATE_EPOCH`, or the current time.
+/// A reproducible build sets the variable (<https://reproducible-builds.org/specs/source-date-epoch/>).
+fn date() -> io::Result<u64> {
+    println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    match env::var("SOURCE_DATE_EPOCH") {
+        Ok(date) => date.parse().map_err(|_| {
+            io::Error::other(format!("SOURCE_DATE_EPOCH `{date}`: expected seconds since 1970"))
+        }),
+        Err(_) => {
+            let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            Ok(since_1970.map_err(io::Error::other)?.as_secs())
+        }
+    }
 }

@@ -13,7 +13,7 @@ pub struct Config {
     pub limits: Limits,
     /// Limits of topics, and the policy for slow subscribers.
     pub topics: Topics,
-    /// The reaction to a well-formed request that is refused. Default: [`Reject::Respond`].
+    /// The reaction to a request that is refused. Default: [`Reject::Respond`].
     pub reject: Reject,
     /// The settings of `https://` listeners.
     pub tls: Tls,
@@ -46,8 +46,10 @@ pub struct Timeouts {
     /// Longest time that a stopping server waits for its clients. Default: 2.5 s. After this time, the
     /// remaining connections are aborted.
     pub drain: Duration,
-    /// Longest time that the server keeps reading after it has closed a connection, because a reset could
-    /// discard the last response or Close frame before the peer reads it. Default: 500 ms.
+    /// Longest time that the server reads and discards what a peer sends after the last response or Close,
+    /// because a reset could discard that response or Close before the peer reads it. Default: 5 s. It ends
+    /// earlier if the peer closes the connection or is silent for 2 s, and after about 500 ms while the server
+    /// stops. At most 64 connections are kept for this; further ones are closed at once.
     pub linger: Duration,
 }
 
@@ -63,7 +65,7 @@ impl Default for Timeouts {
             message: Some(Duration::from_secs(30)),
             close_handshake: Duration::from_secs(2),
             drain: Duration::from_millis(2500),
-            linger: Duration::from_millis(500),
+            linger: Duration::from_secs(5),
         }
     }
 }
@@ -74,16 +76,19 @@ pub struct Limits {
     /// Largest message accepted, in bytes of payload. Default: 64 KiB. A larger message closes its session
     /// with 1009, or is answered with 413 if it was sent by HTTP.
     pub message_bytes: usize,
-    /// Largest request head accepted, in bytes. Default: 8 KiB. A larger head is answered with 431.
+    /// Largest request head accepted, in bytes. Default: 16 KiB. A larger head is answered with 431.
     pub head_bytes: usize,
     /// Longest request target accepted, in bytes. Default: 2 KiB. A longer target is answered with 414.
     pub target_bytes: usize,
     /// Largest number of open connections. Default: 10,000, but at most the process's limit on open files
-    /// minus 32, and minus another 16 with a listener for the administrator.
+    /// minus 48, and minus another 16 with a listener for the administrator. Up to 16 connections of peers on
+    /// this host (Unix sockets and loopback addresses) are not counted; where fewer than 128 files are left for
+    /// connections, one eighth of these. A proxy's connection is counted once it has named its client
+    /// (`X-Forwarded-For`, `Forwarded` or the PROXY protocol).
     pub connections: usize,
     /// Largest number of connections that one remote address may hold. Addresses of this host and trusted
     /// proxies are exempt. Default: `None`, which is one eighth of `connections`. Further connections are
-    /// answered with 503.
+    /// answered with 503, requests for event streams with `retry:`.
     pub per_address: Option<NonZeroUsize>,
     /// Messages per second that one remote address may publish over HTTP, or one connection from this host.
     /// After a second without messages, this number of messages may arrive at once. Default: `None`, no
@@ -101,7 +106,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             message_bytes: 64 * 1024,
-            head_bytes: 8 * 1024,
+            head_bytes: 16 * 1024,
             target_bytes: 2 * 1024,
             connections: 10_000,
             per_address: None,
@@ -115,7 +120,8 @@ impl Default for Limits {
 /// Limits of topics. A topic keeps its newest messages, for later subscribers and for slow ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
-    /// Largest number of topics. Default: 1,024. A request that would create one more is answered with 503.
+    /// Largest number of topics. Default: 1,024. A request that would create one more is answered with 503,
+    /// or for an event stream with `retry:`.
     pub count: usize,
     /// Number of messages that a topic retains for later subscribers. Default: 1, the current state, such as
     /// the last value of a sensor. With 0 nothing is retained.
@@ -164,8 +170,8 @@ pub enum SlowConsumer {
 pub struct Tls {
     /// The source of the certificate. Default: none; then `https://` listen URLs are refused.
     pub certificate: Option<Certificate>,
-    /// Shortest time between two checks for a renewed certificate. A check is made when a client connects.
-    /// Default: 60 s.
+    /// Shortest time between two checks for a renewed certificate, or for new names and addresses of this
+    /// host. A check is made when a client connects. Default: 60 s.
     pub check_every: Duration,
 }
 
@@ -185,16 +191,20 @@ pub enum Certificate {
         /// The file with the private key, as PKCS#8, PKCS#1 or SEC1.
         key: PathBuf,
     },
-    /// A self-signed certificate for localhost, the host's name and its addresses. Its fingerprint is
-    /// logged.
+    /// A certificate for localhost, the host's name and its addresses, signed by a certificate authority (CA)
+    /// of the server's own. It is valid for 397 days, and signed anew when a month is left, when the host's
+    /// name or addresses have changed, or when the clock was set. This is checked when a client connects. The
+    /// CA may sign only for localhost, the host's name, names that end in `.local`, and private and loopback
+    /// addresses. The fingerprints of the CA and of each certificate are logged.
     SelfSigned {
-        /// The directory that keeps the certificate, as `tls-cert.pem` and `tls-key.pem`. With `None` each
-        /// start creates a new certificate.
+        /// The directory that keeps the CA, as `ca.pem`, which clients trust, and `ca-key.pem`. It is valid
+        /// for ten years; a start in the last 397 days renews `ca.pem`. With `None` each start creates a new
+        /// CA in memory.
         state_dir: Option<PathBuf>,
     },
 }
 
-/// The reaction to a well-formed request that is refused. Bytes that are not a request are never answered.
+/// The reaction to a request that is refused. Bytes that are not an HTTP request are never answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reject {
     /// A short 4xx or 5xx response.

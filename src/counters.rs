@@ -111,6 +111,8 @@ pub(crate) enum Refusal {
     Proxy,
     /// The address of the client that a trusted proxy named has too many connections.
     Address,
+    /// A proxy on this host named a client, and the server has too many connections.
+    Connections,
     /// The request has no valid credentials (401).
     Unauthenticated,
     /// The client may not do what it requests (403).
@@ -131,6 +133,11 @@ pub(crate) enum Source {
 }
 
 impl Counters {
+    /// Returns the number of open connections, without the administrator's.
+    pub(crate) fn public_connections(&self) -> usize {
+        self.connections.now() - self.admin_connections.now()
+    }
+
     /// Counts a connection that was rejected.
     pub(crate) fn reject(&self, reason: Rejection) {
         self.rejected[reason as usize].add(1);
@@ -203,14 +210,14 @@ impl ProcessErrors {
 /// In the order of [`Rejection`].
 const REJECTIONS: [&str; 6] = ["connections", "address", "head", "timeout", "tls", "proxy"];
 /// In the order of [`Refusal`].
-const REFUSALS: [&str; 7] =
-    ["host", "origin", "proxy", "address", "unauthenticated", "forbidden", "rate"];
+const REFUSALS: [&str; 8] =
+    ["host", "origin", "proxy", "address", "connections", "unauthenticated", "forbidden", "rate"];
 const REQUEST_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// In the order of [`Source`].
 const SOURCES: [&str; 5] = ["websocket", "http", "service", "stdin", "admin"];
 /// The registered close codes (RFC 6455 §7.4.1). The last entry stands for all other codes, so that
 /// peers can't add labels.
-const CLOSE_CODES: [(u16, &str); 14] = [
+const CLOSE_CODES: [(u16, &str); 15] = [
     (1000, "1000"),
     (1001, "1001"),
     (1002, "1002"),
@@ -224,6 +231,7 @@ const CLOSE_CODES: [(u16, &str); 14] = [
     (1011, "1011"),
     (1012, "1012"),
     (1013, "1013"),
+    (1014, "1014"),
     (0, "other"),
 ];
 
@@ -256,6 +264,7 @@ mod tests {
             (Refusal::Origin, "origin"),
             (Refusal::Proxy, "proxy"),
             (Refusal::Address, "address"),
+            (Refusal::Connections, "connections"),
             (Refusal::Unauthenticated, "unauthenticated"),
             (Refusal::Forbidden, "forbidden"),
             (Refusal::Rate, "rate"),
@@ -287,7 +296,7 @@ mod tests {
         assert_eq!(counted(counters.websocket_closed.by_code()).len(), CLOSE_CODES.len());
         assert_eq!(
             counted(counters.websocket_closed.by_code()).last(),
-            Some(&("other", 65_536 - 13))
+            Some(&("other", 65_536 - 14))
         );
         assert_eq!(counted(counters.requests()).len(), 5);
         assert_eq!(counted(counters.requests())[3], ("4xx", 100));

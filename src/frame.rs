@@ -4,7 +4,6 @@ use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
 
-pub use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::{Bytes, Utf8Bytes};
 
 /// A whole data message. A fragmented message is joined before an endpoint receives it.
@@ -177,6 +176,95 @@ impl Deref for FrameHeader {
     }
 }
 
+/// A status code that a Close frame may carry (RFC 6455 §7.4, and the registry at IANA). A code that must not
+/// be sent, such as 1005, 1006 or 2999, has no value of this type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseCode {
+    /// 1000: the purpose of the connection is fulfilled.
+    Normal,
+    /// 1001: the server stops, or the browser has left the page.
+    Away,
+    /// 1002: the peer violated the protocol.
+    Protocol,
+    /// 1003: messages of this kind are not accepted.
+    Unsupported,
+    /// 1007: the data does not match the kind of the message, such as a text that is not UTF-8.
+    Invalid,
+    /// 1008: the peer violated a policy.
+    Policy,
+    /// 1009: the message is too big.
+    Size,
+    /// 1010: the client requires an extension that the server did not accept. A server does not send this
+    /// code.
+    Extension,
+    /// 1011: the server failed unexpectedly.
+    Error,
+    /// 1012: the server restarts.
+    Restart,
+    /// 1013: the server is overloaded; try again later.
+    Again,
+    /// 1014: the server is a gateway and got an invalid answer from another server.
+    BadGateway,
+    /// 3000 to 4999: a code of an application, created by [`CloseCode::new`].
+    Application(ApplicationCode),
+}
+
+/// A close code from 3000 to 3999, which applications can register at IANA, or from 4000 to 4999, which they
+/// can use as they like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApplicationCode(u16);
+
+impl CloseCode {
+    /// Returns the close code with this number: 1000 to 1003, 1007 to 1014, or 3000 to 4999. Returns `None`
+    /// for any other number, which no Close frame may carry.
+    ///
+    /// ```
+    /// use falconet::{CloseCode, CloseReason};
+    ///
+    /// const MOVED: CloseReason =
+    ///     CloseReason::new(CloseCode::new(4001).expect("an application's code"), "moved");
+    /// assert_eq!(CloseCode::new(1005), None);
+    /// ```
+    pub const fn new(code: u16) -> Option<Self> {
+        Some(match code {
+            1000 => Self::Normal,
+            1001 => Self::Away,
+            1002 => Self::Protocol,
+            1003 => Self::Unsupported,
+            1007 => Self::Invalid,
+            1008 => Self::Policy,
+            1009 => Self::Size,
+            1010 => Self::Extension,
+            1011 => Self::Error,
+            1012 => Self::Restart,
+            1013 => Self::Again,
+            1014 => Self::BadGateway,
+            3000..=4999 => Self::Application(ApplicationCode(code)),
+            _ => return None,
+        })
+    }
+}
+
+impl From<CloseCode> for u16 {
+    fn from(code: CloseCode) -> Self {
+        match code {
+            CloseCode::Normal => 1000,
+            CloseCode::Away => 1001,
+            CloseCode::Protocol => 1002,
+            CloseCode::Unsupported => 1003,
+            CloseCode::Invalid => 1007,
+            CloseCode::Policy => 1008,
+            CloseCode::Size => 1009,
+            CloseCode::Extension => 1010,
+            CloseCode::Error => 1011,
+            CloseCode::Restart => 1012,
+            CloseCode::Again => 1013,
+            CloseCode::BadGateway => 1014,
+            CloseCode::Application(ApplicationCode(code)) => code,
+        }
+    }
+}
+
 /// The reason for which a session is closed, as sent in the Close frame (RFC 6455 §7.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseReason {
@@ -222,6 +310,10 @@ pub(crate) const BINARY: u8 = 0x2;
 pub(crate) const CLOSE: u8 = 0x8;
 pub(crate) const PING: u8 = 0x9;
 pub(crate) const PONG: u8 = 0xa;
+/// Stands for a Close without a code in the log and the metrics (RFC 6455 §7.1.5).
+pub(crate) const NO_CODE: u16 = 1005;
+/// Stands for the end of a connection without a Close in the log and the metrics (RFC 6455 §7.1.5).
+pub(crate) const NO_CLOSE: u16 = 1006;
 /// The longest payload of a control frame (RFC 6455 §5.5).
 pub(crate) const MAX_CONTROL_BYTES: usize = 125;
 
@@ -241,6 +333,14 @@ mod tests {
             let frame = Frame::message(&vec![7; payload].into());
             assert_eq!(frame[..header.len()], header);
             assert_eq!(frame.len(), header.len() + payload);
+        }
+    }
+
+    #[test]
+    fn only_a_code_that_a_close_may_carry_can_be_built() {
+        for code in 0..=u16::MAX {
+            let may_be_sent = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+            assert_eq!(CloseCode::new(code).map(u16::from), may_be_sent.then_some(code));
         }
     }
 

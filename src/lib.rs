@@ -74,7 +74,7 @@ pub use config::Config;
 pub use counters::ProcessErrors;
 pub use endpoints::{Echo, Endpoint};
 pub use features::{Feature, NotBuiltIn};
-pub use frame::{CloseCode, CloseReason, Message};
+pub use frame::{ApplicationCode, CloseCode, CloseReason, Message};
 pub use http::{Asset, HeadError, RequestHead, Response};
 pub use hub::{
     ClientCounts, ClientId, CorrelationId, EventId, HubGone, HubHandle, PublishError, Published,

@@ -31,7 +31,9 @@ fn serve(options: Options) -> ExitCode {
     let notifier =
         Feature::Full.is_built_in().then(Notifier::from_environment).flatten().map(Rc::new);
     let stop_signals = StopSignals::detect();
+    let allows_null = options.origins.includes_null();
     let privileges = Feature::Full.is_built_in().then(|| options.clone());
+    let reads_stdin = Feature::Full.is_built_in() && options.stdin.is_some();
     let server = match compose(options, process_errors, notifier.clone()) {
         Ok(server) => server,
         Err(error) => return fail(&error, RUNTIME_FAILURE),
@@ -52,8 +54,11 @@ fn serve(options: Options) -> ExitCode {
     if let Err(error) = handled {
         return fail(&format!("can't handle signals: {error}"), RUNTIME_FAILURE);
     }
-    // The thread that waits for signals needs no descriptor that is opened from here on.
-    signals::unshare_descriptors();
+    // The thread that waits for signals needs no descriptor that is opened from here on. With `--stdin` the
+    // table stays shared: a copy of the standard input in the thread would keep the input open after its end.
+    if !reads_stdin {
+        signals::unshare_descriptors();
+    }
     for url in server.urls() {
         match url {
             ListenUrl::Http { .. } | ListenUrl::Https { .. } => {
@@ -63,6 +68,9 @@ fn serve(options: Options) -> ExitCode {
                 log::info!("listening on {url} (Ctrl+C stops)")
             }
         }
+    }
+    if allows_null {
+        log::warn!("--origin null also lets in every page that uses a sandboxed frame");
     }
     if let Some(url) = server.admin_url() {
         log::info!("administration on {url}");

@@ -59,7 +59,8 @@ impl From<Response> for Answer {
 /// A request whose response needs the request's body or the hub.
 pub(crate) trait Question {
     /// Returns the length of the longest body that the question takes, in bytes. Default: 0, no body. A
-    /// longer body is not read, and the connection is closed after the response.
+    /// longer body is not read, and the connection is closed after the response. The response to a chunked
+    /// body that turns out to be longer is 413.
     fn body_limit(&self) -> u64 {
         0
     }

@@ -36,7 +36,8 @@ fn a_message_to_a_thousand_sse_subscribers_allocates_nothing_for_each() {
     measure(request, |head, number| {
         let begin = head.split("Last-Event-ID: ").nth(1).unwrap();
         let epoch = begin.split(':').next().unwrap();
-        format!("id: {epoch}:{number}\ndata: {MESSAGE}\n\n").into_bytes()
+        let event = format!("id: {epoch}:{number}\ndata: {MESSAGE}\n\n");
+        format!("{:x}\r\n{event}\r\n", event.len()).into_bytes()
     });
 }
 

@@ -23,6 +23,12 @@ const CLOSE_MEANINGS = {
   1011: 'the server had an internal error',
   1012: 'the server is restarting',
   1013: 'the server is busy',
+  1014: 'a gateway received an invalid answer from the server',
+};
+
+const FAILURE_CAUSES = {
+  403: `The server refuses pages of ${location.origin}. Start it with --origin ${location.origin}, or let the proxy keep the header Host (in nginx: proxy_set_header Host $http_host).`,
+  405: 'The server refuses this WebSocket. A proxy must pass on the headers Upgrade and Connection. A token must permit it.',
 };
 
 // States: closed → connecting → open → closing → closed, by the user;
@@ -49,7 +55,7 @@ function createConnection(currentAddress, observer) {
     });
     on('open', opened);
     on('message', ({ data }) => observer.received(data));
-    on('error', () => { if (state !== 'closing') observer.failed(); });
+    on('error', () => { if (state !== 'closing') observer.failed(state === 'connecting'); });
     on('close', closed);
     dialled.binaryType = 'arraybuffer';
     socket = dialled;
@@ -215,9 +221,11 @@ function rowFor({ kind, at, text, data, size, source = '', roundTrip }) {
   return row;
 }
 
+export const pageUrl = () => location.origin + location.pathname;
+
 // The endpoint of the page: the echo, unless topics.js replaces it.
 export const destination = {
-  path: () => location.pathname,
+  url: pageUrl,
   // Parameters in addition to the query of the page's URL.
   query: () => '',
   // The label of messages that are no echo.
@@ -233,7 +241,7 @@ let lastRoundTrip = '–';
 let countdown;
 
 // http becomes ws, https becomes wss.
-export const baseAddress = () => location.origin.replace('http', 'ws') + destination.path();
+export const baseAddress = () => destination.url().replace('http', 'ws');
 
 // The page's own query may contain a token; pass '' for an address to show.
 function currentAddress(pageQuery = location.search) {
@@ -256,13 +264,23 @@ export const connection = createConnection(currentAddress, {
     record({ kind: 'received', data, roundTrip, source: roundTrip === undefined ? destination.sourceLabel() : 'echo' });
     destination.received(data);
   },
-  failed() {
+  failed(wasConnecting) {
     log.add({ kind: 'error', text: 'The connection failed' });
+    if (wasConnecting) explainFailure();
   },
   closed(end) {
     log.add({ kind: 'closed', text: closeText(end) });
   },
 });
+
+// A browser does not show why a WebSocket was refused. A POST has the same header Origin, so the server refuses it
+// for the same reason; a page that it does not refuse answers 405.
+async function explainFailure() {
+  const request = { method: 'POST', signal: AbortSignal.timeout(DIAL_TIMEOUT_MS) };
+  const { status } = await fetch(pageUrl() + location.search, request).catch(() => ({}));
+  const text = FAILURE_CAUSES[status];
+  if (text) log.add({ kind: 'error', text });
+}
 
 const showTotalsSoon = oncePerFrame(() => {
   for (const [id, { messages, bytes }] of Object.entries(totals)) {

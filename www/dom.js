@@ -6,6 +6,10 @@ const element = (tag, textContent) => Object.assign(document.createElement(tag),
 
 const grouped = (number) => number.toLocaleString('en');
 
+// Returns the URL of a path relative to the page, so that the server may be below any path. fetch refuses a
+// relative URL if the page's URL contains a password.
+const urlOf = (path) => location.origin + location.pathname.replace(/[^/]*$/, path);
+
 function oncePerFrame(draw) {
   let frame = 0;
   return () => {

@@ -1,6 +1,6 @@
 // Topics: connects the page to a topic instead of the echo, and draws charts of its numbers.
 
-import { SHOWN_CHARACTERS, baseAddress, connection, destination, isText } from '/app.js';
+import { SHOWN_CHARACTERS, baseAddress, connection, destination, isText, pageUrl } from './app.js';
 
 const CHART_LIMIT = 4;
 const LINK_LIMIT = 24;
@@ -27,7 +27,7 @@ let isFirstConnection = true;
 let charts = new Map();
 
 Object.assign(destination, {
-  path: () => (topic ? `/topics/${topic}` : location.pathname),
+  url: () => (topic ? urlOf(`topics/${topic}`) : pageUrl()),
   // A reconnect requests only the newest message, because the page has received the other retained ones before.
   query: () => (topic && `last=${isFirstConnection ? RETAINED_LIMIT : 1}`),
   sourceLabel: () => (topic ? 'published' : 'broadcast'),
@@ -71,8 +71,7 @@ function openTopic(event) {
 }
 
 async function listTopics() {
-  // fetch refuses a relative URL if the page's URL contains a password.
-  const response = await fetch(`${location.origin}/topics/${location.search}`).catch(() => undefined);
+  const response = await fetch(urlOf('topics/') + location.search).catch(() => undefined);
   const names = response?.ok ? (await response.json()).map((entry) => entry.topic) : [];
   byId('topics').replaceChildren(...names.map((name) => Object.assign(element('option', ''), { value: name })));
   const links = names.slice(0, LINK_LIMIT).map((name) => Object.assign(element('a', name), { href: `#${name}` }));

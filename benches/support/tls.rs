@@ -1,4 +1,4 @@
-//! TLS clients, which trust the self-signed certificate of the server under test.
+//! TLS clients, which trust the certificate authority of the server under test.
 
 use std::io::{self, Error, Read, Write};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use super::server::{Program, Server};
 /// The client side of a TLS connection.
 pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-/// The directory in which the servers of this process keep their certificate. Dropping this value
+/// The directory in which the servers of this process keep their certificate authority. Dropping this value
 /// removes the directory.
 pub(crate) struct TlsDirectory {
     path: PathBuf,
@@ -28,7 +28,7 @@ impl TlsDirectory {
         Self { path: env::temp_dir().join(format!("falconet-bench-{}", process::id())) }
     }
 
-    /// Returns `plain` with TLS and with a self-signed certificate in this directory.
+    /// Returns `plain` with TLS and with a certificate authority in this directory.
     pub(crate) fn program(&self, plain: &Program) -> Program {
         let https = |option: &String| option.replace("http://", "https://");
         let directory = self.path.display().to_string();
@@ -37,13 +37,13 @@ impl TlsDirectory {
         Program { name: "falconet, TLS", path: plain.path.clone(), options }
     }
 
-    /// Returns a client configuration that trusts the server's certificate.
+    /// Returns a client configuration that trusts the server's certificate authority.
     ///
     /// # Errors
     ///
-    /// If no server has written a certificate here, or if rustls refuses it.
+    /// If no server has written the certificate of its authority here, or if rustls refuses it.
     pub(crate) fn client_config(&self) -> io::Result<Arc<ClientConfig>> {
-        let certificate = CertificateDer::from_pem_file(self.path.join("tls-cert.pem"));
+        let certificate = CertificateDer::from_pem_file(self.path.join("ca.pem"));
         let mut roots = RootCertStore::empty();
         roots.add(certificate.map_err(Error::other)?).map_err(Error::other)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());

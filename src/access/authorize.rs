@@ -9,7 +9,7 @@ use crate::http::{RequestHead, Response};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action<'a> {
-    /// Read the page or file at a path. The path of a file is percent-decoded.
+    /// Read the page or file at a path, percent-decoded (see [`RequestHead::path`]).
     Read(&'a str),
     /// Open a WebSocket session at a path.
     Connect(&'a str),

@@ -5,12 +5,14 @@ use std::rc::Rc;
 
 use crate::counters::Refusal;
 use crate::features::Feature;
+use crate::http::response::METHODS;
 use crate::http::{RequestHead, Response};
 use crate::net::{Peer, Reach};
 
-use super::address_place::AddressPlace;
+use super::address_place::{AddressPlace, warn_no_room};
 use super::authorize::{Action, AnyAuthorizer, Denied, Permissions};
-use super::origin::{self, Origins};
+use super::cors;
+use super::origin::{self, OriginCheckError, Origins};
 use super::proxies::{self, TrustedProxies};
 
 /// The access rules for the connections of a listener.
@@ -66,69 +68,145 @@ impl Access {
     }
 
     /// Checks the host, the origin and the proxy headers of a request that arrived on a connection of `peer`,
-    /// and gives `address_place` to the request's client.
+    /// and gives `address_place` to the request's client. A GET or HEAD of a page of another origin is
+    /// admitted, but the gatekeeper lets it do nothing but [load](Gatekeeper::may_load) files.
     ///
     /// # Errors
     /// [`Refused`], if a check fails or the client's address has too many connections.
-    pub(crate) fn admit(
-        &self,
-        head: &RequestHead<'_>,
+    pub(crate) fn admit<'r>(
+        &'r self,
+        head: &'r RequestHead<'r>,
         peer: Peer,
         reach: Reach,
         is_tls: bool,
-        address_place: &AddressPlace,
-    ) -> Result<(), Refused> {
+        address_place: &'r AddressPlace,
+    ) -> Result<Gatekeeper<'r>, Refused> {
         let is_proxied = Feature::Full.is_built_in() && self.proxies.trust(peer);
         let mut external = match is_proxied {
             true => proxies::external_origin(head),
             false => origin::ExternalOrigin::default(),
         };
-        if is_proxied {
-            let client = self.proxies.client_of(peer, head);
-            let client = client.map_err(|error| Refused::new(Refusal::Proxy, error.response()))?;
-            if !address_place.reassign(client, self.proxies.trust(client)) {
-                log::warn!(target: "falconet::limit", address = client.to_string(); "{TOO_MANY}: refused");
-                let response = Response::text(503, "too many connections\n");
-                return Err(Refused::new(Refusal::Address, response));
-            }
-        }
+        self.place(head, peer, is_proxied, address_place)?;
         external.scheme = external.scheme.or(is_tls.then_some("https"));
         let mut checked = self.origins.check(head, reach, external);
         if Feature::Full.is_built_in() && self.is_admin {
             checked = checked.and_then(|()| origin::check_site(head));
         }
-        checked.map_err(|error| {
-            log::info!(
-                target: "falconet::access",
-                address = address_place.client().to_string(),
-                origin = header_text(head, "origin"), host = header_text(head, "host");
-                "refused: {error}"
-            );
-            Refused::new(error.refusal(), error.response())
+        let may_load =
+            !self.is_admin && matches!(head.method(), "GET" | "HEAD") && !head.wants_websocket();
+        let is_foreign = match checked {
+            Ok(()) => false,
+            Err(OriginCheckError::Origin) if may_load => true,
+            Err(error) => return Err(refused(error, head, address_place)),
+        };
+        let reach = address_place.reach(reach);
+        let permissions = OnceCell::new();
+        Ok(Gatekeeper { access: self, head, address_place, reach, is_foreign, permissions })
+    }
+
+    /// Gives `address_place` to the client that a trusted proxy names. If another proxy on this host names
+    /// one, the proxy keeps its place, but the place is none of those that are kept for this host.
+    fn place(
+        &self,
+        head: &RequestHead<'_>,
+        peer: Peer,
+        is_proxied: bool,
+        address_place: &AddressPlace,
+    ) -> Result<(), Refused> {
+        let mut client = peer;
+        let placed = if is_proxied {
+            let named = self.proxies.client_of(peer, head);
+            client = named.map_err(|error| Refused::new(Refusal::Proxy, error.response()))?;
+            address_place.reassign(client, self.proxies.trust(client))
+        } else if Feature::Full.is_built_in() && proxies::is_forwarded(head) {
+            address_place.leave_host()
+        } else {
+            Ok(())
+        };
+        placed.map_err(|refusal| {
+            warn_no_room(client, refusal);
+            Refused::new(refusal, Response::text(503, "too many connections\n"))
         })
+    }
+
+    /// Returns the header lines that let the page that sent a request read the response, if its origin is
+    /// allowed. `origin` is the value of the request's Origin header.
+    pub(crate) fn cors_lines(&self, origin: Option<&[u8]>) -> String {
+        match Feature::Full.is_built_in() {
+            true => cors::header_lines(&self.origins, origin, self.authorizer.is_some()),
+            false => String::new(),
+        }
+    }
+
+    /// Returns the response to a request with the method OPTIONS that is about no particular resource:
+    /// `OPTIONS *` (RFC 9110 §9.3.7), or a preflight request of an allowed origin. The response depends on
+    /// neither paths nor tokens, so it reveals nothing.
+    pub(crate) fn answer_options(&self, head: &RequestHead<'_>) -> Option<Response> {
+        if head.method() != "OPTIONS" {
+            return None;
+        }
+        if Feature::Full.is_built_in()
+            && let Some(response) = cors::preflight(&self.origins, head)
+        {
+            return Some(response);
+        }
+        (head.path() == "*").then(|| Response::other_method(head.method(), METHODS))
     }
 }
 
-/// The checks of the actions that one request may do. [`Access::admit`] must have admitted the request.
+/// Logs that a check of the origin refuses a request, and returns the refusal.
+#[cold]
+fn refused(
+    error: OriginCheckError,
+    head: &RequestHead<'_>,
+    address_place: &AddressPlace,
+) -> Refused {
+    log::info!(
+        target: "falconet::access",
+        address = address_place.client().to_string(),
+        origin = text_of(head.single("origin")), host = text_of(head.host());
+        "refused: {error}"
+    );
+    Refused::new(error.refusal(), error.response())
+}
+
+/// The checks of the actions that one request may do, after [`Access::admit`] has admitted the request.
 pub(crate) struct Gatekeeper<'r> {
     access: &'r Access,
     head: &'r RequestHead<'r>,
+    address_place: &'r AddressPlace,
+    /// The reach of the request's client.
     reach: Reach,
+    /// True if a page of another origin sent the request.
+    is_foreign: bool,
     /// Set once the sender has been identified.
     permissions: OnceCell<Box<dyn Permissions>>,
 }
 
 impl<'r> Gatekeeper<'r> {
-    /// Creates the gatekeeper of a request. `reach` is that of the request's client.
-    pub(crate) fn new(access: &'r Access, head: &'r RequestHead<'r>, reach: Reach) -> Self {
-        Self { access, head, reach, permissions: OnceCell::new() }
-    }
-
     /// Checks that the sender may do an action. The first call identifies the sender.
     ///
     /// # Errors
     /// [`Refused`], if the sender is not identified or may not do this.
     pub(crate) fn may(&self, action: Action<'_>) -> Result<(), Refused> {
+        if self.is_foreign {
+            return Err(refused(OriginCheckError::Origin, self.head, self.address_place));
+        }
+        self.permits(action)
+    }
+
+    /// Checks that the sender may load the file at a path. Pages of other origins may: nothing changes, and
+    /// the browser does not show them the content. Browsers send an Origin with module scripts and fonts,
+    /// and behind a proxy that replaces the header Host the server's own page seems to be one of another
+    /// origin.
+    ///
+    /// # Errors
+    /// [`Refused`], if the sender is not identified or may not do this.
+    pub(crate) fn may_load(&self, path: &str) -> Result<(), Refused> {
+        self.permits(Action::Read(path))
+    }
+
+    fn permits(&self, action: Action<'_>) -> Result<(), Refused> {
         match &self.access.authorizer {
             Some(authorizer) => Ok(self.permissions(authorizer)?.may(action)?),
             None if self.reach == Reach::Network && changes_something(action) => {
@@ -154,8 +232,6 @@ fn changes_something(action: Action<'_>) -> bool {
 }
 
 /// Returns the value of a header as text for the log; empty if the header is missing or repeated.
-fn header_text(head: &RequestHead<'_>, name: &str) -> String {
-    head.single(name).map(String::from_utf8_lossy).unwrap_or_default().into_owned()
+fn text_of(value: Option<&[u8]>) -> String {
+    value.map(String::from_utf8_lossy).unwrap_or_default().into_owned()
 }
-
-const TOO_MANY: &str = "too many connections from one address";

@@ -2,6 +2,7 @@
 
 mod address_place;
 mod authorize;
+mod cors;
 mod gatekeeper;
 mod origin;
 mod proxies;
@@ -9,7 +10,7 @@ pub(crate) mod proxy_protocol;
 mod publish_rate;
 mod tokens;
 
-pub(crate) use address_place::{AddressPermit, AddressPlace, Addresses};
+pub(crate) use address_place::{AddressPermit, AddressPlace, Addresses, Places, warn_no_room};
 pub(crate) use authorize::AnyAuthorizer;
 pub use authorize::{Action, AllowAll, Authorize, Denied};
 pub(crate) use gatekeeper::{Access, Gatekeeper, Refused};

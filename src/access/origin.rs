@@ -1,16 +1,19 @@
-//! Checks of the headers Origin and Host: which pages may use the server, and under which names.
+//! Checks of the Origin header and of the requested host: which pages may use the server, and under which
+//! names.
 //!
 //! A browser sends a page's requests to any server that the page names, with the rights that the
 //! user has there. The browser adds the origin of the page (RFC 6454). This origin must be this
 //! server. An attacker can make a DNS name lead to this host, so that the attacker's page has the
 //! origin of this server (DNS rebinding). Therefore a loopback listener accepts only loopback names
-//! and the names of added origins.
+//! and the names of added origins. A request without a Host passes: it is HTTP/1.0, which no browser
+//! sends.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::counters::Refusal;
 use crate::escaped::Escaped;
+use crate::http::head::split_scheme;
 use crate::http::{RequestHead, Response};
 use crate::net::Reach;
 
@@ -21,36 +24,64 @@ use crate::net::Reach;
 ///
 /// let mut origins = Origins::default();
 /// origins.add("https://example.org")?;
-/// assert!(origins.add("null").is_err());
+/// origins.add("file://")?;
+/// assert!(origins.add("example.org").is_err());
 /// # Ok::<(), falconet::OriginError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     is_any: bool,
-    /// In lower case, without a slash at the end. Each can be parsed as an [`Origin`].
+    /// Without paths. Each can be parsed as an [`Origin`].
     added: Vec<String>,
 }
 
 impl Origins {
-    /// Adds an origin such as `https://example.org` or `http://pi:8080`. With `any`, every page may
-    /// use the server, under any name.
+    /// Adds an origin such as `https://example.org` or `http://pi:8080`. A path after it is ignored.
+    ///
+    /// An origin without a host, such as `file://`, is what some apps and microcontrollers send.
+    /// `null` stands for every page without an origin: files that a browser opened, but also each
+    /// page that uses a sandboxed frame. With `any`, every page may use the server, under any name.
     ///
     /// # Errors
-    /// [`OriginError`], if `text` is neither an origin nor `any`.
+    /// [`OriginError`], if `text` is none of these.
     pub fn add(&mut self, text: &str) -> Result<(), OriginError> {
-        let origin = text.strip_suffix('/').unwrap_or(text);
         if text == "any" {
             self.is_any = true;
-        } else if Origin::parse(origin).is_some() {
-            self.added.push(origin.to_ascii_lowercase());
+        } else if Origin::parse(text).is_some() {
+            self.added.push(without_path(text).to_owned());
         } else {
             return Err(OriginError { text: text.to_owned() });
         }
         Ok(())
     }
 
+    /// Returns true if `null` was added.
+    pub fn includes_null(&self) -> bool {
+        self.includes(Origin::NULL)
+    }
+
+    /// Returns true if every page may use the server.
+    pub(super) fn is_any(&self) -> bool {
+        self.is_any
+    }
+
+    /// Returns true if an origin was added by its name.
+    pub(super) fn has_named(&self) -> bool {
+        !self.added.is_empty()
+    }
+
+    /// Returns the value of an Origin header if its pages may use the server. The origin of the
+    /// server's own pages is not known here, and counts as any other. A value with a control
+    /// character, which could end a header line, is not returned.
+    pub(super) fn allowed<'o>(&self, origin: &'o [u8]) -> Option<&'o str> {
+        let text = str::from_utf8(origin).ok().filter(|text| !text.contains(char::is_control))?;
+        let is_allowed =
+            self.is_any || Origin::parse(text).is_some_and(|origin| self.includes(origin));
+        is_allowed.then_some(text)
+    }
+
     /// Checks that a request was not sent by a page of another origin. On a loopback listener, the
-    /// Host is checked as well. `external` is the origin under which the client reached the server
+    /// requested host is checked as well. `external` is the origin under which the client reached the server
     /// or a trusted proxy.
     ///
     /// # Errors
@@ -64,8 +95,10 @@ impl Origins {
         if self.is_any {
             return Ok(());
         }
-        let host = head.single("host").and_then(Authority::parse_bytes);
-        if reach == Reach::Loopback && !host.is_some_and(|host| self.accepts_on_loopback(host)) {
+        let sent_host = head.host();
+        let host = sent_host.and_then(Authority::parse_bytes);
+        let is_ours = || host.is_some_and(|host| self.accepts_on_loopback(host));
+        if reach == Reach::Loopback && sent_host.is_some() && !is_ours() {
             return Err(OriginCheckError::Host);
         }
         let mut values = head.values("origin");
@@ -74,8 +107,7 @@ impl Origins {
         let scheme = external.scheme.unwrap_or("http");
         let is_known = values.next().is_none()
             && str::from_utf8(value).ok().and_then(Origin::parse).is_some_and(|origin| {
-                here.is_some_and(|here| origin.is_served_at(here, scheme))
-                    || self.added().any(|o| o == origin)
+                here.is_some_and(|here| origin.is_served_at(here, scheme)) || self.includes(origin)
             });
         if is_known { Ok(()) } else { Err(OriginCheckError::Origin) }
     }
@@ -84,6 +116,10 @@ impl Origins {
     /// origin.
     fn accepts_on_loopback(&self, host: Authority<'_>) -> bool {
         host.is_loopback() || self.added().any(|origin| origin.authority.has_same_host(host))
+    }
+
+    fn includes(&self, origin: Origin<'_>) -> bool {
+        self.added().any(|added| added == origin)
     }
 
     /// Returns the added origins, parsed.
@@ -130,14 +166,14 @@ pub struct OriginError {
 impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = Escaped(&self.text);
-        write!(f, "`{text}` is not an origin: expected SCHEME://HOST[:PORT] without a path, or any")
+        write!(f, "`{text}` is not an origin: expected SCHEME://HOST[:PORT], file://, null or any")
     }
 }
 
 impl std::error::Error for OriginError {}
 
 /// The scheme and host under which the client reached the server or a trusted proxy. `None` stands
-/// for `http` and for the value of the Host header.
+/// for `http` and for the [requested host](RequestHead::host).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ExternalOrigin<'a> {
     pub(crate) scheme: Option<&'a str>,
@@ -147,7 +183,7 @@ pub(crate) struct ExternalOrigin<'a> {
 /// The reason why a request is not for this server, or was not sent by one of its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OriginCheckError {
-    /// The Host header is not a name of this host (DNS rebinding).
+    /// The requested host is not a name of this host (DNS rebinding).
     Host,
     /// The Origin header is that of another origin.
     Origin,
@@ -185,19 +221,30 @@ impl std::error::Error for OriginCheckError {}
 /// An origin: a scheme, a host and a port (RFC 6454 §4).
 #[derive(Clone, Copy, Debug)]
 struct Origin<'a> {
+    /// Empty in [`Origin::NULL`].
     scheme: &'a str,
+    /// [`Authority::NONE`] in origins such as `file://`.
     authority: Authority<'a>,
 }
 
 impl<'a> Origin<'a> {
-    /// Parses an origin in the form that browsers send (RFC 6454 §6.2). `null` is not an origin.
+    /// The origin of pages that share theirs with no other page.
+    const NULL: Self = Self { scheme: "", authority: Authority::NONE };
+
+    /// Parses an origin in the form that browsers send (RFC 6454 §6.2). Libraries for
+    /// microcontrollers send a URL instead, whose path and query are ignored.
     fn parse(text: &'a str) -> Option<Self> {
-        let (scheme, rest) = text.split_once(':')?;
+        if text == "null" {
+            return Some(Self::NULL);
+        }
+        let (scheme, host) = split_scheme(without_path(text))?;
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-        let authority = Authority::parse(rest.strip_prefix("//")?)
-            .filter(|_| is_scheme && !text.ends_with(':'))?;
-        Some(Self { scheme, authority })
+        let authority = match host {
+            "" if default_port(scheme).is_none() => Authority::NONE,
+            host => Authority::parse(host).filter(|_| !host.ends_with(':'))?,
+        };
+        is_scheme.then_some(Self { scheme, authority })
     }
 
     fn port(&self) -> Option<u16> {
@@ -221,6 +268,13 @@ impl PartialEq for Origin<'_> {
     }
 }
 
+/// Returns the part of a URL before its path.
+fn without_path(url: &str) -> &str {
+    let host = split_scheme(url).map_or(url.len(), |(scheme, _)| scheme.len() + "://".len());
+    let length = url[host..].find(['/', '?', '#']);
+    length.map_or(url, |length| &url[..host + length])
+}
+
 /// Returns the port of a URL that names no port.
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
@@ -239,6 +293,9 @@ struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
+    /// No host. [`Authority::parse`] never returns it.
+    const NONE: Self = Self { name: "", port: None };
+
     fn parse(text: &'a str) -> Option<Self> {
         let name_end = match text.strip_prefix('[') {
             Some(_) => text.find(']')? + 1,

@@ -105,6 +105,11 @@ impl TrustedProxies {
     }
 }
 
+/// Returns true if a proxy, trusted or not, names the client of a request.
+pub(crate) fn is_forwarded(head: &RequestHead<'_>) -> bool {
+    ["x-forwarded-for", "forwarded"].iter().any(|name| head.values(name).next().is_some())
+}
+
 /// Returns the scheme and host under which the client reached a trusted proxy, from the headers
 /// X-Forwarded-Proto and X-Forwarded-Host.
 pub(crate) fn external_origin<'h>(head: &RequestHead<'h>) -> ExternalOrigin<'h> {

@@ -37,7 +37,7 @@ impl Resource for AdminApi {
         gatekeeper.may(Action::Admin(path))?;
         let allowed = allowed_methods(path)?;
         if !allowed.split(", ").any(|method| method == head.method()) {
-            return Err(Response::method_not_allowed(allowed).into());
+            return Err(Response::other_method(head.method(), allowed).into());
         }
         Ok(Some(match path {
             "/" => Plan::Answer(dashboard::response().into()),
@@ -46,7 +46,7 @@ impl Resource for AdminApi {
             "/readyz" => Plan::Answer(uncached(self.readiness()).into()),
             "/events" => {
                 let prologue = self.state.history_event();
-                Plan::Upgrade(Box::new(EventUpgrade::of_stats(path, prologue, shared.clone())))
+                Plan::Upgrade(Box::new(EventUpgrade::of_stats(head, prologue, shared.clone())))
             }
             "/broadcast" => {
                 let topic = TopicName::broadcast();
@@ -76,7 +76,7 @@ impl AdminApi {
     }
 }
 
-/// Returns the methods that are allowed at a path, as in an Allow header.
+/// Returns the methods that are allowed at a path besides OPTIONS, as in an Allow header.
 ///
 /// # Errors
 /// The response 404, if nothing stands at the path.

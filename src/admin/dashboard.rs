@@ -23,7 +23,7 @@ pub(super) fn response() -> Response {
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; \
          img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-         frame-ancestors 'none'"
+         frame-ancestors 'self'"
     );
     Response::new(200, "text/html; charset=utf-8", page.into_bytes())
         .with_header("Cache-Control", "no-store")

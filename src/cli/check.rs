@@ -111,8 +111,8 @@ pub(super) fn check_tls(options: &Options) -> Result<Option<Certificate>, Option
     };
     if let (Certificate::Files { .. }, Some(directory)) = (&certificate, &options.state_dir) {
         return Err(OptionsError::Config(format!(
-            "state-dir `{}`: expected tls-self-signed instead of tls-cert and tls-key; only a \
-             self-signed certificate is kept there",
+            "state-dir `{}`: expected tls-self-signed instead of tls-cert and tls-key; only the \
+             CA of tls-self-signed is kept there",
             directory.display()
         )));
     }

@@ -155,6 +155,49 @@ mod tests {
     }
 
     #[test]
+    fn an_option_given_twice_on_the_command_line_is_refused_unless_it_may_be_repeated() {
+        for (flags, parts) in [
+            (&["--max-head", "8k", "--max-head=4k"][..], &["--max-head `4k`", "`8k`"][..]),
+            (&["--max-head", "8k", "--max-head", "8k"], &["--max-head `8k`", "once"]),
+            (&["--tls-self-signed", "--tls-self-signed"], &["--tls-self-signed", "once"]),
+            (&["--config", "a", "--config", "b"], &["--config `b`", "`a`"]),
+            (&["--check-config", "--check-config"], &["--check-config", "once"]),
+            (&["--print-config", "--check-config"], &["--print-config", "one of them"]),
+        ] {
+            let error = parse_flags(flags).unwrap_err();
+            let text = error.to_string();
+            assert_eq!(error.exit_code(), 2, "{text}");
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+        let twice =
+            ["--listen", "unix:a", "--listen", "unix:b", "--origin", "any", "--origin", "http://a"];
+        assert!(parse_flags(&twice).is_ok());
+    }
+
+    #[test]
+    fn an_option_given_twice_in_the_file_is_refused_with_both_lines() {
+        let text = "listen = unix:a\nmax-head = 8k\nlisten = unix:b\n\nmax-head = 4k\n";
+        let error = Scratch::new("twice", text).parse_as("FALCONET_CONFIG").unwrap_err();
+        assert_eq!(error.exit_code(), 78);
+        let error = error.to_string();
+        for part in [":5: max-head `4k`", "line 2 ", "`8k`"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_source_may_give_an_option_once() {
+        let scratch = Scratch::new("sources", "max-head = 8k\n");
+        let read = parse(["--max-head", "2k"].map(OsString::from), |name| match name {
+            "FALCONET_CONFIG" => Some(scratch.0.clone().into_os_string()),
+            "FALCONET_MAX_HEAD" => Some("4k".into()),
+            _ => None,
+        });
+        let Ok(Command::Serve(options)) = read else { panic!("{read:?}") };
+        assert_eq!(options.config.limits.head_bytes, 2048);
+    }
+
+    #[test]
     fn every_option_is_in_the_help_with_its_default() {
         let help = help();
         for option in OPTIONS.iter().filter(|option| option.is_built_in()) {

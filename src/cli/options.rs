@@ -32,9 +32,9 @@ pub struct Options {
     pub tls_cert: Option<PathBuf>,
     /// The PEM file with the private key of the certificate. Default: none.
     pub tls_key: Option<PathBuf>,
-    /// If true, the server creates a self-signed certificate. Default: false.
+    /// If true, the server signs its certificate, with a certificate authority of its own. Default: false.
     pub tls_self_signed: bool,
-    /// The directory that keeps the self-signed certificate between two runs. Default: none.
+    /// The directory that keeps this certificate authority between two runs. Default: none.
     pub state_dir: Option<PathBuf>,
     /// The user to switch to once all sockets are bound. Default: none; the process keeps its user.
     pub user: Option<String>,
@@ -71,8 +71,11 @@ impl Options {
         for file in [&self.token_file, &self.tls_cert, &self.tls_key].into_iter().flatten() {
             sandbox.allow_file(file);
         }
-        for directory in [&self.static_files, &self.state_dir].into_iter().flatten() {
+        if let Some(directory) = &self.static_files {
             sandbox.allow_directory(directory);
+        }
+        if self.tls_self_signed {
+            sandbox.allow_addresses();
         }
         for url in self.listen.iter().chain(&self.admin) {
             if let ListenUrl::Unix(path) = url {

@@ -19,6 +19,34 @@ pub(super) struct Setting {
     source: Source,
 }
 
+impl Setting {
+    /// Returns the error that another value is expected.
+    fn error(&self, expected: &str) -> OptionsError {
+        let (name, value) = (self.option.name, Escaped(&self.value));
+        match &self.source {
+            Source::Flag => OptionsError::Usage(format!("--{name} `{value}`: {expected}")),
+            Source::Environment => {
+                let name = name.to_ascii_uppercase().replace('-', "_");
+                OptionsError::Config(format!("FALCONET_{name} `{value}`: {expected}"))
+            }
+            Source::File { path, line } => {
+                OptionsError::Config(format!("{path}:{line}: {name} `{value}`: {expected}"))
+            }
+        }
+    }
+
+    /// Returns the error that the option has been given before, by the same source.
+    fn error_of_repeat(&self, earlier: &Self) -> OptionsError {
+        let value = Escaped(&earlier.value);
+        self.error(&match &earlier.source {
+            Source::File { line, .. } => {
+                format!("expected the option once, but line {line} sets it already, to `{value}`")
+            }
+            _ => format!("expected the option once, but it was given before, as `{value}`"),
+        })
+    }
+}
+
 /// The source of a value, named in error messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Source {
@@ -71,9 +99,19 @@ impl Flags {
                 Long("print-man" | "print-completions" | "print-unit" | "print-default-config") => {
                     return Err(OptionsError::Usage(NotBuiltIn(Feature::Full).to_string()));
                 }
-                Long("check-config") => flags.action = Action::CheckConfig,
-                Long("print-config") => flags.action = Action::PrintConfig,
-                Long("config") => flags.config = Some(parser.value()?),
+                Long("check-config") => flags.set_action(Action::CheckConfig)?,
+                Long("print-config") => flags.set_action(Action::PrintConfig)?,
+                Long("config") => {
+                    let file = parser.value()?;
+                    let name = file.to_string_lossy().into_owned();
+                    if let Some(earlier) = flags.config.replace(file) {
+                        return Err(OptionsError::Usage(format!(
+                            "--config `{}`: expected the option once, but it was given before, as `{}`",
+                            Escaped(&name),
+                            Escaped(&earlier.to_string_lossy())
+                        )));
+                    }
+                }
                 Long(name) => {
                     let Some(option) = find(name) else { return Err(argument.unexpected().into()) };
                     let value = match option.value {
@@ -86,6 +124,15 @@ impl Flags {
             }
         }
         Ok(flags)
+    }
+
+    fn set_action(&mut self, action: Action) -> Result<(), OptionsError> {
+        match std::mem::replace(&mut self.action, action) {
+            Action::Serve => Ok(()),
+            _ => Err(OptionsError::Usage(
+                "--check-config, --print-config: expected only one of them, once".to_owned(),
+            )),
+        }
     }
 }
 
@@ -171,29 +218,26 @@ pub(super) fn systemd_token_file(
 }
 
 /// Applies the settings of one source. Values of a repeatable option replace those of earlier sources.
+///
+/// # Errors
+/// [`OptionsError`], for a value that is not valid, and for a second value of an option that is not repeatable.
 pub(super) fn apply(options: &mut Options, settings: Vec<Setting>) -> Result<(), OptionsError> {
-    for setting in &settings {
-        match setting.option.name {
+    for (index, setting) in settings.iter().enumerate() {
+        let name = setting.option.name;
+        let earlier = settings[..index].iter().find(|earlier| earlier.option.name == name);
+        if let Some(earlier) = earlier.filter(|_| !REPEATED.contains(&name)) {
+            return Err(setting.error_of_repeat(earlier));
+        }
+        match name {
             "listen" => options.listen.clear(),
             "origin" => options.origins = Origins::default(),
             "trust-proxy" => options.trusted_proxies.clear(),
             _ => {}
         }
     }
-    for Setting { option, value, source } in settings {
-        (option.set)(options, &value).map_err(|expected| {
-            let (name, value) = (option.name, Escaped(&value));
-            match source {
-                Source::Flag => OptionsError::Usage(format!("--{name} `{value}`: {expected}")),
-                Source::Environment => {
-                    let name = name.to_ascii_uppercase().replace('-', "_");
-                    OptionsError::Config(format!("FALCONET_{name} `{value}`: {expected}"))
-                }
-                Source::File { path, line } => {
-                    OptionsError::Config(format!("{path}:{line}: {name} `{value}`: {expected}"))
-                }
-            }
-        })?;
+    for setting in settings {
+        (setting.option.set)(options, &setting.value)
+            .map_err(|expected| setting.error(&expected))?;
     }
     Ok(())
 }

@@ -160,7 +160,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "tls-self-signed",
         "",
-        "create a self-signed certificate for this host, and log its fingerprint",
+        "sign certificates for this host with a certificate authority (CA) of its own, and log fingerprints",
         |options, text| set_choice(&mut options.tls_self_signed, SWITCHES, text),
         |options| show_choice(&options.tls_self_signed, SWITCHES),
     )
@@ -168,7 +168,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "state-dir",
         "DIR",
-        "keep the self-signed certificate in this directory, and use it again at the next start",
+        "keep the CA in this directory, and use it again at the next start; clients trust its ca.pem",
         |options, text| set_path(&mut options.state_dir, text),
         |options| show_path(&options.state_dir),
     )
@@ -269,7 +269,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "max-connections",
         "COUNT",
-        "how many connections may be open, if the limit on open files allows it",
+        "how many connections may be open, besides 16 from this host; fewer if the limit on open files is too low",
         |options, text| set_count(&mut options.config.limits.connections, text, 1..=1_000_000),
         |options| options.config.limits.connections.to_string(),
     ),
@@ -379,7 +379,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "origin",
         "URL",
-        "accept requests from pages of this origin, besides the server's own; any = from all pages; may be repeated",
+        "accept requests from pages of this origin, besides the server's own; null = from pages without an origin, such as local files, but also from every page that uses a sandboxed frame; any = from all pages; may be repeated",
         |options, text| options.origins.add(text).map_err(|error| error.to_string()),
         |options| options.origins.to_string(),
     ),

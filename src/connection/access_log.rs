@@ -8,8 +8,8 @@ use log::Level;
 use super::request::Request;
 
 /// The data for the line about the end of a connection. Dropping the entry writes the line. The level of the
-/// line is debug, because each request has had a line of its own. The end of a session is logged by the hub's
-/// record of the client instead.
+/// line is debug: a request that went wrong has had a line of its own. The end of a session is logged by the
+/// hub's record of the client instead.
 pub(super) struct AccessLogEntry {
     accepted: Instant,
     requests: u32,

@@ -5,9 +5,13 @@ use std::io::{self, Read};
 use std::time::SystemTime;
 
 use futures_lite::future::yield_now;
+use log::Level;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::config::{Config, Reject};
 use crate::counters::Rejection;
+use crate::features::Feature;
+use crate::http::head::origin_in;
 use crate::http::response::Envelope;
 use crate::http::{HeadError, Response};
 use crate::net::Peer;
@@ -31,35 +35,69 @@ pub(super) async fn refuse_head(
     });
     log::info!(target: "falconet::request", address = peer.to_string(); "refused: {error}");
     if let Some(response) = error.response() {
-        refuse(reader, &response, context).await;
+        let envelope = last_envelope(reader, context);
+        refuse(reader, &response, &envelope, context).await;
     }
+}
+
+/// Returns the envelope of the last response of a connection, to input that is not a valid request head.
+pub(super) fn last_envelope(reader: &Reader, context: &Context) -> Envelope {
+    let origin = if Feature::Full.is_built_in() { origin_in(reader.bytes()) } else { None };
+    Envelope::last(context.access.cors_lines(origin), SystemTime::now())
 }
 
 /// Sends the last response of a connection and shuts the connection down. If the configuration says that
 /// refused clients are dropped, nothing is sent.
-pub(super) async fn refuse(reader: &Reader, response: &Response, context: &Context) {
+pub(super) async fn refuse(
+    reader: &mut Reader,
+    response: &Response,
+    envelope: &Envelope,
+    context: &Context,
+) {
     if context.config.reject == Reject::Drop {
         return;
     }
-    let response = response.encode(&Envelope::last(SystemTime::now()));
+    let response = response.encode(envelope);
     if write_all(reader, &response, &context.config).await {
-        reader.transport().close_gracefully(context.config.timeouts.linger).await;
+        reader.close(context.config.timeouts.linger).await;
     }
+}
+
+/// Returns the response to a request for an event stream that can't be served now, in place of `response` with
+/// status 503: a stream that ends at once, with the connection, and asks the client to reconnect. EventSource
+/// never reconnects after any other status than 200 (HTML Standard, section 9.2.3). Returns all other responses
+/// unchanged.
+pub(super) fn reconnecting(response: Response, request: &mut Request) -> Response {
+    if !(Feature::Full.is_built_in() && request.wants_events && response.status() == 503) {
+        return response;
+    }
+    request.close = true;
+    let mut random = [0; 2];
+    // Without random numbers, which the kernel lacks only while it boots, all clients reconnect early.
+    let _ = getrandom(&mut random, GetRandomFlags::NONBLOCK);
+    response.into_retry(MIN_RETRY_MS + u32::from(u16::from_ne_bytes(random)) % RETRY_SPREAD_MS)
 }
 
 /// Answers a request, and logs and counts it. Returns true if the connection can serve another request.
 pub(super) async fn answer(
     reader: &mut Reader,
-    answer: Answer,
+    mut answer: Answer,
     mut request: Request,
     context: &Context,
 ) -> bool {
+    // Even if the client is asked to reconnect with status 200, the request went wrong.
+    let has_failed = answer.response.status() >= 400;
+    let is_dropped = has_failed && context.config.reject == Reject::Drop;
+    // The 503 of the administrator's readiness probe says what it says.
+    if !is_dropped && !context.is_admin() {
+        answer.response = reconnecting(answer.response, &mut request);
+    }
     let status = answer.response.status();
     context.count_answer(status);
     // No further request is read during a drain.
     request.close |= context.stop.is_requested();
-    let is_dropped = status >= 400 && context.config.reject == Reject::Drop;
-    request.log(status, if is_dropped { "dropped" } else { "answered" });
+    let level = if has_failed { Level::Info } else { Level::Debug };
+    request.log(level, status, if is_dropped { "dropped" } else { "answered" });
     let is_sent = !is_dropped && respond(reader, answer, &request, &context.config).await;
     let closes = request.close;
     reader.log_entry().add_request(request, status);
@@ -67,7 +105,7 @@ pub(super) async fn answer(
         (true, false) => return true,
         (true, true) => {
             reader.log_entry().end("closed by us");
-            reader.transport().close_gracefully(context.config.timeouts.linger).await;
+            reader.close(context.config.timeouts.linger).await;
         }
         (false, _) => reader.log_entry().end(if is_dropped { "refused" } else { "lost" }),
     }
@@ -122,5 +160,9 @@ pub(super) async fn write_all(reader: &Reader, mut bytes: &[u8], config: &Config
     matches!(timer.until(timer.sleep(config.timeouts.write), writing).await, Some(Ok(())))
 }
 
+/// The shortest time after which a client is asked to reconnect, in milliseconds.
+const MIN_RETRY_MS: u32 = 2000;
+/// The number of different times, so that clients do not all reconnect at once: 2 s to 10 s.
+const RETRY_SPREAD_MS: u32 = 8001;
 /// The size of the pieces in which a file is read and sent.
 const FILE_PIECE_BYTES: usize = 16 * 1024;

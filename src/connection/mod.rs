@@ -12,24 +12,26 @@ mod proxy;
 mod question;
 mod reader;
 mod request;
+mod turn_away;
 mod upgrade;
 
 use std::io;
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
 
-use futures_lite::future::yield_now;
+use futures_lite::future::{poll_once, yield_now};
 
-use crate::access::{AddressPlace, Gatekeeper, Refused};
-use crate::counters::Rejection;
+use crate::access::{AddressPlace, Refused};
+use crate::counters::{Refusal, Rejection};
 use crate::features::Feature;
-use crate::http::Response;
 use crate::http::head;
+use crate::http::{HeadError, Response};
 use crate::net::{Peer, Reach, Transport};
 use crate::rate::RateState;
 use crate::resource::{Plan, Stage};
 
-use answer::{answer, refuse, refuse_head};
+use answer::{answer, last_envelope, refuse, refuse_head};
 pub(crate) use context::Context;
 use plan::{leaves_body_unread, plan};
 use proxy::read_proxy_header;
@@ -37,6 +39,8 @@ use question::ask;
 use reader::{NoHead, Reader};
 pub(crate) use request::IdGenerator;
 use request::Request;
+use turn_away::answer_unavailable;
+pub(crate) use turn_away::turn_away;
 use upgrade::upgrade;
 
 /// Returns the first stage of a connection: its HTTP requests.
@@ -67,41 +71,37 @@ async fn serve_requests(
     }
     let (peer, mut rate_state) = (address_place.client(), RateState::default());
     let limits = &context.config.limits;
-    let is_tls = reader.transport().is_tls();
     for count in 1..=limits.requests {
         let head = read_head(&mut reader, count == 1, peer, &context).await?;
-        let (mut request, planned) = match head::parse(&reader.bytes()[head.clone()], limits) {
-            Ok(head) => {
-                let admitted = context.access.admit(&head, peer, reach, is_tls, &address_place);
-                let reach = address_place.reach(reach);
-                let gatekeeper = Gatekeeper::new(&context.access, &head, reach);
-                let planned = admitted.and_then(|()| plan(&head, &gatekeeper, &context));
-                (Request::of(&head, address_place.client(), &context.ids), planned)
-            }
-            Err(error) => {
-                Box::pin(refuse_head(&mut reader, &error, peer, &context)).await;
-                return None;
-            }
+        let mut refused = None;
+        // Not `match`, which would reserve space for the plan while a head is refused.
+        let Ok((mut request, plan)) =
+            plan_request(&reader, head.clone(), peer, reach, &address_place, &context)
+                .map_err(|error| refused = Some(error))
+        else {
+            Box::pin(refuse_head(&mut reader, &refused?, peer, &context)).await;
+            return None;
         };
-        if context.is_admin() && request.is_read() {
-            // A monitoring system repeats these requests every few seconds.
-            request.level = log::Level::Debug;
-        }
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
-        let plan = planned.unwrap_or_else(|Refused { reason, response }| {
-            if let Some(reason) = reason {
-                context.count_refusal(reason);
-            }
-            Plan::Answer(response.into())
-        });
         request.close |= leaves_body_unread(&plan, &request);
-        let body_bytes = request.body_bytes;
-        let planned_answer = match plan {
-            Plan::Answer(answer) => answer,
+        // The end of the request in the reader's buffer.
+        let (planned_answer, end) = match plan {
+            Plan::Answer(answer) => (answer, head.end),
             Plan::Ask(question) => {
-                let asking =
-                    ask(&mut reader, head.end, question, &mut request, &mut rate_state, &context);
-                Box::pin(asking).await?.into()
+                // A build without topics has no resource that asks, and needs no code to read a body.
+                if !Feature::Full.is_built_in() {
+                    return None;
+                }
+                let asking: Pin<Box<dyn Future<Output = _> + '_>> = Box::pin(ask(
+                    &mut reader,
+                    head.end,
+                    question,
+                    &mut request,
+                    &mut rate_state,
+                    &context,
+                ));
+                let (response, end) = asking.await?;
+                (response.into(), end)
             }
             Plan::Upgrade(planned) => {
                 let upgrading =
@@ -112,15 +112,45 @@ async fn serve_requests(
         if !answer(&mut reader, planned_answer, request, &context).await {
             return None;
         }
-        // A connection with an unread body is closed by now, so this body fits into memory.
-        reader.consume(head.end + body_bytes as usize);
+        // A connection with an unread body is closed by now.
+        reader.consume(end);
         // The next request from a proxy may be for another client. Until then, the proxy has the place; it is
         // exempt from the limit of its address.
-        address_place.reassign(peer, true);
+        let _ = address_place.reassign(peer, true);
         // Other tasks run between two requests of a peer that has sent many at once.
         yield_now().await;
     }
     None
+}
+
+/// Parses the head of a request, and plans the request. Not `async`, because a connection would reserve space
+/// for the parsed head.
+///
+/// # Errors
+/// [`HeadError`], if the head is malformed or breaks a rule.
+fn plan_request(
+    reader: &Reader,
+    head: Range<usize>,
+    peer: Peer,
+    reach: Reach,
+    address_place: &AddressPlace,
+    context: &Context,
+) -> Result<(Request, Plan), HeadError> {
+    let is_tls = reader.transport().is_tls();
+    let head = head::parse(&reader.bytes()[head], &context.config.limits)?;
+    head.check_scheme(is_tls)?;
+    let admitted = context.access.admit(&head, peer, reach, is_tls, address_place);
+    let planned = admitted.and_then(|gatekeeper| plan(&head, &gatekeeper, context));
+    let mut request = Request::of(&head, address_place.client(), &context.ids, &context.access);
+    let plan = planned.unwrap_or_else(|Refused { reason, response }| {
+        if let Some(reason) = reason {
+            context.count_refusal(reason);
+        }
+        // A proxy must not keep a place of this host.
+        request.close |= reason == Some(Refusal::Connections);
+        Plan::Answer(response.into())
+    });
+    Ok((request, plan))
 }
 
 /// Waits for a request head and returns its range in [`Reader::bytes`]. Returns `None` if the connection
@@ -161,6 +191,8 @@ async fn read_head(
         Some(Some(Err(NoHead::Lost(error)))) if error.kind() == io::ErrorKind::InvalidData => {
             context.count_rejection(Rejection::Tls);
             log::info!(target: "falconet::request", address = peer.to_string(); "refused: TLS: {error}");
+            // The peer has been sent an alert.
+            reader.close(timeouts.linger).await;
             "refused"
         }
         Some(Some(Err(NoHead::Lost(_)))) => {
@@ -168,8 +200,7 @@ async fn read_head(
             "closed by the peer"
         }
         Some(None) => {
-            let response = Response::text(503, "the server is stopping\n");
-            Box::pin(refuse(reader, &response, context)).await;
+            Box::pin(stop_reading(reader, peer, context)).await;
             STOPPING
         }
         None => {
@@ -182,6 +213,24 @@ async fn read_head(
     };
     reader.log_entry().end(end);
     None
+}
+
+/// Answers a request that had begun to arrive when the server began to stop. Without any byte of a request, a
+/// client gets no answer: EventSource then reconnects, which it would not do after an error.
+async fn stop_reading(reader: &mut Reader, peer: Peer, context: &Context) {
+    // The bytes may have arrived, but not been read.
+    let _ = poll_once(reader.at_least(1)).await;
+    if reader.bytes().is_empty() {
+        return;
+    }
+    let reason = "the server is stopping\n";
+    let (response, envelope) = (Response::text(503, reason), last_envelope(reader, context));
+    // Boxed, so that a build without event streams has no code to read the rest of the head.
+    let answering: Pin<Box<dyn Future<Output = ()> + '_>> = match Feature::Full.is_built_in() {
+        true => Box::pin(answer_unavailable(reader, peer, reason, context)),
+        false => Box::pin(refuse(reader, &response, &envelope, context)),
+    };
+    answering.await;
 }
 
 /// The end in the access log of a connection that was closed because the server stops.

@@ -7,7 +7,8 @@ use crate::resource::Plan;
 use super::context::Context;
 use super::request::Request;
 
-/// Asks the resources one after another to plan a request, until one does.
+/// Asks the resources one after another to plan a request, until one does. Requests about the whole server
+/// are for none of them.
 ///
 /// # Errors
 /// [`Refused`], if a resource refuses the request or no resource has the path. A sender that may not read
@@ -17,6 +18,9 @@ pub(super) fn plan(
     gatekeeper: &Gatekeeper<'_>,
     context: &Context,
 ) -> Result<Plan, Refused> {
+    if let Some(response) = context.access.answer_options(head) {
+        return Ok(Plan::Answer(response.into()));
+    }
     for resource in &context.resources {
         if let Some(plan) = resource.plan(head, gatekeeper)? {
             return Ok(plan);
@@ -33,8 +37,8 @@ pub(super) fn plan(
 /// closed after the response, or those bytes would be parsed as the next request.
 pub(super) fn leaves_body_unread(plan: &Plan, request: &Request) -> bool {
     match plan {
-        Plan::Answer(answer) => request.body_bytes > 0 || answer.response.status() == 411,
-        Plan::Ask(question) => request.body_bytes > question.body_limit(),
-        Plan::Upgrade(_) => false,
+        Plan::Answer(answer) if answer.response.status() == 411 => true,
+        Plan::Answer(_) | Plan::Upgrade(_) => request.body.exceeds(0),
+        Plan::Ask(question) => request.body.exceeds(question.body_limit()),
     }
 }

@@ -1,15 +1,16 @@
 //! Reads the header of the PROXY protocol, which a trusted proxy sends at the beginning of a connection.
 
-use crate::access::AddressPlace;
-use crate::counters::Rejection;
+use crate::access::{AddressPlace, warn_no_room};
+use crate::counters::{Refusal, Rejection};
 use crate::net::Peer;
 
 use super::context::Context;
 use super::reader::{NoHeader, Reader};
+use super::turn_away::{TOO_MANY, answer_unavailable};
 
 /// Reads the header, and gives the connection's place to the client that the header names. Returns `None`
-/// if the connection must be closed: the header is invalid, late or missing, the client's address has too
-/// many connections, or the server stops.
+/// if the connection must be closed: the header is invalid, late or missing, there is no room for the client,
+/// or the server stops.
 pub(super) async fn read_proxy_header(
     reader: &mut Reader,
     address_place: &AddressPlace,
@@ -21,11 +22,14 @@ pub(super) async fn read_proxy_header(
     let refusal = match timer.until(deadline, reading).await {
         Some(Some(Ok(client))) => {
             let client = client.map_or(proxy, Peer::Ip);
-            if address_place.reassign(client, context.access.proxies.trust(client)) {
-                return Some(());
-            }
-            context.count_rejection(Rejection::Address);
-            log::warn!(target: "falconet::limit", address = client.to_string(); "too many connections: dropped");
+            let is_exempt = context.access.proxies.trust(client);
+            let Err(refusal) = address_place.reassign(client, is_exempt) else { return Some(()) };
+            context.count_rejection(match refusal {
+                Refusal::Connections => Rejection::Connections,
+                _ => Rejection::Address,
+            });
+            warn_no_room(client, refusal);
+            answer_unavailable(reader, client, TOO_MANY, context).await;
             return None;
         }
         Some(Some(Err(NoHeader::Invalid(error)))) => {

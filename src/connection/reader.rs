@@ -4,10 +4,14 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::time::Duration;
+
+use futures_lite::future::yield_now;
 
 use crate::access::proxy_protocol::{self, ProxyHeaderError};
 use crate::config::Limits;
 use crate::http::HeadError;
+use crate::http::body::{BodyError, ChunkedBody, Framing};
 use crate::http::head::HeadScan;
 use crate::net::Transport;
 
@@ -26,6 +30,14 @@ pub(super) enum NoHead {
     Refused(HeadError),
     /// The connection was closed or has failed, or the peer breaks the TLS protocol.
     Lost(io::Error),
+}
+
+/// The reason why the body of a request could not be read.
+pub(super) enum NoBody {
+    /// The body is malformed or too long.
+    Refused(BodyError),
+    /// The connection was closed or has failed.
+    Lost,
 }
 
 /// The reason why no header of the PROXY protocol could be read.
@@ -111,6 +123,47 @@ impl Reader {
         Some(())
     }
 
+    /// Reads the body of a request whose head ends at `begin`. Returns the end of the body in
+    /// [`bytes`](Self::bytes), where the payload replaces the chunks of a chunked body. The caller must have
+    /// checked that the body does not [exceed](Framing::exceeds) `limit`.
+    ///
+    /// # Errors
+    /// [`NoBody`].
+    pub(super) async fn body(
+        &mut self,
+        begin: usize,
+        body: Framing,
+        limit: u64,
+    ) -> Result<usize, NoBody> {
+        if body == Framing::Chunked {
+            return self.chunked_body(begin, limit).await;
+        }
+        let end = begin + body.least_bytes() as usize;
+        self.at_least(end).await.map(|()| end).ok_or(NoBody::Lost)
+    }
+
+    /// Reads a chunked body as [`body`](Self::body) does. Each byte is moved at most once, however small the
+    /// chunks are.
+    async fn chunked_body(&mut self, begin: usize, limit: u64) -> Result<usize, NoBody> {
+        let mut body = ChunkedBody::new(limit);
+        let mut end = begin;
+        loop {
+            let decoded = body.decode(&mut self.bytes[end..]).map_err(NoBody::Refused)?;
+            let (payload, body_end) = decoded;
+            match body_end {
+                Some(body_end) => {
+                    self.bytes.drain(end + payload..end + body_end);
+                    return Ok(end + payload);
+                }
+                None => self.bytes.truncate(end + payload),
+            }
+            end += payload;
+            self.read_more().await.map_err(|_| NoBody::Lost)?;
+            // The chunks of a small payload may take many reads.
+            yield_now().await;
+        }
+    }
+
     /// Discards the first `count` bytes, once their request has been answered. An empty buffer is freed, so
     /// that a connection between two requests holds no memory for it.
     pub(super) fn consume(&mut self, count: usize) {
@@ -135,6 +188,14 @@ impl Reader {
     pub(super) fn into_parts(mut self, count: usize) -> (Transport, Vec<u8>) {
         let early = self.bytes.split_off(count);
         (self.transport, early)
+    }
+
+    /// Shuts the connection down after its last response, as [`Transport::close_gracefully`] does. The received
+    /// bytes are freed before.
+    pub(super) async fn close(&mut self, linger: Duration) {
+        self.bytes = Vec::new();
+        // Boxed, because a connection reserves space for the largest future that it ever awaits.
+        Box::pin(self.transport.close_gracefully(linger)).await;
     }
 
     /// Waits for input and appends it to the buffer.

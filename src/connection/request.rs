@@ -6,7 +6,11 @@ use std::time::SystemTime;
 
 use log::Level;
 
+use crate::access::Access;
+use crate::features::Feature;
 use crate::http::RequestHead;
+use crate::http::accept::asks_for_events;
+use crate::http::body::Framing;
 use crate::http::response::Envelope;
 use crate::hub::CorrelationId;
 use crate::net::Peer;
@@ -15,32 +19,40 @@ use crate::net::Peer;
 pub(super) struct Request {
     pub(super) peer: Peer,
     method: String,
+    /// The path as it was sent, so that the log shows its spaces and control characters encoded.
     pub(super) path: String,
     pub(super) id: String,
     /// The correlation id that the client sent, if any.
     pub(super) correlation: Option<CorrelationId>,
-    /// The length of the body; 0 without one.
-    pub(super) body_bytes: u64,
+    /// True if the client asks for an event stream.
+    pub(super) wants_events: bool,
+    pub(super) body: Framing,
+    /// The header lines of the response for pages of other origins.
+    cors_lines: String,
     /// True if the connection is closed after the response.
     pub(super) close: bool,
-    /// The level of the line in the log. Default: info.
-    pub(super) level: Level,
 }
 
 impl Request {
     /// Copies the properties of a request from its head.
-    pub(super) fn of(head: &RequestHead<'_>, peer: Peer, ids: &IdGenerator) -> Self {
+    pub(super) fn of(
+        head: &RequestHead<'_>,
+        peer: Peer,
+        ids: &IdGenerator,
+        access: &Access,
+    ) -> Self {
         let correlation =
             head.query_value("client").map(str::as_bytes).or(head.single("x-client-id"));
         Self {
             peer,
             method: head.method().to_owned(),
-            path: head.path().to_owned(),
+            path: head.encoded_path().to_owned(),
             id: ids.request_id(head),
             correlation: correlation.and_then(read_id),
-            body_bytes: head.content_length().unwrap_or(0),
+            wants_events: Feature::Full.is_built_in() && asks_for_events(head),
+            body: head.body(),
+            cors_lines: access.cors_lines(head.single("origin")),
             close: !head.keeps_alive(),
-            level: Level::Info,
         }
     }
 
@@ -50,13 +62,9 @@ impl Request {
             body: self.method != "HEAD",
             close: self.close,
             request_id: Some(self.id.clone()),
+            cors_lines: self.cors_lines.clone(),
             date: SystemTime::now(),
         }
-    }
-
-    /// Returns true if the method only reads.
-    pub(super) fn is_read(&self) -> bool {
-        matches!(&*self.method, "GET" | "HEAD")
     }
 
     /// Returns the correlation id as text for the log; `-` without one.
@@ -64,13 +72,16 @@ impl Request {
         self.correlation.as_ref().map_or("-".to_owned(), CorrelationId::to_string)
     }
 
-    /// Logs the response: its status, and `outcome` as the text of the line.
-    pub(super) fn log(&self, status: u16, outcome: &str) {
+    /// Logs the response: its status, and `outcome` as the text of the line. The level should be debug if the
+    /// request succeeded: a producer or a monitoring system may send a request every second, which the metrics
+    /// count.
+    pub(super) fn log(&self, level: Level, status: u16, outcome: &str) {
         // The number of lines per target is limited. With a target of their own, many published messages do
         // not suppress the lines about other requests.
-        let target = if self.is_read() { "falconet::request" } else { "falconet::publish" };
+        let is_read = matches!(&*self.method, "GET" | "HEAD" | "OPTIONS");
+        let target = if is_read { "falconet::request" } else { "falconet::publish" };
         log::log!(
-            target: target, self.level,
+            target: target, level,
             address = self.peer.to_string(), method = &*self.method, path = &*self.path, request = &*self.id,
             correlation = self.correlation(), status;
             "{outcome}"

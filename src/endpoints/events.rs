@@ -2,13 +2,14 @@
 //! reads with EventSource.
 
 use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use crate::access::AddressPermit;
 use crate::config::SlowConsumer;
 use crate::frame::CloseReason;
-use crate::http::Response;
+use crate::http::{RequestHead, Response, chunk};
 use crate::hub::{ClientKind, Delivery, Membership, Start, TopicName, encode_event};
 use crate::net::Transport;
 use crate::resource::{Joining, Stage, Upgrade, Upgraded, Welcome};
@@ -22,22 +23,37 @@ pub(crate) struct EventUpgrade {
     topic: TopicName,
     start: Start,
     /// The encoded events that the stream begins with.
-    prologue: String,
+    prologue: Rc<[u8]>,
+    is_chunked: bool,
     shared: Rc<SessionShared>,
 }
 
 impl EventUpgrade {
     /// Creates an upgrade to a stream of a topic's messages.
-    pub(super) fn of_topic(topic: TopicName, start: Start, shared: Rc<SessionShared>) -> Self {
-        let (kind, prologue) = (ClientKind::Events, String::new());
-        Self { kind, path: None, topic, start, prologue, shared }
+    pub(super) fn of_topic(
+        head: &RequestHead<'_>,
+        topic: TopicName,
+        start: Start,
+        shared: Rc<SessionShared>,
+    ) -> Self {
+        let (kind, prologue, is_chunked) = (ClientKind::Events, Rc::default(), head.is_http_1_1());
+        Self { kind, path: None, topic, start, prologue, is_chunked, shared }
     }
 
-    /// Creates an upgrade to the stream of the administrator's events at `path`. The stream begins with the
-    /// encoded events in `prologue`.
-    pub(crate) fn of_stats(path: &str, prologue: String, shared: Rc<SessionShared>) -> Self {
-        let (kind, path) = (ClientKind::Admin, Some(Rc::new(path.to_owned())));
-        Self { kind, path, topic: TopicName::stats(), start: Start::Live, prologue, shared }
+    /// Creates an upgrade to the stream of the administrator's events. The stream begins with the event
+    /// `prologue`, which is encoded.
+    pub(crate) fn of_stats(
+        head: &RequestHead<'_>,
+        prologue: String,
+        shared: Rc<SessionShared>,
+    ) -> Self {
+        let (kind, path) = (ClientKind::Admin, Some(Rc::new(head.path().to_owned())));
+        let (topic, start, is_chunked) = (TopicName::stats(), Start::Live, head.is_http_1_1());
+        let prologue = match is_chunked {
+            true => chunk::encode(prologue),
+            false => prologue.into_bytes().into(),
+        };
+        Self { kind, path, topic, start, prologue, is_chunked, shared }
     }
 }
 
@@ -52,20 +68,19 @@ impl Upgrade for EventUpgrade {
     }
 
     fn response(&self, welcome: &Welcome<'_>) -> Vec<u8> {
-        let mut response = Response::endless(EVENT_STREAM)
-            .with_header("Cache-Control", "no-cache")
+        let mut response = Response::events(self.is_chunked)
             .with_header("X-Client-Id", welcome.correlation.to_string());
         if self.kind == ClientKind::Events {
             response = response.with_header("Last-Event-ID", welcome.before.to_string());
         }
         let mut bytes = response.encode(welcome.envelope);
-        bytes.extend_from_slice(self.prologue.as_bytes());
+        bytes.extend_from_slice(&self.prologue);
         bytes
     }
 
     fn begin(self: Box<Self>, connection: Upgraded) -> Stage {
         let Upgraded { transport, membership, permit, .. } = connection;
-        EventStream::new(transport, permit, membership, self.shared).begin()
+        EventStream::new(transport, permit, membership, self.is_chunked, self.shared).begin()
     }
 }
 
@@ -73,6 +88,8 @@ impl Upgrade for EventUpgrade {
 pub(crate) struct EventStream {
     outlet: Outlet,
     _permit: Option<AddressPermit>,
+    /// True if each event is sent in a chunk; false for a client of HTTP/1.0.
+    is_chunked: bool,
     /// The number of bytes that the client has sent. They are ignored.
     ignored_bytes: u32,
 }
@@ -83,10 +100,11 @@ impl EventStream {
         transport: Transport,
         permit: Option<AddressPermit>,
         membership: Membership,
+        is_chunked: bool,
         shared: Rc<SessionShared>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership, shared);
-        Self { outlet, _permit: permit, ignored_bytes: 0 }
+        Self { outlet, _permit: permit, is_chunked, ignored_bytes: 0 }
     }
 
     /// Returns the stage that sends the messages, until the client closes the connection or is evicted.
@@ -109,16 +127,26 @@ impl EventStream {
         let timeouts = &self.outlet.shared().config.timeouts;
         let timer = self.outlet.transport().timer();
         let deadline = timer.sleep(Some(timeouts.close_handshake));
-        timer.until(deadline, self.send_remaining()).await;
-        self.outlet.transport().close_gracefully(timeouts.linger).await;
+        match timer.until(deadline, self.send_remaining()).await {
+            Some(()) => self.outlet.transport().close_gracefully(timeouts.linger).await,
+            None => self.outlet.transport().shut_down(),
+        }
     }
 
-    /// Sends the messages that were published before the hub evicted the client.
+    /// Sends the messages that were published before the hub evicted the client, and then the last chunk. A
+    /// stream on a connection that has failed gets none, so that its client does not regard it as complete.
     async fn send_remaining(&self) {
-        if self.outlet.client().eviction().is_some() {
-            let _ = poll_fn(|cx| self.poll_deliver(cx)).await;
+        if self.outlet.client().eviction().is_some()
+            && let Err(SessionEnd::TransportLost) = poll_fn(|cx| self.poll_deliver(cx)).await
+        {
+            return;
         }
-        let _ = self.outlet.drained().await;
+        if self.outlet.drained().await.is_ok() && self.is_chunked {
+            let sent = poll_fn(|cx| Poll::Ready(self.outlet.send(cx, chunk::LAST, &[]))).await;
+            if sent.is_ok() {
+                let _ = self.outlet.drained().await;
+            }
+        }
     }
 
     /// Sends messages until the stream ends. Returns the way in which it ended.
@@ -160,7 +188,7 @@ impl EventStream {
                 self.outlet.client().bell.clear();
                 continue;
             };
-            if self.outlet.send_shared(cx, &self.event(&delivery)).is_err() {
+            if self.send(cx, &self.event(&delivery)).is_err() {
                 return Poll::Ready(Err(SessionEnd::TransportLost));
             }
             // The client of an event stream sends nothing. The client is regarded as alive because it has
@@ -173,7 +201,15 @@ impl EventStream {
         }
     }
 
-    /// Encodes a delivery as an event, and counts it.
+    /// Sends an event, given as a chunk.
+    fn send(&self, cx: &mut Context<'_>, event: &Rc<[u8]>) -> io::Result<()> {
+        match self.is_chunked {
+            true => self.outlet.send_shared(cx, event),
+            false => self.outlet.send(cx, chunk::data_of(event), &[]),
+        }
+    }
+
+    /// Encodes a delivery as an event in a chunk, and counts it.
     fn event(&self, delivery: &Delivery) -> Rc<[u8]> {
         let client = self.outlet.client();
         match delivery {
@@ -181,22 +217,20 @@ impl EventStream {
                 client.count_sent();
                 publication.event().clone()
             }
-            Delivery::Mail(frame) if frame.is_ping() => (*b":\n\n").into(),
+            Delivery::Mail(frame) if frame.is_ping() => chunk::encode(":\n\n".to_owned()),
             Delivery::Mail(frame) => {
                 client.count_sent();
-                encode_event(None, None, frame)
+                chunk::encode(encode_event(None, None, frame))
             }
             Delivery::Lagged(lost) => {
                 client.count_lagged(*lost);
-                format!("event: lagged\ndata: {lost}\n\n").into_bytes().into()
+                chunk::encode(format!("event: lagged\ndata: {lost}\n\n"))
             }
             // EventSource does not dispatch an event without data.
-            Delivery::Gap => (*b"event: lagged\ndata: unknown\n\n").into(),
+            Delivery::Gap => chunk::encode("event: lagged\ndata: unknown\n\n".to_owned()),
         }
     }
 }
 
-/// The media type of server-sent events.
-pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 /// The number of bytes that are ignored from a client before it is disconnected.
 const MAX_IGNORED_BYTES: u32 = 64 * 1024;

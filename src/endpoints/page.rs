@@ -44,13 +44,13 @@ impl Resource for ServedPage {
         if **path != head.path() {
             return Ok(None);
         }
-        gatekeeper.may(match head.wants_websocket() {
-            true => Action::Connect(path),
-            false => Action::Read(path),
-        })?;
+        match head.wants_websocket() {
+            true => gatekeeper.may(Action::Connect(path))?,
+            false => gatekeeper.may_load(path)?,
+        }
         if head.method() != "GET" && !(head.method() == "HEAD" && asset.is_some()) {
-            let allow = if asset.is_some() { "GET, HEAD" } else { "GET" };
-            return Err(Response::method_not_allowed(allow).into());
+            let methods = if asset.is_some() { "GET, HEAD" } else { "GET" };
+            return Err(Response::other_method(head.method(), methods).into());
         }
         match (endpoint, asset) {
             (Some(endpoint), _) if head.wants_websocket() => self.connect(head, endpoint).map(Some),

@@ -17,7 +17,7 @@ fn the_future_that_serves_a_client_is_within_its_budget() {
     let echo = Rc::new(Echo).begin(session());
     let subscriber = topic::subscribe::serve(session(), TopicName::new("t").unwrap(), true);
     let (transport, membership, shared) = parts();
-    let stream = events::EventStream::new(transport, None, membership, shared).begin();
+    let stream = events::EventStream::new(transport, None, membership, true, shared).begin();
     let sizes = [echo, subscriber, stream].map(|stage| stage.size());
     let fits = sizes.iter().zip(BUDGETS_BYTES).all(|(size, budget)| *size <= budget);
     assert!(fits, "sizes {sizes:?}, budgets {BUDGETS_BYTES:?}");

@@ -1,6 +1,7 @@
 //! Content negotiation by the Accept header (RFC 9110 §12.5.1).
 
 use super::head::RequestHead;
+use super::response::EVENT_STREAM;
 
 /// Returns true if the client accepts `content_type`: the most specific range that matches decides, and
 /// q=0 refuses. A request without an Accept header accepts everything.
@@ -13,6 +14,11 @@ pub(crate) fn accepts(head: &RequestHead<'_>, content_type: &str) -> bool {
 /// Returns true if the client names exactly `media_type`, not a range of types, and does not refuse it.
 pub(crate) fn asks_for(head: &RequestHead<'_>, media_type: &str) -> bool {
     preference(head, media_type) == (EXACT, true)
+}
+
+/// Returns true if a request asks for an event stream, as EventSource does.
+pub(crate) fn asks_for_events(head: &RequestHead<'_>) -> bool {
+    head.method() == "GET" && asks_for(head, EVENT_STREAM)
 }
 
 /// Returns the specificity of the range that decides on `content_type`, or 0 if no range matches, and true if

@@ -20,7 +20,8 @@ impl Asset {
     }
 }
 
-/// Allows scripts, styles, images and connections of this server only, and nothing inline.
+/// Allows scripts, styles, images and connections of this server only, and nothing inline. Only pages of the
+/// same origin may show the page in a frame, as Home Assistant does.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
     img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-    frame-ancestors 'none'";
+    frame-ancestors 'self'";

@@ -4,8 +4,13 @@
 
 pub(crate) mod accept;
 mod asset;
+pub(crate) mod body;
+pub(crate) mod chunk;
 pub(crate) mod date;
+pub(crate) mod entity_tag;
 pub(crate) mod head;
+pub(crate) mod percent;
+pub(crate) mod range;
 pub(crate) mod response;
 
 pub use asset::Asset;

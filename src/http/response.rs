@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::time::SystemTime;
 
+use crate::features::Feature;
+
 use super::date::http_date;
 
 /// An HTTP/1.1 response: status code, headers and body.
@@ -21,7 +23,7 @@ enum Body {
     Whole(Cow<'static, [u8]>),
     /// A number of bytes, which the connection sends after the head.
     Streamed(u64),
-    /// A body of unknown length, which ends when the connection is closed.
+    /// A body of unknown length, which is followed by the end of the connection.
     Endless,
     /// No body, as the status code requires (RFC 9110 §6.4.1).
     Nothing,
@@ -37,6 +39,8 @@ pub(crate) struct Envelope {
     pub(crate) close: bool,
     /// The id of the request, which is also in its log lines.
     pub(crate) request_id: Option<String>,
+    /// The header lines for pages of other origins, each with its CR LF. Empty if there are none.
+    pub(crate) cors_lines: String,
     /// The time at which the response is sent.
     pub(crate) date: SystemTime,
 }
@@ -44,8 +48,8 @@ pub(crate) struct Envelope {
 impl Envelope {
     /// Returns the envelope of a response that answers no valid request. The connection is closed
     /// after the response.
-    pub(crate) fn last(date: SystemTime) -> Self {
-        Self { body: true, close: true, request_id: None, date }
+    pub(crate) fn last(cors_lines: String, date: SystemTime) -> Self {
+        Self { body: true, close: true, request_id: None, cors_lines, date }
     }
 }
 
@@ -74,9 +78,14 @@ impl Response {
         Self::text(404, "nothing here that you accept\n")
     }
 
-    /// Returns the response for a method that a resource does not allow. `allow` lists the allowed ones.
-    pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
-        Self::text(405, "method not allowed here\n").with_header("Allow", allow)
+    /// Returns the response for a method that is none of a resource's `methods`, which are separated by
+    /// commas: 204 for OPTIONS (RFC 9110 §9.3.7), and 405 for all others.
+    pub(crate) fn other_method(method: &str, methods: &str) -> Self {
+        let response = match method {
+            "OPTIONS" => Self::without_body(204),
+            _ => Self::text(405, "method not allowed here\n"),
+        };
+        response.with_header("Allow", [methods, ", OPTIONS"].concat())
     }
 
     /// Creates a response with a status code that has no body: 204 or 304.
@@ -84,16 +93,40 @@ impl Response {
         Self::with_body(status, Body::Nothing)
     }
 
-    /// Creates a response with status 200 whose body of `length` bytes is not part of its encoding.
-    /// The caller sends the body after the head.
-    pub(crate) fn streamed(content_type: &'static str, length: u64) -> Self {
-        Self::with_body(200, Body::Streamed(length)).with_header("Content-Type", content_type)
+    /// Creates a response whose body of `length` bytes is not part of its encoding. The caller sends the
+    /// body after the head.
+    pub(crate) fn streamed(status: u16, content_type: &'static str, length: u64) -> Self {
+        Self::with_body(status, Body::Streamed(length)).with_header("Content-Type", content_type)
     }
 
-    /// Creates a response with status 200 whose body ends when the connection is closed. The caller
-    /// sends the body after the head.
-    pub(crate) fn endless(content_type: &'static str) -> Self {
-        Self::with_body(200, Body::Endless).with_header("Content-Type", content_type)
+    /// Creates a response with status 200 and a stream of events, after which the connection is closed. The
+    /// caller sends the events after the head, each in a [chunk](super::chunk) if `is_chunked`. A client of
+    /// HTTP/1.0 understands no chunks: for it, the end of the connection is the end of the stream.
+    pub(crate) fn events(is_chunked: bool) -> Self {
+        let response = Self::with_body(200, Body::Endless).of_events();
+        match is_chunked {
+            true => response.with_header("Transfer-Encoding", "chunked"),
+            false => response,
+        }
+    }
+
+    /// Converts a refusal, whose body is one line of text, into a stream that ends at once and asks the client
+    /// to reconnect in `retry_ms` milliseconds. The stream contains the line as a comment.
+    pub(crate) fn into_retry(self, retry_ms: u32) -> Self {
+        let reason = match &self.body {
+            Body::Whole(text) => String::from_utf8_lossy(text),
+            _ => Cow::Borrowed("\n"),
+        };
+        let events = format!(": {reason}retry: {retry_ms}\n\n");
+        Self::with_body(200, Body::Whole(events.into_bytes().into())).of_events()
+    }
+
+    /// Adds the headers of an event stream. Without them, nginx would send it only when its buffer is full,
+    /// and other proxies could compress it and buffer it for that.
+    fn of_events(self) -> Self {
+        self.with_header("Content-Type", EVENT_STREAM)
+            .with_header("Cache-Control", "no-cache, no-transform")
+            .with_header("X-Accel-Buffering", "no")
     }
 
     fn with_body(status: u16, body: Body) -> Self {
@@ -138,6 +171,7 @@ impl Response {
         if envelope.close || self.body == Body::Endless {
             head += "Connection: close\r\n";
         }
+        head += &envelope.cors_lines;
         head += FIXED_HEADERS;
         let mut bytes = head.into_bytes();
         if let Body::Whole(body) = &self.body
@@ -154,6 +188,7 @@ fn reason_phrase(status: u16) -> &'static str {
         200 => "OK",
         202 => "Accepted",
         204 => "No Content",
+        206 => "Partial Content",
         304 => "Not Modified",
         308 => "Permanent Redirect",
         400 => "Bad Request",
@@ -165,6 +200,7 @@ fn reason_phrase(status: u16) -> &'static str {
         411 => "Length Required",
         413 => "Content Too Large",
         414 => "URI Too Long",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
@@ -177,6 +213,13 @@ fn reason_phrase(status: u16) -> &'static str {
     }
 }
 
+/// The media type of server-sent events.
+pub(crate) const EVENT_STREAM: &str = "text/event-stream";
+/// The methods that a resource may have, besides OPTIONS, which all have.
+pub(crate) const METHODS: &str = match Feature::Full.is_built_in() {
+    true => "GET, HEAD, POST, PUT, DELETE",
+    false => "GET, HEAD",
+};
 /// The media type of JSON.
 pub(crate) const JSON: &str = "application/json";
 /// The media type of plain text.
@@ -198,7 +241,8 @@ mod tests {
         let response = Response::text(404, "not found\n");
         let encode = |body| {
             let (request_id, date) = (Some("id-1".to_owned()), SystemTime::UNIX_EPOCH);
-            let envelope = Envelope { body, close: false, request_id, date };
+            let cors_lines = String::new();
+            let envelope = Envelope { body, close: false, request_id, cors_lines, date };
             String::from_utf8(response.encode(&envelope)).unwrap()
         };
         let (full, head) = (encode(true), encode(false));
@@ -206,5 +250,18 @@ mod tests {
         assert!(head.contains("\r\nContent-Length: 10\r\n"));
         assert!(head.contains("\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"));
         assert!(head.contains("\r\nX-Request-Id: id-1\r\n") && !head.contains("Connection:"));
+    }
+
+    #[test]
+    fn a_refusal_becomes_a_stream_with_its_reason_that_ends_at_once() {
+        let response = Response::text(503, "too many connections\n").into_retry(4711);
+        let encoded = response.encode(&Envelope::last(String::new(), SystemTime::UNIX_EPOCH));
+        let encoded = String::from_utf8(encoded).unwrap();
+        let (head, events) = encoded.split_once("\r\n\r\n").unwrap();
+        assert_eq!(events, ": too many connections\nretry: 4711\n\n");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        for line in ["Content-Type: text/event-stream", "Content-Length: 36", "Connection: close"] {
+            assert!(head.contains(&format!("\r\n{line}")), "{head}");
+        }
     }
 }

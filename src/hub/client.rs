@@ -7,7 +7,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::frame::{CloseCode, CloseReason, Frame};
+use crate::frame::{CloseReason, Frame};
 use crate::net::{PackedPeer, Peer};
 
 use super::cursor::{Cursors, Step};
@@ -197,14 +197,14 @@ impl Client {
 
     /// Logs and counts the end of the client's connection. The line is the client's entry in the access log.
     /// Only the first call has an effect.
-    pub(crate) fn end(&self, how: &dyn fmt::Display, code: CloseCode, now: Instant) {
+    pub(crate) fn end(&self, how: &dyn fmt::Display, code: u16, now: Instant) {
         if self.has_ended.replace(true) {
             return;
         }
         let counters = &self.watch().counters;
         match self.kind {
-            ClientKind::WebSocket => counters.websocket_closed.add(code.into()),
-            ClientKind::Events => counters.events_closed.add(code.into()),
+            ClientKind::WebSocket => counters.websocket_closed.add(code),
+            ClientKind::Events => counters.events_closed.add(code),
             ClientKind::Admin => {}
         }
         let [received, sent, _] = self.counts();

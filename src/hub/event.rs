@@ -1,7 +1,6 @@
 //! Encodes messages as server-sent events (HTML Standard, section 9.2).
 
 use std::fmt::Write;
-use std::rc::Rc;
 
 use base64ct::{Base64, Encoding as _};
 
@@ -11,7 +10,7 @@ use super::ids::EventId;
 
 /// Encodes a message as an event. A text becomes one `data` field per line. Binary data is encoded in base64,
 /// in an event of the type `binary`; `event_type` must be `None` then.
-pub(crate) fn encode(id: Option<EventId>, event_type: Option<&str>, frame: &Frame) -> Rc<[u8]> {
+pub(crate) fn encode(id: Option<EventId>, event_type: Option<&str>, frame: &Frame) -> String {
     // Writing to a string never fails.
     let mut event = String::with_capacity(FIELDS_BYTES + frame.len());
     if let Some(id) = id {
@@ -29,7 +28,7 @@ pub(crate) fn encode(id: Option<EventId>, event_type: Option<&str>, frame: &Fram
         }
     }
     event.push('\n');
-    event.into_bytes().into()
+    event
 }
 
 /// Writes one `data` field per line. A line ends with CRLF, CR or LF, as in event streams. A client joins the
@@ -53,8 +52,9 @@ fn encode_base64(event: &mut String, bytes: &[u8]) {
     }
 }
 
-/// The space for the fields and line endings of an event, in bytes, beside its payload.
-const FIELDS_BYTES: usize = 64;
+/// The space for the fields and line endings of an event and for the head and the end of its chunk, in bytes,
+/// beside its payload.
+const FIELDS_BYTES: usize = 80;
 
 #[cfg(test)]
 mod tests {
@@ -62,8 +62,7 @@ mod tests {
 
     fn encoded(is_text: bool, payload: &[u8]) -> String {
         let id = EventId::parse("k3f9x2ab:7");
-        let event = encode(id, None, &Frame::data(is_text, payload));
-        String::from_utf8(event.to_vec()).unwrap()
+        encode(id, None, &Frame::data(is_text, payload))
     }
 
     #[test]
@@ -84,7 +83,7 @@ mod tests {
     #[test]
     fn an_internal_event_has_a_type_and_no_id() {
         let event = encode(None, Some("stats"), &Frame::data(true, b"{}"));
-        assert_eq!(*event, *b"event: stats\ndata: {}\n\n");
+        assert_eq!(event, "event: stats\ndata: {}\n\n");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Instant;
 use async_channel::Sender;
 
 use crate::counters::Source;
-use crate::frame::{CloseCode, CloseReason, Frame, Message};
+use crate::frame::{CloseReason, Frame, Message, NO_CLOSE};
 
 use super::client::{Client, NewClient};
 use super::command::{AwaitClients, Command, Publish};
@@ -290,7 +290,7 @@ impl HubHandle {
     pub(crate) fn remove(&self, client: &Client) {
         // Has no effect if the session has recorded its end. A session whose task was dropped has not
         // recorded it.
-        client.end(&"aborted", CloseCode::Abnormal, Instant::now());
+        client.end(&"aborted", NO_CLOSE, Instant::now());
         if self.inbox.try_send(Command::Leave(client.id())).is_err() {
             // The inbox is full. A sweep finds the client, because no session shares its record any more.
             self.alarm().set_at_latest(Instant::now());

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use crate::frame::Frame;
+use crate::http::chunk;
 
 use super::event;
 use super::ids::EventId;
@@ -80,10 +81,12 @@ impl Publication {
         self.draft.frame.payload().len()
     }
 
-    /// Returns the message as a server-sent event.
+    /// Returns the message as a server-sent event in a [chunk]. The chunk belongs to the shared bytes, so that
+    /// all streams send the same.
     pub(crate) fn event(&self) -> &Rc<[u8]> {
         self.event.get_or_init(|| {
             let event = event::encode(self.id, self.draft.event_type, &self.draft.frame);
+            let event = chunk::encode(event);
             self.held.add(event.len());
             event
         })

@@ -72,6 +72,11 @@ impl ListenUrl {
         }
     }
 
+    /// Returns true if this is a URL for all IPv4 addresses of this host, with this port.
+    pub(super) fn is_ipv4_wildcard(&self, with: u16) -> bool {
+        matches!(self, Self::Http { host, port } | Self::Https { host, port } if host == "0.0.0.0" && *port == with)
+    }
+
     /// Returns the host that the TLS certificate must be valid for, or `None` without TLS.
     pub fn tls_host(&self) -> Option<&str> {
         match self {

@@ -14,11 +14,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use futures_lite::future::yield_now;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, sockopt};
 
 use super::address::{ListenUrl, Peer, Reach};
+use super::failed::{errno_of, failed};
 use super::reactor::{Direction, Reactor, Registration, Timer};
 use super::socket::open_stream;
 use super::tls::Acceptor;
@@ -49,15 +51,18 @@ impl Listener {
     /// already and has its own URL.
     ///
     /// The file of a Unix socket on which no process listens is removed first. If `tls` is given, connections
-    /// to a TCP port use TLS.
+    /// to a TCP port use TLS. An address that this host does not have yet is bound all the same, with a
+    /// warning (`IP_FREEBIND`, ip(7)). The wildcard `[::]` includes IPv4, unless one of `others`, the
+    /// URLs that the server listens on, is `0.0.0.0` with the same port.
     ///
     /// # Errors
-    /// [`BindError`], if an address can't be bound. An address that this host does not have is skipped
-    /// if another one can be bound.
+    /// [`BindError`], if an address can't be bound. A loopback address that this host does not have, such
+    /// as `::1` without IPv6, is skipped if another one can be bound.
     pub fn bind(
         reactor: &Rc<Reactor>,
         url: &ListenUrl,
         tls: Option<&Rc<Acceptor>>,
+        others: &[&ListenUrl],
     ) -> Result<Vec<(Vec<Self>, ListenUrl)>, BindError> {
         let bind_error = |source| BindError { url: url.clone(), source };
         match url {
@@ -78,10 +83,12 @@ impl Listener {
             ListenUrl::Http { .. } | ListenUrl::Https { .. } => {}
         }
         let addresses = url.resolve().map_err(bind_error)?;
+        let port = addresses.first().map_or(0, SocketAddr::port);
+        let is_ipv6_only = others.iter().any(|other| other.is_ipv4_wildcard(port));
         let mut attempts_left = FREE_PORT_ATTEMPTS;
         loop {
             attempts_left -= 1;
-            match Self::bind_all(reactor, &addresses) {
+            match Self::bind_all(reactor, &addresses, is_ipv6_only) {
                 Ok((mut listeners, port)) => {
                     for listener in &mut listeners {
                         listener.tls = tls.cloned();
@@ -100,13 +107,17 @@ impl Listener {
     }
 
     /// Binds all addresses to the same port. Returns that port.
-    fn bind_all(reactor: &Rc<Reactor>, addresses: &[SocketAddr]) -> io::Result<(Vec<Self>, u16)> {
+    fn bind_all(
+        reactor: &Rc<Reactor>,
+        addresses: &[SocketAddr],
+        is_ipv6_only: bool,
+    ) -> io::Result<(Vec<Self>, u16)> {
         let mut listeners = Vec::with_capacity(addresses.len());
         let mut port = None;
         let mut skipped = None;
         for address in addresses {
             let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
-            match Self::bind_tcp(reactor, address) {
+            match Self::bind_tcp(reactor, address, is_ipv6_only) {
                 Ok((listener, bound)) => {
                     port = Some(bound);
                     listeners.push(listener);
@@ -121,15 +132,23 @@ impl Listener {
         Ok((listeners, port))
     }
 
-    fn bind_tcp(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<(Self, u16)> {
+    fn bind_tcp(
+        reactor: &Rc<Reactor>,
+        address: SocketAddr,
+        is_ipv6_only: bool,
+    ) -> io::Result<(Self, u16)> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let fd = open_stream(family)?;
-        sockopt::set_socket_reuseaddr(&fd, true)?;
+        sockopt::set_socket_reuseaddr(&fd, true).map_err(failed("setsockopt"))?;
         set_tcp_options(&fd)?;
         set_buffers(&fd)?;
-        rustix::net::bind(&fd, &address)?;
-        rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
-        let bound = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
+        if is_ipv6_only && address.is_ipv6() && address.ip().is_unspecified() {
+            sockopt::set_ipv6_v6only(&fd, true).map_err(failed("setsockopt"))?;
+        }
+        bind_early(&fd, address)?;
+        rustix::net::listen(&fd, BACKLOG_CONNECTIONS).map_err(failed("listen"))?;
+        let bound = rustix::net::getsockname(&fd).map_err(failed("getsockname"))?;
+        let bound = SocketAddr::try_from(bound)?;
         Ok((Self::new(reactor, fd, None, Reach::of(bound))?, bound.port()))
     }
 
@@ -137,18 +156,18 @@ impl Listener {
         remove_stale(path)?;
         let fd = open_stream(AddressFamily::UNIX)?;
         set_buffers(&fd)?;
-        rustix::net::bind(&fd, &SocketAddrUnix::new(path)?)?;
+        rustix::net::bind(&fd, &SocketAddrUnix::new(path)?).map_err(failed("bind"))?;
         let file = SocketFile { path: path.to_owned(), inode: inode_of(path)? };
-        rustix::net::listen(&fd, BACKLOG_CONNECTIONS)?;
+        rustix::net::listen(&fd, BACKLOG_CONNECTIONS).map_err(failed("listen"))?;
         Self::new(reactor, fd, Some(file), Reach::Unix)
     }
 
     /// Creates a listener from a listening socket that systemd passed. The listener does not remove the file
     /// of a Unix socket, because the file belongs to systemd.
     fn adopt(reactor: &Rc<Reactor>, fd: OwnedFd) -> io::Result<(Vec<Self>, ListenUrl)> {
-        rustix::io::ioctl_fionbio(&fd, true)?;
+        rustix::io::ioctl_fionbio(&fd, true).map_err(failed("ioctl"))?;
         set_buffers(&fd)?;
-        let address = rustix::net::getsockname(&fd)?;
+        let address = rustix::net::getsockname(&fd).map_err(failed("getsockname"))?;
         let (reach, url) = match SocketAddr::try_from(address.clone()) {
             Ok(address) => {
                 set_tcp_options(&fd)?;
@@ -180,8 +199,9 @@ impl Listener {
 
     /// Waits for the next connection and accepts it.
     ///
-    /// Errors of single connections are skipped. While descriptors or memory are used up, waiting
-    /// connections are closed one at a time, with a delay between them, and a warning is logged.
+    /// Errors of single connections are skipped. After any other error, the next attempt is made after a
+    /// delay, and a warning is logged. While descriptors or memory are used up, each attempt closes one of
+    /// the waiting connections.
     ///
     /// # Cancel safety
     /// No connection is lost: a connection is accepted only when it is returned.
@@ -192,15 +212,21 @@ impl Listener {
             match self.try_accept() {
                 Ok(accepted) => return accepted,
                 Err(Errno::WOULDBLOCK) => self.source.note_blocked(Direction::Read),
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    self.reject_one();
-                    self.source.reactor().meter().descriptor_shortages.add(1);
-                    log::warn!("out of file descriptors or memory: closing new connections");
+                Err(error) if is_of_connection(error) => {
+                    log::debug!("can't accept a connection: {error}");
+                    yield_now().await;
+                }
+                Err(error) => {
+                    if let Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM = error {
+                        self.reject_one();
+                        self.source.reactor().meter().descriptor_shortages.add(1);
+                        log::warn!("out of file descriptors or memory: closing new connections");
+                    } else if backoff == SHORTEST_BACKOFF {
+                        log::warn!("can't accept connections, trying again: {error}");
+                    }
                     Timer::new(self.source.reactor()).sleep(Some(backoff)).await;
                     backoff = (backoff * 2).min(LONGEST_BACKOFF);
                 }
-                // The peer closed the connection before it was accepted, or its network failed.
-                Err(error) => log::debug!("can't accept a connection: {error}"),
             }
         }
     }
@@ -215,8 +241,7 @@ impl Listener {
             }
             Ok(transport)
         });
-        let transport =
-            transport.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOMEM))?;
+        let transport = transport.map_err(|error| errno_of(&error).unwrap_or(Errno::NOMEM))?;
         Ok((transport, peer))
     }
 
@@ -278,7 +303,11 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.source.kind() {
             io::ErrorKind::AddrInUse => {
-                write!(f, "can't listen on {}: the address is in use by another program", self.url)
+                write!(
+                    f,
+                    "can't listen on {}: the address is in use, by another program or another URL",
+                    self.url
+                )
             }
             _ => write!(f, "can't listen on {}: {}", self.url, self.source),
         }
@@ -298,18 +327,58 @@ fn peer_of(address: Option<SocketAddrAny>) -> Peer {
     }
 }
 
+/// Returns true for an error of `accept` that concerns only one connection: its peer closed it before it was
+/// accepted, or its network failed (accept(2)).
+fn is_of_connection(error: Errno) -> bool {
+    matches!(
+        error,
+        Errno::CONNABORTED
+            | Errno::INTR
+            | Errno::NETDOWN
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::HOSTDOWN
+            | Errno::NONET
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NETUNREACH
+    )
+}
+
 /// Returns true if this host does not have the address. For example, a host without IPv6 does not have
 /// `::1`.
 fn is_unavailable(error: &io::Error) -> bool {
     let unavailable = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
-    Errno::from_io_error(error).is_some_and(|error| unavailable.contains(&error))
+    errno_of(error).is_some_and(|error| unavailable.contains(&error))
+}
+
+/// Binds a socket to an address, even if this host does not have the address yet: a network interface may get
+/// it later, for example by DHCP.
+fn bind_early(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    match rustix::net::bind(fd, &address) {
+        // A host without IPv6 never gets `::1`.
+        Err(Errno::ADDRNOTAVAIL) if !address.ip().is_loopback() => {
+            let freed = match address {
+                SocketAddr::V4(_) => sockopt::set_ip_freebind(fd, true),
+                SocketAddr::V6(_) => sockopt::set_ipv6_freebind(fd, true),
+            };
+            freed.map_err(failed("setsockopt"))?;
+            rustix::net::bind(fd, &address).map_err(failed("bind"))?;
+            log::warn!(
+                "this host does not have the address {} yet: clients can connect once it does",
+                address.ip()
+            );
+            Ok(())
+        }
+        bound => bound.map_err(failed("bind")),
+    }
 }
 
 /// Sets the TCP options of a listening socket. Accepted sockets inherit them.
 fn set_tcp_options(fd: &OwnedFd) -> io::Result<()> {
-    sockopt::set_tcp_nodelay(fd, true)?;
-    sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT.as_millis() as u32)?;
-    Ok(())
+    sockopt::set_tcp_nodelay(fd, true)
+        .and_then(|()| sockopt::set_tcp_user_timeout(fd, USER_TIMEOUT.as_millis() as u32))
+        .map_err(failed("setsockopt"))
 }
 
 /// Returns the path of a Unix socket. An abstract name is prefixed with `@`, as in ss(8).
@@ -324,9 +393,9 @@ fn path_of(address: &SocketAddrUnix) -> PathBuf {
 /// Limits the socket buffers; accepted sockets inherit the limits. By default, the kernel may buffer
 /// 4 MB for each peer that does not read.
 fn set_buffers(fd: &OwnedFd) -> io::Result<()> {
-    sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_BYTES)?;
-    sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER_BYTES)?;
-    Ok(())
+    sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_BYTES)
+        .and_then(|()| sockopt::set_socket_recv_buffer_size(fd, RECEIVE_BUFFER_BYTES))
+        .map_err(failed("setsockopt"))
 }
 
 /// Removes the file at `path` if it is a Unix socket on which no process listens.
@@ -356,8 +425,9 @@ fn inode_of(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// Opens a descriptor that needs no file, because `/dev/null` may not exist, or not be in the sandbox.
 fn open_spare() -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    eventfd(0, EventfdFlags::CLOEXEC).map_err(failed("eventfd"))
 }
 
 /// The maximum number of connections that wait to be accepted. std's value of 128 is too small for bursts.
@@ -367,7 +437,7 @@ const BACKLOG_CONNECTIONS: i32 = 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(20);
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
-/// The first delay after `accept` ran out of descriptors. The delay doubles with each failure.
+/// The first delay after `accept` failed. The delay doubles with each failure.
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(10);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// The number of attempts to find a free port that all addresses of a host can share.

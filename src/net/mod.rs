@@ -2,6 +2,7 @@
 
 mod address;
 mod deadlines;
+mod failed;
 mod listener;
 mod meter;
 mod reactor;

@@ -27,6 +27,7 @@ use slab::Slab;
 use smol::Task;
 
 use super::deadlines::Deadlines;
+use super::failed::failed;
 use super::meter::Meter;
 
 /// The event loop of one thread.
@@ -38,6 +39,9 @@ pub struct Reactor {
     now: Cell<Instant>,
     interrupt: Arc<Interrupt>,
     receive_buffer: RefCell<Vec<u8>>,
+    /// Every connection that lingers has a clone.
+    lingering: Rc<()>,
+    is_stopping: Cell<bool>,
     meter: Meter,
 }
 
@@ -69,11 +73,13 @@ impl Reactor {
     /// # Errors
     /// The error of the system call, for example if the process has no free descriptor.
     pub fn new() -> io::Result<Rc<Self>> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed("epoll_create"))?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let eventfd = eventfd(0, flags).map_err(failed("eventfd"))?;
         // Edge-triggered: each write is a new event, so the eventfd need not be read.
         let interest = EventFlags::IN | EventFlags::ET;
-        epoll::add(&epoll, &eventfd, EventData::new_u64(INTERRUPT), interest)?;
+        epoll::add(&epoll, &eventfd, EventData::new_u64(INTERRUPT), interest)
+            .map_err(failed("epoll_ctl"))?;
         Ok(Rc::new(Self {
             epoll,
             sources: RefCell::default(),
@@ -82,6 +88,8 @@ impl Reactor {
             now: Cell::new(Instant::now()),
             interrupt: Arc::new(Interrupt { asleep: AtomicBool::new(false), eventfd }),
             receive_buffer: RefCell::default(),
+            lingering: Rc::default(),
+            is_stopping: Cell::new(false),
             meter: Meter::default(),
         }))
     }
@@ -132,6 +140,23 @@ impl Reactor {
         &self.meter
     }
 
+    /// Shortens the time for which closed connections linger, because the server stops.
+    pub(crate) fn begin_stop(&self) {
+        self.is_stopping.set(true);
+    }
+
+    /// Returns true if the server stops.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.get()
+    }
+
+    /// Admits one more connection that lingers until it drops the result. Returns `None` if
+    /// [`LINGERING_CONNECTIONS`] linger already.
+    pub(super) fn linger(&self) -> Option<Rc<()>> {
+        let others = Rc::strong_count(&self.lingering) - 1;
+        (others < LINGERING_CONNECTIONS).then(|| self.lingering.clone())
+    }
+
     /// Returns the receive buffer that all sockets share, emptied, with at least 32 KiB of capacity.
     /// Received bytes must be consumed before another socket is read.
     pub(super) fn receive_buffer(&self) -> RefMut<'_, Vec<u8>> {
@@ -157,7 +182,7 @@ impl Reactor {
         let registration = Registration { reactor: self.clone(), key, fd };
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let data = EventData::new_u64((u64::from(generation) << 32) | u64::from(key));
-        epoll::add(&self.epoll, &registration.fd, data, interest)?;
+        epoll::add(&self.epoll, &registration.fd, data, interest).map_err(failed("epoll_ctl"))?;
         Ok(registration)
     }
 
@@ -203,7 +228,7 @@ impl Reactor {
         let buffer = rustix::buffer::spare_capacity(events);
         match epoll::wait(&self.epoll, buffer, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(failed("epoll_wait")(error)),
         }
     }
 
@@ -454,6 +479,9 @@ const FEW_SOURCES: usize = 16;
 /// The maximum number of bytes in one read: enough for a message of 16 KiB, and usually for all bytes that a
 /// socket has.
 const RECEIVE_BYTES: usize = 32 * 1024;
+/// The maximum number of connections that linger at once. Peers that send without end can take no more of the
+/// thread than this.
+const LINGERING_CONNECTIONS: usize = 64;
 /// The maximum number of events from one epoll_wait(2), 12 bytes each.
 const EVENTS_PER_WAIT: usize = 256;
 /// The longest timeout of one wait, because epoll_wait(2) takes milliseconds in 31 bits. A longer sleep

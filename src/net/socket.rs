@@ -14,6 +14,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
 
+use super::failed::failed;
 use super::reactor::{Direction, Reactor, Registration};
 
 /// A connected stream socket, TCP or Unix, that waits on the [`Reactor`].
@@ -152,5 +153,5 @@ impl Socket {
 /// Opens a non-blocking stream socket that child processes do not inherit.
 pub(super) fn open_stream(family: AddressFamily) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(rustix::net::socket_with(family, SocketType::STREAM, flags, None)?)
+    rustix::net::socket_with(family, SocketType::STREAM, flags, None).map_err(failed("socket"))
 }

@@ -7,7 +7,15 @@
 #[cfg(feature = "tls")]
 mod acceptor;
 #[cfg(feature = "tls")]
+mod authority;
+#[cfg(feature = "tls")]
 mod connector;
+#[cfg(feature = "tls")]
+mod der;
+#[cfg(feature = "tls")]
+mod host_names;
+#[cfg(feature = "tls")]
+mod pem;
 #[cfg(feature = "tls")]
 mod self_signed;
 #[cfg(feature = "tls")]

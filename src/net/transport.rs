@@ -10,6 +10,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_lite::future::yield_now;
+
 use super::reactor::{Reactor, Timer};
 use super::socket::Socket;
 use super::tls::{Acceptor, Connector, Session};
@@ -164,27 +166,43 @@ impl Transport {
     }
 
     /// Shuts down the sending side, and then reads and discards input until the peer closes the
-    /// connection, `linger` has passed or 64 KiB were read. Without this, closing a socket with unread
-    /// input resets the connection, and the peer may lose the last bytes sent to it.
+    /// connection, has been silent for 2 s, or `linger` has passed; if the server stops, for about half a
+    /// second. Without this, closing a socket with unread input resets the connection, and the peer may
+    /// lose the last bytes sent to it. While 64 connections linger, further ones do not.
     ///
     /// # Cancel safety
     /// Dropping the future ends the lingering. The sending side stays shut down.
     pub async fn close_gracefully(&self, linger: Duration) {
         self.shut_down();
-        let mut left = LINGER_BYTES;
-        let reading = poll_fn(|cx| {
-            while left > 0 {
-                // Raw bytes: the input is discarded, so it need not be decrypted.
-                let mut received = self.socket.receive_buffer();
-                match ready!(self.socket.poll_recv_more(cx, &mut received)) {
-                    Ok(0) | Err(_) => break,
-                    Ok(count) => left = left.saturating_sub(count),
-                }
-            }
-            Poll::Ready(())
-        });
+        let Some(_lingering) = self.socket.reactor().linger() else { return };
         let timer = self.timer();
-        timer.until(timer.sleep(Some(linger)), reading).await;
+        let begin = timer.now();
+        let mut heard = begin;
+        loop {
+            let now = timer.now();
+            let is_stopping = self.socket.reactor().is_stopping();
+            let limit = if is_stopping { linger.min(LINGER_STEP) } else { linger };
+            let left = limit.saturating_sub(now - begin).min(SILENCE.saturating_sub(now - heard));
+            if left.is_zero() {
+                return;
+            }
+            let step = timer.sleep(Some(left.min(LINGER_STEP)));
+            match timer.until(step, poll_fn(|cx| self.poll_discard(cx))).await {
+                None => {}
+                Some(Ok(1..)) => {
+                    heard = timer.now();
+                    // A peer that sends fast must not take the thread.
+                    yield_now().await;
+                }
+                Some(_) => return,
+            }
+        }
+    }
+
+    /// Reads once and discards the bytes. Returns their number; 0 is the end of the stream.
+    fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Raw bytes: the input is discarded, so it need not be decrypted.
+        self.socket.poll_recv_more(cx, &mut self.socket.receive_buffer())
     }
 
     /// Returns a timer on this connection's reactor.
@@ -203,5 +221,7 @@ impl Drop for Transport {
     }
 }
 
-/// The maximum number of bytes that are discarded after the sending side was shut down.
-const LINGER_BYTES: usize = 64 * 1024;
+/// The time without input after which a peer of a lingering connection is regarded as done.
+const SILENCE: Duration = Duration::from_secs(2);
+/// The time between two checks whether the server stops, and the longest time to linger if it does.
+const LINGER_STEP: Duration = Duration::from_millis(500);

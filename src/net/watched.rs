@@ -24,8 +24,8 @@ impl<F: AsFd> Watched<F> {
     /// Registers `fd` with `reactor`.
     ///
     /// # Errors
-    /// The error of epoll_ctl(2). It is `EPERM` for a regular file or `/dev/null`, which are always
-    /// ready.
+    /// The error of epoll_ctl(2). Its kind is `PermissionDenied` for a regular file or `/dev/null`, which are
+    /// always ready.
     pub fn new(reactor: &Rc<Reactor>, fd: F) -> io::Result<Self> {
         Ok(Self { source: reactor.register(fd)? })
     }
@@ -130,6 +130,6 @@ mod tests {
         let reactor = Reactor::new().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         let refused = Watched::new(&reactor, file).err().unwrap();
-        assert_eq!(refused.raw_os_error(), Some(Errno::PERM.raw_os_error()));
+        assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
     }
 }

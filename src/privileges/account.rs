@@ -19,10 +19,12 @@ impl Account {
     /// Looks up a user by name.
     ///
     /// # Errors
-    /// [`AccountError::Unknown`], if there is no such user or the lookup fails.
+    /// [`AccountError::Unknown`], if there is no such user, and [`AccountError::Refused`], if the lookup
+    /// fails.
     pub fn find(name: &str) -> Result<Self, AccountError> {
         let unknown = || AccountError::Unknown(name.to_owned());
-        let user = User::from_name(name).ok().flatten().ok_or_else(unknown)?;
+        let lookup = |error| AccountError::Refused(name.to_owned(), "getpwnam_r", error);
+        let user = User::from_name(name).map_err(lookup)?.ok_or_else(unknown)?;
         let name = CString::new(name).map_err(|_| unknown())?;
         Ok(Self { name, user: user.uid, group: user.gid })
     }
@@ -39,10 +41,14 @@ impl Account {
             return Err(AccountError::NotRoot(name()));
         }
         // The user is set last, because only root may set groups.
+        let refused = |call| move |error| (call, error);
         initgroups(&self.name, self.group)
-            .and_then(|()| setresgid(self.group, self.group, self.group))
-            .and_then(|()| setresuid(self.user, self.user, self.user))
-            .map_err(|error| AccountError::Refused(name(), error))
+            .map_err(refused("initgroups"))
+            .and_then(|()| {
+                setresgid(self.group, self.group, self.group).map_err(refused("setresgid"))
+            })
+            .and_then(|()| setresuid(self.user, self.user, self.user).map_err(refused("setresuid")))
+            .map_err(|(call, error)| AccountError::Refused(name(), call, error))
     }
 }
 
@@ -58,8 +64,8 @@ pub enum AccountError {
     Unknown(String),
     /// Only root can become another user.
     NotRoot(String),
-    /// A system call to change the user or groups failed.
-    Refused(String, Errno),
+    /// The function with this name, which finds the user or changes the user or groups, failed.
+    Refused(String, &'static str, Errno),
 }
 
 impl fmt::Display for AccountError {
@@ -75,8 +81,8 @@ impl fmt::Display for AccountError {
                      change the user"
                 )
             }
-            Self::Refused(name, error) => {
-                write!(f, "can't change to user `{name}`: {}", error.desc())
+            Self::Refused(name, call, error) => {
+                write!(f, "can't change to user `{}`: {call}: {}", Escaped(name), error.desc())
             }
         }
     }

@@ -18,6 +18,7 @@ pub struct Sandbox {
     read: Vec<PathBuf>,
     unlink: Vec<PathBuf>,
     reads_proc: bool,
+    reads_addresses: bool,
 }
 
 impl Sandbox {
@@ -55,6 +56,11 @@ impl Sandbox {
         self.reads_proc = true;
     }
 
+    /// Allows reading the files in /proc/self/net, which list the host's addresses.
+    pub fn allow_addresses(&mut self) {
+        self.reads_addresses = true;
+    }
+
     /// Enters the sandbox permanently. A rule for a path that does not exist now has no effect. Must be
     /// called before other threads are started, because existing threads stay outside.
     ///
@@ -73,16 +79,12 @@ impl Sandbox {
         for path in &self.unlink {
             ruleset = allow(ruleset, path, AccessFs::RemoveFile.into())?.0;
         }
-        // `Listener` opens this file to reserve a descriptor.
-        ruleset = allow(ruleset, Path::new("/dev/null"), AccessFs::ReadFile.into())?.0;
         if self.reads_proc {
             ruleset = allow(ruleset, Path::new("/proc/stat"), AccessFs::ReadFile.into())?.0;
-            let all = AccessFs::ReadFile | AccessFs::ReadDir;
-            let proc_self;
-            (ruleset, proc_self) = allow(ruleset, Path::new("/proc/self"), all)?;
-            // The directory stays open. Otherwise the kernel may free its inode and create a new one
-            // later, for which there is no rule.
-            std::mem::forget(proc_self);
+            ruleset = allow_process(ruleset, "/proc/self", AccessFs::ReadFile | AccessFs::ReadDir)?;
+        }
+        if self.reads_addresses {
+            ruleset = allow_process(ruleset, "/proc/self/net", AccessFs::ReadFile.into())?;
         }
         Ok(match ruleset.restrict_self()?.ruleset {
             RulesetStatus::FullyEnforced => SandboxStatus::All,
@@ -114,6 +116,19 @@ fn allow(
         Ok(opened) => Ok((ruleset.add_rule(PathBeneath::new(&opened, access))?, Some(opened))),
         Err(_) => Ok((ruleset, None)),
     }
+}
+
+/// Adds a rule that allows `access` below a directory of this process in /proc.
+fn allow_process(
+    ruleset: RulesetCreated,
+    directory: &str,
+    access: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, RulesetError> {
+    let (ruleset, opened) = allow(ruleset, Path::new(directory), access)?;
+    // The directory stays open. Otherwise the kernel may free its inode and create a new one later, for
+    // which there is no rule.
+    std::mem::forget(opened);
+    Ok(ruleset)
 }
 
 /// Returns the directory of a file.

@@ -41,7 +41,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Puts a WebSocket endpoint at `path`. It replaces an earlier endpoint there.
+    /// Puts a WebSocket endpoint at `path`, which is compared with the percent-decoded path of requests. It
+    /// replaces an earlier endpoint there.
     pub fn endpoint(mut self, path: impl Into<String>, endpoint: impl Endpoint + 'static) -> Self {
         self.page(path.into()).endpoint = Some(Rc::new(endpoint));
         self
@@ -98,7 +99,7 @@ impl ServerBuilder {
     }
 
     /// Allows pages of these origins to use the server, besides the server's own pages, and adds their host
-    /// names to the names of the server.
+    /// names to the names of the server. Responses get the headers that let these pages read them (CORS).
     pub fn origins(mut self, origins: Origins) -> Self {
         self.parts.origins = origins;
         self
@@ -161,9 +162,10 @@ impl ServerBuilder {
             }
         };
         let (mut listeners, mut bound, mut read_only) = (Vec::new(), Vec::new(), Vec::new());
-        for url in urls {
+        for url in &urls {
             let tls = tls.as_ref().filter(|_| url.tls_host().is_some());
-            for (sockets, url) in Listener::bind(&reactor, url, tls).map_err(StartError::Bind)? {
+            let sockets_of_urls = Listener::bind(&reactor, url, tls, &urls);
+            for (sockets, url) in sockets_of_urls.map_err(StartError::Bind)? {
                 let is_exposed = sockets.iter().any(|socket| socket.reach() == Reach::Network);
                 if is_exposed && self.parts.authorizer.is_none() {
                     read_only.push(url.clone());
@@ -205,7 +207,7 @@ fn bind_admin(
     }
     let tls = tls.filter(|_| url.tls_host().is_some());
     let (mut listeners, mut bound) = (Vec::new(), None);
-    for (sockets, url) in Listener::bind(reactor, &url, tls).map_err(StartError::Bind)? {
+    for (sockets, url) in Listener::bind(reactor, &url, tls, &[]).map_err(StartError::Bind)? {
         listeners.extend(sockets);
         bound = Some(url);
     }

@@ -12,9 +12,10 @@ use rustix::process::{Resource, getrlimit};
 use slab::Slab;
 use smol::Task;
 
-use crate::access::{AddressPlace, Addresses};
+use crate::access::{AddressPlace, Addresses, Places};
 use crate::config::Limits;
-use crate::counters::{Counters, Rejection};
+use crate::counters::{Counters, Gauge, Rejection};
+use crate::features::Feature;
 use crate::hub::Bell;
 use crate::net::Peer;
 use crate::resource::Stage;
@@ -23,8 +24,9 @@ use crate::resource::Stage;
 pub(super) struct Connections {
     pub(super) tasks: RefCell<Slab<Task<()>>>,
     addresses: Rc<Addresses>,
-    limit: usize,
     counters: Rc<Counters>,
+    /// The connections above the limits that are being turned away. The metrics do not include them.
+    turned_away: Gauge,
     /// Rings when a connection ends and no public connection is open any more.
     none_left: Bell,
 }
@@ -36,17 +38,24 @@ impl Connections {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
         let possible = files.saturating_sub(FILES_FOR_OTHERS + reserved).max(1);
-        if possible < limits.connections {
-            log::info!("at most {possible} connections: the limit on open files is {files}");
+        let local = match Feature::Full.is_built_in() {
+            true => LOCAL_CONNECTIONS.min(possible / LOCAL_SHARE),
+            false => 0,
+        };
+        let limit = limits.connections.min(possible - local);
+        if limit < limits.connections {
+            log::info!(
+                "at most {limit} connections, and {local} more from this host: the limit on open files is {files}"
+            );
         }
-        let limit = limits.connections.min(possible);
         let per_address =
             limits.per_address.map_or((limit / ADDRESS_SHARE).max(1), NonZeroUsize::get);
+        let places = Places { limit, local, counters: counters.clone() };
         Self {
             tasks: RefCell::default(),
-            addresses: Rc::new(Addresses::new(per_address)),
-            limit,
+            addresses: Rc::new(Addresses::new(per_address, places)),
             counters,
+            turned_away: Gauge::default(),
             none_left: Bell::default(),
         }
     }
@@ -54,11 +63,6 @@ impl Connections {
     /// Returns the number of all open connections.
     pub(super) fn count(&self) -> usize {
         self.tasks.borrow().len()
-    }
-
-    /// Returns the number of open connections, without the administrator's.
-    fn public_count(&self) -> usize {
-        self.counters.connections.now() - self.counters.admin_connections.now()
     }
 
     /// Admits one more connection of `peer`, if the limits allow it. A public connection that is not
@@ -73,25 +77,41 @@ impl Connections {
     ) -> Option<(Slot, AddressPlace)> {
         if is_admin {
             let has_room = self.counters.admin_connections.now() < ADMIN_CONNECTIONS;
-            let address_place =
-                AddressPlace::take(&self.addresses, peer, true).filter(|_| has_room)?;
-            return Some((Slot::take(self, true), address_place));
-        }
-        if self.public_count() >= self.limit {
-            self.counters.reject(Rejection::Connections);
-            return None;
+            let address_place = AddressPlace::of_admin(&self.addresses, peer);
+            return has_room.then(|| (Slot::take(self, Kind::Admin), address_place));
         }
         let Some(address_place) = AddressPlace::take(&self.addresses, peer, is_exempt) else {
             self.counters.reject(Rejection::Address);
             return None;
         };
+        if !self.addresses.have_room(1, 0) {
+            self.counters.reject(Rejection::Connections);
+            return None;
+        }
         self.counters.accepted.add(1);
-        Some((Slot::take(self, false), address_place))
+        Some((Slot::take(self, Kind::Public), address_place))
+    }
+
+    /// Returns a slot for a connection that was not admitted, in which it is turned away. Returns `None` if
+    /// [`TURNED_AWAY`] connections are being turned away already.
+    pub(super) fn turn_away(self: &Rc<Self>) -> Option<Slot> {
+        (self.turned_away.now() < TURNED_AWAY).then(|| Slot::take(self, Kind::TurnedAway))
+    }
+
+    /// Returns the counts that include a connection.
+    fn gauges(&self, kind: Kind) -> impl Iterator<Item = &Gauge> {
+        let Counters { connections, admin_connections, .. } = &*self.counters;
+        let (gauge, other) = match kind {
+            Kind::Public => (connections, None),
+            Kind::Admin => (connections, Some(admin_connections)),
+            Kind::TurnedAway => (&self.turned_away, None),
+        };
+        std::iter::once(gauge).chain(other)
     }
 
     /// Waits until no public connection is open.
     pub(super) async fn until_none_is_public(&self) {
-        while self.public_count() > 0 {
+        while self.counters.public_connections() > 0 {
             self.none_left.ringing().await;
         }
     }
@@ -104,21 +124,27 @@ impl Connections {
     }
 }
 
+/// The kinds of connections that are counted separately.
+#[derive(Clone, Copy)]
+enum Kind {
+    Public,
+    Admin,
+    /// Above the limits.
+    TurnedAway,
+}
+
 /// A connection's slot in the slab of tasks. Dropping it frees the slot.
 pub(super) struct Slot {
     connections: Rc<Connections>,
-    is_admin: bool,
+    kind: Kind,
     key: u32,
 }
 
 impl Slot {
     /// Creates a slot without a task, and counts its connection.
-    fn take(connections: &Rc<Connections>, is_admin: bool) -> Self {
-        connections.counters.connections.increment();
-        if is_admin {
-            connections.counters.admin_connections.increment();
-        }
-        Self { connections: connections.clone(), is_admin, key: u32::MAX }
+    fn take(connections: &Rc<Connections>, kind: Kind) -> Self {
+        connections.gauges(kind).for_each(Gauge::increment);
+        Self { connections: connections.clone(), kind, key: u32::MAX }
     }
 
     /// Starts the task of the connection, which owns the slot.
@@ -133,18 +159,14 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let counters = &self.connections.counters;
-        counters.connections.decrement();
-        if self.is_admin {
-            counters.admin_connections.decrement();
-        }
+        self.connections.gauges(self.kind).for_each(Gauge::decrement);
         let mut tasks = self.connections.tasks.borrow_mut();
         let task = tasks.try_remove(self.key as usize);
         if tasks.is_empty() {
             // Frees the memory that many connections may have needed.
             *tasks = Slab::new();
         }
-        if self.connections.public_count() == 0 {
+        if self.connections.counters.public_connections() == 0 {
             self.connections.none_left.ring();
         }
         drop(tasks);
@@ -170,5 +192,11 @@ impl Future for Slotted {
 const ADDRESS_SHARE: usize = 8;
 /// The largest number of connections to the administrator's listener.
 pub(super) const ADMIN_CONNECTIONS: usize = 16;
-/// The number of descriptors reserved for everything that is not a connection.
+/// The largest number of connections whose request is read to turn them away. More get an answer at once.
+const TURNED_AWAY: usize = 8;
+/// The largest number of connections from this host that are not counted against the limit of all.
+const LOCAL_CONNECTIONS: usize = 16;
+/// Where descriptors are few, this host has one of this many equal parts of them.
+const LOCAL_SHARE: usize = 8;
+/// The number of descriptors reserved for everything that is not an admitted connection.
 const FILES_FOR_OTHERS: usize = 32;

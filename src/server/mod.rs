@@ -187,6 +187,7 @@ impl Server {
 
         let _ = self.stop_requested.recv().await;
         log::info!("stopping: {} connections to close", connections.count());
+        self.reactor.begin_stop();
         cancel(&mut acceptors).await;
         drop(stopping);
         drain(&hub, &connections, &mut services, admin, &timer, &context.config).await;
@@ -270,7 +271,7 @@ async fn accept(
                     executor,
                 );
             }
-            None => reject(&transport, peer, context.config.reject).await,
+            None => reject(transport, peer, &connections, &context, executor).await,
         }
         if accepted % ACCEPTS_PER_TURN == 0 {
             future::yield_now().await;
@@ -278,15 +279,27 @@ async fn accept(
     }
 }
 
-/// Disconnects a peer that was not admitted. Sends status 503 before, if the configuration allows that and
-/// the socket takes the response at once. A TLS peer gets no response, which would need a handshake first.
-async fn reject(transport: &Transport, peer: Peer, reject: Reject) {
+/// Refuses a peer that was not admitted. With [`Reject::Drop`] the connection is dropped. Otherwise a task
+/// reads one request head and answers it. If too many such tasks run, status 503 is sent without a task, if
+/// the socket takes it at once; a TLS peer gets no response then, because that needs a handshake first.
+async fn reject(
+    transport: Transport,
+    peer: Peer,
+    connections: &Rc<Connections>,
+    context: &Rc<Context>,
+    executor: &'static StaticLocalExecutor,
+) {
     log::warn!(target: "falconet::limit", address = peer.to_string(); "too many connections: refused");
-    if reject == Reject::Drop {
+    if context.config.reject == Reject::Drop {
         return;
     }
-    let response =
-        Response::text(503, "too many connections\n").encode(&Envelope::last(SystemTime::now()));
+    if Feature::Full.is_built_in()
+        && let Some(slot) = connections.turn_away()
+    {
+        return slot.start(connection::turn_away(transport, peer, context.clone()), executor);
+    }
+    let envelope = Envelope::last(context.access.cors_lines(None), SystemTime::now());
+    let response = Response::text(503, "too many connections\n").encode(&envelope);
     let sending = future::poll_fn(|cx| transport.poll_send(cx, &[IoSlice::new(&response)]));
     future::poll_once(sending).await;
     transport.shut_down();

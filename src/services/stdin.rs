@@ -2,10 +2,11 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use futures_lite::future;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::counters::Source;
@@ -22,19 +23,37 @@ use super::stop::Stop;
 /// A line of valid UTF-8 is a text message, any other line a binary message. With the separator LF,
 /// a line may also end with CR LF. The bytes after the last separator are a line, too. If the
 /// producer is faster than the hub, the pipe fills up and the producer waits.
+///
+/// When the service ends, it replaces the standard input by an empty one, so that a producer that goes on
+/// writing gets an error.
 pub struct Stdin {
     topic: TopicName,
     separator: u8,
     max_line: usize,
     stops_at_end: bool,
+    /// A writer of a named pipe, which has no end while this is open.
+    _writer: Option<OwnedFd>,
 }
 
 impl Stdin {
     /// Creates a service that publishes to `topic`. Lines end with `separator`. Lines of more than
     /// `max_line` bytes are dropped with a warning. At the end of the input or after a read error,
     /// the server stops if `stops_at_end` is true, and continues otherwise.
+    ///
+    /// If the standard input is a named pipe, its writers may come and go: it has no end, unless
+    /// `stops_at_end` is true. For this, the service opens the pipe for writing; if that fails, a warning is
+    /// logged. Must be called before the process drops privileges, because it may not be able to open the
+    /// pipe later.
     pub fn new(topic: TopicName, separator: u8, max_line: usize, stops_at_end: bool) -> Self {
-        Self { topic, separator, max_line, stops_at_end }
+        let writer = if stops_at_end { Ok(None) } else { open_named_pipe() };
+        let writer = writer.unwrap_or_else(|error| {
+            log::warn!(
+                target: "falconet::stdin",
+                "the standard input ends with its first writer: can't open {STDIN_FILE} for writing: {error}"
+            );
+            None
+        });
+        Self { topic, separator, max_line, stops_at_end, _writer: writer }
     }
 
     async fn publish_all(&self, hub: &HubHandle, stop: &Stop) -> io::Result<()> {
@@ -73,7 +92,9 @@ impl Stdin {
 
 impl Service for Stdin {
     async fn run(self: Box<Self>, hub: HubHandle, stop: Stop) {
-        match stop.unless_requested(self.publish_all(&hub, &stop)).await {
+        let ended = stop.unless_requested(self.publish_all(&hub, &stop)).await;
+        close_stdin();
+        match ended {
             Some(Ok(())) => log::info!(target: "falconet::stdin", "end of the standard input"),
             Some(Err(error)) => {
                 log::error!(target: "falconet::stdin", "can't read the standard input: {error}");
@@ -86,10 +107,34 @@ impl Service for Stdin {
     }
 }
 
+/// Opens the standard input for writing if it is a named pipe.
+fn open_named_pipe() -> io::Result<Option<OwnedFd>> {
+    let stdin = rustix::stdio::stdin();
+    let mode = rustix::fs::fstat(stdin)?.st_mode;
+    // A pipe without a name, as of `producer | falconet`, is in a file system of its own. It ends with its
+    // producer.
+    if FileType::from_raw_mode(mode) != FileType::Fifo
+        || rustix::fs::fstatfs(stdin)?.f_type as u32 == PIPEFS_MAGIC
+    {
+        return Ok(None);
+    }
+    // Without NONBLOCK, this would wait for a reader if the standard input can't be read.
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(Some(rustix::fs::open(STDIN_FILE, flags, Mode::empty())?))
+}
+
+/// Replaces the standard input by a pipe that has ended. If that is not possible, the input stays open.
+fn close_stdin() {
+    // Not /dev/null, which may not exist.
+    if let Ok((reader, _)) = rustix::pipe::pipe() {
+        let _ = rustix::stdio::dup2_stdin(reader);
+    }
+}
+
 /// The standard input.
 struct Input {
-    /// Waits until there is something to read. `None` for a regular file, which epoll refuses with
-    /// EPERM and which can always be read.
+    /// Waits until there is something to read. `None` for a regular file, which epoll refuses and which can
+    /// always be read.
     watched: Option<Watched<BorrowedFd<'static>>>,
 }
 
@@ -97,7 +142,7 @@ impl Input {
     fn new(reactor: &Rc<Reactor>) -> io::Result<Self> {
         match Watched::new(reactor, rustix::stdio::stdin()) {
             Ok(watched) => Ok(Self { watched: Some(watched) }),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::PERM) => {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 Ok(Self { watched: None })
             }
             Err(error) => Err(error),
@@ -172,6 +217,10 @@ impl Lines {
     }
 }
 
+/// The file by which this process can open its standard input once more (proc_pid_fd(5)).
+const STDIN_FILE: &str = "/proc/self/fd/0";
+/// The type of the file system of pipes without a name (statfs(2)).
+const PIPEFS_MAGIC: u32 = 0x5049_5045;
 /// The maximum number of bytes per read.
 const CHUNK_BYTES: usize = 4096;
 

@@ -4,15 +4,15 @@ use std::fmt;
 use std::io;
 use std::time::Instant;
 
-use crate::frame::{CloseCode, CloseReason};
+use crate::frame::{CloseCode, CloseReason, NO_CLOSE, NO_CODE};
 use crate::hub::Client;
 
 /// The outcome of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// The client sent a Close with this code, and the server answered it (RFC 6455 §5.5.1). 1005 stands
-    /// for a Close without a code.
-    ClosedByPeer(CloseCode),
+    /// The client sent a Close with this code, or without one, and the server answered it (RFC 6455
+    /// §5.5.1).
+    ClosedByPeer(Option<CloseCode>),
     /// The server ended the session for this reason: the endpoint closed the session, the client violated
     /// the protocol or a limit, an administrator disconnected the client, or the server is stopping.
     Evicted(CloseReason),
@@ -23,7 +23,7 @@ pub enum SessionEnd {
 impl fmt::Display for SessionEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ClosedByPeer(code) => write!(f, "closed by the peer with {}", u16::from(*code)),
+            Self::ClosedByPeer(_) => write!(f, "closed by the peer with {}", self.code()),
             Self::Evicted(reason) => write!(f, "closed by us with {reason}"),
             Self::TransportLost => f.write_str("lost"),
         }
@@ -36,12 +36,12 @@ impl SessionEnd {
         client.end(self, self.code(), now);
     }
 
-    /// Returns the close code. 1006 stands for a connection without a Close (RFC 6455 §7.1.5).
-    fn code(&self) -> CloseCode {
+    /// Returns the close code for the log and the metrics.
+    fn code(&self) -> u16 {
         match self {
-            Self::ClosedByPeer(code) => *code,
-            Self::Evicted(reason) => reason.code,
-            Self::TransportLost => CloseCode::Abnormal,
+            Self::ClosedByPeer(code) => code.map_or(NO_CODE, u16::from),
+            Self::Evicted(reason) => reason.code.into(),
+            Self::TransportLost => NO_CLOSE,
         }
     }
 }
@@ -50,15 +50,14 @@ impl SessionEnd {
 #[derive(Debug)]
 pub(super) enum Ending {
     /// The client sent a Close. The answer, if one is due, has been passed to the outlet.
-    ClosedByPeer(CloseCode),
+    ClosedByPeer(Option<CloseCode>),
     /// The server ends the session. It sends the pending deliveries and a Close, and waits for the
     /// client's Close.
     Evicted(CloseReason),
-    /// The client violated the protocol, or reads too slowly. The server sends a Close and decodes nothing
-    /// more.
+    /// The client violated the protocol or a limit, or reads too slowly. The server sends a Close and decodes
+    /// nothing more.
     Refused(CloseReason),
-    /// The client sends too many frames, or has missed a deadline. The server sends a Close only if it can do
-    /// so without waiting.
+    /// The client has missed a deadline. The server sends a Close only if it can do so without waiting.
     Aborted(CloseReason),
     /// The connection broke without a Close.
     Lost,
@@ -73,16 +72,6 @@ impl Ending {
         } else {
             Self::Evicted(reason)
         })
-    }
-
-    /// Returns the ending for a client that violated the protocol or a limit. The session of a client that
-    /// sends too many frames (1008) is aborted, so that the client costs no more time.
-    #[inline(never)] // Cold path, kept out of the code for each message.
-    pub(super) fn of_violation(reason: CloseReason) -> Self {
-        match reason.code {
-            CloseCode::Policy => Self::Aborted(reason),
-            _ => Self::Refused(reason),
-        }
     }
 
     /// Returns the public outcome of this ending.

@@ -29,6 +29,8 @@ pub(super) struct Gate {
     payload_bytes: u64,
     /// The limit for `payload_bytes`.
     max_payload_bytes: u64,
+    /// The first two bytes of the payload of a Close.
+    close_code: [u8; 2],
 }
 
 impl Gate {
@@ -44,6 +46,7 @@ impl Gate {
             max_message_bytes: payload_bytes.saturating_add(HEADERS_PER_MESSAGE * MAX_HEADER_BYTES),
             payload_bytes: 0,
             max_payload_bytes: payload_bytes as u64,
+            close_code: [0; 2],
         }
     }
 
@@ -87,6 +90,12 @@ impl Gate {
     /// Returns the number of payload bytes that are missing from the current frame; 0 within a header.
     pub(super) fn payload_left(&self) -> u64 {
         self.payload_left
+    }
+
+    /// Returns the code of the last Close, which has a payload of at least two bytes; `None` if no Close may
+    /// carry that code.
+    pub(super) fn close_code(&self) -> Option<CloseCode> {
+        CloseCode::new(u16::from_be_bytes(self.close_code))
     }
 
     /// Checks the part of the header that has arrived.
@@ -150,19 +159,23 @@ impl Gate {
 
     fn check_payload(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
         // Determines the byte of the mask for the next byte of the payload.
-        let passed = self.length() - self.payload_left;
-        if !self.is_control()
-            && let Some(text) = &mut self.text
-        {
-            let mask_at = self.header_bytes - MASK_BYTES;
-            let mut mask = [0; MASK_BYTES];
-            mask.copy_from_slice(&self.header[mask_at..self.header_bytes]);
-            mask.rotate_left(passed as usize % MASK_BYTES);
-            if !text.check(payload, mask) {
-                return Err(NOT_UTF8);
-            }
-        }
+        let passed = (self.length() - self.payload_left) as usize;
+        let mask_at = self.header_bytes - MASK_BYTES;
+        let mut mask = [0; MASK_BYTES];
+        mask.copy_from_slice(&self.header[mask_at..self.header_bytes]);
+        mask.rotate_left(passed % MASK_BYTES);
         self.payload_left -= payload.len() as u64;
+        if self.opcode() == CLOSE {
+            let missing = self.close_code.iter_mut().skip(passed);
+            for ((to, byte), mask) in missing.zip(payload).zip(mask) {
+                *to = byte ^ mask;
+            }
+        } else if !self.is_control()
+            && let Some(text) = &mut self.text
+            && !text.check(payload, mask)
+        {
+            return Err(NOT_UTF8);
+        }
         Ok(())
     }
 
@@ -262,7 +275,8 @@ const RESERVED_BITS: u8 = 0x70;
 const HEADERS_PER_MESSAGE: usize = 1024;
 /// The number of bytes of a text that are checked at a time: a multiple of the mask's length.
 const CHECKED_BYTES: usize = 512;
-const PROTOCOL_ERROR: CloseReason = CloseReason::new(CloseCode::Protocol, "protocol error");
+pub(super) const PROTOCOL_ERROR: CloseReason =
+    CloseReason::new(CloseCode::Protocol, "protocol error");
 const NOT_UTF8: CloseReason = CloseReason::new(CloseCode::Invalid, "text is not UTF-8");
 const TOO_BIG: CloseReason = CloseReason::new(CloseCode::Size, "message too big");
 const TOO_MANY_FRAGMENTS: CloseReason = CloseReason::new(CloseCode::Policy, "too many fragments");

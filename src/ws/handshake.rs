@@ -30,6 +30,9 @@ pub(crate) fn accept(head: &RequestHead<'_>) -> Result<Acceptance, HandshakeErro
     if !head.is_http_1_1() {
         return Err(HandshakeError::OldHttp);
     }
+    if head.body().exceeds(0) {
+        return Err(HandshakeError::Body);
+    }
     if !head.has_token("connection", "upgrade") {
         return Err(HandshakeError::NoUpgradeToken);
     }
@@ -88,6 +91,8 @@ pub(crate) enum HandshakeError {
     NotGet,
     /// The request is not HTTP/1.1.
     OldHttp,
+    /// The request has a body, which frames can't be told from.
+    Body,
     /// No Connection header contains the token `upgrade`.
     NoUpgradeToken,
     /// There is not exactly one Sec-WebSocket-Version header, or its value is not 13.
@@ -106,7 +111,9 @@ impl HandshakeError {
                 .with_header("Upgrade", "websocket")
                 .with_header("Connection", "Upgrade")
                 .with_header("Sec-WebSocket-Version", "13"),
-            Self::OldHttp | Self::NoUpgradeToken | Self::BadKey => Response::text(400, text),
+            Self::OldHttp | Self::Body | Self::NoUpgradeToken | Self::BadKey => {
+                Response::text(400, text)
+            }
         }
     }
 }
@@ -116,6 +123,7 @@ impl fmt::Display for HandshakeError {
         f.write_str(match self {
             Self::NotGet => "a WebSocket handshake must use GET",
             Self::OldHttp => "a WebSocket handshake needs HTTP/1.1",
+            Self::Body => "a WebSocket handshake has no body",
             Self::NoUpgradeToken => "the Connection header lacks the token upgrade",
             Self::WrongVersion => "Sec-WebSocket-Version must be 13",
             Self::BadKey => "there must be exactly one Sec-WebSocket-Key, 16 bytes in base64",

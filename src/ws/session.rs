@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 
 use crate::access::AddressPermit;
 use crate::config::SlowConsumer;
-use crate::frame::{CloseCode, CloseReason, Frame, Message};
+use crate::frame::{CloseReason, Frame, Message, NO_CLOSE};
 use crate::hub::{Client, ClientId, CorrelationId, Delivery, HubHandle, Membership};
 use crate::net::{Peer, Timer, Transport};
 
@@ -182,7 +182,7 @@ impl Drop for Session {
         let outlet = &self.state.outlet;
         if std::thread::panicking() {
             let now = outlet.transport().timer().now();
-            outlet.client().end(&"its endpoint panicked", CloseCode::Abnormal, now);
+            outlet.client().end(&"its endpoint panicked", NO_CLOSE, now);
         }
         let _ = outlet.try_drain(&mut Context::from_waker(Waker::noop()));
         outlet.transport().shut_down();
@@ -313,9 +313,13 @@ impl State {
                 future::poll_once(&mut send_close).await;
             }
         }
-        match ending {
-            Ending::Aborted(_) => transport.shut_down(),
-            _ => transport.close_gracefully(timeouts.linger).await,
+        let is_sent = matches!(future::poll_once(self.outlet.drained()).await, Some(Ok(())));
+        // A client that was silent until its deadline sends nothing more, unless it is within a message.
+        let may_send = self.socket.discard_input() || !matches!(ending, Ending::Aborted(_));
+        if is_sent && may_send {
+            transport.close_gracefully(timeouts.linger).await;
+        } else {
+            transport.shut_down();
         }
     }
 

@@ -17,12 +17,12 @@ use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, Error};
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
 
-use crate::frame::{CloseCode, CloseReason, MAX_CONTROL_BYTES, Message};
+use crate::frame::{CloseCode, CloseReason, Frame, MAX_CONTROL_BYTES, Message};
 use crate::net::{Sleep, Timer};
 use crate::rate::{Rate, RateState};
 
 use super::end::{Ending, SessionEnd};
-use super::gate::Gate;
+use super::gate::{Gate, PROTOCOL_ERROR};
 use super::outlet::Outlet;
 
 /// The receiving side of one client's connection.
@@ -94,6 +94,15 @@ impl Socket {
     /// Notes the way in which the session ended.
     pub(super) fn set_end(&self, end: SessionEnd) {
         self.change_input(|input| input.get_or_insert_default().end = Some(end));
+    }
+
+    /// Frees the received bytes. Returns true if they end within a message.
+    pub(super) fn discard_input(&self) -> bool {
+        self.change_input(|input| {
+            let Some(input) = input else { return false };
+            input.backlog = Backlog::default();
+            input.decoder.take().is_some()
+        })
     }
 
     /// Sends nothing to the client from now on: no Pong, and no answer to its Close.
@@ -344,8 +353,7 @@ impl Decoder {
     /// Admits the next frame, or the received part of it, and returns the number of admitted bytes.
     fn admit(&mut self, allows_control: impl FnOnce() -> bool) -> Result<usize, Ending> {
         let backlog = &mut self.stream.get_mut().backlog;
-        let count =
-            self.gate.admit(backlog.unread(), allows_control).map_err(Ending::of_violation)?;
+        let count = self.gate.admit(backlog.unread(), allows_control).map_err(Ending::Refused)?;
         backlog.admitted = backlog.consumed + count;
         Ok(count)
     }
@@ -366,16 +374,22 @@ impl Decoder {
                 Some(Ok(tungstenite::Message::Binary(bytes))) => {
                     message = Some(Message::Binary(bytes));
                 }
-                Some(Ok(tungstenite::Message::Close(frame))) => {
-                    closed = Some(frame.map_or(CloseCode::Status, |frame| frame.code));
-                }
+                Some(Ok(tungstenite::Message::Close(None))) => closed = Some(None),
+                Some(Ok(tungstenite::Message::Close(Some(_)))) => match self.gate.close_code() {
+                    None => return Err(Ending::Refused(PROTOCOL_ERROR)),
+                    code => closed = Some(code),
+                },
                 Some(Ok(_)) => {}
                 // The stream ends after a Close.
                 Some(Err(Error::ConnectionClosed)) | None => break,
                 Some(Err(error)) => return Err(ending_for(&error)),
             }
         }
-        let outgoing = std::mem::take(&mut self.stream.get_mut().outgoing);
+        let mut outgoing = std::mem::take(&mut self.stream.get_mut().outgoing);
+        if closed == Some(Some(CloseCode::BadGateway)) {
+            // The library does not know this code, and would answer 1002.
+            outgoing = Frame::close(&CloseReason::new(CloseCode::BadGateway, "")).to_vec();
+        }
         if !outgoing.is_empty() && !is_closing {
             outlet.send(cx, &outgoing, &[])?;
         }
@@ -388,9 +402,9 @@ impl Decoder {
 
 /// Returns the ending for an error of the protocol library (RFC 6455 §7.4.1).
 fn ending_for(error: &Error) -> Ending {
-    let violation = |code, text| Ending::of_violation(CloseReason::new(code, text));
+    let violation = |code, text| Ending::Refused(CloseReason::new(code, text));
     match error {
-        Error::Protocol(_) => violation(CloseCode::Protocol, "protocol error"),
+        Error::Protocol(_) => Ending::Refused(PROTOCOL_ERROR),
         Error::Utf8(_) => violation(CloseCode::Invalid, "text is not UTF-8"),
         Error::Capacity(_) => violation(CloseCode::Size, "message too big"),
         _ => Ending::Lost,

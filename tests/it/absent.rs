@@ -62,7 +62,7 @@ fn tokens_from_systemd_are_refused() {
 #[cfg(not(feature = "full"))]
 #[test]
 fn no_warning_about_publishing_is_logged_without_topics() {
-    let falconet = Falconet::start(&["--listen", "http://0.0.0.0:0"]);
+    let falconet = Falconet::start(&["--listen", "http://0.0.0.0:0", "--log-level", "debug"]);
     assert_eq!(fetch(falconet.address(), get("/")).status(), 200);
     falconet.wait_for_line("answered");
     assert!(!falconet.log_so_far().iter().any(|line| line.contains("publish")));

@@ -1,6 +1,7 @@
 //! Options, their sources, exit codes, listen URLs, signals and log formats.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::command::*;
 use crate::support::folder::Folder;
+use crate::support::installed::skip;
 use crate::support::*;
 
 #[test]
@@ -95,6 +97,8 @@ fn the_output_of_print_config_is_read_back_unchanged() {
         "--allow-query-token",
         "--origin=https://example.org",
         "--origin=any",
+        "--origin=null",
+        "--origin=file://",
         "--trust-proxy=10.0.0.0/8",
         "--trust-proxy=unix",
         "--proxy-protocol",
@@ -117,7 +121,7 @@ fn the_output_of_print_config_is_read_back_unchanged() {
 #[test]
 fn a_bad_option_is_named_with_its_value_and_the_expected_form() {
     let rows: [(&[&str], &[&str]); 17] = [
-        (&["--origin", "null"], &["--origin", "`null`", "SCHEME://HOST"]),
+        (&["--origin", "pi"], &["--origin", "`pi`", "SCHEME://HOST"]),
         (&["--trust-proxy", "proxy"], &["--trust-proxy", "`proxy`", "10.0.0.0/8"]),
         (&["--trust-proxy", "10.0.0.0/40"], &["--trust-proxy", "`10.0.0.0/40`", "unix"]),
         (&["--max-per-address", "-1"], &["--max-per-address", "`-1`", "0 to 4294967295"]),
@@ -307,8 +311,38 @@ fn a_file_that_is_no_socket_is_refused_and_kept() {
 #[test]
 fn an_unusable_listen_url_is_one_line_and_exit_code_1() {
     let long = format!("unix:/tmp/{}", "x".repeat(200));
-    for url in ["unix:/nowhere/socket", &long, "http://256.0.0.1:80", "http://192.0.2.1:0"] {
+    for url in ["unix:/nowhere/socket", &long, "http://256.0.0.1:80"] {
         assert_refused(Falconet::command().args(["--listen", url]), 1, &["falconet: ", url]);
+    }
+}
+
+#[test]
+fn an_address_that_this_host_does_not_have_yet_is_bound_with_a_warning() {
+    let mut command = Falconet::command();
+    let falconet = Falconet::start_with(command.args(["--listen", "http://192.0.2.1:0"]));
+    let log = falconet.log_so_far();
+    let warnings = log.iter().filter(|line| line.contains("the address 192.0.2.1 yet")).count();
+    assert_eq!(warnings, 1, "{log:#?}");
+}
+
+#[test]
+fn both_wildcards_can_be_bound_to_the_same_port() {
+    // The port is free for both families.
+    let port = match TcpListener::bind("[::]:0") {
+        Ok(listener) => listener.local_addr().unwrap().port(),
+        Err(_) => return println!("skipped: no IPv6"),
+    };
+    let [v4, v6] = ["0.0.0.0", "[::]"].map(|host| format!("http://{host}:{port}"));
+    for urls in [[&v4, &v6], [&v6, &v4]] {
+        let mut command = Falconet::command();
+        for url in urls {
+            command.args(["--listen", url]);
+        }
+        let _falconet = Falconet::start_with(&mut command);
+        for loopback in ["127.0.0.1", "[::1]"] {
+            let address = format!("{loopback}:{port}").parse().unwrap();
+            Client::connect(address).echo(loopback);
+        }
     }
 }
 
@@ -363,6 +397,65 @@ fn a_unix_socket_is_closed_at_once_when_the_server_drains() {
     client.stream.set_nonblocking(true).unwrap();
     let more = client.stream.peek(&mut [0]);
     assert!(more.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "{more:?}");
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_server_needs_no_dev_null() {
+    let hides_devices = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args([
+            "--mount",
+            "sh",
+            "-c",
+            &format!("mount -t tmpfs none /dev && {script}"),
+            "sh",
+        ]);
+        command
+    };
+    if !hides_devices("! test -e /dev/null").output().is_ok_and(|output| output.status.success()) {
+        return println!("skipped: mounts are forbidden here");
+    }
+    for sandbox in ["auto", "off"] {
+        let falconet = Falconet::start_with(hides_devices("exec \"$@\"").args([
+            env!("CARGO_BIN_EXE_falconet"),
+            "--listen",
+            "http://127.0.0.1:0",
+            "--sandbox",
+            sandbox,
+        ]));
+        Client::connect(falconet.address()).echo("served");
+    }
+}
+
+#[test]
+fn a_system_call_that_fails_at_the_start_is_named() {
+    let folder = Folder::new("strace");
+    let strace = |inject: &str| {
+        let mut command = Command::new("strace");
+        command.args(["--quiet=all", "-f", "-o", &folder.write("trace", ""), "-e", inject]);
+        command
+    };
+    if !strace("trace=none").arg("true").output().is_ok_and(|output| output.status.success()) {
+        return skip("strace");
+    }
+    for (name, calls) in [
+        ("epoll_create", "epoll_create1"),
+        ("eventfd", "eventfd2"),
+        ("epoll_ctl", "epoll_ctl"),
+        ("epoll_wait", "?epoll_wait,?epoll_pwait,?epoll_pwait2"),
+        ("socket", "socket"),
+        ("setsockopt", "setsockopt"),
+        ("bind", "bind"),
+        ("listen", "listen"),
+        ("getsockname", "getsockname"),
+    ] {
+        let mut command = strace(&format!("inject={calls}:error=EIO"));
+        command.args([env!("CARGO_BIN_EXE_falconet"), "--listen", "http://127.0.0.1:0"]);
+        command.args(["--log-level", "off"]);
+        let expected = format!("{name}: Input/output error");
+        assert_refused(&mut command, 1, &[&expected]);
+    }
 }
 
 #[test]

@@ -4,9 +4,11 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use tungstenite::Message;
@@ -166,31 +168,178 @@ fn publishing_continues_on_a_new_connection_if_the_server_closes_one() {
 }
 
 #[test]
-fn a_message_is_sent_again_only_if_a_kept_connection_ends_without_an_answer() {
+fn a_line_whose_answer_was_not_seen_is_sent_again_and_no_other() {
     let server = FakeServer::start();
     let mut client = start("pub", &server, &["a"]);
-    client.send("one\ntwo\n");
-    let mut first = server.accept_raw();
-    answer(&mut first, "one", &accepted(""));
-    answer(&mut first, "two", "");
-    drop(first);
-    let mut second = server.accept_raw();
-    answer(&mut second, "two", "");
-    drop(second);
-    let (code, stdout, stderr) = client.finish();
-    let expected = "falconet-client: line 2: refused: the connection broke before the response: \
-                    the server closed the connection\n";
-    assert_eq!((code, stdout.as_str(), stderr.as_str()), (1, "", expected));
-    assert_no_other_connection(&server);
-
-    let mut client = start("pub", &server, &["a"]);
-    client.send("one\ntwo\n");
+    client.send("one\ntwo\nthree\n");
     let mut stream = server.accept_raw();
     answer(&mut stream, "one", &accepted(""));
-    answer(&mut stream, "two", "HTTP/1.1 2");
+    answer(&mut stream, "two", "");
     drop(stream);
-    assert_eq!(client.finish().0, 1, "a message whose response has begun is not sent again");
+    // At once, because the kept connection may have been idle for too long.
+    answer(&mut server.accept_raw(), "two", "");
+    // After a delay.
+    answer(&mut server.accept_raw(), "two", "HTTP/1.1 2");
+    let mut stream = server.accept_raw();
+    answer(&mut stream, "two", &accepted(""));
+    answer(&mut stream, "three", &accepted(""));
+    let (code, stdout, stderr) = client.finish();
+    let expected = "falconet-client: line 2: refused: the connection broke before the response: \
+                    the server closed the connection; retrying\n\
+                    falconet-client: line 2: accepted (retries: 2)\n";
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", expected));
     assert_no_other_connection(&server);
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn lines_survive_a_restart_of_the_server() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
+    let falconet = || {
+        let arguments = ["--listen", &url, "--retain", "10"];
+        Falconet::start_with(Falconet::command().args(arguments))
+    };
+    let lines = |count| {
+        let mut events = Events::connect(address, "/topics/a?last=10", "");
+        (0..count).map(|_| events.read().data).collect::<Vec<_>>()
+    };
+    let before = falconet();
+    let mut client = PipedClient::start(&["pub", "--server", &url, "a"]);
+    client.send("one\ntwo\n");
+    assert_eq!(lines(2), ["one", "two"]);
+    // Subscribers may get a line before its publisher gets the answer, but a later request is answered later.
+    assert_eq!(fetch(address, get("/topics/a")).text(), "two");
+    drop(before);
+    client.send("three\n");
+    client.wait_for_stderr("line 3: refused: ");
+    client.send("four\n");
+    let _after = falconet();
+    client.wait_for_stderr("line 3: accepted (retries: ");
+    client.send("five\n");
+    assert_eq!(client.finish(), (0, String::new(), String::new()));
+    assert_eq!(lines(3), ["three", "four", "five"]);
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_single_message_waits_for_the_server_to_start() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{address}");
+    let client = PipedClient::start(&["pub", "--server", &url, "a", "hello"]);
+    let line = client.wait_for_stderr("; retrying");
+    assert!(
+        line.starts_with("falconet-client: refused: ") && line.contains("refused (os"),
+        "{line}"
+    );
+    let falconet = Falconet::start_with(Falconet::command().args(["--listen", &url]));
+    let (code, _, stderr) = client.finish();
+    assert!(code == 0 && stderr.starts_with("falconet-client: accepted (retries: "), "{stderr}");
+    assert_eq!(fetch(falconet.address(), get("/topics/a")).text(), "hello");
+}
+
+#[test]
+fn a_signal_ends_the_wait_of_a_publisher_at_once() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut client = PipedClient::start(&["pub", "--server", &format!("http://{address}"), "a"]);
+    client.send("one\n");
+    client.wait_for_stderr("; retrying");
+    client.signal(Signal::INT);
+    let mut status = None;
+    wait_until("the client has ended", || {
+        status = client.child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().signal(), Some(Signal::INT.as_raw()));
+}
+
+#[test]
+fn a_message_waits_as_long_as_the_server_asks_for() {
+    let server = FakeServer::start();
+    let mut client = start("pub", &server, &["a"]);
+    client.send("one\n");
+    let busy = |seconds| {
+        format!(
+            "HTTP/1.1 429 Too Many Requests\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    answer(&mut server.accept_raw(), "one", &busy(1));
+    let refused = Instant::now();
+    answer(&mut server.accept_raw(), "one", &accepted(""));
+    assert!(refused.elapsed() >= Duration::from_millis(990), "after {:?}", refused.elapsed());
+    assert_eq!(client.finish().0, 0);
+
+    // A single message is not sent again after 30 s.
+    let client = start("pub", &server, &["a", "one"]);
+    answer(&mut server.accept_raw(), "one", &busy(31));
+    let expected = "falconet-client: refused: 429 Too Many Requests\n";
+    assert_eq!(client.finish(), (1, String::new(), expected.to_owned()));
+}
+
+#[test]
+fn a_publisher_gives_up_after_its_retries() {
+    for message in [&["a", "one"][..], &["a"]] {
+        let server = FakeServer::start();
+        let mut client = start("pub", &server, &[&["--retries", "2"], message].concat());
+        client.send("one\n");
+        for _ in 0..3 {
+            let full = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+            answer(&mut server.accept_raw(), "one", full);
+        }
+        let (code, _, stderr) = client.finish();
+        let name = if message.len() == 1 { "line 1: " } else { "" };
+        let line = format!("falconet-client: {name}refused: 503 Service Unavailable; ");
+        assert_eq!((code, stderr), (1, format!("{line}retrying\n{line}gave up (retries: 2)\n")));
+        assert_no_other_connection(&server);
+    }
+}
+
+#[test]
+fn a_permanent_refusal_ends_the_publishing_at_once_with_the_number_of_the_line() {
+    for status in ["400 Bad Request", "401 No", "403 No", "404 Not Found", "413 Too Large"] {
+        let server = FakeServer::start();
+        let mut client = start("pub", &server, &["a"]);
+        client.send("one\ntwo\nthree\n");
+        let mut stream = server.accept_raw();
+        answer(&mut stream, "one", &accepted(""));
+        answer(&mut stream, "two", &format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
+        let (code, _, stderr) = client.finish();
+        let expected = format!("falconet-client: line 2: refused: {status}");
+        assert!(code == 1 && stderr.starts_with(&expected), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert_no_other_connection(&server);
+    }
+}
+
+#[test]
+fn subscribers_and_connections_give_up_after_their_retries_and_report_no_more_than_that() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (http, websocket) = (format!("http://{address}"), format!("ws://{address}/"));
+    for arguments in [
+        &["sub", "--server", &http, "a"][..],
+        &["sub", "--sse", "--server", &http, "a"],
+        &[&websocket],
+    ] {
+        let client = PipedClient::start(&[arguments, &["--retries", "2"]].concat());
+        let (code, _, stderr) = client.finish();
+        let lines: Vec<&str> = stderr.lines().collect();
+        let [first, second, last] = lines[..] else { panic!("{stderr}") };
+        assert!(code == 1 && first.starts_with("refused: ") && first == last, "{stderr}");
+        assert!(second.starts_with("reconnecting in "), "{stderr}");
+    }
+}
+
+#[test]
+fn subscribers_wait_as_long_as_the_server_asks_for() {
+    for flags in [&["a"][..], &["--sse", "a"]] {
+        let server = FakeServer::start();
+        let client = start("sub", &server, flags);
+        server.answer("HTTP/1.1 503 Full\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n");
+        let refused = Instant::now();
+        assert_eq!(client.wait_for_stderr("reconnecting"), "reconnecting in 1.0 s\n");
+        let _stream = server.accept_raw();
+        assert!(refused.elapsed() >= Duration::from_millis(990), "after {:?}", refused.elapsed());
+    }
 }
 
 #[test]
@@ -213,9 +362,9 @@ fn no_message_is_lost_if_the_server_closes_after_each_response() {
 }
 
 #[test]
-fn publishing_fails_if_the_server_does_not_answer_and_the_message_is_not_sent_again() {
+fn without_retries_publishing_fails_if_the_server_does_not_answer() {
     let server = FakeServer::start();
-    let mut client = start("pub", &server, &["a"]);
+    let mut client = start("pub", &server, &["--retries", "0", "a"]);
     client.send("one\ntwo\n");
     let mut stream = server.accept_raw();
     answer(&mut stream, "one", &accepted(""));
@@ -223,7 +372,7 @@ fn publishing_fails_if_the_server_does_not_answer_and_the_message_is_not_sent_ag
 
     // The same applies to a server that does not read.
     let unreading = FakeServer::start();
-    let mut blocked = start("pub", &unreading, &["a"]);
+    let mut blocked = start("pub", &unreading, &["--retries", "0", "a"]);
     let mut stdin = blocked.stdin.take().unwrap();
     let line = [b"one\n", &vec![b'x'; 15 << 20][..], b"\n"].concat();
     let writer = std::thread::spawn(move || stdin.write_all(&line));
@@ -297,7 +446,7 @@ fn a_message_is_published_over_a_unix_socket() {
     let path = socket_path("pub");
     let server = format!("unix:{}", path.display());
     let (code, _, stderr) =
-        PipedClient::start(&["pub", "--server", &server, "a", "hello"]).finish();
+        PipedClient::start(&["pub", "--no-reconnect", "--server", &server, "a", "hello"]).finish();
     assert_eq!(code, 1);
     assert!(stderr.starts_with("falconet-client: refused: unix:"), "{stderr}");
     assert!(stderr.contains("No such file") && stderr.lines().count() == 1, "{stderr}");
@@ -459,8 +608,8 @@ fn a_response_that_is_no_event_stream_is_refused() {
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 3\r\n\r\nno\n", "refused: 404 Not Found: no"),
         ("HTTP/1.1 200 OK\r\n\r\n", "refused: the response is not text/event-stream"),
         (
-            &format!("{ok}Transfer-Encoding: chunked\r\n\r\n"),
-            "refused: the response has a Transfer",
+            &format!("{ok}Transfer-Encoding: gzip, chunked\r\n\r\n"),
+            "refused: the response has an unknown Transfer-Encoding",
         ),
     ] {
         let server = FakeServer::start();
@@ -484,6 +633,44 @@ fn a_response_that_is_no_event_stream_is_refused() {
         client.signal(Signal::INT);
         assert_eq!(client.finish().0, 0);
     }
+}
+
+#[test]
+fn a_chunked_stream_is_decoded_and_ends_with_its_last_chunk() {
+    let server = FakeServer::start();
+    let client = start("sub", &server, &["--sse", "a"]);
+    let chunked = EVENT_STREAM.replace("Connection", "Transfer-Encoding: chunked\r\nConnection");
+    let mut stream = server.accept_raw();
+    read_response_head(&mut stream);
+    // The client must not depend on the borders of chunks or of writes.
+    for piece in [&*chunked, "12\r\nid: 7\ndata: one\n\n", "d\r\n9\r\nata: two\n\r\n1\r\n\n\r\n"] {
+        stream.write_all(piece.as_bytes()).unwrap();
+    }
+    assert_eq!([client.line(), client.line()], ["one\n", "two\n"]);
+    // The connection stays open, as one to a proxy does.
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    client.wait_for_stderr("lost: the server ended the stream");
+    let (_stream, head) = stream_events(&server, "");
+    assert_eq!(header_of(&head, "last-event-id"), Some("7"));
+    client.wait_for_stderr("reconnected to ");
+    client.signal(Signal::INT);
+    assert_eq!(client.finish().0, 0);
+}
+
+#[test]
+fn a_stream_that_asks_to_reconnect_is_a_temporary_refusal() {
+    let server = FakeServer::start();
+    let client = start("sub", &server, &["--sse", "--last", "2", "a"]);
+    server.answer(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 36\r\n\r\n\
+         : too many connections\nretry: 4711\n\n",
+    );
+    assert_eq!(client.wait_for_stderr("refused: "), "refused: too many connections\n");
+    let (_stream, head) = stream_events(&server, "data: x\n\n");
+    assert!(head.starts_with("GET /topics/a?last=2 "), "{head}");
+    assert_eq!(client.line(), "x\n");
+    client.signal(Signal::INT);
+    assert_eq!(client.finish().0, 0);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::support::*;
 fn a_connection_above_the_limit_gets_503_unless_refusals_are_silent() {
     for (reject, answer) in [("respond", "HTTP/1.1 503 Service Unavailable"), ("drop", "")] {
         let falconet = Falconet::start(&["--max-connections", "1", "--reject", reject]);
-        let _inside = Client::connect(falconet.address());
+        let _inside = fill(falconet.address());
         // Sends nothing, because a reset for unread data could overtake the response.
         assert_eq!(exchange(falconet.address(), "").lines().next().unwrap_or_default(), answer);
     }

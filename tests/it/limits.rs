@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::support::folder::Folder;
 use crate::support::*;
 
 #[test]
 fn with_64_descriptors_the_server_serves_as_many_clients_as_it_logs() {
     let falconet = Falconet::start_with(&mut limited("ulimit -n 64"));
     let line = falconet.wait_for_line("the limit on open files");
-    let room = line.split("at most ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
-    let room: usize = room.parse().unwrap();
+    let text = line.split("at most ").nth(1).unwrap();
+    let room: usize = text.split(' ').filter_map(|word| word.parse::<usize>().ok()).take(2).sum();
     assert!(room >= 32, "{line}");
     let files = falconet.open_files();
     let connect_some = |count| -> Vec<Client> {
@@ -32,6 +34,50 @@ fn with_64_descriptors_the_server_serves_as_many_clients_as_it_logs() {
     }
     let log = falconet.log_so_far();
     assert!(!log.iter().any(|line| line.contains("out of file descriptors")), "{log:#?}");
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn peers_on_this_host_have_16_places_beside_the_limit() {
+    let folder = Folder::new("local-places");
+    let url = format!("unix:{}", folder.file("socket").display());
+    let falconet = Falconet::start(&["--max-connections", "1", "--listen", &url]);
+    let over_tcp: Vec<Client> = (0..9).map(|_| Client::connect(falconet.address())).collect();
+    let connect_unix = || UnixStream::connect(folder.file("socket")).unwrap();
+    let mut over_unix: Vec<_> = (0..8).map(|_| Client::upgrade(connect_unix(), "/")).collect();
+    // Sends nothing, because a reset for unread data could overtake the response.
+    assert_eq!(status_of(&exchange(falconet.address(), "")), 503);
+    assert_eq!(status_of(&read_response_head(&mut connect_unix())), 503);
+    drop(over_tcp);
+    over_unix[0].echo("still here");
+    wait_until("there is room again", || {
+        fetch(falconet.address(), get("/style.css")).status() == 200
+    });
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_proxy_on_this_host_gives_its_place_up_to_a_client_on_another_host() {
+    let limits = ["--max-connections", "1", "--max-per-address", "9"];
+    for trust in [&["--trust-proxy", "127.0.0.1"][..], &[]] {
+        let falconet = Falconet::start(&[&limits, trust].concat());
+        let for_client = || request("GET", "/", "X-Forwarded-For: 192.0.2.1\r\n", "");
+        let mut first = Http::connect(falconet.address());
+        for _ in 0..2 {
+            assert_eq!(first.fetch(for_client()).status(), 200);
+            for _ in 0..2 * LOCAL_PLACES {
+                let refused = fetch(falconet.address(), for_client());
+                assert!(refused.status() == 503 && refused.closes(), "{}", refused.head);
+            }
+            assert_eq!(fetch(falconet.address(), get("/")).status(), 200, "a script on this host");
+            // The proxy keeps its place between two requests, even for a request of its own.
+            assert_eq!(first.fetch(get("/")).status(), 200);
+        }
+        drop(first);
+        wait_until("there is room again", || {
+            fetch(falconet.address(), for_client()).status() == 200
+        });
+    }
 }
 
 #[test]

@@ -19,21 +19,33 @@ mod absent;
 mod access;
 #[cfg(feature = "full")]
 mod admin;
+#[cfg(feature = "full")]
+mod bodies;
 mod browser;
 #[cfg(feature = "full")]
 mod browser_admin;
+#[cfg(feature = "full")]
+mod browser_cors;
 mod browser_tls;
 mod cli;
 mod client;
 mod client_tokens;
 mod client_topics;
 mod conformance;
+#[cfg(feature = "full")]
+mod cors;
 mod embedded;
+#[cfg(feature = "full")]
+mod event_streams;
 mod failfast;
 #[cfg(feature = "full")]
 mod files;
+#[cfg(feature = "full")]
+mod full_server;
 mod guarantees;
 mod handshake;
+#[cfg(feature = "full")]
+mod health_checks;
 #[cfg(feature = "full")]
 mod history;
 mod http;
@@ -45,12 +57,16 @@ mod printed;
 mod privileges;
 mod properties;
 #[cfg(feature = "full")]
+mod proxies;
+mod refusals;
+#[cfg(feature = "full")]
 mod stdin;
 mod support;
 #[cfg(feature = "full")]
 mod systemd;
 mod tls;
 mod tls_access;
+mod tls_authority;
 mod token_leaks;
 #[cfg(feature = "full")]
 mod topics;

@@ -14,9 +14,15 @@ fn systemd_analyze_accepts_the_units_and_rates_them_as_safe() {
     let folder = Folder::new("units");
     let unit = |name: &str| stdout_of(Falconet::command().args(["--print-unit", name]));
     let (service, socket) = (unit("service"), unit("socket"));
-    for line in
-        ["Type=notify", "WatchdogSec=30s", "DynamicUser=yes", "RestartPreventExitStatus=2 78"]
-    {
+    for line in [
+        "Type=notify",
+        "WatchdogSec=30s",
+        "DynamicUser=yes",
+        "RestartPreventExitStatus=2 78",
+        // A start that fails early in the boot is tried again until it succeeds.
+        "RestartSec=2s",
+        "StartLimitIntervalSec=0",
+    ] {
         assert!(service.lines().any(|there| there == line), "{line} is not in\n{service}");
     }
     assert!(socket.contains("\nListenStream=127.0.0.1:8080\n"), "{socket}");

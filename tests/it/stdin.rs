@@ -1,13 +1,18 @@
 //! The standard input as a publisher: `producer | falconet --stdin NAME`.
 
-use std::fs::File;
-use std::io::{Write, pipe};
+use std::fs::{File, Permissions};
+use std::io::{ErrorKind, Write, pipe};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat, open};
+use rustix::io::Errno;
 use rustix::net::sockopt;
+use rustix::process::{Signal, geteuid};
 
+use crate::support::command::{KillOnDrop, wait_for_exit};
 use crate::support::folder::Folder;
 use crate::support::stdin::*;
 use crate::support::*;
@@ -132,38 +137,144 @@ fn a_client_that_has_not_read_at_the_end_of_the_input_gets_every_line() {
 }
 
 #[test]
-fn a_named_pipe_ends_when_its_writer_closes_it() {
+fn writers_of_a_named_pipe_come_and_go() {
     let folder = Folder::new("stdin-fifo");
-    let path = folder.file("fifo");
-    let mode = Mode::RUSR | Mode::WUSR;
-    mknodat(CWD, &path, FileType::Fifo, mode, 0).unwrap();
-    // Opened like `falconet --stdin lines <fifo`, which waits for the writer, and opened without waiting. The
-    // input must not count as ended before a writer has opened it.
-    for nonblocking in [OFlags::empty(), OFlags::NONBLOCK] {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | nonblocking;
-        let writing = || File::options().write(true).open(&path).unwrap();
-        let (falconet, mut writer) = std::thread::scope(|scope| {
-            if nonblocking.is_empty() {
-                let writer = scope.spawn(writing);
-                let reader = open(&path, flags, Mode::empty()).unwrap();
-                (start(reader, &["--retain", "2"]), writer.join().unwrap())
-            } else {
-                let falconet =
-                    start(open(&path, flags, Mode::empty()).unwrap(), &["--retain", "2"]);
-                Client::connect(falconet.address()).echo("up and running");
-                (falconet, writing())
-            }
-        });
+    let path = make_fifo(&folder, 0o600);
+    for (how, flags) in [("sandboxed", &[][..]), ("no sandbox", &["--sandbox", "off"])] {
+        let mut falconet = start(open_reader(&path), flags);
         let mut client = Client::connect_to(falconet.address(), LINES);
+        for line in ["one", "two", "three"] {
+            let mut writer = File::options().write(true).open(&path).unwrap();
+            writeln!(writer, "{line}").unwrap();
+            drop(writer);
+            assert_eq!(client.read().text(), line, "{how}");
+        }
         assert_eq!(thread_count(&falconet), 2);
-        writer.write_all(b"a\nb").unwrap();
-        assert_eq!(client.read().text(), "a");
-        assert!(!falconet.log_so_far().iter().any(|line| line.contains(END)));
-        drop(writer);
-        assert_eq!(client.read().text(), "b");
-        falconet.wait_for_line(END);
-        Client::connect(falconet.address()).echo("still served");
+        assert!(!falconet.log_so_far().iter().any(|line| line.contains(END)), "{how}");
+        client.send(true, CLOSE, 1000_u16.to_be_bytes());
+        drop(client);
+        falconet.signal(Signal::TERM);
+        assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
     }
+}
+
+/// The shell waits for the first writer before it starts the server.
+#[test]
+fn a_named_pipe_that_a_shell_opens_takes_every_writer() {
+    let folder = Folder::new("stdin-shell");
+    let path = make_fifo(&folder, 0o600);
+    let shell = |script: &str| {
+        let mut command = Command::new("sh");
+        command.env_clear().args(["-c", script, env!("CARGO_BIN_EXE_falconet")]).arg(&path);
+        command
+    };
+    let writing = |line: &str| shell(&format!("echo {line} >\"$1\"")).spawn().unwrap();
+    let mut first = KillOnDrop(writing("one"));
+    let script = r#"path=$1; shift; exec "$0" "$@" <"$path""#;
+    let falconet = Falconet::start_with(shell(script).args(STDIN_FLAGS));
+    let mut client = Client::connect_to(falconet.address(), "/topics/lines?last=1");
+    assert_eq!(client.read().text(), "one");
+    assert_eq!(wait_for_exit(&mut first.0), Some(0));
+    for line in ["two", "three"] {
+        let mut writer = KillOnDrop(writing(line));
+        assert_eq!(client.read().text(), line);
+        assert_eq!(wait_for_exit(&mut writer.0), Some(0));
+    }
+}
+
+#[test]
+fn with_exit_on_eof_a_named_pipe_ends_with_its_last_writer() {
+    let folder = Folder::new("stdin-last");
+    let path = make_fifo(&folder, 0o600);
+    let reader = open_reader(&path);
+    let [mut first, mut last] = [(); 2].map(|()| File::options().write(true).open(&path).unwrap());
+    let mut falconet = start(reader, &["--exit-on-eof"]);
+    let mut client = Client::connect_to(falconet.address(), LINES);
+    first.write_all(b"one\n").unwrap();
+    assert_eq!(client.read().text(), "one");
+    drop(first);
+    last.write_all(b"two\nthree").unwrap();
+    assert_eq!(client.read().text(), "two");
+    assert!(!falconet.log_so_far().iter().any(|line| line.contains(END)));
+    drop(last);
+    assert_eq!(client.read().text(), "three");
+    client.send(true, CLOSE, 1000_u16.to_be_bytes());
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
+}
+
+/// The server may read the pipe, but not open it for writing.
+#[test]
+fn a_named_pipe_that_can_not_be_held_open_is_closed_at_its_end() {
+    let folder = Folder::new("stdin-closed");
+    let path = make_fifo(&folder, 0o600);
+    let reader = open_reader(&path);
+    let mut writer = File::options().write(true).open(&path).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
+    let mut command = Falconet::command();
+    if geteuid().is_root() {
+        let version = Command::new(env!("CARGO_BIN_EXE_falconet")).arg("-V").uid(NOBODY).output();
+        if version.is_err() {
+            return println!("skipped: the user nobody can't start the program");
+        }
+        command.uid(NOBODY);
+    }
+    let falconet = Falconet::start_with_stdin(command.args(STDIN_FLAGS), reader);
+    // The command has a copy of the reader.
+    drop(command);
+    let log = falconet.log_so_far();
+    let warning = log.iter().find(|line| line.contains("can't open /proc/self/fd/0 for writing"));
+    assert!(warning.is_some_and(|line| line.contains("ermission denied")), "{log:?}");
+    let mut client = Client::connect_to(falconet.address(), LINES);
+    writer.write_all(b"one\n").unwrap();
+    assert_eq!(client.read().text(), "one");
+    drop(writer);
+    falconet.wait_for_line(END);
+    let refused = open(&path, OFlags::WRONLY | OFlags::NONBLOCK, Mode::empty());
+    assert_eq!(refused.err(), Some(Errno::NXIO), "nobody reads the pipe");
+    Client::connect(falconet.address()).echo("still served");
+}
+
+#[test]
+fn a_producer_gets_an_error_as_soon_as_the_server_stops() {
+    let folder = Folder::new("stdin-stop");
+    let path = make_fifo(&folder, 0o600);
+    let reader = open_reader(&path);
+    let fifo = OwnedFd::from(File::options().write(true).open(&path).unwrap());
+    let (pipe_reader, pipe_writer) = pipe().unwrap();
+    for (what, reader, writer) in
+        [("a FIFO", reader, fifo), ("a pipe", pipe_reader.into(), pipe_writer.into())]
+    {
+        let mut falconet = start(reader, &["--close-timeout", "1m"]);
+        // A client that does not answer the server's Close delays the exit.
+        let mut client = Client::connect(falconet.address());
+        falconet.signal(Signal::TERM);
+        assert_eq!(client.read().close_code(), 1001);
+        let mut writer = File::from(writer);
+        // More than a pipe holds, so the last writes would wait for ever if nobody read them or closed it.
+        let error = (0..17).find_map(|_| writer.write_all(&[b'x'; 4096]).err());
+        assert_eq!(error.expect(what).kind(), ErrorKind::BrokenPipe, "{what}");
+        client.stream.set_nonblocking(true).unwrap();
+        let more = client.stream.peek(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(more, Err(ErrorKind::WouldBlock), "the server still waits for the client");
+        drop(client);
+        assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
+    }
+}
+
+/// The id of the user nobody.
+const NOBODY: u32 = 65534;
+
+/// Makes a named pipe.
+fn make_fifo(folder: &Folder, mode: u32) -> String {
+    let path = folder.file("fifo");
+    mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(mode), 0).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Opens a named pipe for reading, without waiting for a writer.
+fn open_reader(path: &str) -> OwnedFd {
+    let reader = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+    reader.unwrap()
 }
 
 #[test]

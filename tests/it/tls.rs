@@ -3,9 +3,8 @@
 #![cfg(feature = "tls")]
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,17 +28,6 @@ fn exchange_over(mut stream: impl Read + Write, request: &[u8]) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("close_notify");
     answer
-}
-
-/// Reads one server-sent event.
-fn read_event(stream: &mut impl Read) -> Event {
-    let mut lines = Vec::new();
-    while !lines.ends_with(b"\n\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        lines.push(byte[0]);
-    }
-    Event::parse(String::from_utf8(lines).unwrap().trim_end_matches('\n'))
 }
 
 /// A stream that writes one byte and reads three bytes at a time.
@@ -107,7 +95,8 @@ fn pages_sessions_topics_and_broadcasts_work_over_both_versions_of_tls() {
                 break;
             }
         }
-        assert_eq!(read_event(&mut events).data, "21.5");
+        let chunk = read_chunk(&mut BufReader::new(events)).unwrap();
+        assert_eq!(Event::parse(chunk.trim_end()).data, "21.5");
         let answer = exchange_over(
             connect(),
             &request("POST", "/topics/broadcast", "Connection: close\r\n", "to all"),
@@ -335,25 +324,6 @@ fn a_tls_session_is_resumed() {
 }
 
 #[test]
-fn a_self_signed_certificate_is_kept_in_the_state_directory() {
-    let state = Folder::new("tls-kept");
-    let inner = state.file("made/for/it");
-    let run = || {
-        let falconet = TlsServer::start_in(&inner, &[]);
-        let lines = falconet.log_so_far();
-        let line = lines.iter().find(|line| line.contains("SHA-256 fingerprint ")).unwrap();
-        line.split("fingerprint ").nth(1).unwrap().to_owned()
-    };
-    let first = run();
-    assert_eq!(first.len(), 32 * 3 - 1);
-    assert_eq!(run(), first);
-    let mode = |name| fs::metadata(inner.join(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode("tls-key.pem"), 0o600);
-    fs::remove_file(inner.join("tls-key.pem")).unwrap();
-    assert_ne!(run(), first, "a certificate without its key is replaced");
-}
-
-#[test]
 fn a_self_signed_certificate_names_this_host_and_the_listen_address() {
     let state = Folder::new("tls-names");
     let made = Falconet::start_with(
@@ -361,7 +331,7 @@ fn a_self_signed_certificate_names_this_host_and_the_listen_address() {
             .args(["--listen", "https://127.0.0.2:0", "--tls-self-signed", "--state-dir"])
             .arg(&state.path),
     );
-    let config = tls_config(&state.file("tls-cert.pem"), &TLS13);
+    let config = tls_config(&state.file("ca.pem"), &TLS13);
     let system = rustix::system::uname();
     for name in ["localhost", "127.0.0.1", "::1", "127.0.0.2", &system.nodename().to_string_lossy()]
     {
@@ -387,7 +357,7 @@ fn the_fingerprint_of_the_certificate_is_logged() {
 #[test]
 fn the_whole_chain_is_presented() {
     let own = Folder::new("tls-chain");
-    make_certificate(&own.path);
+    copy_pair("ec", &own.path);
     let signer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls/rsa-cert.pem");
     let [leaf, chain] = ["tls-cert.pem", "chain.pem"].map(|name| own.file(name));
     let both = [&leaf, &signer].map(|file| fs::read_to_string(file).unwrap()).concat();
@@ -406,13 +376,6 @@ fn the_whole_chain_is_presented() {
     }
 }
 
-/// Lets a server write a self-signed certificate and its key to `directory`, and returns the certificate.
-fn make_certificate(directory: &Path) -> CertificateDer<'static> {
-    let _ = fs::remove_file(directory.join("tls-key.pem"));
-    drop(TlsServer::start_in(directory, &[]));
-    CertificateDer::from_pem_file(directory.join("tls-cert.pem")).unwrap()
-}
-
 /// Returns the certificate that a server presents.
 fn presented_certificate(address: SocketAddr, roots: &[&Path]) -> CertificateDer<'static> {
     let stream = roots.iter().find_map(|root| connect_tls(address, &tls_config(root, &TLS13)).ok());
@@ -423,7 +386,7 @@ fn presented_certificate(address: SocketAddr, roots: &[&Path]) -> CertificateDer
 #[test]
 fn a_renewed_certificate_is_loaded_and_an_invalid_one_is_not() {
     let [old, new, used] = ["tls-old", "tls-new", "tls-used"].map(Folder::new);
-    let (first, second) = (make_certificate(&old.path), make_certificate(&new.path));
+    let (first, second) = (copy_pair("old", &old.path), copy_pair("ec", &new.path));
     let [chain, key] = ["tls-cert.pem", "tls-key.pem"].map(|name| used.file(name));
     let copy = |from: &Folder, name: &str| {
         fs::copy(from.file(name), used.file("incoming")).unwrap();
@@ -458,7 +421,7 @@ fn a_renewed_certificate_is_loaded_and_an_invalid_one_is_not() {
 #[test]
 fn certificate_files_are_checked_once_a_minute_and_an_invalid_pair_is_logged() {
     let [used, new] = ["tls-minute", "tls-minute-new"].map(Folder::new);
-    let (first, _) = (make_certificate(&used.path), make_certificate(&new.path));
+    let (first, _) = (copy_pair("old", &used.path), copy_pair("ec", &new.path));
     let tls_cert = used.file("tls-cert.pem");
     let falconet = Falconet::start_with(
         Falconet::command()
@@ -483,7 +446,7 @@ fn certificate_files_are_checked_once_a_minute_and_an_invalid_pair_is_logged() {
 fn keys_of_every_supported_format_are_read() {
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
     let own = Folder::new("tls-kinds");
-    make_certificate(&own.path);
+    copy_pair("ec", &own.path);
     // The innermost part of PKCS#8 is a key in the form of SEC1.
     let key = PrivateKeyDer::from_pem_file(own.file("tls-key.pem")).unwrap();
     let der = key.secret_der();
@@ -516,7 +479,7 @@ fn keys_of_every_supported_format_are_read() {
 #[test]
 fn invalid_tls_options_are_refused_with_the_expected_ones() {
     let own = Folder::new("tls-wrong");
-    make_certificate(&own.path);
+    copy_pair("ec", &own.path);
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     let (cert, key) = (text(own.file("tls-cert.pem")), text(own.file("tls-key.pem")));

@@ -11,7 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ALL_VERSIONS, ClientConfig, ClientConnection};
 
 use crate::support::folder::Folder;
-use crate::support::tls::{TlsStream, connect_tls_over, tls_config_of};
+use crate::support::tls::{TlsServer, TlsStream, connect_tls_over, tls_config_of};
 use crate::support::*;
 
 /// A server that speaks TLS, the address of its administrator, and the configuration of its clients.
@@ -32,7 +32,7 @@ impl TlsServerWithAdmin {
             Falconet::start_with(command.args(tls).arg(&folder.path).args(admin).args(flags));
         let line = falconet.wait_for_line("administration on ");
         let admin = line.split("administration on http://").nth(1).unwrap().parse().unwrap();
-        let config = tls_config_of(&folder.file("tls-cert.pem"), ALL_VERSIONS);
+        let config = tls_config_of(&folder.file("ca.pem"), ALL_VERSIONS);
         Self { falconet, admin, config, _folder: folder }
     }
 
@@ -164,6 +164,26 @@ fn a_proxy_header_of_an_untrusted_peer_fails_the_tls_handshake() {
 
 #[cfg(feature = "full")]
 #[test]
+fn an_absolute_target_on_a_tls_port_begins_with_https() {
+    let server = TlsServer::start("tls-absolute", &[]);
+    for (target, wanted) in [
+        ("https://localhost/", 200),
+        ("HTTPS://LOCALHOST:443", 200),
+        ("http://localhost/", 400),
+        ("https://user@localhost/", 400),
+    ] {
+        for origin in ["", "Origin: https://localhost\r\n"] {
+            let mut stream = server.connect();
+            let head = format!("GET {target} HTTP/1.1\r\nHost: rebound.example\r\n{origin}\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            let status = status_of(&read_response_head(&mut stream));
+            assert_eq!(status, wanted, "{target} {origin}");
+        }
+    }
+}
+
+#[cfg(feature = "full")]
+#[test]
 fn failed_tls_handshakes_are_counted() {
     let server = TlsServerWithAdmin::start("tls-counted", &["--tls-timeout", "300ms"]);
     let address = server.falconet.address();
@@ -189,10 +209,22 @@ fn failed_tls_handshakes_are_counted() {
 
 #[cfg(feature = "full")]
 #[test]
+fn a_peer_that_breaks_the_protocol_gets_the_alert_although_it_keeps_sending() {
+    let server = TlsServerWithAdmin::start("tls-alert", &[]);
+    let mut stream = connect(server.falconet.address());
+    stream.write_all(&[0x16, 3, 1, 0, 4, 1, 0, 0, 0]).unwrap();
+    stream.write_all(&vec![0x16; 5_000_000]).unwrap();
+    // An alert is a record of type 21 (RFC 8446 §5.1).
+    assert_eq!(rest_of(stream).first(), Some(&21));
+}
+
+#[cfg(feature = "full")]
+#[test]
 fn a_connection_above_the_limit_gets_no_plain_text_on_a_tls_port() {
     let server = TlsServerWithAdmin::start("tls-full", &["--max-connections", "1"]);
     let (head, mut inside) = server.upgrade("/", "");
     assert_eq!(status_of(&head), 101);
+    let _others: Vec<_> = (0..LOCAL_PLACES).map(|_| server.upgrade("/", "")).collect();
     for hello in [&b""[..], &[0x16, 3, 1, 0, 200, 1, 0]] {
         let mut stream = connect(server.falconet.address());
         // The server may have closed the connection already.

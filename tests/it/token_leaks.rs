@@ -76,7 +76,7 @@ fn listeners(falconet: &Falconet, state: &Path) -> Vec<Listener> {
     let listener = |line: &String| {
         let (scheme, rest) = line.split_once("://127.0.0.1:").unwrap();
         let port = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap();
-        let certificate = state.join("tls-cert.pem");
+        let certificate = state.join("ca.pem");
         let tls = scheme.ends_with("https").then(|| tls_config(&certificate, &TLS13));
         Listener { address: SocketAddr::from(([127, 0, 0, 1], port)), tls }
     };

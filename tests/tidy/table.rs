@@ -23,20 +23,22 @@ pub(crate) const ORDER: Order = Order(&[
     ("frame", &[]),
     ("systemd", &[]),
     ("net", &[
-        "address", "deadlines", "meter", "reactor", "socket", "tls", "tls/setup", "tls/session",
-        "tls/self_signed", "tls/acceptor", "tls/connector", "tls/absent", "transport", "listener",
-        "watched", "mod",
+        "address", "deadlines", "failed", "meter", "reactor", "socket", "tls", "tls/setup", "tls/session",
+        "tls/der", "tls/pem", "tls/host_names", "tls/authority", "tls/self_signed", "tls/acceptor",
+        "tls/connector", "tls/absent", "transport", "listener", "watched", "mod",
     ]),
     ("signals", &[]),
     ("privileges", &["account", "sandbox", "mod"]),
-    ("http", &["date", "response", "asset", "head", "accept", "mod"]),
+    ("http", &[
+        "chunk", "date", "entity_tag", "range", "response", "asset", "body", "percent", "head", "accept", "mod",
+    ]),
     ("hub", &[
         "ids", "topic_name", "event", "publication", "log", "cursor", "notify", "liveness",
         "client", "topics", "mod", "command", "handle", "task",
     ]),
     ("access", &[
         "address_place", "authorize", "tokens", "origin", "proxy_protocol", "proxies",
-        "publish_rate", "gatekeeper", "mod",
+        "publish_rate", "cors", "gatekeeper", "mod",
     ]),
     ("ws", &[
         "sha1", "handshake", "decode", "gate", "end", "shared", "outlet", "socket", "session", "mod",
@@ -51,8 +53,8 @@ pub(crate) const ORDER: Order = Order(&[
         "process", "seconds", "history", "state", "dashboard", "metrics", "api", "stats", "mod",
     ]),
     ("connection", &[
-        "request", "access_log", "reader", "context", "plan", "answer", "question", "proxy",
-        "upgrade", "mod",
+        "request", "access_log", "reader", "context", "plan", "answer", "question", "turn_away",
+        "proxy", "upgrade", "mod",
     ]),
     ("server", &["connections", "error", "mod", "builder"]),
     ("log", &[]),
@@ -62,7 +64,7 @@ pub(crate) const ORDER: Order = Order(&[
     ("main", &[]),
     ("bin/falconet-client", &[
         "backoff", "token", "url", "screen", "message", "options", "response", "http", "handshake",
-        "connection", "terminal", "input", "interrupts", "client", "sse", "follower", "publisher",
-        "main",
+        "connection", "terminal", "input", "interrupts", "client", "chunks", "sse", "follower",
+        "publisher", "main",
     ]),
 ]);

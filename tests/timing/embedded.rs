@@ -31,7 +31,7 @@ fn an_sse_subscriber_that_does_not_read_is_evicted() {
         command_operator(&mut operator, &format!("publish t {}", "x".repeat(60_000)));
     }
     assert_eq!(command_operator(&mut operator, "evict stuck"), "1");
-    // The close handshake has 2 s, and the linger half a second.
+    // The close handshake has 2 s.
     let evicted = std::time::Instant::now();
     wait_until("the subscriber is disconnected", || {
         command_operator(&mut operator, "evict stuck") == "0"

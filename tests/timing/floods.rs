@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
+use rustix::process::Signal;
 
 use crate::measure::*;
 use crate::support::*;
@@ -204,6 +205,67 @@ fn a_flood_of_tiny_messages_whose_echo_is_unread_delays_no_other_client() {
     }
 }
 
+#[test]
+fn peers_that_send_for_ever_after_a_refusal_are_cut_off_and_delay_no_other_client() {
+    let _guard = serial();
+    let falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let canaries = start_canaries(CANARY_PAUSE, &falconet);
+    Client::connect(falconet.address()).echo("warm");
+    let before = falconet.private_kib();
+    let address = falconet.address();
+    let mut most = before;
+    let times = std::thread::scope(|scope| {
+        let peers: Vec<_> = (0..8).map(|_| scope.spawn(|| send_for_ever(address))).collect();
+        while peers.iter().any(|peer| !peer.is_finished()) {
+            most = most.max(falconet.private_kib());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        peers.into_iter().map(|peer| peer.join().unwrap()).collect::<Vec<_>>()
+    });
+    println!("cut off after {times:?}, {before} KiB before, {most} KiB at most");
+    for time in times {
+        assert!(time > LINGER && time < LINGER + Duration::from_secs(1), "{time:?}");
+    }
+    assert!(most < before + FLOOD_KIB, "{before} KiB before, {most} KiB at most");
+    assert_prompt(canaries);
+}
+
+/// Sends an endless body. Returns the time after which that failed.
+fn send_for_ever(address: SocketAddr) -> Duration {
+    let mut stream = connect(address);
+    let begin = Instant::now();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n")
+        .unwrap();
+    while stream.write_all(&[b'x'; 65_536]).is_ok() {}
+    begin.elapsed()
+}
+
+#[test]
+fn a_peer_that_is_silent_after_a_refusal_is_cut_off_within_two_seconds_or_at_a_stop() {
+    let _guard = serial();
+    let mut falconet = Falconet::start(&["--broadcast-every", "0"]);
+    let files = falconet.open_files();
+    let refuse = || {
+        let mut stream = connect(falconet.address());
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n").unwrap();
+        assert_eq!(status_of(&read_response_head(&mut stream)), 405);
+        (stream, Instant::now())
+    };
+    let (_silent, begin) = refuse();
+    wait_until("the connection is closed", || falconet.open_files() == files);
+    let silence = begin.elapsed();
+    println!("cut off after {silence:?}");
+    assert!(silence > Duration::from_millis(1900) && silence < Duration::from_millis(2500));
+
+    let (_silent, begin) = refuse();
+    falconet.signal(Signal::TERM);
+    assert_eq!(falconet.wait_for_exit(TIMEOUT).code(), Some(0));
+    let stop = begin.elapsed();
+    println!("stopped after {stop:?}");
+    assert!(stop < Duration::from_millis(1200), "{stop:?}");
+}
+
 /// A flood of the same bytes again and again, from one or more clients at once. A client that the server drops
 /// connects again, so that the flood continues.
 struct Flood {
@@ -269,7 +331,10 @@ impl Flood {
                 let mut unsent = &self.bytes[..];
                 while alive && !unsent.is_empty() && Instant::now() < until {
                     match client.stream.write(unsent) {
-                        Ok(count) => (taken, unsent) = (taken + count, &unsent[count..]),
+                        Ok(count) => {
+                            (taken, unsent) = (taken + count, &unsent[count..]);
+                            alive = !has_ended(&client.stream);
+                        }
                         Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                         Err(_) => alive = false,
                     }
@@ -283,6 +348,12 @@ impl Flood {
     }
 }
 
+/// Returns true if the server sends nothing more on this stream.
+fn has_ended(stream: &TcpStream) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::RDHUP)];
+    poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
+}
+
 /// Discards everything that arrives, on a thread that ends with the stream.
 fn discard(stream: &TcpStream) -> JoinHandle<()> {
     let mut stream = stream.try_clone().unwrap();
@@ -294,5 +365,7 @@ fn discard(stream: &TcpStream) -> JoinHandle<()> {
 
 /// The duration of a flood, long enough for a few hundred messages of the canaries.
 const FLOOD: Duration = Duration::from_millis(1500);
+/// The longest time for which the server discards what a peer sends after a refusal.
+const LINGER: Duration = Duration::from_secs(5);
 /// The memory that the server may use for four flooders, in KiB.
 const FLOOD_KIB: u64 = 512;

@@ -73,7 +73,8 @@ impl Client {
 fn a_flood_of_connections_above_the_limit_harms_no_connected_client() {
     let _guard = serial();
     let inside = connection_budget(200);
-    let falconet = Falconet::start(&["--max-connections", &(inside + 2).to_string()]);
+    let limit = inside + 2 - LOCAL_PLACES;
+    let falconet = Falconet::start(&["--max-connections", &limit.to_string()]);
     let canaries = start_canaries(CANARY_PAUSE, &falconet);
     let files = falconet.open_files();
     for round in 0..2 {
@@ -160,7 +161,8 @@ const EXHAUSTED: Duration = Duration::from_secs(2);
 fn a_storm_of_resets_leaves_nothing_behind() {
     let _guard = serial();
     let at_once = connection_budget(120);
-    let falconet = Falconet::start(&["--max-connections", &(at_once + 2).to_string()]);
+    let limit = at_once + 2 - LOCAL_PLACES;
+    let falconet = Falconet::start(&["--max-connections", &limit.to_string()]);
     let canaries = start_canaries(CANARY_PAUSE, &falconet);
     let files = falconet.open_files();
     let head = handshake("/");

@@ -37,10 +37,14 @@ fn an_origin_of_another_server_is_refused() {
         ("http://pi:", false),
         ("http://pi:18080", false),
         ("http://pi:80800", false),
-        ("http://pi:8080/", false),
-        ("http://pi:8080/page", false),
-        ("http://pi:8080?x", false),
-        ("http://pi:8080#x", false),
+        ("http://pi:8080/", true),
+        ("http://pi:8080/page?x#y", true),
+        ("http://pi:8080?x", true),
+        ("http://pi:8080#x", true),
+        ("http://pi:8081/http://pi:8080", false),
+        ("http://pi:8080\\@evil.example", false),
+        ("http://evil.example?http://pi:8080", false),
+        ("http://evil.example#@pi:8080", false),
         ("http://pi:8080@evil.example", false),
         ("http://user@pi:8080", false),
         ("http://pi.evil.example:8080", false),
@@ -60,6 +64,8 @@ fn an_origin_of_another_server_is_refused() {
         ("", false),
         ("*", false),
         ("file://", false),
+        ("file:///page", false),
+        ("://", false),
         ("ftp://pi:8080", false),
         ("ws://pi:8080", false),
         ("chrome-extension://abcdefgh", false),
@@ -97,6 +103,32 @@ fn an_added_origin_passes_if_scheme_host_and_port_are_the_same() {
         ("null", false),
     ] {
         assert_eq!(passes_at_pi(&added, origin), passes, "{origin:?}");
+    }
+}
+
+#[test]
+fn an_origin_without_a_host_passes_only_by_its_name() {
+    for (added, origin, passes) in [
+        ("null", "null", true),
+        ("null", "NULL", false),
+        ("null", "null/", false),
+        ("null", "null://", false),
+        ("null", "file://", false),
+        ("null", "://", false),
+        ("null", "", false),
+        ("file://", "file://", true),
+        ("file://", "FILE:///home/user/page.html", true),
+        ("file:///", "file://", true),
+        ("file://", "file://host", false),
+        ("file://", "null", false),
+        ("file://", "file:", false),
+        ("file://", "content://", false),
+        ("null://", "null", false),
+        ("https://example.org/sketch/", "https://example.org", true),
+        ("https://Example.org:443/sketch", "https://example.org/other", true),
+        ("https://example.org/sketch", "https://example.org:444/sketch", false),
+    ] {
+        assert_eq!(passes_at_pi(&[added], origin), passes, "{added:?} {origin:?}");
     }
 }
 
@@ -201,8 +233,28 @@ fn on_loopback_the_host_must_be_loopback_or_an_added_origin() {
 }
 
 #[test]
+fn a_request_without_a_host_passes_but_not_with_a_foreign_origin() {
+    for (lines, expected) in [
+        ("", Ok(())),
+        ("Origin: http://friend.example\r\n", Ok(())),
+        ("Origin: http://localhost\r\n", Err(OriginCheckError::Origin)),
+        ("Origin: null\r\n", Err(OriginCheckError::Origin)),
+    ] {
+        let bytes = format!("GET / HTTP/1.0\r\n{lines}\r\n");
+        let head = head::parse(bytes.as_bytes(), &Limits::default()).expect(lines);
+        let mut origins = Origins::default();
+        origins.add("http://friend.example").unwrap();
+        for reach in [Reach::Loopback, Reach::Network, Reach::Unix] {
+            let checked = origins.check(&head, reach, ExternalOrigin::default());
+            assert_eq!(checked, expected, "{lines:?}");
+        }
+    }
+}
+
+#[test]
 fn a_text_that_is_not_an_origin_is_not_added() {
-    for text in ["null", "", "pi", "http://", "http://a/b", "http://a:b", "http://a:65536", "Any"] {
+    for text in ["NULL", "", "pi", "http://", "file:", "://", "http://a:b", "http://a:65536", "Any"]
+    {
         let error = Origins::default().add(text).unwrap_err().to_string();
         assert!(error.contains(&format!("`{text}`")) && error.contains("SCHEME://"), "{error}");
     }

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use falconet::net::{Reactor, Timer};
 use futures_lite::future;
@@ -59,7 +60,7 @@ enum Next {
     /// Ask the user whether to reconnect.
     Ask,
     /// Reconnect after a delay.
-    Retry,
+    Retry(Duration),
 }
 
 impl Client {
@@ -71,13 +72,13 @@ impl Client {
         interrupts: Interrupts,
     ) -> Self {
         Self {
-            options,
             timer: Timer::new(&reactor),
             screen: Screen::new(&reactor, input.is_terminal()),
             input,
             reactor,
             interrupts,
-            backoff: Backoff::default(),
+            backoff: Backoff::new(options.retries),
+            options,
             is_reconnecting: false,
             has_closed: false,
             is_exiting: false,
@@ -90,11 +91,15 @@ impl Client {
     pub(crate) async fn run(mut self) -> bool {
         loop {
             let ending = self.attempt().await;
-            self.report(&ending);
-            let continues = match self.next(&ending) {
+            let next = self.next(&ending);
+            // Of the failures in a row, only the first and the last are reported.
+            if self.reports_all() || !matches!(next, Next::Retry(_)) {
+                self.report(&ending);
+            }
+            let continues = match next {
                 Next::Exit => false,
                 Next::Ask => self.ask().await,
-                Next::Retry => self.wait().await,
+                Next::Retry(delay) => self.wait(delay).await,
             };
             if !continues {
                 return !self.has_failed && ending.is_success();
@@ -226,6 +231,12 @@ impl Client {
         }
     }
 
+    /// Returns true if a failed attempt and the delay after it are reported: always in a terminal, and otherwise
+    /// only if the attempt before did not fail.
+    fn reports_all(&self) -> bool {
+        self.input.is_terminal() || !self.is_reconnecting
+    }
+
     /// Prints how an attempt ended, unless the end is normal and not in a terminal.
     fn report(&mut self, ending: &Ending) {
         match ending {
@@ -236,23 +247,24 @@ impl Client {
         }
     }
 
-    fn next(&self, ending: &Ending) -> Next {
+    fn next(&mut self, ending: &Ending) -> Next {
         let is_terminal = self.input.is_terminal();
+        let mut minimum = Duration::ZERO;
         let may_retry = match ending {
             Ending::Interrupted => return Next::Exit,
             _ if self.is_exiting => return Next::Exit,
             Ending::Refused(refusal) => {
+                minimum = refusal.retry_after;
                 !refusal.is_permanent && (!is_terminal || self.is_reconnecting)
             }
             Ending::Ended(_) if self.has_closed => false,
             Ending::Ended(End::Lost(..)) => true,
             Ending::Ended(end) => !end.is_success() && !is_terminal,
         };
-        match is_terminal {
-            _ if may_retry && self.options.reconnect => Next::Retry,
-            true => Next::Ask,
-            false => Next::Exit,
+        if may_retry && let Some(delay) = self.backoff.next_delay(minimum) {
+            return Next::Retry(delay);
         }
+        if is_terminal { Next::Ask } else { Next::Exit }
     }
 
     /// Asks whether to reconnect. Returns true for R and false for any other key.
@@ -269,12 +281,14 @@ impl Client {
 
     /// Waits before the next attempt. Returns false if interrupted. In a terminal, R ends the wait, and any
     /// other key returns false.
-    async fn wait(&mut self) -> bool {
-        self.is_reconnecting = true;
-        let delay = self.backoff.next_delay();
+    async fn wait(&mut self, delay: Duration) -> bool {
         let keys =
             if self.input.is_terminal() { "; R reconnects now, any other key exits" } else { "" };
-        self.screen.print_status(&format!("reconnecting in {:.1} s{keys}", delay.as_secs_f64()));
+        if self.reports_all() {
+            let delay = delay.as_secs_f64();
+            self.screen.print_status(&format!("reconnecting in {delay:.1} s{keys}"));
+        }
+        self.is_reconnecting = true;
         let slept = async {
             self.timer.sleep(Some(delay)).await;
             true

@@ -11,6 +11,7 @@ use falconet::cli::show_time;
 use falconet::net::{Reactor, Timer, Transport};
 
 use crate::backoff::Backoff;
+use crate::chunks::Chunks;
 use crate::http::HttpConnection;
 use crate::interrupts::Interrupts;
 use crate::options::Options;
@@ -28,6 +29,7 @@ pub(crate) struct Follower {
     backoff: Backoff,
     /// The id of the last event received; empty before the first event.
     last_id: String,
+    /// True if the attempt follows a lost connection or a failed attempt.
     is_reconnecting: bool,
 }
 
@@ -46,12 +48,12 @@ impl Follower {
     /// Creates a subscriber. `interrupts` make it close the connection and exit.
     pub(crate) fn new(options: Options, reactor: Rc<Reactor>, interrupts: Interrupts) -> Self {
         Self {
-            options,
             timer: Timer::new(&reactor),
             screen: Screen::new(&reactor, false),
             reactor,
             interrupts,
-            backoff: Backoff::default(),
+            backoff: Backoff::new(options.retries),
+            options,
             last_id: String::new(),
             is_reconnecting: false,
         }
@@ -61,10 +63,17 @@ impl Follower {
     pub(crate) async fn run(mut self) -> bool {
         loop {
             let ending = self.attempt().await;
-            if let Some(text) = ending.report() {
+            let retry_after = ending.retry_after();
+            let delay = retry_after.and_then(|minimum| self.backoff.next_delay(minimum));
+            // Of the failures in a row, only the first and the last are reported.
+            let is_repeated = self.is_reconnecting && delay.is_some();
+            if let Some(text) = ending.report().filter(|_| !is_repeated) {
                 self.screen.print_status(&text);
             }
-            let continues = self.options.reconnect && ending.may_retry() && self.wait().await;
+            let continues = match delay {
+                Some(delay) => self.wait(delay).await,
+                None => false,
+            };
             if !continues {
                 return ending.is_success();
             }
@@ -136,10 +145,10 @@ impl Follower {
     }
 
     /// Waits before the next attempt. Returns false if interrupted.
-    async fn wait(&mut self) -> bool {
-        self.is_reconnecting = true;
-        let delay = self.backoff.next_delay();
-        self.screen.print_status(&format!("reconnecting in {:.1} s", delay.as_secs_f64()));
+    async fn wait(&mut self, delay: Duration) -> bool {
+        if !std::mem::replace(&mut self.is_reconnecting, true) {
+            self.screen.print_status(&format!("reconnecting in {:.1} s", delay.as_secs_f64()));
+        }
         self.interrupts.unless_interrupted(self.timer.sleep(Some(delay))).await.is_some()
     }
 }
@@ -165,12 +174,12 @@ impl Ending {
         }
     }
 
-    /// Returns true if another attempt may succeed.
-    fn may_retry(&self) -> bool {
+    /// Returns the shortest delay before another attempt, or `None` if no attempt can succeed.
+    fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Lost(_) => true,
-            Self::Refused(refusal) => !refusal.is_permanent,
-            Self::Interrupted | Self::Closed | Self::OutputFailed(_) => false,
+            Self::Lost(_) => Some(Duration::ZERO),
+            Self::Refused(refusal) => (!refusal.is_permanent).then_some(refusal.retry_after),
+            Self::Interrupted | Self::Closed | Self::OutputFailed(_) => None,
         }
     }
 }
@@ -178,7 +187,10 @@ impl Ending {
 /// The response to a subscription: a stream of events without an end.
 struct EventStream {
     transport: Transport,
+    /// The decoder of a chunked stream. A stream without it ends with the connection.
+    chunks: Option<Chunks>,
     parser: Parser,
+    /// The last bytes of the stream that were received, decoded.
     received: Vec<u8>,
     /// The number of bytes in `received` that the parser has consumed.
     parsed: usize,
@@ -205,15 +217,26 @@ impl EventStream {
         if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(EVENT_STREAM)) {
             return Err(Refusal::permanent(format!("the response is not {EVENT_STREAM}")));
         }
-        if response.has("transfer-encoding") {
-            return Err(Refusal::permanent("the response has a Transfer-Encoding"));
+        if response.body_bytes().is_some() {
+            // A stream that has ended already. The server says the reason in a comment, because a status other
+            // than 200 would end an EventSource for good.
+            let body = connection.body(&response).await;
+            return Err(Refusal::from_ended_stream(&body, server.token.as_ref()));
         }
+        let chunks = match response.single("transfer-encoding") {
+            Some(coding) if coding.eq_ignore_ascii_case("chunked") => Some(Chunks::default()),
+            None if !response.has("transfer-encoding") => None,
+            _ => return Err(Refusal::permanent("the response has an unknown Transfer-Encoding")),
+        };
         // The position at which the stream begins. Without this position, a subscriber that has received no
         // event yet would miss the events published during a reconnect.
         let begin = response.single("last-event-id").filter(|_| last_id.is_empty());
         let parser = Parser::after(begin.unwrap_or(last_id));
         let (transport, received) = connection.into_parts();
-        Ok(Self { transport, parser, received, parsed: 0, idle_timeout: *idle_timeout })
+        let idle_timeout = *idle_timeout;
+        let mut stream = Self { transport, chunks, parser, received, parsed: 0, idle_timeout };
+        stream.decode().map_err(Refusal::permanent)?;
+        Ok(stream)
     }
 
     /// Returns the next event.
@@ -237,6 +260,9 @@ impl EventStream {
     }
 
     async fn receive(&mut self) -> Result<(), String> {
+        if self.chunks.as_ref().is_some_and(Chunks::has_ended) {
+            return Err("the server ended the stream".to_owned());
+        }
         let Self { transport, received, .. } = self;
         received.clear();
         self.parsed = 0;
@@ -252,7 +278,15 @@ impl EventStream {
             Some(Ok(())) if self.received.is_empty() => {
                 Err("the server closed the connection".to_owned())
             }
-            Some(Ok(())) => Ok(()),
+            Some(Ok(())) => self.decode(),
+        }
+    }
+
+    /// Decodes the bytes that were just received.
+    fn decode(&mut self) -> Result<(), String> {
+        match &mut self.chunks {
+            Some(chunks) => chunks.decode(&mut self.received).map_err(violation),
+            None => Ok(()),
         }
     }
 }

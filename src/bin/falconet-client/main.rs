@@ -38,8 +38,11 @@
 //! the terminal is restored.
 //!
 //! `pub` publishes the message, or each line of stdin, by successive HTTP requests over one connection. It
-//! stops at the first message that is not accepted. A message that may have been accepted is not sent
-//! again, with one exception that `publisher.rs` describes. `sub` never reads stdin. Over a WebSocket,
+//! stops at the first message that the server refuses permanently. After a lost connection or a temporary
+//! refusal, such as 429 and 503, it sends the message again, after the same delays and at least that of
+//! Retry-After: a single message for 30 s, a line until the server has accepted it. An accepted message is
+//! neither lost nor sent again; one whose response was not received is sent again. `--retries N` limits the
+//! failures in a row, of `pub` as of all other commands. `sub` never reads stdin. Over a WebSocket,
 //! messages published while `sub` is disconnected are missed; with `--sse` it requests them when it has
 //! reconnected.
 
@@ -60,6 +63,7 @@ use crate::options::{Command, HELP, Options, Publication};
 use crate::terminal::RawMode;
 
 mod backoff;
+mod chunks;
 mod client;
 mod connection;
 mod follower;

@@ -10,7 +10,7 @@ use falconet::cli::{OptionsError, completions, manual, parse_time, show_time};
 use falconet::net::Trust;
 use falconet::{TopicName, TopicNameError};
 use lexopt::Arg::{Long, Short, Value};
-use lexopt::Parser;
+use lexopt::{Arg, Parser};
 
 use crate::message;
 use crate::token::{Token, TokenError};
@@ -54,8 +54,9 @@ pub(crate) struct Options {
     pub(crate) server: Server,
     /// The request target after the first connection; `None` is the same target. Default: `None`.
     pub(crate) next_target: Option<String>,
-    /// If true, the client reconnects after a connection that did not end normally. Default: true.
-    pub(crate) reconnect: bool,
+    /// The number of times in a row that the client reconnects after a connection that was refused or did not
+    /// end normally; `None` is no limit. Default: `None`.
+    pub(crate) retries: Option<u32>,
     /// The interval between two Pings to the server; `None` disables them. Default: 25 s.
     pub(crate) ping_every: Option<Duration>,
     /// The time without received bytes, or without progress in sending, after which a connection is lost;
@@ -70,6 +71,9 @@ pub(crate) struct Publication {
     pub(crate) server: Server,
     /// The message; `None` publishes each line of stdin.
     pub(crate) message: Option<Message>,
+    /// The number of times in a row that a message is sent again after a failure that may be temporary;
+    /// `None` is no limit for lines of stdin, and 30 s for a single message. Default: `None`.
+    pub(crate) retries: Option<u32>,
 }
 
 /// Parses the command line, without the program's name. A token on the command line overrides `token`, which
@@ -103,8 +107,9 @@ fn parse_command(arguments: impl IntoIterator<Item = OsString>) -> Result<Comman
 
 fn parse_connection(mut parser: Parser) -> Result<Command, UsageError> {
     let mut options = Options::new(DEFAULT_URL.parse()?);
-    let mut urls = 0;
+    let (mut urls, mut seen) = (0, Vec::new());
     while let Some(argument) = parser.next()? {
+        refuse_repeat(&mut seen, &argument)?;
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
@@ -116,7 +121,8 @@ fn parse_connection(mut parser: Parser) -> Result<Command, UsageError> {
                 let shell = parser.value()?;
                 return Ok(Command::Print(completions(&shell.to_string_lossy(), HELP)?));
             }
-            Long("no-reconnect") => options.reconnect = false,
+            Long("retries") => options.retries = Some(count("--retries", &mut parser)?),
+            Long("no-reconnect") => options.retries = Some(0),
             Long("ping-every") => options.ping_every = time("--ping-every", &mut parser)?,
             Long("idle-timeout") => options.idle_timeout = time("--idle-timeout", &mut parser)?,
             Value(url) if urls == 0 => {
@@ -133,14 +139,17 @@ fn parse_connection(mut parser: Parser) -> Result<Command, UsageError> {
 
 fn parse_publication(mut parser: Parser) -> Result<Command, UsageError> {
     let mut server = Server::at(Url::of_server(DEFAULT_SERVER)?);
-    let (mut topic, mut text) = (None, None);
+    let (mut topic, mut text, mut retries, mut seen) = (None, None, None, Vec::new());
     while let Some(argument) = parser.next()? {
+        refuse_repeat(&mut seen, &argument)?;
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("server") => server.url = Url::of_server(&parser.value()?.to_string_lossy())?,
             Long("ca") => server.trust_file(&mut parser)?,
             Long("insecure") => server.trust_any()?,
             Long("token-file") => server.read_token(&mut parser)?,
+            Long("retries") => retries = Some(count("--retries", &mut parser)?),
+            Long("no-reconnect") => retries = Some(0),
             Value(name) if topic.is_none() => topic = Some(topic_name(&name)?),
             Value(value) if text.is_none() => text = Some(value),
             other => return Err(other.unexpected().into()),
@@ -150,13 +159,14 @@ fn parse_publication(mut parser: Parser) -> Result<Command, UsageError> {
     server.url.target = topic.ok_or_else(missing_topic)?.path();
     let text = text.filter(|text| text != "-");
     let message = text.map(|text| message::from_bytes(text.as_encoded_bytes()));
-    Ok(Command::Publish(Publication { server, message }))
+    Ok(Command::Publish(Publication { server, message, retries }))
 }
 
 fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
     let mut options = Options::new(Url::of_server(DEFAULT_SERVER)?);
-    let (mut topic, mut last, mut is_sse) = (None, None, false);
+    let (mut topic, mut last, mut is_sse, mut seen) = (None, None, false, Vec::new());
     while let Some(argument) = parser.next()? {
+        refuse_repeat(&mut seen, &argument)?;
         match argument {
             Short('h') | Long("help") => return Ok(Command::Help),
             Long("server") => {
@@ -167,7 +177,8 @@ fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
             Long("token-file") => options.server.read_token(&mut parser)?,
             Long("last") => last = Some(count("--last", &mut parser)?),
             Long("sse") => is_sse = true,
-            Long("no-reconnect") => options.reconnect = false,
+            Long("retries") => options.retries = Some(count("--retries", &mut parser)?),
+            Long("no-reconnect") => options.retries = Some(0),
             Long("ping-every") => options.ping_every = time("--ping-every", &mut parser)?,
             Long("idle-timeout") => options.idle_timeout = time("--idle-timeout", &mut parser)?,
             Value(name) if topic.is_none() => topic = Some(topic_name(&name)?),
@@ -255,7 +266,7 @@ impl Options {
         Self {
             server: Server::at(url),
             next_target: None,
-            reconnect: true,
+            retries: None,
             ping_every: Some(Duration::from_secs(25)),
             idle_timeout: Some(Duration::from_secs(75)),
         }
@@ -272,6 +283,25 @@ impl Options {
             _ => Ok(()),
         }
     }
+}
+
+/// Refuses an option that is in `seen`, and adds it otherwise: no option can be repeated.
+fn refuse_repeat(seen: &mut Vec<String>, argument: &Arg<'_>) -> Result<(), UsageError> {
+    let Long(name) = argument else { return Ok(()) };
+    // Both names set the same value.
+    let other = match *name {
+        "retries" => "no-reconnect",
+        "no-reconnect" => "retries",
+        _ => "",
+    };
+    if seen.iter().any(|seen| seen == other) {
+        return Err(UsageError(format!("--{other} and --{name}: expected one of them")));
+    }
+    if seen.iter().any(|seen| seen == name) {
+        return Err(UsageError(format!("--{name}: given more than once; expected it once")));
+    }
+    seen.push((*name).to_owned());
+    Ok(())
 }
 
 fn ca_and_insecure() -> UsageError {
@@ -362,7 +392,8 @@ each line of stdin is sent as a message, and each received message is printed as
 a line.
 
 pub publishes MESSAGE, or each line of stdin, to the topic NAME of a falconet
-server, and prints nothing on success. From cron, over a Unix socket:
+server, and prints nothing if each is accepted at once. From cron, over a Unix
+socket:
   falconet-client pub --server unix:/run/falconet.sock backups \"done\"
 
 sub prints each message of the topic NAME as a line. For example, the last ten
@@ -375,7 +406,10 @@ Options:
   --insecure               accept any certificate: the server is not verified
   --token-file FILE        send the first token in FILE with each request
                            [default: the variable FALCONET_TOKEN]
-  --no-reconnect           do not reconnect when the connection is lost
+  --retries N              how often in a row to try again when the server is away
+                           or refuses for now [default: for ever; with MESSAGE,
+                           for 30 s]
+  --no-reconnect           the same as --retries 0
   --ping-every TIME        how often to send the server a Ping; 0 = never
                            [default: 25s]
   --idle-timeout TIME      how long the server may be silent before the
@@ -416,7 +450,7 @@ mod tests {
         let Ok(Command::Connect(options)) = parsed(&arguments) else {
             panic!("the options are valid")
         };
-        assert!(!options.reconnect);
+        assert_eq!(options.retries, Some(0));
         assert_eq!(options.ping_every, None);
         assert_eq!(options.idle_timeout, Some(Duration::from_secs(9)));
         for (arguments, expected) in [
@@ -437,9 +471,21 @@ mod tests {
             (&["pub", "a/../b"], "`a/../b` is not a topic name"),
             (&["pub", "--server", "http://pi/x", "a"], "without a path"),
             (&["pub", "a", "b", "c"], "unexpected argument"),
+            (&["pub", "--retries", "ever", "a"], "--retries `ever`: expected a count"),
+            (&["sub", "--retries=-1", "a"], "--retries `-1`: expected a count"),
+            (&["--retries"], "--retries"),
             (&["pub", "--sse", "a"], "--sse"),
             (&["sub"], "expected NAME"),
             (&["sub", "a", "b"], "unexpected argument"),
+            (&["--idle-timeout", "90s", "--idle-timeout=80s"], "--idle-timeout: given more than"),
+            (&["pub", "--server", "http://a", "--server", "http://b", "a"], "--server: given more"),
+            (&["sub", "--last", "1", "a", "--last", "1"], "--last: given more than once"),
+            (&["sub", "--sse", "a", "--sse"], "--sse: given more than once"),
+            (
+                &["pub", "--retries", "5", "--no-reconnect", "a"],
+                "--retries and --no-reconnect: exp",
+            ),
+            (&["--no-reconnect", "--retries=5"], "--no-reconnect and --retries: expected one"),
             (&["sub", "--last", "-1", "a"], "--last `-1`: expected a count"),
             (&["sub", "--idle-timeout", "20s", "a"], "more than --ping-every"),
         ] {
@@ -449,6 +495,27 @@ mod tests {
         assert_eq!(parsed(&["-h"]), Ok(Command::Help));
         assert_eq!(parsed(&["sub", "--help"]), Ok(Command::Help));
         assert_eq!(parsed(&["--version"]), Ok(Command::Version));
+    }
+
+    #[test]
+    fn the_retries_of_each_command_are_limited_by_one_option() {
+        for (option, expected) in [
+            (&[][..], None),
+            (&["--retries", "5"], Some(5)),
+            (&["--retries=0"], Some(0)),
+            (&["--no-reconnect"], Some(0)),
+        ] {
+            for command in [&[][..], &["pub", "a"], &["sub", "a"], &["sub", "a", "--sse"]] {
+                let retries = match parsed(&[command, option].concat()).unwrap() {
+                    Command::Connect(options)
+                    | Command::Subscribe(options)
+                    | Command::Follow(options) => options.retries,
+                    Command::Publish(publication) => publication.retries,
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(retries, expected, "{command:?} {option:?}");
+            }
+        }
     }
 
     #[test]

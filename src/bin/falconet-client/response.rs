@@ -1,6 +1,7 @@
 //! Responses of servers (RFC 9112 §4) and refusals.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::screen::escaped;
 use crate::token::{Token, advice};
@@ -81,17 +82,19 @@ pub(crate) struct Refusal {
     reason: String,
     /// True if another attempt would fail in the same way.
     pub(crate) is_permanent: bool,
+    /// The time to wait before the next attempt, from the server's Retry-After; at most [`MAX_RETRY_AFTER`].
+    pub(crate) retry_after: Duration,
 }
 
 impl Refusal {
     /// Creates a refusal after which another attempt may succeed.
     pub(crate) fn temporary(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_permanent: false }
+        Self { reason: reason.into(), is_permanent: false, retry_after: Duration::ZERO }
     }
 
     /// Creates a refusal after which another attempt would fail in the same way.
     pub(crate) fn permanent(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), is_permanent: true }
+        Self { is_permanent: true, ..Self::temporary(reason) }
     }
 
     /// Creates a refusal from the status and the first line of the body of a response. For 401 and 403 the
@@ -99,11 +102,9 @@ impl Refusal {
     /// removed from the text.
     pub(crate) fn from_response(response: &Response, body: &[u8], token: Option<&Token>) -> Self {
         let mut reason = format!("{} {}", response.code, escaped(&response.phrase));
-        let text = String::from_utf8_lossy(body);
-        let line = text.lines().next().unwrap_or_default();
+        let line = first_line(body);
         if !line.is_empty() {
-            let line: String = line.chars().take(MAX_SHOWN_CHARACTERS).collect();
-            reason += &format!(": {}", escaped(&line));
+            reason += &format!(": {line}");
         }
         if let Some(token) = token {
             reason = token.redact(&reason);
@@ -111,14 +112,30 @@ impl Refusal {
         if let Some(advice) = advice(response.code, token) {
             reason += &format!("; {advice}");
         }
-        Self { reason, is_permanent: is_permanent_status(response.code) }
+        let seconds = response.single("retry-after").and_then(|seconds| seconds.parse().ok());
+        let retry_after = Duration::from_secs(seconds.unwrap_or(0)).min(MAX_RETRY_AFTER);
+        Self { reason, is_permanent: is_permanent_status(response.code), retry_after }
+    }
+
+    /// Creates a refusal from the body of an event stream that has ended already: a comment with the reason.
+    pub(crate) fn from_ended_stream(body: &[u8], token: Option<&Token>) -> Self {
+        let line = first_line(body);
+        let reason = line.trim_start_matches([':', ' ']);
+        Self::temporary(token.map_or(reason.to_owned(), |token| token.redact(reason)))
     }
 }
 
+/// Returns the first line of a body, shortened and escaped.
+fn first_line(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().next().unwrap_or_default();
+    escaped(&line.chars().take(MAX_SHOWN_CHARACTERS).collect::<String>())
+}
+
 /// Returns true if a repeated request would get the same status. This is the case for all statuses except
-/// server errors and those that ask the client to try again.
+/// failures of a server, or of a proxy before it, and those that ask the client to try again.
 fn is_permanent_status(code: u16) -> bool {
-    !matches!(code, 408 | 425 | 429 | 500..)
+    matches!(code, 501 | 505) || !matches!(code, 408 | 425 | 429 | 500..)
 }
 
 impl fmt::Display for Refusal {
@@ -129,6 +146,8 @@ impl fmt::Display for Refusal {
 
 const MAX_HEADERS: usize = 64;
 const MAX_SHOWN_CHARACTERS: usize = 200;
+/// The longest time that a server can make the client wait, so that a wrong value does not stop it for ever.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
@@ -206,12 +225,29 @@ mod tests {
             (425, false),
             (429, false),
             (500, false),
+            (501, true),
             (503, false),
         ] {
             let response = parsed(&format!("HTTP/1.1 {code} No\r\nContent-Length: 3\r\n\r\n"));
             let refusal = Refusal::from_response(&response, b"a \x1b[2J\nsecond line", None);
             assert_eq!(refusal.is_permanent, is_permanent, "{code}");
             assert_eq!(refusal.to_string(), format!("refused: {code} No: a \\u{{1b}}[2J"));
+        }
+    }
+
+    #[test]
+    fn a_refusal_has_the_servers_retry_after_within_a_bound() {
+        for (fields, seconds) in [
+            ("Retry-After: 7\r\n", 7),
+            ("Retry-After: 0\r\n", 0),
+            ("", 0),
+            ("Retry-After: soon\r\n", 0),
+            ("Retry-After: 7\r\nRetry-After: 8\r\n", 0),
+            ("Retry-After: 18446744073709551615\r\n", 3600),
+        ] {
+            let response = parsed(&format!("HTTP/1.1 429 No\r\n{fields}\r\n"));
+            let refusal = Refusal::from_response(&response, b"", None);
+            assert_eq!(refusal.retry_after, Duration::from_secs(seconds), "{fields}");
         }
     }
 }

@@ -8,13 +8,18 @@
 
 use std::fmt;
 use std::fs::{File, Metadata};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::time::SystemTime;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+use crate::http::entity_tag::WEAK;
+use crate::http::percent::percent_decode;
 
 /// A directory whose files are served.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub(crate) struct FoundFile {
     pub(crate) modified: SystemTime,
     /// The media type for the extension of the file's name: the value of the Content-Type header.
     pub(crate) content_type: &'static str,
+    /// The entity tag: the value of the ETag header.
+    pub(crate) tag: String,
 }
 
 impl Files {
@@ -78,8 +85,9 @@ impl Files {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let (file, metadata) = self.open_regular(&relative, flags)?;
         let modified = metadata.modified().map_err(|error| FileError::from(&error))?;
-        let content_type = content_type(&relative.0);
-        Ok(FoundFile { file, length: metadata.len(), modified, content_type })
+        let content_type = content_type(&file_name(relative.0, &file));
+        let tag = entity_tag(&metadata, SystemTime::now());
+        Ok(FoundFile { file, length: metadata.len(), modified, content_type, tag })
     }
 
     /// Returns true if the directory at `path` has an `index.html`. False if `path` ends with a
@@ -161,24 +169,32 @@ fn decode_segment(segment: &str) -> Result<String, FileError> {
     Err(FileError::BadPath(problem))
 }
 
-/// Decodes percent escapes: `%41` becomes `A`. Returns `None` if a percent sign is not followed by
-/// two hexadecimal digits.
-pub(super) fn percent_decode(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-    let mut encoded = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = encoded.next() {
-        decoded.push(match byte {
-            b'%' => (digit(encoded.next())? * 16 + digit(encoded.next())?) as u8,
-            byte => byte,
-        });
+/// Returns the entity tag of a file. It is weak until [`SAME_TIME`] has passed since the last change: a change
+/// after this one may have the same time.
+fn entity_tag(metadata: &Metadata, now: SystemTime) -> String {
+    // The time of the last change of the inode, because programs can set the time of the last modification
+    // back. The inode, because a link may lead to another file that was created at the same time.
+    let (seconds, nanoseconds) = (metadata.ctime(), metadata.ctime_nsec());
+    let mut hasher = DefaultHasher::new();
+    (metadata.ino(), metadata.len(), seconds, nanoseconds).hash(&mut hasher);
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or(0));
+    let is_recent = now.duration_since(changed).is_ok_and(|age| age < SAME_TIME);
+    format!("{}\"{:016x}\"", if is_recent { WEAK } else { "" }, hasher.finish())
+}
+
+/// Returns the name that decides the media type of a file: the last one of `path`, or if that has no extension,
+/// the name of the opened file, which differs if the path is that of a link.
+fn file_name(path: String, file: &File) -> PathBuf {
+    let path = PathBuf::from(path);
+    if path.extension().is_some() {
+        return path;
     }
-    Some(decoded)
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap_or(path)
 }
 
 /// Returns the media type for the extension of a file name.
-fn content_type(path: &str) -> &'static str {
-    let extension = Path::new(path).extension().unwrap_or_default();
+fn content_type(path: &Path) -> &'static str {
+    let extension = path.extension().unwrap_or_default();
     let known = CONTENT_TYPES.iter().find(|(known, _)| extension.eq_ignore_ascii_case(known));
     known.map_or("application/octet-stream", |(_, content_type)| content_type)
 }
@@ -243,34 +259,72 @@ const NAME_BYTES: usize = 255;
 /// The maximum number of attempts to open a file while directories are being renamed. If
 /// directories are renamed all the time, one attempt in six fails, and two in a row hardly ever do.
 const OPEN_ATTEMPTS: usize = 8;
-/// The media types of extensions. JSON and formats based on it are always UTF-8, and an XML
-/// document declares its own encoding, so these have no charset.
+/// The coarsest resolution of the times of a file: that of FAT.
+const SAME_TIME: Duration = Duration::from_secs(2);
+/// The media types of extensions. They are registered with IANA, except for those of icons, WAV, WebM and lines
+/// of JSON: for these, the types are those that browsers and other programs know. JSON and formats based on it
+/// are always UTF-8, and an XML document declares its own encoding, so these have no charset.
 const CONTENT_TYPES: &[(&str, &str)] = &[
     ("html", "text/html; charset=utf-8"),
+    ("htm", "text/html; charset=utf-8"),
     ("css", "text/css; charset=utf-8"),
     ("js", "text/javascript; charset=utf-8"),
     ("mjs", "text/javascript; charset=utf-8"),
     ("txt", "text/plain; charset=utf-8"),
+    ("log", "text/plain; charset=utf-8"),
     ("md", "text/markdown; charset=utf-8"),
     ("csv", "text/csv; charset=utf-8"),
+    ("vtt", "text/vtt; charset=utf-8"),
+    ("ics", "text/calendar; charset=utf-8"),
     ("json", "application/json"),
     ("map", "application/json"),
+    ("jsonl", "application/jsonl"),
+    ("ndjson", "application/x-ndjson"),
+    ("geojson", "application/geo+json"),
     ("webmanifest", "application/manifest+json"),
+    ("yaml", "application/yaml"),
+    ("yml", "application/yaml"),
     ("xml", "application/xml"),
     ("svg", "image/svg+xml"),
     ("png", "image/png"),
+    ("apng", "image/apng"),
     ("jpg", "image/jpeg"),
     ("jpeg", "image/jpeg"),
     ("gif", "image/gif"),
     ("webp", "image/webp"),
+    ("avif", "image/avif"),
+    ("jxl", "image/jxl"),
+    ("heic", "image/heic"),
+    ("bmp", "image/bmp"),
     ("ico", "image/x-icon"),
     ("pdf", "application/pdf"),
+    ("zip", "application/zip"),
+    ("gz", "application/gzip"),
     ("wasm", "application/wasm"),
     ("woff2", "font/woff2"),
+    ("woff", "font/woff"),
+    ("ttf", "font/ttf"),
+    ("otf", "font/otf"),
+    ("m3u8", "application/vnd.apple.mpegurl"),
+    ("mpd", "application/dash+xml"),
+    ("ts", "video/mp2t"),
+    ("m4s", "video/iso.segment"),
     ("mp4", "video/mp4"),
+    ("m4v", "video/mp4"),
+    ("mov", "video/quicktime"),
     ("webm", "video/webm"),
+    ("mkv", "video/matroska"),
+    ("ogv", "video/ogg"),
     ("mp3", "audio/mpeg"),
+    ("m4a", "audio/mp4"),
+    ("aac", "audio/aac"),
     ("ogg", "audio/ogg"),
+    ("oga", "audio/ogg"),
+    ("opus", "audio/ogg"),
+    ("flac", "audio/flac"),
+    ("mka", "audio/matroska"),
+    ("weba", "audio/webm"),
+    ("wav", "audio/wav"),
 ];
 
 #[cfg(test)]

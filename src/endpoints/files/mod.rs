@@ -2,13 +2,17 @@
 
 mod directory;
 
-use crate::access::{Action, Gatekeeper, Refused};
+use std::io::{Seek, SeekFrom};
+
+use crate::access::{Gatekeeper, Refused};
 use crate::http::date::http_date;
+use crate::http::entity_tag::{is_listed, is_weak};
+use crate::http::range::Selection;
 use crate::http::{RequestHead, Response};
 use crate::resource::{Answer, Plan, Resource};
 
 pub(crate) use directory::Files;
-use directory::{FileError, FoundFile, percent_decode};
+use directory::{FileError, FoundFile};
 
 /// The files of a directory, at their paths below `/`.
 pub(crate) struct StaticFiles(pub(crate) Files);
@@ -22,20 +26,22 @@ impl Resource for StaticFiles {
         if head.wants_websocket() {
             return Ok(None);
         }
-        let path = head.path();
-        // The decoded path, because `/%61` and `/a` are the same file.
-        let decoded = percent_decode(path).and_then(|bytes| String::from_utf8(bytes).ok());
-        gatekeeper.may(Action::Read(decoded.as_deref().unwrap_or(path)))?;
+        gatekeeper.may_load(head.path())?;
+        // An encoded slash does not separate directories, so that each file has only one path.
+        let path = head.encoded_path();
         let reads = matches!(head.method(), "GET" | "HEAD");
-        match self.0.find(path) {
-            Ok(_) | Err(FileError::IsDirectory) if !reads => {
-                Err(Response::method_not_allowed("GET, HEAD").into())
-            }
-            Ok(found) => Ok(Some(Plan::Answer(send(found, head)))),
+        let found = self.0.find(path);
+        if !reads && matches!(found, Ok(_) | Err(FileError::IsDirectory)) {
+            return Err(Response::other_method(head.method(), "GET, HEAD").into());
+        }
+        match found.and_then(|found| send(found, head)) {
+            Ok(answer) => Ok(Some(Plan::Answer(answer))),
             Err(FileError::IsDirectory) => {
                 let query = head.query().map(|query| format!("?{query}")).unwrap_or_default();
+                // Relative, because a proxy may serve the files below another path.
+                let name = path.rsplit('/').next().unwrap_or_default();
                 let response = Response::text(308, "this is a directory\n")
-                    .with_header("Location", format!("{path}/{query}"));
+                    .with_header("Location", format!("./{name}/{query}"));
                 Ok(Some(Plan::Answer(response.into())))
             }
             Err(error @ FileError::Failed(_)) => {
@@ -50,17 +56,58 @@ impl Resource for StaticFiles {
     }
 }
 
-/// Returns the answer with a file, or with status 304 if the client has this version of the file.
-fn send(found: FoundFile, head: &RequestHead<'_>) -> Answer {
-    let modified = http_date(found.modified);
+/// Returns the answer with a file or a part of it, or without it if the client has this version of the file or
+/// asks for a part that does not exist.
+fn send(found: FoundFile, head: &RequestHead<'_>) -> Result<Answer, FileError> {
+    let FoundFile { mut file, length, modified, content_type, tag } = found;
+    let modified = http_date(modified);
+    let selection = match is_known(head, &tag, &modified) {
+        true => None,
+        false => Some(selection(head, length, &tag, &modified)),
+    };
+    let response = match selection {
+        None => Response::without_body(304),
+        Some(Selection::All) => Response::streamed(200, content_type, length),
+        Some(Selection::Part { first, last }) => {
+            file.seek(SeekFrom::Start(first)).map_err(|error| FileError::from(&error))?;
+            Response::streamed(206, content_type, last - first + 1)
+                .with_header("Content-Range", format!("bytes {first}-{last}/{length}"))
+        }
+        Some(Selection::Unsatisfiable) => {
+            let response = Response::text(416, "the file does not have this range\n")
+                .with_header("Content-Range", format!("bytes */{length}"));
+            return Ok(response.into());
+        }
+    };
+    let file = response.streamed_bytes().map(|_| file);
+    let response = response
+        .with_header("Accept-Ranges", "bytes")
+        .with_header("ETag", tag)
+        .with_header("Last-Modified", modified)
+        .with_header("Cache-Control", "no-cache");
+    Ok(Answer { response, file })
+}
+
+/// Returns true if the client has the version of a file with this entity tag and time (RFC 9110 §13.2.2).
+fn is_known(head: &RequestHead<'_>, tag: &str, modified: &str) -> bool {
+    let mut tags = head.values("if-none-match").map(String::from_utf8_lossy).peekable();
+    if tags.peek().is_some() {
+        return tags.any(|list| is_listed(tag, &list));
+    }
     // Compared as a text, not as a time, because a file that was restored to an older version has changed
     // as well.
-    let is_known = head.single("if-modified-since") == Some(modified.as_bytes());
-    let (response, file) = match is_known {
-        true => (Response::without_body(304), None),
-        false => (Response::streamed(found.content_type, found.length), Some(found.file)),
-    };
-    let response =
-        response.with_header("Last-Modified", modified).with_header("Cache-Control", "no-cache");
-    Answer { response, file }
+    head.single("if-modified-since") == Some(modified.as_bytes())
+}
+
+/// Returns the bytes that the client asks for: a part only with GET, and only of the version in If-Range, if
+/// the request has that header. While the tag is weak, no If-Range matches (RFC 9110 §13.1.5).
+fn selection(head: &RequestHead<'_>, length: u64, tag: &str, modified: &str) -> Selection {
+    let is_current =
+        |version| !is_weak(tag) && (version == tag.as_bytes() || version == modified.as_bytes());
+    match head.single("range") {
+        Some(range) if head.method() == "GET" && head.values("if-range").all(is_current) => {
+            Selection::parse(range, length)
+        }
+        _ => Selection::All,
+    }
 }

@@ -14,15 +14,11 @@ pub(super) enum TopicError {
     Name(TopicNameError),
     /// The opening handshake is wrong.
     Handshake(HandshakeError),
-    /// A topic does not allow the method.
-    Method,
-    /// The list of topics does not allow the method.
-    ListMethod,
     /// `?mode=` is neither `in` nor `out`.
     Mode(String),
     /// `?last=` is not a number.
     Last(String),
-    /// There is no Content-Length.
+    /// There is neither a Content-Length nor a Transfer-Encoding.
     NoLength,
     /// The body is longer than a message may be.
     TooLarge { bytes: u64, limit: usize },
@@ -37,10 +33,6 @@ impl TopicError {
         match self {
             Self::Handshake(error) => error.response(),
             Self::Name(_) => Response::text(404, text),
-            Self::Method => {
-                Response::text(405, text).with_header("Allow", "GET, HEAD, POST, PUT, DELETE")
-            }
-            Self::ListMethod => Response::text(405, text).with_header("Allow", "GET, HEAD"),
             Self::Mode(_) | Self::Last(_) => Response::text(400, text),
             Self::NoLength => Response::text(411, text),
             Self::TooLarge { .. } => Response::text(413, text),
@@ -54,11 +46,9 @@ impl fmt::Display for TopicError {
         match self {
             Self::Name(error) => error.fmt(f),
             Self::Handshake(error) => error.fmt(f),
-            Self::Method => f.write_str("a topic allows GET, HEAD, POST, PUT and DELETE"),
-            Self::ListMethod => f.write_str("the list of topics allows GET and HEAD"),
             Self::Mode(mode) => write!(f, "mode is `{mode}`: expected `in` or `out`"),
             Self::Last(last) => write!(f, "last is `{last}`: expected a number of messages"),
-            Self::NoLength => f.write_str("a message to publish needs a Content-Length"),
+            Self::NoLength => f.write_str("a message to publish needs a Content-Length or chunks"),
             Self::TooLarge { bytes, limit } => write!(f, "message is {bytes} bytes, limit {limit}"),
             Self::Expectation => f.write_str("the only supported Expect is 100-continue"),
         }

@@ -10,13 +10,14 @@ use std::rc::Rc;
 
 use crate::access::{Action, Gatekeeper, Refused};
 use crate::counters::Source;
-use crate::http::RequestHead;
-use crate::http::accept::asks_for;
+use crate::http::accept::asks_for_events;
+use crate::http::response::METHODS;
+use crate::http::{RequestHead, Response};
 use crate::hub::{TOPICS_PATH, TopicName};
 use crate::resource::{Plan, Resource};
 use crate::ws::SessionShared;
 
-use super::events::{EVENT_STREAM, EventUpgrade};
+use super::events::EventUpgrade;
 
 use error::TopicError;
 pub(crate) use publish::{Content, Publish, PublishLimit};
@@ -39,9 +40,8 @@ impl Resource for Topics {
         let Some(name) = head.path().strip_prefix(TOPICS_PATH) else { return Ok(None) };
         let plan = match name {
             "" => {
-                let list = List::of(head, &self.shared)?;
                 gatekeeper.may(Action::Read(head.path()))?;
-                Plan::Ask(Box::new(list))
+                Plan::Ask(Box::new(List::of(head, &self.shared)?))
             }
             _ => {
                 self.plan_topic(head, TopicName::new(name).map_err(TopicError::Name)?, gatekeeper)?
@@ -63,11 +63,11 @@ impl Topics {
             return subscribe::websocket(head, topic, gatekeeper, &self.shared);
         }
         match head.method() {
-            "GET" if asks_for(head, EVENT_STREAM) => {
+            "GET" if asks_for_events(head) => {
                 let start = subscribe::event_start(head)?;
                 gatekeeper.may(Action::Subscribe(topic.as_str()))?;
                 let shared = self.shared.clone();
-                Ok(Plan::Upgrade(Box::new(EventUpgrade::of_topic(topic, start, shared))))
+                Ok(Plan::Upgrade(Box::new(EventUpgrade::of_topic(head, topic, start, shared))))
             }
             "GET" | "HEAD" => {
                 gatekeeper.may(Action::Subscribe(topic.as_str()))?;
@@ -83,12 +83,15 @@ impl Topics {
                 gatekeeper.may(Action::Publish(topic.as_str()))?;
                 Ok(Plan::Ask(Box::new(Clear { topic, shared: self.shared.clone() })))
             }
-            _ => Err(TopicError::Method.into()),
+            method => {
+                gatekeeper.may(Action::Read(head.path()))?;
+                Err(Response::other_method(method, METHODS).into())
+            }
         }
     }
 }
 
 /// Returns true if a request asks for a WebSocket session or an event stream.
 pub(crate) fn subscribes(head: &RequestHead<'_>) -> bool {
-    head.wants_websocket() || (head.method() == "GET" && asks_for(head, EVENT_STREAM))
+    head.wants_websocket() || asks_for_events(head)
 }

@@ -7,6 +7,7 @@ use crate::access::PublishRate;
 use crate::config::Limits;
 use crate::counters::{Counters, Refusal, Source};
 use crate::frame::Frame;
+use crate::http::body::Framing;
 use crate::http::response::JSON;
 use crate::http::{RequestHead, Response};
 use crate::hub::{Draft, TopicName};
@@ -144,11 +145,16 @@ impl Content {
     }
 }
 
-/// Checks that the request has a body with a known length, which is within the limit of a message.
+/// Checks that the request has a body, whose length is within the limit of a message or is not known yet.
 fn check_length(head: &RequestHead<'_>, limits: &Limits) -> Result<(), TopicError> {
-    let bytes = head.content_length().ok_or(TopicError::NoLength)?;
     let limit = limits.message_bytes;
-    if bytes > limit as u64 { Err(TopicError::TooLarge { bytes, limit }) } else { Ok(()) }
+    match head.body() {
+        Framing::None => Err(TopicError::NoLength),
+        Framing::Length(bytes) if bytes > limit as u64 => {
+            Err(TopicError::TooLarge { bytes, limit })
+        }
+        Framing::Length(_) | Framing::Chunked => Ok(()),
+    }
 }
 
 /// Returns true if the client waits for `100 Continue` (RFC 9110 §10.1.1).

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use crate::access::Refused;
 use crate::http::accept::asks_for;
 use crate::http::date::http_date;
+use crate::http::entity_tag::is_listed;
 use crate::http::response::{JSON, PLAIN_TEXT};
 use crate::http::{RequestHead, Response};
 use crate::hub::{EventId, Publication, TopicInfo, TopicName};
@@ -30,7 +31,7 @@ impl List {
             "GET" | "HEAD" => {
                 Ok(Self { as_text: asks_for(head, "text/plain"), shared: shared.clone() })
             }
-            _ => Err(TopicError::ListMethod.into()),
+            method => Err(Response::other_method(method, "GET, HEAD").into()),
         }
     }
 }
@@ -121,11 +122,7 @@ pub(super) fn entry(topic: &TopicName, id: Option<EventId>, subscribers: usize) 
 fn message(publication: &Publication, known: &str) -> Response {
     let id = publication.id().map_or_else(String::new, |id| id.to_string());
     let tag = format!("\"{id}\"");
-    let is_known = |known: &str| {
-        let known = known.trim();
-        known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag
-    };
-    let response = if known.split(',').any(is_known) {
+    let response = if is_listed(&tag, known) {
         Response::without_body(304)
     } else {
         let frame = publication.frame();

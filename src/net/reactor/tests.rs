@@ -144,6 +144,15 @@ fn a_peer_that_shut_down_its_sending_side_can_still_receive() {
 }
 
 #[test]
+fn at_most_64_connections_linger_at_once() {
+    let reactor = Reactor::new().unwrap();
+    let mut lingering: Vec<_> = (0..64).map(|_| reactor.linger().unwrap()).collect();
+    assert!(reactor.linger().is_none());
+    lingering.pop();
+    assert!(reactor.linger().is_some());
+}
+
+#[test]
 fn a_hang_up_wakes_a_blocked_writer() {
     run(async |reactor| {
         let (transport, peer) = pair(&reactor);

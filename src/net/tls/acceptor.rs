@@ -1,4 +1,4 @@
-//! The server side of TLS: loading the certificate, and reloading it after a renewal.
+//! The server side of TLS: loading or signing the certificate, and replacing it after a renewal.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -8,28 +8,35 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ring::digest::{SHA256, digest};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ServerSessionMemoryCache, UnbufferedServerConnection};
 
 use crate::config::{Certificate, Tls};
 
-use super::self_signed::SelfSigned;
+use super::pem::{file_error, fingerprint};
+use super::self_signed::{SelfSigned, Time};
 use super::session::{Session, SharedBuffers, Side};
 use super::setup::TlsError;
 
 /// A factory for the server side of TLS connections. A renewed certificate is used for new connections.
 pub struct Acceptor {
     config: RefCell<Arc<ServerConfig>>,
-    files: Option<WatchedFiles>,
+    source: Source,
+    check_interval: Duration,
+    last_check: Cell<Option<Instant>>,
     buffers: Rc<SharedBuffers>,
 }
 
+enum Source {
+    Files(WatchedFiles),
+    SelfSigned(Box<SelfSigned>),
+}
+
 impl Acceptor {
-    /// Loads the certificate. A self-signed one is valid for this host and for `hosts`, the hosts of
-    /// the listen URLs. The fingerprint of the certificate is logged.
+    /// Loads the certificate, or signs one for this host and for `hosts`, the hosts of the listen URLs. The
+    /// fingerprint of the certificate is logged.
     ///
     /// # Errors
     /// [`TlsError`], if no certificate is configured, or if it can't be loaded, generated or stored.
@@ -40,23 +47,25 @@ impl Acceptor {
                  tls-self-signed",
             )
         })?;
-        let (config, files) = match certificate {
+        let (config, source) = match certificate {
             Certificate::Files { chain, key } => {
-                let (config, files) = WatchedFiles::load(chain, key, tls.check_every)?;
-                (config, Some(files))
+                let (config, files) = WatchedFiles::load(chain, key)?;
+                (config, Source::Files(files))
             }
-            Certificate::SelfSigned { state_dir: Some(directory) } => {
-                let (chain, key) = SelfSigned::find_or_create(directory, hosts)?;
-                let (config, files) = WatchedFiles::load(&chain, &key, tls.check_every)?;
-                (config, Some(files))
-            }
-            Certificate::SelfSigned { state_dir: None } => {
-                let generated = SelfSigned::generate(hosts)?;
-                let chain = vec![CertificateDer::from(generated.certificate)];
-                (configure(chain, PrivateKeyDer::Pkcs8(generated.key.into()))?, None)
+            Certificate::SelfSigned { state_dir } => {
+                let own = SelfSigned::new(state_dir.as_deref(), hosts)?;
+                let signed = own.renew(Time::now(Instant::now()), true)?;
+                let config = configure_signed(signed.expect("the first certificate is due"))?;
+                (config, Source::SelfSigned(Box::new(own)))
             }
         };
-        Ok(Rc::new(Self { config: RefCell::new(config), files, buffers: Rc::default() }))
+        Ok(Rc::new(Self {
+            config: RefCell::new(config),
+            source,
+            check_interval: tls.check_every,
+            last_check: Cell::new(None),
+            buffers: Rc::default(),
+        }))
     }
 
     /// Checks that the files of a certificate and its key can be loaded and belong together. Nothing is
@@ -71,16 +80,34 @@ impl Acceptor {
         }
     }
 
-    /// Creates a session with a client that connected at `now`. If the certificate's files are due for a
-    /// check and have changed, reloads the certificate first.
+    /// Creates a session with a client that connected at `now`. Replaces the certificate first, if it is due:
+    /// the clock is checked each time, and files, among them those with the host's addresses, only if they
+    /// were not checked lately.
     pub(in crate::net) fn session(&self, now: Instant) -> io::Result<Session> {
-        if let Some(renewed) = self.files.as_ref().and_then(|files| files.reload(now)) {
-            self.config.replace(renewed);
+        match self.renew(now) {
+            Ok(Some(renewed)) => drop(self.config.replace(renewed)),
+            Ok(None) => {}
+            Err(error) => log::warn!("the old certificate stays in use: {error}"),
         }
         let server = UnbufferedServerConnection::new(self.config.borrow().clone());
         server
             .and_then(|server| Session::new(Side::Server(server), self.buffers.clone()))
             .map_err(io::Error::other)
+    }
+
+    fn renew(&self, now: Instant) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+        let last = self.last_check.get();
+        let reads_files = last.is_none_or(|last| now >= last + self.check_interval);
+        if reads_files {
+            self.last_check.set(Some(now));
+        }
+        match &self.source {
+            Source::Files(files) if reads_files => files.reload(),
+            Source::Files(_) => Ok(None),
+            Source::SelfSigned(own) => {
+                own.renew(Time::now(now), reads_files)?.map(configure_signed).transpose()
+            }
+        }
     }
 }
 
@@ -88,8 +115,6 @@ impl Acceptor {
 struct WatchedFiles {
     chain: PathBuf,
     key: PathBuf,
-    check_interval: Duration,
-    last_check: Cell<Option<Instant>>,
     /// The versions of both files at the last check, or `None` if a file could not be read.
     versions: Cell<Option<[FileVersion; 2]>>,
 }
@@ -99,36 +124,21 @@ type FileVersion = (u64, u64, u64, i64, i64);
 
 impl WatchedFiles {
     /// Loads the files. Returns the configuration, and the files to be checked from now on.
-    fn load(
-        chain: &Path,
-        key: &Path,
-        check_interval: Duration,
-    ) -> Result<(Arc<ServerConfig>, Self), TlsError> {
-        let files = Self {
-            chain: chain.to_owned(),
-            key: key.to_owned(),
-            check_interval,
-            last_check: Cell::new(None),
-            versions: Cell::new(None),
-        };
+    fn load(chain: &Path, key: &Path) -> Result<(Arc<ServerConfig>, Self), TlsError> {
+        let files =
+            Self { chain: chain.to_owned(), key: key.to_owned(), versions: Cell::new(None) };
         // Read before the contents, so that the next check detects a change in between.
         files.versions.set(files.current_versions());
         Ok((load(chain, key)?, files))
     }
 
-    /// Checks the files, if `check_interval` has passed since the last check. Returns the new
-    /// configuration if they have changed and can be loaded.
-    fn reload(&self, now: Instant) -> Option<Arc<ServerConfig>> {
-        if self.last_check.get().is_some_and(|last| now < last + self.check_interval) {
-            return None;
-        }
-        self.last_check.set(Some(now));
+    /// Returns the new configuration if the files have changed.
+    fn reload(&self) -> Result<Option<Arc<ServerConfig>>, TlsError> {
         let versions = self.current_versions();
         if self.versions.replace(versions) == versions {
-            return None;
+            return Ok(None);
         }
-        let renewed = load(&self.chain, &self.key);
-        renewed.inspect_err(|error| log::warn!("the old certificate stays in use: {error}")).ok()
+        load(&self.chain, &self.key).map(Some)
     }
 
     fn current_versions(&self) -> Option<[FileVersion; 2]> {
@@ -157,8 +167,11 @@ fn load(chain_file: &Path, key_file: &Path) -> Result<Arc<ServerConfig>, TlsErro
     })
 }
 
-fn file_error(path: &Path, error: &dyn std::fmt::Display, expected: &str) -> TlsError {
-    TlsError::new(format!("`{}`: {error}: expected {expected}", path.display()))
+/// Creates the rustls configuration of a certificate that this program has signed.
+fn configure_signed(
+    (certificate, key): (CertificateDer<'static>, PrivatePkcs8KeyDer<'static>),
+) -> Result<Arc<ServerConfig>, TlsError> {
+    configure(vec![certificate], key.into())
 }
 
 /// Creates the rustls configuration of a certificate, and logs the certificate's fingerprint.
@@ -176,13 +189,6 @@ fn configure(
     config.send_tls13_tickets = 1;
     log::info!("TLS certificate in use, SHA-256 fingerprint {fingerprint}");
     Ok(Arc::new(config))
-}
-
-/// Returns the SHA-256 fingerprint in the form that browsers and openssl show.
-fn fingerprint(certificate: &[u8]) -> String {
-    let digest = digest(&SHA256, certificate);
-    let bytes: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
-    bytes.join(":")
 }
 
 const CHAIN_EXPECTED: &str = "a certificate chain in PEM, the server's certificate first";

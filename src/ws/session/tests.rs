@@ -13,7 +13,7 @@ use smol::LocalExecutor;
 
 use super::*;
 use crate::config::Config;
-use crate::frame::{BINARY, CLOSE, CONTINUATION, FINAL, MASKED, PING, PONG, TEXT};
+use crate::frame::{BINARY, CLOSE, CONTINUATION, CloseCode, FINAL, MASKED, PING, PONG, TEXT};
 use crate::hub::{self, NewClient, Start, TopicName};
 use crate::net::Reactor;
 use crate::ws::decode::apply_mask;
@@ -264,7 +264,7 @@ impl Outcome {
         self.check_deliveries(before.iter().filter(is_delivery), script, &context);
         let end = self.end.unwrap();
         match script.finish {
-            Finish::Closed(code) => assert_eq!(end, SessionEnd::ClosedByPeer(code.into())),
+            Finish::Closed(code) => assert_eq!(end, SessionEnd::ClosedByPeer(CloseCode::new(code))),
             Finish::Evicted => assert_eq!(end, SessionEnd::Evicted(EVICTED)),
             Finish::Violation | Finish::Done(_) => {
                 let SessionEnd::Evicted(reason) = end else { panic!("{context}: {end}") };
@@ -484,6 +484,6 @@ fn server_frame(bytes: &[u8]) -> Option<((u8, Vec<u8>), usize)> {
 
 const ROUNDS: u64 = 300;
 const ROUND_TIMEOUT: Duration = Duration::from_secs(10);
-const EVICTED: CloseReason = CloseReason::new(CloseCode::Library(4321), "evicted");
+const EVICTED: CloseReason = CloseReason::new(CloseCode::new(4321).unwrap(), "evicted");
 /// The size of the state when this limit was last set, rounded up to a multiple of 8.
 const STATE_BYTES: usize = 120;

@@ -6,6 +6,9 @@ use std::net::{SocketAddr, TcpStream};
 use super::http::{Http, request};
 use super::wire::{header_of, read_response_head, status_of};
 
+/// The line of a request for a stream of server-sent events.
+pub const SSE: &str = "Accept: text/event-stream\r\n";
+
 /// A server-sent event, or a comment.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event {
@@ -61,16 +64,18 @@ pub fn id_of(address: SocketAddr, number: u64) -> String {
     format!("{}:{number}", id.split(':').next().unwrap())
 }
 
-/// A client that reads a stream of server-sent events.
+/// A client that reads a stream of server-sent events in chunks.
 pub struct Events {
     pub head: String,
     reader: BufReader<TcpStream>,
+    /// True once the last chunk has been read.
+    pub has_ended: bool,
 }
 
 impl Events {
     /// Subscribes at `path`, with more header `lines`.
     pub fn connect(address: SocketAddr, path: &str, lines: &str) -> Self {
-        let lines = format!("Accept: text/event-stream\r\n{lines}");
+        let lines = format!("{SSE}{lines}");
         Self::over(Http::connect(address), &request("GET", path, &lines, ""))
     }
 
@@ -81,7 +86,9 @@ impl Events {
         let head = read_response_head(&mut stream);
         assert_eq!(status_of(&head), 200, "{head}");
         assert_eq!(header_of(&head, "Content-Type"), Some("text/event-stream"), "{head}");
-        Self { head, reader: BufReader::new(stream) }
+        assert_eq!(header_of(&head, "Transfer-Encoding"), Some("chunked"), "{head}");
+        assert_eq!(header_of(&head, "Connection"), Some("close"), "{head}");
+        Self { head, reader: BufReader::new(stream), has_ended: false }
     }
 
     pub fn stream(&self) -> &TcpStream {
@@ -95,20 +102,14 @@ impl Events {
 
     /// Reads one event. Returns `None` if the stream ends before it.
     pub fn try_read(&mut self) -> Option<Event> {
-        let mut lines = String::new();
-        while !lines.ends_with("\n\n") {
-            match self.reader.read_line(&mut lines) {
-                Ok(0) if lines.is_empty() => return None,
-                Err(error)
-                    if lines.is_empty() && error.kind() == io::ErrorKind::ConnectionReset =>
-                {
-                    return None;
-                }
-                Ok(1..) => {}
-                other => panic!("{other:?} after {lines:?}"),
-            }
+        let chunk = read_chunk(&mut self.reader)?;
+        if chunk.is_empty() {
+            self.has_ended = true;
+            assert_eq!(read_chunk(&mut self.reader), None, "nothing follows the last chunk");
+            return None;
         }
-        Some(Event::parse(lines.trim_end_matches('\n')))
+        let lines = chunk.strip_suffix("\n\n").expect("a chunk is a whole event");
+        Some(Event::parse(lines))
     }
 
     /// Returns the connection, provided that no part of another event has been read.
@@ -116,4 +117,22 @@ impl Events {
         assert_eq!(self.reader.buffer(), b"", "whole events were read");
         self.reader.into_inner()
     }
+}
+
+/// Reads one chunk (RFC 9112 §7.1) and returns its data. Returns `None` if the stream ends before it.
+pub fn read_chunk(reader: &mut impl BufRead) -> Option<String> {
+    let mut size = String::new();
+    match reader.read_line(&mut size) {
+        Ok(0) => return None,
+        Err(error) if size.is_empty() && error.kind() == io::ErrorKind::ConnectionReset => {
+            return None;
+        }
+        other => assert!(size.ends_with("\r\n"), "{other:?} after {size:?}"),
+    }
+    let length = usize::from_str_radix(size.trim_ascii_end(), 16).expect(&size);
+    let mut data = vec![0; length + 2];
+    reader.read_exact(&mut data).unwrap();
+    assert!(data.ends_with(b"\r\n"), "after the data of a chunk");
+    data.truncate(length);
+    Some(String::from_utf8(data).expect("events are UTF-8"))
 }

@@ -1,8 +1,8 @@
 //! Helpers that the integration tests and the timing tests share.
 //!
-//! A module here imports only from modules before it in this list: `wait`, `folder`, `terminal`, `time`,
-//! `wire`, `websocket`, `http`, `events`, `process`, `load`, `command`, `access`, `admin`, `operator`,
-//! `stdin`, `systemd`, `tls`, `client`, `browser`.
+//! A module here imports only from modules before it in this list: `wait`, `folder`, `installed`, `terminal`,
+//! `time`, `wire`, `websocket`, `http`, `events`, `process`, `load`, `command`, `access`, `admin`, `operator`,
+//! `stdin`, `systemd`, `tls`, `client`, `peer`, `proxy`, `browser`.
 
 pub mod access;
 #[cfg(feature = "full")]
@@ -13,9 +13,12 @@ pub mod command;
 pub mod events;
 pub mod folder;
 pub mod http;
+pub mod installed;
 pub mod load;
 pub mod operator;
+pub mod peer;
 pub mod process;
+pub mod proxy;
 #[cfg(feature = "full")]
 pub mod stdin;
 #[cfg(feature = "full")]

@@ -12,12 +12,21 @@ use falconet::{Origins, Server, ServerBuilder, Stopper};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::wait::{TIMEOUT, wait_until};
+use super::websocket::Client;
 
 /// The origin that every server of the tests allows, because many of their requests have `Host: a`.
 pub const TEST_ORIGIN: &str = "http://a";
 
 /// Flags that keep the server from publishing the time, so that clients receive only what a test sends.
 pub const NO_BROADCAST: &[&str] = &["--broadcast-every", "0"];
+
+/// The number of connections from this host that a server admits beside its limit.
+pub const LOCAL_PLACES: usize = if cfg!(feature = "full") { 16 } else { 0 };
+
+/// Connects as many clients as a server with `--max-connections 1` admits from this host.
+pub fn fill(address: SocketAddr) -> Vec<Client> {
+    (0..1 + LOCAL_PLACES).map(|_| Client::connect(address)).collect()
+}
 
 /// A running server process, killed on drop.
 pub struct Falconet {
@@ -186,7 +195,7 @@ impl Drop for Falconet {
 }
 
 /// Returns the port of the TCP socket over IPv4 that a process listens on (proc_pid_net(5)).
-fn listening_port(pid: u32) -> Option<u16> {
+pub fn listening_port(pid: u32) -> Option<u16> {
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
     let links: Vec<String> = files
         .filter_map(|file| Some(std::fs::read_link(file.path()).ok()?.to_str()?.to_owned()))

@@ -17,7 +17,7 @@ use super::process::Falconet;
 use super::websocket::Client;
 use super::wire::connect;
 
-/// A server process that speaks TLS with a self-signed certificate, and its state directory.
+/// A server process that speaks TLS with a certificate it has signed itself, and its state directory.
 pub struct TlsServer {
     pub falconet: Falconet,
     state: Folder,
@@ -31,15 +31,15 @@ impl TlsServer {
         Self { falconet, state }
     }
 
-    /// Starts a server whose certificate is in `state`, or made there.
+    /// Starts a server whose certificate authority is in `state`, or made there.
     pub fn start_in(state: &Path, flags: &[&str]) -> Falconet {
         let tls = ["--listen", "https://127.0.0.1:0", "--tls-self-signed", "--state-dir"];
         Falconet::start_with(Falconet::command().args(tls).arg(state).args(flags))
     }
 
-    /// Returns the path of the certificate.
+    /// Returns the path of the certificate of its authority.
     pub fn certificate(&self) -> PathBuf {
-        self.state.file("tls-cert.pem")
+        self.state.file("ca.pem")
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -62,9 +62,20 @@ impl TlsServer {
     }
 }
 
+/// Copies the certificate and the key called `name` from `tests/tls` to `tls-cert.pem` and `tls-key.pem` in
+/// `directory`, and returns the certificate.
+pub fn copy_pair(name: &str, directory: &Path) -> CertificateDer<'static> {
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
+    for part in ["cert", "key"] {
+        let copy = directory.join(format!("tls-{part}.pem"));
+        std::fs::copy(files.join(format!("{name}-{part}.pem")), copy).unwrap();
+    }
+    CertificateDer::from_pem_file(directory.join("tls-cert.pem")).unwrap()
+}
+
 pub type TlsStream<S = TcpStream> = StreamOwned<ClientConnection, S>;
 
-/// Returns the configuration of a client that trusts one certificate and speaks one version of TLS.
+/// Returns the configuration of a client that trusts one authority and speaks one version of TLS.
 pub fn tls_config(
     certificate: &Path,
     version: &'static SupportedProtocolVersion,
@@ -72,7 +83,7 @@ pub fn tls_config(
     tls_config_of(certificate, &[version])
 }
 
-/// Returns the configuration of a client that trusts one certificate and speaks some versions of TLS.
+/// Returns the configuration of a client that trusts one authority and speaks some versions of TLS.
 pub fn tls_config_of(
     certificate: &Path,
     versions: &[&'static SupportedProtocolVersion],

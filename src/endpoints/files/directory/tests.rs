@@ -1,5 +1,5 @@
 use std::io::Read;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -198,8 +198,81 @@ fn links_within_the_directory_work() {
     for path in ["/file.txt", "/folder/data.json", "/sub/up"] {
         assert_eq!(folder.content(path), "{}", "{path}");
     }
-    // The type follows the requested name, not the target of the link.
-    assert_eq!(folder.find("/file.txt").unwrap().content_type, "text/plain; charset=utf-8");
+}
+
+#[test]
+fn a_link_has_the_type_of_its_own_name_or_else_of_its_targets() {
+    let folder = Folder::new("link-types");
+    folder.write("films/film.mp4", "");
+    folder.write("films/plain", "");
+    folder.link("latest", "films/film.mp4");
+    folder.link("again", "latest");
+    folder.link("films/newest", "../again");
+    folder.link("folder", "films");
+    folder.link("film.webm", "films/film.mp4");
+    folder.link("film.unknown", "films/film.mp4");
+    folder.link("unknown", "films/plain");
+    for (path, content_type) in [
+        ("/latest", "video/mp4"),
+        ("/again", "video/mp4"),
+        ("/folder/newest", "video/mp4"),
+        ("/film.webm", "video/webm"),
+        ("/film.unknown", "application/octet-stream"),
+        ("/unknown", "application/octet-stream"),
+        ("/films/plain", "application/octet-stream"),
+    ] {
+        assert_eq!(folder.find(path).unwrap().content_type, content_type, "{path}");
+    }
+}
+
+#[test]
+fn each_change_of_a_file_changes_its_tag() {
+    let folder = Folder::new("tags");
+    folder.write("one", "one");
+    folder.write("two", "two");
+    folder.link("link", "one");
+    let tag = |path: &str| folder.find(path).unwrap().tag;
+    let old = tag("/link");
+    assert_eq!(tag("/one"), old);
+    // A file with the same length and times.
+    let modified = folder.find("/one").unwrap().modified;
+    std::fs::remove_file(folder.public("link")).unwrap();
+    folder.link("link", "two");
+    assert_ne!(tag("/link"), old);
+    // A change that is hidden by setting the time of the last modification back.
+    let file = File::options().write(true).open(folder.public("one")).unwrap();
+    let before = file.metadata().unwrap();
+    loop {
+        file.write_all_at(b"new", 0).unwrap();
+        file.set_modified(modified).unwrap();
+        let now = file.metadata().unwrap();
+        // The clock of the file system may not have advanced yet.
+        if (now.ctime(), now.ctime_nsec()) != (before.ctime(), before.ctime_nsec()) {
+            break;
+        }
+    }
+    assert_eq!(folder.find("/one").unwrap().modified, modified);
+    assert_ne!(tag("/one"), old);
+}
+
+#[test]
+fn a_tag_is_weak_while_another_change_may_have_the_same_time() {
+    let folder = Folder::new("weak");
+    folder.write("one", "one");
+    let metadata = folder.find("/one").unwrap().file.metadata().unwrap();
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(metadata.ctime() as u64);
+    let strong = entity_tag(&metadata, changed + Duration::from_secs(2));
+    assert!(strong.starts_with('"') && strong.ends_with('"'), "{strong}");
+    for (now, is_weak) in [
+        (changed, true),
+        (changed + Duration::from_millis(1999), true),
+        (changed + Duration::from_secs(2), false),
+        (changed - Duration::from_secs(1), false),
+    ] {
+        let tag = entity_tag(&metadata, now);
+        assert_eq!(tag.starts_with("W/"), is_weak, "{now:?}");
+        assert_eq!(tag.trim_start_matches("W/"), strong);
+    }
 }
 
 #[test]
@@ -350,12 +423,20 @@ fn the_extension_decides_the_type() {
         ("a/b.MJS", "text/javascript; charset=utf-8"),
         ("jquery.min.js", "text/javascript; charset=utf-8"),
         ("x.Jpeg", "image/jpeg"),
-        ("archive.tar.gz", "application/octet-stream"),
+        ("archive.tar.gz", "application/gzip"),
+        ("a.avif", "image/avif"),
+        ("a.m3u8", "application/vnd.apple.mpegurl"),
+        ("a.mpd", "application/dash+xml"),
+        ("a.ts", "video/mp2t"),
+        ("a.jsonl", "application/jsonl"),
+        ("a.opus", "audio/ogg"),
+        ("a.flac", "audio/flac"),
+        ("a.b", "application/octet-stream"),
         ("html", "application/octet-stream"),
         ("page.html/raw", "application/octet-stream"),
         ("dot.", "application/octet-stream"),
     ] {
-        assert_eq!(content_type(name), expected, "{name}");
+        assert_eq!(content_type(Path::new(name)), expected, "{name}");
     }
 }
 

@@ -1,0 +1,61 @@
+//! Turns away a connection for which there is no room: reads one request head, so that a client that wants an
+//! event stream is asked to reconnect, and answers it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::http::{Response, head};
+use crate::net::{Peer, Transport};
+use crate::resource::Stage;
+
+use super::answer::{last_envelope, reconnecting, refuse};
+use super::context::Context;
+use super::reader::Reader;
+use super::request::Request;
+
+/// Returns the only stage of a connection that was accepted above the limit on connections. The stage ends
+/// when the server stops.
+pub(crate) fn turn_away(transport: Transport, peer: Peer, context: Rc<Context>) -> Stage {
+    Stage::last(async move {
+        let mut reader = Reader::new(transport);
+        let turning_away = async {
+            if context.access.proxies.uses_proxy_protocol(peer) {
+                let timer = reader.transport().timer();
+                let deadline = timer.sleep(Some(PATIENCE));
+                timer.until(deadline, reader.proxy_header()).await?.ok()?;
+            }
+            answer_unavailable(&mut reader, peer, TOO_MANY, &context).await;
+            Some(())
+        };
+        context.stop.unless_requested(turning_away).await;
+    })
+}
+
+/// Waits for a request head, and answers it with status 503 and the line `reason`, or as [`reconnecting`] does.
+/// Closes the connection. Waits at most [`PATIENCE`] for the head, TLS handshake included.
+pub(super) async fn answer_unavailable(
+    reader: &mut Reader,
+    peer: Peer,
+    reason: &'static str,
+    context: &Context,
+) {
+    let (timer, limits) = (reader.transport().timer(), &context.config.limits);
+    let range = timer.until(timer.sleep(Some(PATIENCE)), reader.head(limits)).await;
+    let range = range.and_then(Result::ok);
+    let head = range.and_then(|range| head::parse(&reader.bytes()[range], limits).ok());
+    let unavailable = Response::text(503, reason);
+    let (response, envelope) = match head {
+        Some(head) => {
+            let mut request = Request::of(&head, peer, &context.ids, &context.access);
+            request.close = true;
+            (reconnecting(unavailable, &mut request), request.envelope())
+        }
+        None => (unavailable, last_envelope(reader, context)),
+    };
+    refuse(reader, &response, &envelope, context).await;
+}
+
+/// The text for a client above a limit on connections.
+pub(super) const TOO_MANY: &str = "too many connections\n";
+/// The time for a header of the PROXY protocol, and then for the head.
+const PATIENCE: Duration = Duration::from_secs(1);
