@@ -57,7 +57,7 @@ impl Origins {
 
     /// Returns true if `null` was added.
     pub fn includes_null(&self) -> bool {
-        self.includes(Origin::NULL)
+        self.added.iter().any(|origin| origin == Origin::NULL_TEXT)
     }
 
     /// Returns true if every page may use the server.
@@ -230,11 +230,12 @@ struct Origin<'a> {
 impl<'a> Origin<'a> {
     /// The origin of pages that share theirs with no other page.
     const NULL: Self = Self { scheme: "", authority: Authority::NONE };
+    const NULL_TEXT: &'static str = "null";
 
     /// Parses an origin in the form that browsers send (RFC 6454 §6.2). Libraries for
     /// microcontrollers send a URL instead, whose path and query are ignored.
     fn parse(text: &'a str) -> Option<Self> {
-        if text == "null" {
+        if text == Self::NULL_TEXT {
             return Some(Self::NULL);
         }
         let (scheme, host) = split_scheme(without_path(text))?;
