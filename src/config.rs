@@ -97,6 +97,12 @@ pub struct Limits {
     /// Messages per second that are read from one WebSocket client. After a second without messages, this
     /// number of messages are read at once; further ones are read later. Default: `None`, no limit.
     pub message_rate: Option<NonZeroU32>,
+    /// Memory of everything that is unfinished on all connections, in bytes: received parts of heads, bodies,
+    /// messages and TLS records, and output that peers have not read. Default: `None`, which is 8 MiB, or a
+    /// quarter of the memory limit of the process's control group if that is less. At the limit, connections
+    /// that hold more than 4 KiB of it are not read. If this lasts 1 s, the largest holders of the address that
+    /// holds most are closed, with 1013 or status 503.
+    pub pending_bytes: Option<usize>,
     /// Largest number of requests on one connection; the response to the last one announces the close.
     /// Default: 1,000.
     pub requests: usize,
@@ -112,6 +118,7 @@ impl Default for Limits {
             per_address: None,
             publish_rate: None,
             message_rate: None,
+            pending_bytes: None,
             requests: 1_000,
         }
     }

@@ -97,6 +97,8 @@ pub(crate) enum Rejection {
     Tls,
     /// The header of the PROXY protocol was missing, malformed or late.
     Proxy,
+    /// The memory for unfinished requests is used up.
+    Memory,
 }
 
 /// The reason why a request was refused because of its sender. A request that is refused because of
@@ -208,7 +210,8 @@ impl ProcessErrors {
 }
 
 /// In the order of [`Rejection`].
-const REJECTIONS: [&str; 6] = ["connections", "address", "head", "timeout", "tls", "proxy"];
+const REJECTIONS: [&str; 7] =
+    ["connections", "address", "head", "timeout", "tls", "proxy", "memory"];
 /// In the order of [`Refusal`].
 const REFUSALS: [&str; 8] =
     ["host", "origin", "proxy", "address", "connections", "unauthenticated", "forbidden", "rate"];

@@ -284,6 +284,8 @@ impl CloseReason {
     pub const NORMAL: Self = Self::new(CloseCode::Normal, "");
     /// 1008: the client reads more slowly than messages are published, and has missed messages.
     pub const SLOW_CONSUMER: Self = Self::new(CloseCode::Policy, "slow consumer");
+    /// 1013: the memory for unfinished messages is used up, and the client holds more of it than others.
+    pub const OVERLOADED: Self = Self::new(CloseCode::Again, "server overloaded");
     /// 1001: the server is stopping.
     pub const STOPPING: Self = Self::new(CloseCode::Away, "server stopping");
 

@@ -99,6 +99,11 @@ fn write_messages(page: &mut Page, state: &AdminState, stats: &HubStats) {
         "Memory that the messages of all topics take, in bytes.",
         &stats.log_bytes,
     );
+    page.gauge(
+        "falconet_pending_bytes",
+        "Memory of unfinished input and output (see --max-pending), in bytes.",
+        &state.pending_bytes(),
+    );
 }
 
 fn write_loop(page: &mut Page, state: &AdminState) {

@@ -37,6 +37,11 @@ impl AdminState {
         self.stop.timer().reactor().meter()
     }
 
+    /// Returns the memory of unfinished input and output, in bytes.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.stop.timer().reactor().pending().total()
+    }
+
     /// Returns the current time.
     pub(super) fn now(&self) -> Instant {
         self.stop.timer().now()

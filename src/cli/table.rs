@@ -4,8 +4,8 @@ use log::LevelFilter;
 
 use super::options::Options;
 use super::values::{
-    parse_time, set_choice, set_count, set_optional, set_path, set_size, set_time, show_choice,
-    show_optional, show_path, show_size, show_time,
+    parse_time, set_choice, set_count, set_optional, set_path, set_size, set_size_or_auto,
+    set_time, show_choice, show_optional, show_path, show_size, show_size_or_auto, show_time,
 };
 use crate::access::TrustedProxyError;
 use crate::config::{Reject, SlowConsumer};
@@ -259,6 +259,14 @@ pub const OPTIONS: &[OptionSpec] = &[
         |options, text| set_size(&mut options.config.limits.message_bytes, text, 1..=1 << 30),
         |options| show_size(options.config.limits.message_bytes),
     ),
+    OptionSpec::new(
+        "max-pending",
+        "SIZE",
+        "largest memory of unfinished input and output of all clients; auto = 8m, or a quarter of the control group's limit if that is less",
+        |options, text| set_size_or_auto(&mut options.config.limits.pending_bytes, text),
+        |options| show_size_or_auto(options.config.limits.pending_bytes),
+    )
+    .only_with(Feature::Full),
     OptionSpec::new(
         "max-head",
         "SIZE",

@@ -78,6 +78,19 @@ pub(super) fn set_size(
     Ok(())
 }
 
+/// Sets an optional size; `auto` means `None`.
+pub(super) fn set_size_or_auto(target: &mut Option<usize>, text: &str) -> Result<(), String> {
+    *target = match text {
+        "auto" => None,
+        text => Some(parse_size(text, 64 << 10..=1 << 30)?),
+    };
+    Ok(())
+}
+
+pub(super) fn show_size_or_auto(size: Option<usize>) -> String {
+    size.map_or_else(|| "auto".to_owned(), show_size)
+}
+
 pub(super) fn set_count(
     target: &mut usize,
     text: &str,

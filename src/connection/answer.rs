@@ -160,6 +160,8 @@ pub(super) async fn write_all(reader: &Reader, mut bytes: &[u8], config: &Config
     matches!(timer.until(timer.sleep(config.timeouts.write), writing).await, Some(Ok(())))
 }
 
+/// The text for a request that is given up because the memory for unfinished requests is used up.
+pub(super) const EVICTED: &str = "too much unfinished input and output (see --max-pending)\n";
 /// The shortest time after which a client is asked to reconnect, in milliseconds.
 const MIN_RETRY_MS: u32 = 2000;
 /// The number of different times, so that clients do not all reconnect at once: 2 s to 10 s.

@@ -31,7 +31,7 @@ use crate::net::{Peer, Reach, Transport};
 use crate::rate::RateState;
 use crate::resource::{Plan, Stage};
 
-use answer::{answer, last_envelope, refuse, refuse_head};
+use answer::{EVICTED, answer, last_envelope, refuse, refuse_head};
 pub(crate) use context::Context;
 use plan::{leaves_body_unread, plan};
 use proxy::read_proxy_header;
@@ -61,7 +61,7 @@ async fn serve_requests(
     reach: Reach,
     context: Rc<Context>,
 ) -> Option<Stage> {
-    let mut reader = Reader::new(transport);
+    let mut reader = Reader::new(transport, address_place.client());
     // Futures that few connections await are boxed, because a connection reserves space for the largest
     // future that it ever awaits.
     if Feature::Full.is_built_in()
@@ -168,8 +168,8 @@ async fn read_head(
         let deadline = timer.sleep(timeouts.keep_alive);
         let more = context.stop.unless_requested(reader.at_least(1));
         let end = match timer.until(deadline, more).await {
-            Some(Some(Some(()))) => None,
-            Some(Some(None)) => Some("closed by the peer"),
+            Some(Some(Ok(()))) => None,
+            Some(Some(Err(_))) => Some("closed by the peer"),
             Some(None) => Some(STOPPING),
             None => Some("idle"),
         };
@@ -193,6 +193,14 @@ async fn read_head(
             log::info!(target: "falconet::request", address = peer.to_string(); "refused: TLS: {error}");
             // The peer has been sent an alert.
             reader.close(timeouts.linger).await;
+            "refused"
+        }
+        Some(Some(Err(NoHead::Evicted))) => {
+            context.count_rejection(Rejection::Memory);
+            log::info!(target: "falconet::limit", address = peer.to_string(); "refused: {}", EVICTED.trim_ascii_end());
+            let (response, envelope) =
+                (Response::text(503, EVICTED), last_envelope(reader, context));
+            Box::pin(refuse(reader, &response, &envelope, context)).await;
             "refused"
         }
         Some(Some(Err(NoHead::Lost(_)))) => {

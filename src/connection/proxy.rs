@@ -22,6 +22,7 @@ pub(super) async fn read_proxy_header(
     let refusal = match timer.until(deadline, reading).await {
         Some(Some(Ok(client))) => {
             let client = client.map_or(proxy, Peer::Ip);
+            reader.set_peer(client);
             let is_exempt = context.access.proxies.trust(client);
             let Err(refusal) = address_place.reassign(client, is_exempt) else { return Some(()) };
             context.count_rejection(match refusal {

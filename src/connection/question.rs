@@ -1,11 +1,12 @@
 //! Reads the body of a request that is a question, and gets the answer.
 
+use crate::counters::Rejection;
 use crate::http::Response;
 use crate::http::body::Framing;
 use crate::rate::RateState;
 use crate::resource::{Question, Requester};
 
-use super::answer::write_all;
+use super::answer::{EVICTED, write_all};
 use super::context::Context;
 use super::reader::{NoBody, Reader};
 use super::request::Request;
@@ -42,6 +43,10 @@ pub(super) async fn ask(
             return Some((answering.await.ok()?, end));
         }
         Some(Some(Err(NoBody::Refused(error)))) => error.response(),
+        Some(Some(Err(NoBody::Evicted))) => {
+            context.count_rejection(Rejection::Memory);
+            Response::text(503, EVICTED)
+        }
         Some(Some(Err(NoBody::Lost))) => {
             reader.log_entry().end("lost");
             return None;

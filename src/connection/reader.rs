@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::task::ready;
 use std::time::Duration;
 
 use futures_lite::future::yield_now;
@@ -13,7 +14,7 @@ use crate::config::Limits;
 use crate::http::HeadError;
 use crate::http::body::{BodyError, ChunkedBody, Framing};
 use crate::http::head::HeadScan;
-use crate::net::Transport;
+use crate::net::{Held, Peer, Transport};
 
 use super::access_log::AccessLogEntry;
 
@@ -22,6 +23,9 @@ pub(super) struct Reader {
     transport: Transport,
     log_entry: AccessLogEntry,
     bytes: Vec<u8>,
+    /// The peer, or the client that it has named by the PROXY protocol.
+    peer: Peer,
+    held: Held,
 }
 
 /// The reason why no request head could be read.
@@ -30,6 +34,8 @@ pub(super) enum NoHead {
     Refused(HeadError),
     /// The connection was closed or has failed, or the peer breaks the TLS protocol.
     Lost(io::Error),
+    /// The connection was chosen to be closed, because the memory for unfinished requests is used up.
+    Evicted,
 }
 
 /// The reason why the body of a request could not be read.
@@ -38,6 +44,8 @@ pub(super) enum NoBody {
     Refused(BodyError),
     /// The connection was closed or has failed.
     Lost,
+    /// The connection was chosen to be closed, because the memory for unfinished requests is used up.
+    Evicted,
 }
 
 /// The reason why no header of the PROXY protocol could be read.
@@ -49,9 +57,14 @@ pub(super) enum NoHeader {
 }
 
 impl Reader {
-    pub(super) fn new(transport: Transport) -> Self {
+    pub(super) fn new(transport: Transport, peer: Peer) -> Self {
         let log_entry = AccessLogEntry::new(transport.timer().now());
-        Self { transport, log_entry, bytes: Vec::new() }
+        Self { transport, log_entry, bytes: Vec::new(), peer, held: Held::default() }
+    }
+
+    /// Notes the client that the peer has named by the PROXY protocol.
+    pub(super) fn set_peer(&mut self, client: Peer) {
+        self.peer = client;
     }
 
     /// Returns the connection's entry in the access log.
@@ -106,21 +119,25 @@ impl Reader {
             }
             self.read_more().await.map_err(|error| match self.transport.received_plain_http() {
                 true => NoHead::Refused(HeadError::PlainHttp),
+                false if error.kind() == io::ErrorKind::OutOfMemory => NoHead::Evicted,
                 false => NoHead::Lost(error),
             })?;
         }
     }
 
-    /// Reads until there are at least `count` bytes. Returns `None` if the connection is closed or fails
-    /// before that.
+    /// Reads until there are at least `count` bytes.
+    ///
+    /// # Errors
+    /// The error of the transport; `UnexpectedEof` at the end of the stream; `OutOfMemory` if the connection
+    /// was evicted.
     ///
     /// # Cancel safety
     /// If the future is dropped early, the bytes read so far are kept.
-    pub(super) async fn at_least(&mut self, count: usize) -> Option<()> {
+    pub(super) async fn at_least(&mut self, count: usize) -> io::Result<()> {
         while self.bytes.len() < count {
-            self.read_more().await.ok()?;
+            self.read_more().await?;
         }
-        Some(())
+        Ok(())
     }
 
     /// Reads the body of a request whose head ends at `begin`. Returns the end of the body in
@@ -139,7 +156,7 @@ impl Reader {
             return self.chunked_body(begin, limit).await;
         }
         let end = begin + body.least_bytes() as usize;
-        self.at_least(end).await.map(|()| end).ok_or(NoBody::Lost)
+        self.at_least(end).await.map(|()| end).map_err(NoBody::from)
     }
 
     /// Reads a chunked body as [`body`](Self::body) does. Each byte is moved at most once, however small the
@@ -158,7 +175,7 @@ impl Reader {
                 None => self.bytes.truncate(end + payload),
             }
             end += payload;
-            self.read_more().await.map_err(|_| NoBody::Lost)?;
+            self.read_more().await?;
             // The chunks of a small payload may take many reads.
             yield_now().await;
         }
@@ -171,6 +188,7 @@ impl Reader {
         if self.bytes.is_empty() {
             self.bytes = Vec::new();
         }
+        self.hold(0);
     }
 
     /// Writes some of `bytes`. Returns the number of bytes written.
@@ -178,7 +196,13 @@ impl Reader {
     /// # Errors
     /// The error of the transport.
     pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = poll_fn(|cx| self.transport.poll_send(cx, &[IoSlice::new(bytes)])).await?;
+        let sent = poll_fn(|cx| {
+            let polled = self.transport.poll_send(cx, &[IoSlice::new(bytes)]);
+            self.hold(if polled.is_pending() { bytes.len() } else { 0 });
+            self.held.check(cx)?;
+            polled
+        });
+        let sent = sent.await?;
         self.log_entry.count_sent(sent);
         Ok(sent)
     }
@@ -194,6 +218,7 @@ impl Reader {
     /// bytes are freed before.
     pub(super) async fn close(&mut self, linger: Duration) {
         self.bytes = Vec::new();
+        self.hold(0);
         // Boxed, because a connection reserves space for the largest future that it ever awaits.
         Box::pin(self.transport.close_gracefully(linger)).await;
     }
@@ -201,21 +226,41 @@ impl Reader {
     /// Waits for input and appends it to the buffer.
     ///
     /// # Errors
-    /// The error of the transport; `UnexpectedEof` at the end of the stream.
+    /// The error of the transport; `UnexpectedEof` at the end of the stream; `OutOfMemory` if the connection
+    /// was evicted.
     async fn read_more(&mut self) -> io::Result<()> {
         let bytes = &mut self.bytes;
         let read = poll_fn(|cx| {
-            self.transport.poll_recv_with(cx, |received| {
+            ready!(self.held.poll_more(cx))?;
+            let polled = self.transport.poll_recv_with(cx, |received| {
                 bytes.extend_from_slice(received);
                 received.len()
-            })
+            });
+            if polled.is_pending() {
+                self.held.check(cx)?;
+            }
+            polled
         });
-        match read.await? {
+        let count = read.await?;
+        self.hold(0);
+        match count {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             count => {
                 self.log_entry.count_received(count);
                 Ok(())
             }
         }
+    }
+
+    /// Counts the buffer, and `unsent` bytes of a response, against the budget for unfinished requests.
+    fn hold(&self, unsent: usize) {
+        let bytes = self.bytes.capacity() + unsent;
+        self.held.set(self.transport.pending(), bytes, || self.peer.limited_address());
+    }
+}
+
+impl From<io::Error> for NoBody {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::OutOfMemory { Self::Evicted } else { Self::Lost }
     }
 }

@@ -17,7 +17,7 @@ use super::request::Request;
 /// when the server stops.
 pub(crate) fn turn_away(transport: Transport, peer: Peer, context: Rc<Context>) -> Stage {
     Stage::last(async move {
-        let mut reader = Reader::new(transport);
+        let mut reader = Reader::new(transport, peer);
         let turning_away = async {
             if context.access.proxies.uses_proxy_protocol(peer) {
                 let timer = reader.transport().timer();

@@ -237,7 +237,7 @@ impl Listener {
         let peer = peer_of(address);
         let transport = Transport::new(self.source.reactor(), fd).and_then(|mut transport| {
             if let Some(tls) = &self.tls {
-                transport.expect_tls(tls)?;
+                transport.expect_tls(tls, peer)?;
             }
             Ok(transport)
         });

@@ -29,6 +29,7 @@ use smol::Task;
 use super::deadlines::Deadlines;
 use super::failed::failed;
 use super::meter::Meter;
+use super::pending::Pending;
 
 /// The event loop of one thread.
 pub struct Reactor {
@@ -43,6 +44,7 @@ pub struct Reactor {
     lingering: Rc<()>,
     is_stopping: Cell<bool>,
     meter: Meter,
+    pending: Rc<Pending>,
 }
 
 /// The state of one registered socket.
@@ -91,6 +93,7 @@ impl Reactor {
             lingering: Rc::default(),
             is_stopping: Cell::new(false),
             meter: Meter::default(),
+            pending: Pending::new(),
         }))
     }
 
@@ -126,6 +129,7 @@ impl Reactor {
                 self.dispatch(event.data.u64(), event.flags);
             }
             self.wake_expired();
+            self.pending.evict(self.now.get());
         }
     }
 
@@ -138,6 +142,11 @@ impl Reactor {
     /// Returns the counters of this reactor.
     pub(crate) fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// Returns the budget for the memory of everything that is unfinished.
+    pub(crate) fn pending(&self) -> &Rc<Pending> {
+        &self.pending
     }
 
     /// Shortens the time for which closed connections linger, because the server stops.
@@ -215,7 +224,8 @@ impl Reactor {
     /// Returns the time until the first deadline, at most [`LONGEST_WAIT`], or `None` if there is no
     /// deadline.
     fn until_first_deadline(&self, now: Instant) -> Option<Duration> {
-        let first = self.deadlines.borrow().first()?;
+        let first = self.deadlines.borrow().first();
+        let first = first.into_iter().chain(self.pending.eviction_at()).min()?;
         Some(first.saturating_duration_since(now).min(LONGEST_WAIT))
     }
 

@@ -15,6 +15,7 @@ use rustix::net::{
 };
 
 use super::failed::failed;
+use super::pending::SMALL_BYTES;
 use super::reactor::{Direction, Reactor, Registration};
 
 /// A connected stream socket, TCP or Unix, that waits on the [`Reactor`].
@@ -83,11 +84,28 @@ impl Socket {
         cx: &mut Context<'_>,
         buffer: &mut Vec<u8>,
     ) -> Poll<io::Result<usize>> {
+        if self.reactor().pending().is_full() {
+            return self.poll_recv_little(cx, buffer);
+        }
         let room = buffer.capacity() - buffer.len();
         self.poll_io(Direction::Read, room, cx, || {
             let space = rustix::buffer::spare_capacity(buffer);
             rustix::net::recv(self.source.fd(), space, RecvFlags::empty()).map(|(count, _)| count)
         })
+    }
+
+    /// Reads a small piece and appends it, because the budget for unfinished input is used up.
+    #[inline(never)] // Cold path: it takes 4 KiB of stack.
+    fn poll_recv_little(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
+        let mut piece = [0; SMALL_BYTES];
+        let room = (buffer.capacity() - buffer.len()).min(SMALL_BYTES);
+        let count = ready!(self.poll_recv(cx, &mut piece[..room]))?;
+        buffer.extend_from_slice(&piece[..count]);
+        Poll::Ready(Ok(count))
     }
 
     /// Returns the reactor's shared receive buffer, emptied. See [`Reactor::receive_buffer`].

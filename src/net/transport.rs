@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use futures_lite::future::yield_now;
 
+use super::address::Peer;
+use super::pending::{Held, Pending};
 use super::reactor::{Reactor, Timer};
 use super::socket::Socket;
 use super::tls::{Acceptor, Connector, Session};
@@ -21,7 +23,15 @@ use super::tls::{Acceptor, Connector, Session};
 pub struct Transport {
     socket: Socket,
     // Boxed, so that a plain connection holds only a pointer.
-    tls: Option<Box<RefCell<Session>>>,
+    tls: Option<Box<Tls>>,
+}
+
+/// The TLS session of a connection, and the memory that its unfinished records and handshake messages take.
+struct Tls {
+    session: RefCell<Session>,
+    /// The address of the client; `None` on this host.
+    address: Option<IpAddr>,
+    held: Held,
 }
 
 impl Transport {
@@ -67,14 +77,14 @@ impl Transport {
     pub async fn secure(mut self, connector: &Connector, host: &str) -> io::Result<Self> {
         let mut session = connector.session(host)?;
         poll_fn(|cx| session.poll_handshake(&self.socket, cx)).await?;
-        self.tls = Some(Box::new(RefCell::new(session)));
+        self.tls = Some(Box::new(Tls::new(session, None)));
         Ok(self)
     }
 
-    /// Makes this the server side of a TLS connection. The handshake is done by the first reads.
-    pub(super) fn expect_tls(&mut self, acceptor: &Acceptor) -> io::Result<()> {
+    /// Makes this the server side of a TLS connection with `peer`. The handshake is done by the first reads.
+    pub(super) fn expect_tls(&mut self, acceptor: &Acceptor, peer: Peer) -> io::Result<()> {
         let session = acceptor.session(self.socket.reactor().now())?;
-        self.tls = Some(Box::new(RefCell::new(session)));
+        self.tls = Some(Box::new(Tls::new(session, peer.limited_address())));
         Ok(())
     }
 
@@ -85,13 +95,13 @@ impl Transport {
 
     /// Returns true if this connection uses TLS and the handshake is not yet done.
     pub fn is_handshaking(&self) -> bool {
-        self.tls.as_ref().is_some_and(|session| session.borrow().is_handshaking())
+        self.tls.as_ref().is_some_and(|tls| tls.session.borrow().is_handshaking())
     }
 
     /// Returns true if the peer sent plain HTTP instead of a TLS handshake. All later data to the peer
     /// is sent unencrypted, so that it can receive an error response.
     pub fn received_plain_http(&self) -> bool {
-        self.tls.as_ref().is_some_and(|session| session.borrow().received_plain_http())
+        self.tls.as_ref().is_some_and(|tls| tls.session.borrow().received_plain_http())
     }
 
     /// Reads into `buffer`. Returns the number of bytes; 0 is the end of the stream.
@@ -99,13 +109,14 @@ impl Transport {
     /// # Errors
     /// The error of the socket or of TLS. The connection can't be used after an error.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        let Some(session) = &self.tls else { return self.socket.poll_recv(cx, buffer) };
-        let mut session = session.borrow_mut();
-        let plaintext = ready!(session.poll_plaintext(&self.socket, cx))?;
-        let count = plaintext.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&plaintext[..count]);
-        session.consume_plaintext(count);
-        Poll::Ready(Ok(count))
+        let Some(tls) = &self.tls else { return self.socket.poll_recv(cx, buffer) };
+        tls.poll(self.pending(), cx, |session, cx| {
+            let plaintext = ready!(session.poll_plaintext(&self.socket, cx))?;
+            let count = plaintext.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&plaintext[..count]);
+            session.consume_plaintext(count);
+            Poll::Ready(Ok(count))
+        })
     }
 
     /// Reads raw bytes from the socket into `buffer`, bypassing TLS. Returns their number; 0 is the end of
@@ -131,8 +142,11 @@ impl Transport {
         cx: &mut Context<'_>,
         take: impl FnOnce(&[u8]) -> R,
     ) -> Poll<io::Result<R>> {
-        if let Some(session) = &self.tls {
-            return session.borrow_mut().poll_recv_with(&self.socket, cx, take);
+        if let Some(tls) = &self.tls {
+            let receive = |session: &mut Session, cx: &mut Context<'_>| {
+                session.poll_recv_with(&self.socket, cx, take)
+            };
+            return tls.poll(self.pending(), cx, receive);
         }
         let mut received = self.socket.receive_buffer();
         ready!(self.socket.poll_recv_more(cx, &mut received))?;
@@ -151,7 +165,9 @@ impl Transport {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &self.tls {
-            Some(session) => session.borrow_mut().poll_send(&self.socket, cx, slices),
+            Some(tls) => tls.poll(self.pending(), cx, |session, cx| {
+                session.poll_send(&self.socket, cx, slices)
+            }),
             None => self.socket.poll_send(cx, slices),
         }
     }
@@ -159,8 +175,8 @@ impl Transport {
     /// Shuts down the sending side, so that the peer reads the end of the stream. With TLS, a
     /// `close_notify` alert is sent first.
     pub fn shut_down(&self) {
-        if let Some(session) = &self.tls {
-            session.borrow_mut().close(&self.socket);
+        if let Some(tls) = &self.tls {
+            tls.session.borrow_mut().close(&self.socket);
         }
         self.socket.shut_down();
     }
@@ -205,6 +221,12 @@ impl Transport {
         self.socket.poll_recv_more(cx, &mut self.socket.receive_buffer())
     }
 
+    /// Returns the budget for the memory of everything that is unfinished on the connections of this
+    /// connection's reactor.
+    pub(crate) fn pending(&self) -> &Rc<Pending> {
+        self.socket.reactor().pending()
+    }
+
     /// Returns a timer on this connection's reactor.
     pub fn timer(&self) -> Timer {
         Timer::new(self.socket.reactor())
@@ -215,9 +237,31 @@ impl Drop for Transport {
     fn drop(&mut self) {
         // Without a `close_notify` alert, the peer must assume an attack that truncates the stream
         // (RFC 8446 §6.1).
-        if let Some(session) = &self.tls {
-            session.borrow_mut().close(&self.socket);
+        if let Some(tls) = &self.tls {
+            tls.session.borrow_mut().close(&self.socket);
         }
+    }
+}
+
+impl Tls {
+    fn new(session: Session, address: Option<IpAddr>) -> Self {
+        Self { session: RefCell::new(session), address, held: Held::default() }
+    }
+
+    /// Calls `poll`, and then counts the session's buffers against the budget `pending`.
+    fn poll<R>(
+        &self,
+        pending: &Rc<Pending>,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Session, &mut Context<'_>) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
+        let mut session = self.session.borrow_mut();
+        let polled = poll(&mut session, cx);
+        self.held.set(pending, session.buffered_bytes(), || self.address);
+        if polled.is_pending() {
+            self.held.check(cx)?;
+        }
+        polled
     }
 }
 

@@ -13,6 +13,7 @@ use crate::http::Asset;
 use crate::net::{Acceptor, ListenUrl, Listener, Reach, Reactor};
 use crate::services::{Service, Stopper};
 
+use super::cgroup::default_pending_bytes;
 use super::error::StartError;
 use super::{Parts, Server};
 
@@ -152,6 +153,8 @@ impl ServerBuilder {
             self.parts.files = Some(files.map_err(failed)?);
         }
         let reactor = Reactor::new().map_err(StartError::Reactor)?;
+        let pending = self.parts.config.limits.pending_bytes;
+        reactor.pending().set_limit(pending.unwrap_or_else(default_pending_bytes));
         let urls: Vec<&ListenUrl> = urls.into_iter().collect();
         let tls_hosts = urls.iter().copied().chain(&self.admin).filter_map(ListenUrl::tls_host);
         let tls_hosts: Vec<String> = tls_hosts.map(str::to_owned).collect();

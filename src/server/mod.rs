@@ -3,6 +3,7 @@
 //! No other module of the library spawns tasks.
 
 mod builder;
+mod cgroup;
 mod connections;
 mod error;
 

@@ -87,7 +87,11 @@ impl Ending {
 }
 
 impl From<io::Error> for Ending {
-    fn from(_: io::Error) -> Self {
-        Self::Lost
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // See `Held`.
+            io::ErrorKind::OutOfMemory => Self::Aborted(CloseReason::OVERLOADED),
+            _ => Self::Lost,
+        }
     }
 }

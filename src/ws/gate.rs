@@ -87,6 +87,11 @@ impl Gate {
         self.header_bytes == 0 && !self.is_message_open
     }
 
+    /// Returns the number of payload bytes of the unfinished message that have arrived.
+    pub(super) fn arrived_bytes(&self) -> usize {
+        self.payload_bytes.saturating_sub(self.payload_left) as usize
+    }
+
     /// Returns the number of payload bytes that are missing from the current frame; 0 within a header.
     pub(super) fn payload_left(&self) -> u64 {
         self.payload_left

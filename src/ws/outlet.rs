@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::hub::{Client, Membership};
-use crate::net::Transport;
+use crate::net::{Held, Transport};
 
 use super::shared::SessionShared;
 
@@ -30,6 +30,7 @@ struct Unsent {
     /// True if the bytes wait for the client to read; false if they wait for more replies to be sent with
     /// them.
     is_blocked: bool,
+    held: Held,
 }
 
 enum Unit {
@@ -112,9 +113,10 @@ impl Outlet {
     /// Keeps one whole frame, given in two parts, to be sent together with the next one. Returns false if so
     /// much is kept that it should be sent now. Must be called only when [unblocked](Self::poll_unblocked).
     pub(crate) fn cork(&self, head: &[u8], tail: &[u8]) -> bool {
-        let mut unsent = self.unsent.take().unwrap_or_else(|| {
-            Box::new(Unsent { unit: Unit::Own(Vec::new()), sent: 0, is_blocked: false })
-        });
+        let mut unsent = self
+            .unsent
+            .take()
+            .unwrap_or_else(|| Box::new(Unsent::new(Unit::Own(Vec::new()), 0, false)));
         let has_room = match &mut unsent.unit {
             Unit::Own(bytes) => {
                 bytes.extend_from_slice(head);
@@ -167,14 +169,22 @@ impl Outlet {
     }
 
     fn poll_drain(&self, mut unsent: Box<Unsent>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Err(error) = unsent.held.check(cx) {
+            // The frame is given up, but the next call must fail, too: nothing can follow a part of a frame.
+            unsent.unit = Unit::Own(Vec::new());
+            self.unsent.set(Some(unsent));
+            return Poll::Ready(Err(error));
+        }
         while unsent.sent < unsent.unit.len() {
             let bytes = IoSlice::new(&unsent.unit[unsent.sent..]);
             let Poll::Ready(sent) = self.transport.poll_send(cx, &[bytes]) else {
                 if !std::mem::replace(&mut unsent.is_blocked, true) {
                     self.client().write_blocked(self.transport.timer().now());
                 }
+                self.hold(&unsent);
+                let kept = unsent.held.check(cx);
                 self.unsent.set(Some(unsent));
-                return Poll::Pending;
+                return kept.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending);
             };
             unsent.sent += sent?;
         }
@@ -182,6 +192,17 @@ impl Outlet {
             self.client().write_unblocked(self.transport.timer().now());
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Counts the kept bytes against the server's budget for unfinished output.
+    fn hold(&self, unsent: &Unsent) {
+        let bytes = match &unsent.unit {
+            // All outlets that have not sent it share the memory.
+            Unit::Shared(bytes) => bytes.len() / Rc::strong_count(bytes),
+            Unit::Own(bytes) => bytes.capacity(),
+        };
+        let address = || self.client().peer().limited_address();
+        unsent.held.set(self.transport.pending(), bytes, address);
     }
 
     fn try_send(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -192,8 +213,16 @@ impl Outlet {
     }
 
     fn keep(&self, unit: Unit, sent: usize) {
-        self.unsent.set(Some(Box::new(Unsent { unit, sent, is_blocked: true })));
+        let unsent = Box::new(Unsent::new(unit, sent, true));
+        self.hold(&unsent);
+        self.unsent.set(Some(unsent));
         self.client().write_blocked(self.transport.timer().now());
+    }
+}
+
+impl Unsent {
+    fn new(unit: Unit, sent: usize, is_blocked: bool) -> Self {
+        Self { unit, sent, is_blocked, held: Held::default() }
     }
 }
 

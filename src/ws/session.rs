@@ -232,17 +232,15 @@ impl State {
         }
         match sent {
             Ok(()) => self.client().count_sent(),
-            Err(_) => self.socket.set_end(SessionEnd::TransportLost),
+            Err(error) => self.socket.set_end(Ending::from(error).session_end()),
         }
-        Poll::Ready(sent.is_ok())
+        Poll::Ready(self.end().is_none())
     }
 
     /// Sends the hub's deliveries to the client, as fast as the client reads. Completes once none are left.
     fn poll_deliver(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
         loop {
-            if ready!(self.outlet.poll_drained(cx)).is_err() {
-                return Poll::Ready(Err(Ending::Lost));
-            }
+            ready!(self.outlet.poll_drained(cx))?;
             if !self.client().bell.is_rung() {
                 return Poll::Ready(Ok(()));
             }
@@ -271,9 +269,7 @@ impl State {
                     Ok(())
                 }
             };
-            if sent.is_err() {
-                return Poll::Ready(Err(Ending::Lost));
-            }
+            sent?;
         }
     }
 

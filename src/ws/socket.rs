@@ -18,7 +18,7 @@ use async_tungstenite::tungstenite::{self, Error};
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
 
 use crate::frame::{CloseCode, CloseReason, Frame, MAX_CONTROL_BYTES, Message};
-use crate::net::{Sleep, Timer};
+use crate::net::{Held, Sleep, Timer};
 use crate::rate::{Rate, RateState};
 
 use super::end::{Ending, SessionEnd};
@@ -47,6 +47,7 @@ struct InputState {
     pause: Option<Sleep>,
     /// The way in which the session ended, once it has.
     end: Option<SessionEnd>,
+    held: Held,
 }
 
 /// Received bytes. Those before `consumed` have been decoded; those before `admitted` have passed the
@@ -126,12 +127,15 @@ impl Socket {
             } else {
                 // Corked replies must be sent before the session waits for input.
                 ready!(outlet.poll_drained(cx))?;
+                ready!(self.poll_allowance(cx))?;
                 let Poll::Ready(received) = self.poll_receive(cx, outlet) else {
                     self.read_budget.set(READ_BUDGET_BYTES);
+                    self.with_input(|input| input.map_or(Ok(()), |input| input.held.check(cx)))?;
                     return Poll::Pending;
                 };
                 received?
             };
+            self.hold(outlet);
             let Some(message) = message else { continue };
             if let Some(rate) = &outlet.shared().message_rate {
                 // Counts the message. `poll_message_rate` has made sure that the rate allows it.
@@ -140,6 +144,14 @@ impl Socket {
             }
             return Poll::Ready(Ok(message));
         }
+    }
+
+    /// Waits until the server's budget for unfinished messages allows to read more.
+    fn poll_allowance(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with_input(|input| match input {
+            Some(input) => input.held.poll_more(cx),
+            None => Poll::Ready(Ok(())),
+        })
     }
 
     /// Waits until the client's message rate allows the next message.
@@ -249,6 +261,15 @@ impl Socket {
         polled
     }
 
+    /// Counts the received bytes against the server's budget for unfinished messages.
+    fn hold(&self, outlet: &Outlet) {
+        self.with_input(|input| {
+            let Some(input) = input else { return };
+            let address = || outlet.client().peer().limited_address();
+            input.held.set(outlet.transport().pending(), input.bytes(), address);
+        });
+    }
+
     /// Passes the input state to `read`.
     fn with_input<R>(&self, read: impl FnOnce(Option<&InputState>) -> R) -> R {
         let input = self.input.take();
@@ -286,6 +307,13 @@ impl InputState {
             && self.backlog.is_empty()
             && self.pause.is_none()
             && self.end.is_none()
+    }
+
+    /// Returns the memory that the received bytes take.
+    fn bytes(&self) -> usize {
+        let decoder = self.decoder.as_ref();
+        let decoding = decoder.map_or(0, |decoder| DECODER_BYTES + decoder.gate.arrived_bytes());
+        self.backlog().bytes.capacity() + decoding
     }
 
     fn is_mid_frame(&self) -> bool {
@@ -465,5 +493,7 @@ const FRAME_COST_BYTES: usize = 256;
 /// make each small frame expensive.
 const READ_BUFFER_BYTES: usize = 256;
 const LARGEST_READ_BUFFER_BYTES: usize = 4096;
+/// The memory of a decoder without received bytes, about.
+const DECODER_BYTES: usize = 1024;
 /// The protocol library writes only Pongs and Closes, whose frames have at most 127 bytes.
 const CONTROL_BUFFER_BYTES: usize = 1024;

@@ -82,6 +82,7 @@ fn the_output_of_print_config_is_read_back_unchanged() {
         "--close-timeout=1ms",
         "--max-message=70000",
         "--max-head=256",
+        "--max-pending=100k",
         "--max-connections=1",
         "--max-per-address=9",
         "--max-publish-rate=5",

@@ -50,6 +50,8 @@ mod health_checks;
 mod history;
 mod http;
 mod limits;
+#[cfg(feature = "full")]
+mod pending;
 mod pipelining;
 #[cfg(feature = "full")]
 mod printed;

@@ -23,7 +23,7 @@ pub(crate) const ORDER: Order = Order(&[
     ("frame", &[]),
     ("systemd", &[]),
     ("net", &[
-        "address", "deadlines", "failed", "meter", "reactor", "socket", "tls", "tls/setup", "tls/session",
+        "address", "deadlines", "failed", "meter", "pending", "reactor", "socket", "tls", "tls/setup", "tls/session",
         "tls/der", "tls/pem", "tls/host_names", "tls/authority", "tls/self_signed", "tls/acceptor",
         "tls/connector", "tls/absent", "transport", "listener", "watched", "mod",
     ]),
@@ -56,7 +56,7 @@ pub(crate) const ORDER: Order = Order(&[
         "request", "access_log", "reader", "context", "plan", "answer", "question", "turn_away",
         "proxy", "upgrade", "mod",
     ]),
-    ("server", &["connections", "error", "mod", "builder"]),
+    ("server", &["cgroup", "connections", "error", "mod", "builder"]),
     ("log", &[]),
     ("cli", &["options", "values", "table", "manual", "text", "sources", "check", "mod"]),
     ("build", &[]),

@@ -67,6 +67,10 @@ impl Session {
         match *self {}
     }
 
+    pub(in crate::net) fn buffered_bytes(&self) -> usize {
+        match *self {}
+    }
+
     pub(in crate::net) fn poll_handshake(
         &mut self,
         _: &Socket,

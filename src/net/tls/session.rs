@@ -10,6 +10,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 
+use super::super::pending::SMALL_BYTES;
 use super::super::socket::Socket;
 
 /// Buffers that all sessions share. Each one is used only within one call, so that no session needs
@@ -99,6 +100,11 @@ impl Session {
     /// Returns true if the peer sent plain HTTP instead of a handshake.
     pub(in crate::net) fn received_plain_http(&self) -> bool {
         self.phase == Phase::PlainHttp
+    }
+
+    /// Returns the size of the session's own buffers.
+    pub(in crate::net) fn buffered_bytes(&self) -> usize {
+        self.incoming.capacity() + self.plaintext.capacity() + self.outgoing.capacity()
     }
 
     /// Completes once the handshake is done and all its messages are sent.
@@ -259,6 +265,10 @@ impl Session {
         // the socket can't take them now.
         if let Poll::Ready(flushed) = self.poll_flushed(socket, cx) {
             flushed?;
+        }
+        if self.incoming.len() > SMALL_BYTES && socket.reactor().pending().is_full() {
+            // The transport registers the waker with its holder.
+            return Poll::Pending;
         }
         let mut received = socket.receive_buffer();
         if self.incoming.len() + MIN_READ_BYTES > received.capacity() {

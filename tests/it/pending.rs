@@ -1,0 +1,134 @@
+//! The budget for everything that is unfinished (`--max-pending`): what peers leave unfinished takes no more
+//! memory, those that hold most of it are closed, and everybody else is served.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+
+use rustix::net::sockopt;
+
+#[cfg(feature = "tls")]
+use crate::support::tls::TlsServer;
+use crate::support::*;
+
+#[test]
+fn unfinished_messages_take_no_more_than_the_budget() {
+    assert_bounded(
+        |address| Client::connect(address).stream,
+        &masked(true, BINARY, &[b'x'; MESSAGE_BYTES])[..MESSAGE_BYTES],
+        "closed by us with 1013",
+    );
+}
+
+#[test]
+fn unfinished_fragments_take_no_more_than_the_budget() {
+    let first = masked(false, BINARY, &[b'x'; 1000]);
+    let bytes = [first, masked(false, CONTINUATION, &[b'x'; 1000]).repeat(60)].concat();
+    assert_bounded(|address| Client::connect(address).stream, &bytes, "closed by us with 1013");
+}
+
+#[test]
+fn unfinished_request_bodies_take_no_more_than_the_budget() {
+    let body = vec![b'x'; MESSAGE_BYTES];
+    let post = request("POST", "/topics/t", "", &body);
+    assert_bounded(connect, &post[..post.len() - 1], "503");
+}
+
+#[test]
+fn unfinished_heads_take_no_more_than_the_budget() {
+    let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(16_000));
+    assert_bounded(connect, head.as_bytes(), "refused: too much unfinished input");
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn half_a_tls_handshake_takes_no_more_than_the_budget() {
+    let budget = format!("{BUDGET_KIB}k");
+    let flags = ["--max-pending", &budget, "--log-level", "debug"];
+    let server = TlsServer::start("pending-tls", &flags);
+    let mut other = server.client("/");
+    other.echo("before");
+    // A handshake message of 60,000 bytes, in records of the largest size (RFC 8446 §5.1).
+    let message = [&[1, 0, 0xea, 0x60, 3, 3][..], &[0; 23_000]].concat();
+    let records: Vec<u8> = message
+        .chunks(16 * 1024)
+        .flat_map(|part| [&[22, 3, 1][..], &(part.len() as u16).to_be_bytes(), part].concat())
+        .collect();
+    let files = server.falconet.open_files();
+    let attackers: Vec<TcpStream> = (0..ATTACKERS).map(|_| connect(server.address())).collect();
+    wait_until("all are accepted", || server.falconet.open_files() == files + ATTACKERS);
+    let before = server.falconet.private_kib();
+    for mut attacker in &attackers {
+        attacker.write_all(&records).unwrap();
+    }
+    other.echo("meanwhile");
+    let grown = server.falconet.private_kib().saturating_sub(before);
+    assert_within_budget(grown, records.len());
+    server.falconet.wait_for_line("refused: too much unfinished input");
+    other.echo("after");
+}
+
+#[test]
+fn echoes_that_are_not_read_take_no_more_than_the_budget() {
+    let budget = format!("{BUDGET_KIB}k");
+    let falconet = Falconet::start(&["--max-pending", &budget]);
+    let mut other = Client::connect(falconet.address());
+    other.echo("before");
+    let before = falconet.private_kib();
+    let message = masked(true, BINARY, &[b'x'; 60_000]);
+    let mut writers: Vec<(TcpStream, usize)> = (0..ATTACKERS)
+        .map(|_| {
+            let stream = Client::connect(falconet.address()).stream;
+            // Small kernel buffers block soon.
+            sockopt::set_socket_recv_buffer_size(&stream, 64 * 1024).unwrap();
+            sockopt::set_socket_send_buffer_size(&stream, 16 * 1024).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            (stream, 0)
+        })
+        .collect();
+    let mut most = 0;
+    wait_until("a client that does not read is closed", || {
+        for (stream, sent) in &mut writers {
+            // Writing fails if the server does not read, or has closed the connection.
+            *sent += stream.write(&message[*sent % message.len()..]).unwrap_or(0);
+        }
+        most = most.max(falconet.private_kib());
+        falconet.log_so_far().iter().any(|line| line.contains("closed by us with 1013"))
+    });
+    let grown = most.saturating_sub(before);
+    assert_within_budget(grown, message.len());
+    other.echo("after");
+}
+
+/// Starts a server with a small budget, sends `bytes` on many connections, and checks that the memory stays
+/// bounded, that a message of another client arrives, and that the line `logged` follows.
+fn assert_bounded(open: impl Fn(SocketAddr) -> TcpStream, bytes: &[u8], logged: &str) {
+    let budget = format!("{BUDGET_KIB}k");
+    let falconet = Falconet::start(&["--max-pending", &budget, "--log-level", "debug"]);
+    let mut other = Client::connect(falconet.address());
+    other.echo("before");
+    let attackers: Vec<TcpStream> = (0..ATTACKERS).map(|_| open(falconet.address())).collect();
+    let before = falconet.private_kib();
+    for mut attacker in &attackers {
+        attacker.write_all(bytes).unwrap();
+    }
+    other.echo("meanwhile");
+    let grown = falconet.private_kib().saturating_sub(before);
+    assert_within_budget(grown, bytes.len());
+    falconet.wait_for_line(logged);
+    other.echo("still here");
+    drop(attackers);
+    other.echo("after");
+}
+
+/// Checks that the server's memory has grown by the budget, and by less than half of `bytes` for each attacker:
+/// at the limit, each one holds a few KiB.
+fn assert_within_budget(grown_kib: u64, bytes: usize) {
+    let allowed = BUDGET_KIB + (ATTACKERS * bytes / 2 / 1024) as u64;
+    assert!(grown_kib <= allowed, "{grown_kib} KiB more, at most {allowed} expected");
+}
+
+/// The budget, in KiB.
+const BUDGET_KIB: u64 = 512;
+const ATTACKERS: usize = 150;
+/// The largest message of the default configuration.
+const MESSAGE_BYTES: usize = 64 * 1024;
