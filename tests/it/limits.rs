@@ -88,14 +88,28 @@ fn five_hundred_clients_fit_into_8_mib_of_data() {
 
 #[test]
 fn five_hundred_clients_fit_into_a_memory_cgroup_of_8_mib() {
-    let Some(group) = Group::of_8_mib() else {
-        // Written directly to stderr, because the output of a passing test is captured.
-        let _ = writeln!(io::stderr(), "skipped: no memory cgroup can be created");
-        return;
-    };
-    let join = format!("echo $$ >'{}/cgroup.procs' || exit", group.path.display());
-    let falconet = Falconet::start_with(&mut limited(&join));
+    let Some(group) = Group::of_mib("clients", 8) else { return };
+    let falconet = Falconet::start_with(&mut limited(&group.join()));
     assert_500_fit_into(&falconet);
+    println!("{} bytes at most, the kernel's included", group.peak());
+}
+
+/// One address may hold 1,250 of 10,000 connections. Without a limit, their messages take 90 MB.
+#[cfg(feature = "full")]
+#[test]
+fn unfinished_messages_of_1250_clients_fit_into_a_memory_cgroup_of_48_mib() {
+    let Some(group) = Group::of_mib("attack", 48) else { return };
+    let falconet = Falconet::start_with(&mut limited(&group.join()));
+    let mut other = Client::connect(falconet.address());
+    let count = connection_budget(1250);
+    let attackers: Vec<Client> = (0..count).map(|_| Client::connect(falconet.address())).collect();
+    let message = masked(true, BINARY, &[b'x'; 65_536]);
+    for attacker in &attackers {
+        (&attacker.stream).write_all(&message[..message.len() - 1]).unwrap();
+    }
+    other.echo("meanwhile");
+    falconet.wait_for_line("closed by us with 1013");
+    other.echo("after");
     println!("{} bytes at most, the kernel's included", group.peak());
 }
 
@@ -127,24 +141,37 @@ struct Group {
 }
 
 impl Group {
-    /// Creates a control group of version 1 or 2. Returns `None` if that is not possible, as without root.
-    fn of_8_mib() -> Option<Self> {
+    /// Creates a control group of version 1 or 2 with this memory. No two tests may use the same `name`. Returns
+    /// `None`, and says so, if that is not possible, as without root.
+    fn of_mib(name: &str, mib: usize) -> Option<Self> {
+        let bytes = (mib << 20).to_string();
         let versions = [
-            ("memory/", ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"], "8388608"),
+            ("memory/", ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"], &*bytes),
             ("", ["memory.max", "memory.swap.max"], "0"),
         ];
-        versions.into_iter().find_map(|(parent, [limit, swap_limit], most_with_swap)| {
-            let name = format!("/sys/fs/cgroup/{parent}falconet-{}", std::process::id());
-            fs::create_dir(&name).ok()?;
-            let group = Self { path: name.into() };
-            // Writing would create the file in a folder that is no control group.
-            let is_limited = group.path.join(limit).exists()
-                && fs::write(group.path.join(limit), "8388608").is_ok();
-            // The file is missing if the kernel does not account for swap.
-            let _ = fs::metadata(group.path.join(swap_limit))
-                .and_then(|_| fs::write(group.path.join(swap_limit), most_with_swap));
-            is_limited.then_some(group)
-        })
+        let group =
+            versions.into_iter().find_map(|(parent, [limit, swap_limit], most_with_swap)| {
+                let name = format!("/sys/fs/cgroup/{parent}falconet-{name}-{}", std::process::id());
+                fs::create_dir(&name).ok()?;
+                let group = Self { path: name.into() };
+                // Writing would create the file in a folder that is no control group.
+                let is_limited = group.path.join(limit).exists()
+                    && fs::write(group.path.join(limit), &bytes).is_ok();
+                // The file is missing if the kernel does not account for swap.
+                let _ = fs::metadata(group.path.join(swap_limit))
+                    .and_then(|_| fs::write(group.path.join(swap_limit), most_with_swap));
+                is_limited.then_some(group)
+            });
+        if group.is_none() {
+            // Written directly to stderr, because the output of a passing test is captured.
+            let _ = writeln!(io::stderr(), "skipped: no memory cgroup can be created");
+        }
+        group
+    }
+
+    /// Returns a shell command that moves the shell into the group.
+    fn join(&self) -> String {
+        format!("echo $$ >'{}/cgroup.procs' || exit", self.path.display())
     }
 
     /// Returns the peak memory of the group, in bytes, as the kernel reports it.
