@@ -3,6 +3,7 @@
 mod address;
 mod deadlines;
 mod failed;
+mod handshake_queue;
 mod listener;
 mod meter;
 mod reactor;

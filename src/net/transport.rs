@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_lite::future::yield_now;
 
-use super::reactor::{Reactor, Timer};
+use super::reactor::{Reactor, Sleep, Timer};
 use super::socket::Socket;
 use super::tls::{Acceptor, Connector, Session};
 
@@ -78,6 +78,13 @@ impl Transport {
         Ok(())
     }
 
+    /// Lets the TLS handshake wait for `begin`, while nothing is read. Has no effect without TLS.
+    pub fn postpone_handshake(&self, begin: Sleep) {
+        if let Some(session) = &self.tls {
+            session.borrow_mut().postpone(begin);
+        }
+    }
+
     /// Returns true if this connection uses TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
@@ -101,6 +108,7 @@ impl Transport {
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let Some(session) = &self.tls else { return self.socket.poll_recv(cx, buffer) };
         let mut session = session.borrow_mut();
+        ready!(self.poll_handshake(&mut session, cx))?;
         let plaintext = ready!(session.poll_plaintext(&self.socket, cx))?;
         let count = plaintext.len().min(buffer.len());
         buffer[..count].copy_from_slice(&plaintext[..count]);
@@ -132,7 +140,9 @@ impl Transport {
         take: impl FnOnce(&[u8]) -> R,
     ) -> Poll<io::Result<R>> {
         if let Some(session) = &self.tls {
-            return session.borrow_mut().poll_recv_with(&self.socket, cx, take);
+            let mut session = session.borrow_mut();
+            ready!(self.poll_handshake(&mut session, cx))?;
+            return session.poll_recv_with(&self.socket, cx, take);
         }
         let mut received = self.socket.receive_buffer();
         ready!(self.socket.poll_recv_more(cx, &mut received))?;
@@ -197,6 +207,21 @@ impl Transport {
                 Some(_) => return,
             }
         }
+    }
+
+    /// Completes once the handshake is done. On the client's side, [`secure`](Self::secure) has done it.
+    fn poll_handshake(&self, session: &mut Session, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while session.is_handshaking() {
+            // The peer may be waiting for the records of the step before.
+            if let Poll::Ready(flushed) = session.poll_flushed(&self.socket, cx) {
+                flushed?;
+            }
+            // While the step waits, its bytes stay in the socket and need no memory here.
+            ready!(session.poll_begin(cx));
+            ready!(self.socket.poll_handshake_step(cx));
+            ready!(session.poll_read(&self.socket, cx))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads once and discards the bytes. Returns their number; 0 is the end of the stream.

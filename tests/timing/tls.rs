@@ -2,11 +2,18 @@
 
 #![cfg(feature = "tls")]
 
-use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::measure::serial;
+use rustls::pki_types::ServerName;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection};
+
+use crate::measure::*;
+use crate::support::folder::Folder;
 use crate::support::tls::*;
 use crate::support::*;
 
@@ -116,6 +123,73 @@ fn handshake_and_head_share_one_deadline() {
     std::thread::sleep(Duration::from_millis(700));
     kept.echo("after the deadline");
 }
+
+#[test]
+fn replayed_client_hellos_delay_no_other_client() {
+    let _guard = serial();
+    let server = RsaServer::start("tls-replay", &[]);
+    let canaries = start_canaries(CANARY_PAUSE, &server.falconet);
+    let until = Instant::now() + FLOOD;
+    let answered = replay(|| connect(server.tls), &client_hello(&server.config), until);
+    println!("{answered} replayed ClientHellos answered in {FLOOD:?}");
+    assert_prompt(canaries);
+}
+
+/// A server with a plain port, and a port for TLS with an RSA key of 4096 bits, with which one signature takes
+/// some milliseconds.
+struct RsaServer {
+    falconet: Falconet,
+    tls: SocketAddr,
+    config: Arc<ClientConfig>,
+    _files: Folder,
+}
+
+impl RsaServer {
+    fn start(name: &str, flags: &[&str]) -> Self {
+        let files = Folder::new(name);
+        copy_pair("rsa4096", &files.path);
+        let [certificate, key] = ["tls-cert.pem", "tls-key.pem"].map(|name| files.file(name));
+        let listen = ["--listen", "http://127.0.0.1:0", "--listen", "https://127.0.0.1:0"];
+        let mut command = Falconet::command();
+        command.args(listen).args(["--broadcast-every", "0"]).args(flags);
+        command.arg("--tls-cert").arg(&certificate).arg("--tls-key").arg(&key);
+        let falconet = Falconet::start_with(&mut command);
+        let line = falconet.wait_for_line("listening on https://");
+        let authority = line.split("https://").nth(1).unwrap().split('/').next().unwrap();
+        let (tls, config) = (authority.parse().unwrap(), tls_config(&certificate, &TLS13));
+        Self { falconet, tls, config, _files: files }
+    }
+}
+
+/// Returns the first message of a client.
+fn client_hello(config: &Arc<ClientConfig>) -> Vec<u8> {
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut hello = Vec::new();
+    ClientConnection::new(config.clone(), name).unwrap().write_tls(&mut hello).unwrap();
+    hello
+}
+
+/// Sends `hello` on [`REPLAYED`] connections at once, and on a new connection for each that the server has
+/// answered or closed, until `until`. Returns how many were answered.
+fn replay(connect: impl Fn() -> TcpStream, hello: &[u8], until: Instant) -> usize {
+    let (mut open, mut answered) = (VecDeque::new(), 0);
+    while Instant::now() < until {
+        while open.len() < REPLAYED {
+            let mut stream = connect();
+            // The server may have closed the connection already.
+            let _ = stream.write_all(hello);
+            open.push_back(stream);
+        }
+        let oldest: Option<TcpStream> = open.pop_front();
+        answered += usize::from(oldest.unwrap().read(&mut [0]).is_ok_and(|count| count > 0));
+    }
+    answered
+}
+
+/// The duration of a flood.
+const FLOOD: Duration = Duration::from_millis(1500);
+/// The number of replayed ClientHellos at once: two turns' worth of tasks.
+const REPLAYED: usize = 128;
 
 /// Reads to the end of a raw connection. Returns the bytes, and the time from `since` to the end.
 fn time_to_end(stream: TcpStream, since: Instant) -> (Vec<u8>, Duration) {
