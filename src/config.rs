@@ -90,6 +90,12 @@ pub struct Limits {
     /// proxies are exempt. Default: `None`, which is one eighth of `connections`. Further connections are
     /// answered with 503, requests for event streams with `retry:`.
     pub per_address: Option<NonZeroUsize>,
+    /// TLS handshakes per second of one remote address. After a second without handshakes, this number may begin
+    /// at once; further ones wait. A connection whose handshake would wait longer than three quarters of
+    /// [`Timeouts::tls_head`] is dropped. Addresses of this host and trusted proxies are exempt; a client that
+    /// the PROXY protocol names is not. `None` disables the limit. Default: 20. A browser needs up to 8 for a
+    /// page; behind one address, 170 clients that reconnect at the same time have all connected after 7.5 s.
+    pub handshake_rate: Option<NonZeroU32>,
     /// Messages per second that one remote address may publish over HTTP, or one connection from this host.
     /// After a second without messages, this number of messages may arrive at once. Default: `None`, no
     /// limit. Further messages are answered with 429.
@@ -110,6 +116,7 @@ impl Default for Limits {
             target_bytes: 2 * 1024,
             connections: 10_000,
             per_address: None,
+            handshake_rate: NonZeroU32::new(20),
             publish_rate: None,
             message_rate: None,
             requests: 1_000,

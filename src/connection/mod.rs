@@ -7,6 +7,7 @@
 mod access_log;
 mod answer;
 mod context;
+mod handshake;
 mod plan;
 mod proxy;
 mod question;
@@ -33,6 +34,7 @@ use crate::resource::{Plan, Stage};
 
 use answer::{answer, last_envelope, refuse, refuse_head};
 pub(crate) use context::Context;
+use handshake::admit_handshake;
 use plan::{leaves_body_unread, plan};
 use proxy::read_proxy_header;
 use question::ask;
@@ -181,6 +183,9 @@ async fn read_head(
     let begins_with_handshake = is_first && reader.transport().is_tls();
     let deadline =
         timer.sleep(if begins_with_handshake { timeouts.tls_head } else { timeouts.head });
+    if Feature::Tls.is_built_in() && begins_with_handshake {
+        admit_handshake(reader, peer, context)?;
+    }
     let reading = context.stop.unless_requested(reader.head(&context.config.limits));
     let end = match timer.until(deadline, reading).await {
         Some(Some(Ok(head))) => return Some(head),

@@ -4,12 +4,14 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::features::Feature;
 use crate::http::{Response, head};
 use crate::net::{Peer, Transport};
 use crate::resource::Stage;
 
 use super::answer::{last_envelope, reconnecting, refuse};
 use super::context::Context;
+use super::handshake::reserve_handshake;
 use super::reader::Reader;
 use super::request::Request;
 
@@ -32,13 +34,18 @@ pub(crate) fn turn_away(transport: Transport, peer: Peer, context: Rc<Context>) 
 }
 
 /// Waits for a request head, and answers it with status 503 and the line `reason`, or as [`reconnecting`] does.
-/// Closes the connection. Waits at most [`PATIENCE`] for the head, TLS handshake included.
+/// Closes the connection. Waits at most [`PATIENCE`] for the head, TLS handshake included. Without an answer, if
+/// the handshake would have to wait for others of the same address.
 pub(super) async fn answer_unavailable(
     reader: &mut Reader,
     peer: Peer,
     reason: &'static str,
     context: &Context,
 ) {
+    let begins_with_handshake = Feature::Tls.is_built_in() && reader.transport().is_handshaking();
+    if begins_with_handshake && reserve_handshake(reader, peer, Duration::ZERO, context).is_none() {
+        return;
+    }
     let (timer, limits) = (reader.transport().timer(), &context.config.limits);
     let range = timer.until(timer.sleep(Some(PATIENCE)), reader.head(limits)).await;
     let range = range.and_then(Result::ok);

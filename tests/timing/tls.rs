@@ -4,10 +4,11 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketType};
 use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection};
@@ -132,6 +133,49 @@ fn replayed_client_hellos_delay_no_other_client() {
     let until = Instant::now() + FLOOD;
     let answered = replay(|| connect(server.tls), &client_hello(&server.config), until);
     println!("{answered} replayed ClientHellos answered in {FLOOD:?}");
+    assert!(answered > 20, "addresses of this host have no limit");
+    assert_prompt(canaries);
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn an_address_that_floods_handshakes_slows_down_only_itself() {
+    let _guard = serial();
+    let flags = ["--trust-proxy", "127.0.0.2", "--proxy-protocol", "--max-handshake-rate", "20"];
+    let server = RsaServer::start("tls-flood", &flags);
+    let canaries = start_canaries(CANARY_PAUSE, &server.falconet);
+    let connect_for = |client: &str| {
+        let mut stream = connect_from([127, 0, 0, 2].into(), server.tls);
+        write!(stream, "PROXY TCP4 {client} 127.0.0.1 4711 443\r\n").unwrap();
+        stream
+    };
+    let hello = client_hello(&server.config);
+    let (cpu_before, until) = (server.falconet.cpu_time(), Instant::now() + FLOOD);
+    let (answered, mut times) = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| replay(|| connect_for("192.0.2.1"), &hello, until));
+        let mut times = Vec::new();
+        while !flood.is_finished() {
+            let start = Instant::now();
+            connect_tls_over(connect_for("192.0.2.2"), &server.config).unwrap();
+            times.push(start.elapsed());
+            // The pause between two handshakes, so that this address stays within its rate.
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        (flood.join().unwrap(), times)
+    });
+    let cpu_time = server.falconet.cpu_time() - cpu_before;
+    times.sort_unstable();
+    let median = times[times.len() / 2];
+    println!("{answered} replayed ClientHellos answered in {FLOOD:?}, processor time {cpu_time:?}");
+    println!(
+        "{} handshakes of another address: median {median:?}, {:?}",
+        times.len(),
+        times.last()
+    );
+    // 20 at once, and 20 a second.
+    assert!((21..=55).contains(&answered), "{answered}");
+    assert!(cpu_time < FLOOD * 2 / 3, "{cpu_time:?}");
+    assert!(median < Duration::from_millis(100), "{median:?}");
     assert_prompt(canaries);
 }
 
@@ -184,6 +228,16 @@ fn replay(connect: impl Fn() -> TcpStream, hello: &[u8], until: Instant) -> usiz
         answered += usize::from(oldest.unwrap().read(&mut [0]).is_ok_and(|count| count > 0));
     }
     answered
+}
+
+/// Opens a connection from the address `own` of this host.
+fn connect_from(own: Ipv4Addr, server: SocketAddr) -> TcpStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from((own, 0))).unwrap();
+    rustix::net::connect(&socket, &server).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream
 }
 
 /// The duration of a flood.
