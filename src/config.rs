@@ -211,7 +211,8 @@ pub enum Certificate {
     },
 }
 
-/// The reaction to a request that is refused. Bytes that are not an HTTP request are never answered.
+/// The reaction to a request that is refused. Bytes that are not an HTTP request are never answered. A connection
+/// above a limit may be answered before its request has arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reject {
     /// A short 4xx or 5xx response.
