@@ -69,7 +69,10 @@ async fn serve_requests(
     if Feature::Full.is_built_in()
         && context.access.proxies.uses_proxy_protocol(address_place.client())
     {
-        Box::pin(read_proxy_header(&mut reader, &address_place, &context)).await?;
+        // `dyn`, so that a build without proxies has no code to read the header.
+        let reading: Pin<Box<dyn Future<Output = _> + '_>> =
+            Box::pin(read_proxy_header(&mut reader, &address_place, &context));
+        reading.await?;
     }
     let (peer, mut rate_state) = (address_place.client(), RateState::default());
     let limits = &context.config.limits;
