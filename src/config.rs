@@ -90,6 +90,12 @@ pub struct Limits {
     /// proxies are exempt. Default: `None`, which is one eighth of `connections`. Further connections are
     /// answered with 503, requests for event streams with `retry:`.
     pub per_address: Option<NonZeroUsize>,
+    /// TLS handshakes per second of one remote address. After a second without handshakes, this number may begin
+    /// at once; further ones wait. A connection whose handshake would wait longer than three quarters of
+    /// [`Timeouts::tls_head`] is dropped. Addresses of this host and trusted proxies are exempt; a client that
+    /// the PROXY protocol names is not. `None` disables the limit. Default: 20. A browser needs up to 8 for a
+    /// page; behind one address, 170 clients that reconnect at the same time have all connected after 7.5 s.
+    pub handshake_rate: Option<NonZeroU32>,
     /// Messages per second that one remote address may publish over HTTP, or one connection from this host.
     /// After a second without messages, this number of messages may arrive at once. Default: `None`, no
     /// limit. Further messages are answered with 429.
@@ -100,7 +106,7 @@ pub struct Limits {
     /// Memory of everything that is unfinished on all connections, in bytes: received parts of heads, bodies,
     /// messages and TLS records, and output that peers have not read. Default: `None`, which is 8 MiB, or a
     /// quarter of the memory limit of the process's control group if that is less. At the limit, connections
-    /// that hold more than 4 KiB of it are not read. If this lasts 1 s, the largest holders of the address that
+    /// that hold more than 4 KiB of it are not read. If this lasts 1 s, or the double is reached, the largest holders of the address that
     /// holds most are closed, with 1013 or status 503.
     pub pending_bytes: Option<usize>,
     /// Largest number of requests on one connection; the response to the last one announces the close.
@@ -116,6 +122,7 @@ impl Default for Limits {
             target_bytes: 2 * 1024,
             connections: 10_000,
             per_address: None,
+            handshake_rate: NonZeroU32::new(20),
             publish_rate: None,
             message_rate: None,
             pending_bytes: None,
@@ -211,7 +218,8 @@ pub enum Certificate {
     },
 }
 
-/// The reaction to a request that is refused. Bytes that are not an HTTP request are never answered.
+/// The reaction to a request that is refused. Bytes that are not an HTTP request are never answered. A connection
+/// above a limit may be answered before its request has arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reject {
     /// A short 4xx or 5xx response.

@@ -87,7 +87,7 @@ impl Closings {
 pub(crate) enum Rejection {
     /// The server has too many connections.
     Connections,
-    /// The client's address has too many connections.
+    /// The client's address has too many connections or TLS handshakes.
     Address,
     /// The bytes are not a valid request head.
     Head,

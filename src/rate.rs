@@ -36,20 +36,41 @@ impl Rate {
     /// # Errors
     /// If the limit is reached, the time until the next event can be admitted. `state` does not change.
     pub(crate) fn admit(&self, state: &mut RateState, now: Instant) -> Result<(), Duration> {
-        let now_ns = self.since_epoch(now);
-        let full_ns = state.0.max(now_ns).saturating_add(self.interval_ns);
-        match full_ns.saturating_sub(self.burst_ns).checked_sub(now_ns) {
-            None | Some(0) => {
-                state.0 = full_ns;
-                Ok(())
-            }
-            Some(wait_ns) => Err(Duration::from_nanos(wait_ns)),
+        let (next, wait) = self.next(*state, now);
+        if !wait.is_zero() {
+            return Err(wait);
         }
+        *state = next;
+        Ok(())
+    }
+
+    /// Reserves the next event for the time at which the limit allows it. Returns the time until then, which
+    /// is zero if the event is admitted at once. Returns `None` if it is longer than `longest`; `state` does not
+    /// change then.
+    pub(crate) fn reserve(
+        &self,
+        state: &mut RateState,
+        now: Instant,
+        longest: Duration,
+    ) -> Option<Duration> {
+        let (next, wait) = self.next(*state, now);
+        (wait <= longest).then(|| {
+            *state = next;
+            wait
+        })
     }
 
     /// Returns true if the full burst is available, as with a new state.
     pub(crate) fn is_idle(&self, state: RateState, now: Instant) -> bool {
         state.0 <= self.since_epoch(now)
+    }
+
+    /// Returns the state after the next event, and the time until the event can be admitted.
+    fn next(&self, state: RateState, now: Instant) -> (RateState, Duration) {
+        let now_ns = self.since_epoch(now);
+        let full_ns = state.0.max(now_ns).saturating_add(self.interval_ns);
+        let wait_ns = full_ns.saturating_sub(self.burst_ns).saturating_sub(now_ns);
+        (RateState(full_ns), Duration::from_nanos(wait_ns))
     }
 
     fn since_epoch(&self, now: Instant) -> u64 {
@@ -86,6 +107,19 @@ mod tests {
         assert_eq!(rate.admit(&mut state, start + tenth / 2), Err(tenth / 2));
         assert_eq!(rate.admit(&mut state, start + tenth), Ok(()), "a refused event has no effect");
         assert_eq!(rate.admit(&mut state, start + tenth), Err(tenth));
+    }
+
+    #[test]
+    fn reserved_events_follow_one_per_interval_until_the_wait_is_too_long() {
+        let (rate, start) = rate(10);
+        let mut state = RateState::default();
+        let longest = Duration::from_millis(250);
+        let waits: Vec<_> = (0..14).map(|_| rate.reserve(&mut state, start, longest)).collect();
+        let milliseconds = |wait: &Option<Duration>| wait.map(|wait| wait.as_millis());
+        assert_eq!(waits[..10], [Some(Duration::ZERO); 10]);
+        let waits: Vec<_> = waits[10..].iter().map(milliseconds).collect();
+        assert_eq!(waits, [Some(100), Some(200), None, None]);
+        assert_eq!(rate.reserve(&mut state, start + longest, longest).unwrap().as_millis(), 50);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod address_place;
 mod authorize;
 mod cors;
 mod gatekeeper;
+mod handshake_rate;
 mod origin;
 mod proxies;
 pub(crate) mod proxy_protocol;
@@ -14,6 +15,7 @@ pub(crate) use address_place::{AddressPermit, AddressPlace, Addresses, Places, w
 pub(crate) use authorize::AnyAuthorizer;
 pub use authorize::{Action, AllowAll, Authorize, Denied};
 pub(crate) use gatekeeper::{Access, Gatekeeper, Refused};
+pub(crate) use handshake_rate::HandshakeRate;
 pub use origin::{OriginError, Origins};
 pub use proxies::{TrustedProxies, TrustedProxy, TrustedProxyError};
 pub(crate) use publish_rate::PublishRate;

@@ -290,6 +290,14 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .only_with(Feature::Full),
     OptionSpec::new(
+        "max-handshake-rate",
+        "COUNT",
+        "how many TLS handshakes one remote address may begin per second; further ones wait; 0 = no limit",
+        |options, text| set_optional(&mut options.config.limits.handshake_rate, text),
+        |options| show_optional(options.config.limits.handshake_rate),
+    )
+    .only_with(Feature::Tls),
+    OptionSpec::new(
         "max-publish-rate",
         "COUNT",
         "messages per second that one remote address, or one local connection, may publish over HTTP; 0 = no limit",

@@ -120,9 +120,10 @@ async fn respond(
     config: &Config,
 ) -> bool {
     let envelope = request.envelope();
-    let bytes = response.encode(&envelope);
+    let (bytes, streamed) = (response.encode(&envelope), response.streamed_bytes());
+    drop(response);
     write_all(reader, &bytes, config).await
-        && match file.filter(|_| envelope.body).zip(response.streamed_bytes()) {
+        && match file.filter(|_| envelope.body).zip(streamed) {
             // Boxed, because a connection reserves space for the largest future that it ever awaits.
             Some((file, length)) => Box::pin(send_file(reader, file, length, config)).await,
             None => true,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::access::Access;
+use crate::access::{Access, HandshakeRate};
 use crate::config::Config;
 use crate::counters::{Counters, Refusal, Rejection};
 use crate::hub::HubHandle;
@@ -18,6 +18,8 @@ pub(crate) struct Context {
     /// The resources, in the order in which they are asked to plan a request.
     pub(crate) resources: Vec<Box<dyn Resource>>,
     pub(crate) access: Rc<Access>,
+    /// `None` without a limit.
+    pub(crate) handshake_rate: Option<HandshakeRate>,
     pub(crate) hub: HubHandle,
     pub(crate) stop: Stop,
     pub(crate) ids: IdGenerator,

@@ -7,6 +7,7 @@
 mod access_log;
 mod answer;
 mod context;
+mod handshake;
 mod plan;
 mod proxy;
 mod question;
@@ -33,6 +34,7 @@ use crate::resource::{Plan, Stage};
 
 use answer::{EVICTED, answer, last_envelope, refuse, refuse_head};
 pub(crate) use context::Context;
+use handshake::admit_handshake;
 use plan::{leaves_body_unread, plan};
 use proxy::read_proxy_header;
 use question::ask;
@@ -67,7 +69,10 @@ async fn serve_requests(
     if Feature::Full.is_built_in()
         && context.access.proxies.uses_proxy_protocol(address_place.client())
     {
-        Box::pin(read_proxy_header(&mut reader, &address_place, &context)).await?;
+        // `dyn`, so that a build without proxies has no code to read the header.
+        let reading: Pin<Box<dyn Future<Output = _> + '_>> =
+            Box::pin(read_proxy_header(&mut reader, &address_place, &context));
+        reading.await?;
     }
     let (peer, mut rate_state) = (address_place.client(), RateState::default());
     let limits = &context.config.limits;
@@ -181,6 +186,9 @@ async fn read_head(
     let begins_with_handshake = is_first && reader.transport().is_tls();
     let deadline =
         timer.sleep(if begins_with_handshake { timeouts.tls_head } else { timeouts.head });
+    if Feature::Tls.is_built_in() && begins_with_handshake {
+        admit_handshake(reader, peer, context)?;
+    }
     let reading = context.stop.unless_requested(reader.head(&context.config.limits));
     let end = match timer.until(deadline, reading).await {
         Some(Some(Ok(head))) => return Some(head),

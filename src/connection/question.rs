@@ -22,6 +22,7 @@ pub(super) async fn ask(
     rate_state: &mut RateState,
     context: &Context,
 ) -> Option<(Response, usize)> {
+    reader.set_peer(request.peer);
     let limit = question.body_limit();
     // A longer body is not read. The connection is closed after the response.
     let body = if request.body.exceeds(limit) { Framing::None } else { request.body };

@@ -14,7 +14,7 @@ use crate::config::Limits;
 use crate::http::HeadError;
 use crate::http::body::{BodyError, ChunkedBody, Framing};
 use crate::http::head::HeadScan;
-use crate::net::{Held, Peer, Transport};
+use crate::net::{Held, Peer, Transport, is_eviction};
 
 use super::access_log::AccessLogEntry;
 
@@ -23,7 +23,7 @@ pub(super) struct Reader {
     transport: Transport,
     log_entry: AccessLogEntry,
     bytes: Vec<u8>,
-    /// The peer, or the client that it has named by the PROXY protocol.
+    /// The peer, or the client that it has named.
     peer: Peer,
     held: Held,
 }
@@ -62,9 +62,14 @@ impl Reader {
         Self { transport, log_entry, bytes: Vec::new(), peer, held: Held::default() }
     }
 
-    /// Notes the client that the peer has named by the PROXY protocol.
+    /// Notes the client that the peer has named.
     pub(super) fn set_peer(&mut self, client: Peer) {
-        self.peer = client;
+        if client != self.peer {
+            self.peer = client;
+            // The next holder has the client's address.
+            self.held.clear();
+            self.transport.set_client(client);
+        }
     }
 
     /// Returns the connection's entry in the access log.
@@ -119,7 +124,7 @@ impl Reader {
             }
             self.read_more().await.map_err(|error| match self.transport.received_plain_http() {
                 true => NoHead::Refused(HeadError::PlainHttp),
-                false if error.kind() == io::ErrorKind::OutOfMemory => NoHead::Evicted,
+                false if is_eviction(&error) => NoHead::Evicted,
                 false => NoHead::Lost(error),
             })?;
         }
@@ -198,8 +203,10 @@ impl Reader {
     pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let sent = poll_fn(|cx| {
             let polled = self.transport.poll_send(cx, &[IoSlice::new(bytes)]);
-            self.hold(if polled.is_pending() { bytes.len() } else { 0 });
-            self.held.check(cx)?;
+            if polled.is_pending() {
+                self.hold(bytes.len());
+                self.held.check(cx)?;
+            }
             polled
         });
         let sent = sent.await?;
@@ -237,13 +244,18 @@ impl Reader {
                 received.len()
             });
             if polled.is_pending() {
+                let address = || self.peer.limited_address();
+                self.held.set(self.transport.pending(), bytes.capacity(), address);
                 self.held.check(cx)?;
             }
             polled
         });
-        let count = read.await?;
-        self.hold(0);
-        match count {
+        let read = read.await;
+        if read.as_ref().is_err_and(is_eviction) {
+            // The answer must be sent.
+            self.held.clear();
+        }
+        match read? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             count => {
                 self.log_entry.count_received(count);
@@ -252,7 +264,7 @@ impl Reader {
         }
     }
 
-    /// Counts the buffer, and `unsent` bytes of a response, against the budget for unfinished requests.
+    /// Counts the buffer, and `unsent` bytes of a response, against the budget for unfinished input and output.
     fn hold(&self, unsent: usize) {
         let bytes = self.bytes.capacity() + unsent;
         self.held.set(self.transport.pending(), bytes, || self.peer.limited_address());
@@ -261,6 +273,6 @@ impl Reader {
 
 impl From<io::Error> for NoBody {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::OutOfMemory { Self::Evicted } else { Self::Lost }
+        if is_eviction(&error) { Self::Evicted } else { Self::Lost }
     }
 }

@@ -4,13 +4,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::http::{Response, head};
+use crate::features::Feature;
+use crate::http::{HeadError, Response, head};
 use crate::net::{Peer, Transport};
 use crate::resource::Stage;
 
 use super::answer::{last_envelope, reconnecting, refuse};
 use super::context::Context;
-use super::reader::Reader;
+use super::handshake::reserve_handshake;
+use super::reader::{NoHead, Reader};
 use super::request::Request;
 
 /// Returns the only stage of a connection that was accepted above the limit on connections. The stage ends
@@ -32,19 +34,31 @@ pub(crate) fn turn_away(transport: Transport, peer: Peer, context: Rc<Context>) 
 }
 
 /// Waits for a request head, and answers it with status 503 and the line `reason`, or as [`reconnecting`] does.
-/// Closes the connection. Waits at most [`PATIENCE`] for the head, TLS handshake included.
+/// Bytes that are not HTTP get no answer.
+/// Closes the connection. Waits at most [`PATIENCE`] for the head, TLS handshake included. Without an answer, if
+/// the handshake would have to wait for others of the same address.
 pub(super) async fn answer_unavailable(
     reader: &mut Reader,
     peer: Peer,
     reason: &'static str,
     context: &Context,
 ) {
+    let begins_with_handshake = Feature::Tls.is_built_in() && reader.transport().is_handshaking();
+    if begins_with_handshake && reserve_handshake(reader, peer, Duration::ZERO, context).is_none() {
+        return;
+    }
     let (timer, limits) = (reader.transport().timer(), &context.config.limits);
-    let range = timer.until(timer.sleep(Some(PATIENCE)), reader.head(limits)).await;
-    let range = range.and_then(Result::ok);
-    let head = range.and_then(|range| head::parse(&reader.bytes()[range], limits).ok());
+    let head = match timer.until(timer.sleep(Some(PATIENCE)), reader.head(limits)).await {
+        Some(Ok(range)) => head::parse(&reader.bytes()[range], limits).map(Some),
+        Some(Err(NoHead::Refused(error))) => Err(error),
+        // The head is incomplete, so it may be one of HTTP.
+        Some(Err(NoHead::Lost(_) | NoHead::Evicted)) | None => Ok(None),
+    };
+    if matches!(head, Err(HeadError::NotHttp(_))) {
+        return;
+    }
     let unavailable = Response::text(503, reason);
-    let (response, envelope) = match head {
+    let (response, envelope) = match head.ok().flatten() {
         Some(head) => {
             let mut request = Request::of(&head, peer, &context.ids, &context.access);
             request.close = true;

@@ -3,6 +3,7 @@
 mod address;
 mod deadlines;
 mod failed;
+mod handshake_queue;
 mod listener;
 mod meter;
 mod pending;
@@ -16,7 +17,7 @@ pub(crate) use address::PackedPeer;
 pub use address::{AddressError, ListenUrl, Peer, Reach};
 pub use listener::{BindError, Listener};
 pub(crate) use meter::Meter;
-pub(crate) use pending::Held;
+pub(crate) use pending::{Held, is_eviction};
 pub use reactor::{Reactor, Sleep, Timer};
 pub use tls::{Acceptor, Connector, TlsError, Trust};
 pub use transport::Transport;

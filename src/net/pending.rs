@@ -54,9 +54,9 @@ impl Pending {
         })
     }
 
-    /// Sets the limit, in bytes.
+    /// Sets the limit, in bytes; at least [`LEAST_BYTES`].
     pub(crate) fn set_limit(&self, bytes: usize) {
-        self.limit.set(bytes);
+        self.limit.set(bytes.max(LEAST_BYTES));
     }
 
     /// Returns the number of bytes that are held.
@@ -82,6 +82,10 @@ impl Pending {
             if total < self.resume_at() {
                 self.eviction_at.set(None);
                 self.wake_all();
+            }
+            // Output is not held back, so it can exceed the limit by far.
+            if more > 0 && total / 2 >= self.limit.get() {
+                self.eviction_at.set(Some(Instant::now()));
             }
         } else if total >= self.limit.get() {
             self.eviction_at.set(Instant::now().checked_add(PATIENCE));
@@ -121,7 +125,7 @@ impl Pending {
             .map(|holders| (holders.iter().map(|holder| holder.1).sum(), holders.to_vec()))
             .collect();
         let mut left: usize = addresses.iter().map(|(bytes, _)| *bytes).sum();
-        let mut wakers = Vec::new();
+        let mut evicted = Vec::new();
         for _ in 0..EVICTIONS_PER_TURN {
             let most = addresses.iter_mut().max_by_key(|(bytes, _)| *bytes);
             let Some((sum, of_address)) = most.filter(|_| left >= self.resume_at()) else { break };
@@ -129,12 +133,12 @@ impl Pending {
             *sum -= bytes;
             left -= bytes;
             holders[key].is_evicted = true;
-            wakers.extend(holders[key].waker.take());
+            evicted.push(holders[key].waker.take());
         }
-        let wait = if left >= self.resume_at() { Duration::ZERO } else { PATIENCE };
-        self.eviction_at.set(now.checked_add(wait));
+        let is_done = left < self.resume_at() || evicted.is_empty();
+        self.eviction_at.set(now.checked_add(if is_done { PATIENCE } else { Duration::ZERO }));
         drop(holders);
-        wakers.into_iter().for_each(Waker::wake);
+        evicted.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
@@ -161,10 +165,15 @@ impl Held {
         self.0.set((bytes > 0 || is_evicted).then_some(entry));
     }
 
+    /// Gives all memory back to the budget. The next holder may have another address.
+    pub(crate) fn clear(&self) {
+        drop(self.0.take());
+    }
+
     /// Waits until more may be read.
     ///
     /// # Errors
-    /// `OutOfMemory`, if this holder was evicted.
+    /// [`is_eviction`], if this holder was evicted.
     pub(crate) fn poll_more(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_waiting =
             |pending: &Pending, holder: &Holder| pending.is_full() && holder.bytes > SMALL_BYTES;
@@ -178,7 +187,7 @@ impl Held {
     /// Returns an error if this holder was evicted. Otherwise, an eviction wakes the task of `cx`.
     ///
     /// # Errors
-    /// `OutOfMemory`.
+    /// [`is_eviction`].
     pub(crate) fn check(&self, cx: &mut Context<'_>) -> io::Result<()> {
         self.listen_if(cx, |_, _| true).map(|_| ())
     }
@@ -202,8 +211,13 @@ impl Held {
         self.0.set(Some(entry));
         // Dropping a waker may drop a task that holds memory.
         drop(previous);
-        if is_evicted { Err(io::ErrorKind::OutOfMemory.into()) } else { Ok(listens) }
+        if is_evicted { Err(io::ErrorKind::QuotaExceeded.into()) } else { Ok(listens) }
     }
+}
+
+/// Returns true if an error says that a holder was evicted. No system call for sockets has this error.
+pub(crate) fn is_eviction(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::QuotaExceeded && error.raw_os_error().is_none()
 }
 
 impl Entry {
@@ -237,6 +251,8 @@ impl Drop for Entry {
 /// The number of bytes up to which a connection is read even if the budget is used up, and the size of the
 /// pieces in which it is read then.
 pub(super) const SMALL_BYTES: usize = 4096;
+/// The smallest limit.
+const LEAST_BYTES: usize = 64 * 1024;
 /// The time for which the budget must be used up before a holder is evicted.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The number of holders that are evicted before other tasks run.
@@ -292,7 +308,7 @@ mod tests {
         pending.evict(full_at - Duration::from_millis(1));
         assert!(held.iter().all(|held| more(held) == Poll::Pending));
         pending.evict(full_at);
-        let evicted = Poll::Ready(Err(io::ErrorKind::OutOfMemory));
+        let evicted = Poll::Ready(Err(io::ErrorKind::QuotaExceeded));
         let states: Vec<_> = held.iter().map(more).collect();
         assert_eq!(states[1], evicted, "73,000 bytes are left, so one holder is enough");
         assert_eq!(states.iter().filter(|state| **state == evicted).count(), 1);

@@ -28,8 +28,10 @@ use smol::Task;
 
 use super::deadlines::Deadlines;
 use super::failed::failed;
+use super::handshake_queue::HandshakeQueue;
 use super::meter::Meter;
 use super::pending::Pending;
+use crate::features::Feature;
 
 /// The event loop of one thread.
 pub struct Reactor {
@@ -37,6 +39,7 @@ pub struct Reactor {
     sources: RefCell<Slab<Source>>,
     generations: Cell<u32>,
     deadlines: RefCell<Deadlines>,
+    handshakes: HandshakeQueue,
     now: Cell<Instant>,
     interrupt: Arc<Interrupt>,
     receive_buffer: RefCell<Vec<u8>>,
@@ -60,6 +63,18 @@ struct Source {
     readable: bool,
     /// False if a write would block.
     writable: bool,
+    handshake: HandshakeStep,
+}
+
+/// The state of the next step of a source's TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HandshakeStep {
+    /// It has not asked to be admitted.
+    Idle,
+    /// It waits in the queue.
+    Waiting,
+    /// It has waited, and was admitted.
+    Admitted,
 }
 
 /// A direction of data transfer on a socket.
@@ -87,6 +102,7 @@ impl Reactor {
             sources: RefCell::default(),
             generations: Cell::new(0),
             deadlines: RefCell::default(),
+            handshakes: HandshakeQueue::default(),
             now: Cell::new(Instant::now()),
             interrupt: Arc::new(Interrupt { asleep: AtomicBool::new(false), eventfd }),
             receive_buffer: RefCell::default(),
@@ -130,6 +146,9 @@ impl Reactor {
             }
             self.wake_expired();
             self.pending.evict(self.now.get());
+            if Feature::Tls.is_built_in() {
+                self.admit_handshakes();
+            }
         }
     }
 
@@ -186,11 +205,12 @@ impl Reactor {
             readable: false,
             // A new socket is nearly always writable. If not, the first write clears the flag.
             writable: true,
+            handshake: HandshakeStep::Idle,
         });
         let key = key as u32;
         let registration = Registration { reactor: self.clone(), key, fd };
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let data = EventData::new_u64((u64::from(generation) << 32) | u64::from(key));
+        let data = EventData::new_u64(event_data(generation, key));
         epoll::add(&self.epoll, &registration.fd, data, interest).map_err(failed("epoll_ctl"))?;
         Ok(registration)
     }
@@ -222,8 +242,11 @@ impl Reactor {
     }
 
     /// Returns the time until the first deadline, at most [`LONGEST_WAIT`], or `None` if there is no
-    /// deadline.
+    /// deadline. Returns zero if a handshake waits for the next turn.
     fn until_first_deadline(&self, now: Instant) -> Option<Duration> {
+        if Feature::Tls.is_built_in() && !self.handshakes.is_empty() {
+            return Some(Duration::ZERO);
+        }
         let first = self.deadlines.borrow().first();
         let first = first.into_iter().chain(self.pending.eviction_at()).min()?;
         Some(first.saturating_duration_since(now).min(LONGEST_WAIT))
@@ -244,12 +267,8 @@ impl Reactor {
 
     /// Updates the readiness of the source that an event is for, and wakes the waiting task.
     fn dispatch(&self, data: u64, flags: EventFlags) {
-        let (generation, key) = ((data >> 32) as u32, data as u32 as usize);
         let mut sources = self.sources.borrow_mut();
-        // If the source was dropped earlier in this batch, its key is free or belongs to a new source.
-        let Some(source) = sources.get_mut(key).filter(|s| s.generation == generation) else {
-            return;
-        };
+        let Some(source) = source_of(&mut sources, data) else { return };
         let hung_up = flags.intersects(EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP);
         source.hung_up |= hung_up;
         source.readable |= hung_up || flags.contains(EventFlags::IN);
@@ -259,6 +278,23 @@ impl Reactor {
         drop(sources);
         if let Some(waker) = waker {
             waker.wake();
+        }
+    }
+
+    /// Admits the steps of TLS handshakes that have waited longest, and wakes their tasks.
+    fn admit_handshakes(&self) {
+        self.handshakes.begin_turn();
+        while let Some(data) = self.handshakes.next() {
+            let mut sources = self.sources.borrow_mut();
+            let Some(source) = source_of(&mut sources, data) else { continue };
+            source.handshake = HandshakeStep::Admitted;
+            self.handshakes.count();
+            let waker = source.waker.take();
+            // Released before waking, because the waker may need it.
+            drop(sources);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
         }
     }
 
@@ -294,12 +330,33 @@ impl<F: AsFd> Registration<F> {
         if *source.readiness(direction) {
             return Poll::Ready(());
         }
-        if source.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-            let previous = source.waker.replace(cx.waker().clone());
-            // Dropping the previous waker may drop a task that uses `sources`.
-            drop(sources);
-            drop(previous);
+        let previous = source.register(cx);
+        // Dropping the previous waker may drop a task that uses `sources`.
+        drop(sources);
+        drop(previous);
+        Poll::Pending
+    }
+
+    /// Completes once a step of the TLS handshake on this socket may be done: at once, or in a later turn if other
+    /// steps go before it. Each completion admits one step.
+    pub(super) fn poll_handshake_step(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut sources = self.reactor.sources.borrow_mut();
+        let source = &mut sources[self.key as usize];
+        let is_admitted = match source.handshake {
+            HandshakeStep::Idle => {
+                self.reactor.handshakes.admit_or_wait(event_data(source.generation, self.key))
+            }
+            HandshakeStep::Waiting => false,
+            HandshakeStep::Admitted => true,
+        };
+        if is_admitted {
+            source.handshake = HandshakeStep::Idle;
+            return Poll::Ready(());
         }
+        source.handshake = HandshakeStep::Waiting;
+        let previous = source.register(cx);
+        drop(sources);
+        drop(previous);
         Poll::Pending
     }
 
@@ -323,7 +380,24 @@ impl<F: AsFd> Registration<F> {
     }
 }
 
+/// Returns the data of a source's events, which identifies the source.
+fn event_data(generation: u32, key: u32) -> u64 {
+    (u64::from(generation) << 32) | u64::from(key)
+}
+
+/// Returns the source that has this data. `None` if it was dropped: its key is free or belongs to a new source.
+fn source_of(sources: &mut Slab<Source>, data: u64) -> Option<&mut Source> {
+    let (generation, key) = ((data >> 32) as u32, data as u32 as usize);
+    sources.get_mut(key).filter(|source| source.generation == generation)
+}
+
 impl Source {
+    /// Stores the waker of the task that polls. Returns the previous waker, if it was another one.
+    fn register(&mut self, cx: &Context<'_>) -> Option<Waker> {
+        let is_known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if is_known { None } else { self.waker.replace(cx.waker().clone()) }
+    }
+
     fn readiness(&mut self, direction: Direction) -> &mut bool {
         match direction {
             Direction::Read => &mut self.readable,

@@ -64,6 +64,12 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Completes once a read may succeed and a step of a TLS handshake may be done with its bytes. Does not read.
+    pub(super) fn poll_handshake_step(&self, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.source.poll_ready(Direction::Read, cx));
+        self.source.poll_handshake_step(cx)
+    }
+
     /// Reads into `buffer`. Returns the number of bytes; 0 is the end of the stream.
     pub(super) fn poll_recv(
         &self,

@@ -1,6 +1,6 @@
 //! The byte stream of one connection, plain or TLS.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use futures_lite::future::yield_now;
 
 use super::address::Peer;
 use super::pending::{Held, Pending};
-use super::reactor::{Reactor, Timer};
+use super::reactor::{Reactor, Sleep, Timer};
 use super::socket::Socket;
 use super::tls::{Acceptor, Connector, Session};
 
@@ -30,7 +30,7 @@ pub struct Transport {
 struct Tls {
     session: RefCell<Session>,
     /// The address of the client; `None` on this host.
-    address: Option<IpAddr>,
+    address: Cell<Option<IpAddr>>,
     held: Held,
 }
 
@@ -88,6 +88,21 @@ impl Transport {
         Ok(())
     }
 
+    /// Lets the TLS handshake wait for `begin`, while nothing is read. Has no effect without TLS.
+    pub fn postpone_handshake(&self, begin: Sleep) {
+        if let Some(tls) = &self.tls {
+            tls.session.borrow_mut().postpone(begin);
+        }
+    }
+
+    /// Counts the memory of the TLS session, from now on, for `client`, which the peer has named.
+    pub(crate) fn set_client(&self, client: Peer) {
+        if let Some(tls) = &self.tls {
+            tls.address.set(client.limited_address());
+            tls.held.clear();
+        }
+    }
+
     /// Returns true if this connection uses TLS.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
@@ -111,6 +126,7 @@ impl Transport {
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let Some(tls) = &self.tls else { return self.socket.poll_recv(cx, buffer) };
         tls.poll(self.pending(), cx, |session, cx| {
+            ready!(self.poll_handshake(session, cx))?;
             let plaintext = ready!(session.poll_plaintext(&self.socket, cx))?;
             let count = plaintext.len().min(buffer.len());
             buffer[..count].copy_from_slice(&plaintext[..count]);
@@ -144,6 +160,7 @@ impl Transport {
     ) -> Poll<io::Result<R>> {
         if let Some(tls) = &self.tls {
             let receive = |session: &mut Session, cx: &mut Context<'_>| {
+                ready!(self.poll_handshake(session, cx))?;
                 session.poll_recv_with(&self.socket, cx, take)
             };
             return tls.poll(self.pending(), cx, receive);
@@ -215,6 +232,21 @@ impl Transport {
         }
     }
 
+    /// Completes once the handshake is done. On the client's side, [`secure`](Self::secure) has done it.
+    fn poll_handshake(&self, session: &mut Session, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while session.is_handshaking() {
+            // The peer may be waiting for the records of the step before.
+            if let Poll::Ready(flushed) = session.poll_flushed(&self.socket, cx) {
+                flushed?;
+            }
+            // While the step waits, its bytes stay in the socket and need no memory here.
+            ready!(session.poll_begin(cx));
+            ready!(self.socket.poll_handshake_step(cx));
+            ready!(session.poll_read(&self.socket, cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads once and discards the bytes. Returns their number; 0 is the end of the stream.
     fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // Raw bytes: the input is discarded, so it need not be decrypted.
@@ -245,7 +277,7 @@ impl Drop for Transport {
 
 impl Tls {
     fn new(session: Session, address: Option<IpAddr>) -> Self {
-        Self { session: RefCell::new(session), address, held: Held::default() }
+        Self { session: RefCell::new(session), address: Cell::new(address), held: Held::default() }
     }
 
     /// Calls `poll`, and then counts the session's buffers against the budget `pending`.
@@ -256,10 +288,15 @@ impl Tls {
         poll: impl FnOnce(&mut Session, &mut Context<'_>) -> Poll<io::Result<R>>,
     ) -> Poll<io::Result<R>> {
         let mut session = self.session.borrow_mut();
+        let was_full = pending.is_full();
         let polled = poll(&mut session, cx);
-        self.held.set(pending, session.buffered_bytes(), || self.address);
+        self.held.set(pending, session.buffered_bytes(), || self.address.get());
         if polled.is_pending() {
             self.held.check(cx)?;
+            if was_full && !pending.is_full() {
+                // The session may have waited for this, and the wake-up came before `check`.
+                cx.waker().wake_by_ref();
+            }
         }
         polled
     }

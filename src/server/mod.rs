@@ -19,7 +19,7 @@ use async_executor::StaticLocalExecutor;
 use futures_lite::{FutureExt, future};
 use smol::{LocalExecutor, Task};
 
-use crate::access::{Access, AnyAuthorizer, Origins, PublishRate, TrustedProxies};
+use crate::access::{Access, AnyAuthorizer, HandshakeRate, Origins, PublishRate, TrustedProxies};
 use crate::admin::{AdminApi, AdminState, Stats};
 use crate::config::{Config, Reject};
 use crate::connection::{self, Context, IdGenerator};
@@ -163,6 +163,7 @@ impl Server {
         let shared = Rc::new(SessionShared::new(config.clone(), hub.clone()));
         let context = Rc::new(Context {
             resources: resources(pages, has_topics, files, &shared, &counters),
+            handshake_rate: handshake_rate(&config),
             config,
             access,
             hub: hub.clone(),
@@ -195,6 +196,12 @@ impl Server {
         cancel(&mut services).await;
         hub_task.cancel().await;
     }
+}
+
+/// Returns the limit on TLS handshakes for the listeners of one kind.
+fn handshake_rate(config: &Config) -> Option<HandshakeRate> {
+    let limit = config.limits.handshake_rate.filter(|_| Feature::Tls.is_built_in());
+    limit.map(|limit| HandshakeRate::new(Rate::new(limit, Instant::now())))
 }
 
 /// Creates the resources of the public listeners, in the order in which they are asked to plan a request.
@@ -237,6 +244,8 @@ fn context_for_admin(
         config: Rc::new(Config { reject: Reject::Respond, ..(*public.config).clone() }),
         resources: vec![Box::new(AdminApi { state, shared })],
         access: Rc::new(public.access.of_admin()),
+        // The clients of the public listeners use up nothing of the administrator's rate.
+        handshake_rate: handshake_rate(&public.config),
         hub: public.hub.clone(),
         stop,
         ids: IdGenerator::new(),

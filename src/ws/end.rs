@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::frame::{CloseCode, CloseReason, NO_CLOSE, NO_CODE};
 use crate::hub::Client;
+use crate::net::is_eviction;
 
 /// The outcome of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,10 +89,6 @@ impl Ending {
 
 impl From<io::Error> for Ending {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            // See `Held`.
-            io::ErrorKind::OutOfMemory => Self::Aborted(CloseReason::OVERLOADED),
-            _ => Self::Lost,
-        }
+        if is_eviction(&error) { Self::Aborted(CloseReason::OVERLOADED) } else { Self::Lost }
     }
 }

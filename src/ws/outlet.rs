@@ -170,23 +170,30 @@ impl Outlet {
 
     fn poll_drain(&self, mut unsent: Box<Unsent>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Err(error) = unsent.held.check(cx) {
-            // The frame is given up, but the next call must fail, too: nothing can follow a part of a frame.
+            // Frees the memory. The next call fails, too: nothing can follow a part of a frame.
             unsent.unit = Unit::Own(Vec::new());
+            self.hold(&unsent);
             self.unsent.set(Some(unsent));
             return Poll::Ready(Err(error));
         }
         while unsent.sent < unsent.unit.len() {
             let bytes = IoSlice::new(&unsent.unit[unsent.sent..]);
-            let Poll::Ready(sent) = self.transport.poll_send(cx, &[bytes]) else {
-                if !std::mem::replace(&mut unsent.is_blocked, true) {
-                    self.client().write_blocked(self.transport.timer().now());
+            match self.transport.poll_send(cx, &[bytes]) {
+                Poll::Ready(Ok(sent)) => unsent.sent += sent,
+                Poll::Ready(Err(error)) => {
+                    self.unsent.set(Some(unsent));
+                    return Poll::Ready(Err(error));
                 }
-                self.hold(&unsent);
-                let kept = unsent.held.check(cx);
-                self.unsent.set(Some(unsent));
-                return kept.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending);
-            };
-            unsent.sent += sent?;
+                Poll::Pending => {
+                    if !std::mem::replace(&mut unsent.is_blocked, true) {
+                        self.client().write_blocked(self.transport.timer().now());
+                    }
+                    self.hold(&unsent);
+                    let kept = unsent.held.check(cx);
+                    self.unsent.set(Some(unsent));
+                    return kept.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending);
+                }
+            }
         }
         if unsent.is_blocked {
             self.client().write_unblocked(self.transport.timer().now());
@@ -197,7 +204,7 @@ impl Outlet {
     /// Counts the kept bytes against the server's budget for unfinished output.
     fn hold(&self, unsent: &Unsent) {
         let bytes = match &unsent.unit {
-            // All outlets that have not sent it share the memory.
+            // The topic's log and all outlets that have not sent it share the memory.
             Unit::Shared(bytes) => bytes.len() / Rc::strong_count(bytes),
             Unit::Own(bytes) => bytes.capacity(),
         };

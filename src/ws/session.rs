@@ -219,7 +219,10 @@ impl State {
         if self.end().is_some() || self.client().eviction().is_some() {
             return Poll::Ready(false);
         }
-        let mut sent = ready!(self.outlet.poll_unblocked(cx));
+        let mut sent = self.socket.check_held(cx);
+        if sent.is_ok() {
+            sent = ready!(self.outlet.poll_unblocked(cx));
+        }
         if sent.is_ok() {
             let header = message.header();
             sent = if !self.socket.has_more() {

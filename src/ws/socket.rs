@@ -102,6 +102,7 @@ impl Socket {
         self.change_input(|input| {
             let Some(input) = input else { return false };
             input.backlog = Backlog::default();
+            input.held.clear();
             input.decoder.take().is_some()
         })
     }
@@ -119,6 +120,8 @@ impl Socket {
         outlet: &Outlet,
     ) -> Poll<Result<Message, Ending>> {
         loop {
+            // First, because the session may wait for something else below.
+            self.check_held(cx)?;
             ready!(outlet.poll_unblocked(cx))?;
             ready!(self.poll_read_budget(cx));
             ready!(self.poll_message_rate(cx, outlet));
@@ -130,7 +133,6 @@ impl Socket {
                 ready!(self.poll_allowance(cx))?;
                 let Poll::Ready(received) = self.poll_receive(cx, outlet) else {
                     self.read_budget.set(READ_BUDGET_BYTES);
-                    self.with_input(|input| input.map_or(Ok(()), |input| input.held.check(cx)))?;
                     return Poll::Pending;
                 };
                 received?
@@ -144,6 +146,15 @@ impl Socket {
             }
             return Poll::Ready(Ok(message));
         }
+    }
+
+    /// Returns an error if the server has chosen to close this connection, because the memory for unfinished
+    /// messages is used up.
+    pub(super) fn check_held(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.with_input(|input| match input {
+            Some(input) => input.held.check(cx),
+            None => Ok(()),
+        })
     }
 
     /// Waits until the server's budget for unfinished messages allows to read more.

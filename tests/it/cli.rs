@@ -85,6 +85,7 @@ fn the_output_of_print_config_is_read_back_unchanged() {
         "--max-pending=100k",
         "--max-connections=1",
         "--max-per-address=9",
+        "--max-handshake-rate=6",
         "--max-publish-rate=5",
         "--max-message-rate=7",
         "--max-topics=7",

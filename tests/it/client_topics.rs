@@ -663,14 +663,50 @@ fn a_stream_that_asks_to_reconnect_is_a_temporary_refusal() {
     let client = start("sub", &server, &["--sse", "--last", "2", "a"]);
     server.answer(
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 36\r\n\r\n\
-         : too many connections\nretry: 4711\n\n",
+         : too many connections\nretry: 1200\n\n",
     );
     assert_eq!(client.wait_for_stderr("refused: "), "refused: too many connections\n");
+    assert_eq!(client.wait_for_stderr("reconnecting"), "reconnecting in 1.2 s\n");
     let (_stream, head) = stream_events(&server, "data: x\n\n");
     assert!(head.starts_with("GET /topics/a?last=2 "), "{head}");
     assert_eq!(client.line(), "x\n");
     client.signal(Signal::INT);
     assert_eq!(client.finish().0, 0);
+}
+
+#[test]
+fn a_lost_stream_is_requested_again_after_the_reconnection_time_that_it_has_set() {
+    let server = FakeServer::start();
+    let client = start("sub", &server, &["--sse", "a"]);
+    drop(stream_events(&server, "retry: 1100\ndata: x\n\n"));
+    assert_eq!(client.wait_for_stderr("reconnecting"), "reconnecting in 1.1 s\n");
+    // A stream that sets no time keeps the last one.
+    drop(stream_events(&server, "data: y\n\n"));
+    client.wait_for_stderr("lost: ");
+    let lost = Instant::now();
+    let (_stream, _) = stream_events(&server, "");
+    assert!(lost.elapsed() >= Duration::from_millis(1000), "after {:?}", lost.elapsed());
+    client.signal(Signal::INT);
+    assert_eq!(client.finish().0, 0);
+}
+
+#[test]
+fn a_failed_proxy_is_asked_again_by_publishers_and_subscribers() {
+    for status in ["500 Failed", "502 Bad Gateway", "504 Gateway Timeout"] {
+        let failure = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        let server = FakeServer::start();
+        let client = start("pub", &server, &["a", "one"]);
+        answer(&mut server.accept_raw(), "one", &failure);
+        answer(&mut server.accept_raw(), "one", &accepted(""));
+        assert_eq!(client.finish().0, 0);
+
+        let client = start("sub", &server, &["--sse", "a"]);
+        server.answer(&failure);
+        let (_stream, _) = stream_events(&server, "data: x\n\n");
+        assert_eq!(client.line(), "x\n");
+        client.signal(Signal::INT);
+        assert_eq!(client.finish().0, 0);
+    }
 }
 
 #[test]

@@ -32,6 +32,18 @@ fn a_full_server_asks_event_streams_to_reconnect_and_refuses_the_rest() {
 }
 
 #[test]
+fn bytes_that_are_not_http_get_no_answer_from_a_full_server() {
+    let falconet = Falconet::start(FULL);
+    let _inside = fill(falconet.address());
+    for bytes in [&b"SSH-2.0-x\r\n\r\n"[..], b"hello\n", b"\r\n\r\n", b"GET / HTTP/2.0\r\n\r\n"] {
+        assert_eq!(exchange(falconet.address(), bytes), "", "{}", String::from_utf8_lossy(bytes));
+    }
+    // Broken HTTP is HTTP.
+    let broken = b"GET / HTTP/1.1\r\nHost a\r\n\r\n";
+    assert_eq!(status_of(&exchange(falconet.address(), broken)), 503);
+}
+
+#[test]
 fn connections_that_are_turned_away_are_not_open_ones_and_end_within_seconds() {
     let (falconet, admin) = admin::start(FULL);
     let _inside = fill(falconet.address());

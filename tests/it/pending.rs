@@ -1,5 +1,5 @@
-//! The budget for everything that is unfinished (`--max-pending`): what peers leave unfinished takes no more
-//! memory, those that hold most of it are closed, and everybody else is served.
+//! The budget for everything that is unfinished (`--max-pending`): the memory stays within it, those that hold
+//! most of it are closed, and everybody else is served.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -106,7 +106,9 @@ fn assert_bounded(open: impl Fn(SocketAddr) -> TcpStream, bytes: &[u8], logged: 
     let falconet = Falconet::start(&["--max-pending", &budget, "--log-level", "debug"]);
     let mut other = Client::connect(falconet.address());
     other.echo("before");
+    let files = falconet.open_files();
     let attackers: Vec<TcpStream> = (0..ATTACKERS).map(|_| open(falconet.address())).collect();
+    wait_until("all are accepted", || falconet.open_files() == files + ATTACKERS);
     let before = falconet.private_kib();
     for mut attacker in &attackers {
         attacker.write_all(bytes).unwrap();
@@ -120,10 +122,10 @@ fn assert_bounded(open: impl Fn(SocketAddr) -> TcpStream, bytes: &[u8], logged: 
     other.echo("after");
 }
 
-/// Checks that the server's memory has grown by the budget, and by less than half of `bytes` for each attacker:
-/// at the limit, each one holds a few KiB.
+/// Checks that the server's memory has grown by little more than the budget, although each attacker has sent
+/// `bytes`. At the limit, each one holds two pieces of 4 KiB, and its state.
 fn assert_within_budget(grown_kib: u64, bytes: usize) {
-    let allowed = BUDGET_KIB + (ATTACKERS * bytes / 2 / 1024) as u64;
+    let allowed = BUDGET_KIB + (ATTACKERS * (bytes / 2).min(16 * 1024) / 1024) as u64;
     assert!(grown_kib <= allowed, "{grown_kib} KiB more, at most {allowed} expected");
 }
 

@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use base64ct::{Base64, Encoding};
 use rustls::pki_types::ServerName;
@@ -160,6 +161,69 @@ fn a_proxy_header_of_an_untrusted_peer_fails_the_tls_handshake() {
     assert!(server.connect_after(binary, binary.len()).is_err());
     wait_until("both failures are counted", || server.rejected("tls") == 2);
     assert_eq!(server.rejected("proxy"), 0);
+}
+
+/// The header with which a proxy names a client.
+fn proxied(client: &str) -> Vec<u8> {
+    format!("PROXY TCP4 {client} 127.0.0.1 4711 443\r\n").into_bytes()
+}
+
+/// The header with which a proxy begins a connection of its own.
+const OWN_CONNECTION: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+#[cfg(feature = "full")]
+#[test]
+fn clients_behind_one_address_that_connect_together_get_in_at_the_rate_of_handshakes() {
+    let proxy = ["--trust-proxy", "127.0.0.1", "--proxy-protocol"];
+    let flags = [&proxy[..], &["--max-handshake-rate", "4"]].concat();
+    let server = TlsServerWithAdmin::start("tls-crowd", &flags);
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let (address, config) = (server.falconet.address(), &server.config);
+        let join = move || {
+            let mut stream = connect(address);
+            stream.write_all(&proxied("192.0.2.1")).unwrap();
+            connect_tls_over(stream, config).is_ok()
+        };
+        let crowd: Vec<_> = (0..8).map(|_| scope.spawn(join)).collect();
+        assert!(crowd.into_iter().all(|client| client.join().unwrap()));
+    });
+    // Four at once, and four within the next second.
+    assert!(begin.elapsed().as_millis() >= 990, "{:?}", begin.elapsed());
+    assert_eq!(server.rejected("address"), 0);
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_handshake_that_would_be_late_is_dropped_and_those_of_other_addresses_are_not() {
+    let proxy = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--tls-timeout", "1s"];
+    let flags = [&proxy[..], &["--max-handshake-rate", "1"]].concat();
+    let server = TlsServerWithAdmin::start("tls-late", &flags);
+    assert!(server.connect_after(&proxied("192.0.2.1"), usize::MAX).is_ok());
+    assert!(server.connect_after(&proxied("192.0.2.1"), usize::MAX).is_err());
+    server.falconet.wait_for_line("too many TLS handshakes from one address");
+    assert_eq!((server.rejected("address"), server.rejected("tls")), (1, 0));
+    assert!(server.connect_after(&proxied("192.0.2.2"), usize::MAX).is_ok());
+    for _ in 0..3 {
+        let own = server.connect_after(OWN_CONNECTION, usize::MAX);
+        assert!(own.is_ok(), "a trusted proxy is exempt");
+    }
+    let direct = TlsServerWithAdmin::start("tls-local", &["--max-handshake-rate", "1"]);
+    for _ in 0..3 {
+        assert!(direct.connect_after(b"", 1).is_ok(), "this host is exempt");
+    }
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_full_server_does_no_handshake_above_the_rate_to_say_that_it_is_full() {
+    let proxy = ["--trust-proxy", "127.0.0.1", "--proxy-protocol", "--max-per-address", "1"];
+    let flags = [&proxy[..], &["--max-handshake-rate", "1", "--tls-timeout", "60s"]].concat();
+    let server = TlsServerWithAdmin::start("tls-no-room", &flags);
+    let connect = || server.connect_after(&proxied("192.0.2.1"), usize::MAX);
+    let _inside = connect().unwrap();
+    assert!(connect().is_err(), "without a handshake there is no answer");
+    assert_eq!(server.rejected("address"), 1);
 }
 
 #[cfg(feature = "full")]

@@ -160,6 +160,23 @@ fn openssl_accepts_the_certificates_under_its_strict_rules() {
     assert_eq!(days_of(&leaf), 396, "397 days without the last second");
 }
 
+#[test]
+fn the_keys_of_the_own_certificates_are_on_the_curve_p_256() {
+    if !are_installed(&["openssl"]) {
+        return;
+    }
+    let server = TlsServer::start("tls-curve", &[]);
+    let folder = Folder::new("tls-curve-leaf");
+    let leaf = folder.file("leaf.der");
+    fs::write(&leaf, presented(server.address(), &server.certificate())).unwrap();
+    for file in [server.certificate(), leaf] {
+        let mut command = Command::new("openssl");
+        let text = stdout_of(command.args(["x509", "-noout", "-text", "-in"]).arg(&file));
+        assert!(text.contains("NIST CURVE: P-256\n"), "{text}");
+        assert!(text.contains("Signature Algorithm: ecdsa-with-SHA256\n"), "{text}");
+    }
+}
+
 /// Returns the number of whole days that a certificate is valid for, from the text of openssl.
 fn days_of(text: &str) -> i64 {
     let seconds = |label: &str| {

@@ -23,7 +23,7 @@ pub(crate) const ORDER: Order = Order(&[
     ("frame", &[]),
     ("systemd", &[]),
     ("net", &[
-        "address", "deadlines", "failed", "meter", "pending", "reactor", "socket", "tls", "tls/setup", "tls/session",
+        "address", "deadlines", "failed", "handshake_queue", "meter", "pending", "reactor", "socket", "tls", "tls/setup", "tls/session",
         "tls/der", "tls/pem", "tls/host_names", "tls/authority", "tls/self_signed", "tls/acceptor",
         "tls/connector", "tls/absent", "transport", "listener", "watched", "mod",
     ]),
@@ -38,7 +38,7 @@ pub(crate) const ORDER: Order = Order(&[
     ]),
     ("access", &[
         "address_place", "authorize", "tokens", "origin", "proxy_protocol", "proxies",
-        "publish_rate", "cors", "gatekeeper", "mod",
+        "publish_rate", "handshake_rate", "cors", "gatekeeper", "mod",
     ]),
     ("ws", &[
         "sha1", "handshake", "decode", "gate", "end", "shared", "outlet", "socket", "session", "mod",
@@ -53,7 +53,7 @@ pub(crate) const ORDER: Order = Order(&[
         "process", "seconds", "history", "state", "dashboard", "metrics", "api", "stats", "mod",
     ]),
     ("connection", &[
-        "request", "access_log", "reader", "context", "plan", "answer", "question", "turn_away",
+        "request", "access_log", "reader", "context", "plan", "answer", "question", "handshake", "turn_away",
         "proxy", "upgrade", "mod",
     ]),
     ("server", &["cgroup", "connections", "error", "mod", "builder"]),

@@ -15,7 +15,7 @@ use crate::chunks::Chunks;
 use crate::http::HttpConnection;
 use crate::interrupts::Interrupts;
 use crate::options::Options;
-use crate::response::Refusal;
+use crate::response::{MAX_RETRY_AFTER, Refusal};
 use crate::screen::Screen;
 use crate::sse::{Event, Parser};
 
@@ -29,6 +29,8 @@ pub(crate) struct Follower {
     backoff: Backoff,
     /// The id of the last event received; empty before the first event.
     last_id: String,
+    /// The reconnection time of the last stream that has set one; zero before that.
+    retry: Duration,
     /// True if the attempt follows a lost connection or a failed attempt.
     is_reconnecting: bool,
 }
@@ -55,6 +57,7 @@ impl Follower {
             backoff: Backoff::new(options.retries),
             options,
             last_id: String::new(),
+            retry: Duration::ZERO,
             is_reconnecting: false,
         }
     }
@@ -64,7 +67,8 @@ impl Follower {
         loop {
             let ending = self.attempt().await;
             let retry_after = ending.retry_after();
-            let delay = retry_after.and_then(|minimum| self.backoff.next_delay(minimum));
+            let delay =
+                retry_after.and_then(|minimum| self.backoff.next_delay(minimum.max(self.retry)));
             // Of the failures in a row, only the first and the last are reported.
             let is_repeated = self.is_reconnecting && delay.is_some();
             if let Some(text) = ending.report().filter(|_| !is_repeated) {
@@ -97,6 +101,7 @@ impl Follower {
         let opened = self.timer.now();
         let ending = self.follow(&mut stream).await;
         self.last_id = stream.parser.last_id();
+        self.retry = stream.parser.retry().map_or(self.retry, |retry| retry.min(MAX_RETRY_AFTER));
         self.backoff.note_connection(self.timer.now() - opened);
         ending
     }
@@ -221,7 +226,9 @@ impl EventStream {
             // A stream that has ended already. The server says the reason in a comment, because a status other
             // than 200 would end an EventSource for good.
             let body = connection.body(&response).await;
-            return Err(Refusal::from_ended_stream(&body, server.token.as_ref()));
+            let mut refusal = Refusal::from_ended_stream(&body, server.token.as_ref());
+            refusal.retry_after = reconnection_time(&body);
+            return Err(refusal);
         }
         let chunks = match response.single("transfer-encoding") {
             Some(coding) if coding.eq_ignore_ascii_case("chunked") => Some(Chunks::default()),
@@ -289,6 +296,13 @@ impl EventStream {
             None => Ok(()),
         }
     }
+}
+
+/// Returns the reconnection time that an ended stream has set; zero if it has set none.
+fn reconnection_time(stream: &[u8]) -> Duration {
+    let (mut parser, mut rest) = (Parser::default(), stream);
+    while let Ok(Some(_)) = parser.next(&mut rest) {}
+    parser.retry().unwrap_or_default().min(MAX_RETRY_AFTER)
 }
 
 fn violation(rule: &str) -> String {

@@ -132,10 +132,11 @@ fn first_line(body: &[u8]) -> String {
     escaped(&line.chars().take(MAX_SHOWN_CHARACTERS).collect::<String>())
 }
 
-/// Returns true if a repeated request would get the same status. This is the case for all statuses except
-/// failures of a server, or of a proxy before it, and those that ask the client to try again.
+/// Returns true if a repeated request would get the same status. This is the case for all statuses except those
+/// that ask the client to try again, and those of a server or a proxy that has failed: mostly 500, 502, 503 and
+/// 504, while something restarts. An unknown 5xx status means the same as 500 (RFC 9110 §15).
 fn is_permanent_status(code: u16) -> bool {
-    matches!(code, 501 | 505) || !matches!(code, 408 | 425 | 429 | 500..)
+    matches!(code, 501 | 505) || !matches!(code, 408 | 425 | 429 | 500..=599)
 }
 
 impl fmt::Display for Refusal {
@@ -147,7 +148,7 @@ impl fmt::Display for Refusal {
 const MAX_HEADERS: usize = 64;
 const MAX_SHOWN_CHARACTERS: usize = 200;
 /// The longest time that a server can make the client wait, so that a wrong value does not stop it for ever.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
@@ -226,7 +227,12 @@ mod tests {
             (429, false),
             (500, false),
             (501, true),
+            (502, false),
             (503, false),
+            (504, false),
+            (505, true),
+            (522, false),
+            (600, true),
         ] {
             let response = parsed(&format!("HTTP/1.1 {code} No\r\nContent-Length: 3\r\n\r\n"));
             let refusal = Refusal::from_response(&response, b"a \x1b[2J\nsecond line", None);

@@ -1,11 +1,11 @@
 //! A parser of server-sent events (WHATWG HTML §9.2.6, text/event-stream).
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::message::MAX_MESSAGE_BYTES;
 
-/// The parser of the stream of one connection. The field `retry` is ignored, because `backoff.rs` determines
-/// the delays.
+/// The parser of the stream of one connection.
 #[derive(Default)]
 pub(crate) struct Parser {
     line: Vec<u8>,
@@ -15,6 +15,7 @@ pub(crate) struct Parser {
     data: Vec<u8>,
     id: Vec<u8>,
     last_id: Vec<u8>,
+    retry: Option<Duration>,
 }
 
 /// A complete event.
@@ -70,6 +71,12 @@ impl Parser {
         String::from_utf8_lossy(&self.last_id).into_owned()
     }
 
+    /// Returns the reconnection time: the time that the server asks to wait before the client connects again.
+    /// `None` if the stream has set none.
+    pub(crate) fn retry(&self) -> Option<Duration> {
+        self.retry
+    }
+
     /// Adds a line to the current event. An empty line completes the event.
     fn take_line(&mut self, line: &[u8]) -> Option<Event> {
         let is_first = !std::mem::replace(&mut self.has_begun, true);
@@ -88,6 +95,7 @@ impl Parser {
                 self.data.push(b'\n');
             }
             b"id" if !value.contains(&0) => self.id = value.to_vec(),
+            b"retry" => self.retry = parse_milliseconds(value).or(self.retry),
             _ => {}
         }
         None
@@ -106,6 +114,14 @@ impl Parser {
     fn held_bytes(&self) -> usize {
         self.line.len() + self.name.len() + self.data.len() + self.id.len()
     }
+}
+
+/// Parses a number of milliseconds, which must consist of digits.
+fn parse_milliseconds(digits: &[u8]) -> Option<Duration> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    // A number of too many digits is longer than every limit.
+    let number = || str::from_utf8(digits).ok()?.parse().ok();
+    is_number.then(|| Duration::from_millis(number().unwrap_or(u64::MAX)))
 }
 
 /// The error that an event is longer than the largest message in base64 with its fields.
@@ -180,6 +196,23 @@ mod tests {
             check(stream, expected, last_id);
         }
         check(b"data: \xff\n\n", &[("", "\u{fffd}")], "");
+    }
+
+    #[test]
+    fn the_last_valid_reconnection_time_applies_even_outside_an_event() {
+        for (stream, expected) in [
+            ("data: x\n\n", None),
+            ("retry: 4711\n", Some(4711)),
+            ("retry:0\n\n", Some(0)),
+            ("retry: 1\ndata: x\n\nretry: 2\n\n", Some(2)),
+            ("retry: 1\nretry: -2\nretry: 3s\nretry\nretry: 4.5\nretry: +6\n", Some(1)),
+            ("retry: 99999999999999999999\n", Some(u64::MAX)),
+        ] {
+            let mut parser = Parser::default();
+            let mut rest = stream.as_bytes();
+            while parser.next(&mut rest).unwrap().is_some() {}
+            assert_eq!(parser.retry(), expected.map(Duration::from_millis), "{stream}");
+        }
     }
 
     #[test]

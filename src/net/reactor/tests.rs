@@ -317,3 +317,44 @@ fn the_memory_of_many_sockets_is_freed_while_one_stays() {
         drop(staying);
     });
 }
+
+/// Polls a step of a handshake on each source until all are admitted. Returns the indices of those that were
+/// admitted in each turn. After the first turn, the source at `dropped` is dropped.
+async fn steps_by_turn(
+    reactor: Rc<Reactor>,
+    count: usize,
+    dropped: Option<usize>,
+) -> Vec<Vec<usize>> {
+    let pairs: Vec<_> = (0..count).map(|_| UnixStream::pair().unwrap()).collect();
+    let (ours, _theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    let mut sources: Vec<_> = ours.into_iter().map(|fd| reactor.register(fd).ok()).collect();
+    let mut turns: Vec<(Instant, Vec<usize>)> = Vec::new();
+    poll_fn(|cx| {
+        for (index, source) in sources.iter_mut().enumerate() {
+            if source.take_if(|source| source.poll_handshake_step(cx).is_ready()).is_some() {
+                match turns.last_mut() {
+                    Some((turn, steps)) if *turn == reactor.now() => steps.push(index),
+                    _ => turns.push((reactor.now(), vec![index])),
+                }
+            }
+        }
+        if let Some(dropped) = dropped {
+            sources[dropped] = None;
+        }
+        if sources.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    turns.into_iter().map(|(_, steps)| steps).collect()
+}
+
+#[test]
+fn two_steps_of_handshakes_are_admitted_a_turn_and_the_others_wait_in_their_order() {
+    let turns = run(async |reactor| steps_by_turn(reactor, 7, None).await);
+    assert_eq!(turns, [vec![0, 1], vec![2, 3], vec![4, 5], vec![6]]);
+}
+
+#[test]
+fn a_handshake_that_is_dropped_while_it_waits_takes_no_turn_of_another() {
+    let turns = run(async |reactor| steps_by_turn(reactor, 7, Some(2)).await);
+    assert_eq!(turns, [vec![0, 1], vec![3, 4], vec![5, 6]]);
+}

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::config::{Certificate, Tls};
 use crate::features::{Feature, NotBuiltIn};
 
+use super::super::reactor::Sleep;
 use super::super::socket::Socket;
 use super::setup::{TlsError, Trust};
 
@@ -71,6 +72,22 @@ impl Session {
         match *self {}
     }
 
+    pub(in crate::net) fn postpone(&mut self, _: Sleep) {
+        match *self {}
+    }
+
+    pub(in crate::net) fn poll_begin(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        match *self {}
+    }
+
+    pub(in crate::net) fn poll_read(
+        &mut self,
+        _: &Socket,
+        _: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        match *self {}
+    }
+
     pub(in crate::net) fn poll_handshake(
         &mut self,
         _: &Socket,
@@ -106,6 +123,14 @@ impl Session {
         _: &mut Context<'_>,
         _: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        match *self {}
+    }
+
+    pub(in crate::net) fn poll_flushed(
+        &mut self,
+        _: &Socket,
+        _: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         match *self {}
     }
 

@@ -1,7 +1,9 @@
 //! A TLS connection over a socket, from the handshake to the end of the stream.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -11,6 +13,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 
 use super::super::pending::SMALL_BYTES;
+use super::super::reactor::Sleep;
 use super::super::socket::Socket;
 
 /// Buffers that all sessions share. Each one is used only within one call, so that no session needs
@@ -41,6 +44,8 @@ pub(in crate::net) struct Session {
     /// The number of plaintext bytes that are encrypted in `outgoing` but not yet reported as sent by
     /// `poll_send`.
     unreported: usize,
+    /// What the handshake waits for before its first step, if it has to wait.
+    begin: Option<Box<Sleep>>,
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -87,6 +92,7 @@ impl Session {
             outgoing: Vec::new(),
             outgoing_sent: 0,
             unreported: 0,
+            begin: None,
         };
         // On the client side, this encodes the first handshake message.
         session.process(&mut [], &mut Vec::new()).map(|_| session)
@@ -107,17 +113,41 @@ impl Session {
         self.incoming.capacity() + self.plaintext.capacity() + self.outgoing.capacity()
     }
 
-    /// Completes once the handshake is done and all its messages are sent.
+    /// Lets the handshake wait for `begin`.
+    pub(in crate::net) fn postpone(&mut self, begin: Sleep) {
+        self.begin = Some(Box::new(begin));
+    }
+
+    /// Completes once the handshake need not wait any more.
+    pub(in crate::net) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(begin) = &mut self.begin {
+            ready!(Pin::new(begin).poll(cx));
+            self.begin = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads from the socket once, and keeps the decrypted bytes. During a handshake, this is one step of it.
+    pub(in crate::net) fn poll_read(
+        &mut self,
+        socket: &Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut plaintext = std::mem::take(&mut self.plaintext);
+        let received = self.poll_receive(socket, cx, &mut plaintext);
+        self.plaintext = plaintext;
+        received
+    }
+
+    /// Completes once the handshake is done and all its messages are sent. Only for the client's side: on the
+    /// server's side, each step must be admitted.
     pub(in crate::net) fn poll_handshake(
         &mut self,
         socket: &Socket,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        while self.phase == Phase::Handshaking {
-            let mut plaintext = std::mem::take(&mut self.plaintext);
-            let received = self.poll_receive(socket, cx, &mut plaintext);
-            self.plaintext = plaintext;
-            ready!(received)?;
+        while self.is_handshaking() {
+            ready!(self.poll_read(socket, cx))?;
         }
         self.poll_flushed(socket, cx)
     }
@@ -130,10 +160,7 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<&[u8]>> {
         while !self.has_plaintext() && self.is_readable() {
-            let mut plaintext = std::mem::take(&mut self.plaintext);
-            let received = self.poll_receive(socket, cx, &mut plaintext);
-            self.plaintext = plaintext;
-            ready!(received)?;
+            ready!(self.poll_read(socket, cx))?;
         }
         self.check_failed()?;
         Poll::Ready(Ok(&self.plaintext[self.plaintext_consumed..]))
@@ -225,6 +252,22 @@ impl Session {
         let _ = self.poll_flushed(socket, &mut Context::from_waker(Waker::noop()));
     }
 
+    /// Completes once all encrypted records are written to the socket.
+    pub(in crate::net) fn poll_flushed(
+        &mut self,
+        socket: &Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.outgoing_sent < self.outgoing.len() {
+            let rest = IoSlice::new(&self.outgoing[self.outgoing_sent..]);
+            self.outgoing_sent += ready!(socket.poll_send(cx, &[rest]))?;
+        }
+        if self.outgoing_sent > 0 {
+            (self.outgoing, self.outgoing_sent) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn has_plaintext(&self) -> bool {
         self.plaintext_consumed < self.plaintext.len()
     }
@@ -242,18 +285,6 @@ impl Session {
         }
     }
 
-    /// Completes once all of `outgoing` is written to the socket.
-    fn poll_flushed(&mut self, socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.outgoing_sent < self.outgoing.len() {
-            let rest = IoSlice::new(&self.outgoing[self.outgoing_sent..]);
-            self.outgoing_sent += ready!(socket.poll_send(cx, &[rest]))?;
-        }
-        if self.outgoing_sent > 0 {
-            (self.outgoing, self.outgoing_sent) = (Vec::new(), 0);
-        }
-        Poll::Ready(Ok(()))
-    }
-
     /// Reads from the socket once, and appends the decrypted bytes to `plaintext`. There may be none.
     fn poll_receive(
         &mut self,
@@ -266,7 +297,10 @@ impl Session {
         if let Poll::Ready(flushed) = self.poll_flushed(socket, cx) {
             flushed?;
         }
-        if self.incoming.len() > SMALL_BYTES && socket.reactor().pending().is_full() {
+        if self.incoming.len() > SMALL_BYTES
+            && matches!(self.side, Side::Server(_))
+            && socket.reactor().pending().is_full()
+        {
             // The transport registers the waker with its holder.
             return Poll::Pending;
         }
