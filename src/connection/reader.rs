@@ -244,8 +244,6 @@ impl Reader {
                 received.len()
             });
             if polled.is_pending() {
-                let address = || self.peer.limited_address();
-                self.held.set(self.transport.pending(), bytes.capacity(), address);
                 self.held.check(cx)?;
             }
             polled
@@ -255,7 +253,9 @@ impl Reader {
             // The answer must be sent.
             self.held.clear();
         }
-        match read? {
+        let count = read?;
+        self.hold(0);
+        match count {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             count => {
                 self.log_entry.count_received(count);
