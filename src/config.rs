@@ -86,11 +86,14 @@ pub struct Limits {
     /// connections, one eighth of these. A proxy's connection is counted once it has named its client
     /// (`X-Forwarded-For`, `Forwarded` or the PROXY protocol).
     pub connections: usize,
-    /// Largest number of connections that one remote address may hold. Addresses of this host and trusted
-    /// proxies are exempt. Default: `None`, which is one eighth of `connections`. Further connections are
-    /// answered with 503, requests for event streams with `retry:`.
+    /// Largest number of connections that one remote address may hold. With IPv6, a network of 64 bits counts as
+    /// one address; all addresses in a network of 56 bits may hold twice as many connections, and in one of 48
+    /// bits four times as many. Addresses of this host and trusted proxies are exempt. Default: `None`, which is
+    /// one eighth of `connections`. Further connections are answered with 503, requests for event streams with
+    /// `retry:`.
     pub per_address: Option<NonZeroUsize>,
-    /// Messages per second that one remote address may publish over HTTP, or one connection from this host.
+    /// Messages per second that one remote address may publish over HTTP, or one connection from this host. IPv6
+    /// addresses are counted as for `per_address`.
     /// After a second without messages, this number of messages may arrive at once. Default: `None`, no
     /// limit. Further messages are answered with 429.
     pub publish_rate: Option<NonZeroU32>,

@@ -1,17 +1,17 @@
 //! The limits on the number of connections: in total, per address, and from this host.
 
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use crate::counters::{Counters, Refusal};
 use crate::features::Feature;
-use crate::net::{Peer, Reach};
+use crate::net::{AddressPrefix, Peer, Reach};
 
-/// The addresses of all connected clients. Each address on another host has at most `limit` permits. All
-/// addresses of this host are one, which has no limit.
+/// The addresses of all connected clients. Each prefix of an address on another host has at most `limit`
+/// permits for each of its [shares](AddressPrefix::shares). All addresses of this host are one, which has no
+/// limit.
 pub(crate) struct Addresses {
-    /// Sorted by address.
+    /// Sorted by prefix.
     entries: RefCell<Vec<Rc<Entry>>>,
     limit: usize,
     places: Places,
@@ -26,9 +26,10 @@ pub(crate) struct Places {
     pub(crate) counters: Rc<Counters>,
 }
 
-/// An address with at least one permit.
+/// A prefix of the addresses of connected clients.
 struct Entry {
-    address: IpAddr,
+    prefix: AddressPrefix,
+    permits: Cell<usize>,
     addresses: Rc<Addresses>,
 }
 
@@ -55,54 +56,72 @@ impl Addresses {
     /// Returns true if the limits would allow `more` connections than are open now, while this host has
     /// `fewer` permits than now.
     pub(crate) fn have_room(&self, more: usize, fewer: usize) -> bool {
-        let Places { limit, local, counters } = &self.places;
-        let count = counters.public_connections() + more;
+        let count = self.places.counters.public_connections() + more;
         let uncounted = match Feature::Full.is_built_in() {
-            true => self.permits(THIS_HOST).saturating_sub(fewer).min(*local),
+            true => {
+                let permits = self.permits(AddressPrefix::THIS_HOST);
+                permits.saturating_sub(fewer).min(self.places.local)
+            }
             false => 0,
         };
-        count.saturating_sub(uncounted) <= *limit
+        count.saturating_sub(uncounted) <= self.places.limit
     }
 
-    /// Returns the number of permits of an address.
-    fn permits(&self, address: IpAddr) -> usize {
+    /// Returns the number of permits of all addresses with a prefix.
+    fn permits(&self, prefix: AddressPrefix) -> usize {
         let entries = self.entries.borrow();
-        let index = entries.binary_search_by_key(&address, |entry| entry.address);
-        index.map_or(0, |index| permit_count(&entries[index]))
+        let index = entries.binary_search_by_key(&prefix, |entry| entry.prefix);
+        index.map_or(0, |index| entries[index].permits.get())
     }
 
-    /// Issues one more permit for `address`. Returns `None` if the address has `limit` permits.
-    fn permit(self: &Rc<Self>, address: IpAddr) -> Option<AddressPermit> {
-        if address != THIS_HOST && self.permits(address) >= self.limit {
+    /// Issues one more permit for an address with the longest prefix `longest`. Returns `None` if one of its
+    /// prefixes is at its limit.
+    fn permit(self: &Rc<Self>, longest: AddressPrefix) -> Option<AddressPermit> {
+        let is_full = |prefix: AddressPrefix| {
+            let limit = self.limit.saturating_mul(prefix.shares().into());
+            self.permits(prefix) >= limit
+        };
+        if longest != AddressPrefix::THIS_HOST && longest.with_shorter().any(is_full) {
             return None;
         }
+        for prefix in longest.with_shorter() {
+            let permits = &self.entry(prefix).permits;
+            permits.set(permits.get() + 1);
+        }
+        Some(AddressPermit(self.entry(longest)))
+    }
+
+    /// Returns the entry of a prefix, and creates it first if there is none.
+    fn entry(self: &Rc<Self>, prefix: AddressPrefix) -> Rc<Entry> {
         let mut entries = self.entries.borrow_mut();
-        let index = entries.binary_search_by_key(&address, |entry| entry.address);
+        let index = entries.binary_search_by_key(&prefix, |entry| entry.prefix);
         let index = index.unwrap_or_else(|index| {
-            entries.insert(index, Rc::new(Entry { address, addresses: self.clone() }));
+            let entry = Entry { prefix, permits: Cell::new(0), addresses: self.clone() };
+            entries.insert(index, Rc::new(entry));
             index
         });
-        Some(AddressPermit(entries[index].clone()))
+        entries[index].clone()
     }
-}
-
-/// Returns the number of permits of an entry: all references to it but the one in the list.
-fn permit_count(entry: &Rc<Entry>) -> usize {
-    Rc::strong_count(entry) - 1
 }
 
 impl Drop for AddressPermit {
     fn drop(&mut self) {
-        if permit_count(&self.0) == 1 {
-            let mut entries = self.0.addresses.entries.borrow_mut();
-            let index = entries.binary_search_by_key(&self.0.address, |entry| entry.address);
-            let last = index.map(|index| entries.remove(index));
+        let addresses = &self.0.addresses;
+        for prefix in self.0.prefix.with_shorter() {
+            let mut entries = addresses.entries.borrow_mut();
+            let Ok(index) = entries.binary_search_by_key(&prefix, |entry| entry.prefix) else {
+                continue;
+            };
+            let permits = entries[index].permits.get() - 1;
+            entries[index].permits.set(permits);
+            if permits == 0 {
+                // The permit itself keeps its entry, and so `addresses`.
+                entries.remove(index);
+            }
             if entries.is_empty() {
                 // Frees the memory, which may have grown for many addresses.
                 *entries = Vec::new();
             }
-            drop(entries);
-            drop(last);
         }
     }
 }
@@ -146,7 +165,8 @@ impl AddressPlace {
     /// [`Refusal::Connections`], if there is no room. Nothing has changed then.
     pub(crate) fn leave_host(&self) -> Result<(), Refusal> {
         let permit = self.permit.take();
-        let is_local = permit.as_ref().is_some_and(|permit| permit.0.address == THIS_HOST);
+        let is_local =
+            permit.as_ref().is_some_and(|permit| permit.0.prefix == AddressPrefix::THIS_HOST);
         let has_room = !is_local || self.addresses.have_room(0, 1);
         if !(is_local && has_room) {
             self.permit.set(permit);
@@ -167,7 +187,7 @@ impl AddressPlace {
     /// client on another host has the reach of the network, even if a proxy on this host has
     /// forwarded its requests to a local listener.
     pub(crate) fn reach(&self, listener: Reach) -> Reach {
-        if self.client().limited_address().is_some() { Reach::Network } else { listener }
+        if self.client().limited_prefix().is_some() { Reach::Network } else { listener }
     }
 
     /// Converts the place into its permit. The client of the connection can't change any more.
@@ -176,16 +196,16 @@ impl AddressPlace {
     }
 
     fn assign_to(&self, client: Peer, is_exempt: bool) -> Result<(), Refusal> {
-        let address = client.limited_address();
-        if address.is_some() && Feature::Full.is_built_in() {
+        let prefix = client.limited_prefix();
+        if prefix.is_some() && Feature::Full.is_built_in() {
             self.leave_host()?;
         }
-        let permit = match address {
-            Some(address) if !is_exempt => {
-                Some(self.addresses.permit(address).ok_or(Refusal::Address)?)
+        let permit = match prefix {
+            Some(prefix) if !is_exempt => {
+                Some(self.addresses.permit(prefix).ok_or(Refusal::Address)?)
             }
             None if Feature::Full.is_built_in() && !self.is_remote.get() => {
-                self.addresses.permit(THIS_HOST)
+                self.addresses.permit(AddressPrefix::THIS_HOST)
             }
             _ => None,
         };
@@ -204,9 +224,6 @@ pub(crate) fn warn_no_room(client: Peer, refusal: Refusal) {
         "too many connections{from}: refused"
     );
 }
-
-/// Stands for all addresses of this host, and for its Unix sockets.
-const THIS_HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[cfg(test)]
 mod tests {
@@ -239,13 +256,27 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_of_an_ipv6_network_share_one_limit() {
-        let addresses = addresses(1);
-        let address_place = take(&addresses, "[2001:db8::1]:1").unwrap();
-        assert!(take(&addresses, "[2001:db8::2]:1").is_none());
-        let other = take(&addresses, "[2001:db8:0:1::1]:1").unwrap();
-        drop((address_place, other));
+    fn ipv6_networks_of_64_56_and_48_bits_have_one_two_and_four_times_the_limit() {
+        let addresses = addresses(2);
+        let take = |network: u16, host: u16| {
+            take(&addresses, &format!("[2001:db8:0:{network:x}::{host:x}]:1"))
+        };
+        let mut held: Vec<_> = (1..4).filter_map(|host| take(0x100, host)).collect();
+        assert_eq!(held.len(), 2, "the /64 is full");
+        held.extend((1..4).filter_map(|host| take(0x1ff, host)));
+        assert_eq!(held.len(), 4);
+        assert!(take(0x123, 1).is_none(), "the /56 is full");
+        held.extend((0x200..0xffff).step_by(0x40).filter_map(|network| take(network, 1)));
+        assert_eq!(held.len(), 8, "the /48 is full");
+        assert!(
+            AddressPlace::take(&addresses, peer("[2001:db8:1::1]:1"), false).is_some(),
+            "another /48"
+        );
+        held.remove(0);
+        assert!(take(0x124, 1).is_some(), "the /56 and the /48 have room again");
+        drop(held);
         assert!(addresses.entries.borrow().is_empty());
+        assert_eq!(Rc::strong_count(&addresses), 1);
     }
 
     #[test]
@@ -271,11 +302,11 @@ mod tests {
         assert_eq!(third.reassign(peer("192.0.2.1:0"), false), Err(Refusal::Connections));
         // The proxy's own requests do not get the place back.
         assert_eq!(proxy.reassign(peer("127.0.0.1:1"), true), Ok(()));
-        assert_eq!(addresses.permits(THIS_HOST), 2);
+        assert_eq!(addresses.permits(AddressPrefix::THIS_HOST), 2);
         // A proxy on another host can't take a place of this host by naming a client there.
         let other = AddressPlace::take(&addresses, peer("192.0.2.9:1"), true).unwrap();
         assert_eq!(other.reassign(peer("127.0.0.1:0"), true), Ok(()));
-        assert_eq!(addresses.permits(THIS_HOST), 2);
+        assert_eq!(addresses.permits(AddressPrefix::THIS_HOST), 2);
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub(crate) const ORDER: Order = Order(&[
     ("frame", &[]),
     ("systemd", &[]),
     ("net", &[
-        "address", "deadlines", "failed", "meter", "reactor", "socket", "tls", "tls/setup", "tls/session",
-        "tls/der", "tls/pem", "tls/host_names", "tls/authority", "tls/self_signed", "tls/acceptor",
+        "address_prefix", "address", "deadlines", "failed", "meter", "reactor", "socket", "tls", "tls/setup",
+        "tls/session", "tls/der", "tls/pem", "tls/host_names", "tls/authority", "tls/self_signed", "tls/acceptor",
         "tls/connector", "tls/absent", "transport", "listener", "watched", "mod",
     ]),
     ("signals", &[]),
