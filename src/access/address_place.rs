@@ -8,12 +8,13 @@ use crate::features::Feature;
 use crate::net::{AddressPrefix, Peer, Reach};
 
 /// The addresses of all connected clients. Each prefix of an address on another host has at most `limit`
-/// permits for each of its [shares](AddressPrefix::shares). All addresses of this host are one, which has no
-/// limit.
+/// permits for each of its [shares](AddressPrefix::shares), but no more than `most`. All addresses of this host
+/// are one, which has no limit.
 pub(crate) struct Addresses {
     /// Sorted by prefix.
     entries: RefCell<Vec<Rc<Entry>>>,
     limit: usize,
+    most: usize,
     places: Places,
 }
 
@@ -49,8 +50,10 @@ pub(crate) struct AddressPlace {
 }
 
 impl Addresses {
-    pub(crate) fn new(limit: usize, places: Places) -> Self {
-        Self { entries: RefCell::default(), limit, places }
+    /// Creates the list for a server without connections. Each address may have `limit` permits, and all
+    /// addresses with the same prefix `most`.
+    pub(crate) fn new(limit: usize, most: usize, places: Places) -> Self {
+        Self { entries: RefCell::default(), limit, most, places }
     }
 
     /// Returns true if the limits would allow `more` connections than are open now, while this host has
@@ -78,7 +81,7 @@ impl Addresses {
     /// prefixes is at its limit.
     fn permit(self: &Rc<Self>, longest: AddressPrefix) -> Option<AddressPermit> {
         let is_full = |prefix: AddressPrefix| {
-            let limit = self.limit.saturating_mul(prefix.shares().into());
+            let limit = self.limit.saturating_mul(prefix.shares().into()).min(self.most);
             self.permits(prefix) >= limit
         };
         if longest != AddressPrefix::THIS_HOST && longest.with_shorter().any(is_full) {
@@ -134,9 +137,16 @@ impl AddressPlace {
         address_place.assign_to(client, is_exempt).is_ok().then_some(address_place)
     }
 
-    /// Takes a place for a connection of the administrator, which these limits do not apply to.
-    pub(crate) fn of_admin(addresses: &Rc<Addresses>, client: Peer) -> Self {
-        Self::without_permit(addresses, client, true)
+    /// Takes a place for a connection to the administrator's listener. Returns `None` if the client's address
+    /// is at its limit. Each address of this host has a limit, too. A Unix socket has none, because the
+    /// permissions of its file decide who can connect.
+    pub(crate) fn of_admin(addresses: &Rc<Addresses>, client: Peer) -> Option<Self> {
+        let address_place = Self::without_permit(addresses, client, true);
+        if let Peer::Ip(address) = client {
+            let permit = addresses.permit(AddressPrefix::of(address.ip()))?;
+            address_place.permit.set(Some(permit));
+        }
+        Some(address_place)
     }
 
     fn without_permit(addresses: &Rc<Addresses>, client: Peer, is_remote: bool) -> Self {
@@ -235,8 +245,12 @@ mod tests {
 
     /// Returns addresses with `limit` permits each, on a server with one place and two more for this host.
     fn addresses(limit: usize) -> Rc<Addresses> {
+        Rc::new(new_addresses(limit))
+    }
+
+    fn new_addresses(limit: usize) -> Addresses {
         let places = Places { limit: 1, local: 2, counters: Rc::default() };
-        Rc::new(Addresses::new(limit, places))
+        Addresses::new(limit, usize::MAX, places)
     }
 
     fn take(addresses: &Rc<Addresses>, client: &str) -> Option<AddressPlace> {
@@ -277,6 +291,30 @@ mod tests {
         drop(held);
         assert!(addresses.entries.borrow().is_empty());
         assert_eq!(Rc::strong_count(&addresses), 1);
+    }
+
+    #[test]
+    fn no_prefix_has_more_than_the_most_permits() {
+        let addresses = Rc::new(Addresses { most: 3, ..new_addresses(2) });
+        let networks = 0..0xffff;
+        let held = networks
+            .step_by(0x80)
+            .filter_map(|network: u16| take(&addresses, &format!("[2001:db8:0:{network:x}::1]:1")));
+        assert_eq!(held.collect::<Vec<_>>().len(), 3);
+    }
+
+    #[test]
+    fn an_administrator_has_a_limit_per_address_even_on_this_host() {
+        let addresses = addresses(1);
+        let of_admin = |client| AddressPlace::of_admin(&addresses, client);
+        let first = of_admin(peer("127.0.0.1:1")).unwrap();
+        assert!(of_admin(peer("127.0.0.1:2")).is_none());
+        assert_eq!(first.leave_host(), Ok(()), "a request through a proxy changes nothing");
+        assert!(of_admin(peer("127.0.0.1:2")).is_none());
+        let _other = of_admin(peer("127.0.0.2:1")).unwrap();
+        let _unix = [(); 9].map(|()| of_admin(Peer::Unix).unwrap());
+        drop(first);
+        assert!(of_admin(peer("127.0.0.1:2")).is_some());
     }
 
     #[test]

@@ -24,6 +24,8 @@ use crate::resource::Stage;
 pub(super) struct Connections {
     pub(super) tasks: RefCell<Slab<Task<()>>>,
     addresses: Rc<Addresses>,
+    /// The addresses of the administrator's connections.
+    admin_addresses: Rc<Addresses>,
     counters: Rc<Counters>,
     /// The connections above the limits that are being turned away. The metrics do not include them.
     turned_away: Gauge,
@@ -50,10 +52,17 @@ impl Connections {
         }
         let per_address =
             limits.per_address.map_or((limit / ADDRESS_SHARE).max(1), NonZeroUsize::get);
-        let places = Places { limit, local, counters: counters.clone() };
+        let places = |limit, local| Places { limit, local, counters: counters.clone() };
+        let places_of_admin = places(ADMIN_CONNECTIONS, 0);
+        let [addresses, admin_addresses] = [
+            Addresses::new(per_address, usize::MAX, places(limit, local)),
+            Addresses::new(ADMIN_PER_ADDRESS, ADMIN_PER_ADDRESS, places_of_admin),
+        ]
+        .map(Rc::new);
         Self {
             tasks: RefCell::default(),
-            addresses: Rc::new(Addresses::new(per_address, places)),
+            addresses,
+            admin_addresses,
             counters,
             turned_away: Gauge::default(),
             none_left: Bell::default(),
@@ -67,7 +76,7 @@ impl Connections {
 
     /// Admits one more connection of `peer`, if the limits allow it. A public connection that is not
     /// admitted is counted as rejected. A peer that `is_exempt` has no limit per address. The
-    /// administrator's connections have a limit of their own, because they are needed most when no other
+    /// administrator's connections have limits of their own, because they are needed most when no other
     /// connection is admitted.
     pub(super) fn admit(
         self: &Rc<Self>,
@@ -77,7 +86,7 @@ impl Connections {
     ) -> Option<(Slot, AddressPlace)> {
         if is_admin {
             let has_room = self.counters.admin_connections.now() < ADMIN_CONNECTIONS;
-            let address_place = AddressPlace::of_admin(&self.addresses, peer);
+            let address_place = AddressPlace::of_admin(&self.admin_addresses, peer)?;
             return has_room.then(|| (Slot::take(self, Kind::Admin), address_place));
         }
         let Some(address_place) = AddressPlace::take(&self.addresses, peer, is_exempt) else {
@@ -192,6 +201,9 @@ impl Future for Slotted {
 const ADDRESS_SHARE: usize = 8;
 /// The largest number of connections to the administrator's listener.
 pub(super) const ADMIN_CONNECTIONS: usize = 16;
+/// The largest number of connections to the administrator's listener from one address, so that one host can't
+/// keep all others out.
+const ADMIN_PER_ADDRESS: usize = ADMIN_CONNECTIONS / 2;
 /// The largest number of connections whose request is read to turn them away. More get an answer at once.
 const TURNED_AWAY: usize = 8;
 /// The largest number of connections from this host that are not counted against the limit of all.
