@@ -81,10 +81,12 @@ pub struct Limits {
     /// Longest request target accepted, in bytes. Default: 2 KiB. A longer target is answered with 414.
     pub target_bytes: usize,
     /// Largest number of open connections. Default: 10,000, but at most the process's limit on open files
-    /// minus 48, and minus another 16 with a listener for the administrator. Up to 16 connections of peers on
-    /// this host (Unix sockets and loopback addresses) are not counted; where fewer than 128 files are left for
-    /// connections, one eighth of these. A proxy's connection is counted once it has named its client
-    /// (`X-Forwarded-For`, `Forwarded` or the PROXY protocol).
+    /// minus 48 (more with many listen URLs), and minus another 16 with a listener for the administrator. Up to
+    /// 16 connections of peers on this host (Unix sockets and loopback addresses) are not counted; where fewer
+    /// than 128 files are left for connections, one eighth of these. A proxy's connection is counted once it
+    /// has named its client (`X-Forwarded-For`, `Forwarded` or the PROXY protocol). Each file of a
+    /// [directory](crate::ServerBuilder::files) that is being sent counts against the limit on open files, too;
+    /// if they would take more than a fourth of it, further requests for files are answered with 503.
     pub connections: usize,
     /// Largest number of connections that one remote address may hold. With IPv6, a network of 64 bits counts as
     /// one address; all addresses in a network of 56 bits may hold twice as many connections, and in one of 48

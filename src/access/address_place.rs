@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use crate::counters::{Counters, Refusal};
+use crate::counters::{Counters, Gauge, Refusal};
 use crate::features::Feature;
 use crate::net::{AddressPrefix, Peer, Reach};
 
@@ -18,12 +18,16 @@ pub(crate) struct Addresses {
     places: Places,
 }
 
-/// The limits on the number of public connections.
+/// The limits on the number of public connections, and of the files that are sent over them.
 pub(crate) struct Places {
     /// The largest number of connections, without those that are `local`.
     pub(crate) limit: usize,
-    /// The number of connections from this host that are not counted against `limit`.
+    /// The number of connections from this host that are not counted against `limit` and `descriptors`.
     pub(crate) local: usize,
+    /// The largest number of connections and open files together.
+    pub(crate) descriptors: usize,
+    /// The number of files that are open to be sent.
+    pub(crate) files: Gauge,
     pub(crate) counters: Rc<Counters>,
 }
 
@@ -36,6 +40,10 @@ struct Entry {
 
 /// The permission for one connection of an address. Dropping it makes room for another connection.
 pub(crate) struct AddressPermit(Rc<Entry>);
+
+/// The permission to hold the descriptor of a file while the file is sent. Dropping it makes room for another
+/// file or connection.
+pub(crate) struct FilePermit(Rc<Addresses>);
 
 /// A connection's place among the connections of its client's address. The client of a connection
 /// can change, because a proxy may name another client with each request.
@@ -59,6 +67,27 @@ impl Addresses {
     /// Returns true if the limits would allow `more` connections than are open now, while this host has
     /// `fewer` permits than now.
     pub(crate) fn have_room(&self, more: usize, fewer: usize) -> bool {
+        let files = if Feature::Full.is_built_in() { self.places.files.now() } else { 0 };
+        let count = self.counted(more, fewer);
+        count <= self.places.limit && count + files <= self.places.descriptors
+    }
+
+    /// Permits one more file to be open. Returns `None` if the files would have more than their share of the
+    /// descriptors, or leave none for connections from this host.
+    pub(crate) fn permit_file(self: &Rc<Self>) -> Option<FilePermit> {
+        let Places { descriptors, files, .. } = &self.places;
+        let count = files.now() + 1;
+        let has_room =
+            count <= descriptors / FILES_SHARE && self.counted(0, 0) + count <= *descriptors;
+        has_room.then(|| {
+            files.increment();
+            FilePermit(self.clone())
+        })
+    }
+
+    /// Returns the number of connections that are counted against the limits, if there were `more` connections
+    /// than now and `fewer` permits of this host.
+    fn counted(&self, more: usize, fewer: usize) -> usize {
         let count = self.places.counters.public_connections() + more;
         let uncounted = match Feature::Full.is_built_in() {
             true => {
@@ -67,7 +96,7 @@ impl Addresses {
             }
             false => 0,
         };
-        count.saturating_sub(uncounted) <= self.places.limit
+        count.saturating_sub(uncounted)
     }
 
     /// Returns the number of permits of all addresses with a prefix.
@@ -126,6 +155,12 @@ impl Drop for AddressPermit {
                 *entries = Vec::new();
             }
         }
+    }
+}
+
+impl Drop for FilePermit {
+    fn drop(&mut self) {
+        self.0.places.files.decrement();
     }
 }
 
@@ -188,6 +223,11 @@ impl AddressPlace {
         Ok(())
     }
 
+    /// Permits one more file to be open, as [`Addresses::permit_file`] does.
+    pub(crate) fn permit_file(&self) -> Option<FilePermit> {
+        self.addresses.permit_file()
+    }
+
     /// Returns the client that has the place.
     pub(crate) fn client(&self) -> Peer {
         self.client.get()
@@ -235,6 +275,10 @@ pub(crate) fn warn_no_room(client: Peer, refusal: Refusal) {
     );
 }
 
+/// The files that are sent may take one of this many equal parts of the descriptors, so that slow downloads
+/// leave most of them to connections.
+const FILES_SHARE: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,7 +293,13 @@ mod tests {
     }
 
     fn new_addresses(limit: usize) -> Addresses {
-        let places = Places { limit: 1, local: 2, counters: Rc::default() };
+        let places = Places {
+            limit: 1,
+            local: 2,
+            descriptors: usize::MAX,
+            files: Gauge::default(),
+            counters: Rc::default(),
+        };
         Addresses::new(limit, usize::MAX, places)
     }
 
@@ -315,6 +365,26 @@ mod tests {
         let _unix = [(); 9].map(|()| of_admin(Peer::Unix).unwrap());
         drop(first);
         assert!(of_admin(peer("127.0.0.1:2")).is_some());
+    }
+
+    #[cfg(feature = "full")]
+    #[test]
+    fn an_open_file_takes_the_place_of_a_connection() {
+        let mut addresses = new_addresses(9);
+        (addresses.places.limit, addresses.places.descriptors) = (usize::MAX, 8);
+        let addresses = Rc::new(addresses);
+        let connections = &addresses.places.counters.connections;
+        let files: Vec<_> = (0..9).map_while(|_| addresses.permit_file()).collect();
+        assert_eq!(files.len(), 2, "a fourth of 8");
+        (0..6).for_each(|_| connections.increment());
+        assert!(addresses.have_room(0, 0) && !addresses.have_room(1, 0));
+        drop(files);
+        assert!(addresses.have_room(2, 0) && !addresses.have_room(3, 0));
+        (0..2).for_each(|_| connections.increment());
+        assert!(addresses.permit_file().is_none(), "the connections have all descriptors");
+        // Two connections of this host are not counted.
+        let _local = [(); 2].map(|()| take(&addresses, "127.0.0.1:1").unwrap());
+        assert!(addresses.permit_file().is_some());
     }
 
     #[test]

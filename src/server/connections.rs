@@ -13,6 +13,7 @@ use slab::Slab;
 use smol::Task;
 
 use crate::access::{AddressPlace, Addresses, Places};
+use crate::admin::open_files;
 use crate::config::Limits;
 use crate::counters::{Counters, Gauge, Rejection};
 use crate::features::Feature;
@@ -34,12 +35,18 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Creates an empty set. The number of public connections is limited by the configuration and by the
-    /// process's limit of open files, less `reserved` descriptors for the administrator's connections.
+    /// Creates an empty set, after the listeners have been bound. The number of public connections is limited
+    /// by the configuration and by the process's limit of open files, less `reserved` descriptors for the
+    /// administrator's connections.
     pub(super) fn new(limits: &Limits, reserved: usize, counters: Rc<Counters>) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
-        let possible = files.saturating_sub(FILES_FOR_OTHERS + reserved).max(1);
+        let others = match Feature::Full.is_built_in() {
+            // Many listeners, or descriptors that the process inherited, need more.
+            true => FILES_FOR_OTHERS.max(open_files() as usize + SHORT_LIVED_FILES),
+            false => FILES_FOR_OTHERS,
+        };
+        let possible = files.saturating_sub(others + reserved).max(1);
         let local = match Feature::Full.is_built_in() {
             true => LOCAL_CONNECTIONS.min(possible / LOCAL_SHARE),
             false => 0,
@@ -52,10 +59,13 @@ impl Connections {
         }
         let per_address =
             limits.per_address.map_or((limit / ADDRESS_SHARE).max(1), NonZeroUsize::get);
-        let places = |limit, local| Places { limit, local, counters: counters.clone() };
-        let places_of_admin = places(ADMIN_CONNECTIONS, 0);
+        let places = |limit, local, descriptors| {
+            let (files, counters) = (Gauge::default(), counters.clone());
+            Places { limit, local, descriptors, files, counters }
+        };
+        let places_of_admin = places(ADMIN_CONNECTIONS, 0, ADMIN_CONNECTIONS);
         let [addresses, admin_addresses] = [
-            Addresses::new(per_address, usize::MAX, places(limit, local)),
+            Addresses::new(per_address, usize::MAX, places(limit, local, possible - local)),
             Addresses::new(ADMIN_PER_ADDRESS, ADMIN_PER_ADDRESS, places_of_admin),
         ]
         .map(Rc::new);
@@ -210,5 +220,9 @@ const TURNED_AWAY: usize = 8;
 const LOCAL_CONNECTIONS: usize = 16;
 /// Where descriptors are few, this host has one of this many equal parts of them.
 const LOCAL_SHARE: usize = 8;
-/// The number of descriptors reserved for everything that is not an admitted connection.
+/// The number of descriptors reserved for everything that is neither an admitted connection nor a file that is
+/// sent over one.
 const FILES_FOR_OTHERS: usize = 32;
+/// The number of these that are not open when the server starts: connections that are turned away, and files
+/// that are read at once.
+const SHORT_LIVED_FILES: usize = TURNED_AWAY + 8;
