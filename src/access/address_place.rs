@@ -27,7 +27,7 @@ pub(crate) struct Places {
     /// The largest number of connections and open files together.
     pub(crate) descriptors: usize,
     /// The number of files that are open to be sent.
-    pub(crate) files: Gauge,
+    pub(crate) files: Rc<Gauge>,
     pub(crate) counters: Rc<Counters>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct AddressPermit(Rc<Entry>);
 
 /// The permission to hold the descriptor of a file while the file is sent. Dropping it makes room for another
 /// file or connection.
-pub(crate) struct FilePermit(Rc<Addresses>);
+pub(crate) struct FilePermit(Rc<Gauge>);
 
 /// A connection's place among the connections of its client's address. The client of a connection
 /// can change, because a proxy may name another client with each request.
@@ -74,14 +74,14 @@ impl Addresses {
 
     /// Permits one more file to be open. Returns `None` if the files would have more than their share of the
     /// descriptors, or leave none for connections from this host.
-    pub(crate) fn permit_file(self: &Rc<Self>) -> Option<FilePermit> {
+    pub(crate) fn permit_file(&self) -> Option<FilePermit> {
         let Places { descriptors, files, .. } = &self.places;
         let count = files.now() + 1;
         let has_room =
             count <= descriptors / FILES_SHARE && self.counted(0, 0) + count <= *descriptors;
         has_room.then(|| {
             files.increment();
-            FilePermit(self.clone())
+            FilePermit(files.clone())
         })
     }
 
@@ -101,9 +101,15 @@ impl Addresses {
 
     /// Returns the number of permits of all addresses with a prefix.
     fn permits(&self, prefix: AddressPrefix) -> usize {
-        let entries = self.entries.borrow();
-        let index = entries.binary_search_by_key(&prefix, |entry| entry.prefix);
-        index.map_or(0, |index| entries[index].permits.get())
+        self.find(prefix).map_or(0, |index| self.entries.borrow()[index].permits.get())
+    }
+
+    /// Returns the index of the entry of a prefix.
+    ///
+    /// # Errors
+    /// If there is no entry, the index at which to insert it.
+    fn find(&self, prefix: AddressPrefix) -> Result<usize, usize> {
+        self.entries.borrow().binary_search_by_key(&prefix, |entry| entry.prefix)
     }
 
     /// Issues one more permit for an address with the longest prefix `longest`. Returns `None` if one of its
@@ -125,14 +131,15 @@ impl Addresses {
 
     /// Returns the entry of a prefix, and creates it first if there is none.
     fn entry(self: &Rc<Self>, prefix: AddressPrefix) -> Rc<Entry> {
-        let mut entries = self.entries.borrow_mut();
-        let index = entries.binary_search_by_key(&prefix, |entry| entry.prefix);
-        let index = index.unwrap_or_else(|index| {
-            let entry = Entry { prefix, permits: Cell::new(0), addresses: self.clone() };
-            entries.insert(index, Rc::new(entry));
-            index
-        });
-        entries[index].clone()
+        match self.find(prefix) {
+            Ok(index) => self.entries.borrow()[index].clone(),
+            Err(index) => {
+                let entry = Entry { prefix, permits: Cell::new(0), addresses: self.clone() };
+                let entry = Rc::new(entry);
+                self.entries.borrow_mut().insert(index, entry.clone());
+                entry
+            }
+        }
     }
 }
 
@@ -140,10 +147,8 @@ impl Drop for AddressPermit {
     fn drop(&mut self) {
         let addresses = &self.0.addresses;
         for prefix in self.0.prefix.with_shorter() {
+            let Ok(index) = addresses.find(prefix) else { continue };
             let mut entries = addresses.entries.borrow_mut();
-            let Ok(index) = entries.binary_search_by_key(&prefix, |entry| entry.prefix) else {
-                continue;
-            };
             let permits = entries[index].permits.get() - 1;
             entries[index].permits.set(permits);
             if permits == 0 {
@@ -160,7 +165,7 @@ impl Drop for AddressPermit {
 
 impl Drop for FilePermit {
     fn drop(&mut self) {
-        self.0.places.files.decrement();
+        self.0.decrement();
     }
 }
 
@@ -297,7 +302,7 @@ mod tests {
             limit: 1,
             local: 2,
             descriptors: usize::MAX,
-            files: Gauge::default(),
+            files: Rc::default(),
             counters: Rc::default(),
         };
         Addresses::new(limit, usize::MAX, places)
@@ -319,6 +324,7 @@ mod tests {
         assert!(take(&addresses, "192.0.2.1:4").is_some());
     }
 
+    #[cfg(feature = "full")]
     #[test]
     fn ipv6_networks_of_64_56_and_48_bits_have_one_two_and_four_times_the_limit() {
         let addresses = addresses(2);
@@ -343,6 +349,7 @@ mod tests {
         assert_eq!(Rc::strong_count(&addresses), 1);
     }
 
+    #[cfg(feature = "full")]
     #[test]
     fn no_prefix_has_more_than_the_most_permits() {
         let addresses = Rc::new(Addresses { most: 3, ..new_addresses(2) });

@@ -82,6 +82,7 @@ mod tests {
         assert!(limit.admit(Peer::Unix, &mut other, now).is_ok());
     }
 
+    #[cfg(feature = "full")]
     #[test]
     fn shorter_prefixes_of_ipv6_have_two_and_four_times_the_rate() {
         let now = Instant::now();
@@ -103,6 +104,7 @@ mod tests {
         assert_eq!(admitted("[2001:db8:0:400::1]:1", now + Duration::from_secs(1)), 5);
     }
 
+    #[cfg(feature = "full")]
     #[test]
     fn the_prefixes_of_refused_messages_take_no_memory() {
         let now = Instant::now();

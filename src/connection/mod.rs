@@ -143,7 +143,7 @@ fn plan_request(
     let planned = admitted.and_then(|gatekeeper| plan(&head, &gatekeeper, context));
     let mut request = Request::of(&head, address_place.client(), &context.ids, &context.access);
     // Only a sender with the right to it keeps one of the administrator's few places. `*` is for everybody.
-    request.close |= context.is_admin() && head.path() == "*";
+    request.close |= Feature::Full.is_built_in() && context.is_admin() && head.path() == "*";
     let plan = planned.unwrap_or_else(|Refused { reason, response }| {
         if let Some(reason) = reason {
             context.count_refusal(reason);

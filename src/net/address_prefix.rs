@@ -1,7 +1,9 @@
 //! The networks that the limits per address count as one address.
 
 use std::iter;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+
+use crate::features::Feature;
 
 /// An IPv4 address, or an IPv6 network of 64, 56 or 48 bits. Every limit per address counts each prefix of a
 /// peer's address.
@@ -10,28 +12,32 @@ use std::net::{IpAddr, Ipv6Addr};
 /// provider usually has 256 or 65,536 such networks (RFC 6177).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressPrefix {
-    /// The address with all bits behind the prefix cleared. An IPv4 address is mapped to IPv6.
-    network: Ipv6Addr,
+    /// An IPv4 address, or the first 64 bits of an IPv6 address with all bits behind the prefix cleared.
+    network: u64,
+    /// The length of the prefix: 32 for IPv4, and 64, 56 or 48 for IPv6.
     bits: u8,
 }
 
 impl AddressPrefix {
     /// Stands for all addresses of this host, and for its Unix sockets. It is the prefix of no address.
-    pub(crate) const THIS_HOST: Self = Self { network: Ipv6Addr::UNSPECIFIED, bits: 0 };
+    pub(crate) const THIS_HOST: Self = Self { network: 0, bits: 0 };
 
     /// Returns the longest prefix of an address.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
-            IpAddr::V4(address) => Self { network: address.to_ipv6_mapped(), bits: 128 },
-            IpAddr::V6(address) => Self::of_network(address, 64),
+            IpAddr::V4(address) => Self { network: address.to_bits().into(), bits: 32 },
+            IpAddr::V6(address) => Self { network: (address.to_bits() >> 64) as u64, bits: 64 },
         }
     }
 
-    /// Returns this prefix and the shorter ones of the same address, the longest one first.
+    /// Returns this prefix and the shorter ones of the same address, the longest one first. A build without the
+    /// feature `full` has no shorter ones.
     pub fn with_shorter(self) -> impl Iterator<Item = Self> {
         iter::successors(Some(self), |prefix| match prefix.bits {
-            64 => Some(Self::of_network(prefix.network, 56)),
-            56 => Some(Self::of_network(prefix.network, 48)),
+            // The smallest build has no room for more.
+            _ if !Feature::Full.is_built_in() => None,
+            64 => Some(Self { network: prefix.network & (!0 << 8), bits: 56 }),
+            56 => Some(Self { network: prefix.network & (!0 << 16), bits: 48 }),
             _ => None,
         })
     }
@@ -44,11 +50,6 @@ impl AddressPrefix {
             56 => 2,
             _ => 1,
         }
-    }
-
-    fn of_network(address: Ipv6Addr, bits: u8) -> Self {
-        let mask = !0 << (128 - u32::from(bits));
-        Self { network: Ipv6Addr::from_bits(address.to_bits() & mask), bits }
     }
 }
 
@@ -66,6 +67,7 @@ mod tests {
         pairs.filter(|(one, other)| one == other).map(|(one, _)| one.bits).collect()
     }
 
+    #[cfg(feature = "full")]
     #[test]
     fn an_ipv6_address_shares_the_prefixes_of_64_56_and_48_bits() {
         let one = "2001:db8:1:203::1";
@@ -79,9 +81,10 @@ mod tests {
 
     #[test]
     fn an_ipv4_address_shares_nothing_with_another_one() {
-        assert_eq!(shared("192.0.2.1", "192.0.2.1"), [128]);
-        assert_eq!(shared("192.0.2.1", "::ffff:192.0.2.1"), [128], "it is the same address");
+        assert_eq!(shared("192.0.2.1", "192.0.2.1"), [32]);
+        assert_eq!(shared("192.0.2.1", "::ffff:192.0.2.1"), [32], "it is the same address");
         assert_eq!(shared("192.0.2.1", "192.0.2.2"), []);
+        assert_eq!(shared("192.0.2.1", "0:0:c000:201::1"), [], "of the other version");
         assert_eq!(shared("::ffff:192.0.2.1", "::ffff:192.0.2.2"), []);
         assert_eq!(prefix("192.0.2.1").shares(), 1);
     }

@@ -25,8 +25,8 @@ use crate::resource::Stage;
 pub(super) struct Connections {
     pub(super) tasks: RefCell<Slab<Task<()>>>,
     addresses: Rc<Addresses>,
-    /// The addresses of the administrator's connections.
-    admin_addresses: Rc<Addresses>,
+    /// The addresses of the administrator's connections. `None` in a build without an administrator.
+    admin_addresses: Option<Rc<Addresses>>,
     counters: Rc<Counters>,
     /// The connections above the limits that are being turned away. The metrics do not include them.
     turned_away: Gauge,
@@ -60,18 +60,17 @@ impl Connections {
         let per_address =
             limits.per_address.map_or((limit / ADDRESS_SHARE).max(1), NonZeroUsize::get);
         let places = |limit, local, descriptors| {
-            let (files, counters) = (Gauge::default(), counters.clone());
+            let (files, counters) = (Rc::default(), counters.clone());
             Places { limit, local, descriptors, files, counters }
         };
-        let places_of_admin = places(ADMIN_CONNECTIONS, 0, ADMIN_CONNECTIONS);
-        let [addresses, admin_addresses] = [
-            Addresses::new(per_address, usize::MAX, places(limit, local, possible - local)),
-            Addresses::new(ADMIN_PER_ADDRESS, ADMIN_PER_ADDRESS, places_of_admin),
-        ]
-        .map(Rc::new);
+        let admin_addresses = Feature::Full.is_built_in().then(|| {
+            let places = places(ADMIN_CONNECTIONS, 0, ADMIN_CONNECTIONS);
+            Rc::new(Addresses::new(ADMIN_PER_ADDRESS, ADMIN_PER_ADDRESS, places))
+        });
+        let places = places(limit, local, possible - local);
         Self {
             tasks: RefCell::default(),
-            addresses,
+            addresses: Rc::new(Addresses::new(per_address, usize::MAX, places)),
             admin_addresses,
             counters,
             turned_away: Gauge::default(),
@@ -94,9 +93,12 @@ impl Connections {
         is_exempt: bool,
         is_admin: bool,
     ) -> Option<(Slot, AddressPlace)> {
-        if is_admin {
+        if Feature::Full.is_built_in()
+            && is_admin
+            && let Some(addresses) = &self.admin_addresses
+        {
             let has_room = self.counters.admin_connections.now() < ADMIN_CONNECTIONS;
-            let address_place = AddressPlace::of_admin(&self.admin_addresses, peer)?;
+            let address_place = AddressPlace::of_admin(addresses, peer)?;
             return has_room.then(|| (Slot::take(self, Kind::Admin), address_place));
         }
         let Some(address_place) = AddressPlace::take(&self.addresses, peer, is_exempt) else {
