@@ -81,14 +81,18 @@ pub struct Limits {
     /// Longest request target accepted, in bytes. Default: 2 KiB. A longer target is answered with 414.
     pub target_bytes: usize,
     /// Largest number of open connections. Default: 10,000, but at most the process's limit on open files
-    /// minus 48, and minus another 16 with a listener for the administrator. Up to 16 connections of peers on
-    /// this host (Unix sockets and loopback addresses) are not counted; where fewer than 128 files are left for
-    /// connections, one eighth of these. A proxy's connection is counted once it has named its client
-    /// (`X-Forwarded-For`, `Forwarded` or the PROXY protocol).
+    /// minus 48 (more with many listen URLs), and minus another 16 with a listener for the administrator. Up to
+    /// 16 connections of peers on this host (Unix sockets and loopback addresses) are not counted; where fewer
+    /// than 128 files are left for connections, one eighth of these. A proxy's connection is counted once it
+    /// has named its client (`X-Forwarded-For`, `Forwarded` or the PROXY protocol). Each file of a
+    /// [directory](crate::ServerBuilder::files) that is being sent counts against the limit on open files, too;
+    /// if they would take more than a fourth of it, further requests for files are answered with 503.
     pub connections: usize,
-    /// Largest number of connections that one remote address may hold. Addresses of this host and trusted
-    /// proxies are exempt. Default: `None`, which is one eighth of `connections`. Further connections are
-    /// answered with 503, requests for event streams with `retry:`.
+    /// Largest number of connections that one remote address may hold. With IPv6, a network of 64 bits counts as
+    /// one address; all addresses in a network of 56 bits may hold twice as many connections, and in one of 48
+    /// bits four times as many. Addresses of this host and trusted proxies are exempt. Default: `None`, which is
+    /// one eighth of `connections`. Further connections are answered with 503, requests for event streams with
+    /// `retry:`.
     pub per_address: Option<NonZeroUsize>,
     /// TLS handshakes per second of one remote address. After a second without handshakes, this number may begin
     /// at once; further ones wait. A connection whose handshake would wait longer than three quarters of
@@ -96,7 +100,8 @@ pub struct Limits {
     /// the PROXY protocol names is not. `None` disables the limit. Default: 20. A browser needs up to 8 for a
     /// page; behind one address, 170 clients that reconnect at the same time have all connected after 7.5 s.
     pub handshake_rate: Option<NonZeroU32>,
-    /// Messages per second that one remote address may publish over HTTP, or one connection from this host.
+    /// Messages per second that one remote address may publish over HTTP, or one connection from this host. IPv6
+    /// addresses are counted as for `per_address`.
     /// After a second without messages, this number of messages may arrive at once. Default: `None`, no
     /// limit. Further messages are answered with 429.
     pub publish_rate: Option<NonZeroU32>,

@@ -101,8 +101,8 @@ pub(crate) enum Rejection {
     Memory,
 }
 
-/// The reason why a request was refused because of its sender. A request that is refused because of
-/// its content has no such reason.
+/// The reason why a request was refused because of its sender or of a limit. A request that is refused because
+/// of its content has no such reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The Host header is not a name of the server.
@@ -121,6 +121,8 @@ pub(crate) enum Refusal {
     Forbidden,
     /// The client publishes too fast (429).
     Rate,
+    /// The server sends too many files already (503).
+    Files,
 }
 
 /// The kind of source of a published message.
@@ -213,8 +215,17 @@ impl ProcessErrors {
 const REJECTIONS: [&str; 7] =
     ["connections", "address", "head", "timeout", "tls", "proxy", "memory"];
 /// In the order of [`Refusal`].
-const REFUSALS: [&str; 8] =
-    ["host", "origin", "proxy", "address", "connections", "unauthenticated", "forbidden", "rate"];
+const REFUSALS: [&str; 9] = [
+    "host",
+    "origin",
+    "proxy",
+    "address",
+    "connections",
+    "unauthenticated",
+    "forbidden",
+    "rate",
+    "files",
+];
 const REQUEST_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// In the order of [`Source`].
 const SOURCES: [&str; 5] = ["websocket", "http", "service", "stdin", "admin"];
@@ -271,6 +282,7 @@ mod tests {
             (Refusal::Unauthenticated, "unauthenticated"),
             (Refusal::Forbidden, "forbidden"),
             (Refusal::Rate, "rate"),
+            (Refusal::Files, "files"),
         ] {
             let before = counted(counters.refused()).len();
             counters.refuse(reason);

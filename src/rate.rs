@@ -31,6 +31,12 @@ impl Rate {
         Self { epoch, interval_ns, burst_ns: interval_ns * u64::from(burst.get()) }
     }
 
+    /// Returns `factor` times this rate, which must not be 0. The burst is the same number of times larger.
+    pub(crate) fn times(self, factor: u8) -> Self {
+        // The full burst still takes the same time.
+        Self { interval_ns: self.interval_ns / u64::from(factor), ..self }
+    }
+
     /// Admits one event at the time `now`.
     ///
     /// # Errors
@@ -120,6 +126,16 @@ mod tests {
         let waits: Vec<_> = waits[10..].iter().map(milliseconds).collect();
         assert_eq!(waits, [Some(100), Some(200), None, None]);
         assert_eq!(rate.reserve(&mut state, start + longest, longest).unwrap().as_millis(), 50);
+    }
+
+    #[test]
+    fn four_times_a_rate_has_four_times_the_burst_and_the_average() {
+        let (rate, start) = rate(10);
+        let (rate, mut state) = (rate.times(4), RateState::default());
+        let mut count = |at| (0..100).filter(|_| rate.admit(&mut state, at).is_ok()).count();
+        assert_eq!(count(start), 40);
+        assert_eq!(count(start + Duration::from_millis(500)), 20);
+        assert_eq!(count(start + Duration::from_secs(60)), 40);
     }
 
     #[test]

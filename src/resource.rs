@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use pin_project_lite::pin_project;
 
-use crate::access::{AddressPermit, Gatekeeper, Refused};
+use crate::access::{AddressPermit, FilePermit, Gatekeeper, Refused};
 use crate::http::response::Envelope;
 use crate::http::{RequestHead, Response};
 use crate::hub::{ClientKind, CorrelationId, EventId, HubGone, Membership, Start, TopicName};
@@ -47,7 +47,14 @@ pub(crate) enum Plan {
 /// A response, and the file that is its body, if the body is a file.
 pub(crate) struct Answer {
     pub(crate) response: Response,
-    pub(crate) file: Option<File>,
+    pub(crate) file: Option<BodyFile>,
+}
+
+/// The file that is the body of a response, at the position of the first byte to send.
+pub(crate) struct BodyFile {
+    pub(crate) file: File,
+    /// Dropped together with the file, which holds a descriptor.
+    pub(crate) permit: FilePermit,
 }
 
 impl From<Response> for Answer {

@@ -1,39 +1,49 @@
 //! The limits on the number of connections: in total, per address, and from this host.
 
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
-use crate::counters::{Counters, Refusal};
+use crate::counters::{Counters, Gauge, Refusal};
 use crate::features::Feature;
-use crate::net::{Peer, Reach};
+use crate::net::{AddressPrefix, Peer, Reach};
 
-/// The addresses of all connected clients. Each address on another host has at most `limit` permits. All
-/// addresses of this host are one, which has no limit.
+/// The addresses of all connected clients. Each prefix of an address on another host has at most `limit`
+/// permits for each of its [shares](AddressPrefix::shares), but no more than `most`. All addresses of this host
+/// are one, which has no limit.
 pub(crate) struct Addresses {
-    /// Sorted by address.
+    /// Sorted by prefix.
     entries: RefCell<Vec<Rc<Entry>>>,
     limit: usize,
+    most: usize,
     places: Places,
 }
 
-/// The limits on the number of public connections.
+/// The limits on the number of public connections, and of the files that are sent over them.
 pub(crate) struct Places {
     /// The largest number of connections, without those that are `local`.
     pub(crate) limit: usize,
-    /// The number of connections from this host that are not counted against `limit`.
+    /// The number of connections from this host that are not counted against `limit` and `descriptors`.
     pub(crate) local: usize,
+    /// The largest number of connections and open files together.
+    pub(crate) descriptors: usize,
+    /// The number of files that are open to be sent.
+    pub(crate) files: Rc<Gauge>,
     pub(crate) counters: Rc<Counters>,
 }
 
-/// An address with at least one permit.
+/// A prefix of the addresses of connected clients.
 struct Entry {
-    address: IpAddr,
+    prefix: AddressPrefix,
+    permits: Cell<usize>,
     addresses: Rc<Addresses>,
 }
 
 /// The permission for one connection of an address. Dropping it makes room for another connection.
 pub(crate) struct AddressPermit(Rc<Entry>);
+
+/// The permission to hold the descriptor of a file while the file is sent. Dropping it makes room for another
+/// file or connection.
+pub(crate) struct FilePermit(Rc<Gauge>);
 
 /// A connection's place among the connections of its client's address. The client of a connection
 /// can change, because a proxy may name another client with each request.
@@ -48,62 +58,114 @@ pub(crate) struct AddressPlace {
 }
 
 impl Addresses {
-    pub(crate) fn new(limit: usize, places: Places) -> Self {
-        Self { entries: RefCell::default(), limit, places }
+    /// Creates the list for a server without connections. Each address may have `limit` permits, and all
+    /// addresses with the same prefix `most`.
+    pub(crate) fn new(limit: usize, most: usize, places: Places) -> Self {
+        Self { entries: RefCell::default(), limit, most, places }
     }
 
     /// Returns true if the limits would allow `more` connections than are open now, while this host has
     /// `fewer` permits than now.
     pub(crate) fn have_room(&self, more: usize, fewer: usize) -> bool {
-        let Places { limit, local, counters } = &self.places;
-        let count = counters.public_connections() + more;
+        let files = if Feature::Full.is_built_in() { self.places.files.now() } else { 0 };
+        let count = self.counted(more, fewer);
+        count <= self.places.limit && count + files <= self.places.descriptors
+    }
+
+    /// Permits one more file to be open. Returns `None` if the files would have more than their share of the
+    /// descriptors, or leave none for connections from this host.
+    pub(crate) fn permit_file(&self) -> Option<FilePermit> {
+        let Places { descriptors, files, .. } = &self.places;
+        let count = files.now() + 1;
+        let has_room =
+            count <= descriptors / FILES_SHARE && self.counted(0, 0) + count <= *descriptors;
+        has_room.then(|| {
+            files.increment();
+            FilePermit(files.clone())
+        })
+    }
+
+    /// Returns the number of connections that are counted against the limits, if there were `more` connections
+    /// than now and `fewer` permits of this host.
+    fn counted(&self, more: usize, fewer: usize) -> usize {
+        let count = self.places.counters.public_connections() + more;
         let uncounted = match Feature::Full.is_built_in() {
-            true => self.permits(THIS_HOST).saturating_sub(fewer).min(*local),
+            true => {
+                let permits = self.permits(AddressPrefix::THIS_HOST);
+                permits.saturating_sub(fewer).min(self.places.local)
+            }
             false => 0,
         };
-        count.saturating_sub(uncounted) <= *limit
+        count.saturating_sub(uncounted)
     }
 
-    /// Returns the number of permits of an address.
-    fn permits(&self, address: IpAddr) -> usize {
-        let entries = self.entries.borrow();
-        let index = entries.binary_search_by_key(&address, |entry| entry.address);
-        index.map_or(0, |index| permit_count(&entries[index]))
+    /// Returns the number of permits of all addresses with a prefix.
+    fn permits(&self, prefix: AddressPrefix) -> usize {
+        self.find(prefix).map_or(0, |index| self.entries.borrow()[index].permits.get())
     }
 
-    /// Issues one more permit for `address`. Returns `None` if the address has `limit` permits.
-    fn permit(self: &Rc<Self>, address: IpAddr) -> Option<AddressPermit> {
-        if address != THIS_HOST && self.permits(address) >= self.limit {
+    /// Returns the index of the entry of a prefix.
+    ///
+    /// # Errors
+    /// If there is no entry, the index at which to insert it.
+    fn find(&self, prefix: AddressPrefix) -> Result<usize, usize> {
+        self.entries.borrow().binary_search_by_key(&prefix, |entry| entry.prefix)
+    }
+
+    /// Issues one more permit for an address with the longest prefix `longest`. Returns `None` if one of its
+    /// prefixes is at its limit.
+    fn permit(self: &Rc<Self>, longest: AddressPrefix) -> Option<AddressPermit> {
+        let is_full = |prefix: AddressPrefix| {
+            let limit = self.limit.saturating_mul(prefix.shares().into()).min(self.most);
+            self.permits(prefix) >= limit
+        };
+        if longest != AddressPrefix::THIS_HOST && longest.with_shorter().any(is_full) {
             return None;
         }
-        let mut entries = self.entries.borrow_mut();
-        let index = entries.binary_search_by_key(&address, |entry| entry.address);
-        let index = index.unwrap_or_else(|index| {
-            entries.insert(index, Rc::new(Entry { address, addresses: self.clone() }));
-            index
-        });
-        Some(AddressPermit(entries[index].clone()))
+        for prefix in longest.with_shorter() {
+            let permits = &self.entry(prefix).permits;
+            permits.set(permits.get() + 1);
+        }
+        Some(AddressPermit(self.entry(longest)))
     }
-}
 
-/// Returns the number of permits of an entry: all references to it but the one in the list.
-fn permit_count(entry: &Rc<Entry>) -> usize {
-    Rc::strong_count(entry) - 1
+    /// Returns the entry of a prefix, and creates it first if there is none.
+    fn entry(self: &Rc<Self>, prefix: AddressPrefix) -> Rc<Entry> {
+        match self.find(prefix) {
+            Ok(index) => self.entries.borrow()[index].clone(),
+            Err(index) => {
+                let entry = Entry { prefix, permits: Cell::new(0), addresses: self.clone() };
+                let entry = Rc::new(entry);
+                self.entries.borrow_mut().insert(index, entry.clone());
+                entry
+            }
+        }
+    }
 }
 
 impl Drop for AddressPermit {
     fn drop(&mut self) {
-        if permit_count(&self.0) == 1 {
-            let mut entries = self.0.addresses.entries.borrow_mut();
-            let index = entries.binary_search_by_key(&self.0.address, |entry| entry.address);
-            let last = index.map(|index| entries.remove(index));
+        let addresses = &self.0.addresses;
+        for prefix in self.0.prefix.with_shorter() {
+            let Ok(index) = addresses.find(prefix) else { continue };
+            let mut entries = addresses.entries.borrow_mut();
+            let permits = entries[index].permits.get() - 1;
+            entries[index].permits.set(permits);
+            if permits == 0 {
+                // The permit itself keeps its entry, and so `addresses`.
+                entries.remove(index);
+            }
             if entries.is_empty() {
                 // Frees the memory, which may have grown for many addresses.
                 *entries = Vec::new();
             }
-            drop(entries);
-            drop(last);
         }
+    }
+}
+
+impl Drop for FilePermit {
+    fn drop(&mut self) {
+        self.0.decrement();
     }
 }
 
@@ -115,9 +177,16 @@ impl AddressPlace {
         address_place.assign_to(client, is_exempt).is_ok().then_some(address_place)
     }
 
-    /// Takes a place for a connection of the administrator, which these limits do not apply to.
-    pub(crate) fn of_admin(addresses: &Rc<Addresses>, client: Peer) -> Self {
-        Self::without_permit(addresses, client, true)
+    /// Takes a place for a connection to the administrator's listener. Returns `None` if the client's address
+    /// is at its limit. Each address of this host has a limit, too. A Unix socket has none, because the
+    /// permissions of its file decide who can connect.
+    pub(crate) fn of_admin(addresses: &Rc<Addresses>, client: Peer) -> Option<Self> {
+        let address_place = Self::without_permit(addresses, client, true);
+        if let Peer::Ip(address) = client {
+            let permit = addresses.permit(AddressPrefix::of(address.ip()))?;
+            address_place.permit.set(Some(permit));
+        }
+        Some(address_place)
     }
 
     fn without_permit(addresses: &Rc<Addresses>, client: Peer, is_remote: bool) -> Self {
@@ -146,7 +215,8 @@ impl AddressPlace {
     /// [`Refusal::Connections`], if there is no room. Nothing has changed then.
     pub(crate) fn leave_host(&self) -> Result<(), Refusal> {
         let permit = self.permit.take();
-        let is_local = permit.as_ref().is_some_and(|permit| permit.0.address == THIS_HOST);
+        let is_local =
+            permit.as_ref().is_some_and(|permit| permit.0.prefix == AddressPrefix::THIS_HOST);
         let has_room = !is_local || self.addresses.have_room(0, 1);
         if !(is_local && has_room) {
             self.permit.set(permit);
@@ -158,6 +228,11 @@ impl AddressPlace {
         Ok(())
     }
 
+    /// Permits one more file to be open, as [`Addresses::permit_file`] does.
+    pub(crate) fn permit_file(&self) -> Option<FilePermit> {
+        self.addresses.permit_file()
+    }
+
     /// Returns the client that has the place.
     pub(crate) fn client(&self) -> Peer {
         self.client.get()
@@ -167,7 +242,7 @@ impl AddressPlace {
     /// client on another host has the reach of the network, even if a proxy on this host has
     /// forwarded its requests to a local listener.
     pub(crate) fn reach(&self, listener: Reach) -> Reach {
-        if self.client().limited_address().is_some() { Reach::Network } else { listener }
+        if self.client().limited_prefix().is_some() { Reach::Network } else { listener }
     }
 
     /// Converts the place into its permit. The client of the connection can't change any more.
@@ -176,16 +251,16 @@ impl AddressPlace {
     }
 
     fn assign_to(&self, client: Peer, is_exempt: bool) -> Result<(), Refusal> {
-        let address = client.limited_address();
-        if address.is_some() && Feature::Full.is_built_in() {
+        let prefix = client.limited_prefix();
+        if prefix.is_some() && Feature::Full.is_built_in() {
             self.leave_host()?;
         }
-        let permit = match address {
-            Some(address) if !is_exempt => {
-                Some(self.addresses.permit(address).ok_or(Refusal::Address)?)
+        let permit = match prefix {
+            Some(prefix) if !is_exempt => {
+                Some(self.addresses.permit(prefix).ok_or(Refusal::Address)?)
             }
             None if Feature::Full.is_built_in() && !self.is_remote.get() => {
-                self.addresses.permit(THIS_HOST)
+                self.addresses.permit(AddressPrefix::THIS_HOST)
             }
             _ => None,
         };
@@ -205,8 +280,9 @@ pub(crate) fn warn_no_room(client: Peer, refusal: Refusal) {
     );
 }
 
-/// Stands for all addresses of this host, and for its Unix sockets.
-const THIS_HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// The files that are sent may take one of this many equal parts of the descriptors, so that slow downloads
+/// leave most of them to connections.
+const FILES_SHARE: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -218,8 +294,18 @@ mod tests {
 
     /// Returns addresses with `limit` permits each, on a server with one place and two more for this host.
     fn addresses(limit: usize) -> Rc<Addresses> {
-        let places = Places { limit: 1, local: 2, counters: Rc::default() };
-        Rc::new(Addresses::new(limit, places))
+        Rc::new(new_addresses(limit))
+    }
+
+    fn new_addresses(limit: usize) -> Addresses {
+        let places = Places {
+            limit: 1,
+            local: 2,
+            descriptors: usize::MAX,
+            files: Rc::default(),
+            counters: Rc::default(),
+        };
+        Addresses::new(limit, usize::MAX, places)
     }
 
     fn take(addresses: &Rc<Addresses>, client: &str) -> Option<AddressPlace> {
@@ -238,14 +324,74 @@ mod tests {
         assert!(take(&addresses, "192.0.2.1:4").is_some());
     }
 
+    #[cfg(feature = "full")]
     #[test]
-    fn the_addresses_of_an_ipv6_network_share_one_limit() {
-        let addresses = addresses(1);
-        let address_place = take(&addresses, "[2001:db8::1]:1").unwrap();
-        assert!(take(&addresses, "[2001:db8::2]:1").is_none());
-        let other = take(&addresses, "[2001:db8:0:1::1]:1").unwrap();
-        drop((address_place, other));
+    fn ipv6_networks_of_64_56_and_48_bits_have_one_two_and_four_times_the_limit() {
+        let addresses = addresses(2);
+        let take = |network: u16, host: u16| {
+            take(&addresses, &format!("[2001:db8:0:{network:x}::{host:x}]:1"))
+        };
+        let mut held: Vec<_> = (1..4).filter_map(|host| take(0x100, host)).collect();
+        assert_eq!(held.len(), 2, "the /64 is full");
+        held.extend((1..4).filter_map(|host| take(0x1ff, host)));
+        assert_eq!(held.len(), 4);
+        assert!(take(0x123, 1).is_none(), "the /56 is full");
+        held.extend((0x200..0xffff).step_by(0x40).filter_map(|network| take(network, 1)));
+        assert_eq!(held.len(), 8, "the /48 is full");
+        assert!(
+            AddressPlace::take(&addresses, peer("[2001:db8:1::1]:1"), false).is_some(),
+            "another /48"
+        );
+        held.remove(0);
+        assert!(take(0x124, 1).is_some(), "the /56 and the /48 have room again");
+        drop(held);
         assert!(addresses.entries.borrow().is_empty());
+        assert_eq!(Rc::strong_count(&addresses), 1);
+    }
+
+    #[cfg(feature = "full")]
+    #[test]
+    fn no_prefix_has_more_than_the_most_permits() {
+        let addresses = Rc::new(Addresses { most: 3, ..new_addresses(2) });
+        let networks = 0..0xffff;
+        let held = networks
+            .step_by(0x80)
+            .filter_map(|network: u16| take(&addresses, &format!("[2001:db8:0:{network:x}::1]:1")));
+        assert_eq!(held.collect::<Vec<_>>().len(), 3);
+    }
+
+    #[test]
+    fn an_administrator_has_a_limit_per_address_even_on_this_host() {
+        let addresses = addresses(1);
+        let of_admin = |client| AddressPlace::of_admin(&addresses, client);
+        let first = of_admin(peer("127.0.0.1:1")).unwrap();
+        assert!(of_admin(peer("127.0.0.1:2")).is_none());
+        assert_eq!(first.leave_host(), Ok(()), "a request through a proxy changes nothing");
+        assert!(of_admin(peer("127.0.0.1:2")).is_none());
+        let _other = of_admin(peer("127.0.0.2:1")).unwrap();
+        let _unix = [(); 9].map(|()| of_admin(Peer::Unix).unwrap());
+        drop(first);
+        assert!(of_admin(peer("127.0.0.1:2")).is_some());
+    }
+
+    #[cfg(feature = "full")]
+    #[test]
+    fn an_open_file_takes_the_place_of_a_connection() {
+        let mut addresses = new_addresses(9);
+        (addresses.places.limit, addresses.places.descriptors) = (usize::MAX, 8);
+        let addresses = Rc::new(addresses);
+        let connections = &addresses.places.counters.connections;
+        let files: Vec<_> = (0..9).map_while(|_| addresses.permit_file()).collect();
+        assert_eq!(files.len(), 2, "a fourth of 8");
+        (0..6).for_each(|_| connections.increment());
+        assert!(addresses.have_room(0, 0) && !addresses.have_room(1, 0));
+        drop(files);
+        assert!(addresses.have_room(2, 0) && !addresses.have_room(3, 0));
+        (0..2).for_each(|_| connections.increment());
+        assert!(addresses.permit_file().is_none(), "the connections have all descriptors");
+        // Two connections of this host are not counted.
+        let _local = [(); 2].map(|()| take(&addresses, "127.0.0.1:1").unwrap());
+        assert!(addresses.permit_file().is_some());
     }
 
     #[test]
@@ -271,11 +417,11 @@ mod tests {
         assert_eq!(third.reassign(peer("192.0.2.1:0"), false), Err(Refusal::Connections));
         // The proxy's own requests do not get the place back.
         assert_eq!(proxy.reassign(peer("127.0.0.1:1"), true), Ok(()));
-        assert_eq!(addresses.permits(THIS_HOST), 2);
+        assert_eq!(addresses.permits(AddressPrefix::THIS_HOST), 2);
         // A proxy on another host can't take a place of this host by naming a client there.
         let other = AddressPlace::take(&addresses, peer("192.0.2.9:1"), true).unwrap();
         assert_eq!(other.reassign(peer("127.0.0.1:0"), true), Ok(()));
-        assert_eq!(addresses.permits(THIS_HOST), 2);
+        assert_eq!(addresses.permits(AddressPrefix::THIS_HOST), 2);
     }
 
     #[test]

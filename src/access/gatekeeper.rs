@@ -9,7 +9,7 @@ use crate::http::response::METHODS;
 use crate::http::{RequestHead, Response};
 use crate::net::{Peer, Reach};
 
-use super::address_place::{AddressPlace, warn_no_room};
+use super::address_place::{AddressPlace, FilePermit, warn_no_room};
 use super::authorize::{Action, AnyAuthorizer, Denied, Permissions};
 use super::cors;
 use super::origin::{self, OriginCheckError, Origins};
@@ -30,7 +30,8 @@ pub(crate) struct Access {
 /// The refusal of a request.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    /// The reason, if the request is refused because of its sender. `None` if the request itself is invalid.
+    /// The reason, if the request is refused because of its sender or of a limit. `None` if the request itself
+    /// is invalid.
     pub(crate) reason: Option<Refusal>,
     /// The response.
     pub(crate) response: Response,
@@ -204,6 +205,22 @@ impl<'r> Gatekeeper<'r> {
     /// [`Refused`], if the sender is not identified or may not do this.
     pub(crate) fn may_load(&self, path: &str) -> Result<(), Refused> {
         self.permits(Action::Read(path))
+    }
+
+    /// Permits a file to be open while it is sent as the response.
+    ///
+    /// # Errors
+    /// [`Refused`], if too many files are open already, or no descriptor is left for one more.
+    pub(crate) fn permit_file(&self) -> Result<FilePermit, Refused> {
+        self.address_place.permit_file().ok_or_else(|| {
+            log::warn!(
+                target: "falconet::limit",
+                address = self.address_place.client().to_string();
+                "too many files are being sent: refused"
+            );
+            let response = Response::text(503, "too many files are being sent\n");
+            Refused::new(Refusal::Files, response)
+        })
     }
 
     fn permits(&self, action: Action<'_>) -> Result<(), Refused> {

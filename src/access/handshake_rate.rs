@@ -2,18 +2,18 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::net::Peer;
+use crate::net::{AddressPrefix, Peer};
 use crate::rate::{Rate, RateState};
 
-/// The limit on the rate of TLS handshakes of each remote address. Clients on this host have no limit: a
+/// The limit on the rate of TLS handshakes of each remote address. Each prefix of an address has as many times the
+/// rate as it has [shares](AddressPrefix::shares). Clients on this host have no limit: a
 /// process on this host needs no handshakes to take processor time, and a proxy on this host that forwards
 /// connections makes them for many clients.
 pub(crate) struct HandshakeRate {
     rate: Rate,
-    states: RefCell<HashMap<IpAddr, RateState>>,
+    states: RefCell<HashMap<AddressPrefix, RateState>>,
 }
 
 impl HandshakeRate {
@@ -29,10 +29,10 @@ impl HandshakeRate {
         longest: Duration,
         now: Instant,
     ) -> Option<Duration> {
-        let Some(address) = client.limited_address() else { return Some(Duration::ZERO) };
+        let Some(address) = client.limited_prefix() else { return Some(Duration::ZERO) };
         let mut states = self.states.borrow_mut();
         let is_full = states.len() == states.capacity() || states.len() >= MAX_ADDRESSES;
-        if is_full && !states.contains_key(&address) {
+        if is_full && !address.with_shorter().all(|prefix| states.contains_key(&prefix)) {
             // Even a table that may grow is cleared first, because most addresses come once.
             states.retain(|_, state| !self.rate.is_idle(*state, now));
             if states.len() >= MAX_ADDRESSES {
@@ -40,7 +40,17 @@ impl HandshakeRate {
                 return None;
             }
         }
-        self.rate.reserve(states.entry(address).or_default(), now, longest)
+        let reserve = |prefix: AddressPrefix, state: &mut RateState| {
+            self.rate.times(prefix.shares()).reserve(state, now, longest)
+        };
+        // A handshake that would wait too long for one prefix must not count for the others.
+        for prefix in address.with_shorter() {
+            reserve(prefix, &mut states.get(&prefix).copied().unwrap_or_default())?;
+        }
+        let waits = address
+            .with_shorter()
+            .map(|prefix| reserve(prefix, states.entry(prefix).or_default()).unwrap_or(longest));
+        waits.max()
     }
 }
 

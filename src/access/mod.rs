@@ -11,7 +11,9 @@ pub(crate) mod proxy_protocol;
 mod publish_rate;
 mod tokens;
 
-pub(crate) use address_place::{AddressPermit, AddressPlace, Addresses, Places, warn_no_room};
+pub(crate) use address_place::{
+    AddressPermit, AddressPlace, Addresses, FilePermit, Places, warn_no_room,
+};
 pub(crate) use authorize::AnyAuthorizer;
 pub use authorize::{Action, AllowAll, Authorize, Denied};
 pub(crate) use gatekeeper::{Access, Gatekeeper, Refused};

@@ -14,6 +14,7 @@ use std::io;
 use crate::net::ListenUrl;
 
 pub(crate) use api::AdminApi;
+pub(crate) use process::open_files;
 pub(crate) use state::AdminState;
 pub(crate) use stats::Stats;
 

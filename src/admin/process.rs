@@ -40,7 +40,7 @@ pub(super) fn resident_bytes() -> u64 {
 }
 
 /// Returns the number of open descriptors; 0 if /proc cannot be read.
-pub(super) fn open_files() -> u64 {
+pub(crate) fn open_files() -> u64 {
     match fs::metadata("/proc/self/fd").map(|directory| directory.len()) {
         // Before Linux 6.2, the size of the directory is 0 and the entries must be counted. One of them is
         // the descriptor that reads the directory.

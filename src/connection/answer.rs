@@ -1,6 +1,5 @@
 //! Sends responses, to requests and to input that is not a valid request.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::time::SystemTime;
 
@@ -15,7 +14,7 @@ use crate::http::head::origin_in;
 use crate::http::response::Envelope;
 use crate::http::{HeadError, Response};
 use crate::net::Peer;
-use crate::resource::Answer;
+use crate::resource::{Answer, BodyFile};
 
 use super::context::Context;
 use super::reader::Reader;
@@ -132,7 +131,8 @@ async fn respond(
 
 /// Sends the first `length` bytes of a file, piece by piece. Returns false if reading or sending failed, or
 /// if the file is shorter.
-async fn send_file(reader: &Reader, file: File, length: u64, config: &Config) -> bool {
+async fn send_file(reader: &Reader, file: BodyFile, length: u64, config: &Config) -> bool {
+    let BodyFile { file, permit: _permit } = file;
     let mut file = file.take(length);
     let mut remaining = length;
     let mut piece = vec![0; FILE_PIECE_BYTES];

@@ -147,9 +147,12 @@ fn plan_request(
     let admitted = context.access.admit(&head, peer, reach, is_tls, address_place);
     let planned = admitted.and_then(|gatekeeper| plan(&head, &gatekeeper, context));
     let mut request = Request::of(&head, address_place.client(), &context.ids, &context.access);
+    // Only a sender with the right to it keeps one of the administrator's few places. `*` is for everybody.
+    request.close |= Feature::Full.is_built_in() && context.is_admin() && head.path() == "*";
     let plan = planned.unwrap_or_else(|Refused { reason, response }| {
         if let Some(reason) = reason {
             context.count_refusal(reason);
+            request.close |= context.is_admin();
         }
         // A proxy must not keep a place of this host.
         request.close |= reason == Some(Refusal::Connections);

@@ -267,7 +267,7 @@ impl Reader {
     /// Counts the buffer, and `unsent` bytes of a response, against the budget for unfinished input and output.
     fn hold(&self, unsent: usize) {
         let bytes = self.bytes.capacity() + unsent;
-        self.held.set(self.transport.pending(), bytes, || self.peer.limited_address());
+        self.held.set(self.transport.pending(), bytes, || self.peer.limited_prefix());
     }
 }
 

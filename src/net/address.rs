@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use crate::escaped::Escaped;
 
+use super::address_prefix::AddressPrefix;
+
 /// A URL to listen on: `http://HOST:PORT`, `https://HOST:PORT`, `unix:PATH` or `systemd`.
 ///
 /// The host `localhost` means both loopback addresses. Any other name is looked up in /etc/hosts when
@@ -206,16 +208,12 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Returns the address that the limits per address apply to, or `None` for a peer on this host,
-    /// which is exempt. An IPv6 address is reduced to its 64-bit network prefix, because a host can
-    /// choose any address within its network.
-    pub fn limited_address(&self) -> Option<IpAddr> {
+    /// Returns the longest of the prefixes that the limits per address apply to, or `None` for a peer on this
+    /// host, which is exempt.
+    pub fn limited_prefix(&self) -> Option<AddressPrefix> {
         let Self::Ip(address) = self else { return None };
-        match address.ip().to_canonical() {
-            ip if ip.is_loopback() => None,
-            IpAddr::V6(ip) => Some(Ipv6Addr::from_bits(ip.to_bits() & IPV6_NETWORK).into()),
-            ip => Some(ip),
-        }
+        let is_local = address.ip().to_canonical().is_loopback();
+        (!is_local).then(|| AddressPrefix::of(address.ip()))
     }
 }
 
@@ -271,8 +269,6 @@ const SYSTEMD: &str = "systemd";
 const HOSTS: &str = "/etc/hosts";
 const UNKNOWN_HOST: &str =
     "unknown host name; expected localhost, an address, or a name in /etc/hosts";
-/// The network prefix of an IPv6 address, which the host can't choose (RFC 4291 §2.5.4).
-const IPV6_NETWORK: u128 = !0 << 64;
 
 #[cfg(test)]
 mod tests {
@@ -344,27 +340,15 @@ mod tests {
 
     #[test]
     fn only_other_hosts_count_against_the_limit_per_address() {
-        let limited = |text: &str| Peer::Ip(text.parse().unwrap()).limited_address();
+        let limited = |text: &str| Peer::Ip(text.parse().unwrap()).limited_prefix();
         assert_eq!(limited("127.0.0.1:5"), None);
         assert_eq!(limited("[::1]:5"), None);
         assert_eq!(limited("[::ffff:127.0.0.1]:5"), None);
-        assert_eq!(limited("192.0.2.1:5"), Some("192.0.2.1".parse().unwrap()));
-        assert_eq!(limited("[::ffff:192.0.2.1]:5"), Some("192.0.2.1".parse().unwrap()));
-        assert_eq!(Peer::Unix.limited_address(), None);
-    }
-
-    #[test]
-    fn a_64_bit_ipv6_network_counts_as_one_address() {
-        let limited = |text: &str| Peer::Ip(text.parse().unwrap()).limited_address().unwrap();
-        for (one, other, is_same) in [
-            ("[2001:db8:1:2::1]:5", "[2001:db8:1:2:ffff:ffff:ffff:ffff]:6", true),
-            ("[2001:db8:1:2::1]:5", "[2001:db8:1:3::1]:5", false),
-            ("192.0.2.1:5", "192.0.2.2:5", false),
-            ("[::ffff:192.0.2.1]:5", "[::ffff:192.0.2.2]:5", false),
-        ] {
-            assert_eq!(limited(one) == limited(other), is_same, "{one} {other}");
-        }
-        assert_eq!(limited("[2001:db8:1:2::1]:5"), "2001:db8:1:2::".parse::<IpAddr>().unwrap());
+        let prefix = |text: &str| Some(AddressPrefix::of(text.parse().unwrap()));
+        assert_eq!(limited("192.0.2.1:5"), prefix("192.0.2.1"));
+        assert_eq!(limited("[::ffff:192.0.2.1]:5"), prefix("192.0.2.1"));
+        assert_eq!(limited("[2001:db8::1]:5"), prefix("2001:db8::1"));
+        assert_eq!(Peer::Unix.limited_prefix(), None);
     }
 
     #[test]

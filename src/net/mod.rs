@@ -1,6 +1,7 @@
 //! The network layer: listeners, connections, TLS, and the event loop. Only this module uses epoll.
 
 mod address;
+mod address_prefix;
 mod deadlines;
 mod failed;
 mod handshake_queue;
@@ -15,6 +16,7 @@ mod watched;
 
 pub(crate) use address::PackedPeer;
 pub use address::{AddressError, ListenUrl, Peer, Reach};
+pub use address_prefix::AddressPrefix;
 pub use listener::{BindError, Listener};
 pub(crate) use meter::Meter;
 pub(crate) use pending::{Held, is_eviction};

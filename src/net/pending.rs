@@ -7,12 +7,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
+
+use super::address_prefix::AddressPrefix;
 
 /// The budget of one reactor, and all that is held of it.
 pub(crate) struct Pending {
@@ -27,7 +28,7 @@ pub(crate) struct Pending {
 /// A part of a connection that holds memory: its input, its output or its TLS session.
 struct Holder {
     /// The address of the client; `None` on this host.
-    address: Option<IpAddr>,
+    address: Option<AddressPrefix>,
     bytes: usize,
     is_evicted: bool,
     /// Wakes the task that waits until it may read more, or that must learn of the eviction.
@@ -154,7 +155,7 @@ impl Held {
         &self,
         pending: &Rc<Pending>,
         bytes: usize,
-        address: impl FnOnce() -> Option<IpAddr>,
+        address: impl FnOnce() -> Option<AddressPrefix>,
     ) {
         let entry = match self.0.take() {
             None if bytes == 0 => return,
@@ -278,7 +279,9 @@ mod tests {
         pending.set_limit(100_000);
         let held = held.iter().map(|(address, bytes)| {
             let held = Held::default();
-            held.set(&pending, *bytes, || address.map(|address| address.parse().unwrap()));
+            held.set(&pending, *bytes, || {
+                address.map(|address| AddressPrefix::of(address.parse().unwrap()))
+            });
             held
         });
         let held = held.collect();

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_lite::future::yield_now;
 
 use super::address::Peer;
+use super::address_prefix::AddressPrefix;
 use super::pending::{Held, Pending};
 use super::reactor::{Reactor, Sleep, Timer};
 use super::socket::Socket;
@@ -30,7 +31,7 @@ pub struct Transport {
 struct Tls {
     session: RefCell<Session>,
     /// The address of the client; `None` on this host.
-    address: Cell<Option<IpAddr>>,
+    address: Cell<Option<AddressPrefix>>,
     held: Held,
 }
 
@@ -84,7 +85,7 @@ impl Transport {
     /// Makes this the server side of a TLS connection with `peer`. The handshake is done by the first reads.
     pub(super) fn expect_tls(&mut self, acceptor: &Acceptor, peer: Peer) -> io::Result<()> {
         let session = acceptor.session(self.socket.reactor().now())?;
-        self.tls = Some(Box::new(Tls::new(session, peer.limited_address())));
+        self.tls = Some(Box::new(Tls::new(session, peer.limited_prefix())));
         Ok(())
     }
 
@@ -98,7 +99,7 @@ impl Transport {
     /// Counts the memory of the TLS session, from now on, for `client`, which the peer has named.
     pub(crate) fn set_client(&self, client: Peer) {
         if let Some(tls) = &self.tls {
-            tls.address.set(client.limited_address());
+            tls.address.set(client.limited_prefix());
             tls.held.clear();
         }
     }
@@ -276,7 +277,7 @@ impl Drop for Transport {
 }
 
 impl Tls {
-    fn new(session: Session, address: Option<IpAddr>) -> Self {
+    fn new(session: Session, address: Option<AddressPrefix>) -> Self {
         Self { session: RefCell::new(session), address: Cell::new(address), held: Held::default() }
     }
 

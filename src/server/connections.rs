@@ -13,6 +13,7 @@ use slab::Slab;
 use smol::Task;
 
 use crate::access::{AddressPlace, Addresses, Places};
+use crate::admin::open_files;
 use crate::config::Limits;
 use crate::counters::{Counters, Gauge, Rejection};
 use crate::features::Feature;
@@ -24,6 +25,8 @@ use crate::resource::Stage;
 pub(super) struct Connections {
     pub(super) tasks: RefCell<Slab<Task<()>>>,
     addresses: Rc<Addresses>,
+    /// The addresses of the administrator's connections. `None` in a build without an administrator.
+    admin_addresses: Option<Rc<Addresses>>,
     counters: Rc<Counters>,
     /// The connections above the limits that are being turned away. The metrics do not include them.
     turned_away: Gauge,
@@ -32,12 +35,18 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Creates an empty set. The number of public connections is limited by the configuration and by the
-    /// process's limit of open files, less `reserved` descriptors for the administrator's connections.
+    /// Creates an empty set, after the listeners have been bound. The number of public connections is limited
+    /// by the configuration and by the process's limit of open files, less `reserved` descriptors for the
+    /// administrator's connections.
     pub(super) fn new(limits: &Limits, reserved: usize, counters: Rc<Counters>) -> Self {
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
         let files = usize::try_from(files).unwrap_or(usize::MAX);
-        let possible = files.saturating_sub(FILES_FOR_OTHERS + reserved).max(1);
+        let others = match Feature::Full.is_built_in() {
+            // Many listeners, or descriptors that the process inherited, need more.
+            true => FILES_FOR_OTHERS.max(open_files() as usize + SHORT_LIVED_FILES),
+            false => FILES_FOR_OTHERS,
+        };
+        let possible = files.saturating_sub(others + reserved).max(1);
         let local = match Feature::Full.is_built_in() {
             true => LOCAL_CONNECTIONS.min(possible / LOCAL_SHARE),
             false => 0,
@@ -50,10 +59,19 @@ impl Connections {
         }
         let per_address =
             limits.per_address.map_or((limit / ADDRESS_SHARE).max(1), NonZeroUsize::get);
-        let places = Places { limit, local, counters: counters.clone() };
+        let places = |limit, local, descriptors| {
+            let (files, counters) = (Rc::default(), counters.clone());
+            Places { limit, local, descriptors, files, counters }
+        };
+        let admin_addresses = Feature::Full.is_built_in().then(|| {
+            let places = places(ADMIN_CONNECTIONS, 0, ADMIN_CONNECTIONS);
+            Rc::new(Addresses::new(ADMIN_PER_ADDRESS, ADMIN_PER_ADDRESS, places))
+        });
+        let places = places(limit, local, possible - local);
         Self {
             tasks: RefCell::default(),
-            addresses: Rc::new(Addresses::new(per_address, places)),
+            addresses: Rc::new(Addresses::new(per_address, usize::MAX, places)),
+            admin_addresses,
             counters,
             turned_away: Gauge::default(),
             none_left: Bell::default(),
@@ -67,7 +85,7 @@ impl Connections {
 
     /// Admits one more connection of `peer`, if the limits allow it. A public connection that is not
     /// admitted is counted as rejected. A peer that `is_exempt` has no limit per address. The
-    /// administrator's connections have a limit of their own, because they are needed most when no other
+    /// administrator's connections have limits of their own, because they are needed most when no other
     /// connection is admitted.
     pub(super) fn admit(
         self: &Rc<Self>,
@@ -75,9 +93,12 @@ impl Connections {
         is_exempt: bool,
         is_admin: bool,
     ) -> Option<(Slot, AddressPlace)> {
-        if is_admin {
+        if Feature::Full.is_built_in()
+            && is_admin
+            && let Some(addresses) = &self.admin_addresses
+        {
             let has_room = self.counters.admin_connections.now() < ADMIN_CONNECTIONS;
-            let address_place = AddressPlace::of_admin(&self.addresses, peer);
+            let address_place = AddressPlace::of_admin(addresses, peer)?;
             return has_room.then(|| (Slot::take(self, Kind::Admin), address_place));
         }
         let Some(address_place) = AddressPlace::take(&self.addresses, peer, is_exempt) else {
@@ -192,11 +213,18 @@ impl Future for Slotted {
 const ADDRESS_SHARE: usize = 8;
 /// The largest number of connections to the administrator's listener.
 pub(super) const ADMIN_CONNECTIONS: usize = 16;
+/// The largest number of connections to the administrator's listener from one address, so that one host can't
+/// keep all others out.
+const ADMIN_PER_ADDRESS: usize = ADMIN_CONNECTIONS / 2;
 /// The largest number of connections whose request is read to turn them away. More get an answer at once.
 const TURNED_AWAY: usize = 8;
 /// The largest number of connections from this host that are not counted against the limit of all.
 const LOCAL_CONNECTIONS: usize = 16;
 /// Where descriptors are few, this host has one of this many equal parts of them.
 const LOCAL_SHARE: usize = 8;
-/// The number of descriptors reserved for everything that is not an admitted connection.
+/// The number of descriptors reserved for everything that is neither an admitted connection nor a file that is
+/// sent over one.
 const FILES_FOR_OTHERS: usize = 32;
+/// The number of these that are not open when the server starts: connections that are turned away, and files
+/// that are read at once.
+const SHORT_LIVED_FILES: usize = TURNED_AWAY + 8;

@@ -208,7 +208,7 @@ impl Outlet {
             Unit::Shared(bytes) => bytes.len() / Rc::strong_count(bytes),
             Unit::Own(bytes) => bytes.capacity(),
         };
-        let address = || self.client().peer().limited_address();
+        let address = || self.client().peer().limited_prefix();
         unsent.held.set(self.transport.pending(), bytes, address);
     }
 

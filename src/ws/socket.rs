@@ -276,7 +276,7 @@ impl Socket {
     fn hold(&self, outlet: &Outlet) {
         self.with_input(|input| {
             let Some(input) = input else { return };
-            let address = || outlet.client().peer().limited_address();
+            let address = || outlet.client().peer().limited_prefix();
             input.held.set(outlet.transport().pending(), input.bytes(), address);
         });
     }

@@ -538,6 +538,10 @@ fn the_publish_rate_of_an_address_is_limited_across_connections() {
     assert_eq!(statuses.next(), Some(202));
     assert!(statuses.any(|status| status == 429));
     assert_eq!(publish("192.0.2.2"), 202);
+    // All networks of a customer with a /48 may publish four times as much.
+    let mut networks = (0..100).map(|network| publish(&format!("2001:db8:0:{network:x}00::1")));
+    assert!(networks.by_ref().take(4).all(|status| status == 202));
+    assert!(networks.any(|status| status == 429));
 }
 
 #[cfg(feature = "full")]
@@ -611,6 +615,30 @@ fn the_connections_of_an_address_are_limited() {
     // The proxy itself is exempt, and so is this host.
     let many: Vec<Client> = (0..10).map(|_| Client::connect(falconet.address())).collect();
     assert_eq!(many.len(), 10);
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn the_connections_of_an_ipv6_network_are_limited() {
+    let flags = ["--trust-proxy", "127.0.0.1", "--max-per-address", "1"];
+    let falconet = Falconet::start(&flags);
+    let mut held = Vec::new();
+    for (address, status) in [
+        ("2001:db8:0:100::1", 101),
+        ("2001:db8:0:100::2", 503),
+        ("2001:db8:0:101::1", 101),
+        ("2001:db8:0:1ff::1", 503),
+        ("2001:db8:0:200::1", 101),
+        ("2001:db8:0:ff00::1", 101),
+        ("2001:db8:0:300::1", 503),
+        ("2001:db8:1:300::1", 101),
+    ] {
+        let lines = format!("X-Forwarded-For: {address}\r\n");
+        let mut http = Http::connect(falconet.address());
+        http.send(handshake_with("/", &lines));
+        assert_eq!(status_of(&read_response_head(&mut http.stream())), status, "{address}");
+        held.push(http);
+    }
 }
 
 #[cfg(feature = "full")]

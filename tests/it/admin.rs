@@ -11,6 +11,7 @@ use falconet::{Action, Denied, Echo, Origins, RequestHead, Server, Session, Sess
 use rustix::net::sockopt;
 use rustix::process::Signal;
 
+use crate::support::access::bearer;
 use crate::support::admin::*;
 use crate::support::folder::Folder;
 use crate::support::*;
@@ -187,18 +188,103 @@ fn the_administrator_has_a_connection_limit_of_its_own() {
     let (falconet, admin) = start(&[NO_BROADCAST, &["--max-connections", "1"]].concat());
     let inside = fill(falconet.address());
     assert_eq!(status_of(&exchange(falconet.address(), get("/"))), 503);
-    let mut held: Vec<Http> = (0..16).map(|_| Http::connect(admin)).collect();
+    let mut held: Vec<Http> = (0..8).map(|_| Http::connect(admin)).collect();
+    held.extend((0..8).map(|_| Http::connect_from([127, 0, 0, 2], admin)));
     for connection in &mut held {
         assert_eq!(connection.fetch(get("/healthz")).status(), 200);
     }
     // The administrator's connections are limited, too.
-    assert_eq!(status_of(&exchange(admin, get("/healthz"))), 503);
+    assert_eq!(Http::connect_from([127, 0, 0, 3], admin).fetch(get("/healthz")).status(), 503);
     let page = Metrics::of(&held[0].fetch(get("/metrics")));
     assert_eq!(page.value("falconet_connections", "admin"), 16.0);
     assert_eq!(page.value("falconet_connections", "websocket"), inside.len() as f64);
     assert_eq!(page.value("falconet_connections", "http"), 0.0);
     assert_eq!(page.value("falconet_connections_rejected_total", "connections"), 1.0);
     assert_eq!(page.total("falconet_connections_accepted_total"), inside.len() as f64);
+}
+
+#[test]
+fn one_address_has_at_most_half_of_the_administrators_connections() {
+    let (_falconet, admin) = start(NO_BROADCAST);
+    let mut held: Vec<Http> = (0..8).map(|_| Http::connect(admin)).collect();
+    for connection in &mut held {
+        assert_eq!(connection.fetch(get("/healthz")).status(), 200);
+    }
+    let refused = Http::connect(admin).fetch(get("/healthz"));
+    assert!(refused.status() == 503 && refused.closes(), "{}", refused.head);
+    let mut other = Http::connect_from([127, 0, 0, 2], admin);
+    assert_eq!(other.fetch(get("/healthz")).status(), 200);
+    held.truncate(7);
+    wait_until("there is room again", || {
+        Http::connect(admin).fetch(get("/healthz")).status() == 200
+    });
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_unix_socket_gives_all_of_the_administrators_connections() {
+    let folder = Folder::new("admin-places");
+    let url = format!("unix:{}", folder.file("socket").display());
+    let _falconet = Falconet::start(&["--admin", &url]);
+    let connect = || {
+        let mut stream = UnixStream::connect(folder.file("socket")).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.write_all(&get("/healthz")).unwrap();
+        let status = status_of(&read_response_head(&mut stream));
+        (stream, status)
+    };
+    let held: Vec<_> = (0..16).map(|_| connect()).collect();
+    assert!(held.iter().all(|(_, status)| *status == 200));
+    assert_eq!(connect().1, 503);
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_refused_request_to_the_administrators_listener_ends_its_connection() {
+    let folder = Folder::new("admin-refusals");
+    let file = folder.write("tokens", "reader subscribe\nmanager admin\n");
+    let (_falconet, admin) = start(&["--token-file", &file]);
+    let manager = bearer("manager");
+    for (method, path, lines, status) in [
+        ("GET", "/clients", "", 401),
+        ("GET", "/nowhere", "", 401),
+        ("POST", "/drain", "", 401),
+        ("OPTIONS", "*", "", 204),
+        ("OPTIONS", "/", "", 401),
+        ("GET", "/clients", &*bearer("reader"), 403),
+        ("GET", "/clients", &*format!("{manager}Origin: http://evil.example\r\n"), 403),
+    ] {
+        let mut http = Http::connect(admin);
+        let answer = http.fetch(request(method, path, lines, ""));
+        assert_eq!((answer.status(), answer.closes()), (status, true), "{method} {path} {lines}");
+        http.assert_ended();
+    }
+    // An error of the administrator is no refusal.
+    let mut http = Http::connect(admin);
+    for (path, status) in [("/nowhere", 404), ("/clients/7", 405), ("/clients", 200)] {
+        let answer = http.fetch(request("GET", path, &manager, ""));
+        assert_eq!((answer.status(), answer.closes()), (status, false), "{path}");
+    }
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn refused_requests_do_not_keep_the_administrator_out() {
+    let folder = Folder::new("admin-locked");
+    let file = folder.write("tokens", "manager admin\n");
+    let (_falconet, admin) = start(&["--token-file", &file]);
+    // All strangers of two addresses read their refusal, and do not close their connection.
+    let sources = [[127, 0, 0, 1], [127, 0, 0, 2]].into_iter().flat_map(|source| [source; 8]);
+    let _strangers: Vec<Http> = sources
+        .map(|source| {
+            let mut stranger = Http::connect_from(source, admin);
+            assert_eq!(stranger.fetch(get("/clients")).status(), 401);
+            stranger
+        })
+        .collect();
+    let metrics = request("GET", "/metrics", &bearer("manager"), "");
+    // Even from the address of strangers.
+    wait_until("the administrator is admitted", || fetch(admin, &metrics).status() == 200);
 }
 
 #[test]

@@ -6,6 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::net::sockopt;
+
+#[cfg(feature = "full")]
+use crate::support::admin::{Metrics, admin_address};
 use crate::support::folder::Folder;
 use crate::support::*;
 
@@ -32,6 +36,76 @@ fn with_64_descriptors_the_server_serves_as_many_clients_as_it_logs() {
     for client in &mut clients {
         client.echo("a");
     }
+    let log = falconet.log_so_far();
+    assert!(!log.iter().any(|line| line.contains("out of file descriptors")), "{log:#?}");
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn slow_downloads_leave_descriptors_for_everybody() {
+    let folder = Folder::new("slow-downloads");
+    fs::File::create(folder.file("film.webm")).unwrap().set_len(64 << 20).unwrap();
+    let path = folder.file("").display().to_string();
+    let mut command = limited("ulimit -n 256");
+    command.args(["--static", &path, "--admin", "http://127.0.0.1:0", "--write-timeout", "60s"]);
+    let falconet = Falconet::start_with(&mut command);
+    let admin = admin_address(&falconet);
+    let mut readers: Vec<(Http, u16)> = (0..125)
+        .map(|_| {
+            let mut reader = Http::connect(falconet.address());
+            // With a small buffer, the kernel can't take the whole file.
+            sockopt::set_socket_recv_buffer_size(reader.stream(), 32 << 10).unwrap();
+            reader.send(get("/film.webm"));
+            let status = status_of(&read_response_head(&mut reader.stream()));
+            (reader, status)
+        })
+        .collect();
+    // A fourth of the descriptors that neither the server, the administrator nor this host has for itself.
+    let sent = readers.iter().filter(|(_, status)| *status == 200).count();
+    assert_eq!(sent, (256 - 32 - 16 - 16) / 4);
+    assert!(readers.iter().all(|(_, status)| matches!(status, 200 | 503)));
+    assert_eq!(fetch(falconet.address(), get("/style.css")).status(), 200);
+    Client::connect(falconet.address()).echo("still here");
+
+    // Connections may take the others, except those of the administrator.
+    let is_full = |http: &mut Http| http.fetch(get("/style.css")).status() == 503;
+    let mut idle: Vec<Http> = Vec::new();
+    while !idle.last_mut().is_some_and(is_full) {
+        assert!(idle.len() < 256, "the server runs out of descriptors");
+        idle.push(Http::connect(falconet.address()));
+    }
+    let sources = [[127, 0, 0, 1], [127, 0, 0, 2]].into_iter().flat_map(|source| [source; 8]);
+    let mut administrators: Vec<Http> =
+        sources.map(|source| Http::connect_from(source, admin)).collect();
+    let pages = administrators.iter_mut().map(|http| Metrics::of(&http.fetch(get("/metrics"))));
+    let page = pages.last().unwrap();
+    assert_eq!(page.value("falconet_requests_refused_total", "files"), (125 - sent) as f64);
+    assert_eq!(page.value("falconet_connections_rejected_total", "files"), 0.0);
+
+    // The end of the downloads makes room for others.
+    readers.retain(|(_, status)| *status != 200);
+    wait_until("there is room for a download", || {
+        let mut reader = Http::connect(falconet.address());
+        reader.send(get("/film.webm"));
+        status_of(&read_response_head(&mut reader.stream())) == 200
+    });
+    let log = falconet.log_so_far();
+    assert!(!log.iter().any(|line| line.contains("out of file descriptors")), "{log:#?}");
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn the_descriptors_of_many_listeners_are_not_counted_as_free() {
+    let mut command = limited("ulimit -n 200");
+    (0..20).for_each(|_| _ = command.args(["--listen", "http://127.0.0.1:0"]));
+    let falconet = Falconet::start_with(&mut command);
+    let is_full = |http: &mut Http| http.fetch(get("/style.css")).status() == 503;
+    let mut clients: Vec<Http> = Vec::new();
+    while !clients.last_mut().is_some_and(is_full) {
+        assert!(clients.len() < 200, "the server runs out of descriptors");
+        clients.push(Http::connect(falconet.address()));
+    }
+    assert!(clients.len() > 64, "only {} clients", clients.len());
     let log = falconet.log_so_far();
     assert!(!log.iter().any(|line| line.contains("out of file descriptors")), "{log:#?}");
 }

@@ -117,7 +117,7 @@ fn messages_that_wait_for_the_rate_limit_are_given_up() {
 
 /// Starts a server with a small budget, sends `bytes` on many connections, and checks that the memory stays
 /// bounded, that a message of another client arrives, that one of the connections gets an answer that begins with
-/// `answer`, and that nothing is counted in the end.
+/// `answer`, and that nothing of them is counted in the end.
 fn assert_bounded(open: impl Fn(SocketAddr) -> TcpStream, bytes: &[u8], answer: &[u8]) {
     let (falconet, admin) = admin::start(&["--max-pending", &format!("{BUDGET_KIB}k")]);
     let mut other = Client::connect(falconet.address());
@@ -141,8 +141,8 @@ fn assert_bounded(open: impl Fn(SocketAddr) -> TcpStream, bytes: &[u8], answer: 
     });
     other.echo("still here");
     drop(attackers);
-    wait_until("nothing is counted", || {
-        Metrics::read(admin).total("falconet_pending_bytes") == 0.0
+    wait_until("only the request for the metrics is counted", || {
+        Metrics::read(admin).total("falconet_pending_bytes") < 1024.0
     });
     other.echo("after");
 }

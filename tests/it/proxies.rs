@@ -2,9 +2,7 @@
 //! test prints that it is skipped, and passes; with `CI=true` it fails.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
-
-use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+use std::net::SocketAddr;
 
 use crate::support::admin::{self, field};
 use crate::support::browser::{IS_OPEN, Window, row_contains, send_message};
@@ -179,14 +177,4 @@ fn example(language: &str, address: SocketAddr) -> String {
     let (_, block) = readme.split_once(&format!("\n```{language}\n")).unwrap();
     let (example, _) = block.split_once("```").unwrap();
     example.replace("127.0.0.1:8080", &address.to_string())
-}
-
-/// Opens a TCP connection from an address of this host. Its reads fail after [`TIMEOUT`].
-fn connect_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    bind(&socket, &SocketAddr::from((source, 0))).unwrap();
-    connect(&socket, &address).unwrap();
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-    stream
 }

@@ -23,8 +23,9 @@ pub(crate) const ORDER: Order = Order(&[
     ("frame", &[]),
     ("systemd", &[]),
     ("net", &[
-        "address", "deadlines", "failed", "handshake_queue", "meter", "pending", "reactor", "socket", "tls", "tls/setup", "tls/session",
-        "tls/der", "tls/pem", "tls/host_names", "tls/authority", "tls/self_signed", "tls/acceptor",
+        "address_prefix", "address", "deadlines", "failed", "handshake_queue", "meter", "pending", "reactor", "socket",
+        "tls", "tls/setup", "tls/session", "tls/der", "tls/pem", "tls/host_names", "tls/authority", "tls/self_signed",
+        "tls/acceptor",
         "tls/connector", "tls/absent", "transport", "listener", "watched", "mod",
     ]),
     ("signals", &[]),

@@ -2,6 +2,7 @@
 
 mod directory;
 
+use std::fs::File;
 use std::io::{Seek, SeekFrom};
 
 use crate::access::{Gatekeeper, Refused};
@@ -9,7 +10,7 @@ use crate::http::date::http_date;
 use crate::http::entity_tag::{is_listed, is_weak};
 use crate::http::range::Selection;
 use crate::http::{RequestHead, Response};
-use crate::resource::{Answer, Plan, Resource};
+use crate::resource::{Answer, BodyFile, Plan, Resource};
 
 pub(crate) use directory::Files;
 use directory::{FileError, FoundFile};
@@ -35,7 +36,14 @@ impl Resource for StaticFiles {
             return Err(Response::other_method(head.method(), "GET, HEAD").into());
         }
         match found.and_then(|found| send(found, head)) {
-            Ok(answer) => Ok(Some(Plan::Answer(answer))),
+            Ok((response, file)) => {
+                // The file is open already, because only its properties show whether the response needs it.
+                // Until here, only one file is open at a time.
+                let permitted =
+                    |file| gatekeeper.permit_file().map(|permit| BodyFile { file, permit });
+                let file = file.map(permitted).transpose()?;
+                Ok(Some(Plan::Answer(Answer { response, file })))
+            }
             Err(FileError::IsDirectory) => {
                 let query = head.query().map(|query| format!("?{query}")).unwrap_or_default();
                 // Relative, because a proxy may serve the files below another path.
@@ -56,9 +64,10 @@ impl Resource for StaticFiles {
     }
 }
 
-/// Returns the answer with a file or a part of it, or without it if the client has this version of the file or
-/// asks for a part that does not exist.
-fn send(found: FoundFile, head: &RequestHead<'_>) -> Result<Answer, FileError> {
+/// Returns the response with a file or a part of it, and the file at the start of the part; or the response
+/// without the file if the client has this version of the file, asks for a part that does not exist, or asks for
+/// the head only.
+fn send(found: FoundFile, head: &RequestHead<'_>) -> Result<(Response, Option<File>), FileError> {
     let FoundFile { mut file, length, modified, content_type, tag } = found;
     let modified = http_date(modified);
     let selection = match is_known(head, &tag, &modified) {
@@ -76,16 +85,17 @@ fn send(found: FoundFile, head: &RequestHead<'_>) -> Result<Answer, FileError> {
         Some(Selection::Unsatisfiable) => {
             let response = Response::text(416, "the file does not have this range\n")
                 .with_header("Content-Range", format!("bytes */{length}"));
-            return Ok(response.into());
+            return Ok((response, None));
         }
     };
-    let file = response.streamed_bytes().map(|_| file);
+    let has_body = head.method() != "HEAD" && response.streamed_bytes().is_some();
+    let file = has_body.then_some(file);
     let response = response
         .with_header("Accept-Ranges", "bytes")
         .with_header("ETag", tag)
         .with_header("Last-Modified", modified)
         .with_header("Cache-Control", "no-cache");
-    Ok(Answer { response, file })
+    Ok((response, file))
 }
 
 /// Returns true if the client has the version of a file with this entity tag and time (RFC 9110 §13.2.2).

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::websocket::Client;
-use super::wire::{connect, header_of, read_response_head, status_of};
+use super::wire::{connect, connect_from, header_of, read_response_head, status_of};
 
 /// Returns a request with header `lines`, each of which ends with CR LF. It has a Content-Length if there is
 /// a body or the method is one that has a body.
@@ -70,6 +70,11 @@ impl Http {
     pub fn connect(address: SocketAddr) -> Self {
         // A buffer of one byte, because another reader may take over the stream after a response.
         Self { reader: BufReader::with_capacity(1, connect(address)) }
+    }
+
+    /// Connects from an address of this host.
+    pub fn connect_from(source: [u8; 4], address: SocketAddr) -> Self {
+        Self { reader: BufReader::with_capacity(1, connect_from(source, address)) }
     }
 
     pub fn stream(&self) -> &TcpStream {

@@ -3,6 +3,8 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
+use rustix::net::{AddressFamily, SocketType, bind, socket};
+
 use super::wait::TIMEOUT;
 
 /// Opens a TCP connection whose reads and writes fail after [`TIMEOUT`].
@@ -11,6 +13,16 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// Opens a TCP connection from an address of this host. Its reads fail after [`TIMEOUT`].
+pub fn connect_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddr::from((source, 0))).unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
 
