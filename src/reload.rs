@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::fs::File;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,8 @@ impl Reload {
 #[derive(Hash)]
 pub(crate) struct FileContent {
     pub(crate) bytes: Vec<u8>,
+    /// The permissions of the file, as chmod(1) takes them in octal digits.
+    mode: u32,
 }
 
 impl FileContent {
@@ -119,17 +122,31 @@ impl FileContent {
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        Ok(Self { bytes })
+        Ok(Self { bytes, mode: metadata.mode() & 0o7777 })
+    }
+
+    /// Logs a warning if users other than the file's owner and group may read or change the file.
+    pub(crate) fn warn_if_public(&self, path: &Path) {
+        if self.mode & OTHERS_READ_OR_WRITE != 0 {
+            log::warn!(
+                "every user of this host can read or change {}: its mode is {:o}; expected 600, or 640 for \
+                 a group",
+                path.display(),
+                self.mode
+            );
+        }
     }
 }
 
 /// The time between two attempts while attempts fail.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
+const OTHERS_READ_OR_WRITE: u32 = 0o006;
 
 #[cfg(test)]
 mod tests;

@@ -24,7 +24,8 @@ use super::authorize::{Action, Authorize, Denied};
 /// The file is read again at most once per second, when a request arrives: no request is checked against lines
 /// that are older than a second. If the file cannot be read then, or if a line is invalid, an error is logged
 /// once, the old lines stay valid, and the next request a second later reads the file again. A last line
-/// without a newline is invalid.
+/// without a newline is invalid. A warning is logged for a file that every user of the host can read or
+/// change, and for tokens of fewer than 16 characters.
 ///
 /// A request sends its token as `Authorization: Bearer`, as the password of `Authorization: Basic`, in a
 /// subprotocol `bearer.TOKEN`, or, if [allowed](Self::allow_in_query), as `?token=` in the URL.
@@ -133,6 +134,11 @@ impl Token {
         })
     }
 
+    /// Returns true if the token is so short that it can be guessed.
+    fn is_short(&self) -> bool {
+        self.0[MIN_SAFE_BYTES - 1] == 0
+    }
+
     /// Returns true if both tokens are equal. The time does not depend on the position of a difference.
     fn is_same(&self, other: &Self) -> bool {
         let pairs = self.0.iter().zip(&other.0);
@@ -175,9 +181,24 @@ fn read(path: &Path) -> Result<FileContent, TokenFileError> {
     FileContent::read(path).map_err(unreadable)
 }
 
-/// Parses a file of tokens.
+/// Parses a file of tokens, and logs why they are unsafe, if they are valid.
 fn load(path: &Path, content: FileContent) -> Result<Vec<Grant>, TokenFileError> {
-    let text = str::from_utf8(&content.bytes).map_err(|error| TokenFileError::Unreadable {
+    let grants = parse(path, &content.bytes)?;
+    content.warn_if_public(path);
+    let short = grants.iter().filter(|grant| grant.token.is_short()).count();
+    if short > 0 {
+        log::warn!(
+            target: "falconet::access", lines = short;
+            "tokens in {} can be guessed, because they have fewer than {MIN_SAFE_BYTES} characters; \
+             expected 32 random hexadecimal digits, for example", path.display()
+        );
+    }
+    Ok(grants)
+}
+
+/// Parses the content of a file of tokens.
+fn parse(path: &Path, content: &[u8]) -> Result<Vec<Grant>, TokenFileError> {
+    let text = str::from_utf8(content).map_err(|error| TokenFileError::Unreadable {
         path: path.to_owned(),
         error: io::Error::new(io::ErrorKind::InvalidData, error),
     })?;
@@ -292,6 +313,8 @@ const CHALLENGE: &str = "Basic realm=\"falconet\", charset=\"UTF-8\", Bearer rea
 const MAX_TOKEN_BYTES: usize = 128;
 const NO_NEWLINE: &str =
     "expected a newline at the end of the file: without it, this line may be incomplete";
+/// Tokens with fewer bytes cause a warning.
+const MIN_SAFE_BYTES: usize = 16;
 /// The shortest time between two readings of the file.
 const READ_EVERY: Duration = Duration::from_secs(1);
 

@@ -127,6 +127,14 @@ fn a_change_that_keeps_size_and_times_is_noticed() {
 }
 
 #[test]
+fn new_permissions_are_noticed() {
+    let mut file = Watched::new("reload-mode");
+    fs::set_permissions(&file.path, Permissions::from_mode(0o666)).unwrap();
+    assert_eq!(file.after(EVERY).as_deref(), Some("old"));
+    assert_eq!(file.after(EVERY), None);
+}
+
+#[test]
 fn an_expired_value_is_made_again_from_an_unchanged_source() {
     let mut file = Watched::new("reload-expired");
     assert_eq!(file.renew_after(Duration::ZERO, true).as_deref(), Some("old"));

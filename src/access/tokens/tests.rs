@@ -207,3 +207,10 @@ fn a_changed_file_is_read_again_after_a_second() {
     read_after(1000);
     assert!(!knows("newer") && knows("last"));
 }
+
+#[test]
+fn a_token_of_fewer_than_16_characters_is_short() {
+    for (token, is_short) in [("0123456789abcde", true), ("0123456789abcdef", false), ("a", true)] {
+        assert_eq!(Token::new(token.as_bytes()).unwrap().is_short(), is_short, "{token}");
+    }
+}

@@ -130,10 +130,12 @@ fn load(
     }
     let private_key = PrivateKeyDer::from_pem_slice(&key.bytes)
         .map_err(|error| file_error(key_file, &error, KEY_EXPECTED))?;
-    configure(chain, private_key).map_err(|error| {
+    let config = configure(chain, private_key).map_err(|error| {
         let expected = format!("the key of the certificate in `{}`", chain_file.display());
         file_error(key_file, &error, &expected)
-    })
+    })?;
+    key.warn_if_public(key_file);
+    Ok(config)
 }
 
 /// Creates the rustls configuration of a certificate that this program has signed.
