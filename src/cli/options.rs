@@ -38,7 +38,7 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// The user to switch to once all sockets are bound. Default: none; the process keeps its user.
     pub user: Option<String>,
-    /// If true, the process enters a sandbox after its start, if the kernel supports one. Default: true.
+    /// If true, the process enters a [`Sandbox`] after its start, if the kernel supports one. Default: true.
     pub sandbox: bool,
     /// The interval between two broadcasts of the time; `None` disables them. Default: 15 s.
     pub broadcast_every: Option<Duration>,

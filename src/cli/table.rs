@@ -187,7 +187,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "sandbox",
         "HOW",
-        "once started, restrict file access, connections and execution with Landlock: auto (if the kernel supports it) or off",
+        "once started, restrict opening files, TCP connections and execution with Landlock: auto (if the kernel supports it) or off",
         |options, text| set_choice(&mut options.sandbox, SANDBOXES, text),
         |options| show_choice(&options.sandbox, SANDBOXES),
     )
