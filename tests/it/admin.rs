@@ -218,7 +218,7 @@ fn a_token_file_for_no_administrator_is_refused() {
     let folder = Folder::new("admin-no-listener");
     let tokens = folder.write("tokens", "manager admin\n");
     let mut command = Falconet::command();
-    command.args(["--admin-token-file", &tokens]);
+    command.args(["--check-config", "--admin-token-file", &tokens]);
     assert_refused(&mut command, 78, &["admin-token-file `", "expected admin as well"]);
     folder.write("tokens", "manager all-of-it\n");
     command.args(["--admin", "http://127.0.0.1:0"]);
