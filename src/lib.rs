@@ -9,15 +9,15 @@
 //!
 //! Each top-level module is a room, and a room imports only from the rooms before it. First come plain data
 //! (`escaped`, `features`, `config`, `rate`, `counters`, `frame`) and the interfaces of the host (`systemd`,
-//! `net` with the reactor, sockets and TLS, `signals`, `privileges`). `http` parses request heads and encodes
-//! responses. `hub` has the clients, the topics and their logs. `access` decides what the sender of a request
-//! may do. `ws` runs WebSocket sessions. `resource` is the interface between connections and the resources at
-//! URLs: a resource sees the head of a request, and plans an answer, a question or an upgrade. `endpoints`
-//! contains the resources for clients, `services` the tasks that run beside the connections, and `admin` the
-//! resource for the administrator. `connection` reads requests and runs what a resource has planned. `server`
-//! binds, accepts, spawns and drains. `log` and `cli` serve the program, whose `main.rs` puts the parts
-//! together. A message that a request publishes passes `connection`, `endpoints`, `hub` and then the sessions
-//! in `ws`.
+//! `reload` for files that are read again, `net` with the reactor, sockets and TLS, `signals`, `privileges`).
+//! `http` parses request heads and encodes responses. `hub` has the clients, the topics and their logs.
+//! `access` decides what the sender of a request may do. `ws` runs WebSocket sessions. `resource` is the
+//! interface between connections and the resources at URLs: a resource sees the head of a request, and plans an
+//! answer, a question or an upgrade. `endpoints` contains the resources for clients, `services` the tasks that
+//! run beside the connections, and `admin` the resource for the administrator. `connection` reads requests and
+//! runs what a resource has planned. `server` binds, accepts, spawns and drains. `log` and `cli` serve the
+//! program, whose `main.rs` puts the parts together. A message that a request publishes passes `connection`,
+//! `endpoints`, `hub` and then the sessions in `ws`.
 //!
 //! # Invariants
 //!
@@ -59,6 +59,7 @@ pub mod log;
 pub mod net;
 pub mod privileges;
 mod rate;
+mod reload;
 mod resource;
 mod server;
 mod services;

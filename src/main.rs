@@ -116,6 +116,9 @@ fn compose(
             let tokens = TokenFile::open(path).map_err(StartError::Tokens)?;
             server = server.authorize(tokens.allow_in_query(options.allow_query_token));
         }
+        if let Some(path) = options.admin_token_file {
+            server = server.authorize_admin(TokenFile::open(path).map_err(StartError::Tokens)?);
+        }
         server = server
             .topics()
             .asset("/topics.js", TOPICS_SCRIPT)

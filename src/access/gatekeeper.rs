@@ -57,13 +57,13 @@ impl From<Denied> for Refused {
 }
 
 impl Access {
-    /// Returns the rules of the administrator's listener: the same authorizer, but no pages of other origins
-    /// and no trusted proxies, because both may act for the public.
-    pub(crate) fn of_admin(&self) -> Self {
+    /// Returns the rules of the administrator's listener: `authorizer`, or else the same one as for the public,
+    /// but no pages of other origins and no trusted proxies, because both may act for the public.
+    pub(crate) fn of_admin(&self, authorizer: Option<Rc<dyn AnyAuthorizer>>) -> Self {
         Self {
             origins: Origins::default(),
             proxies: TrustedProxies::default(),
-            authorizer: self.authorizer.clone(),
+            authorizer: authorizer.or_else(|| self.authorizer.clone()),
             is_admin: true,
         }
     }

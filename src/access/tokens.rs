@@ -1,11 +1,9 @@
 //! Access tokens: a file lists them with the rights that each one has.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
-use std::fs;
 use std::hint::black_box;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +11,7 @@ use base64ct::{Base64, Encoding};
 
 use crate::http::RequestHead;
 use crate::hub::{TOPICS_PATH, TopicName};
+use crate::reload::{FileContent, Reload};
 
 use super::authorize::{Action, Authorize, Denied};
 
@@ -22,9 +21,11 @@ use super::authorize::{Action, Authorize, Denied};
 /// 1 to 128 of `A–Z a–z 0–9 - . _ ~`. Without a right, the token has all rights. With a topic, it has the
 /// right for this topic and the topics below it. The rights of several lines with the same token add up.
 ///
-/// The file is checked for changes at most once per second, when a request arrives, and is read again after a
-/// change. If the file cannot be read then, or if a line is invalid, an error is logged and the old lines
-/// stay valid. A last line without a newline is invalid.
+/// The file is read again at most once per second, when a request arrives: no request is checked against lines
+/// that are older than a second. If the file cannot be read then, or if a line is invalid, an error is logged
+/// once, the old lines stay valid, and the next request a second later reads the file again. A last line
+/// without a newline is invalid. A warning is logged for a file that every user of the host can read or
+/// change, and for tokens of fewer than 16 characters.
 ///
 /// A request sends its token as `Authorization: Bearer`, as the password of `Authorization: Basic`, in a
 /// subprotocol `bearer.TOKEN`, or, if [allowed](Self::allow_in_query), as `?token=` in the URL.
@@ -32,10 +33,7 @@ pub struct TokenFile {
     path: PathBuf,
     in_query: bool,
     grants: RefCell<Vec<Grant>>,
-    /// The version of the file at the last check; `None` if the file could not be read.
-    version: Cell<Option<Version>>,
-    /// The time of the last check.
-    checked: Cell<Instant>,
+    reload: Reload,
 }
 
 /// A token, padded with zeros. All tokens have the same size, so comparing two of them always takes the same
@@ -59,18 +57,6 @@ enum Right {
     All,
 }
 
-/// The properties of a file by which a change is detected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Version {
-    /// Device and inode.
-    file: (u64, u64),
-    bytes: u64,
-    /// The time of the last change of the content, in seconds and nanoseconds.
-    modified: (i64, i64),
-    /// The time of the last change of the content or the properties, in seconds and nanoseconds.
-    changed: (i64, i64),
-}
-
 impl TokenFile {
     /// Reads the tokens of a file.
     ///
@@ -79,15 +65,10 @@ impl TokenFile {
     /// text of the line.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, TokenFileError> {
         let path = path.into();
-        let version = Version::of(&path)?;
-        let grants = read(&path)?;
-        Ok(Self {
-            path,
-            in_query: false,
-            grants: RefCell::new(grants),
-            version: Cell::new(Some(version)),
-            checked: Cell::new(Instant::now()),
-        })
+        let content = read(&path)?;
+        let reload = Reload::new("the tokens", READ_EVERY, &content);
+        let grants = RefCell::new(load(&path, content)?);
+        Ok(Self { path, in_query: false, grants, reload })
     }
 
     /// Sets whether a token may be sent as `?token=`. Default: false, because many programs store URLs.
@@ -97,26 +78,12 @@ impl TokenFile {
         self
     }
 
-    /// Reads the file again if it has changed. Does nothing if the last check was less than a second ago.
+    /// Reads the file again, unless it was read less than a second ago.
     fn refresh(&self, now: Instant) {
-        if now.saturating_duration_since(self.checked.get()) < CHECK_EVERY {
-            return;
-        }
-        self.checked.set(now);
-        let version = Version::of(&self.path);
-        if self.version.get() == version.as_ref().ok().copied() {
-            return;
-        }
-        // Set before the file is read, so that the next check finds a change during the read.
-        self.version.set(version.as_ref().ok().copied());
-        match version.and_then(|_| read(&self.path)) {
-            Ok(grants) => {
-                log::info!(target: "falconet::access", lines = grants.len(); "tokens read again");
-                self.grants.replace(grants);
-            }
-            Err(error) => {
-                log::error!(target: "falconet::access", "can't reload the tokens, so the old ones stay valid: {error}");
-            }
+        let load = |content| load(&self.path, content);
+        if let Some(grants) = self.reload.renew(now, false, || read(&self.path), load) {
+            log::info!(target: "falconet::access", lines = grants.len(); "tokens read again");
+            self.grants.replace(grants);
         }
     }
 
@@ -167,6 +134,11 @@ impl Token {
         })
     }
 
+    /// Returns true if the token is so short that it can be guessed.
+    fn is_short(&self) -> bool {
+        self.0[MIN_SAFE_BYTES - 1] == 0
+    }
+
     /// Returns true if both tokens are equal. The time does not depend on the position of a difference.
     fn is_same(&self, other: &Self) -> bool {
         let pairs = self.0.iter().zip(&other.0);
@@ -203,31 +175,33 @@ impl Grant {
     }
 }
 
-impl Version {
-    /// Returns the current version of a file.
-    ///
-    /// # Errors
-    /// [`TokenFileError::Unreadable`], if stat(2) fails or this is not a regular file.
-    fn of(path: &Path) -> Result<Self, TokenFileError> {
-        let unreadable = |error| TokenFileError::Unreadable { path: path.to_owned(), error };
-        let metadata = fs::metadata(path).map_err(unreadable)?;
-        if !metadata.is_file() {
-            // Reading a pipe would wait for a writer.
-            return Err(unreadable(io::Error::other("not a regular file")));
-        }
-        Ok(Self {
-            file: (metadata.dev(), metadata.ino()),
-            bytes: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
+/// Reads a file of tokens.
+fn read(path: &Path) -> Result<FileContent, TokenFileError> {
+    let unreadable = |error| TokenFileError::Unreadable { path: path.to_owned(), error };
+    FileContent::read(path).map_err(unreadable)
 }
 
-/// Reads and parses a file of tokens.
-fn read(path: &Path) -> Result<Vec<Grant>, TokenFileError> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| TokenFileError::Unreadable { path: path.to_owned(), error })?;
+/// Parses a file of tokens, and logs why they are unsafe, if they are valid.
+fn load(path: &Path, content: FileContent) -> Result<Vec<Grant>, TokenFileError> {
+    let grants = parse(path, &content.bytes)?;
+    content.warn_if_public(path);
+    let short = grants.iter().filter(|grant| grant.token.is_short()).count();
+    if short > 0 {
+        log::warn!(
+            target: "falconet::access", lines = short;
+            "tokens in {} can be guessed, because they have fewer than {MIN_SAFE_BYTES} characters; \
+             expected 32 random hexadecimal digits, for example", path.display()
+        );
+    }
+    Ok(grants)
+}
+
+/// Parses the content of a file of tokens.
+fn parse(path: &Path, content: &[u8]) -> Result<Vec<Grant>, TokenFileError> {
+    let text = str::from_utf8(content).map_err(|error| TokenFileError::Unreadable {
+        path: path.to_owned(),
+        error: io::Error::new(io::ErrorKind::InvalidData, error),
+    })?;
     let wrong = |line, expected| TokenFileError::Line { path: path.to_owned(), line, expected };
     if !text.is_empty() && !text.ends_with('\n') {
         // The file may still be being written, and a part of a line may grant more than the whole line.
@@ -339,8 +313,10 @@ const CHALLENGE: &str = "Basic realm=\"falconet\", charset=\"UTF-8\", Bearer rea
 const MAX_TOKEN_BYTES: usize = 128;
 const NO_NEWLINE: &str =
     "expected a newline at the end of the file: without it, this line may be incomplete";
-/// The shortest time between two checks of the file.
-const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// Tokens with fewer bytes cause a warning.
+const MIN_SAFE_BYTES: usize = 16;
+/// The shortest time between two readings of the file.
+const READ_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

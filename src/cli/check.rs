@@ -1,6 +1,7 @@
 //! Checks of options that depend on each other or on the host.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::options::{Options, OptionsError};
 use super::values::show_time;
@@ -36,11 +37,12 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
     if Feature::Full.is_built_in()
         && let Some(url) = &options.admin
         && options.token_file.is_none()
+        && options.admin_token_file.is_none()
         && matches!(admin::may_listen_at(url), Ok(false))
     {
         return Err(OptionsError::Config(format!(
-            "admin `{url}`: expected unix:PATH or a loopback address, or token-file as well; other \
-             hosts can reach this address"
+            "admin `{url}`: expected unix:PATH or a loopback address, or admin-token-file or token-file \
+             as well; other hosts can reach this address"
         )));
     }
     if let Some(file) = &options.token_file
@@ -50,12 +52,14 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
         let file = file.display();
         return Err(OptionsError::Config(format!("token-file `{file}`: {not_built_in}")));
     }
-    if Feature::Full.is_built_in()
-        && let Some(file) = &options.token_file
-        && let Err(error) = TokenFile::open(file)
-    {
-        let file = file.display();
-        return Err(OptionsError::Config(format!("token-file `{file}`: {error}")));
+    if Feature::Full.is_built_in() {
+        check_tokens("token-file", &options.token_file)?;
+        check_tokens("admin-token-file", &options.admin_token_file)?;
+        if let (Some(file), None) = (&options.admin_token_file, &options.admin) {
+            let file = file.display();
+            let text = format!("admin-token-file `{file}`: expected admin as well");
+            return Err(OptionsError::Config(text));
+        }
     }
     if options.allow_query_token && options.token_file.is_none() {
         let text = "allow-query-token `true`: expected token-file as well";
@@ -75,6 +79,13 @@ pub(super) fn check(options: &Options) -> Result<(), OptionsError> {
         )));
     }
     Ok(())
+}
+
+/// Checks that a file of tokens can be read and is valid.
+fn check_tokens(option: &str, file: &Option<PathBuf>) -> Result<(), OptionsError> {
+    let Some(file) = file else { return Ok(()) };
+    let wrong = |error| OptionsError::Config(format!("{option} `{}`: {error}", file.display()));
+    TokenFile::open(file).map(drop).map_err(wrong)
 }
 
 /// Checks the options of TLS. Returns the source of the certificate if a listener uses TLS.

@@ -38,12 +38,15 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// The user to switch to once all sockets are bound. Default: none; the process keeps its user.
     pub user: Option<String>,
-    /// If true, the process enters a sandbox after its start, if the kernel supports one. Default: true.
+    /// If true, the process enters a [`Sandbox`] after its start, if the kernel supports one. Default: true.
     pub sandbox: bool,
     /// The interval between two broadcasts of the time; `None` disables them. Default: 15 s.
     pub broadcast_every: Option<Duration>,
     /// The file with the access tokens. Default: none, or the credential `tokens` if systemd passes one.
     pub token_file: Option<PathBuf>,
+    /// The file with the access tokens for the admin listener. Default: none; then [`Self::token_file`] applies
+    /// there, too.
+    pub admin_token_file: Option<PathBuf>,
     /// If true, a request may carry its token in the URL. Default: false.
     pub allow_query_token: bool,
     /// The origins, besides the server's own, whose pages may send requests. Default: none.
@@ -61,14 +64,19 @@ pub struct Options {
 impl Options {
     /// Returns the files and directories that are read while the server runs.
     pub fn read_later(&self) -> impl Iterator<Item = &Path> {
-        let files = [&self.token_file, &self.tls_cert, &self.tls_key, &self.static_files];
-        files.into_iter().flatten().map(PathBuf::as_path)
+        self.reloaded().chain(&self.static_files).map(PathBuf::as_path)
+    }
+
+    /// Returns the files that are read again after a change.
+    fn reloaded(&self) -> impl Iterator<Item = &PathBuf> {
+        let files = [&self.token_file, &self.admin_token_file, &self.tls_cert, &self.tls_key];
+        files.into_iter().flatten()
     }
 
     /// Returns a sandbox that permits everything that a server with these options does.
     pub fn sandbox(&self) -> Sandbox {
         let mut sandbox = Sandbox::default();
-        for file in [&self.token_file, &self.tls_cert, &self.tls_key].into_iter().flatten() {
+        for file in self.reloaded() {
             sandbox.allow_file(file);
         }
         if let Some(directory) = &self.static_files {
@@ -107,6 +115,7 @@ impl Default for Options {
             sandbox: true,
             broadcast_every: Some(Duration::from_secs(15)),
             token_file: None,
+            admin_token_file: None,
             allow_query_token: false,
             origins: Origins::default(),
             trusted_proxies: TrustedProxies::default(),

@@ -94,7 +94,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "admin",
         "URL",
-        "where the admin interface listens: unix:PATH, or http://HOST:PORT on loopback or with --token-file",
+        "where the admin interface listens: unix:PATH, or http://HOST:PORT on loopback or with a file of tokens",
         |options, text| {
             let url: ListenUrl = text.parse().map_err(|error| format!("{error}"))?;
             if url == ListenUrl::Systemd {
@@ -187,7 +187,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "sandbox",
         "HOW",
-        "once started, restrict file access, connections and execution with Landlock: auto (if the kernel supports it) or off",
+        "once started, restrict opening files, TCP connections and execution with Landlock: auto (if the kernel supports it) or off",
         |options, text| set_choice(&mut options.sandbox, SANDBOXES, text),
         |options| show_choice(&options.sandbox, SANDBOXES),
     )
@@ -375,13 +375,16 @@ pub const OPTIONS: &[OptionSpec] = &[
         "token-file",
         "FILE",
         "require tokens; each line of the file is TOKEN [RIGHT] [TOPIC]",
-        |options, text| {
-            options.token_file = Some(text.into());
-            Ok(())
-        },
-        |options| {
-            options.token_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default()
-        },
+        |options, text| set_path(&mut options.token_file, text),
+        |options| show_path(&options.token_file),
+    )
+    .only_with(Feature::Full),
+    OptionSpec::new(
+        "admin-token-file",
+        "FILE",
+        "require tokens of this file for the admin interface, instead of those of --token-file",
+        |options, text| set_path(&mut options.admin_token_file, text),
+        |options| show_path(&options.admin_token_file),
     )
     .only_with(Feature::Full),
     OptionSpec::new(

@@ -10,9 +10,13 @@ use landlock::{
 
 /// The accesses that a process needs after it has entered the sandbox.
 ///
-/// In the sandbox, no other file can be opened, created, removed or executed. The process can't open TCP
-/// connections, bind ports, connect to abstract Unix sockets of processes outside the sandbox, or send
-/// signals to these processes. Descriptors that are open already keep working.
+/// In the sandbox, no other file can be opened, created, removed or executed. The process can't call connect(2)
+/// or bind(2) on a TCP socket, connect to abstract Unix sockets of processes outside the sandbox, or send
+/// signals to these processes. An older kernel restricts less ([`SandboxStatus::Some`]).
+///
+/// Landlock does not restrict anything else. Descriptors that are open already keep working. The process can
+/// read and change the metadata of files, as with stat(2) and chmod(2). It can use UDP, MPTCP and TCP Fast
+/// Open, listen on a port that the kernel chooses, and connect to Unix sockets by their path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sandbox {
     read: Vec<PathBuf>,

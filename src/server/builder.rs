@@ -71,8 +71,9 @@ impl ServerBuilder {
     }
 
     /// Opens the administrator's listener at `url`: metrics, the list of clients, a dashboard. Without an
-    /// [authorizer](Self::authorize), other hosts must not be able to reach `url`. The public listeners
-    /// serve none of these pages.
+    /// authorizer ([`authorize`](Self::authorize) or [`authorize_admin`](Self::authorize_admin)), other hosts
+    /// must not be able to reach `url`, and every user and program of this host that can reach it may
+    /// administer the server. The public listeners serve none of these pages.
     pub fn admin(mut self, url: ListenUrl) -> Self {
         self.admin = Some(url);
         self.needs(Feature::Full)
@@ -97,6 +98,13 @@ impl ServerBuilder {
     pub fn authorize(mut self, authorizer: impl Authorize + 'static) -> Self {
         self.parts.authorizer = Some(Rc::new(authorizer));
         self
+    }
+
+    /// Sets the authorizer of the requests to the administrator's listener. Default: the one of
+    /// [`authorize`](Self::authorize), if there is one.
+    pub fn authorize_admin(mut self, authorizer: impl Authorize + 'static) -> Self {
+        self.parts.admin_authorizer = Some(Rc::new(authorizer));
+        self.needs(Feature::Full)
     }
 
     /// Allows pages of these origins to use the server, besides the server's own pages, and adds their host
@@ -179,7 +187,7 @@ impl ServerBuilder {
         }
         let (admin_listeners, admin_url) = match self.admin.take() {
             Some(url) if Feature::Full.is_built_in() => {
-                bind_admin(&reactor, url, tls.as_ref(), self.parts.authorizer.is_some())?
+                bind_admin(&reactor, url, tls.as_ref(), self.parts.authorizes_admin())?
             }
             _ => (Vec::new(), None),
         };

@@ -44,7 +44,7 @@ impl fmt::Display for StartError {
             Self::ExposedAdmin(url) => write!(
                 f,
                 "can't open the admin listener at {url}: other hosts can reach it; expected unix:PATH, a \
-                 loopback address, or an authorizer such as a --token-file"
+                 loopback address, or an authorizer such as an --admin-token-file"
             ),
             Self::NotBuiltIn(lacking) => lacking.fmt(f),
             Self::Reactor(error) => write!(f, "can't wait for events of sockets: {error}"),

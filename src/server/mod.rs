@@ -80,9 +80,18 @@ struct Parts {
     files: Option<Files>,
     services: Vec<Box<dyn AnyService>>,
     authorizer: Option<Rc<dyn AnyAuthorizer>>,
+    /// The authorizer of the administrator's listener, if it is another one.
+    admin_authorizer: Option<Rc<dyn AnyAuthorizer>>,
     origins: Origins,
     proxies: TrustedProxies,
     process_errors: ProcessErrors,
+}
+
+impl Parts {
+    /// Returns true if an authorizer checks the requests to the administrator's listener.
+    fn authorizes_admin(&self) -> bool {
+        self.authorizer.is_some() || self.admin_authorizer.is_some()
+    }
 }
 
 impl Server {
@@ -130,7 +139,7 @@ impl Server {
         let stop = Stop::new(timer.clone(), stop_requested, self.stop.clone());
         let Parts { config, pages, has_topics, files, mut services, process_errors, .. } =
             self.parts;
-        let Parts { authorizer, origins, proxies, .. } = self.parts;
+        let Parts { authorizer, admin_authorizer, origins, proxies, .. } = self.parts;
         let (config, counters) = (Rc::new(config), Rc::new(Counters::default()));
         let access = Rc::new(Access { origins, proxies, authorizer, is_admin: false });
 
@@ -171,9 +180,10 @@ impl Server {
             ids: IdGenerator::new(),
             counters,
         });
-        let admin_context = admin_state
-            .filter(|_| Feature::Full.is_built_in())
-            .map(|state| context_for_admin(&context, state, shared, admin_stop));
+        let admin_context = admin_state.filter(|_| Feature::Full.is_built_in()).map(|state| {
+            let access = context.access.of_admin(admin_authorizer);
+            context_for_admin(&context, access, state, shared, admin_stop)
+        });
         let accept_all = |listeners: Vec<Listener>, context: &Rc<Context>| {
             let accepting = listeners.into_iter().map(|listener| {
                 let (connections, context) = (connections.clone(), context.clone());
@@ -236,6 +246,7 @@ fn resources(
 /// response.
 fn context_for_admin(
     public: &Rc<Context>,
+    access: Access,
     state: Rc<AdminState>,
     shared: Rc<SessionShared>,
     stop: Stop,
@@ -243,7 +254,7 @@ fn context_for_admin(
     Rc::new(Context {
         config: Rc::new(Config { reject: Reject::Respond, ..(*public.config).clone() }),
         resources: vec![Box::new(AdminApi { state, shared })],
-        access: Rc::new(public.access.of_admin()),
+        access: Rc::new(access),
         // The clients of the public listeners use up nothing of the administrator's rate.
         handshake_rate: handshake_rate(&public.config),
         hub: public.hub.clone(),

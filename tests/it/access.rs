@@ -1,6 +1,8 @@
 //! Access control: tokens, origins, host names, addresses, rates and proxies.
 
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use falconet::{CloseReason, Session, TrustedProxies};
@@ -155,6 +157,41 @@ fn a_changed_token_file_is_read_again_and_an_invalid_one_is_not_used() {
     });
     let log = falconet.log_so_far().join("\n");
     assert!(!log.contains("third") && !log.contains("with-no-right"), "{log}");
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_warning_is_logged_for_a_token_file_that_all_users_can_read_and_for_short_tokens() {
+    let folder = Folder::new("unsafe-tokens");
+    let long = "0123456789abcdef\n";
+    let is_public = "every user of this host can read or change";
+    let is_short = "fewer than 16 characters";
+    for (text, mode, expected) in [
+        (long, 0o600, [0, 0]),
+        (long, 0o640, [0, 0]),
+        (long, 0o604, [1, 0]),
+        (long, 0o602, [1, 0]),
+        ("0123456789abcde\nshort\n", 0o600, [0, 1]),
+        ("0123456789abcde\nshort\n", 0o644, [1, 1]),
+    ] {
+        let file = folder.write("tokens", text);
+        std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let falconet = Falconet::start(&["--token-file", &file]);
+        let log = falconet.log_so_far();
+        let count = |part: &str| {
+            let is_warning = |line: &&String| line.contains(" warn ") && line.contains(part);
+            log.iter().filter(is_warning).count()
+        };
+        assert_eq!([is_public, is_short].map(count), expected, "{mode:o} {log:#?}");
+        assert!(!log.concat().contains("0123456789abcde"), "{log:#?}");
+    }
+    // The file is checked while the server runs, too.
+    let file = folder.write("tokens", long);
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let falconet = Falconet::start(&["--token-file", &file]);
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(status(&falconet, "GET", "/", &bearer(long.trim())), 200);
+    falconet.wait_for_line(is_public);
 }
 
 #[cfg(feature = "full")]

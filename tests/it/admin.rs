@@ -13,6 +13,7 @@ use rustix::process::Signal;
 
 use crate::support::access::bearer;
 use crate::support::admin::*;
+use crate::support::command::assert_refused;
 use crate::support::folder::Folder;
 use crate::support::*;
 
@@ -181,6 +182,47 @@ fn with_tokens_the_administrators_listener_may_be_public() {
         assert_eq!(answer.status(), status, "{lines}");
     }
     std::fs::remove_file(&file).unwrap();
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn the_administrators_listener_may_have_tokens_of_its_own() {
+    let folder = Folder::new("admin-own-tokens");
+    let own = folder.write("own", "manager admin\nreader subscribe\n");
+    let public = folder.write("public", "client\nboth admin\n");
+    let ask = |address, token: &str, path| {
+        fetch(address, request("GET", path, &bearer(token), "")).status()
+    };
+    for (url, more, public_status) in [
+        ("http://127.0.0.1:0", &[][..], 200),
+        ("http://0.0.0.0:0", &[], 200),
+        ("http://127.0.0.1:0", &["--token-file", &public], 401),
+    ] {
+        let flags = ["--admin", url, "--admin-token-file", &own];
+        let falconet = Falconet::start(&[&flags[..], more].concat());
+        let admin = ([127, 0, 0, 1], admin_address(&falconet).port()).into();
+        for (token, status) in [("manager", 200), ("reader", 403), ("client", 401), ("both", 401)] {
+            assert_eq!(ask(admin, token, "/clients"), status, "{flags:?} {token}");
+        }
+        assert_eq!(fetch(admin, get("/clients")).status(), 401);
+        assert_eq!(fetch(falconet.address(), get("/")).status(), public_status);
+        // A token of the administrator opens nothing else.
+        assert_eq!(ask(falconet.address(), "manager", "/"), public_status);
+        assert_eq!(ask(falconet.address(), "client", "/"), 200);
+    }
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_token_file_for_no_administrator_is_refused() {
+    let folder = Folder::new("admin-no-listener");
+    let tokens = folder.write("tokens", "manager admin\n");
+    let mut command = Falconet::command();
+    command.args(["--check-config", "--admin-token-file", &tokens]);
+    assert_refused(&mut command, 78, &["admin-token-file `", "expected admin as well"]);
+    folder.write("tokens", "manager all-of-it\n");
+    command.args(["--admin", "http://127.0.0.1:0"]);
+    assert_refused(&mut command, 78, &["admin-token-file `", "tokens:1: expected second"]);
 }
 
 #[test]

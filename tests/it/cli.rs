@@ -60,6 +60,7 @@ fn the_output_of_print_config_is_read_back_unchanged() {
     let folder = Folder::new("round-trip");
     let files = format!("--static={}", folder.path.display());
     let tokens = format!("--token-file={}", folder.write("tokens", "secret\n"));
+    let admin_tokens = format!("--admin-token-file={}", folder.write("admin-tokens", "secret\n"));
     let flags = [
         "--listen=http://[::1]:81",
         "--listen=https://[::1]:444",
@@ -69,6 +70,7 @@ fn the_output_of_print_config_is_read_back_unchanged() {
         "--user=nobody",
         "--sandbox=off",
         "--tls-timeout=3s",
+        "--admin=http://192.0.2.1:9090",
         "--stdin=garden/temperature",
         "--stdin-separator=nul",
         "--exit-on-eof",
@@ -96,6 +98,7 @@ fn the_output_of_print_config_is_read_back_unchanged() {
         "--log-total=3k",
         "--slow-consumer=close",
         &tokens,
+        &admin_tokens,
         "--allow-query-token",
         "--origin=https://example.org",
         "--origin=any",

@@ -61,6 +61,7 @@ mod properties;
 #[cfg(feature = "full")]
 mod proxies;
 mod refusals;
+mod reload;
 #[cfg(feature = "full")]
 mod stdin;
 mod support;

@@ -81,7 +81,7 @@ fn a_warning_is_logged_for_root_and_for_an_unreadable_file() {
     let warned = warnings(&falconet);
     assert!(warned.len() == 1 && warned[0].contains("--user NAME"), "{warned:?}");
     let folder = Folder::new("unreadable");
-    let tokens = folder.write("tokens", "secret\n");
+    let tokens = folder.write("tokens", "0123456789abcdef\n");
     fs::set_permissions(&tokens, fs::Permissions::from_mode(0o600)).unwrap();
     let falconet = Falconet::start(&["--user", "nobody", "--token-file", &tokens]);
     let warned = warnings(&falconet);

@@ -22,6 +22,7 @@ pub(crate) const ORDER: Order = Order(&[
     ("counters", &[]),
     ("frame", &[]),
     ("systemd", &[]),
+    ("reload", &[]),
     ("net", &[
         "address_prefix", "address", "deadlines", "failed", "handshake_queue", "meter", "pending", "reactor", "socket",
         "tls", "tls/setup", "tls/session", "tls/der", "tls/pem", "tls/host_names", "tls/authority", "tls/self_signed",

@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 use crate::config::Limits;
 use crate::http::head;
@@ -180,30 +182,35 @@ fn a_last_line_without_a_newline_is_an_error() {
 fn a_changed_file_is_read_again_after_a_second() {
     let file = TempFile::new("again", "old\n");
     let tokens = TokenFile::open(&file.0).unwrap();
-    let start = tokens.checked.get();
-    // A request checks the file by the real clock. This prevents the check.
-    let knows = |token: &str| {
-        tokens.checked.set(Instant::now());
-        request_with(&tokens, token, Action::Read("/")).is_ok()
+    let knows = |token: &str| request_with(&tokens, token, Action::Read("/")).is_ok();
+    // A request reads the file by the real clock, which does not reach this time before the test has ended.
+    let mut now = Instant::now() + Duration::from_secs(3600);
+    let mut read_after = |milliseconds: u64| {
+        now += Duration::from_millis(milliseconds);
+        tokens.refresh(now);
     };
-    let check_after = |milliseconds: u64| {
-        tokens.checked.set(start);
-        tokens.refresh(start + Duration::from_millis(milliseconds));
-    };
+    read_after(0);
     fs::write(&file.0, "newer\n").unwrap();
-    check_after(999);
+    read_after(999);
     assert!(knows("old") && !knows("newer"));
-    check_after(1000);
+    read_after(1);
     assert!(!knows("old") && knows("newer"));
     for broken in ["newest\nno right\n", "\u{e9}\n", "newest", "newer\nnewest subscribe gar"] {
         fs::write(&file.0, broken).unwrap();
-        check_after(1000);
+        read_after(1000);
         assert!(knows("newer") && !knows("newest"), "{broken}");
     }
     fs::remove_file(&file.0).unwrap();
-    check_after(1000);
+    read_after(1000);
     assert!(knows("newer"), "a missing file changes nothing");
     fs::write(&file.0, "last\n").unwrap();
-    check_after(1000);
+    read_after(1000);
     assert!(!knows("newer") && knows("last"));
+}
+
+#[test]
+fn a_token_of_fewer_than_16_characters_is_short() {
+    for (token, is_short) in [("0123456789abcde", true), ("0123456789abcdef", false), ("a", true)] {
+        assert_eq!(Token::new(token.as_bytes()).unwrap().is_short(), is_short, "{token}");
+    }
 }

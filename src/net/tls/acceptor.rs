@@ -1,12 +1,11 @@
 //! The server side of TLS: loading or signing the certificate, and replacing it after a renewal.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -14,6 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{ServerSessionMemoryCache, UnbufferedServerConnection};
 
 use crate::config::{Certificate, Tls};
+use crate::reload::{FileContent, Reload};
 
 use super::pem::{file_error, fingerprint};
 use super::self_signed::{SelfSigned, Time};
@@ -24,13 +24,12 @@ use super::setup::TlsError;
 pub struct Acceptor {
     config: RefCell<Arc<ServerConfig>>,
     source: Source,
-    check_interval: Duration,
-    last_check: Cell<Option<Instant>>,
+    reload: Reload,
     buffers: Rc<SharedBuffers>,
 }
 
 enum Source {
-    Files(WatchedFiles),
+    Files { chain: PathBuf, key: PathBuf },
     SelfSigned(Box<SelfSigned>),
 }
 
@@ -47,25 +46,24 @@ impl Acceptor {
                  tls-self-signed",
             )
         })?;
-        let (config, source) = match certificate {
+        let every = tls.check_every;
+        let (config, source, reload) = match certificate {
             Certificate::Files { chain, key } => {
-                let (config, files) = WatchedFiles::load(chain, key)?;
-                (config, Source::Files(files))
+                let files = read_files(chain, key)?;
+                let reload = Reload::new("the TLS certificate and key", every, &files);
+                let source = Source::Files { chain: chain.clone(), key: key.clone() };
+                (load(chain, key, files)?, source, reload)
             }
             Certificate::SelfSigned { state_dir } => {
                 let own = SelfSigned::new(state_dir.as_deref(), hosts)?;
-                let signed = own.renew(Time::now(Instant::now()), true)?;
-                let config = configure_signed(signed.expect("the first certificate is due"))?;
-                (config, Source::SelfSigned(Box::new(own)))
+                let now = Time::now(Instant::now());
+                let names = own.names(now)?;
+                let reload = Reload::new("the names in the TLS certificate", every, &names);
+                let config = configure_signed(own.sign(names, now)?)?;
+                (config, Source::SelfSigned(Box::new(own)), reload)
             }
         };
-        Ok(Rc::new(Self {
-            config: RefCell::new(config),
-            source,
-            check_interval: tls.check_every,
-            last_check: Cell::new(None),
-            buffers: Rc::default(),
-        }))
+        Ok(Rc::new(Self { config: RefCell::new(config), source, reload, buffers: Rc::default() }))
     }
 
     /// Checks that the files of a certificate and its key can be loaded and belong together. Nothing is
@@ -75,19 +73,19 @@ impl Acceptor {
     /// [`TlsError`], if the check fails.
     pub fn check(certificate: &Certificate) -> Result<(), TlsError> {
         match certificate {
-            Certificate::Files { chain, key } => load(chain, key).map(drop),
+            Certificate::Files { chain, key } => {
+                load(chain, key, read_files(chain, key)?).map(drop)
+            }
             Certificate::SelfSigned { .. } => Ok(()),
         }
     }
 
     /// Creates a session with a client that connected at `now`. Replaces the certificate first, if it is due:
     /// the clock is checked each time, and files, among them those with the host's addresses, only if they
-    /// were not checked lately.
+    /// were not read lately.
     pub(in crate::net) fn session(&self, now: Instant) -> io::Result<Session> {
-        match self.renew(now) {
-            Ok(Some(renewed)) => drop(self.config.replace(renewed)),
-            Ok(None) => {}
-            Err(error) => log::warn!("the old certificate stays in use: {error}"),
+        if let Some(renewed) = self.renew(now) {
+            self.config.replace(renewed);
         }
         let server = UnbufferedServerConnection::new(self.config.borrow().clone());
         server
@@ -95,76 +93,49 @@ impl Acceptor {
             .map_err(io::Error::other)
     }
 
-    fn renew(&self, now: Instant) -> Result<Option<Arc<ServerConfig>>, TlsError> {
-        let last = self.last_check.get();
-        let reads_files = last.is_none_or(|last| now >= last + self.check_interval);
-        if reads_files {
-            self.last_check.set(Some(now));
-        }
+    fn renew(&self, now: Instant) -> Option<Arc<ServerConfig>> {
         match &self.source {
-            Source::Files(files) if reads_files => files.reload(),
-            Source::Files(_) => Ok(None),
+            Source::Files { chain, key } => {
+                let load = |files| load(chain, key, files);
+                self.reload.renew(now, false, || read_files(chain, key), load)
+            }
             Source::SelfSigned(own) => {
-                own.renew(Time::now(now), reads_files)?.map(configure_signed).transpose()
+                let time = Time::now(now);
+                let sign = |names| own.sign(names, time).and_then(configure_signed);
+                self.reload.renew(now, own.is_due(time), || own.names(time), sign)
             }
         }
     }
 }
 
-/// The files of a certificate and its key, which are checked for changes.
-struct WatchedFiles {
-    chain: PathBuf,
-    key: PathBuf,
-    /// The versions of both files at the last check, or `None` if a file could not be read.
-    versions: Cell<Option<[FileVersion; 2]>>,
+/// Reads the PEM files of a certificate chain and its key.
+fn read_files(chain: &Path, key: &Path) -> Result<[FileContent; 2], TlsError> {
+    let read = |file, expected| {
+        FileContent::read(file).map_err(|error| file_error(file, &error, expected))
+    };
+    Ok([read(chain, CHAIN_EXPECTED)?, read(key, KEY_EXPECTED)?])
 }
 
-/// The version of a file: device, inode, size, and modification time in seconds and nanoseconds.
-type FileVersion = (u64, u64, u64, i64, i64);
-
-impl WatchedFiles {
-    /// Loads the files. Returns the configuration, and the files to be checked from now on.
-    fn load(chain: &Path, key: &Path) -> Result<(Arc<ServerConfig>, Self), TlsError> {
-        let files =
-            Self { chain: chain.to_owned(), key: key.to_owned(), versions: Cell::new(None) };
-        // Read before the contents, so that the next check detects a change in between.
-        files.versions.set(files.current_versions());
-        Ok((load(chain, key)?, files))
-    }
-
-    /// Returns the new configuration if the files have changed.
-    fn reload(&self) -> Result<Option<Arc<ServerConfig>>, TlsError> {
-        let versions = self.current_versions();
-        if self.versions.replace(versions) == versions {
-            return Ok(None);
-        }
-        load(&self.chain, &self.key).map(Some)
-    }
-
-    fn current_versions(&self) -> Option<[FileVersion; 2]> {
-        let version = |path: &Path| {
-            let file = std::fs::metadata(path).ok()?;
-            Some((file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
-        };
-        Some([version(&self.chain)?, version(&self.key)?])
-    }
-}
-
-/// Reads a certificate chain and its key from PEM files.
-fn load(chain_file: &Path, key_file: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = CertificateDer::pem_file_iter(chain_file)
-        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+/// Parses the content of the PEM files of a certificate chain and its key.
+fn load(
+    chain_file: &Path,
+    key_file: &Path,
+    [chain, key]: [FileContent; 2],
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(&chain.bytes)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| file_error(chain_file, &error, CHAIN_EXPECTED))?;
     if chain.is_empty() {
         return Err(file_error(chain_file, &"no certificate", CHAIN_EXPECTED));
     }
-    let key = PrivateKeyDer::from_pem_file(key_file).map_err(|error| {
-        file_error(key_file, &error, "a private key in PEM: PKCS#8, PKCS#1 or SEC1")
-    })?;
-    configure(chain, key).map_err(|error| {
+    let private_key = PrivateKeyDer::from_pem_slice(&key.bytes)
+        .map_err(|error| file_error(key_file, &error, KEY_EXPECTED))?;
+    let config = configure(chain, private_key).map_err(|error| {
         let expected = format!("the key of the certificate in `{}`", chain_file.display());
         file_error(key_file, &error, &expected)
-    })
+    })?;
+    key.warn_if_public(key_file);
+    Ok(config)
 }
 
 /// Creates the rustls configuration of a certificate that this program has signed.
@@ -192,6 +163,7 @@ fn configure(
 }
 
 const CHAIN_EXPECTED: &str = "a certificate chain in PEM, the server's certificate first";
+const KEY_EXPECTED: &str = "a private key in PEM: PKCS#8, PKCS#1 or SEC1";
 /// The maximum number of sessions that clients can resume. A resumed session saves the server a signature.
 /// This number is enough for a few users, whose browsers open several connections each.
 const RESUMABLE_SESSIONS: usize = 64;

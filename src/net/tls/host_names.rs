@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(super) struct HostNames {
     pub(super) names: Vec<String>,
     pub(super) addresses: Vec<IpAddr>,
-    /// False if the host's own addresses could not be read.
-    pub(super) is_complete: bool,
+    /// The error, if the host's own addresses could not be read.
+    pub(super) failure: Option<String>,
 }
 
 impl HostNames {
@@ -17,7 +17,7 @@ impl HostNames {
     pub(super) fn of_this_host(hosts: &[String]) -> Self {
         let loopbacks = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let (names, addresses) = (vec!["localhost".to_owned()], loopbacks.into());
-        let mut all = Self { names, addresses, is_complete: true };
+        let mut all = Self { names, addresses, failure: None };
         if let Some(name) = host_name() {
             all.add(&name);
             // The name in multicast DNS (RFC 6762).
@@ -28,9 +28,12 @@ impl HostNames {
             all.add(host);
         }
         let [trie, interfaces] = ["fib_trie", "if_inet6"].map(|file| {
-            fs::read_to_string(format!("/proc/self/net/{file}")).unwrap_or_else(|error| {
+            let file = format!("/proc/self/net/{file}");
+            fs::read_to_string(&file).unwrap_or_else(|error| {
                 // A kernel without IPv6 has no file for it.
-                all.is_complete &= error.kind() == ErrorKind::NotFound;
+                if error.kind() != ErrorKind::NotFound {
+                    all.failure = Some(format!("can't read {file}: {error}"));
+                }
                 String::new()
             })
         });
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn duplicate_and_invalid_names_are_not_added() {
-        let mut names = HostNames { names: Vec::new(), addresses: Vec::new(), is_complete: true };
+        let mut names = HostNames { names: Vec::new(), addresses: Vec::new(), failure: None };
         let long = "x".repeat(64);
         for host in
             ["Pi", "pi", "", "a b", "pi.", ".pi", "a..b", "-a", "a-", "(none)", "7", "a.7", &long]

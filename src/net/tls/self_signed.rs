@@ -1,6 +1,7 @@
 //! The server's own certificate, signed by its own certificate authority and renewed while the server runs.
 
 use std::cell::RefCell;
+use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
@@ -18,6 +19,15 @@ pub(super) struct SelfSigned {
     /// The hosts in the listen URLs.
     hosts: Vec<String>,
     current: RefCell<Option<Current>>,
+}
+
+/// The names and addresses for a certificate. Only the permitted ones are hashed: the other ones do not
+/// change the certificate.
+pub(super) struct Names {
+    /// Those that the authority may sign, in DER.
+    permitted: Vec<u8>,
+    /// The other ones, as text.
+    left_out: Vec<String>,
 }
 
 /// What decides how long a certificate stays in use.
@@ -53,41 +63,50 @@ impl SelfSigned {
         Ok(Self { authority, hosts: hosts.to_vec(), current: RefCell::default() })
     }
 
-    /// Returns a new certificate and its key if there is none yet, if the last one is due for renewal, or
-    /// if the clock was set since. With `checks_names`, also if this host's names or addresses have changed.
-    pub(super) fn renew(
-        &self,
-        now: Time,
-        checks_names: bool,
-    ) -> Result<Option<(CertificateDer<'static>, PrivatePkcs8KeyDer<'static>)>, TlsError> {
-        let mut current = self.current.borrow_mut();
-        let is_due = current.as_ref().is_none_or(|current| current.is_due(now));
-        if !is_due && !checks_names {
-            return Ok(None);
-        }
-        let host = HostNames::of_this_host(&self.hosts);
-        let (names, left_out) = match &*current {
-            // Perhaps all descriptors are in use. The addresses are known from before.
-            Some(current) if !host.is_complete => (current.names.clone(), Vec::new()),
-            _ => self.permitted(host),
-        };
-        if !is_due && current.as_ref().is_some_and(|current| current.names == names) {
-            return Ok(None);
-        }
-        let [begin, end] = validity(now);
-        let signed = self.authority.sign(&names, [begin, end])?;
-        if !left_out.is_empty() {
-            log::info!(
-                "left out of the TLS certificate, because its authority may not sign for them: {}",
-                left_out.join(", ")
-            );
-        }
-        *current = Some(Current { names, signed_at: now, renewed_at: end - DAYS_LEFT * DAY });
-        Ok(Some(signed))
+    /// Returns true if the last certificate is due for renewal, or if the clock was set since it was signed.
+    pub(super) fn is_due(&self, now: Time) -> bool {
+        self.current.borrow().as_ref().is_none_or(|current| current.is_due(now))
     }
 
-    /// Returns the names and addresses that the authority may sign, in DER, and the other ones.
-    fn permitted(&self, host: HostNames) -> (Vec<u8>, Vec<String>) {
+    /// Reads the names and addresses of this host. If they can't be read, and a new certificate is due anyway,
+    /// returns those of the last certificate.
+    ///
+    /// # Errors
+    /// [`TlsError`], if the addresses can't be read, for example because all descriptors are in use, and are
+    /// known from before.
+    pub(super) fn names(&self, now: Time) -> Result<Names, TlsError> {
+        let host = HostNames::of_this_host(&self.hosts);
+        match (&*self.current.borrow(), &host.failure) {
+            (Some(current), Some(_)) if current.is_due(now) => {
+                Ok(Names { permitted: current.names.clone(), left_out: Vec::new() })
+            }
+            (Some(_), Some(failure)) => Err(TlsError::new(failure)),
+            _ => Ok(self.permitted(host)),
+        }
+    }
+
+    /// Signs a certificate for `names`. Returns it with its key.
+    pub(super) fn sign(
+        &self,
+        names: Names,
+        now: Time,
+    ) -> Result<(CertificateDer<'static>, PrivatePkcs8KeyDer<'static>), TlsError> {
+        let [begin, end] = validity(now);
+        let signed = self.authority.sign(&names.permitted, [begin, end])?;
+        if !names.left_out.is_empty() {
+            log::info!(
+                "left out of the TLS certificate, because its authority may not sign for them: {}",
+                names.left_out.join(", ")
+            );
+        }
+        let renewed_at = end - DAYS_LEFT * DAY;
+        *self.current.borrow_mut() =
+            Some(Current { names: names.permitted, signed_at: now, renewed_at });
+        Ok(signed)
+    }
+
+    /// Divides the names and addresses by whether the authority may sign them.
+    fn permitted(&self, host: HostNames) -> Names {
         let (mut permitted, mut left_out) = (Vec::new(), Vec::new());
         for name in host.names {
             match self.authority.permits_name(&name) {
@@ -101,7 +120,13 @@ impl SelfSigned {
                 false => left_out.push(address.to_string()),
             }
         }
-        (permitted, left_out)
+        Names { permitted, left_out }
+    }
+}
+
+impl Hash for Names {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.permitted.hash(state);
     }
 }
 
@@ -168,9 +193,10 @@ mod tests {
     /// Signs at `first`, and returns whether a certificate is signed anew at `second`.
     fn is_renewed(first: Time, second: Time) -> bool {
         let source = SelfSigned::new(None, &[]).unwrap();
-        assert!(source.renew(first, true).unwrap().is_some());
-        assert!(source.renew(first, true).unwrap().is_none(), "nothing has changed");
-        source.renew(second, false).unwrap().is_some()
+        assert!(source.is_due(first), "there is no certificate yet");
+        source.sign(source.names(first).unwrap(), first).unwrap();
+        assert!(!source.is_due(first), "nothing has changed");
+        source.is_due(second)
     }
 
     #[test]
@@ -213,12 +239,12 @@ mod tests {
     fn public_names_and_addresses_are_left_out() {
         let hosts = ["example.org", "2001:db8::1", "10.9.9.9", "tv.local"].map(str::to_owned);
         let source = SelfSigned::new(None, &hosts).unwrap();
-        let (names, left_out) = source.permitted(HostNames::of_this_host(&hosts));
+        let Names { permitted, left_out } = source.permitted(HostNames::of_this_host(&hosts));
         for host in &hosts[..2] {
             assert!(left_out.contains(host), "{left_out:?}");
         }
         for host in [&b"tv.local"[..], &[10, 9, 9, 9], b"localhost"] {
-            assert!(names.windows(host.len()).any(|part| part == host), "{host:?}");
+            assert!(permitted.windows(host.len()).any(|part| part == host), "{host:?}");
         }
     }
 }
