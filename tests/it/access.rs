@@ -662,11 +662,11 @@ fn the_proxy_header_has_the_address_of_the_client_and_is_required() {
         &[192, 0, 2, 2, 127, 0, 0, 1, 0x12, 0x67, 0, 80],
     ]
     .concat();
-    let own = b"PROXY UNKNOWN\r\n".to_vec();
     for (header, client) in [
-        (&text, "address=192.0.2.1:4711"),
-        (&binary, "address=192.0.2.2:4711"),
-        (&own, "address=127.0.0.1:"),
+        (&text[..], "address=192.0.2.1:4711"),
+        (&binary[..], "address=192.0.2.2:4711"),
+        (b"PROXY UNKNOWN\r\n", "address=127.0.0.1:"),
+        (LOCAL, "address=127.0.0.1:"),
     ] {
         let mut http = Http::connect(falconet.address());
         http.send(header);
@@ -675,8 +675,7 @@ fn the_proxy_header_has_the_address_of_the_client_and_is_required() {
             200
         );
         let line = falconet.wait_for_line("answered");
-        // X-Forwarded-For counts only if the address in the PROXY header is trusted.
-        let client = if header == &own { "address=192.0.2.9" } else { client };
+        // The client may have written X-Forwarded-For.
         assert!(line.contains(client), "{line}");
         assert_eq!(http.fetch(get("/")).status(), 200, "one header per connection is enough");
         falconet.wait_for_line("answered");
@@ -793,6 +792,15 @@ fn send_all_kinds(falconet: &Falconet, path: &str, lines: &str) {
     assert!(!falconet.log_so_far().iter().any(|line| line.contains("suppressed")));
 }
 
+/// Headers of the PROXY protocol, version 2: a connection of the proxy itself, a client that is not named, and
+/// one that has connected over a Unix socket.
+#[cfg(feature = "full")]
+const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+#[cfg(feature = "full")]
+const UNSPEC: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0";
+#[cfg(feature = "full")]
+const UNIX: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\0";
+
 /// A token that occurs nowhere else.
 const MARKER: &str = "MARKER-5f3a";
 
@@ -823,4 +831,56 @@ fn a_remote_client_in_a_proxy_header_may_not_publish_without_tokens() {
     };
     assert_eq!(publish("127.0.0.1"), 202);
     assert_eq!(publish("192.0.2.1"), 403);
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_client_without_a_readable_address_may_not_publish_without_tokens() {
+    let falconet = Falconet::start(&["--trust-proxy", "127.0.0.1"]);
+    let mut http = Http::connect(falconet.address());
+    for lines in [
+        "X-Forwarded-For: unknown\r\n",
+        "X-Forwarded-For: 192.0.2.1,\r\n",
+        "X-Forwarded-For:\r\n",
+        "X-Forwarded-For: unknown, 127.0.0.1\r\n",
+        "X-Forwarded-For: 127.0.0.1, unix:\r\n",
+        "X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-For: _a\r\n",
+        "Forwarded: for=_hidden\r\n",
+        "Forwarded: for=unknown;proto=http, for=127.0.0.1\r\n",
+        "Forwarded: proto=http\r\n",
+    ] {
+        assert_eq!(http.fetch(request("POST", "/topics/t", lines, "x")).status(), 403, "{lines}");
+        assert_eq!(upgrade(&falconet, "/topics/t?mode=in", lines).0, 403, "{lines}");
+        assert_eq!(http.fetch(request("GET", "/topics/t", lines, "")).status(), 404, "{lines}");
+        // The next request is the proxy's own.
+        assert_eq!(http.fetch(request("DELETE", "/topics/t", "", "")).status(), 204, "{lines}");
+    }
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_client_that_a_proxy_header_does_not_reveal_may_not_publish_without_tokens() {
+    let proxies = ["--trust-proxy", "127.0.0.1", "--trust-proxy", "192.0.2.0/24"];
+    let falconet = Falconet::start(&[&proxies[..], &["--proxy-protocol"]].concat());
+    let remote = b"PROXY TCP4 192.0.2.1 127.0.0.1 5000 80\r\n";
+    for (header, status) in [
+        (&b"PROXY UNKNOWN\r\n"[..], 403),
+        (b"PROXY UNKNOWN 127.0.0.1 127.0.0.1 5000 80\r\n", 403),
+        (UNSPEC, 403),
+        (UNIX, 403),
+        (remote, 403),
+        (LOCAL, 202),
+    ] {
+        // A client behind a proxy may have written these lines.
+        for lines in ["", "X-Forwarded-For: 127.0.0.1\r\n", "Forwarded: for=127.0.0.1\r\n"] {
+            let mut http = Http::connect(falconet.address());
+            http.send(header);
+            let shown = header.escape_ascii();
+            for _ in 0..2 {
+                let answer = http.fetch(request("POST", "/topics/t", lines, "x"));
+                assert_eq!(answer.status(), status, "{shown} {lines}");
+            }
+            assert_eq!(http.fetch(get("/topics/")).status(), 200, "{shown} {lines}");
+        }
+    }
 }
