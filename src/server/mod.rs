@@ -166,7 +166,7 @@ impl Server {
             access,
             hub: hub.clone(),
             stop,
-            ids: IdGenerator::new(),
+            ids: IdGenerator::default(),
             counters,
         });
         let admin_context = admin_state
@@ -238,7 +238,7 @@ fn context_for_admin(
         access: Rc::new(public.access.of_admin()),
         hub: public.hub.clone(),
         stop,
-        ids: IdGenerator::new(),
+        ids: IdGenerator::default(),
         counters: public.counters.clone(),
     })
 }
