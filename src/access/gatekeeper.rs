@@ -7,18 +7,20 @@ use crate::counters::Refusal;
 use crate::features::Feature;
 use crate::http::response::METHODS;
 use crate::http::{RequestHead, Response};
-use crate::net::{Peer, Reach};
+use crate::net::{OwnNames, Peer, Reach};
 
 use super::address_place::{AddressPlace, warn_no_room};
 use super::authorize::{Action, AnyAuthorizer, Denied, Permissions};
 use super::cors;
-use super::origin::{self, OriginCheckError, Origins};
+use super::origin::{self, AcceptedHosts, OriginCheckError, Origins};
 use super::proxies::{self, ForwardedClient, TrustedProxies};
 
 /// The access rules for the connections of a listener.
 pub(crate) struct Access {
     pub(crate) origins: Origins,
     pub(crate) proxies: TrustedProxies,
+    /// The names of this host, which a listener that other hosts can reach accepts without an authorizer.
+    pub(crate) own_names: OwnNames,
     /// Decides on actions. With `None`, actions that change something are allowed only on addresses that no
     /// other host can reach; all other actions are allowed everywhere.
     pub(crate) authorizer: Option<Rc<dyn AnyAuthorizer>>,
@@ -62,13 +64,14 @@ impl Access {
         Self {
             origins: Origins::default(),
             proxies: TrustedProxies::default(),
+            own_names: OwnNames::default(),
             authorizer: self.authorizer.clone(),
             is_admin: true,
         }
     }
 
-    /// Checks the host, the origin and the proxy headers of a request that arrived on a connection of `peer`,
-    /// and gives `address_place` to the request's client. A GET or HEAD of a page of another origin is
+    /// Checks the host, the origin and the proxy headers of a request that arrived on a connection of `peer`
+    /// through a listener with this reach, and gives `address_place` to the request's client. A GET or HEAD of a page of another origin is
     /// admitted, but the gatekeeper lets it do nothing but [load](Gatekeeper::may_load) files.
     ///
     /// # Errors
@@ -90,7 +93,13 @@ impl Access {
         };
         let is_unknown = self.place(head, peer, is_proxied, address_place)?;
         external.scheme = external.scheme.or(is_tls.then_some("https"));
-        let mut checked = self.origins.check(head, reach, external);
+        let is_own = |name: &str| self.own_names.include(name);
+        let hosts = match reach {
+            Reach::Loopback => AcceptedHosts::Loopback,
+            Reach::Network if self.authorizer.is_none() => AcceptedHosts::Local { is_own: &is_own },
+            Reach::Network | Reach::Unix => AcceptedHosts::All,
+        };
+        let mut checked = self.origins.check(head, hosts, external);
         if Feature::Full.is_built_in() && self.is_admin {
             checked = checked.and_then(|()| origin::check_site(head));
         }

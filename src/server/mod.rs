@@ -30,7 +30,7 @@ use crate::frame::CloseReason;
 use crate::http::Response;
 use crate::http::response::Envelope;
 use crate::hub::{self, DrainScope, HubHandle};
-use crate::net::{ListenUrl, Listener, Peer, Reactor, Timer, Transport};
+use crate::net::{ListenUrl, Listener, OwnNames, Peer, Reactor, Timer, Transport};
 use crate::rate::Rate;
 use crate::resource::Resource;
 use crate::services::{AnyService, Stop, Stopper, Sweep};
@@ -80,6 +80,7 @@ struct Parts {
     services: Vec<Box<dyn AnyService>>,
     authorizer: Option<Rc<dyn AnyAuthorizer>>,
     origins: Origins,
+    own_names: OwnNames,
     proxies: TrustedProxies,
     process_errors: ProcessErrors,
 }
@@ -129,9 +130,9 @@ impl Server {
         let stop = Stop::new(timer.clone(), stop_requested, self.stop.clone());
         let Parts { config, pages, has_topics, files, mut services, process_errors, .. } =
             self.parts;
-        let Parts { authorizer, origins, proxies, .. } = self.parts;
+        let Parts { authorizer, origins, own_names, proxies, .. } = self.parts;
         let (config, counters) = (Rc::new(config), Rc::new(Counters::default()));
-        let access = Rc::new(Access { origins, proxies, authorizer, is_admin: false });
+        let access = Rc::new(Access { origins, proxies, own_names, authorizer, is_admin: false });
 
         let (hub, hub_task) =
             hub::open(config.timeouts.clone(), config.topics.clone(), counters.clone());

@@ -224,9 +224,6 @@ fn without_tokens_other_hosts_may_read_but_not_publish() {
     let mut subscriber = Client::connect_to(falconet.address(), "/topics/t");
     subscriber.send(true, TEXT, "may I?");
     assert_eq!(subscriber.read_to_close(), Some(1008));
-    // Any host name is allowed on such an address.
-    let get = "GET / HTTP/1.1\r\nHost: pi.example\r\nConnection: close\r\n\r\n";
-    assert_eq!(status_of(&exchange(falconet.address(), get)), 200);
 }
 
 #[cfg(feature = "full")]
@@ -646,7 +643,7 @@ fn the_forwarded_host_of_a_trusted_proxy_counts_as_the_servers_own_origin() {
     assert_eq!(upgrade(&wary, "/", lines).0, 403);
     let other = lines.replace("https://pi", "https://evil");
     assert_eq!(upgrade(&trusting, "/", &other).0, 403);
-    // X-Forwarded-Host does not make a foreign host name acceptable.
+    // On a loopback listener, X-Forwarded-Host does not make a foreign host name acceptable.
     let rebound = "GET / HTTP/1.1\r\nHost: rebound.example\r\nX-Forwarded-Host: localhost\r\n\r\n";
     assert_eq!(status_of(&exchange(trusting.address(), rebound)), 403);
 }

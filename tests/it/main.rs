@@ -60,6 +60,7 @@ mod privileges;
 mod properties;
 #[cfg(feature = "full")]
 mod proxies;
+mod rebinding;
 mod refusals;
 #[cfg(feature = "full")]
 mod stdin;
