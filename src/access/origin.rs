@@ -14,6 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::counters::Refusal;
 use crate::escaped::Escaped;
+use crate::features::Feature;
+use crate::http::accept::asks_for_events;
 use crate::http::head::split_scheme;
 use crate::http::{RequestHead, Response};
 
@@ -114,7 +116,12 @@ impl Origins {
             return Err(OriginCheckError::Host);
         }
         let mut values = head.values("origin");
-        let Some(value) = values.next() else { return Ok(()) };
+        let Some(value) = values.next() else {
+            return match Feature::Full.is_built_in() && is_hidden_cross_site(head) {
+                true => Err(OriginCheckError::Origin),
+                false => Ok(()),
+            };
+        };
         let scheme = external.scheme.unwrap_or("http");
         let is_known = values.next().is_none()
             && str::from_utf8(value).ok().and_then(Origin::parse).is_some_and(|origin| {
@@ -141,6 +148,16 @@ impl fmt::Display for Origins {
             any.into_iter().chain(self.added.iter().map(String::as_str)).collect();
         f.write_str(&texts.join(" "))
     }
+}
+
+/// Returns true if a page of another site asks for a stream or for a change, according to the browser's Fetch
+/// Metadata headers, but the request has no Origin. Browsers send an Origin with such requests; this is for
+/// those that do not. A link to a file or to the newest message of a topic is no such request.
+fn is_hidden_cross_site(head: &RequestHead<'_>) -> bool {
+    let only_reads = matches!(head.method(), "GET" | "HEAD" | "OPTIONS")
+        && !head.wants_websocket()
+        && !asks_for_events(head);
+    !only_reads && head.values("sec-fetch-site").any(|site| site == b"cross-site")
 }
 
 /// Refuses a request that a page of another origin caused, according to the browser's Fetch

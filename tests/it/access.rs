@@ -228,6 +228,39 @@ fn without_tokens_other_hosts_may_read_but_not_publish() {
 
 #[cfg(feature = "full")]
 #[test]
+fn a_page_of_another_site_gets_no_stream_and_publishes_nothing_without_an_origin() {
+    let falconet = Falconet::start(&["--origin", "https://friend.example"]);
+    let any = Falconet::start(&["--origin", "any"]);
+    let cross_site = "Sec-Fetch-Site: cross-site\r\n";
+    let stream = format!("{cross_site}{SSE}");
+    for (method, path, lines, status) in [
+        ("POST", "/topics/t", cross_site, 403),
+        ("PUT", "/topics/t", cross_site, 403),
+        ("DELETE", "/topics/t", cross_site, 403),
+        ("GET", "/topics/t", &stream, 403),
+        ("GET", "/topics/t", cross_site, 404),
+        ("GET", "/topics/", cross_site, 200),
+        ("GET", "/", cross_site, 200),
+        ("GET", "/app.js", &stream, 404),
+        ("POST", "/topics/t", &format!("{cross_site}Origin: https://friend.example\r\n"), 202),
+        ("POST", "/topics/t", "Sec-Fetch-Site: same-site\r\n", 202),
+        ("POST", "/topics/t", "Sec-Fetch-Site: none\r\n", 202),
+    ] {
+        assert_eq!(self::status(&falconet, method, path, lines), status, "{method} {path} {lines}");
+    }
+    assert_eq!(upgrade(&falconet, "/topics/t", cross_site).0, 403);
+    assert_eq!(upgrade(&falconet, "/", cross_site).0, 403);
+    falconet.wait_for_line("pages of other origins may not do this");
+    assert_eq!(status(&any, "POST", "/topics/t", cross_site), 202);
+    let allowed = format!("{stream}Origin: https://friend.example\r\n");
+    for (falconet, lines) in [(&falconet, allowed), (&any, cross_site.to_owned())] {
+        let mut events = Events::connect(falconet.address(), "/topics/t?last=1", &lines);
+        assert_eq!(events.read().kind, "message");
+    }
+}
+
+#[cfg(feature = "full")]
+#[test]
 fn a_token_publishes_from_other_hosts() {
     let folder = Folder::new("exposed");
     let file = folder.write("tokens", "secret\n");

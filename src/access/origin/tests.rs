@@ -308,6 +308,49 @@ fn the_forwarded_host_counts_instead_of_the_host() {
     }
 }
 
+#[cfg(feature = "full")]
+#[test]
+fn a_page_of_another_site_gets_no_stream_and_changes_nothing_without_an_origin() {
+    let (events, websocket) = ("Accept: text/event-stream\r\n", "Upgrade: websocket\r\n");
+    for (method, lines, is_refused) in [
+        ("GET", "", false),
+        ("HEAD", "", false),
+        ("OPTIONS", "", false),
+        ("GET", "Accept: text/html, */*\r\n", false),
+        ("GET", events, true),
+        ("GET", websocket, true),
+        ("POST", "", true),
+        ("PUT", "", true),
+        ("DELETE", "", true),
+    ] {
+        for (site, is_cross_site) in [
+            ("cross-site", true),
+            ("none\r\nSec-Fetch-Site: cross-site", true),
+            ("same-site", false),
+            ("same-origin", false),
+            ("none", false),
+        ] {
+            for (origin, is_allowed) in
+                [("", false), ("Origin: http://a\r\n", true), ("Origin: https://b.c\r\n", true)]
+            {
+                let lines = format!("Sec-Fetch-Site: {site}\r\n{lines}{origin}");
+                let bytes = format!("{method} /t HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+                let head = head::parse(bytes.as_bytes(), &Limits::default()).unwrap();
+                let mut origins = Origins::default();
+                origins.add("https://b.c").unwrap();
+                let none = ExternalOrigin::default();
+                let expected = match is_refused && is_cross_site && !is_allowed {
+                    true => Err(OriginCheckError::Origin),
+                    false => Ok(()),
+                };
+                assert_eq!(origins.check(&head, LOCAL, none), expected, "{method} {lines}");
+                origins.add("any").unwrap();
+                assert_eq!(origins.check(&head, LOCAL, none), Ok(()), "{method} {lines}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_request_without_a_host_passes_but_not_with_a_foreign_origin() {
     for (lines, expected) in [
