@@ -115,8 +115,8 @@ impl Access {
         Ok(Gatekeeper { access: self, head, address_place, reach, is_foreign, permissions })
     }
 
-    /// Gives `address_place` to the client that a trusted proxy names. Returns true if the client has no
-    /// readable address, so that it may be on another host. If another proxy on this host names a client, the
+    /// Gives `address_place` to the client that a trusted proxy names. Returns true if the address of the client
+    /// is unknown, and the client may be on another host. If another proxy on this host names a client, the
     /// proxy keeps its place, but the place is none of those that are kept for this host.
     fn place(
         &self,
@@ -136,6 +136,7 @@ impl Access {
                 placed
             }
         } else if Feature::Full.is_built_in() && proxies::is_forwarded(head) {
+            client.is_unknown = proxies::names_another_host(head);
             address_place.leave_host()
         } else {
             Ok(())

@@ -78,11 +78,7 @@ impl TrustedProxies {
         head: &RequestHead<'_>,
     ) -> Result<ForwardedClient, UnclearClient> {
         let old: Vec<_> = head.items("x-forwarded-for").map(parse_address).collect();
-        let new = head
-            .values("forwarded")
-            .flat_map(|value| split_unquoted(value, b','))
-            .map(parse_forwarded);
-        let new = new.collect::<Result<Vec<_>, _>>()?;
+        let new = forwarded_elements(head).map(parse_forwarded).collect::<Result<Vec<_>, _>>()?;
         match (self.last_untrusted(peer, &old), self.last_untrusted(peer, &new)) {
             (client, _) if new.is_empty() => Ok(client),
             (_, client) if old.is_empty() => Ok(client),
@@ -120,6 +116,20 @@ pub(crate) struct ForwardedClient {
 /// Returns true if a proxy, trusted or not, names the client of a request.
 pub(crate) fn is_forwarded(head: &RequestHead<'_>) -> bool {
     ["x-forwarded-for", "forwarded"].iter().any(|name| head.values(name).next().is_some())
+}
+
+/// Returns true if a proxy, trusted or not, names a client or another proxy that may be on another host: its
+/// address is not one of loopback, or not readable. An untrusted proxy may say so, because its client only
+/// loses rights.
+pub(crate) fn names_another_host(head: &RequestHead<'_>) -> bool {
+    let old = head.items("x-forwarded-for").map(parse_address);
+    let new = forwarded_elements(head).map(|element| parse_forwarded(element).unwrap_or(None));
+    old.chain(new).any(|address| !address.is_some_and(|ip| ip.to_canonical().is_loopback()))
+}
+
+/// Returns the elements of Forwarded (RFC 7239 §4).
+fn forwarded_elements<'h>(head: &'h RequestHead<'_>) -> impl Iterator<Item = &'h [u8]> {
+    head.values("forwarded").flat_map(|value| split_unquoted(value, b','))
 }
 
 /// Returns the scheme and host under which the client reached a trusted proxy, from the headers

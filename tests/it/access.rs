@@ -914,3 +914,26 @@ fn a_client_that_a_proxy_header_does_not_reveal_may_not_publish_without_tokens()
         }
     }
 }
+
+#[cfg(feature = "full")]
+#[test]
+fn a_remote_client_of_an_untrusted_proxy_on_this_host_may_not_publish_without_tokens() {
+    let falconet = Falconet::start(&[]);
+    let mut http = Http::connect(falconet.address());
+    for (lines, status) in [
+        ("", 202),
+        ("X-Forwarded-For: 127.0.0.1\r\n", 202),
+        ("X-Forwarded-For: ::ffff:127.0.0.1, [::1]:5\r\n", 202),
+        ("Forwarded: for=127.0.0.1;proto=http\r\n", 202),
+        ("X-Forwarded-For: 192.0.2.1\r\n", 403),
+        ("X-Forwarded-For: 127.0.0.1, 192.0.2.1\r\n", 403),
+        ("X-Forwarded-For: 192.0.2.1, 127.0.0.1\r\n", 403),
+        ("X-Forwarded-For: unknown\r\n", 403),
+        ("Forwarded: for=_hidden\r\n", 403),
+        ("Forwarded: for=\"\r\n", 403),
+        ("", 202),
+    ] {
+        let answer = http.fetch(request("POST", "/topics/t", lines, ""));
+        assert_eq!(answer.status(), status, "{lines}");
+    }
+}
