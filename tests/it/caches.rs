@@ -11,9 +11,15 @@ fn head_of(falconet: &Falconet, request: impl AsRef<[u8]>) -> String {
     http.read(false).head
 }
 
+/// Returns the values of all lines of the header `name`.
+fn lines_of<'h>(head: &'h str, name: &str) -> Vec<&'h str> {
+    let lines = head.lines().filter_map(|line| line.split_once(": "));
+    lines.filter(|(line_name, _)| *line_name == name).map(|(_, value)| value).collect()
+}
+
 /// Returns true if a `Vary` line of a response names Accept.
 fn depends_on_accept(head: &str) -> bool {
-    head.lines().any(|line| line == "Vary: Accept")
+    lines_of(head, "Vary").contains(&"Accept")
 }
 
 #[test]
@@ -39,9 +45,7 @@ fn no_error_may_be_stored() {
     ] {
         let head = head_of(&falconet, request(method, path, lines, ""));
         assert_eq!(status_of(&head), status, "{method} {path} {head}");
-        let caching: Vec<&str> =
-            head.lines().filter(|line| line.starts_with("Cache-Control")).collect();
-        assert_eq!(caching, ["Cache-Control: no-store"], "{method} {path} {head}");
+        assert_eq!(lines_of(&head, "Cache-Control"), ["no-store"], "{method} {path} {head}");
     }
     let folder = Folder::new("caches-tokens");
     let tokens = folder.write("tokens", "secret\n");
@@ -67,8 +71,8 @@ fn a_response_that_is_no_error_may_be_stored_and_is_checked_before_it_is_used() 
         (304, "/topics/t", "If-None-Match: *\r\n"),
     ] {
         let head = head_of(&falconet, request("GET", path, lines, ""));
-        let answered = (status_of(&head), header_of(&head, "Cache-Control"));
-        assert_eq!(answered, (status, Some("no-cache")), "{path} {head}");
+        assert_eq!(status_of(&head), status, "{path} {head}");
+        assert_eq!(lines_of(&head, "Cache-Control"), ["no-cache"], "{path} {head}");
     }
 }
 
@@ -111,6 +115,5 @@ fn a_response_that_depends_on_accept_says_so() {
 fn a_response_that_depends_on_accept_and_on_the_origin_names_both() {
     let falconet = Falconet::start(&["--origin", "https://friend.example"]);
     let head = head_of(&falconet, get("/topics/"));
-    let depends: Vec<&str> = head.lines().filter(|line| line.starts_with("Vary")).collect();
-    assert_eq!(depends, ["Vary: Accept", "Vary: Origin"], "{head}");
+    assert_eq!(lines_of(&head, "Vary"), ["Accept", "Origin"], "{head}");
 }
