@@ -93,7 +93,7 @@ impl Access {
         };
         let is_unknown = self.place(head, peer, is_proxied, address_place)?;
         external.scheme = external.scheme.or(is_tls.then_some("https"));
-        let is_own = |name: &str| self.own_names.include(name);
+        let is_own = |name: &str| self.own_names.contains(name);
         let hosts = match reach {
             Reach::Loopback => AcceptedHosts::Loopback,
             Reach::Network if self.authorizer.is_none() => AcceptedHosts::Local { is_own: &is_own },

@@ -33,11 +33,11 @@ impl OwnNames {
     }
 
     /// Returns true if `name` is a name of this host. Case is ignored.
-    pub(crate) fn include(&self, name: &str) -> bool {
+    pub(crate) fn contains(&self, name: &str) -> bool {
         let mut names = self.names.iter();
         host_name().eq_ignore_ascii_case(name)
             || names.any(|own| own.eq_ignore_ascii_case(name))
-            || self.certified.as_ref().is_some_and(|certified| certified.include(name))
+            || self.certified.as_ref().is_some_and(|certified| certified.contains(name))
     }
 }
 
@@ -77,11 +77,11 @@ mod tests {
         let urls = urls.map(|url| url.parse().unwrap());
         let names = OwnNames::find(urls.iter(), &Tls::default());
         for name in ["pi.example", "LIVE.example", &host_name(), &host_name().to_uppercase()] {
-            assert!(names.include(name), "{name}");
+            assert!(names.contains(name), "{name}");
         }
         for name in ["example", "www.live.example", "/a", ""] {
-            assert!(!names.include(name), "{name}");
+            assert!(!names.contains(name), "{name}");
         }
-        assert!(OwnNames::default().include(&host_name()));
+        assert!(OwnNames::default().contains(&host_name()));
     }
 }

@@ -48,7 +48,7 @@ impl CertifiedNames {
         None
     }
 
-    pub(in crate::net) fn include(&self, _: &str) -> bool {
+    pub(in crate::net) fn contains(&self, _: &str) -> bool {
         match *self {}
     }
 }

@@ -22,7 +22,7 @@ impl CertifiedNames {
 
     /// Returns true if the certificate is valid for `name`. Case is ignored, and `*.example.org` is valid for
     /// `a.example.org` (RFC 6125 §6.4).
-    pub(in crate::net) fn include(&self, name: &str) -> bool {
+    pub(in crate::net) fn contains(&self, name: &str) -> bool {
         let Ok(certificate) = ParsedCertificate::try_from(&self.certificate) else { return false };
         ServerName::try_from(name).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok())
     }
