@@ -96,7 +96,10 @@ impl Access {
         let is_own = |name: &str| self.own_names.contains(name);
         let hosts = match reach {
             Reach::Loopback => AcceptedHosts::Loopback,
-            Reach::Network if self.authorizer.is_none() => AcceptedHosts::Local { is_own: &is_own },
+            // The smallest build has nothing that a page of another origin must not read.
+            Reach::Network if Feature::Full.is_built_in() && self.authorizer.is_none() => {
+                AcceptedHosts::Local { is_own: &is_own }
+            }
             Reach::Network | Reach::Unix => AcceptedHosts::All,
         };
         let mut checked = self.origins.check(head, hosts, external);

@@ -383,10 +383,7 @@ impl<'a> Authority<'a> {
                 at > 0 && self.name.as_bytes()[at..].eq_ignore_ascii_case(domain.as_bytes())
             })
         };
-        self.address().is_some()
-            || !self.name.contains('.')
-            || self.is_loopback()
-            || LOCAL_DOMAINS.iter().any(in_domain)
+        self.address().is_some() || !self.name.contains('.') || LOCAL_DOMAINS.iter().any(in_domain)
     }
 
     /// Returns true if the host is a loopback address or a name in the domain `localhost`. Name
@@ -398,9 +395,9 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// The domains for local networks, each with the dot before it (RFC 6762, RFC 8375; ICANN has reserved
-/// `internal`; `lan` is what many routers use).
-const LOCAL_DOMAINS: [&str; 4] = [".local", ".lan", ".internal", ".home.arpa"];
+/// The domains for local networks, each with the dot before it (RFC 6761, RFC 6762, RFC 8375; ICANN has
+/// reserved `internal`; `lan` is what many routers use).
+const LOCAL_DOMAINS: [&str; 5] = [".local", ".lan", ".internal", ".home.arpa", ".localhost"];
 
 #[cfg(test)]
 mod tests;

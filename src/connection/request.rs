@@ -1,7 +1,7 @@
 //! The properties of a request that are needed after its head has been consumed: for the response and for
 //! the log.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::SystemTime;
 
 use log::Level;
@@ -94,21 +94,24 @@ impl Request {
 /// ids of others.
 #[derive(Default)]
 pub(crate) struct IdGenerator {
-    /// Random numbers for the next ids. They are read from the kernel many at a time, to save system calls.
-    numbers: RefCell<Vec<u64>>,
+    /// Random numbers for ids. They are read from the kernel many at a time, to save system calls.
+    numbers: RefCell<[[u8; 8]; IDS_AT_ONCE]>,
+    /// The number of random numbers that no id has used yet.
+    unused: Cell<usize>,
 }
 
 impl IdGenerator {
     /// Returns a new id, for a client or request that has none.
     pub(super) fn generate(&self) -> CorrelationId {
         let mut numbers = self.numbers.borrow_mut();
-        if numbers.is_empty() {
-            let mut bytes = [0; IDS_AT_ONCE * 8];
-            if getrandom(&mut bytes, GetRandomFlags::NONBLOCK).is_ok() {
-                numbers.extend(bytes.as_chunks().0.iter().copied().map(u64::from_ne_bytes));
+        if self.unused.get() == 0 {
+            if getrandom(numbers.as_flattened_mut(), GetRandomFlags::NONBLOCK).is_err() {
+                return time_number().into();
             }
+            self.unused.set(IDS_AT_ONCE);
         }
-        numbers.pop().unwrap_or_else(time_number).into()
+        self.unused.update(|unused| unused - 1);
+        u64::from_ne_bytes(numbers[self.unused.get()]).into()
     }
 
     /// Returns the request's `X-Request-Id` if it has the form of a [`CorrelationId`], or else a new id.

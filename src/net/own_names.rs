@@ -5,7 +5,6 @@ use rustix::system::uname;
 use super::address::{HOSTS, ListenUrl};
 use super::tls::CertifiedNames;
 use crate::config::{Certificate, Tls};
-use crate::features::Feature;
 
 /// The names of this host, besides the current host name of the kernel, which may change at any time.
 #[derive(Clone, Debug, Default)]
@@ -20,11 +19,10 @@ impl OwnNames {
     /// sandbox may forbid it later. DNS is not asked, because an attacker may answer.
     pub(crate) fn find<'u>(urls: impl Iterator<Item = &'u ListenUrl>, tls: &Tls) -> Self {
         let mut names: Vec<String> = urls.filter_map(ListenUrl::host).map(str::to_owned).collect();
-        if Feature::Full.is_built_in() {
-            let hosts = std::fs::read(HOSTS).unwrap_or_default();
-            let hosts = String::from_utf8_lossy(&hosts);
-            names.extend(names_beside(&hosts, &host_name()).map(str::to_owned));
-        }
+        let hosts = std::fs::read(HOSTS).unwrap_or_default();
+        let host_name = uname().nodename().to_string_lossy().into_owned();
+        let beside = String::from_utf8_lossy(&hosts);
+        names.extend(names_beside(&beside, &host_name).map(str::to_owned));
         let certified = match &tls.certificate {
             Some(Certificate::Files { chain, .. }) => CertifiedNames::read(chain),
             _ => None,
@@ -32,18 +30,14 @@ impl OwnNames {
         Self { names, certified }
     }
 
-    /// Returns true if `name` is a name of this host. Case is ignored.
+    /// Returns true if `name` is a name of this host. Case is ignored. The host name of the kernel is read
+    /// with a system call, which the sandbox allows.
     pub(crate) fn contains(&self, name: &str) -> bool {
         let mut names = self.names.iter();
-        host_name().eq_ignore_ascii_case(name)
+        uname().nodename().to_bytes().eq_ignore_ascii_case(name.as_bytes())
             || names.any(|own| own.eq_ignore_ascii_case(name))
             || self.certified.as_ref().is_some_and(|certified| certified.contains(name))
     }
-}
-
-/// Returns the host name of the kernel. A system call, and so possible in the sandbox.
-fn host_name() -> String {
-    uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Returns the names in all lines of a hosts file (hosts(5)) that contain `name`.
@@ -76,12 +70,13 @@ mod tests {
         let urls = ["http://Pi.example:80", "https://live.example", "unix:/a", "systemd"];
         let urls = urls.map(|url| url.parse().unwrap());
         let names = OwnNames::find(urls.iter(), &Tls::default());
-        for name in ["pi.example", "LIVE.example", &host_name(), &host_name().to_uppercase()] {
+        let host_name = uname().nodename().to_string_lossy().into_owned();
+        for name in ["pi.example", "LIVE.example", &host_name, &host_name.to_uppercase()] {
             assert!(names.contains(name), "{name}");
         }
         for name in ["example", "www.live.example", "/a", ""] {
             assert!(!names.contains(name), "{name}");
         }
-        assert!(OwnNames::default().contains(&host_name()));
+        assert!(OwnNames::default().contains(&host_name));
     }
 }

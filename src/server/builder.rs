@@ -175,7 +175,7 @@ impl ServerBuilder {
                 bound.push(url);
             }
         }
-        if !read_only.is_empty() {
+        if Feature::Full.is_built_in() && !read_only.is_empty() {
             self.parts.own_names = OwnNames::find(urls.iter().copied(), &self.parts.config.tls);
         }
         let (admin_listeners, admin_url) = match self.admin.take() {

@@ -60,6 +60,7 @@ mod privileges;
 mod properties;
 #[cfg(feature = "full")]
 mod proxies;
+#[cfg(feature = "full")]
 mod rebinding;
 mod refusals;
 #[cfg(feature = "full")]
