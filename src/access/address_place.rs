@@ -55,6 +55,10 @@ pub(crate) struct AddressPlace {
     /// True if this host gets no permit for the connection: the peer is on another host, a proxy on this host
     /// has used the connection for others, or the connection is the administrator's.
     is_remote: Cell<bool>,
+    /// True if the connection began with a header of the PROXY protocol.
+    has_proxy_header: Cell<bool>,
+    /// True if that header names a client without an IP address, which may be on another host.
+    is_unknown: Cell<bool>,
 }
 
 impl Addresses {
@@ -195,7 +199,22 @@ impl AddressPlace {
             client: Cell::new(client),
             permit: Cell::new(None),
             is_remote: Cell::new(is_remote),
+            has_proxy_header: Cell::new(false),
+            is_unknown: Cell::new(false),
         }
+    }
+
+    /// Notes that the connection began with a header of the PROXY protocol. `is_unknown` is true if the
+    /// header names a client without an IP address.
+    pub(crate) fn note_proxy_header(&self, is_unknown: bool) {
+        self.has_proxy_header.set(true);
+        self.is_unknown.set(is_unknown);
+    }
+
+    /// Returns true if the connection began with a header of the PROXY protocol. Then a client behind the
+    /// proxy may have written the header X-Forwarded-For of a request.
+    pub(crate) fn has_proxy_header(&self) -> bool {
+        self.has_proxy_header.get()
     }
 
     /// Gives the place to `client`.
@@ -240,9 +259,12 @@ impl AddressPlace {
 
     /// Returns the reach of the client, which came through a listener with the reach `listener`. A
     /// client on another host has the reach of the network, even if a proxy on this host has
-    /// forwarded its requests to a local listener.
+    /// forwarded its requests to a local listener. So has a client that its proxy does not reveal.
     pub(crate) fn reach(&self, listener: Reach) -> Reach {
-        if self.client().limited_prefix().is_some() { Reach::Network } else { listener }
+        match self.client().limited_prefix().is_some() || self.is_unknown.get() {
+            true => Reach::Network,
+            false => listener,
+        }
     }
 
     /// Converts the place into its permit. The client of the connection can't change any more.

@@ -7,18 +7,20 @@ use crate::counters::Refusal;
 use crate::features::Feature;
 use crate::http::response::METHODS;
 use crate::http::{RequestHead, Response};
-use crate::net::{Peer, Reach};
+use crate::net::{OwnNames, Peer, Reach};
 
 use super::address_place::{AddressPlace, FilePermit, warn_no_room};
 use super::authorize::{Action, AnyAuthorizer, Denied, Permissions};
 use super::cors;
-use super::origin::{self, OriginCheckError, Origins};
-use super::proxies::{self, TrustedProxies};
+use super::origin::{self, AcceptedHosts, OriginCheckError, Origins};
+use super::proxies::{self, ForwardedClient, TrustedProxies};
 
 /// The access rules for the connections of a listener.
 pub(crate) struct Access {
     pub(crate) origins: Origins,
     pub(crate) proxies: TrustedProxies,
+    /// The names of this host, which a listener that other hosts can reach accepts without an authorizer.
+    pub(crate) own_names: OwnNames,
     /// Decides on actions. With `None`, actions that change something are allowed only on addresses that no
     /// other host can reach; all other actions are allowed everywhere.
     pub(crate) authorizer: Option<Rc<dyn AnyAuthorizer>>,
@@ -63,13 +65,14 @@ impl Access {
         Self {
             origins: Origins::default(),
             proxies: TrustedProxies::default(),
+            own_names: OwnNames::default(),
             authorizer: authorizer.or_else(|| self.authorizer.clone()),
             is_admin: true,
         }
     }
 
-    /// Checks the host, the origin and the proxy headers of a request that arrived on a connection of `peer`,
-    /// and gives `address_place` to the request's client. A GET or HEAD of a page of another origin is
+    /// Checks the host, the origin and the proxy headers of a request that arrived on a connection of `peer`
+    /// through a listener with this reach, and gives `address_place` to the request's client. A GET or HEAD of a page of another origin is
     /// admitted, but the gatekeeper lets it do nothing but [load](Gatekeeper::may_load) files.
     ///
     /// # Errors
@@ -82,14 +85,25 @@ impl Access {
         is_tls: bool,
         address_place: &'r AddressPlace,
     ) -> Result<Gatekeeper<'r>, Refused> {
-        let is_proxied = Feature::Full.is_built_in() && self.proxies.trust(peer);
+        let is_proxied = Feature::Full.is_built_in()
+            && self.proxies.trust(peer)
+            && !address_place.has_proxy_header();
         let mut external = match is_proxied {
             true => proxies::external_origin(head),
             false => origin::ExternalOrigin::default(),
         };
-        self.place(head, peer, is_proxied, address_place)?;
+        let is_unknown = self.place(head, peer, is_proxied, address_place)?;
         external.scheme = external.scheme.or(is_tls.then_some("https"));
-        let mut checked = self.origins.check(head, reach, external);
+        let is_own = |name: &str| self.own_names.contains(name);
+        let hosts = match reach {
+            Reach::Loopback => AcceptedHosts::Loopback,
+            // The smallest build has nothing that a page of another origin must not read.
+            Reach::Network if Feature::Full.is_built_in() && self.authorizer.is_none() => {
+                AcceptedHosts::Local { is_own: &is_own }
+            }
+            Reach::Network | Reach::Unix => AcceptedHosts::All,
+        };
+        let mut checked = self.origins.check(head, hosts, external);
         if Feature::Full.is_built_in() && self.is_admin {
             checked = checked.and_then(|()| origin::check_site(head));
         }
@@ -100,32 +114,39 @@ impl Access {
             Err(OriginCheckError::Origin) if may_load => true,
             Err(error) => return Err(refused(error, head, address_place)),
         };
-        let reach = address_place.reach(reach);
+        let reach = if is_unknown { Reach::Network } else { address_place.reach(reach) };
         let permissions = OnceCell::new();
         Ok(Gatekeeper { access: self, head, address_place, reach, is_foreign, permissions })
     }
 
-    /// Gives `address_place` to the client that a trusted proxy names. If another proxy on this host names
-    /// one, the proxy keeps its place, but the place is none of those that are kept for this host.
+    /// Gives `address_place` to the client that a trusted proxy names. Returns true if the address of the client
+    /// is unknown, and the client may be on another host. If another proxy on this host names a client, the
+    /// proxy keeps its place, but the place is none of those that are kept for this host.
     fn place(
         &self,
         head: &RequestHead<'_>,
         peer: Peer,
         is_proxied: bool,
         address_place: &AddressPlace,
-    ) -> Result<(), Refused> {
-        let mut client = peer;
+    ) -> Result<bool, Refused> {
+        let mut client = ForwardedClient { nearest: peer, is_unknown: false };
         let placed = if is_proxied {
             let named = self.proxies.client_of(peer, head);
             client = named.map_err(|error| Refused::new(Refusal::Proxy, error.response()))?;
-            address_place.reassign(client, self.proxies.trust(client))
+            let placed = address_place.reassign(client.nearest, self.proxies.trust(client.nearest));
+            if client.is_unknown {
+                placed.and_then(|()| address_place.leave_host())
+            } else {
+                placed
+            }
         } else if Feature::Full.is_built_in() && proxies::is_forwarded(head) {
+            client.is_unknown = proxies::names_another_host(head);
             address_place.leave_host()
         } else {
             Ok(())
         };
-        placed.map_err(|refusal| {
-            warn_no_room(client, refusal);
+        placed.map(|()| client.is_unknown).map_err(|refusal| {
+            warn_no_room(client.nearest, refusal);
             Refused::new(refusal, Response::text(503, "too many connections\n"))
         })
     }

@@ -5,17 +5,19 @@
 //! user has there. The browser adds the origin of the page (RFC 6454). This origin must be this
 //! server. An attacker can make a DNS name lead to this host, so that the attacker's page has the
 //! origin of this server (DNS rebinding). Therefore a loopback listener accepts only loopback names
-//! and the names of added origins. A request without a Host passes: it is HTTP/1.0, which no browser
-//! sends.
+//! and the names of added origins. A listener that other hosts can reach accepts only names that an
+//! attacker on the Internet can't own, unless tokens protect it. A request without a Host passes: it
+//! is HTTP/1.0, which no browser sends.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::counters::Refusal;
 use crate::escaped::Escaped;
+use crate::features::Feature;
+use crate::http::accept::asks_for_events;
 use crate::http::head::split_scheme;
 use crate::http::{RequestHead, Response};
-use crate::net::Reach;
 
 /// The origins whose pages may use the server, besides the server's own pages. Default: none.
 ///
@@ -80,42 +82,52 @@ impl Origins {
         is_allowed.then_some(text)
     }
 
-    /// Checks that a request was not sent by a page of another origin. On a loopback listener, the
-    /// requested host is checked as well. `external` is the origin under which the client reached the server
-    /// or a trusted proxy.
+    /// Checks that a request is for a host that the listener accepts, and that it was not sent by a page of
+    /// another origin. `external` is the origin under which the client reached the server or a trusted proxy.
     ///
     /// # Errors
     /// [`OriginCheckError`], for the first check that fails.
     pub(crate) fn check(
         &self,
         head: &RequestHead<'_>,
-        reach: Reach,
+        hosts: AcceptedHosts<'_>,
         external: ExternalOrigin<'_>,
     ) -> Result<(), OriginCheckError> {
         if self.is_any {
             return Ok(());
         }
-        let sent_host = head.host();
-        let host = sent_host.and_then(Authority::parse_bytes);
-        let is_ours = || host.is_some_and(|host| self.accepts_on_loopback(host));
-        if reach == Reach::Loopback && sent_host.is_some() && !is_ours() {
+        let host = head.host().and_then(Authority::parse_bytes);
+        let here = external.host.and_then(Authority::parse).or(host);
+        let is_added =
+            |host: Authority<'_>| self.added().any(|origin| origin.authority.has_same_host(host));
+        let is_accepted = match hosts {
+            AcceptedHosts::All => true,
+            AcceptedHosts::Loopback => {
+                head.host().is_none()
+                    || host.is_some_and(|host| host.is_loopback() || is_added(host))
+            }
+            AcceptedHosts::Local { is_own } => {
+                let is_accepted =
+                    |host: Authority<'_>| host.is_local() || is_added(host) || is_own(host.name);
+                head.host().is_none() && external.host.is_none() || here.is_some_and(is_accepted)
+            }
+        };
+        if !is_accepted {
             return Err(OriginCheckError::Host);
         }
         let mut values = head.values("origin");
-        let Some(value) = values.next() else { return Ok(()) };
-        let here = external.host.and_then(Authority::parse).or(host);
+        let Some(value) = values.next() else {
+            return match Feature::Full.is_built_in() && is_hidden_cross_site(head) {
+                true => Err(OriginCheckError::Origin),
+                false => Ok(()),
+            };
+        };
         let scheme = external.scheme.unwrap_or("http");
         let is_known = values.next().is_none()
             && str::from_utf8(value).ok().and_then(Origin::parse).is_some_and(|origin| {
                 here.is_some_and(|here| origin.is_served_at(here, scheme)) || self.includes(origin)
             });
         if is_known { Ok(()) } else { Err(OriginCheckError::Origin) }
-    }
-
-    /// Returns true if a loopback listener accepts `host`: a name of loopback or of an added
-    /// origin.
-    fn accepts_on_loopback(&self, host: Authority<'_>) -> bool {
-        host.is_loopback() || self.added().any(|origin| origin.authority.has_same_host(host))
     }
 
     fn includes(&self, origin: Origin<'_>) -> bool {
@@ -136,6 +148,16 @@ impl fmt::Display for Origins {
             any.into_iter().chain(self.added.iter().map(String::as_str)).collect();
         f.write_str(&texts.join(" "))
     }
+}
+
+/// Returns true if a page of another site asks for a stream or for a change, according to the browser's Fetch
+/// Metadata headers, but the request has no Origin. Browsers send an Origin with such requests; this is for
+/// those that do not. A link to a file or to the newest message of a topic is no such request.
+fn is_hidden_cross_site(head: &RequestHead<'_>) -> bool {
+    let only_reads = matches!(head.method(), "GET" | "HEAD" | "OPTIONS")
+        && !head.wants_websocket()
+        && !asks_for_events(head);
+    !only_reads && head.values("sec-fetch-site").any(|site| site == b"cross-site")
 }
 
 /// Refuses a request that a page of another origin caused, according to the browser's Fetch
@@ -180,6 +202,18 @@ pub(crate) struct ExternalOrigin<'a> {
     pub(crate) host: Option<&'a str>,
 }
 
+/// The hosts that a listener accepts in requests, besides those of added origins.
+#[derive(Clone, Copy)]
+pub(crate) enum AcceptedHosts<'a> {
+    /// All hosts: a page can't reach the listener, or tokens protect it.
+    All,
+    /// Names and addresses of loopback.
+    Loopback,
+    /// Addresses, names that no name server on the Internet can make lead to this host, and names for which
+    /// `is_own` returns true.
+    Local { is_own: &'a dyn Fn(&str) -> bool },
+}
+
 /// The reason why a request is not for this server, or was not sent by one of its pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OriginCheckError {
@@ -209,7 +243,9 @@ impl OriginCheckError {
 impl fmt::Display for OriginCheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Host => "the Host header is not a name of this server (see --origin)",
+            Self::Host => {
+                "the Host header is not a name of this server (to allow it: --origin http://HOST)"
+            }
             Self::Origin => "pages of other origins may not do this (see --origin)",
             Self::Site => "pages of other origins may not do this",
         })
@@ -337,6 +373,19 @@ impl<'a> Authority<'a> {
             || self.address().is_some_and(|address| other.address() == Some(address))
     }
 
+    /// Returns true if the host is an address or a name that DNS servers on the Internet can't make
+    /// lead to this host, and so no attacker who owns a name there: one without a dot, or one in a
+    /// domain for local networks.
+    fn is_local(&self) -> bool {
+        let in_domain = |domain: &&str| {
+            let at = self.name.len().checked_sub(domain.len());
+            at.is_some_and(|at| {
+                at > 0 && self.name.as_bytes()[at..].eq_ignore_ascii_case(domain.as_bytes())
+            })
+        };
+        self.address().is_some() || !self.name.contains('.') || LOCAL_DOMAINS.iter().any(in_domain)
+    }
+
     /// Returns true if the host is a loopback address or a name in the domain `localhost`. Name
     /// servers on other hosts can't make such a name lead to another host (RFC 6761 §6.3).
     fn is_loopback(&self) -> bool {
@@ -345,6 +394,10 @@ impl<'a> Authority<'a> {
             || self.address().is_some_and(|address| address.is_loopback())
     }
 }
+
+/// The domains for local networks, each with the dot before it (RFC 6761, RFC 6762, RFC 8375; ICANN has
+/// reserved `internal`; `lan` is what many routers use).
+const LOCAL_DOMAINS: [&str; 5] = [".local", ".lan", ".internal", ".home.arpa", ".localhost"];
 
 #[cfg(test)]
 mod tests;

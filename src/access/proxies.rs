@@ -64,8 +64,9 @@ impl TrustedProxies {
     /// Returns the client for which `peer`, a trusted proxy, makes a request.
     ///
     /// The addresses in X-Forwarded-For or Forwarded are read from the last to the first, up to and
-    /// including the first one that is not a trusted proxy. An element without an address ends the
-    /// search, too. The last address that was read is the client; if there is none, it is `peer`.
+    /// including the first one that is not a trusted proxy. The last address that was read is the
+    /// client; if there is none, it is `peer`. An element without an address ends the search, too:
+    /// then the client is one that the address before it does not reveal.
     ///
     /// # Errors
     /// [`UnclearClient::Differing`], if the two headers name different clients: then the client,
@@ -75,13 +76,9 @@ impl TrustedProxies {
         &self,
         peer: Peer,
         head: &RequestHead<'_>,
-    ) -> Result<Peer, UnclearClient> {
+    ) -> Result<ForwardedClient, UnclearClient> {
         let old: Vec<_> = head.items("x-forwarded-for").map(parse_address).collect();
-        let new = head
-            .values("forwarded")
-            .flat_map(|value| split_unquoted(value, b','))
-            .map(parse_forwarded);
-        let new = new.collect::<Result<Vec<_>, _>>()?;
+        let new = forwarded_elements(head).map(parse_forwarded).collect::<Result<Vec<_>, _>>()?;
         match (self.last_untrusted(peer, &old), self.last_untrusted(peer, &new)) {
             (client, _) if new.is_empty() => Ok(client),
             (_, client) if old.is_empty() => Ok(client),
@@ -90,24 +87,49 @@ impl TrustedProxies {
         }
     }
 
-    fn last_untrusted(&self, peer: Peer, addresses: &[Option<IpAddr>]) -> Peer {
-        let mut client = peer;
+    fn last_untrusted(&self, peer: Peer, addresses: &[Option<IpAddr>]) -> ForwardedClient {
+        let mut nearest = peer;
         for address in addresses.iter().rev() {
-            match address {
-                // Port 0, because proxies usually do not report the port of the client.
-                Some(address) if self.trust(client) => {
-                    client = Peer::Ip(SocketAddr::new(address.to_canonical(), 0));
-                }
-                _ => break,
+            if !self.trust(nearest) {
+                break;
             }
+            let Some(address) = address else {
+                return ForwardedClient { nearest, is_unknown: true };
+            };
+            // Port 0, because proxies usually do not report the port of the client.
+            nearest = Peer::Ip(SocketAddr::new(address.to_canonical(), 0));
         }
-        client
+        ForwardedClient { nearest, is_unknown: false }
     }
+}
+
+/// The client for which a trusted proxy makes a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ForwardedClient {
+    /// The client, or the proxy nearest to the client whose address is known.
+    pub(crate) nearest: Peer,
+    /// True if `nearest` is a proxy that names a client without a readable address. The client may be
+    /// on another host.
+    pub(crate) is_unknown: bool,
 }
 
 /// Returns true if a proxy, trusted or not, names the client of a request.
 pub(crate) fn is_forwarded(head: &RequestHead<'_>) -> bool {
     ["x-forwarded-for", "forwarded"].iter().any(|name| head.values(name).next().is_some())
+}
+
+/// Returns true if a proxy, trusted or not, names a client or another proxy that may be on another host: its
+/// address is not one of loopback, or not readable. An untrusted proxy may say so, because its client only
+/// loses rights.
+pub(crate) fn names_another_host(head: &RequestHead<'_>) -> bool {
+    let old = head.items("x-forwarded-for").map(parse_address);
+    let new = forwarded_elements(head).map(|element| parse_forwarded(element).unwrap_or(None));
+    old.chain(new).any(|address| !address.is_some_and(|ip| ip.to_canonical().is_loopback()))
+}
+
+/// Returns the elements of Forwarded (RFC 7239 §4).
+fn forwarded_elements<'h>(head: &'h RequestHead<'_>) -> impl Iterator<Item = &'h [u8]> {
+    head.values("forwarded").flat_map(|value| split_unquoted(value, b','))
 }
 
 /// Returns the scheme and host under which the client reached a trusted proxy, from the headers
@@ -304,12 +326,14 @@ mod tests {
     }
 
     /// Returns the client of a request with the header lines `lines` from 10.0.0.1; `-` stands for
-    /// 10.0.0.1 itself.
+    /// 10.0.0.1 itself. The address ends with `?` if the client is one that it does not reveal.
     fn client(proxies: &TrustedProxies, lines: &str) -> Result<String, UnclearClient> {
         let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
         let head = head::parse(bytes.as_bytes(), &Limits::default()).expect(lines);
         let client = proxies.client_of(peer("10.0.0.1"), &head)?;
-        Ok(if client == peer("10.0.0.1") { "-".to_owned() } else { client.to_string() })
+        let is_peer = client.nearest == peer("10.0.0.1");
+        let address = if is_peer { "-".to_owned() } else { client.nearest.to_string() };
+        Ok(address + if client.is_unknown { "?" } else { "" })
     }
 
     #[test]
@@ -328,18 +352,24 @@ mod tests {
             ("X-Forwarded-For: [2001:db8::1]:5\r\n", "2001:db8::1"),
             ("X-Forwarded-For: ::ffff:192.0.2.1\r\n", "192.0.2.1"),
             ("X-Forwarded-For: 192.0.2.1, fd00::1\r\n", "192.0.2.1"),
-            ("X-Forwarded-For: 192.0.2.1, unknown\r\n", "-"),
-            ("X-Forwarded-For: 192.0.2.1,\r\n", "-"),
-            ("X-Forwarded-For: \u{e9}\r\n", "-"),
+            ("X-Forwarded-For: unknown\r\n", "-?"),
+            ("X-Forwarded-For: 192.0.2.1, unknown\r\n", "-?"),
+            ("X-Forwarded-For: unknown, 192.0.2.1\r\n", "192.0.2.1"),
+            ("X-Forwarded-For: unknown, 10.1.1.1\r\n", "10.1.1.1?"),
+            ("X-Forwarded-For: 192.0.2.1,\r\n", "-?"),
+            ("X-Forwarded-For:\r\n", "-?"),
+            ("X-Forwarded-For: \u{e9}\r\n", "-?"),
             ("Forwarded: for=192.0.2.1\r\n", "192.0.2.1"),
             ("Forwarded: proto=https ; FOR=\"192.0.2.1:4\";by=x\r\n", "192.0.2.1"),
             ("Forwarded: for=\"[2001:db8::1]:5\"\r\n", "2001:db8::1"),
             ("Forwarded: for=198.51.100.9, for=192.0.2.1, for=10.3.3.3\r\n", "192.0.2.1"),
             ("Forwarded: For=[2001:db8::1]:5\r\n", "2001:db8::1"),
-            ("Forwarded: for=192.0.2.1,\r\n", "-"),
-            ("Forwarded: 192.0.2.1\r\n", "-"),
-            ("Forwarded: for=_hidden\r\n", "-"),
-            ("Forwarded: host=a\r\n", "-"),
+            ("Forwarded: for=192.0.2.1,\r\n", "-?"),
+            ("Forwarded: 192.0.2.1\r\n", "-?"),
+            ("Forwarded: for=_hidden\r\n", "-?"),
+            ("Forwarded: for=unknown, for=10.1.1.1\r\n", "10.1.1.1?"),
+            ("Forwarded: host=a\r\n", "-?"),
+            ("Forwarded: for=unknown\r\nX-Forwarded-For: unknown\r\n", "-?"),
             ("Forwarded: for=192.0.2.1\r\nX-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
         ] {
             assert_eq!(client(&proxies, lines).as_deref(), Ok(expected), "{lines:?}");

@@ -7,11 +7,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// A parsed header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProxyHeader {
-    /// The client for which the proxy has opened the connection. `None` if the connection is the
-    /// proxy's own, or if the client has no IP address.
-    pub(crate) client: Option<SocketAddr>,
+    /// The client for which the proxy has opened the connection.
+    pub(crate) client: ProxiedClient,
     /// The length of the header, in bytes.
     pub(crate) length: usize,
+}
+
+/// The client for which a proxy has opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProxiedClient {
+    /// The proxy itself: the connection is its own, such as a health check (LOCAL).
+    Proxy,
+    /// A client with this address.
+    At(SocketAddr),
+    /// A client that the proxy does not name, or that has no IP address (UNKNOWN, UNSPEC, UNIX). It
+    /// may be on another host.
+    Unknown,
 }
 
 /// Parses the header in the first bytes of a connection. Returns `None` while the header is
@@ -58,21 +69,23 @@ fn parse_text(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     let line = visible[..line_feed].strip_suffix(b"\r").and_then(|line| str::from_utf8(line).ok());
     let words: Vec<&str> = line.ok_or(ProxyHeaderError::Malformed)?.split(' ').collect();
     let client = match words[..] {
-        ["PROXY", "UNKNOWN", ..] => None,
+        ["PROXY", "UNKNOWN", ..] => Some(ProxiedClient::Unknown),
         ["PROXY", "TCP4", from, _, port, _] => {
-            Some((from.parse::<Ipv4Addr>().ok().map(IpAddr::V4), port))
+            client_at(from.parse::<Ipv4Addr>().ok().map(IpAddr::V4), port)
         }
         ["PROXY", "TCP6", from, _, port, _] => {
-            Some((from.parse::<Ipv6Addr>().ok().map(IpAddr::V6), port))
+            client_at(from.parse::<Ipv6Addr>().ok().map(IpAddr::V6), port)
         }
-        _ => return Err(ProxyHeaderError::Malformed),
+        _ => None,
     };
-    let read = |(address, port): (Option<IpAddr>, &str)| {
-        let port = port.parse().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()));
-        address.zip(port).map(SocketAddr::from).ok_or(ProxyHeaderError::Malformed)
-    };
-    let client = client.map(read).transpose()?;
+    let client = client.ok_or(ProxyHeaderError::Malformed)?;
     Ok(Some(ProxyHeader { client, length: line_feed + 1 }))
+}
+
+/// Returns the client with an address and a port of version 1.
+fn client_at(address: Option<IpAddr>, port: &str) -> Option<ProxiedClient> {
+    let port = port.parse().ok().filter(|_| port.bytes().all(|byte| byte.is_ascii_digit()));
+    address.zip(port).map(|place| ProxiedClient::At(place.into()))
 }
 
 /// Parses version 2: a signature, version and command, family, length, addresses, and further
@@ -87,14 +100,15 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<ProxyHeader>, ProxyHeaderError> {
     }
     let Some(addresses) = bytes.get(FIXED_BYTES..length) else { return Ok(None) };
     let client = match (command, family >> 4) {
-        // LOCAL: a connection of the proxy itself, such as a health check.
-        (0x20, _) => None,
-        (0x21, 1) => Some(read_address::<4>(addresses)),
-        (0x21, 2) => Some(read_address::<16>(addresses)),
-        (0x21, 0 | 3) => None,
-        _ => return Err(ProxyHeaderError::Malformed),
+        // LOCAL
+        (0x20, _) => Some(ProxiedClient::Proxy),
+        (0x21, 1) => read_address::<4>(addresses).map(ProxiedClient::At),
+        (0x21, 2) => read_address::<16>(addresses).map(ProxiedClient::At),
+        // UNSPEC and UNIX
+        (0x21, 0 | 3) => Some(ProxiedClient::Unknown),
+        _ => None,
     };
-    let client = client.map(|client| client.ok_or(ProxyHeaderError::Malformed)).transpose()?;
+    let client = client.ok_or(ProxyHeaderError::Malformed)?;
     Ok(Some(ProxyHeader { client, length }))
 }
 
@@ -189,20 +203,23 @@ mod tests {
 
     #[test]
     fn a_header_names_the_client() {
-        let (one, other) = ("192.0.2.1:56324", "[2001:db8::1]:56324");
+        use ProxiedClient::{At, Proxy, Unknown};
+        let one = At("192.0.2.1:56324".parse().unwrap());
+        let other = At("[2001:db8::1]:56324".parse().unwrap());
         for (bytes, client) in [
-            (b"PROXY TCP4 192.0.2.1 10.0.0.1 56324 443\r\n".to_vec(), Some(one)),
-            (b"PROXY TCP6 2001:db8::1 fd00::1 56324 443\r\n".to_vec(), Some(other)),
-            (b"PROXY UNKNOWN\r\n".to_vec(), None),
-            (b"PROXY UNKNOWN what ever 1 2\r\n".to_vec(), None),
-            (binary(0x21, 0x11, &v4()), Some(one)),
-            (binary(0x21, 0x11, &[v4(), vec![3, 0, 1, 0]].concat()), Some(one)),
-            (binary(0x21, 0x21, &v6()), Some(other)),
-            (binary(0x20, 0x11, &v4()), None),
-            (binary(0x20, 0x00, &[]), None),
-            (binary(0x21, 0x31, &[0; 216]), None),
+            (b"PROXY TCP4 192.0.2.1 10.0.0.1 56324 443\r\n".to_vec(), one),
+            (b"PROXY TCP6 2001:db8::1 fd00::1 56324 443\r\n".to_vec(), other),
+            (b"PROXY UNKNOWN\r\n".to_vec(), Unknown),
+            (b"PROXY UNKNOWN what ever 1 2\r\n".to_vec(), Unknown),
+            (binary(0x21, 0x11, &v4()), one),
+            (binary(0x21, 0x11, &[v4(), vec![3, 0, 1, 0]].concat()), one),
+            (binary(0x21, 0x21, &v6()), other),
+            (binary(0x20, 0x11, &v4()), Proxy),
+            (binary(0x20, 0x00, &[]), Proxy),
+            (binary(0x21, 0x00, &[]), Unknown),
+            (binary(0x21, 0x01, &v4()), Unknown),
+            (binary(0x21, 0x31, &[0; 216]), Unknown),
         ] {
-            let client = client.map(|client| client.parse().unwrap());
             let header = ProxyHeader { client, length: bytes.len() };
             for cut in 0..bytes.len() {
                 assert_eq!(parse(&bytes[..cut]), Ok(None), "{cut} of {bytes:?}");

@@ -43,7 +43,7 @@ impl Resource for AdminApi {
             "/" => Plan::Answer(dashboard::response().into()),
             // The liveness probe: any response shows that the event loop runs.
             "/healthz" => Plan::Answer(uncached(Response::text(200, "ok\n")).into()),
-            "/readyz" => Plan::Answer(uncached(self.readiness()).into()),
+            "/readyz" => Plan::Answer(self.readiness().into()),
             "/events" => {
                 let prologue = self.state.history_event();
                 Plan::Upgrade(Box::new(EventUpgrade::of_stats(head, prologue, shared.clone())))
@@ -70,7 +70,7 @@ impl AdminApi {
     /// Returns the response of the readiness probe: 503 during a drain.
     fn readiness(&self) -> Response {
         match self.state.stop.is_requested() {
-            false => Response::text(200, "ready\n"),
+            false => uncached(Response::text(200, "ready\n")),
             true => Response::text(503, "draining\n"),
         }
     }

@@ -398,7 +398,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "origin",
         "URL",
-        "accept requests from pages of this origin, besides the server's own; null = from pages without an origin, such as local files, but also from every page that uses a sandboxed frame; any = from all pages; may be repeated",
+        "accept requests from pages of this origin, besides the server's own, and for its host name; null = from pages without an origin, such as local files, but also from every page that uses a sandboxed frame; any = from all pages; may be repeated",
         |options, text| options.origins.add(text).map_err(|error| error.to_string()),
         |options| options.origins.to_string(),
     ),

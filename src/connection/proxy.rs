@@ -1,5 +1,6 @@
 //! Reads the header of the PROXY protocol, which a trusted proxy sends at the beginning of a connection.
 
+use crate::access::proxy_protocol::ProxiedClient;
 use crate::access::{AddressPlace, warn_no_room};
 use crate::counters::{Refusal, Rejection};
 use crate::net::Peer;
@@ -20,11 +21,19 @@ pub(super) async fn read_proxy_header(
     let deadline = timer.sleep(context.config.timeouts.head);
     let reading = context.stop.unless_requested(reader.proxy_header());
     let refusal = match timer.until(deadline, reading).await {
-        Some(Some(Ok(client))) => {
-            let client = client.map_or(proxy, Peer::Ip);
+        Some(Some(Ok(named))) => {
+            let client = match named {
+                ProxiedClient::At(address) => Peer::Ip(address),
+                ProxiedClient::Proxy | ProxiedClient::Unknown => proxy,
+            };
             reader.set_peer(client);
-            let is_exempt = context.access.proxies.trust(client);
-            let Err(refusal) = address_place.reassign(client, is_exempt) else { return Some(()) };
+            let is_unknown = named == ProxiedClient::Unknown;
+            address_place.note_proxy_header(is_unknown);
+            let placed = match is_unknown {
+                true => address_place.leave_host(),
+                false => address_place.reassign(client, context.access.proxies.trust(client)),
+            };
+            let Err(refusal) = placed else { return Some(()) };
             context.count_rejection(match refusal {
                 Refusal::Connections => Rejection::Connections,
                 _ => Rejection::Address,

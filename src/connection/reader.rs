@@ -2,14 +2,13 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::task::ready;
 use std::time::Duration;
 
 use futures_lite::future::yield_now;
 
-use crate::access::proxy_protocol::{self, ProxyHeaderError};
+use crate::access::proxy_protocol::{self, ProxiedClient, ProxyHeaderError};
 use crate::config::Limits;
 use crate::http::HeadError;
 use crate::http::body::{BodyError, ChunkedBody, Framing};
@@ -86,13 +85,12 @@ impl Reader {
         &self.bytes
     }
 
-    /// Reads and consumes a header of the PROXY protocol. Returns the address of the client, or `None` if
-    /// the connection is the proxy's own. Reads no byte after the header, because a TLS handshake may
-    /// follow.
+    /// Reads and consumes a header of the PROXY protocol. Returns the client that the header names. Reads no
+    /// byte after the header, because a TLS handshake may follow.
     ///
     /// # Errors
     /// [`NoHeader`].
-    pub(super) async fn proxy_header(&mut self) -> Result<Option<SocketAddr>, NoHeader> {
+    pub(super) async fn proxy_header(&mut self) -> Result<ProxiedClient, NoHeader> {
         loop {
             if let Some(header) = proxy_protocol::parse(&self.bytes).map_err(NoHeader::Invalid)? {
                 self.consume(header.length);

@@ -1,10 +1,11 @@
 //! The properties of a request that are needed after its head has been consumed: for the response and for
 //! the log.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::SystemTime;
 
 use log::Level;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::access::Access;
 use crate::features::Feature;
@@ -89,27 +90,28 @@ impl Request {
     }
 }
 
-/// A generator of ids for clients and requests: consecutive numbers that begin with a random one, so that
-/// ids of different runs of the server differ.
+/// A generator of random ids for clients and requests. A client that knows its own id learns nothing about the
+/// ids of others.
+#[derive(Default)]
 pub(crate) struct IdGenerator {
-    next: Cell<u64>,
+    /// Random numbers for ids. They are read from the kernel many at a time, to save system calls.
+    numbers: RefCell<[[u8; 8]; IDS_AT_ONCE]>,
+    /// The number of random numbers that no id has used yet.
+    unused: Cell<usize>,
 }
 
 impl IdGenerator {
-    /// Creates a generator.
-    pub(crate) fn new() -> Self {
-        let mut first = [0; 8];
-        // If the kernel has no random numbers yet, two runs may generate the same ids. Then only a search in
-        // the logs of both runs mixes them up.
-        let _ = rustix::rand::getrandom(&mut first, rustix::rand::GetRandomFlags::NONBLOCK);
-        Self { next: Cell::new(u64::from_ne_bytes(first)) }
-    }
-
     /// Returns a new id, for a client or request that has none.
     pub(super) fn generate(&self) -> CorrelationId {
-        let number = self.next.get();
-        self.next.set(number.wrapping_add(1));
-        number.into()
+        let mut numbers = self.numbers.borrow_mut();
+        if self.unused.get() == 0 {
+            if getrandom(numbers.as_flattened_mut(), GetRandomFlags::NONBLOCK).is_err() {
+                return time_number().into();
+            }
+            self.unused.set(IDS_AT_ONCE);
+        }
+        self.unused.update(|unused| unused - 1);
+        u64::from_ne_bytes(numbers[self.unused.get()]).into()
     }
 
     /// Returns the request's `X-Request-Id` if it has the form of a [`CorrelationId`], or else a new id.
@@ -119,6 +121,32 @@ impl IdGenerator {
     }
 }
 
+/// Returns the time as a number, in place of a random number, which the kernel does not have while it boots.
+/// Other clients can guess such an id, but an id grants no rights.
+fn time_number() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.as_nanos() as u64
+}
+
 fn read_id(bytes: &[u8]) -> Option<CorrelationId> {
     str::from_utf8(bytes).ok().and_then(CorrelationId::new)
+}
+
+/// The number of ids for which random numbers are read at once.
+const IDS_AT_ONCE: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_cannot_be_guessed_from_the_one_before() {
+        let generator = IdGenerator::default();
+        let numbers: Vec<u64> = (0..4 * IDS_AT_ONCE)
+            .map(|_| u64::from_str_radix(&generator.generate().to_string(), 16).unwrap())
+            .collect();
+        for pair in numbers.windows(2) {
+            assert!(pair[0].abs_diff(pair[1]) > 1 << 32, "{pair:x?}");
+        }
+    }
 }

@@ -55,7 +55,7 @@ impl Resource for ServedPage {
         match (endpoint, asset) {
             (Some(endpoint), _) if head.wants_websocket() => self.connect(head, endpoint).map(Some),
             (_, Some(asset)) if accepts(head, asset.content_type) => {
-                Ok(Some(Plan::Answer(asset.response().into())))
+                Ok(Some(Plan::Answer(asset.response().depending_on_accept().into())))
             }
             (_, Some(_)) => Err(Response::not_found().into()),
             (_, None) => Err(upgrade_required().into()),

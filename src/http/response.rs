@@ -75,7 +75,7 @@ impl Response {
     /// Returns the response for a path without a resource, or without one in a media type that the client
     /// accepts (404).
     pub(crate) fn not_found() -> Self {
-        Self::text(404, "nothing here that you accept\n")
+        Self::text(404, "nothing here that you accept\n").depending_on_accept()
     }
 
     /// Returns the response for a method that is none of a resource's `methods`, which are separated by
@@ -127,6 +127,13 @@ impl Response {
         self.with_header("Content-Type", EVENT_STREAM)
             .with_header("Cache-Control", "no-cache, no-transform")
             .with_header("X-Accel-Buffering", "no")
+            .depending_on_accept()
+    }
+
+    /// Adds the header that keeps a cache from giving this response to a request with another Accept header
+    /// (RFC 9110 §12.5.5).
+    pub(crate) fn depending_on_accept(self) -> Self {
+        self.with_header("Vary", "Accept")
     }
 
     fn with_body(status: u16, body: Body) -> Self {
@@ -153,7 +160,8 @@ impl Response {
         }
     }
 
-    /// Encodes the head, followed by the body if the body is part of the response.
+    /// Encodes the head, followed by the body if the body is part of the response. No cache may store an
+    /// error: some errors may be stored by default (RFC 9110 §15.1), and would outlive their reason.
     pub(crate) fn encode(&self, envelope: &Envelope) -> Vec<u8> {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
         let _ = write!(head, "Date: {}\r\n", http_date(envelope.date));
@@ -164,6 +172,9 @@ impl Response {
             Body::Whole(body) => _ = write!(head, "Content-Length: {}\r\n", body.len()),
             Body::Streamed(length) => _ = write!(head, "Content-Length: {length}\r\n"),
             Body::Endless | Body::Nothing => {}
+        }
+        if self.status >= 400 {
+            head += "Cache-Control: no-store\r\n";
         }
         if let Some(id) = &envelope.request_id {
             let _ = write!(head, "X-Request-Id: {id}\r\n");

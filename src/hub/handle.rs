@@ -114,7 +114,8 @@ impl HubHandle {
     }
 
     /// Sends a message to all clients with a correlation id. Returns the number of these clients, without
-    /// those for which 16 messages are already waiting.
+    /// those for which 16 messages are already waiting. The id authenticates nobody: a client that has sent
+    /// the id of another receives the message, too.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.

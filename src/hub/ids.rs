@@ -24,13 +24,16 @@ impl fmt::Display for ClientId {
 }
 
 /// The id of a user or program, which identifies all its connections: those that sent the same id.
+///
+/// The id authenticates nobody. Any client may send any id, and ids are in log lines and responses. What a
+/// client may do, and which messages it may read, must not depend on its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorrelationId(Correlation);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Correlation {
-    /// A number, whose text is 16 hexadecimal digits. The server generates such an id for each client that
-    /// sends none. This form needs no allocation.
+    /// A number, whose text is 16 hexadecimal digits. The server generates such an id, with a random number,
+    /// for each client that sends none. This form needs no allocation.
     Number(u64),
     Text(Rc<str>),
 }

@@ -79,12 +79,17 @@ impl ListenUrl {
         matches!(self, Self::Http { host, port } | Self::Https { host, port } if host == "0.0.0.0" && *port == with)
     }
 
+    /// Returns the host of an `http://` or `https://` URL.
+    pub(super) fn host(&self) -> Option<&str> {
+        match self {
+            Self::Http { host, .. } | Self::Https { host, .. } => Some(host),
+            Self::Unix(_) | Self::Systemd => None,
+        }
+    }
+
     /// Returns the host that the TLS certificate must be valid for, or `None` without TLS.
     pub fn tls_host(&self) -> Option<&str> {
-        match self {
-            Self::Https { host, .. } => Some(host),
-            Self::Http { .. } | Self::Unix(_) | Self::Systemd => None,
-        }
+        self.host().filter(|_| matches!(self, Self::Https { .. }))
     }
 
     /// Returns the same URL with the port `bound`.
@@ -266,7 +271,8 @@ impl fmt::Display for Peer {
 }
 
 const SYSTEMD: &str = "systemd";
-const HOSTS: &str = "/etc/hosts";
+/// The file with the names and addresses of hosts (hosts(5)).
+pub(super) const HOSTS: &str = "/etc/hosts";
 const UNKNOWN_HOST: &str =
     "unknown host name; expected localhost, an address, or a name in /etc/hosts";
 

@@ -9,6 +9,8 @@ mod acceptor;
 #[cfg(feature = "tls")]
 mod authority;
 #[cfg(feature = "tls")]
+mod certified_names;
+#[cfg(feature = "tls")]
 mod connector;
 #[cfg(feature = "tls")]
 mod der;
@@ -26,13 +28,15 @@ mod setup;
 mod absent;
 
 #[cfg(feature = "tls")]
+pub(super) use self::certified_names::CertifiedNames;
+#[cfg(feature = "tls")]
 pub(super) use self::session::Session;
 #[cfg(feature = "tls")]
 pub use self::{acceptor::Acceptor, connector::Connector};
 
 #[cfg(not(feature = "tls"))]
-pub(super) use self::absent::Session;
-#[cfg(not(feature = "tls"))]
 pub use self::absent::{Acceptor, Connector};
+#[cfg(not(feature = "tls"))]
+pub(super) use self::absent::{CertifiedNames, Session};
 
 pub use self::setup::{TlsError, Trust};

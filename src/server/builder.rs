@@ -10,7 +10,7 @@ use crate::counters::ProcessErrors;
 use crate::endpoints::{Endpoint, Files, Page};
 use crate::features::{Feature, NotBuiltIn};
 use crate::http::Asset;
-use crate::net::{Acceptor, ListenUrl, Listener, Reach, Reactor};
+use crate::net::{Acceptor, ListenUrl, Listener, OwnNames, Reach, Reactor};
 use crate::services::{Service, Stopper};
 
 use super::cgroup::default_pending_bytes;
@@ -108,7 +108,8 @@ impl ServerBuilder {
     }
 
     /// Allows pages of these origins to use the server, besides the server's own pages, and adds their host
-    /// names to the names of the server. Responses get the headers that let these pages read them (CORS).
+    /// names to the names of the server. Without an [authorizer](Self::authorize), a listener that other hosts
+    /// can reach accepts requests for no other public name. Responses get the headers that let these pages read them (CORS).
     pub fn origins(mut self, origins: Origins) -> Self {
         self.parts.origins = origins;
         self
@@ -184,6 +185,9 @@ impl ServerBuilder {
                 listeners.extend(sockets);
                 bound.push(url);
             }
+        }
+        if Feature::Full.is_built_in() && !read_only.is_empty() {
+            self.parts.own_names = OwnNames::find(urls.iter().copied(), &self.parts.config.tls);
         }
         let (admin_listeners, admin_url) = match self.admin.take() {
             Some(url) if Feature::Full.is_built_in() => {

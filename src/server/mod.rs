@@ -31,7 +31,7 @@ use crate::frame::CloseReason;
 use crate::http::Response;
 use crate::http::response::Envelope;
 use crate::hub::{self, DrainScope, HubHandle};
-use crate::net::{ListenUrl, Listener, Peer, Reactor, Timer, Transport};
+use crate::net::{ListenUrl, Listener, OwnNames, Peer, Reactor, Timer, Transport};
 use crate::rate::Rate;
 use crate::resource::Resource;
 use crate::services::{AnyService, Stop, Stopper, Sweep};
@@ -83,6 +83,7 @@ struct Parts {
     /// The authorizer of the administrator's listener, if it is another one.
     admin_authorizer: Option<Rc<dyn AnyAuthorizer>>,
     origins: Origins,
+    own_names: OwnNames,
     proxies: TrustedProxies,
     process_errors: ProcessErrors,
 }
@@ -139,9 +140,9 @@ impl Server {
         let stop = Stop::new(timer.clone(), stop_requested, self.stop.clone());
         let Parts { config, pages, has_topics, files, mut services, process_errors, .. } =
             self.parts;
-        let Parts { authorizer, admin_authorizer, origins, proxies, .. } = self.parts;
+        let Parts { authorizer, admin_authorizer, origins, own_names, proxies, .. } = self.parts;
         let (config, counters) = (Rc::new(config), Rc::new(Counters::default()));
-        let access = Rc::new(Access { origins, proxies, authorizer, is_admin: false });
+        let access = Rc::new(Access { origins, proxies, own_names, authorizer, is_admin: false });
 
         let (hub, hub_task) =
             hub::open(config.timeouts.clone(), config.topics.clone(), counters.clone());
@@ -177,7 +178,7 @@ impl Server {
             access,
             hub: hub.clone(),
             stop,
-            ids: IdGenerator::new(),
+            ids: IdGenerator::default(),
             counters,
         });
         let admin_context = admin_state.filter(|_| Feature::Full.is_built_in()).map(|state| {
@@ -259,7 +260,7 @@ fn context_for_admin(
         handshake_rate: handshake_rate(&public.config),
         hub: public.hub.clone(),
         stop,
-        ids: IdGenerator::new(),
+        ids: IdGenerator::default(),
         counters: public.counters.clone(),
     })
 }

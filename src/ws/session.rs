@@ -126,8 +126,8 @@ impl Session {
         self.state.client().id()
     }
 
-    /// Returns the id that the connections of one client have in common: the id that the client sent, or an
-    /// id that the server generated.
+    /// Returns the id that the connections of one client have in common: the id that the client sent, or a
+    /// random id that the server generated. The id authenticates nobody, because a client may send any id.
     pub fn correlation(&self) -> &CorrelationId {
         &self.state.client().correlation
     }

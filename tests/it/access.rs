@@ -261,9 +261,39 @@ fn without_tokens_other_hosts_may_read_but_not_publish() {
     let mut subscriber = Client::connect_to(falconet.address(), "/topics/t");
     subscriber.send(true, TEXT, "may I?");
     assert_eq!(subscriber.read_to_close(), Some(1008));
-    // Any host name is allowed on such an address.
-    let get = "GET / HTTP/1.1\r\nHost: pi.example\r\nConnection: close\r\n\r\n";
-    assert_eq!(status_of(&exchange(falconet.address(), get)), 200);
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_page_of_another_site_gets_no_stream_and_publishes_nothing_without_an_origin() {
+    let falconet = Falconet::start(&["--origin", "https://friend.example"]);
+    let any = Falconet::start(&["--origin", "any"]);
+    let cross_site = "Sec-Fetch-Site: cross-site\r\n";
+    let stream = format!("{cross_site}{SSE}");
+    for (method, path, lines, status) in [
+        ("POST", "/topics/t", cross_site, 403),
+        ("PUT", "/topics/t", cross_site, 403),
+        ("DELETE", "/topics/t", cross_site, 403),
+        ("GET", "/topics/t", &stream, 403),
+        ("GET", "/topics/t", cross_site, 404),
+        ("GET", "/topics/", cross_site, 200),
+        ("GET", "/", cross_site, 200),
+        ("GET", "/app.js", &stream, 404),
+        ("POST", "/topics/t", &format!("{cross_site}Origin: https://friend.example\r\n"), 202),
+        ("POST", "/topics/t", "Sec-Fetch-Site: same-site\r\n", 202),
+        ("POST", "/topics/t", "Sec-Fetch-Site: none\r\n", 202),
+    ] {
+        assert_eq!(self::status(&falconet, method, path, lines), status, "{method} {path} {lines}");
+    }
+    assert_eq!(upgrade(&falconet, "/topics/t", cross_site).0, 403);
+    assert_eq!(upgrade(&falconet, "/", cross_site).0, 403);
+    falconet.wait_for_line("pages of other origins may not do this");
+    assert_eq!(status(&any, "POST", "/topics/t", cross_site), 202);
+    let allowed = format!("{stream}Origin: https://friend.example\r\n");
+    for (falconet, lines) in [(&falconet, allowed), (&any, cross_site.to_owned())] {
+        let mut events = Events::connect(falconet.address(), "/topics/t?last=1", &lines);
+        assert_eq!(events.read().kind, "message");
+    }
 }
 
 #[cfg(feature = "full")]
@@ -711,7 +741,7 @@ fn the_forwarded_host_of_a_trusted_proxy_counts_as_the_servers_own_origin() {
     assert_eq!(upgrade(&wary, "/", lines).0, 403);
     let other = lines.replace("https://pi", "https://evil");
     assert_eq!(upgrade(&trusting, "/", &other).0, 403);
-    // X-Forwarded-Host does not make a foreign host name acceptable.
+    // On a loopback listener, X-Forwarded-Host does not make a foreign host name acceptable.
     let rebound = "GET / HTTP/1.1\r\nHost: rebound.example\r\nX-Forwarded-Host: localhost\r\n\r\n";
     assert_eq!(status_of(&exchange(trusting.address(), rebound)), 403);
 }
@@ -727,11 +757,11 @@ fn the_proxy_header_has_the_address_of_the_client_and_is_required() {
         &[192, 0, 2, 2, 127, 0, 0, 1, 0x12, 0x67, 0, 80],
     ]
     .concat();
-    let own = b"PROXY UNKNOWN\r\n".to_vec();
     for (header, client) in [
-        (&text, "address=192.0.2.1:4711"),
-        (&binary, "address=192.0.2.2:4711"),
-        (&own, "address=127.0.0.1:"),
+        (&text[..], "address=192.0.2.1:4711"),
+        (&binary[..], "address=192.0.2.2:4711"),
+        (b"PROXY UNKNOWN\r\n", "address=127.0.0.1:"),
+        (LOCAL, "address=127.0.0.1:"),
     ] {
         let mut http = Http::connect(falconet.address());
         http.send(header);
@@ -740,8 +770,7 @@ fn the_proxy_header_has_the_address_of_the_client_and_is_required() {
             200
         );
         let line = falconet.wait_for_line("answered");
-        // X-Forwarded-For counts only if the address in the PROXY header is trusted.
-        let client = if header == &own { "address=192.0.2.9" } else { client };
+        // The client may have written X-Forwarded-For.
         assert!(line.contains(client), "{line}");
         assert_eq!(http.fetch(get("/")).status(), 200, "one header per connection is enough");
         falconet.wait_for_line("answered");
@@ -858,6 +887,15 @@ fn send_all_kinds(falconet: &Falconet, path: &str, lines: &str) {
     assert!(!falconet.log_so_far().iter().any(|line| line.contains("suppressed")));
 }
 
+/// Headers of the PROXY protocol, version 2: a connection of the proxy itself, a client that is not named, and
+/// one that has connected over a Unix socket.
+#[cfg(feature = "full")]
+const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+#[cfg(feature = "full")]
+const UNSPEC: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0";
+#[cfg(feature = "full")]
+const UNIX: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\0";
+
 /// A token that occurs nowhere else.
 const MARKER: &str = "MARKER-5f3a";
 
@@ -888,4 +926,79 @@ fn a_remote_client_in_a_proxy_header_may_not_publish_without_tokens() {
     };
     assert_eq!(publish("127.0.0.1"), 202);
     assert_eq!(publish("192.0.2.1"), 403);
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_client_without_a_readable_address_may_not_publish_without_tokens() {
+    let falconet = Falconet::start(&["--trust-proxy", "127.0.0.1"]);
+    let mut http = Http::connect(falconet.address());
+    for lines in [
+        "X-Forwarded-For: unknown\r\n",
+        "X-Forwarded-For: 192.0.2.1,\r\n",
+        "X-Forwarded-For:\r\n",
+        "X-Forwarded-For: unknown, 127.0.0.1\r\n",
+        "X-Forwarded-For: 127.0.0.1, unix:\r\n",
+        "X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-For: _a\r\n",
+        "Forwarded: for=_hidden\r\n",
+        "Forwarded: for=unknown;proto=http, for=127.0.0.1\r\n",
+        "Forwarded: proto=http\r\n",
+    ] {
+        assert_eq!(http.fetch(request("POST", "/topics/t", lines, "")).status(), 403, "{lines}");
+        assert_eq!(upgrade(&falconet, "/topics/t?mode=in", lines).0, 403, "{lines}");
+        assert_eq!(http.fetch(request("GET", "/topics/t", lines, "")).status(), 404, "{lines}");
+        // The next request is the proxy's own.
+        assert_eq!(http.fetch(request("DELETE", "/topics/t", "", "")).status(), 204, "{lines}");
+    }
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_client_that_a_proxy_header_does_not_reveal_may_not_publish_without_tokens() {
+    let proxies = ["--trust-proxy", "127.0.0.1", "--trust-proxy", "192.0.2.0/24"];
+    let falconet = Falconet::start(&[&proxies[..], &["--proxy-protocol"]].concat());
+    let remote = b"PROXY TCP4 192.0.2.1 127.0.0.1 5000 80\r\n";
+    for (header, status) in [
+        (&b"PROXY UNKNOWN\r\n"[..], 403),
+        (b"PROXY UNKNOWN 127.0.0.1 127.0.0.1 5000 80\r\n", 403),
+        (UNSPEC, 403),
+        (UNIX, 403),
+        (remote, 403),
+        (LOCAL, 202),
+    ] {
+        // A client behind a proxy may have written these lines.
+        for lines in ["", "X-Forwarded-For: 127.0.0.1\r\n", "Forwarded: for=127.0.0.1\r\n"] {
+            let mut http = Http::connect(falconet.address());
+            http.send(header);
+            let shown = header.escape_ascii();
+            for _ in 0..2 {
+                let answer = http.fetch(request("POST", "/topics/t", lines, ""));
+                assert_eq!(answer.status(), status, "{shown} {lines}");
+            }
+            assert_eq!(http.fetch(get("/topics/")).status(), 200, "{shown} {lines}");
+        }
+    }
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_remote_client_of_an_untrusted_proxy_on_this_host_may_not_publish_without_tokens() {
+    let falconet = Falconet::start(&[]);
+    let mut http = Http::connect(falconet.address());
+    for (lines, status) in [
+        ("", 202),
+        ("X-Forwarded-For: 127.0.0.1\r\n", 202),
+        ("X-Forwarded-For: ::ffff:127.0.0.1, [::1]:5\r\n", 202),
+        ("Forwarded: for=127.0.0.1;proto=http\r\n", 202),
+        ("X-Forwarded-For: 192.0.2.1\r\n", 403),
+        ("X-Forwarded-For: 127.0.0.1, 192.0.2.1\r\n", 403),
+        ("X-Forwarded-For: 192.0.2.1, 127.0.0.1\r\n", 403),
+        ("X-Forwarded-For: unknown\r\n", 403),
+        ("Forwarded: for=_hidden\r\n", 403),
+        ("Forwarded: for=\"\r\n", 403),
+        ("", 202),
+    ] {
+        let answer = http.fetch(request("POST", "/topics/t", lines, ""));
+        assert_eq!(answer.status(), status, "{lines}");
+    }
 }

@@ -14,10 +14,14 @@ const FROM_EVIL: &str = "Origin: https://evil.example\r\n";
 const PREFLIGHT: &str = "Access-Control-Request-Method: PUT\r\n\
     Access-Control-Request-Headers: authorization,content-type\r\n";
 
-/// Returns the values of Access-Control-Allow-Origin, Access-Control-Allow-Credentials and Vary.
+/// Returns the values of Access-Control-Allow-Origin, Access-Control-Allow-Credentials, and Vary as far as it
+/// is not about Accept.
 fn sharing(head: &str) -> [Option<&str>; 3] {
-    ["Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Vary"]
-        .map(|name| header_of(head, name))
+    let [allowed, credentials] =
+        ["Access-Control-Allow-Origin", "Access-Control-Allow-Credentials"]
+            .map(|name| header_of(head, name));
+    let mut varying = head.lines().filter_map(|line| line.strip_prefix("Vary: "));
+    [allowed, credentials, varying.find(|value| *value != "Accept")]
 }
 
 /// Sends a request with more header `lines` on its own connection. Returns the head of the response.

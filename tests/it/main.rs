@@ -27,6 +27,8 @@ mod browser_admin;
 #[cfg(feature = "full")]
 mod browser_cors;
 mod browser_tls;
+#[cfg(feature = "full")]
+mod caches;
 mod cli;
 mod client;
 mod client_tokens;
@@ -60,6 +62,8 @@ mod privileges;
 mod properties;
 #[cfg(feature = "full")]
 mod proxies;
+#[cfg(feature = "full")]
+mod rebinding;
 mod refusals;
 mod reload;
 #[cfg(feature = "full")]

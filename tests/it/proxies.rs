@@ -138,14 +138,53 @@ fn with_host(example: &str) -> String {
     )
 }
 
+#[test]
+fn without_an_allowed_origin_a_public_name_that_the_proxy_passes_on_is_refused() {
+    type Start = fn(&str) -> Option<Proxy>;
+    let trust = ["--trust-proxy", "127.0.0.1", "--listen", "http://0.0.0.0:0"];
+    let falconet = Falconet::start(&[&trust, NO_BROADCAST].concat());
+    let upstreams = upstreams(&falconet);
+    for (language, start, statuses) in [
+        // nginx and Apache replace Host. All four send X-Forwarded-Host, which counts on the second listener.
+        ("nginx", Proxy::nginx as Start, [200, 403]),
+        ("caddy", Proxy::caddy, [403, 403]),
+        ("apache", Proxy::apache, [200, 403]),
+        ("haproxy", Proxy::haproxy, [403, 403]),
+    ] {
+        for (upstream, status) in upstreams.into_iter().zip(statuses) {
+            let Some(proxy) = start(&example(language, upstream)) else { break };
+            let head = "GET /live/ HTTP/1.1\r\nHost: example.org\r\n\r\n";
+            let answer = fetch(proxy.address(), head);
+            assert_eq!(answer.status(), status, "{language} {upstream} {}", answer.head);
+            let text = answer.text();
+            assert_eq!(text.contains("--origin http://HOST"), status == 403, "{text}");
+        }
+    }
+}
+
+/// Returns the addresses at which a proxy on this host reaches a server that [`Falconet::start`] has started with
+/// a second listener, which other hosts can reach: that of the loopback listener, and that of the other one.
+fn upstreams(falconet: &Falconet) -> [SocketAddr; 2] {
+    let line = falconet.wait_for_line("publishing is forbidden at http://0.0.0.0:");
+    let port = line.split("0.0.0.0:").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    [falconet.address(), SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))]
+}
+
+/// Checks an example for a proxy that leads to a listener on loopback, and to one that other hosts can reach.
+fn check_example(language: &str, start: impl Fn(&str) -> Option<Proxy>) {
+    for listener in 0..2 {
+        let flags = ["--trust-proxy", "127.0.0.1", "--origin", "https://example.org"];
+        let listen = ["--listen", "http://0.0.0.0:0"];
+        let (falconet, admin) = admin::start(&[&flags, &listen[..], NO_BROADCAST].concat());
+        let upstream = upstreams(&falconet)[listener];
+        let Some(proxy) = start(&example(language, upstream)) else { return };
+        check_proxy(&proxy, &falconet, admin);
+    }
+}
+
 /// Checks that WebSockets and event streams of an allowed origin pass the proxy, that each event is passed on
 /// at once, and that falconet knows the address of the client.
-fn check_example(language: &str, start: impl Fn(&str) -> Option<Proxy>) {
-    let (falconet, admin) = admin::start(
-        &[&["--trust-proxy", "127.0.0.1", "--origin", "https://example.org"], NO_BROADCAST]
-            .concat(),
-    );
-    let Some(proxy) = start(&example(language, falconet.address())) else { return };
+fn check_proxy(proxy: &Proxy, falconet: &Falconet, admin: SocketAddr) {
     let page = "Host: example.org\r\nOrigin: https://example.org\r\n";
 
     let mut stream = connect_from([127, 0, 0, 2], proxy.address());

@@ -26,8 +26,8 @@ pub(crate) const ORDER: Order = Order(&[
     ("net", &[
         "address_prefix", "address", "deadlines", "failed", "handshake_queue", "meter", "pending", "reactor", "socket",
         "tls", "tls/setup", "tls/session", "tls/der", "tls/pem", "tls/host_names", "tls/authority", "tls/self_signed",
-        "tls/acceptor",
-        "tls/connector", "tls/absent", "transport", "listener", "watched", "mod",
+        "tls/acceptor", "tls/connector", "tls/certified_names", "tls/absent", "own_names", "transport", "listener",
+        "watched", "mod",
     ]),
     ("signals", &[]),
     ("privileges", &["account", "sandbox", "mod"]),

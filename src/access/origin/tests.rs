@@ -2,9 +2,12 @@ use super::*;
 use crate::config::Limits;
 use crate::http::head;
 
+/// The hosts that a listener accepts which other hosts can reach.
+const LOCAL: AcceptedHosts<'_> = AcceptedHosts::Local { is_own: &|name| name == "own.example" };
+
 fn check(
     origins: &[&str],
-    reach: Reach,
+    hosts: AcceptedHosts<'_>,
     host: &str,
     lines: &str,
     external: ExternalOrigin<'_>,
@@ -15,13 +18,13 @@ fn check(
     }
     let bytes = format!("GET / HTTP/1.1\r\nHost: {host}\r\n{lines}\r\n");
     let head = head::parse(bytes.as_bytes(), &Limits::default()).expect(lines);
-    allowed.check(&head, reach, external)
+    allowed.check(&head, hosts, external)
 }
 
 /// Returns true if a request to `pi:8080` with the header `Origin: origin` passes.
 fn passes_at_pi(origins: &[&str], origin: &str) -> bool {
     let line = format!("Origin: {origin}\r\n");
-    check(origins, Reach::Network, "pi:8080", &line, ExternalOrigin::default()).is_ok()
+    check(origins, LOCAL, "pi:8080", &line, ExternalOrigin::default()).is_ok()
 }
 
 #[test]
@@ -138,7 +141,9 @@ fn any_allows_every_origin_and_host() {
         assert!(passes_at_pi(&["any"], origin), "{origin:?}");
     }
     let none = ExternalOrigin::default();
-    assert_eq!(check(&["any"], Reach::Loopback, "evil.example", "", none), Ok(()));
+    for hosts in [AcceptedHosts::Loopback, LOCAL, AcceptedHosts::All] {
+        assert_eq!(check(&["any"], hosts, "evil.example", "", none), Ok(()));
+    }
 }
 
 #[test]
@@ -149,7 +154,7 @@ fn a_request_passes_without_an_origin_and_is_refused_with_two() {
         (line.to_owned(), Ok(())),
         (line.repeat(2), Err(OriginCheckError::Origin)),
     ] {
-        let checked = check(&[], Reach::Network, "pi:8080", &lines, ExternalOrigin::default());
+        let checked = check(&[], LOCAL, "pi:8080", &lines, ExternalOrigin::default());
         assert_eq!(checked, expected, "{lines}");
     }
 }
@@ -166,14 +171,14 @@ fn a_missing_port_is_the_default_port_of_the_scheme() {
         ("10.0.0.1", "http://10.0.0.1", true),
     ] {
         let line = format!("Origin: {origin}\r\n");
-        let checked = check(&[], Reach::Network, host, &line, ExternalOrigin::default());
+        let checked = check(&[], LOCAL, host, &line, ExternalOrigin::default());
         assert_eq!(checked.is_ok(), passes, "{host} {origin}");
     }
 }
 
 #[test]
 fn an_origin_is_compared_with_the_url_of_the_proxy() {
-    let https = Some("https");
+    let (https, all) = (Some("https"), AcceptedHosts::All);
     for (scheme, host, origin, passes) in [
         (https, Some("example.org"), "https://example.org", true),
         (https, Some("example.org"), "http://example.org", false),
@@ -186,7 +191,7 @@ fn an_origin_is_compared_with_the_url_of_the_proxy() {
     ] {
         let line = format!("Origin: {origin}\r\n");
         let external = ExternalOrigin { scheme, host };
-        let checked = check(&[], Reach::Network, "pi:8080", &line, external);
+        let checked = check(&[], all, "pi:8080", &line, external);
         assert_eq!(checked.is_ok(), passes, "{external:?} {origin}");
     }
 }
@@ -224,10 +229,124 @@ fn on_loopback_the_host_must_be_loopback_or_an_added_origin() {
         let expected = if passes { Ok(()) } else { Err(OriginCheckError::Host) };
         let external = ExternalOrigin { scheme: None, host: Some("localhost") };
         let added = ["https://example.org"];
-        assert_eq!(check(&added, Reach::Loopback, host, "", external), expected, "{host}");
-        // Other listeners do not check the Host.
-        for reach in [Reach::Network, Reach::Unix] {
-            assert_eq!(check(&added, reach, host, "", external), Ok(()), "{host}");
+        let checked = check(&added, AcceptedHosts::Loopback, host, "", external);
+        assert_eq!(checked, expected, "{host}");
+        assert_eq!(check(&added, AcceptedHosts::All, host, "", external), Ok(()), "{host}");
+    }
+}
+
+#[test]
+fn a_host_that_an_attacker_may_own_is_accepted_only_if_it_is_known() {
+    for (host, passes) in [
+        ("192.168.0.2", true),
+        ("192.0.2.1:8080", true),
+        ("[2001:db8::1]:8080", true),
+        ("127.0.0.1", true),
+        ("localhost:8080", true),
+        ("app.localhost", true),
+        ("pi", true),
+        ("PI:8080", true),
+        ("my_pi", true),
+        ("pi.local", true),
+        ("Pi.LOCAL:8080", true),
+        ("a.b.local", true),
+        ("pi.lan", true),
+        ("pi.internal", true),
+        ("pi.home.arpa", true),
+        ("own.example", true),
+        ("own.example:8080", true),
+        ("example.org", true),
+        ("EXAMPLE.org:8080", true),
+        ("rebind.evil.example", false),
+        ("pi.local.evil.example", false),
+        ("evil-local.example", false),
+        ("pi.mylocal", false),
+        (".local", false),
+        ("home.arpa", false),
+        ("evil.arpa", false),
+        ("pi.local.", false),
+        ("pi.", false),
+        ("own.example.evil.example", false),
+        ("www.own.example", false),
+        ("www.example.org", false),
+        ("192.168.0.2.nip.io", false),
+        ("192.168.0.2.", false),
+        ("127.1", false),
+        ("a%20b", false),
+    ] {
+        let expected = if passes { Ok(()) } else { Err(OriginCheckError::Host) };
+        let checked = check(&["https://example.org"], LOCAL, host, "", ExternalOrigin::default());
+        assert_eq!(checked, expected, "{host}");
+        // The attacker's page has the origin of the server.
+        let line = format!("Origin: http://{host}\r\n");
+        let checked =
+            check(&["https://example.org"], LOCAL, host, &line, ExternalOrigin::default());
+        assert_eq!(checked.is_ok(), passes, "{host}");
+    }
+}
+
+#[test]
+fn the_forwarded_host_counts_instead_of_the_host() {
+    for (host, forwarded, passes) in [
+        ("evil.example", Some("pi.lan"), true),
+        ("evil.example", Some("example.org"), true),
+        ("10.0.0.1:8080", Some("evil.example"), false),
+        ("pi", Some("own.example:1"), true),
+        ("pi", Some("no host"), true),
+        ("evil.example", Some("no host"), false),
+        ("evil.example", None, false),
+        ("pi", None, true),
+    ] {
+        let external = ExternalOrigin { scheme: None, host: forwarded };
+        let checked = check(&["https://example.org"], LOCAL, host, "", external);
+        assert_eq!(checked.is_ok(), passes, "{host} {forwarded:?}");
+    }
+    let head = head::parse(b"GET / HTTP/1.0\r\n\r\n", &Limits::default()).unwrap();
+    for (host, passes) in [("pi", true), ("evil.example", false), ("no host", false)] {
+        let external = ExternalOrigin { scheme: None, host: Some(host) };
+        assert_eq!(Origins::default().check(&head, LOCAL, external).is_ok(), passes, "{host}");
+    }
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_page_of_another_site_gets_no_stream_and_changes_nothing_without_an_origin() {
+    let (events, websocket) = ("Accept: text/event-stream\r\n", "Upgrade: websocket\r\n");
+    for (method, lines, is_refused) in [
+        ("GET", "", false),
+        ("HEAD", "", false),
+        ("OPTIONS", "", false),
+        ("GET", "Accept: text/html, */*\r\n", false),
+        ("GET", events, true),
+        ("GET", websocket, true),
+        ("POST", "", true),
+        ("PUT", "", true),
+        ("DELETE", "", true),
+    ] {
+        for (site, is_cross_site) in [
+            ("cross-site", true),
+            ("none\r\nSec-Fetch-Site: cross-site", true),
+            ("same-site", false),
+            ("same-origin", false),
+            ("none", false),
+        ] {
+            for (origin, is_allowed) in
+                [("", false), ("Origin: http://a\r\n", true), ("Origin: https://b.c\r\n", true)]
+            {
+                let lines = format!("Sec-Fetch-Site: {site}\r\n{lines}{origin}");
+                let bytes = format!("{method} /t HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+                let head = head::parse(bytes.as_bytes(), &Limits::default()).unwrap();
+                let mut origins = Origins::default();
+                origins.add("https://b.c").unwrap();
+                let none = ExternalOrigin::default();
+                let expected = match is_refused && is_cross_site && !is_allowed {
+                    true => Err(OriginCheckError::Origin),
+                    false => Ok(()),
+                };
+                assert_eq!(origins.check(&head, LOCAL, none), expected, "{method} {lines}");
+                origins.add("any").unwrap();
+                assert_eq!(origins.check(&head, LOCAL, none), Ok(()), "{method} {lines}");
+            }
         }
     }
 }
@@ -244,8 +363,8 @@ fn a_request_without_a_host_passes_but_not_with_a_foreign_origin() {
         let head = head::parse(bytes.as_bytes(), &Limits::default()).expect(lines);
         let mut origins = Origins::default();
         origins.add("http://friend.example").unwrap();
-        for reach in [Reach::Loopback, Reach::Network, Reach::Unix] {
-            let checked = origins.check(&head, reach, ExternalOrigin::default());
+        for hosts in [AcceptedHosts::Loopback, LOCAL, AcceptedHosts::All] {
+            let checked = origins.check(&head, hosts, ExternalOrigin::default());
             assert_eq!(checked, expected, "{lines:?}");
         }
     }

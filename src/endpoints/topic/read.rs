@@ -77,7 +77,8 @@ impl Question for Read {
             Ok(match self.shared.hub.last(&self.topic).await? {
                 Some(last) => message(&last, &self.known),
                 None => Response::text(404, "this topic retains no message\n"),
-            })
+            }
+            .depending_on_accept())
         })
     }
 }
@@ -109,7 +110,7 @@ fn list(topics: &[TopicInfo], as_text: bool) -> Response {
         true => Response::text(200, lines.concat()),
         false => Response::new(200, JSON, format!("[{}]\n", lines.join(",\n ")).into_bytes()),
     };
-    response.with_header("Cache-Control", "no-cache")
+    response.with_header("Cache-Control", "no-cache").depending_on_accept()
 }
 
 /// Encodes the properties of a topic as JSON. Names and ids need no escapes.

@@ -1,6 +1,7 @@
 //! Replacements for the TLS types in a build without TLS. They have no values.
 
 use std::io::{self, IoSlice};
+use std::path::Path;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -34,6 +35,21 @@ impl Acceptor {
     }
 
     pub(in crate::net) fn session(&self, _: Instant) -> io::Result<Session> {
+        match *self {}
+    }
+}
+
+/// The names that a certificate is valid for. This build has no TLS, so the type has no values.
+#[derive(Clone, Debug)]
+pub(in crate::net) enum CertifiedNames {}
+
+impl CertifiedNames {
+    /// Returns `None`, because this build has no TLS.
+    pub(in crate::net) fn read(_: &Path) -> Option<Self> {
+        None
+    }
+
+    pub(in crate::net) fn contains(&self, _: &str) -> bool {
         match *self {}
     }
 }

@@ -22,7 +22,6 @@ pub fn find_program(programs: &[&str]) -> Option<PathBuf> {
 }
 
 /// Returns true if all of `programs` are installed, as [`find_program`] does.
-#[cfg(feature = "tls")]
 pub fn are_installed(programs: &[&str]) -> bool {
     programs.iter().all(|program| find_program(&[program]).is_some())
 }
