@@ -49,6 +49,7 @@ mod health_checks;
 #[cfg(feature = "full")]
 mod history;
 mod http;
+mod large_messages;
 mod limits;
 mod pipelining;
 #[cfg(feature = "full")]
