@@ -186,8 +186,8 @@ async fn tls_pair(reactor: &Rc<Reactor>) -> (Transport, Transport) {
     let tls = Tls { certificate, ..Tls::default() };
     server.expect_tls(&Acceptor::new(&tls, &[]).unwrap()).unwrap();
     let securing = async {
-        let client = client.secure(&Connector::new(&Trust::Any).unwrap(), "localhost").await;
-        let client = client.unwrap();
+        let connector = Connector::new(&Trust::Any);
+        let client = client.secure(connector.as_ref().unwrap(), "localhost").await.unwrap();
         send(&client, b"x").await.unwrap();
         client
     };
