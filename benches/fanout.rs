@@ -1,10 +1,11 @@
 //! `cargo bench --bench fanout`: the cost of a message to all clients, compared with a minimal
-//! tokio-tungstenite server in the same run, and the cost of a publish.
+//! tokio-tungstenite server in the same run, the cost of a publish, and the delay of other clients during a
+//! replay.
 //!
 //! This process runs the clients. Each server runs in its own process, which is started anew for each
 //! round; rounds of the two servers alternate. Enforced: every client receives every broadcast once
-//! and with the same bytes, and the limit on system calls per subscriber of a publish. Times are
-//! printed, never enforced.
+//! and with the same bytes, the limit on system calls per subscriber of a publish, and the limit on the
+//! delay of a client while a long history is replayed. All other times are printed, never enforced.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints what it measured")]
 
 use std::io;
@@ -19,10 +20,12 @@ use tokio::time;
 use tokio_tungstenite::tungstenite::Message;
 
 use support::publisher::Publisher;
+use support::replay::{Replay, event_streams, fill, websockets};
 use support::report::{Budgets, Table, finish, percentile, thousands};
 use support::server::{Program, Server};
 use support::strace::Strace;
 use support::subscribers::Subscribers;
+use support::tls::TlsDirectory;
 use support::{clients, reference, unprotected};
 
 mod support {
@@ -31,10 +34,12 @@ mod support {
     pub(crate) mod publisher;
     pub(crate) mod readiness;
     pub(crate) mod reference;
+    pub(crate) mod replay;
     pub(crate) mod report;
     pub(crate) mod server;
     pub(crate) mod strace;
     pub(crate) mod subscribers;
+    pub(crate) mod tls;
     pub(crate) mod unprotected;
 }
 
@@ -116,7 +121,61 @@ fn measure() -> io::Result<Budgets> {
     compare(clients, rounds, &falconet, &unprotected, &table, &mut budgets)?;
     println!("CPU ratio: with all protections, over that without those that can be switched off");
     publish(&mut budgets)?;
+    replay(&mut budgets)?;
     Ok(budgets)
+}
+
+/// Measures the delay of an echo while a long history is replayed.
+fn replay(budgets: &mut Budgets) -> io::Result<()> {
+    println!(
+        "\nreplay: {} retained messages to {READERS} readers, while another client echoes",
+        thousands(RETAINED)
+    );
+    let table = Table::new(&[
+        ("readers", 16),
+        ("replay s", 8),
+        ("echoes", 7),
+        ("p50 ms", 7),
+        ("p99 ms", 7),
+        ("max ms", 7),
+    ]);
+    let retained = RETAINED.to_string();
+    let limits = ["--retain-bytes", "64m", "--log-total", "256m", "--broadcast-every", "0"];
+    let plain = Program::falconet(&[&["--retain", &retained], &limits[..]].concat())?;
+    let directory = TlsDirectory::new();
+    let with_tls = directory.program(&plain);
+    for (readers, program, directory) in [
+        ("WebSocket", &plain, None),
+        ("event streams", &plain, None),
+        ("WebSocket, TLS", &with_tls, Some(&directory)),
+    ] {
+        let server = program.start()?;
+        let connect = |count, path: &str| websockets(&server, directory, count, path);
+        for publisher in &mut connect(1, &format!("{TOPIC_PATH}?mode=in"))? {
+            fill(publisher, TEXT, RETAINED)?;
+        }
+        let path = format!("{TOPIC_PATH}?last={RETAINED}");
+        for canary in &mut connect(1, "/")? {
+            // The last byte of a message is in no header of a frame or event.
+            let mark = TEXT.as_bytes()[TEXT.len() - 1];
+            let mut replay = Replay::measure(canary, mark, RETAINED, || match readers {
+                "event streams" => event_streams(&server, READERS, &path),
+                _ => connect(READERS, &path),
+            })?;
+            let p99 = percentile(&mut replay.delays, 99);
+            table.row([
+                readers.to_owned(),
+                format!("{:.2}", replay.duration.as_secs_f64()),
+                thousands(replay.delays.len()),
+                format!("{:.2}", percentile(&mut replay.delays, 50)),
+                format!("{p99:.2}"),
+                format!("{:.2}", percentile(&mut replay.delays, 100)),
+            ]);
+            let what = format!("p99 in ms of an echo during a replay to {readers}");
+            budgets.at_most(what, p99, ECHO_MS);
+        }
+    }
+    Ok(())
 }
 
 /// Measures the cost of accepting messages from one publisher, and of delivering them.
@@ -281,6 +340,13 @@ const SUBSCRIBERS: usize = 5000;
 
 /// Most system calls per subscriber and message, those for the publisher included.
 const CALLS_PER_SUBSCRIBER: f64 = 1.3;
+
+/// Messages of a history, and the clients that read it at the same time.
+const RETAINED: usize = 100_000;
+const READERS: usize = 3;
+
+/// Longest time in milliseconds for 99 of 100 echoes while the history is read.
+const ECHO_MS: f64 = 10.0;
 
 /// Longest time to deliver a message to all subscribers under strace.
 const TIMEOUT: Duration = Duration::from_secs(10);

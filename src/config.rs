@@ -36,9 +36,17 @@ pub struct Timeouts {
     /// Time without received bytes after which a client is dropped. Default: 75 s, which is two and a half
     /// times `ping_every`.
     pub idle: Option<Duration>,
-    /// Longest time for sending one frame after the peer's receive buffer has become full, even if the peer
-    /// keeps reading. Default: 10 s. After this time, the client is closed with 1008.
+    /// Longest time for which a peer may block a write by not reading. What the peer reads renews the deadline
+    /// at the rate [`min_rate`](Self::min_rate): a peer that reads faster than this is never cut off, however
+    /// long a frame or a response takes. Default: 10 s. After this time, a client is closed with 1008, and a
+    /// connection that is sent a response is closed.
     pub write: Option<Duration>,
+    /// Bytes per second that a peer must read to renew the deadline [`write`](Self::write). For each of these
+    /// bytes the deadline moves by the same part of a second, to at most the full time from now. Default:
+    /// 8 KiB. With 0 any progress renews the deadline in full. The kernels report what a program reads only in
+    /// pieces, of 40 to 200 KB; a program that reads so slowly that its pieces are further apart than `write`
+    /// is cut off, too. In a build without the feature `full` nothing renews the deadline.
+    pub min_rate: usize,
     /// Longest time for receiving a message or a request body. Default: 30 s.
     pub message: Option<Duration>,
     /// Longest time for a peer to answer the server's Close. Default: 2 s.
@@ -62,11 +70,20 @@ impl Default for Timeouts {
             ping_every: Some(Duration::from_secs(30)),
             idle: Some(Duration::from_secs(75)),
             write: Some(Duration::from_secs(10)),
+            min_rate: 8 * 1024,
             message: Some(Duration::from_secs(30)),
             close_handshake: Duration::from_secs(2),
             drain: Duration::from_millis(2500),
             linger: Duration::from_secs(5),
         }
+    }
+}
+
+impl Timeouts {
+    /// Returns the time by which a peer renews the deadline [`write`](Self::write) when it reads `bytes`.
+    pub(crate) fn renewal(&self, bytes: usize) -> Duration {
+        let nanoseconds = (bytes as u64).saturating_mul(1_000_000_000);
+        nanoseconds.checked_div(self.min_rate as u64).map_or(Duration::MAX, Duration::from_nanos)
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use async_tungstenite::tungstenite::{Bytes, Utf8Bytes};
+use futures_lite::future::yield_now;
 
 /// A whole data message. A fragmented message is joined before an endpoint receives it.
 ///
@@ -24,6 +25,14 @@ impl Message {
         match self {
             Self::Text(text) => text.as_bytes(),
             Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// Returns the payload as bytes that share its memory.
+    pub(crate) fn shared_payload(&self) -> Bytes {
+        match self {
+            Self::Text(text) => text.clone().into(),
+            Self::Binary(bytes) => bytes.clone(),
         }
     }
 
@@ -67,7 +76,8 @@ impl From<Vec<u8>> for Message {
 /// A clone shares the bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
-    bytes: Rc<[u8]>,
+    // Not an `Rc<[u8]>`, into which the encoded bytes would be copied once more.
+    bytes: Rc<Vec<u8>>,
 }
 
 impl Frame {
@@ -80,6 +90,21 @@ impl Frame {
     pub(crate) fn data(is_text: bool, payload: &[u8]) -> Self {
         let opcode = if is_text { TEXT } else { BINARY };
         Self::encode(FrameHeader::new(opcode, payload.len()), payload)
+    }
+
+    /// Encodes a text message or a binary message as [`data`](Self::data) does. While a large payload is
+    /// copied, other tasks run.
+    pub(crate) async fn data_in_turns(is_text: bool, payload: &[u8]) -> Self {
+        let header = FrameHeader::new(if is_text { TEXT } else { BINARY }, payload.len());
+        let mut bytes = Vec::with_capacity(header.len() + payload.len());
+        bytes.extend_from_slice(&header);
+        let (pieces, rest) = payload.as_chunks::<PIECE_BYTES>();
+        for piece in pieces {
+            bytes.extend_from_slice(piece);
+            yield_now().await;
+        }
+        bytes.extend_from_slice(rest);
+        Self::of(bytes)
     }
 
     /// Encodes a Ping without a payload.
@@ -96,31 +121,35 @@ impl Frame {
 
     /// Returns the payload.
     pub(crate) fn payload(&self) -> &[u8] {
-        let start = match self.bytes.get(1) {
+        let start = match self.get(1) {
             Some(126) => 4,
             Some(127) => 10,
             _ => 2,
         };
-        &self.bytes[start..]
+        &self[start..]
+    }
+
+    /// Returns the number of clones, this one included, that share the encoded bytes.
+    pub(crate) fn holders(&self) -> usize {
+        Rc::strong_count(&self.bytes)
     }
 
     /// Returns true if the frame is a text message.
     pub(crate) fn is_text(&self) -> bool {
-        self.bytes.first() == Some(&(FINAL | TEXT))
-    }
-
-    /// Returns the encoded bytes, which all recipients share.
-    pub(crate) fn shared(&self) -> &Rc<[u8]> {
-        &self.bytes
+        self.first() == Some(&(FINAL | TEXT))
     }
 
     /// Returns true if the frame is a Ping.
     pub(crate) fn is_ping(&self) -> bool {
-        self.bytes.first() == Some(&(FINAL | PING))
+        self.first() == Some(&(FINAL | PING))
     }
 
     fn encode(header: FrameHeader, payload: &[u8]) -> Self {
-        Self { bytes: [&*header, payload].concat().into() }
+        Self::of([&*header, payload].concat())
+    }
+
+    fn of(bytes: Vec<u8>) -> Self {
+        Self { bytes: Rc::new(bytes) }
     }
 }
 
@@ -134,7 +163,7 @@ impl Deref for Frame {
 
 impl fmt::Debug for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Frame({} bytes)", self.bytes.len())
+        write!(f, "Frame({} bytes)", self.len())
     }
 }
 
@@ -319,8 +348,16 @@ pub(crate) const NO_CLOSE: u16 = 1006;
 /// The longest payload of a control frame (RFC 6455 §5.5).
 pub(crate) const MAX_CONTROL_BYTES: usize = 125;
 
+/// The number of bytes that are copied before other tasks run. Up to 64 tasks run in a turn of the reactor.
+const PIECE_BYTES: usize = 32 * 1024;
+
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use futures_lite::future::block_on;
+
     use super::*;
 
     #[test]
@@ -336,6 +373,27 @@ mod tests {
             assert_eq!(frame[..header.len()], header);
             assert_eq!(frame.len(), header.len() + payload);
         }
+    }
+
+    #[test]
+    fn a_frame_that_is_encoded_in_turns_is_the_same() {
+        for size in [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 600_000] {
+            let payload: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
+            for is_text in [false, true] {
+                let frame = block_on(Frame::data_in_turns(is_text, &payload));
+                assert!(frame == Frame::data(is_text, &payload), "{size}");
+                assert!(frame.payload() == payload && frame.is_text() == is_text, "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_tasks_run_while_a_large_frame_is_encoded() {
+        let payload = vec![b'x'; 10 * PIECE_BYTES];
+        let mut encoding = pin!(Frame::data_in_turns(true, &payload));
+        let mut cx = Context::from_waker(Waker::noop());
+        let polls = (0..100).take_while(|_| encoding.as_mut().poll(&mut cx).is_pending()).count();
+        assert_eq!(polls, 10);
     }
 
     #[test]

@@ -176,7 +176,8 @@ impl Question for AdminQuestion {
                 }
                 Call::EvictAll(id) => evicted(hub.evict_all(id, EVICTED).await?),
                 Call::Send { client, content } => {
-                    sent(hub.send_to_number(*client, content.frame(body)).await?)
+                    let frame = content.frame(body).await;
+                    sent(hub.send_to_number(*client, frame).await?)
                 }
                 Call::Drain => {
                     state.stop.request();

@@ -238,10 +238,18 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "write-timeout",
         "TIME",
-        "how long one write may be blocked by a client that does not read; 0 = no limit",
+        "how long a client that does not read may block a write; 0 = no limit",
         |options, text| set_time(&mut options.config.timeouts.write, text),
         |options| show_time(options.config.timeouts.write),
     ),
+    OptionSpec::new(
+        "min-rate",
+        "SIZE",
+        "bytes per second that a client must read to renew the write timeout; 0 = any progress renews it",
+        |options, text| set_size(&mut options.config.timeouts.min_rate, text, 0..=1 << 30),
+        |options| show_size(options.config.timeouts.min_rate),
+    )
+    .only_with(Feature::Full),
     OptionSpec::new(
         "close-timeout",
         "TIME",

@@ -1,19 +1,22 @@
 //! Sends responses, to requests and to input that is not a valid request.
 
-use std::io::{self, Read};
-use std::time::SystemTime;
+use std::future::Future;
+use std::io::Read;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::{Instant, SystemTime};
 
 use futures_lite::future::yield_now;
 use log::Level;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::config::{Config, Reject};
+use crate::config::{Config, Reject, Timeouts};
 use crate::counters::Rejection;
 use crate::features::Feature;
 use crate::http::head::origin_in;
 use crate::http::response::Envelope;
 use crate::http::{HeadError, Response};
-use crate::net::Peer;
+use crate::net::{Peer, Sleep};
 use crate::resource::{Answer, BodyFile};
 
 use super::context::Context;
@@ -121,44 +124,96 @@ async fn respond(
     let envelope = request.envelope();
     let (bytes, streamed) = (response.encode(&envelope), response.streamed_bytes());
     drop(response);
-    write_all(reader, &bytes, config).await
+    let mut writing = write_all(reader, &bytes, config);
+    (&mut writing).await
         && match file.filter(|_| envelope.body).zip(streamed) {
             // Boxed, because a connection reserves space for the largest future that it ever awaits.
-            Some((file, length)) => Box::pin(send_file(reader, file, length, config)).await,
+            Some((file, length)) => Box::pin(send_file(writing, file, length)).await,
             None => true,
         }
 }
 
-/// Sends the first `length` bytes of a file, piece by piece. Returns false if reading or sending failed, or
-/// if the file is shorter.
-async fn send_file(reader: &Reader, file: BodyFile, length: u64, config: &Config) -> bool {
+/// Sends the first `length` bytes of a file, piece by piece, after the `head` of the response. Returns false if
+/// reading or sending failed, or if the file is shorter. The write deadline applies to the response as a whole.
+async fn send_file(head: Write<'_>, file: BodyFile, length: u64) -> bool {
     let BodyFile { file, permit: _permit } = file;
     let mut file = file.take(length);
-    let mut remaining = length;
+    let (mut remaining, mut since) = (length, head.since);
     let mut piece = vec![0; FILE_PIECE_BYTES];
     while remaining > 0 {
         // Reading blocks all tasks while the disk works, so other tasks run after each piece.
-        match file.read(&mut piece) {
-            Ok(count) if count > 0 && write_all(reader, &piece[..count], config).await => {
-                remaining -= count as u64;
-            }
-            _ => return false,
+        let Ok(count @ 1..) = file.read(&mut piece) else { return false };
+        let mut writing = Write { bytes: &piece[..count], since, deadline: None, ..head };
+        if !(&mut writing).await {
+            return false;
         }
+        since = writing.since;
+        remaining -= count as u64;
         yield_now().await;
     }
     true
 }
 
 /// Writes all bytes. Returns false if an error occurs or the write deadline passes.
-pub(super) async fn write_all(reader: &Reader, mut bytes: &[u8], config: &Config) -> bool {
-    let writing = async {
-        while !bytes.is_empty() {
-            bytes = &bytes[reader.send(bytes).await?..];
+pub(super) fn write_all<'a>(reader: &'a Reader, bytes: &'a [u8], config: &'a Config) -> Write<'a> {
+    let since = reader.transport().timer().now();
+    Write { reader, bytes, timeouts: &config.timeouts, since, deadline: None }
+}
+
+/// A future that writes all bytes. Returns false if an error occurs or the write deadline passes.
+pub(super) struct Write<'a> {
+    reader: &'a Reader,
+    /// The bytes that have not been written.
+    bytes: &'a [u8],
+    timeouts: &'a Timeouts,
+    /// The time from which the write deadline counts. What the peer reads brings it forward.
+    since: Instant,
+    /// Runs while a write is blocked.
+    deadline: Option<Sleep>,
+}
+
+impl Future for Write<'_> {
+    type Output = bool;
+
+    #[inline(never)] // Several futures poll it.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<bool> {
+        if self.bytes.is_empty() {
+            return Poll::Ready(true);
         }
-        io::Result::Ok(())
-    };
-    let timer = reader.transport().timer();
-    matches!(timer.until(timer.sleep(config.timeouts.write), writing).await, Some(Ok(())))
+        let Some(count) = ready!(self.poll_some(cx)) else { return Poll::Ready(false) };
+        self.bytes = &self.bytes[count..];
+        if self.bytes.is_empty() {
+            return Poll::Ready(true);
+        }
+        // A peer that reads as fast as it is sent to must not take the thread.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Write<'_> {
+    /// Writes some of the bytes. Returns their number, or `None` if an error occurs or the write deadline passes.
+    fn poll_some(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<usize>> {
+        let timer = self.reader.transport().timer();
+        let mut sent = self.reader.poll_send(cx, self.bytes);
+        if sent.is_pending() {
+            let at = self.timeouts.write.and_then(|limit| self.since.checked_add(limit));
+            let sleep = || at.map_or_else(|| timer.sleep(None), |at| timer.sleep_until(at));
+            ready!(Pin::new(self.deadline.get_or_insert_with(sleep)).poll(cx));
+            if Feature::Full.is_built_in() {
+                // The peer may have read less than the kernel reports.
+                self.reader.transport().assume_writable();
+                sent = self.reader.poll_send(cx, self.bytes);
+            }
+        }
+        self.deadline = None;
+        let Poll::Ready(Ok(count)) = sent else { return Poll::Ready(None) };
+        if Feature::Full.is_built_in() {
+            let renewed = self.since.checked_add(self.timeouts.renewal(count));
+            self.since = renewed.map_or(timer.now(), |renewed| renewed.min(timer.now()));
+        }
+        Poll::Ready(Some(count))
+    }
 }
 
 /// The text for a request that is given up because the memory for unfinished requests is used up.

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::ops::Range;
-use std::task::ready;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_lite::future::yield_now;
@@ -143,9 +143,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads the body of a request whose head ends at `begin`. Returns the end of the body in
-    /// [`bytes`](Self::bytes), where the payload replaces the chunks of a chunked body. The caller must have
-    /// checked that the body does not [exceed](Framing::exceeds) `limit`.
+    /// Reads the body of a request whose head ends at `begin`. Other tasks run after each read. Returns the end
+    /// of the body in [`bytes`](Self::bytes), where the payload replaces the chunks of a chunked body. The
+    /// caller must have checked that the body does not [exceed](Framing::exceeds) `limit`.
     ///
     /// # Errors
     /// [`NoBody`].
@@ -159,7 +159,12 @@ impl Reader {
             return self.chunked_body(begin, limit).await;
         }
         let end = begin + body.least_bytes() as usize;
-        self.at_least(end).await.map(|()| end).map_err(NoBody::from)
+        while self.bytes.len() < end {
+            self.read_more().await?;
+            // A body that arrives as fast as it is read must not take the thread.
+            yield_now().await;
+        }
+        Ok(end)
     }
 
     /// Reads a chunked body as [`body`](Self::body) does. Each byte is moved at most once, however small the
@@ -179,7 +184,6 @@ impl Reader {
             }
             end += payload;
             self.read_more().await?;
-            // The chunks of a small payload may take many reads.
             yield_now().await;
         }
     }
@@ -198,18 +202,15 @@ impl Reader {
     ///
     /// # Errors
     /// The error of the transport.
-    pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = poll_fn(|cx| {
-            let polled = self.transport.poll_send(cx, &[IoSlice::new(bytes)]);
-            if polled.is_pending() {
-                self.hold(bytes.len());
-                self.held.check(cx)?;
-            }
-            polled
-        });
-        let sent = sent.await?;
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = self.transport.poll_send(cx, &[IoSlice::new(bytes)]);
+        if polled.is_pending() {
+            self.hold(bytes.len());
+            self.held.check(cx)?;
+        }
+        let sent = ready!(polled)?;
         self.log_entry.count_sent(sent);
-        Ok(sent)
+        Poll::Ready(Ok(sent))
     }
 
     /// Returns the transport, and the bytes that were read after the first `count` bytes, which are the

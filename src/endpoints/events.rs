@@ -13,7 +13,7 @@ use crate::http::{RequestHead, Response, chunk};
 use crate::hub::{ClientKind, Delivery, Membership, Start, TopicName, encode_event};
 use crate::net::Transport;
 use crate::resource::{Joining, Stage, Upgrade, Upgraded, Welcome};
-use crate::ws::{Outlet, SessionEnd, SessionShared};
+use crate::ws::{Outlet, SessionEnd, SessionShared, TurnShare};
 
 /// An upgrade to an event stream.
 pub(crate) struct EventUpgrade {
@@ -175,8 +175,10 @@ impl EventStream {
         Poll::Ready(())
     }
 
-    /// Sends the deliveries that wait for this client. Is pending while the client does not read them.
+    /// Sends the deliveries that wait for this client, a limited number in one turn. Is pending while the client
+    /// does not read them.
     fn poll_deliver(&self, cx: &mut Context<'_>) -> Poll<Result<(), SessionEnd>> {
+        let mut share = TurnShare::default();
         loop {
             if ready!(self.outlet.poll_drained(cx)).is_err() {
                 return Poll::Ready(Err(SessionEnd::TransportLost));
@@ -184,11 +186,14 @@ impl EventStream {
             if !self.outlet.client().bell.is_rung() {
                 return Poll::Ready(Ok(()));
             }
+            ready!(self.outlet.poll_share(cx, &share));
             let Some(delivery) = self.outlet.client().next_delivery() else {
                 self.outlet.client().bell.clear();
                 continue;
             };
-            if self.send(cx, &self.event(&delivery)).is_err() {
+            let event = self.event(&delivery);
+            share.add(event.len());
+            if self.send(cx, &event).is_err() {
                 return Poll::Ready(Err(SessionEnd::TransportLost));
             }
             // The client of an event stream sends nothing. The client is regarded as alive because it has
@@ -204,7 +209,7 @@ impl EventStream {
     /// Sends an event, given as a chunk.
     fn send(&self, cx: &mut Context<'_>, event: &Rc<[u8]>) -> io::Result<()> {
         match self.is_chunked {
-            true => self.outlet.send_shared(cx, event),
+            true => self.outlet.send_event(cx, event),
             false => self.outlet.send(cx, chunk::data_of(event), &[]),
         }
     }

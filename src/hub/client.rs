@@ -249,6 +249,17 @@ impl Client {
         self.liveness.write_blocked(now);
     }
 
+    /// Returns true if the session should try a blocked write even if the kernel has not reported that it can
+    /// succeed.
+    pub(crate) fn is_write_probed(&self) -> bool {
+        self.liveness.is_write_probed()
+    }
+
+    /// Records that the client has read `bytes` of what a blocked write sends.
+    pub(crate) fn write_progressed(&self, bytes: usize, now: Instant) {
+        self.liveness.write_progressed(bytes, now);
+    }
+
     /// Records that no write to the client is blocked any more.
     pub(crate) fn write_unblocked(&self, now: Instant) {
         self.liveness.write_unblocked(now);
@@ -272,7 +283,12 @@ impl Client {
         }
         if let Some(reason) = self.liveness.expired(now) {
             self.evict_for_deadline(reason);
-        } else if self.liveness.is_ping_due(now) {
+            return;
+        }
+        if self.liveness.begin_probe(now) {
+            self.bell.ring();
+        }
+        if self.liveness.is_ping_due(now) {
             self.liveness.pinged(now);
             // A Ping that does not fit into the mailbox is not needed: the frames in the mailbox are sent
             // first, and detect a dead peer as well.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Timeouts;
 use crate::counters::Counters;
+use crate::features::Feature;
 use crate::frame::{CloseCode, CloseReason};
 
 use super::notify::Bell;
@@ -35,9 +36,12 @@ pub(super) struct Liveness {
     /// The time from `last_seen` to the last Ping, in milliseconds; 0 if no Ping was sent since.
     pinged_after: Cell<u32>,
     is_write_blocked: Cell<bool>,
+    /// True if the session should find out whether the client has read anything, because the deadline of the
+    /// blocked write is near.
+    is_write_probed: Cell<bool>,
     is_message_open: Cell<bool>,
-    /// The time at which the blocked write began; without one, the time at which the unfinished message
-    /// began.
+    /// The time from which the deadline of the blocked write counts; without one, the time at which the
+    /// unfinished message began.
     waiting_since: Cell<Moment>,
 }
 
@@ -54,6 +58,7 @@ impl Liveness {
             last_seen: Cell::new(now),
             pinged_after: Cell::new(0),
             is_write_blocked: Cell::new(false),
+            is_write_probed: Cell::new(false),
             is_message_open: Cell::new(false),
             waiting_since: Cell::new(now),
         }
@@ -84,7 +89,19 @@ impl Liveness {
     /// Records that a write is blocked.
     pub(super) fn write_blocked(&self, now: Instant) {
         self.is_write_blocked.set(true);
-        self.wait_from(now, self.watch.timeouts.write);
+        self.is_write_probed.set(false);
+        self.wait_from(now, self.probe_after().or(self.watch.timeouts.write));
+    }
+
+    /// Records that the client has read `bytes` of what a blocked write sends. The client is alive, and has
+    /// renewed the deadline of the write.
+    pub(super) fn write_progressed(&self, bytes: usize, now: Instant) {
+        self.seen(now);
+        self.is_write_probed.set(false);
+        let renewal = self.watch.timeouts.renewal(bytes).as_nanos();
+        let renewal = u64::try_from(renewal).unwrap_or(u64::MAX);
+        let since = Moment(self.waiting_since.get().0.saturating_add(renewal));
+        self.waiting_since.set(since.min(self.watch.moment(now)));
     }
 
     /// Records that no write is blocked any more. Nothing was read in the meantime, so the deadline of an
@@ -108,6 +125,22 @@ impl Liveness {
     /// Records that no message is unfinished any more.
     pub(super) fn message_ended(&self) {
         self.is_message_open.set(false);
+    }
+
+    /// Returns true if the deadline of a blocked write is near, and records that the session should probe. The
+    /// kernel reports that a write can succeed only when a third of the send buffer or more is free. A write
+    /// that is tried anyway is accepted earlier.
+    pub(super) fn begin_probe(&self, now: Instant) -> bool {
+        let is_due = self.probe_due().is_some_and(|due| due <= now);
+        if is_due {
+            self.is_write_probed.set(true);
+        }
+        is_due
+    }
+
+    /// Returns true if the session should try to write even if the kernel has not reported that it can.
+    pub(super) fn is_write_probed(&self) -> bool {
+        self.is_write_probed.get()
     }
 
     /// Returns the reason to close the connection, if a deadline has passed.
@@ -136,6 +169,7 @@ impl Liveness {
         let deadlines = [
             self.ping_due(),
             self.watch.deadline(Some(self.last_seen.get()), timeouts.idle),
+            self.probe_due(),
             self.watch.deadline(self.write_blocked_since(), timeouts.write),
             self.watch.deadline(self.message_read_since(), timeouts.message),
         ];
@@ -150,7 +184,20 @@ impl Liveness {
         self.waiting_since.set(now);
     }
 
-    /// Returns the time at which the blocked write began, if there is one.
+    /// Returns the time at which the session should probe a blocked write, if there is one to probe.
+    fn probe_due(&self) -> Option<Instant> {
+        let since = self.write_blocked_since().filter(|_| !self.is_write_probed.get());
+        self.watch.deadline(since, self.probe_after())
+    }
+
+    /// Returns the time after which a blocked write is probed. A write with a short time limit is not probed:
+    /// the sweep for the probe would delay the sweep at the deadline.
+    fn probe_after(&self) -> Option<Duration> {
+        let limit = self.watch.timeouts.write.filter(|limit| *limit >= 2 * PROBE_BEFORE)?;
+        Feature::Full.is_built_in().then(|| limit - PROBE_BEFORE)
+    }
+
+    /// Returns the time from which the deadline of the blocked write counts, if there is one.
     fn write_blocked_since(&self) -> Option<Moment> {
         self.is_write_blocked.get().then(|| self.waiting_since.get())
     }
@@ -175,10 +222,10 @@ impl Liveness {
         self.watch.deadline(Some(self.last_seen.get()), Some(every))
     }
 
-    /// Starts the deadline of a write or a message, and brings the alarm forward if necessary.
-    fn wait_from(&self, now: Instant, limit: Option<Duration>) {
+    /// Starts the deadline of a write or a message. A sweep must follow after `sweep_after` at the latest.
+    fn wait_from(&self, now: Instant, sweep_after: Option<Duration>) {
         self.waiting_since.set(self.watch.moment(now));
-        if let Some(due) = limit.and_then(|limit| now.checked_add(limit)) {
+        if let Some(due) = sweep_after.and_then(|limit| now.checked_add(limit)) {
             self.watch.alarm.set_at_latest(due);
         }
     }
@@ -246,3 +293,6 @@ impl Alarm {
         }
     }
 }
+
+/// The time between the probe of a blocked write and its deadline: that between two sweeps.
+const PROBE_BEFORE: Duration = Duration::from_secs(1);

@@ -124,9 +124,10 @@ impl HeldBytes {
     }
 }
 
-/// The memory of a message beside its encodings: the shared value with its two reference counts, and the
-/// pointer to it in a log.
-pub(super) const RECORD_BYTES: usize = size_of::<Publication>() + 3 * size_of::<usize>();
+/// The memory of a message beside its encodings: the shared value with its two reference counts, the pointer to
+/// it in a log, and the head of the shared frame, which has two reference counts, too.
+pub(super) const RECORD_BYTES: usize =
+    size_of::<Publication>() + size_of::<Vec<u8>>() + 5 * size_of::<usize>();
 
 #[cfg(test)]
 mod tests {

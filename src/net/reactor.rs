@@ -9,6 +9,7 @@
 compile_error!("falconet needs epoll and eventfd: build it for Linux");
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,17 +27,20 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 use slab::Slab;
 use smol::Task;
 
+use crate::features::Feature;
+
 use super::deadlines::Deadlines;
 use super::failed::failed;
 use super::handshake_queue::HandshakeQueue;
 use super::meter::Meter;
 use super::pending::Pending;
-use crate::features::Feature;
 
 /// The event loop of one thread.
 pub struct Reactor {
     epoll: OwnedFd,
     sources: RefCell<Slab<Source>>,
+    /// The keys of the sources that are deferred, each once, in the order in which their tasks are woken.
+    deferred: RefCell<VecDeque<u32>>,
     generations: Cell<u32>,
     deadlines: RefCell<Deadlines>,
     handshakes: HandshakeQueue,
@@ -64,6 +68,8 @@ struct Source {
     /// False if a write would block.
     writable: bool,
     handshake: HandshakeStep,
+    /// True if the task has used up its share of a turn, and waits for a later turn.
+    deferred: bool,
 }
 
 /// The state of the next step of a source's TLS handshake.
@@ -100,6 +106,7 @@ impl Reactor {
         Ok(Rc::new(Self {
             epoll,
             sources: RefCell::default(),
+            deferred: RefCell::default(),
             generations: Cell::new(0),
             deadlines: RefCell::default(),
             handshakes: HandshakeQueue::default(),
@@ -135,7 +142,7 @@ impl Reactor {
             }
             let now = Instant::now();
             self.meter.turns.add(now.saturating_duration_since(self.now.get()));
-            if idle {
+            if idle && self.deferred.borrow().is_empty() {
                 self.sleep(executor, now, &mut events)?;
             } else {
                 self.wait(Some(Duration::ZERO), &mut events)?;
@@ -148,6 +155,9 @@ impl Reactor {
             self.pending.evict(self.now.get());
             if Feature::Tls.is_built_in() {
                 self.admit_handshakes();
+            }
+            if Feature::Full.is_built_in() {
+                self.wake_deferred();
             }
         }
     }
@@ -206,6 +216,7 @@ impl Reactor {
             // A new socket is nearly always writable. If not, the first write clears the flag.
             writable: true,
             handshake: HandshakeStep::Idle,
+            deferred: false,
         });
         let key = key as u32;
         let registration = Registration { reactor: self.clone(), key, fd };
@@ -306,6 +317,22 @@ impl Reactor {
             waker.wake();
         }
     }
+
+    /// Wakes the tasks of the sources that have been deferred for the longest time.
+    fn wake_deferred(&self) {
+        for _ in 0..DEFERRED_PER_TURN {
+            let Some(key) = self.deferred.borrow_mut().pop_front() else { break };
+            let mut sources = self.sources.borrow_mut();
+            let source = &mut sources[key as usize];
+            source.deferred = false;
+            let waker = source.waker.take();
+            // Released before waking, because the waker may need it.
+            drop(sources);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
 }
 
 /// The registration of a descriptor with the reactor. Dropping it frees the [`Source`]. The kernel
@@ -330,7 +357,7 @@ impl<F: AsFd> Registration<F> {
         if *source.readiness(direction) {
             return Poll::Ready(());
         }
-        let previous = source.register(cx);
+        let previous = source.set_waker(cx);
         // Dropping the previous waker may drop a task that uses `sources`.
         drop(sources);
         drop(previous);
@@ -354,7 +381,31 @@ impl<F: AsFd> Registration<F> {
             return Poll::Ready(());
         }
         source.handshake = HandshakeStep::Waiting;
-        let previous = source.register(cx);
+        let previous = source.set_waker(cx);
+        // Dropping the previous waker may drop a task that uses `sources`.
+        drop(sources);
+        drop(previous);
+        Poll::Pending
+    }
+
+    /// Makes [`poll_turn`](Self::poll_turn) wait for a later turn.
+    pub(super) fn defer(&self) {
+        let source = &mut self.reactor.sources.borrow_mut()[self.key as usize];
+        if !std::mem::replace(&mut source.deferred, true) {
+            self.reactor.deferred.borrow_mut().push_back(self.key);
+        }
+    }
+
+    /// Completes unless the task was [deferred](Self::defer) to a later turn that has not begun. At most
+    /// [`DEFERRED_PER_TURN`] tasks are woken a turn.
+    pub(super) fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut sources = self.reactor.sources.borrow_mut();
+        let source = &mut sources[self.key as usize];
+        if !source.deferred {
+            return Poll::Ready(());
+        }
+        let previous = source.set_waker(cx);
+        // Dropping the previous waker may drop a task that uses `sources`.
         drop(sources);
         drop(previous);
         Poll::Pending
@@ -372,6 +423,12 @@ impl<F: AsFd> Registration<F> {
         let mut sources = self.reactor.sources.borrow_mut();
         let source = &mut sources[self.key as usize];
         *source.readiness(direction) = source.hung_up;
+    }
+
+    /// Makes the next write try, even if no event has reported that it can succeed. The kernel reports that
+    /// only when a large part of the send buffer is free, but accepts bytes earlier.
+    pub(super) fn assume_writable(&self) {
+        self.reactor.sources.borrow_mut()[self.key as usize].writable = true;
     }
 
     /// Returns the reactor of this registration.
@@ -392,17 +449,20 @@ fn source_of(sources: &mut Slab<Source>, data: u64) -> Option<&mut Source> {
 }
 
 impl Source {
-    /// Stores the waker of the task that polls. Returns the previous waker, if it was another one.
-    fn register(&mut self, cx: &Context<'_>) -> Option<Waker> {
-        let is_known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if is_known { None } else { self.waker.replace(cx.waker().clone()) }
-    }
-
     fn readiness(&mut self, direction: Direction) -> &mut bool {
         match direction {
             Direction::Read => &mut self.readable,
             Direction::Write => &mut self.writable,
         }
+    }
+
+    /// Registers the task of `cx`. Returns the waker of the task that was registered before, if that was
+    /// another one.
+    fn set_waker(&mut self, cx: &mut Context<'_>) -> Option<Waker> {
+        if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return None;
+        }
+        self.waker.replace(cx.waker().clone())
     }
 }
 
@@ -410,6 +470,9 @@ impl<F: AsFd> Drop for Registration<F> {
     fn drop(&mut self) {
         let mut sources = self.reactor.sources.borrow_mut();
         let source = sources.remove(self.key as usize);
+        if Feature::Full.is_built_in() && source.deferred {
+            self.reactor.deferred.borrow_mut().retain(|key| *key != self.key);
+        }
         if sources.len() <= FEW_SOURCES {
             // Frees the memory that many sources needed before.
             sources.shrink_to_fit();
@@ -557,6 +620,9 @@ impl Wake for Interrupt {
 
 /// The maximum number of tasks that run before events are fetched again.
 const TASKS_PER_TURN: usize = 64;
+/// The maximum number of deferred tasks that are woken in one turn. Each one does as much as a task may do in
+/// a turn, so they take at most about a millisecond together, however many there are.
+const DEFERRED_PER_TURN: usize = 4;
 /// The number of sources up to which dropping one also frees unused memory. Shrinking is cheap at this
 /// size.
 const FEW_SOURCES: usize = 16;

@@ -132,6 +132,21 @@ impl Socket {
         })
     }
 
+    /// Makes the next write try, even if the kernel has not reported that it can succeed.
+    pub(super) fn assume_writable(&self) {
+        self.source.assume_writable();
+    }
+
+    /// Makes [`poll_turn`](Self::poll_turn) wait for a later turn.
+    pub(super) fn defer(&self) {
+        self.source.defer();
+    }
+
+    /// Completes unless this socket was [deferred](Self::defer) to a later turn that has not begun.
+    pub(super) fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_turn(cx)
+    }
+
     /// Shuts down the write half, so that the peer reads the end of the stream.
     pub(super) fn shut_down(&self) {
         // Fails only if the connection is closed already.

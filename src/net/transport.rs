@@ -190,6 +190,22 @@ impl Transport {
         }
     }
 
+    /// Makes the next write try, even if the kernel has not reported that it can succeed.
+    pub(crate) fn assume_writable(&self) {
+        self.socket.assume_writable();
+    }
+
+    /// Notes that the task of this connection has done as much as it may do in one turn of the reactor:
+    /// [`poll_turn`](Self::poll_turn) waits for a later turn, so that other tasks and new events come first.
+    pub(crate) fn defer(&self) {
+        self.socket.defer();
+    }
+
+    /// Completes unless this connection was [deferred](Self::defer) to a later turn that has not begun.
+    pub(crate) fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.socket.poll_turn(cx)
+    }
+
     /// Shuts down the sending side, so that the peer reads the end of the stream. With TLS, a
     /// `close_notify` alert is sent first.
     pub fn shut_down(&self) {

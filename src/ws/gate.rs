@@ -17,6 +17,8 @@ pub(super) struct Gate {
     header: [u8; MAX_HEADER_BYTES],
     header_bytes: usize,
     payload_left: u64,
+    /// The number of payload bytes that were admitted last.
+    piece_bytes: usize,
     /// True if a message has begun and its last frame has not ended.
     is_message_open: bool,
     /// The check of the current message, if that is a text.
@@ -40,6 +42,7 @@ impl Gate {
             header: [0; MAX_HEADER_BYTES],
             header_bytes: 0,
             payload_left: 0,
+            piece_bytes: 0,
             is_message_open: false,
             text: None,
             message_bytes: 0,
@@ -62,6 +65,7 @@ impl Gate {
         allows_control: impl FnOnce() -> bool,
     ) -> Result<usize, CloseReason> {
         let mut passed = 0;
+        self.piece_bytes = 0;
         if self.payload_left == 0 {
             while self.header_bytes < self.header_length() {
                 let Some(byte) = bytes.get(passed) else { return Ok(passed) };
@@ -75,6 +79,7 @@ impl Gate {
         let left = usize::try_from(self.payload_left).unwrap_or(usize::MAX);
         let payload = &bytes[passed..];
         let payload = &payload[..payload.len().min(left)];
+        self.piece_bytes = payload.len();
         self.check_payload(payload)?;
         if self.payload_left == 0 {
             self.end_frame()?;
@@ -92,7 +97,39 @@ impl Gate {
         self.payload_bytes.saturating_sub(self.payload_left) as usize
     }
 
+    /// Returns true if no frame is unfinished.
+    pub(super) fn is_between_frames(&self) -> bool {
+        self.header_bytes == 0
+    }
+
+    /// Returns true if the bytes that were admitted last belong to a control frame.
+    pub(super) fn is_control(&self) -> bool {
+        self.opcode() >= CLOSE
+    }
+
+    /// Returns the number of payload bytes that were admitted last.
+    pub(super) fn piece_bytes(&self) -> usize {
+        self.piece_bytes
+    }
+
+    /// Returns the header of a frame whose payload is what was admitted last. The frame of a message in which
+    /// it stands is thus divided into fragments.
+    pub(super) fn piece_header(&self) -> [u8; MAX_HEADER_BYTES] {
+        let after = (self.length() - self.payload_left) as usize;
+        let before = after - self.piece_bytes;
+        let mut header = [0; MAX_HEADER_BYTES];
+        header[0] = if before == 0 { self.opcode() } else { CONTINUATION };
+        if self.is_between_frames() && self.is_last() {
+            header[0] |= FINAL;
+        }
+        header[1] = MASKED | 127;
+        header[2..10].copy_from_slice(&(self.piece_bytes as u64).to_be_bytes());
+        header[10..].copy_from_slice(&self.mask_at(before));
+        header
+    }
+
     /// Returns the number of payload bytes that are missing from the current frame; 0 within a header.
+    #[cfg(test)]
     pub(super) fn payload_left(&self) -> u64 {
         self.payload_left
     }
@@ -163,12 +200,8 @@ impl Gate {
     }
 
     fn check_payload(&mut self, payload: &[u8]) -> Result<(), CloseReason> {
-        // Determines the byte of the mask for the next byte of the payload.
         let passed = (self.length() - self.payload_left) as usize;
-        let mask_at = self.header_bytes - MASK_BYTES;
-        let mut mask = [0; MASK_BYTES];
-        mask.copy_from_slice(&self.header[mask_at..self.header_bytes]);
-        mask.rotate_left(passed % MASK_BYTES);
+        let mask = self.mask_at(passed);
         self.payload_left -= payload.len() as u64;
         if self.opcode() == CLOSE {
             let missing = self.close_code.iter_mut().skip(passed);
@@ -205,8 +238,13 @@ impl Gate {
         self.header[0] & FINAL != 0
     }
 
-    fn is_control(&self) -> bool {
-        self.opcode() >= CLOSE
+    /// Returns the mask, beginning with its byte for the payload byte at `position`.
+    fn mask_at(&self, position: usize) -> [u8; MASK_BYTES] {
+        let begin = 2 + self.length_bytes();
+        let mut mask = [0; MASK_BYTES];
+        mask.copy_from_slice(&self.header[begin..begin + MASK_BYTES]);
+        mask.rotate_left(position % MASK_BYTES);
+        mask
     }
 
     fn short_length(&self) -> usize {
@@ -215,15 +253,16 @@ impl Gate {
 
     /// Returns the length of the header; 2 until the second byte, which determines the length, has arrived.
     fn header_length(&self) -> usize {
-        if self.header_bytes < 2 {
-            return 2;
+        if self.header_bytes < 2 { 2 } else { 2 + self.length_bytes() + MASK_BYTES }
+    }
+
+    /// Returns the number of bytes of the length after the first two bytes of the header.
+    fn length_bytes(&self) -> usize {
+        match self.short_length() {
+            126 => 2,
+            127 => 8,
+            _ => 0,
         }
-        MASK_BYTES
-            + match self.short_length() {
-                126 => 4,
-                127 => 10,
-                _ => 2,
-            }
     }
 
     /// Returns the length of the payload. The part of the header before the mask must have arrived.
@@ -273,7 +312,7 @@ impl Utf8Check {
     }
 }
 
-const MAX_HEADER_BYTES: usize = 14;
+pub(super) const MAX_HEADER_BYTES: usize = 14;
 const MASK_BYTES: usize = 4;
 const RESERVED_BITS: u8 = 0x70;
 /// A message may have this many frame headers of the largest size in addition to its payload.

@@ -12,6 +12,6 @@ mod socket;
 
 pub use end::SessionEnd;
 pub use handshake::accept_value;
-pub(crate) use outlet::Outlet;
+pub(crate) use outlet::{Outlet, TurnShare};
 pub use session::Session;
 pub(crate) use shared::SessionShared;

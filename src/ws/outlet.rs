@@ -5,8 +5,12 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::ops::Deref;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use async_tungstenite::tungstenite::Bytes;
+
+use crate::features::Feature;
+use crate::frame::{Frame, Message};
 use crate::hub::{Client, Membership};
 use crate::net::{Held, Transport};
 
@@ -33,9 +37,20 @@ struct Unsent {
     held: Held,
 }
 
+/// What a client was sent in this turn of the reactor.
+#[derive(Default)]
+pub(crate) struct TurnShare {
+    deliveries: usize,
+    bytes: usize,
+}
+
 enum Unit {
-    /// A frame or event for several clients. The outlets that have not sent all of it share it.
-    Shared(Rc<[u8]>),
+    /// A frame for several clients. The outlets that have not sent all of it share it.
+    Frame(Frame),
+    /// The same for an event.
+    Event(Rc<[u8]>),
+    /// The payload of a large message, after the header has been sent.
+    Payload(Bytes),
     Own(Vec<u8>),
 }
 
@@ -92,22 +107,43 @@ impl Outlet {
     /// sent before the next frame. Must be called only when [unblocked](Self::poll_unblocked), so that never
     /// more than one frame and the corked replies are kept.
     pub(crate) fn send(&self, cx: &mut Context<'_>, head: &[u8], tail: &[u8]) -> io::Result<()> {
+        let sent = self.send_parts(cx, head, tail)?;
+        if sent < head.len() + tail.len() {
+            let rest = [&head[sent.min(head.len())..], &tail[sent.saturating_sub(head.len())..]];
+            self.keep(Unit::Own(rest.concat()), 0);
+        }
+        Ok(())
+    }
+
+    /// Sends a message as [`send`](Self::send) does. If the rest of a large message must be kept, it is not
+    /// copied.
+    pub(crate) fn send_message(&self, cx: &mut Context<'_>, message: &Message) -> io::Result<()> {
+        let (header, payload) = (message.header(), message.payload());
+        if !Feature::Full.is_built_in() || payload.len() < LARGE_PAYLOAD_BYTES {
+            return self.send(cx, &header, payload);
+        }
+        let sent = self.send_parts(cx, &header, payload)?;
+        if sent < header.len() {
+            self.keep(Unit::Own([&header[sent..], payload].concat()), 0);
+        } else if sent < header.len() + payload.len() {
+            self.keep(Unit::Payload(message.shared_payload()), sent - header.len());
+        }
+        Ok(())
+    }
+
+    /// Sends one whole frame, given in two parts. Returns the number of bytes that were accepted or are kept.
+    fn send_parts(&self, cx: &mut Context<'_>, head: &[u8], tail: &[u8]) -> io::Result<usize> {
         if let Some(unsent) = self.unsent.take() {
             self.unsent.set(Some(unsent));
             self.cork(head, tail);
-            return self.try_drain(cx);
+            return self.try_drain(cx).map(|()| head.len() + tail.len());
         }
         let mut small = [0; SMALL_FRAME_BYTES];
         let slices = [IoSlice::new(head), IoSlice::new(tail)];
         let whole = [IoSlice::new(join(&mut small, head, tail))];
         // Copying a few bytes costs less than passing two slices to the kernel.
         let slices = if whole[0].is_empty() { &slices[..] } else { &whole[..] };
-        let sent = self.try_send(cx, slices)?;
-        if sent < head.len() + tail.len() {
-            let rest = [&head[sent.min(head.len())..], &tail[sent.saturating_sub(head.len())..]];
-            self.keep(Unit::Own(rest.concat()), 0);
-        }
-        Ok(())
+        self.try_send(cx, slices)
     }
 
     /// Keeps one whole frame, given in two parts, to be sent together with the next one. Returns false if so
@@ -123,18 +159,29 @@ impl Outlet {
                 bytes.extend_from_slice(tail);
                 bytes.len() < CORKED_BYTES
             }
-            Unit::Shared(_) => unreachable!("a shared unit is kept only while blocked"),
+            Unit::Frame(_) | Unit::Event(_) | Unit::Payload(_) => {
+                unreachable!("a shared unit is kept only while blocked")
+            }
         };
         self.unsent.set(Some(unsent));
         has_room
     }
 
-    /// Sends a frame or event that is also sent to other clients. If the rest must be kept, it is shared, not
-    /// copied. Must be called only when [drained](Self::poll_drained).
-    pub(crate) fn send_shared(&self, cx: &mut Context<'_>, unit: &Rc<[u8]>) -> io::Result<()> {
-        let sent = self.try_send(cx, &[IoSlice::new(unit)])?;
-        if sent < unit.len() {
-            self.keep(Unit::Shared(unit.clone()), sent);
+    /// Sends a frame that is also sent to other clients. If the rest must be kept, it is shared, not copied.
+    /// Must be called only when [drained](Self::poll_drained).
+    pub(crate) fn send_frame(&self, cx: &mut Context<'_>, frame: &Frame) -> io::Result<()> {
+        let sent = self.try_send(cx, &[IoSlice::new(frame)])?;
+        if sent < frame.len() {
+            self.keep(Unit::Frame(frame.clone()), sent);
+        }
+        Ok(())
+    }
+
+    /// Sends an event as [`send_frame`](Self::send_frame) sends a frame.
+    pub(crate) fn send_event(&self, cx: &mut Context<'_>, event: &Rc<[u8]>) -> io::Result<()> {
+        let sent = self.try_send(cx, &[IoSlice::new(event)])?;
+        if sent < event.len() {
+            self.keep(Unit::Event(event.clone()), sent);
         }
         Ok(())
     }
@@ -168,6 +215,7 @@ impl Outlet {
         drained
     }
 
+    /// Sends the kept bytes. While that is blocked, they are kept, and the client's progress is recorded.
     fn poll_drain(&self, mut unsent: Box<Unsent>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Err(error) = unsent.held.check(cx) {
             // Frees the memory. The next call fails, too: nothing can follow a part of a frame.
@@ -176,27 +224,37 @@ impl Outlet {
             self.unsent.set(Some(unsent));
             return Poll::Ready(Err(error));
         }
+        let (now, mut share) = (self.transport.timer().now(), TurnShare::default());
+        // Without topics and files, a build serves no peer that reads for long.
+        let renews = Feature::Full.is_built_in();
+        if renews && unsent.is_blocked && self.client().is_write_probed() {
+            self.transport.assume_writable();
+        }
         while unsent.sent < unsent.unit.len() {
-            let bytes = IoSlice::new(&unsent.unit[unsent.sent..]);
-            match self.transport.poll_send(cx, &[bytes]) {
-                Poll::Ready(Ok(sent)) => unsent.sent += sent,
+            let bytes = &unsent.unit[unsent.sent..];
+            let sent = match self.poll_piece(cx, bytes, &mut share) {
+                Poll::Ready(Ok(sent)) => sent,
                 Poll::Ready(Err(error)) => {
                     self.unsent.set(Some(unsent));
                     return Poll::Ready(Err(error));
                 }
                 Poll::Pending => {
                     if !std::mem::replace(&mut unsent.is_blocked, true) {
-                        self.client().write_blocked(self.transport.timer().now());
+                        self.client().write_blocked(now);
                     }
                     self.hold(&unsent);
                     let kept = unsent.held.check(cx);
                     self.unsent.set(Some(unsent));
                     return kept.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending);
                 }
+            };
+            unsent.sent += sent;
+            if renews && unsent.is_blocked {
+                self.client().write_progressed(sent, now);
             }
         }
         if unsent.is_blocked {
-            self.client().write_unblocked(self.transport.timer().now());
+            self.client().write_unblocked(now);
         }
         Poll::Ready(Ok(()))
     }
@@ -205,11 +263,39 @@ impl Outlet {
     fn hold(&self, unsent: &Unsent) {
         let bytes = match &unsent.unit {
             // The topic's log and all outlets that have not sent it share the memory.
-            Unit::Shared(bytes) => bytes.len() / Rc::strong_count(bytes),
+            Unit::Frame(frame) => frame.len() / frame.holders(),
+            Unit::Event(event) => event.len() / Rc::strong_count(event),
+            Unit::Payload(bytes) => bytes.len(),
             Unit::Own(bytes) => bytes.capacity(),
         };
         let address = || self.client().peer().limited_prefix();
         unsent.held.set(self.transport.pending(), bytes, address);
+    }
+
+    /// Sends some of `bytes`. A client that reads as fast as it is sent to must not take the thread, so the
+    /// number of bytes in one turn is limited.
+    fn poll_piece(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        share: &mut TurnShare,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_share(cx, share));
+        let sent = ready!(self.transport.poll_send(cx, &[IoSlice::new(bytes)]))?;
+        share.bytes += sent;
+        Poll::Ready(Ok(sent))
+    }
+
+    /// Waits for a later turn once the client has been sent its share of this one.
+    pub(crate) fn poll_share(&self, cx: &mut Context<'_>, share: &TurnShare) -> Poll<()> {
+        if !Feature::Full.is_built_in() {
+            // A build without topics has no replay.
+            return Poll::Ready(());
+        }
+        if share.deliveries >= DELIVERIES_PER_TURN || share.bytes >= BYTES_PER_TURN {
+            self.transport.defer();
+        }
+        self.transport.poll_turn(cx)
     }
 
     fn try_send(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -233,6 +319,14 @@ impl Unsent {
     }
 }
 
+impl TurnShare {
+    /// Counts a delivery with this number of bytes.
+    pub(crate) fn add(&mut self, bytes: usize) {
+        self.deliveries += 1;
+        self.bytes += bytes;
+    }
+}
+
 impl Drop for Outlet {
     fn drop(&mut self) {
         self.shared.hub.remove(&self.client);
@@ -244,7 +338,9 @@ impl Deref for Unit {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Shared(bytes) => bytes,
+            Self::Frame(frame) => frame,
+            Self::Event(bytes) => bytes,
+            Self::Payload(bytes) => bytes,
             Self::Own(bytes) => bytes,
         }
     }
@@ -263,7 +359,12 @@ fn join<'s>(space: &'s mut [u8], head: &'s [u8], tail: &[u8]) -> &'s [u8] {
     joined
 }
 
+/// Payloads from this size are not copied. Smaller ones may share memory with those of other clients.
+const LARGE_PAYLOAD_BYTES: usize = 64 * 1024;
 /// Frames up to this size are copied into one piece before they are sent.
 const SMALL_FRAME_BYTES: usize = 256;
+/// The number of messages of the hub, and of bytes, after which a client waits for a later turn.
+const DELIVERIES_PER_TURN: usize = 64;
+const BYTES_PER_TURN: usize = 256 * 1024;
 /// Corked replies are sent once they reach this size.
 const CORKED_BYTES: usize = 16 * 1024;

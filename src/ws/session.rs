@@ -15,7 +15,7 @@ use crate::hub::{Client, ClientId, CorrelationId, Delivery, HubHandle, Membershi
 use crate::net::{Peer, Timer, Transport};
 
 use super::end::{Ending, SessionEnd};
-use super::outlet::Outlet;
+use super::outlet::{Outlet, TurnShare};
 use super::shared::SessionShared;
 use super::socket::Socket;
 
@@ -88,7 +88,7 @@ impl Session {
 
     /// Sends a message. Returns false if the session is over.
     ///
-    /// Waits while an earlier message is blocked because the client does not read, for at most
+    /// Waits while an earlier message is blocked because the client does not read. The deadline is
     /// [`Timeouts::write`](crate::config::Timeouts::write).
     ///
     /// # Cancel safety
@@ -224,10 +224,9 @@ impl State {
             sent = ready!(self.outlet.poll_unblocked(cx));
         }
         if sent.is_ok() {
-            let header = message.header();
             sent = if !self.socket.has_more() {
-                self.outlet.send(cx, &header, message.payload())
-            } else if self.outlet.cork(&header, message.payload()) {
+                self.outlet.send_message(cx, message)
+            } else if self.outlet.cork(&message.header(), message.payload()) {
                 Ok(())
             } else {
                 self.outlet.try_drain(cx)
@@ -240,23 +239,30 @@ impl State {
         Poll::Ready(self.end().is_none())
     }
 
-    /// Sends the hub's deliveries to the client, as fast as the client reads. Completes once none are left.
+    /// Sends the hub's deliveries to the client, as fast as the client reads, but only a limited number in one
+    /// turn. Completes once none are left.
     fn poll_deliver(&self, cx: &mut Context<'_>) -> Poll<Result<(), Ending>> {
+        let mut share = TurnShare::default();
         loop {
             ready!(self.outlet.poll_drained(cx))?;
             if !self.client().bell.is_rung() {
                 return Poll::Ready(Ok(()));
             }
+            ready!(self.outlet.poll_share(cx, &share));
+            let mut send = |frame: &Frame| {
+                share.add(frame.len());
+                self.outlet.send_frame(cx, frame)
+            };
             let sent = match self.client().next_delivery() {
                 Some(Delivery::Published(publication)) => {
                     self.client().count_sent();
-                    self.outlet.send_shared(cx, publication.frame().shared())
+                    send(publication.frame())
                 }
                 Some(Delivery::Mail(frame)) => {
                     if !frame.is_ping() {
                         self.client().count_sent();
                     }
-                    self.outlet.send_shared(cx, frame.shared())
+                    send(&frame)
                 }
                 Some(Delivery::Lagged(messages)) => {
                     self.note_lagged(messages);
@@ -336,7 +342,7 @@ impl State {
         let frame = Frame::close(&reason);
         poll_fn(|cx| {
             ready!(self.outlet.poll_drained(cx))?;
-            Poll::Ready(self.outlet.send_shared(cx, frame.shared()))
+            Poll::Ready(self.outlet.send_frame(cx, &frame))
         })
         .await?;
         self.outlet.drained().await

@@ -17,12 +17,13 @@ use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{self, Error};
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
 
+use crate::features::Feature;
 use crate::frame::{CloseCode, CloseReason, Frame, MAX_CONTROL_BYTES, Message};
 use crate::net::{Held, Sleep, Timer};
 use crate::rate::{Rate, RateState};
 
 use super::end::{Ending, SessionEnd};
-use super::gate::{Gate, PROTOCOL_ERROR};
+use super::gate::{Gate, MAX_HEADER_BYTES, PROTOCOL_ERROR};
 use super::outlet::Outlet;
 
 /// The receiving side of one client's connection.
@@ -190,11 +191,10 @@ impl Socket {
         Poll::Ready(())
     }
 
-    /// Yields to other tasks once the client has used up its read budget, except within a frame.
+    /// Yields to other tasks once the client has used up its read budget, also within a frame, which may be
+    /// large.
     fn poll_read_budget(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.read_budget.get() > 0
-            || self.with_input(|input| input.is_some_and(|input| input.is_mid_frame()))
-        {
+        if self.read_budget.get() > 0 {
             return Poll::Ready(());
         }
         self.read_budget.set(READ_BUDGET_BYTES);
@@ -327,10 +327,6 @@ impl InputState {
         self.backlog().bytes.capacity() + decoding
     }
 
-    fn is_mid_frame(&self) -> bool {
-        self.decoder.as_ref().is_some_and(|decoder| decoder.gate.payload_left() > 0)
-    }
-
     fn backlog(&self) -> &Backlog {
         match &self.decoder {
             Some(decoder) => &decoder.stream.get_ref().backlog,
@@ -377,7 +373,8 @@ impl Decoder {
             .max_message_size(Some(message_bytes))
             // A control frame may be larger than the largest message.
             .max_frame_size(Some(message_bytes.max(MAX_CONTROL_BYTES)));
-        let pipe = Pipe { backlog, outgoing: Vec::new() };
+        let (header, header_read) = ([0; MAX_HEADER_BYTES], MAX_HEADER_BYTES);
+        let pipe = Pipe { backlog, header, header_read, outgoing: Vec::new() };
         let creating = WebSocketStream::from_raw_socket(pipe, Role::Server, Some(config));
         match pin!(creating).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(stream) => Self { stream, gate: Gate::new(message_bytes) },
@@ -391,9 +388,23 @@ impl Decoder {
 
     /// Admits the next frame, or the received part of it, and returns the number of admitted bytes.
     fn admit(&mut self, allows_control: impl FnOnce() -> bool) -> Result<usize, Ending> {
-        let backlog = &mut self.stream.get_mut().backlog;
-        let count = self.gate.admit(backlog.unread(), allows_control).map_err(Ending::Refused)?;
-        backlog.admitted = backlog.consumed + count;
+        let pipe = self.stream.get_mut();
+        let begins = self.gate.is_between_frames();
+        let unread = pipe.backlog.unread();
+        let count = self.gate.admit(unread, allows_control).map_err(Ending::Refused)?;
+        let ends = self.gate.is_between_frames();
+        let mut admitted = count;
+        let is_whole = begins && ends;
+        if Feature::Full.is_built_in() && !is_whole && !self.gate.is_control() {
+            // The library would unmask and check a frame when the whole frame has arrived. That takes long if
+            // the frame is large, so the library is given its parts as fragments.
+            admitted = self.gate.piece_bytes();
+            pipe.backlog.consume(count - admitted);
+            if admitted > 0 || ends {
+                (pipe.header, pipe.header_read) = (self.gate.piece_header(), 0);
+            }
+        }
+        pipe.backlog.admitted = pipe.backlog.consumed + admitted;
         Ok(count)
     }
 
@@ -450,9 +461,13 @@ fn ending_for(error: &Error) -> Ending {
     }
 }
 
-/// The protocol library's connection: it reads the admitted bytes of the backlog, and writes to a buffer.
+/// The protocol library's connection: it reads the admitted bytes of the backlog, after a header if they are a
+/// part of a frame, and writes to a buffer.
 struct Pipe {
     backlog: Backlog,
+    /// A header to read before the admitted bytes. The bytes before `header_read` have been read.
+    header: [u8; MAX_HEADER_BYTES],
+    header_read: usize,
     outgoing: Vec<u8>,
 }
 
@@ -463,6 +478,13 @@ impl AsyncRead for Pipe {
         _: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        let header = &self.header[self.header_read..];
+        if Feature::Full.is_built_in() && !header.is_empty() {
+            let count = header.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&header[..count]);
+            self.header_read += count;
+            return Poll::Ready(Ok(count));
+        }
         let backlog = &mut self.backlog;
         let admitted = &backlog.bytes[backlog.consumed..backlog.admitted];
         let count = admitted.len().min(buffer.len());
@@ -494,8 +516,8 @@ impl AsyncWrite for Pipe {
     }
 }
 
-/// The number of bytes that a client may send before other tasks run. The rest of the current frame is
-/// still read.
+/// The number of bytes that a client may send before other tasks run. More are read only if they arrive in one
+/// read.
 const READ_BUDGET_BYTES: u32 = 4096;
 /// The minimum that each frame counts against the budget, so that at most sixteen frames are read at once.
 const FRAME_COST_BYTES: usize = 256;

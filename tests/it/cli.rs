@@ -81,6 +81,7 @@ fn the_output_of_print_config_is_read_back_unchanged() {
         "--head-timeout=90s",
         "--keep-alive=20s",
         "--write-timeout=0",
+        "--min-rate=3k",
         "--close-timeout=1ms",
         "--max-message=70000",
         "--max-head=256",

@@ -51,6 +51,7 @@ mod health_checks;
 #[cfg(feature = "full")]
 mod history;
 mod http;
+mod large_messages;
 mod limits;
 #[cfg(feature = "full")]
 mod pending;

@@ -205,6 +205,46 @@ fn a_flood_of_tiny_messages_whose_echo_is_unread_delays_no_other_client() {
     }
 }
 
+/// The uploads are as fast as the server reads, one after another on each connection.
+#[cfg(feature = "full")]
+#[test]
+fn large_uploads_delay_no_other_client() {
+    let _guard = serial();
+    let limits = ["--max-message", "32m", "--log-total", "128m", "--retain", "0"];
+    let text = "ä".repeat(16 << 20);
+    let length = text.len();
+    let chunk = format!("{length:x}\r\n{text}\r\n0\r\n\r\n");
+    let head = "POST /topics/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (what, upload) in [
+        ("bodies", post("/topics/a", &text)),
+        ("chunked bodies", (head.to_owned() + &chunk).into_bytes()),
+        ("texts", masked(true, TEXT, text.as_bytes())),
+        ("binary messages", masked(true, BINARY, text.as_bytes())),
+    ] {
+        let falconet = Falconet::start(&[NO_BROADCAST, &limits].concat());
+        let address = falconet.address();
+        let canaries = start_canaries(CANARY_PAUSE, &falconet);
+        let (mut uploads, until) = (0, Instant::now() + FLOOD);
+        if what.ends_with("bodies") {
+            let mut http = Http::connect(address);
+            while Instant::now() < until {
+                assert_eq!(http.fetch(&upload).status(), 202);
+                uploads += 1;
+            }
+        } else {
+            let mut client = Client::connect_to(address, "/topics/a?mode=in");
+            while Instant::now() < until {
+                assert!(client.send_raw(&upload));
+                uploads += 1;
+            }
+        }
+        let times = canaries.finish();
+        let longest = times[times.len() - 1];
+        println!("{uploads} {what}: canaries' p99 {:?}, at most {longest:?}", p99(&times));
+        assert!(p99(&times) < Duration::from_millis(20), "{what}: {:?}", p99(&times));
+    }
+}
+
 #[test]
 fn peers_that_send_for_ever_after_a_refusal_are_cut_off_and_delay_no_other_client() {
     let _guard = serial();

@@ -30,6 +30,8 @@ mod http;
 mod measure;
 mod pulled_plug;
 #[cfg(feature = "full")]
+mod slow_readers;
+#[cfg(feature = "full")]
 mod stdin;
 #[allow(dead_code, unused_imports, reason = "the integration tests need more of it")]
 #[path = "../it/support/mod.rs"]

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_lite::future::yield_now;
+
 use crate::access::PublishRate;
 use crate::config::Limits;
 use crate::counters::{Counters, Refusal, Source};
@@ -86,7 +88,7 @@ impl Question for Publish {
             }
             let draft = Draft {
                 media_type: self.content.media_type,
-                ..Draft::new(self.content.frame(body))
+                ..Draft::new(self.content.frame(body).await)
             };
             let publishing = self.shared.hub.publish_draft(&self.topic, draft, self.source);
             Ok(match publishing.await? {
@@ -140,9 +142,24 @@ impl Content {
     }
 
     /// Returns the body as an encoded message.
-    pub(crate) fn frame(self, body: &[u8]) -> Frame {
-        Frame::data(self.may_be_text && str::from_utf8(body).is_ok(), body)
+    pub(crate) async fn frame(self, body: &[u8]) -> Frame {
+        Frame::data_in_turns(self.may_be_text && is_utf8(body).await, body).await
     }
+}
+
+/// Returns true if `bytes` are UTF-8. Checks a large text in pieces, between which other tasks run.
+async fn is_utf8(mut bytes: &[u8]) -> bool {
+    while let Some(piece) = bytes.get(..CHECKED_BYTES) {
+        let whole = match str::from_utf8(piece) {
+            Ok(_) => piece.len(),
+            // The piece ends within a character.
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            Err(_) => return false,
+        };
+        bytes = &bytes[whole..];
+        yield_now().await;
+    }
+    str::from_utf8(bytes).is_ok()
 }
 
 /// Checks that the request has a body, whose length is within the limit of a message or is not known yet.
@@ -170,6 +187,9 @@ fn expects_continue(head: &RequestHead<'_>) -> Result<bool, TopicError> {
     }
 }
 
+/// The number of bytes of a text that are checked before other tasks run. Up to 64 tasks run in a turn of the
+/// reactor.
+const CHECKED_BYTES: usize = 32 * 1024;
 /// The media types that a topic keeps and sends with its messages. A browser executes none of them.
 const KEPT_TYPES: &[&str] = &[
     JSON,
@@ -182,3 +202,42 @@ const KEPT_TYPES: &[&str] = &[
     "audio/wav",
     "video/mp4",
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use futures_lite::future::block_on;
+
+    use super::*;
+
+    #[test]
+    fn a_text_is_checked_in_pieces_as_at_once() {
+        for filler in CHECKED_BYTES - 4..=CHECKED_BYTES + 1 {
+            for end in ["", "ä", "☂", "\u{1f600}", "\u{1f600}ä"] {
+                let text = "x".repeat(filler) + end + &"☂".repeat(CHECKED_BYTES / 3);
+                let checked = is_utf8(text.as_bytes());
+                assert!(block_on(checked), "{filler} {end:?}");
+                for cut in 1..3 {
+                    let cut = &text.as_bytes()[..text.len() - cut];
+                    assert!(!block_on(is_utf8(cut)), "{filler} {end:?}: ends within a character");
+                }
+                for broken in [filler, CHECKED_BYTES - 1, CHECKED_BYTES] {
+                    let mut bytes = text.clone().into_bytes();
+                    bytes[broken] = 0xff;
+                    assert!(!block_on(is_utf8(&bytes)), "{filler} {end:?}: {broken}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_tasks_run_while_a_large_text_is_checked() {
+        let text = vec![b'x'; 10 * CHECKED_BYTES];
+        let mut checking = pin!(is_utf8(&text));
+        let mut cx = Context::from_waker(Waker::noop());
+        let polls = (0..100).take_while(|_| checking.as_mut().poll(&mut cx).is_pending()).count();
+        assert_eq!(polls, 10);
+    }
+}

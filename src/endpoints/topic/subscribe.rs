@@ -71,11 +71,15 @@ pub(crate) fn serve(session: Session, topic: TopicName, may_publish: bool) -> St
 /// Publishes a message of a client. Boxed, so that a client that only subscribes needs no memory for it.
 fn publish<'h>(
     hub: &'h HubHandle,
-    topic: &TopicName,
+    topic: &'h TopicName,
     message: Message,
 ) -> Pin<Box<impl Future<Output = Result<Result<Published, TooManyTopics>, HubGone>> + use<'h>>> {
-    let draft = Draft::new(Frame::message(&message));
-    Box::pin(hub.publish_draft(topic, draft, Source::WebSocket))
+    Box::pin(async move {
+        let is_text = message.as_text().is_some();
+        let frame = Frame::data_in_turns(is_text, message.payload()).await;
+        drop(message);
+        hub.publish_draft(topic, Draft::new(frame), Source::WebSocket).await
+    })
 }
 
 /// Reads the parameter `mode` of the query.

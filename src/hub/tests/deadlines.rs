@@ -1,6 +1,7 @@
 //! Sweeps at given times.
 
 use super::*;
+use crate::features::Feature;
 
 fn at(seconds: u64) -> impl Fn(Instant) -> Instant {
     move |start| start + Duration::from_secs(seconds)
@@ -35,7 +36,8 @@ fn a_blocked_write_and_an_unfinished_message_have_their_own_deadlines() {
     let unfinished = join(&mut hub, start);
     blocked.write_blocked(start);
     unfinished.message_began(start);
-    assert_eq!(hub.watch.alarm().due(), Some(at(10)(start)), "the alarm is brought forward");
+    let first = if Feature::Full.is_built_in() { 9 } else { 10 };
+    assert_eq!(hub.watch.alarm().due(), Some(at(first)(start)), "the alarm is brought forward");
     for second in 1..=30 {
         let now = at(second)(start);
         for client in [&blocked, &unfinished] {
@@ -44,6 +46,68 @@ fn a_blocked_write_and_an_unfinished_message_have_their_own_deadlines() {
         hub.sweep(now);
         assert_eq!(blocked.eviction().is_some(), second >= 10, "{second}");
         assert_eq!(unfinished.eviction().is_some(), second >= 30, "{second}");
+    }
+}
+
+#[test]
+fn a_client_that_reads_at_the_minimum_rate_is_kept_and_one_below_it_is_evicted() {
+    let timeouts = Timeouts { idle: Some(Duration::from_secs(20)), ..Timeouts::default() };
+    let mut hub = hub_by(timeouts, Topics::default());
+    let start = Instant::now();
+    let [steady, slow] = [(); 2].map(|()| join(&mut hub, start));
+    steady.write_blocked(start);
+    slow.write_blocked(start);
+    for second in 1..=120 {
+        let now = at(second)(start);
+        // The kernel reports progress in pieces.
+        if second % 5 == 0 {
+            steady.write_progressed(5 * 8 * 1024, now);
+            slow.write_progressed(3 * 8 * 1024, now);
+        }
+        hub.sweep(now);
+        assert!(steady.eviction().is_none(), "{second}");
+        // At 5, 10 and 15 s the deadline moves by 3 s, from 10 s to 13, 16 and 19 s.
+        assert_eq!(slow.eviction().is_some(), second >= 19, "{second}");
+    }
+    assert!(slow.has_missed_deadline());
+}
+
+#[test]
+fn a_blocked_write_is_probed_before_each_deadline() {
+    if !Feature::Full.is_built_in() {
+        return;
+    }
+    let mut hub = hub();
+    let start = Instant::now();
+    let client = join(&mut hub, start);
+    client.write_blocked(start);
+    for second in 1..=18 {
+        client.bell.clear();
+        hub.sweep(at(second)(start));
+        assert_eq!(client.bell.is_rung(), [9, 18].contains(&second), "{second}");
+        assert_eq!(client.is_write_probed(), [9, 18].contains(&second), "{second}");
+        if second == 9 {
+            // The probe has found that the client has read something.
+            client.write_progressed(1 << 20, at(second)(start));
+        }
+    }
+}
+
+#[test]
+fn progress_renews_the_deadline_of_a_write_to_at_most_the_full_time() {
+    for min_rate in [1, 8 * 1024, 0] {
+        let timeouts = Timeouts { min_rate, ..Timeouts::default() };
+        let mut hub = hub_by(timeouts, Topics::default());
+        let start = Instant::now();
+        let client = join(&mut hub, start);
+        client.write_blocked(start);
+        for second in 1..=20 {
+            if second == 7 {
+                client.write_progressed(usize::MAX, at(second)(start));
+            }
+            hub.sweep(at(second)(start));
+            assert_eq!(client.eviction().is_some(), second >= 17, "{min_rate} {second}");
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use rustix::net::sockopt;
 use smol::LocalExecutor;
 
 use super::*;
-use crate::net::Transport;
+use crate::config::{Certificate, Tls};
+use crate::net::{Acceptor, Connector, Peer, Transport, Trust};
 
 /// Runs a task on a new reactor, for at most 5 seconds.
 fn run<T: 'static>(task: impl AsyncFnOnce(Rc<Reactor>) -> T + 'static) -> T {
@@ -140,6 +141,101 @@ fn a_peer_that_shut_down_its_sending_side_can_still_receive() {
         assert_eq!(send(&transport, b"still here").await.unwrap(), 10);
         let mut read = [0; 10];
         peer.read_exact(&mut read).unwrap();
+    });
+}
+
+/// A write of one piece of plaintext reports progress, as a write without TLS does.
+#[test]
+fn a_tls_write_reports_what_the_socket_has_taken() {
+    if !Feature::Tls.is_built_in() {
+        return;
+    }
+    run(async |reactor| {
+        let (server, client) = tls_pair(&reactor).await;
+        let message: Vec<u8> = (0..60_000).map(|index| (index % 251) as u8).collect();
+        let (mut sent, mut reports) = (0, 0);
+        let sending = async {
+            while sent < message.len() {
+                sent += send(&server, &message[sent..]).await.unwrap();
+                assert!(sent <= message.len(), "{sent}");
+                reports += 1;
+            }
+        };
+        let (mut received, mut buffer) = (Vec::new(), [0; 1000]);
+        let receiving = async {
+            while received.len() < message.len() {
+                let count = recv(&client, &mut buffer).await.unwrap();
+                received.extend_from_slice(&buffer[..count]);
+            }
+        };
+        future::zip(sending, receiving).await;
+        assert!(received == message);
+        assert!(reports > 3, "{reports}");
+    });
+}
+
+/// Returns both ends of a connection with TLS, whose server's socket takes few bytes at once.
+async fn tls_pair(reactor: &Rc<Reactor>) -> (Transport, Transport) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    sockopt::set_socket_send_buffer_size(&ours, 4096).unwrap();
+    let [mut server, client] = [ours, theirs].map(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        Transport::new(reactor, stream.into()).unwrap()
+    });
+    let certificate = Some(Certificate::SelfSigned { state_dir: None });
+    let tls = Tls { certificate, ..Tls::default() };
+    server.expect_tls(&Acceptor::new(&tls, &[]).unwrap(), Peer::Unix).unwrap();
+    let securing = async {
+        let connector = Connector::new(&Trust::Any);
+        let client = client.secure(connector.as_ref().unwrap(), "localhost").await.unwrap();
+        send(&client, b"x").await.unwrap();
+        client
+    };
+    let mut byte = [0];
+    let (client, read) = future::zip(securing, recv(&server, &mut byte)).await;
+    assert_eq!(read.unwrap(), 1);
+    (server, client)
+}
+
+#[test]
+fn at_most_four_deferred_tasks_continue_in_a_turn() {
+    if !Feature::Full.is_built_in() {
+        return;
+    }
+    run(async |reactor| {
+        let pairs: Vec<_> = (0..10).map(|_| pair(&reactor)).collect();
+        let mut waiting: Vec<&Transport> = pairs.iter().map(|(transport, _)| transport).collect();
+        for transport in &waiting {
+            transport.defer();
+            transport.defer();
+        }
+        let mut continued = Vec::new();
+        poll_fn(|cx| {
+            let before = waiting.len();
+            waiting.retain(|transport| transport.poll_turn(cx).is_pending());
+            continued.push(before - waiting.len());
+            if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        assert_eq!(continued, [0, 4, 4, 2]);
+    });
+}
+
+#[test]
+fn a_deferred_socket_that_is_closed_is_forgotten() {
+    if !Feature::Full.is_built_in() {
+        return;
+    }
+    run(async |reactor| {
+        let (transport, _peer) = pair(&reactor);
+        transport.defer();
+        drop(transport);
+        assert!(reactor.deferred.borrow().is_empty());
+        // This socket has the same key.
+        let (transport, _peer) = pair(&reactor);
+        poll_fn(|cx| transport.poll_turn(cx)).await;
+        transport.defer();
+        poll_fn(|cx| transport.poll_turn(cx)).await;
     });
 }
 

@@ -197,9 +197,10 @@ impl Session {
         Poll::Ready(Ok(take(&plaintext)))
     }
 
-    /// Encrypts and sends some bytes of `slices`. Returns the number of bytes sent, once all their
-    /// records are written to the socket. While it is pending, the next call must begin with the same
-    /// bytes.
+    /// Encrypts and sends some bytes of `slices`. Returns the number of bytes sent. The last of these bytes
+    /// counts as sent once all records are written to the socket; before, as many bytes as the socket has
+    /// taken count, so that the caller knows of the progress. The next call must begin with the bytes that
+    /// were not sent.
     pub(in crate::net) fn poll_send(
         &mut self,
         socket: &Socket,
@@ -211,10 +212,10 @@ impl Session {
             Phase::Handshaking => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
             Phase::Open | Phase::Ended | Phase::Failed => self.check_failed()?,
         }
-        ready!(self.poll_flushed(socket, cx))?;
         if self.unreported > 0 {
-            return Poll::Ready(Ok(std::mem::take(&mut self.unreported)));
+            return self.poll_unreported(socket, cx);
         }
+        ready!(self.poll_flushed(socket, cx))?;
         let buffers = self.buffers.clone();
         let (mut joined, mut records) = (buffers.joined.borrow_mut(), buffers.records.borrow_mut());
         let bytes = join(&mut joined, slices);
@@ -227,11 +228,33 @@ impl Session {
         if sent == length {
             return Poll::Ready(Ok(bytes.len()));
         }
+        let progress = sent.min(bytes.len().saturating_sub(1));
         self.outgoing.extend_from_slice(&records[sent..length]);
-        self.unreported = bytes.len();
+        self.unreported = bytes.len() - progress;
+        if progress > 0 {
+            return Poll::Ready(Ok(progress));
+        }
         // Registers the waker, or sends the rest if the socket has become writable.
-        ready!(self.poll_flushed(socket, cx))?;
-        Poll::Ready(Ok(std::mem::take(&mut self.unreported)))
+        self.poll_unreported(socket, cx)
+    }
+
+    /// Sends pending records. Returns the number of bytes that count as sent since the last report.
+    fn poll_unreported(
+        &mut self,
+        socket: &Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(flushed) = self.poll_flushed(socket, cx) {
+            return Poll::Ready(flushed.map(|()| std::mem::take(&mut self.unreported)));
+        }
+        let progress = self.outgoing_sent.min(self.unreported.saturating_sub(1));
+        if progress == 0 {
+            return Poll::Pending;
+        }
+        // From here on, `outgoing_sent` counts what the next report is about.
+        self.outgoing.drain(..std::mem::take(&mut self.outgoing_sent));
+        self.unreported -= progress;
+        Poll::Ready(Ok(progress))
     }
 
     /// Sends a `close_notify` alert, unless one was sent before. Does not wait until the socket can take
