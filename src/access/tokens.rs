@@ -228,6 +228,11 @@ impl Version {
 fn read(path: &Path) -> Result<Vec<Grant>, TokenFileError> {
     let text = fs::read_to_string(path)
         .map_err(|error| TokenFileError::Unreadable { path: path.to_owned(), error })?;
+    parse(&text, path)
+}
+
+/// Parses the text of a file of tokens.
+fn parse(text: &str, path: &Path) -> Result<Vec<Grant>, TokenFileError> {
     let wrong = |line, expected| TokenFileError::Line { path: path.to_owned(), line, expected };
     if !text.is_empty() && !text.ends_with('\n') {
         // The file may still be being written, and a part of a line may grant more than the whole line.
