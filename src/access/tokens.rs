@@ -347,5 +347,7 @@ const NO_NEWLINE: &str =
 /// The shortest time between two checks of the file.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -482,3 +482,6 @@ const READ_BUFFER_BYTES: usize = 256;
 const LARGEST_READ_BUFFER_BYTES: usize = 4096;
 /// The protocol library writes only Pongs and Closes, whose frames have at most 127 bytes.
 const CONTROL_BUFFER_BYTES: usize = 1024;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
