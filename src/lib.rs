@@ -53,6 +53,9 @@ mod endpoints;
 mod escaped;
 mod features;
 mod frame;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod http;
 mod hub;
 pub mod log;

@@ -3,6 +3,8 @@
 mod address_place;
 mod authorize;
 mod cors;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gatekeeper;
 mod handshake_rate;
 mod origin;

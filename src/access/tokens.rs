@@ -318,5 +318,7 @@ const MIN_SAFE_BYTES: usize = 16;
 /// The shortest time between two readings of the file.
 const READ_EVERY: Duration = Duration::from_secs(1);
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -15,3 +15,5 @@ pub use handshake::accept_value;
 pub(crate) use outlet::{Outlet, TurnShare};
 pub use session::Session;
 pub(crate) use shared::SessionShared;
+#[cfg(any(test, fuzzing))]
+pub(crate) use socket::fuzz;

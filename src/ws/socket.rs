@@ -67,6 +67,15 @@ struct Decoder {
     gate: Gate,
 }
 
+/// The result of decoding the admitted bytes, which are at most one frame.
+struct Decoded {
+    message: Option<Message>,
+    /// The code of the client's Close, if it sent one.
+    closed: Option<Option<CloseCode>>,
+    /// The frames that answer a Ping or a Close.
+    answers: Vec<u8>,
+}
+
 impl Socket {
     /// Creates a socket. `early` holds the bytes that were received together with the handshake.
     pub(super) fn new(early: Vec<u8>) -> Self {
@@ -415,6 +424,18 @@ impl Decoder {
         cx: &mut Context<'_>,
         is_closing: bool,
     ) -> Result<Option<Message>, Ending> {
+        let Decoded { message, closed, answers } = self.decode()?;
+        if !answers.is_empty() && !is_closing {
+            outlet.send(cx, &answers, &[])?;
+        }
+        match closed {
+            Some(code) => Err(Ending::ClosedByPeer(code)),
+            None => Ok(message),
+        }
+    }
+
+    /// Decodes the admitted bytes.
+    fn decode(&mut self) -> Result<Decoded, Ending> {
         let (mut message, mut closed) = (None, None);
         // The pipe needs no waker: each admission is followed by a call of this function.
         let noop = &mut Context::from_waker(Waker::noop());
@@ -435,18 +456,12 @@ impl Decoder {
                 Some(Err(error)) => return Err(ending_for(&error)),
             }
         }
-        let mut outgoing = std::mem::take(&mut self.stream.get_mut().outgoing);
+        let mut answers = std::mem::take(&mut self.stream.get_mut().outgoing);
         if closed == Some(Some(CloseCode::BadGateway)) {
             // The library does not know this code, and would answer 1002.
-            outgoing = Frame::close(&CloseReason::new(CloseCode::BadGateway, "")).to_vec();
+            answers = Frame::close(&CloseReason::new(CloseCode::BadGateway, "")).to_vec();
         }
-        if !outgoing.is_empty() && !is_closing {
-            outlet.send(cx, &outgoing, &[])?;
-        }
-        match closed {
-            Some(code) => Err(Ending::ClosedByPeer(code)),
-            None => Ok(message),
-        }
+        Ok(Decoded { message, closed, answers })
     }
 }
 
@@ -530,3 +545,6 @@ const LARGEST_READ_BUFFER_BYTES: usize = 4096;
 const DECODER_BYTES: usize = 1024;
 /// The protocol library writes only Pongs and Closes, whose frames have at most 127 bytes.
 const CONTROL_BUFFER_BYTES: usize = 1024;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;

@@ -405,10 +405,10 @@ fn is_for_tests_only(meta: &Meta) -> bool {
         || meta.path().is_ident("cfg") && inner(meta).iter().any(needs_test)
 }
 
-/// Returns true if the condition of a `cfg` holds in tests only.
+/// Returns true if the condition of a `cfg` holds in tests only. A build for fuzzing is a test, too.
 fn needs_test(condition: &Meta) -> bool {
     match condition {
-        Meta::Path(path) => path.is_ident("test"),
+        Meta::Path(path) => path.is_ident("test") || path.is_ident("fuzzing"),
         Meta::List(list) if list.path.is_ident("all") => inner(condition).iter().any(needs_test),
         Meta::List(list) if list.path.is_ident("any") => {
             let conditions = inner(condition);

@@ -67,6 +67,8 @@ mod chunks;
 mod client;
 mod connection;
 mod follower;
+#[cfg(test)]
+mod fuzz;
 mod handshake;
 mod http;
 mod input;

@@ -1,0 +1,124 @@
+//! The entry point for fuzzing of the gate and of the decoder of frames.
+
+use super::*;
+use crate::frame::{BINARY, CLOSE, CONTINUATION, FINAL, MASKED, PING, PONG, TEXT};
+use crate::ws::decode::{PayloadBuffer, apply_mask, whole_message};
+
+/// Reads the frames of a client. The first byte is the size of the pieces in which they arrive.
+pub(crate) fn frames(input: &[u8]) {
+    let Some((size, bytes)) = input.split_first() else { return };
+    let read = read_in_pieces(bytes, bytes.len());
+    assert_eq!(read_in_pieces(bytes, (*size).into()), read);
+    let expected = decode_plainly(bytes);
+    if read.end.as_ref().is_some_and(|end| end.starts_with("Refused")) {
+        // The plain decoder does not know the frames that are refused.
+        assert!(expected.messages.starts_with(&read.messages), "{read:?}: {expected:?}");
+        assert!(expected.answers.starts_with(&read.answers), "{read:?}: {expected:?}");
+    } else {
+        assert_eq!(expected.messages, read.messages);
+        // The answer to a Close comes last.
+        assert!(read.answers.starts_with(&expected.answers), "{read:?}: {expected:?}");
+        assert!(read.end.is_some() || read.answers == expected.answers, "{read:?}: {expected:?}");
+    }
+}
+
+/// The results of a client's frames.
+#[derive(Debug, Default, PartialEq)]
+struct Read {
+    messages: Vec<Message>,
+    /// The answers to Pings and to a Close.
+    answers: Vec<u8>,
+    end: Option<String>,
+}
+
+/// Reads frames as [`Socket::poll_next`] does, but without a connection.
+fn read_in_pieces(bytes: &[u8], size: usize) -> Read {
+    let (mut input, mut buffer, mut read) =
+        (InputState::default(), PayloadBuffer::new(), Read::default());
+    for piece in bytes.chunks(size.max(1)) {
+        input.backlog_mut().bytes.extend_from_slice(piece);
+        while read.end.is_none() && !input.backlog().is_empty() {
+            match decode_next(&mut input, &mut buffer) {
+                Ok(Decoded { message, closed, answers }) => {
+                    read.messages.extend(message);
+                    read.answers.extend(answers);
+                    read.end = closed.map(|code| format!("ClosedByPeer({code:?})"));
+                }
+                Err(ending) => read.end = Some(format!("{ending:?}")),
+            }
+        }
+    }
+    read
+}
+
+/// Decodes one frame, or the received part of it.
+fn decode_next(input: &mut InputState, buffer: &mut PayloadBuffer) -> Result<Decoded, Ending> {
+    if input.decoder.is_none() {
+        if let Some((message, count)) =
+            whole_message(input.backlog.unread(), MAX_MESSAGE_BYTES, buffer)
+        {
+            input.backlog.consume(count);
+            return Ok(Decoded { message: Some(message), closed: None, answers: Vec::new() });
+        }
+        let backlog = std::mem::take(&mut input.backlog);
+        input.decoder = Some(Decoder::new(backlog, MAX_MESSAGE_BYTES));
+    }
+    let decoder = input.decoder.as_mut().expect("it was created if there was none");
+    assert!(decoder.admit(|| true)? > 0);
+    let decoded = decoder.decode()?;
+    if decoder.gate.is_between_messages() {
+        input.backlog = std::mem::take(decoder.backlog_mut());
+        input.decoder = None;
+    }
+    Ok(decoded)
+}
+
+/// Decodes frames that are valid. Stops at a Close, and at a frame that is incomplete or not masked.
+fn decode_plainly(mut bytes: &[u8]) -> Read {
+    let mut read = Read::default();
+    let mut open = None;
+    while let Some((first, payload, rest)) = split_frame(bytes) {
+        bytes = rest;
+        match first & 0x0f {
+            TEXT | BINARY | CONTINUATION => {
+                let (kind, message) = open.get_or_insert((first & 0x0f, Vec::new()));
+                message.extend(payload);
+                if first & FINAL == 0 {
+                    continue;
+                }
+                let message = match *kind {
+                    TEXT => String::from_utf8(std::mem::take(message)).map(Message::from),
+                    _ => Ok(Message::from(std::mem::take(message))),
+                };
+                let Ok(message) = message else { break };
+                read.messages.push(message);
+                open = None;
+            }
+            PING => {
+                read.answers.extend([FINAL | PONG, payload.len() as u8]);
+                read.answers.extend(payload);
+            }
+            CLOSE => break,
+            _ => {}
+        }
+    }
+    read
+}
+
+/// Splits the first frame from `bytes`. Returns its first byte, its payload, and the bytes after it.
+fn split_frame(bytes: &[u8]) -> Option<(u8, Vec<u8>, &[u8])> {
+    let [first, second, rest @ ..] = bytes else { return None };
+    let (length, rest) = match second.checked_sub(MASKED)? {
+        126 => rest.split_first_chunk().map(|(n, rest)| (u16::from_be_bytes(*n).into(), rest))?,
+        127 => rest.split_first_chunk().map(|(n, rest)| (u64::from_be_bytes(*n), rest))?,
+        length => (length.into(), rest),
+    };
+    let (mask, rest) = rest.split_first_chunk()?;
+    let (payload, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    let mut payload = payload.to_vec();
+    apply_mask(&mut payload, *mask);
+    Some((*first, payload, rest))
+}
+
+/// The largest accepted message.
+const MAX_MESSAGE_BYTES: usize = 300;
