@@ -128,8 +128,9 @@ pub struct Limits {
     /// Memory of everything that is unfinished on all connections, in bytes: received parts of heads, bodies,
     /// messages and TLS records, and output that peers have not read. Default: `None`, which is 8 MiB, or a
     /// quarter of the memory limit of the process's control group if that is less. At the limit, connections
-    /// that hold more than 4 KiB of it are not read. If this lasts 1 s, or twice the limit is reached, the largest holders of the address that
-    /// holds most are closed, with 1013 or status 503.
+    /// that hold more than 4 KiB of it are not read. If this lasts 1 s, or twice the limit is reached, the
+    /// largest holders of the address that holds most are closed, with 1013 or status 503. A build without the
+    /// feature `full` has no such limit.
     pub pending_bytes: Option<usize>,
     /// Largest number of requests on one connection; the response to the last one announces the close.
     /// Default: 1,000.

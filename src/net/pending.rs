@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::features::Feature;
+
 use super::address_prefix::AddressPrefix;
 
 /// The budget of one reactor, and all that is held of it.
@@ -69,12 +71,13 @@ impl Pending {
 
     /// Returns true from the time at which the limit is reached until an eighth of the budget is free again.
     pub(super) fn is_full(&self) -> bool {
-        self.eviction_at.get().is_some()
+        self.eviction_at().is_some()
     }
 
     /// Returns the time of the next eviction, if there may be one.
     pub(super) fn eviction_at(&self) -> Option<Instant> {
-        self.eviction_at.get()
+        // The smallest build has no room for the budget.
+        if Feature::Full.is_built_in() { self.eviction_at.get() } else { None }
     }
 
     /// Changes the total, and notes whether the budget is used up.
@@ -157,6 +160,9 @@ impl Held {
         bytes: usize,
         address: impl FnOnce() -> Option<AddressPrefix>,
     ) {
+        if !Feature::Full.is_built_in() {
+            return;
+        }
         let entry = match self.0.take() {
             None if bytes == 0 => return,
             None => {
@@ -205,7 +211,9 @@ impl Held {
         cx: &mut Context<'_>,
         condition: impl FnOnce(&Pending, &Holder) -> bool,
     ) -> io::Result<bool> {
-        let Some(entry) = self.0.take() else { return Ok(false) };
+        let Some(entry) = self.0.take().filter(|_| Feature::Full.is_built_in()) else {
+            return Ok(false);
+        };
         let mut holders = entry.pending.holders.borrow_mut();
         let holder = &mut holders[entry.key];
         let (mut previous, is_evicted) = (None, holder.is_evicted);

@@ -686,6 +686,7 @@ fn a_lost_stream_is_requested_again_after_the_reconnection_time_that_it_has_set(
     let lost = Instant::now();
     let (_stream, _) = stream_events(&server, "");
     assert!(lost.elapsed() >= Duration::from_millis(1000), "after {:?}", lost.elapsed());
+    client.wait_for_stderr("reconnected to ");
     client.signal(Signal::INT);
     assert_eq!(client.finish().0, 0);
 }
