@@ -454,3 +454,8 @@ fn a_handshake_that_is_dropped_while_it_waits_takes_no_turn_of_another() {
     let turns = run(async |reactor| steps_by_turn(reactor, 7, Some(2)).await);
     assert_eq!(turns, [vec![0, 1], vec![3, 4], vec![5, 6]]);
 }
+
+#[test]
+fn a_source_takes_24_bytes() {
+    assert_eq!(size_of::<Source>(), 24);
+}
