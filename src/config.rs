@@ -118,19 +118,18 @@ pub struct Limits {
     /// page; behind one address, 170 clients that reconnect at the same time have all connected after 7.5 s.
     pub handshake_rate: Option<NonZeroU32>,
     /// Messages per second that one remote address may publish over HTTP, or one connection from this host. IPv6
-    /// addresses are counted as for `per_address`.
-    /// After a second without messages, this number of messages may arrive at once. Default: `None`, no
-    /// limit. Further messages are answered with 429.
+    /// addresses are counted as for `per_address`. After a second without messages, this number of messages may
+    /// arrive at once. Default: `None`, no limit. Further messages are answered with 429.
     pub publish_rate: Option<NonZeroU32>,
     /// Messages per second that are read from one WebSocket client. After a second without messages, this
     /// number of messages are read at once; further ones are read later. Default: `None`, no limit.
     pub message_rate: Option<NonZeroU32>,
     /// Memory of everything that is unfinished on all connections, in bytes: received parts of heads, bodies,
     /// messages and TLS records, and output that peers have not read. Default: `None`, which is 8 MiB, or a
-    /// quarter of the memory limit of the process's control group if that is less. At the limit, connections
-    /// that hold more than 4 KiB of it are not read. If this lasts 1 s, or twice the limit is reached, the
-    /// largest holders of the address that holds most are closed, with 1013 or status 503. A build without the
-    /// feature `full` has no such limit.
+    /// quarter of the memory limit of the process's control group if that is less; at least four times
+    /// `message_bytes`. At the limit, connections that hold more than 4 KiB of it are not read. If this lasts
+    /// 1 s, or twice the limit is reached, the largest holders of the address that holds most are closed, with
+    /// 1013 or status 503. A build without the feature `full` has no such limit.
     pub pending_bytes: Option<usize>,
     /// Largest number of requests on one connection; the response to the last one announces the close.
     /// Default: 1,000.

@@ -72,8 +72,9 @@ impl Access {
     }
 
     /// Checks the host, the origin and the proxy headers of a request that arrived on a connection of `peer`
-    /// through a listener with this reach, and gives `address_place` to the request's client. A GET or HEAD of a page of another origin is
-    /// admitted, but the gatekeeper lets it do nothing but [load](Gatekeeper::may_load) files.
+    /// through a listener with this reach, and gives `address_place` to the request's client. A GET or HEAD of
+    /// a page of another origin is admitted, but the gatekeeper lets it do nothing but
+    /// [load](Gatekeeper::may_load) files.
     ///
     /// # Errors
     /// [`Refused`], if a check fails or the client's address has too many connections.

@@ -97,7 +97,8 @@ impl Origins {
             return Ok(());
         }
         let host = head.host().and_then(Authority::parse_bytes);
-        let here = external.host.and_then(Authority::parse).or(host);
+        // A host that a proxy names, but that can't be parsed, must not be replaced by the proxy's own.
+        let here = external.host.map_or(host, Authority::parse);
         let is_added =
             |host: Authority<'_>| self.added().any(|origin| origin.authority.has_same_host(host));
         let is_accepted = match hosts {

@@ -270,7 +270,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "max-pending",
         "SIZE",
-        "largest memory of unfinished input and output of all clients; auto = 8m, or a quarter of the control group's limit if that is less",
+        "largest memory of unfinished input and output of all clients; auto = 8m, or a quarter of the control group's limit if that is less, but at least four messages",
         |options, text| set_size_or_auto(&mut options.config.limits.pending_bytes, text),
         |options| show_size_or_auto(options.config.limits.pending_bytes),
     )

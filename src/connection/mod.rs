@@ -28,7 +28,7 @@ use crate::counters::{Refusal, Rejection};
 use crate::features::Feature;
 use crate::http::head;
 use crate::http::{HeadError, Response};
-use crate::net::{Peer, Reach, Transport};
+use crate::net::{Peer, Reach, Transport, is_eviction};
 use crate::rate::RateState;
 use crate::resource::{Plan, Stage};
 
@@ -87,6 +87,7 @@ async fn serve_requests(
             Box::pin(refuse_head(&mut reader, &refused?, peer, &context)).await;
             return None;
         };
+        reader.set_peer(request.peer);
         request.close |= count == limits.requests || context.config.timeouts.keep_alive.is_none();
         request.close |= leaves_body_unread(&plan, &request);
         // The end of the request in the reader's buffer.
@@ -122,6 +123,7 @@ async fn serve_requests(
         // The next request from a proxy may be for another client. Until then, the proxy has the place; it is
         // exempt from the limit of its address.
         let _ = address_place.reassign(peer, true);
+        reader.set_peer(peer);
         // Other tasks run between two requests of a peer that has sent many at once.
         yield_now().await;
     }
@@ -177,6 +179,10 @@ async fn read_head(
         let more = context.stop.unless_requested(reader.at_least(1));
         let end = match timer.until(deadline, more).await {
             Some(Some(Ok(()))) => None,
+            Some(Some(Err(error))) if is_eviction(&error) => {
+                context.count_rejection(Rejection::Memory);
+                Some("evicted")
+            }
             Some(Some(Err(_))) => Some("closed by the peer"),
             Some(None) => Some(STOPPING),
             None => Some("idle"),

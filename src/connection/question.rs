@@ -22,7 +22,6 @@ pub(super) async fn ask(
     rate_state: &mut RateState,
     context: &Context,
 ) -> Option<(Response, usize)> {
-    reader.set_peer(request.peer);
     let limit = question.body_limit();
     // A longer body is not read. The connection is closed after the response.
     let body = if request.body.exceeds(limit) { Framing::None } else { request.body };

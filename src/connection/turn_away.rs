@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::access::proxy_protocol::ProxiedClient;
 use crate::features::Feature;
 use crate::http::{HeadError, Response, head};
 use crate::net::{Peer, Transport};
@@ -21,12 +22,17 @@ pub(crate) fn turn_away(transport: Transport, peer: Peer, context: Rc<Context>) 
     Stage::last(async move {
         let mut reader = Reader::new(transport, peer);
         let turning_away = async {
+            let mut client = peer;
             if context.access.proxies.uses_proxy_protocol(peer) {
                 let timer = reader.transport().timer();
                 let deadline = timer.sleep(Some(PATIENCE));
-                timer.until(deadline, reader.proxy_header()).await?.ok()?;
+                let named = timer.until(deadline, reader.proxy_header()).await?.ok()?;
+                if let ProxiedClient::At(address) = named {
+                    client = Peer::Ip(address);
+                }
             }
-            answer_unavailable(&mut reader, peer, TOO_MANY, &context).await;
+            reader.set_peer(client);
+            answer_unavailable(&mut reader, client, TOO_MANY, &context).await;
             Some(())
         };
         context.stop.unless_requested(turning_away).await;
@@ -34,9 +40,8 @@ pub(crate) fn turn_away(transport: Transport, peer: Peer, context: Rc<Context>) 
 }
 
 /// Waits for a request head, and answers it with status 503 and the line `reason`, or as [`reconnecting`] does.
-/// Bytes that are not HTTP get no answer.
-/// Closes the connection. Waits at most [`PATIENCE`] for the head, TLS handshake included. Without an answer, if
-/// the handshake would have to wait for others of the same address.
+/// Then closes the connection. Waits at most [`PATIENCE`] for the head, TLS handshake included. There is no answer
+/// to bytes that are not HTTP, nor if the handshake would have to wait for others of the same address.
 pub(super) async fn answer_unavailable(
     reader: &mut Reader,
     peer: Peer,

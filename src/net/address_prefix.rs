@@ -42,6 +42,11 @@ impl AddressPrefix {
         })
     }
 
+    /// Returns the shortest prefix of the same address.
+    pub(super) fn shortest(self) -> Self {
+        self.with_shorter().last().unwrap_or(self)
+    }
+
     /// Returns how many times the limit per address this prefix has: 1 for an IPv4 address and an IPv6
     /// network of 64 bits, 2 for 56 bits, 4 for 48 bits.
     pub fn shares(self) -> u8 {

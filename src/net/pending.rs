@@ -29,7 +29,7 @@ pub(crate) struct Pending {
 
 /// A part of a connection that holds memory: its input, its output or its TLS session.
 struct Holder {
-    /// The address of the client; `None` on this host.
+    /// The shortest prefix of the client's address; `None` on this host.
     address: Option<AddressPrefix>,
     bytes: usize,
     is_evicted: bool,
@@ -166,8 +166,8 @@ impl Held {
         let entry = match self.0.take() {
             None if bytes == 0 => return,
             None => {
-                let holder =
-                    Holder { address: address(), bytes: 0, is_evicted: false, waker: None };
+                let address = address().map(AddressPrefix::shortest);
+                let holder = Holder { address, bytes: 0, is_evicted: false, waker: None };
                 let key = pending.holders.borrow_mut().insert(holder);
                 Entry { pending: pending.clone(), key }
             }

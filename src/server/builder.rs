@@ -109,7 +109,8 @@ impl ServerBuilder {
 
     /// Allows pages of these origins to use the server, besides the server's own pages, and adds their host
     /// names to the names of the server. Without an [authorizer](Self::authorize), a listener that other hosts
-    /// can reach accepts requests for no other public name. Responses get the headers that let these pages read them (CORS).
+    /// can reach accepts requests for no other public name. Responses get the headers that let these pages read
+    /// them (CORS).
     pub fn origins(mut self, origins: Origins) -> Self {
         self.parts.origins = origins;
         self
@@ -162,8 +163,10 @@ impl ServerBuilder {
             self.parts.files = Some(files.map_err(failed)?);
         }
         let reactor = Reactor::new().map_err(StartError::Reactor)?;
-        let pending = self.parts.config.limits.pending_bytes;
-        reactor.pending().set_limit(pending.unwrap_or_else(default_pending_bytes));
+        let limits = &self.parts.config.limits;
+        let pending = limits.pending_bytes;
+        let pending = pending.unwrap_or_else(|| default_pending_bytes(limits.message_bytes));
+        reactor.pending().set_limit(pending);
         let urls: Vec<&ListenUrl> = urls.into_iter().collect();
         let tls_hosts = urls.iter().copied().chain(&self.admin).filter_map(ListenUrl::tls_host);
         let tls_hosts: Vec<String> = tls_hosts.map(str::to_owned).collect();

@@ -5,14 +5,17 @@ use std::path::Path;
 
 use crate::features::Feature;
 
-/// Returns the default of [`Limits::pending_bytes`](crate::config::Limits::pending_bytes).
-pub(super) fn default_pending_bytes() -> usize {
+/// Returns the default of [`Limits::pending_bytes`](crate::config::Limits::pending_bytes) for messages of at most
+/// `message_bytes`.
+pub(super) fn default_pending_bytes(message_bytes: usize) -> usize {
     if !Feature::Full.is_built_in() {
         return MOST_PENDING_BYTES;
     }
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limit = memory_limit(&groups, Path::new("/sys/fs/cgroup"));
-    limit.map_or(MOST_PENDING_BYTES, |limit| (limit / 4).min(MOST_PENDING_BYTES))
+    let most = limit.map_or(MOST_PENDING_BYTES, |limit| (limit / 4).min(MOST_PENDING_BYTES));
+    // A buffer that grows with its content may have twice the size, and there may be a second one.
+    most.max(message_bytes.saturating_mul(4))
 }
 
 /// Returns the smallest memory limit of these control groups and of all groups that they are in. `groups` is

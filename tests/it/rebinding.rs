@@ -107,6 +107,8 @@ fn the_forwarded_host_of_a_trusted_proxy_counts_instead_of_the_host() {
     for (host, forwarded, [trusted, untrusted]) in [
         ("10.0.0.1:8080", "live.example", [200, 200]),
         ("10.0.0.1:8080", EVIL, [403, 200]),
+        // A browser sends such a name, too.
+        ("10.0.0.1:8080", "a~b.evil.example", [403, 200]),
         (EVIL, "live.example", [200, 403]),
         (EVIL, "pi.lan", [200, 403]),
         (EVIL, EVIL, [403, 403]),
