@@ -140,10 +140,11 @@ async fn send_file(head: Write<'_>, file: BodyFile, length: u64) -> bool {
     let mut file = file.take(length);
     let (mut remaining, mut since) = (length, head.since);
     let mut piece = vec![0; FILE_PIECE_BYTES];
+    let held = head.held + piece.len();
     while remaining > 0 {
         // Reading blocks all tasks while the disk works, so other tasks run after each piece.
         let Ok(count @ 1..) = file.read(&mut piece) else { return false };
-        let mut writing = Write { bytes: &piece[..count], since, deadline: None, ..head };
+        let mut writing = Write { bytes: &piece[..count], held, since, deadline: None, ..head };
         if !(&mut writing).await {
             return false;
         }
@@ -157,7 +158,8 @@ async fn send_file(head: Write<'_>, file: BodyFile, length: u64) -> bool {
 /// Writes all bytes. Returns false if an error occurs or the write deadline passes.
 pub(super) fn write_all<'a>(reader: &'a Reader, bytes: &'a [u8], config: &'a Config) -> Write<'a> {
     let since = reader.transport().timer().now();
-    Write { reader, bytes, timeouts: &config.timeouts, since, deadline: None }
+    let held = bytes.len();
+    Write { reader, bytes, held, timeouts: &config.timeouts, since, deadline: None }
 }
 
 /// A future that writes all bytes. Returns false if an error occurs or the write deadline passes.
@@ -165,6 +167,8 @@ pub(super) struct Write<'a> {
     reader: &'a Reader,
     /// The bytes that have not been written.
     bytes: &'a [u8],
+    /// The size of the buffer that they are in.
+    held: usize,
     timeouts: &'a Timeouts,
     /// The time from which the write deadline counts. What the peer reads brings it forward.
     since: Instant,
@@ -195,7 +199,7 @@ impl Write<'_> {
     /// Writes some of the bytes. Returns their number, or `None` if an error occurs or the write deadline passes.
     fn poll_some(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<usize>> {
         let timer = self.reader.transport().timer();
-        let mut sent = self.reader.poll_send(cx, self.bytes);
+        let mut sent = self.reader.poll_send(cx, self.bytes, self.held);
         if sent.is_pending() {
             let at = self.timeouts.write.and_then(|limit| self.since.checked_add(limit));
             let sleep = || at.map_or_else(|| timer.sleep(None), |at| timer.sleep_until(at));
@@ -203,7 +207,7 @@ impl Write<'_> {
             if Feature::Full.is_built_in() {
                 // The peer may have read less than the kernel reports.
                 self.reader.transport().assume_writable();
-                sent = self.reader.poll_send(cx, self.bytes);
+                sent = self.reader.poll_send(cx, self.bytes, self.held);
             }
         }
         self.deadline = None;

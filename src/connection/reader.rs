@@ -131,8 +131,7 @@ impl Reader {
     /// Reads until there are at least `count` bytes.
     ///
     /// # Errors
-    /// The error of the transport; `UnexpectedEof` at the end of the stream; `OutOfMemory` if the connection
-    /// was evicted.
+    /// The error of the transport; `UnexpectedEof` at the end of the stream; an [eviction](is_eviction).
     ///
     /// # Cancel safety
     /// If the future is dropped early, the bytes read so far are kept.
@@ -198,14 +197,19 @@ impl Reader {
         self.hold(0);
     }
 
-    /// Writes some of `bytes`. Returns the number of bytes written.
+    /// Writes some of `bytes`, which are in a buffer of `held` bytes. Returns the number of bytes written.
     ///
     /// # Errors
-    /// The error of the transport.
-    pub(super) fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    /// The error of the transport; an [eviction](is_eviction).
+    pub(super) fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        held: usize,
+    ) -> Poll<io::Result<usize>> {
         let polled = self.transport.poll_send(cx, &[IoSlice::new(bytes)]);
         if polled.is_pending() {
-            self.hold(bytes.len());
+            self.hold(held);
             self.held.check(cx)?;
         }
         let sent = ready!(polled)?;
@@ -232,8 +236,7 @@ impl Reader {
     /// Waits for input and appends it to the buffer.
     ///
     /// # Errors
-    /// The error of the transport; `UnexpectedEof` at the end of the stream; `OutOfMemory` if the connection
-    /// was evicted.
+    /// The error of the transport; `UnexpectedEof` at the end of the stream; an [eviction](is_eviction).
     async fn read_more(&mut self) -> io::Result<()> {
         let bytes = &mut self.bytes;
         let read = poll_fn(|cx| {

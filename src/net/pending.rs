@@ -271,7 +271,7 @@ const LEAST_BYTES: usize = 64 * 1024;
 const FEW_HOLDERS: usize = 16;
 /// The time for which the budget must be used up before a holder is evicted.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same time if the last eviction was less than [`RELAPSE`] ago: those that are left may belong to one attack.
+/// The same time if the last eviction was less than [`RELAPSE`] ago: the remaining holders may belong to the same attack.
 const SHORT_PATIENCE: Duration = Duration::from_millis(100);
 const RELAPSE: Duration = Duration::from_secs(10);
 /// The number of holders that are evicted before other tasks run.

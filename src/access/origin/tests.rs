@@ -187,7 +187,7 @@ fn an_origin_is_compared_with_the_url_of_the_proxy() {
         (None, Some("example.org"), "https://example.org", false),
         (https, None, "https://pi:8080", true),
         (https, Some("example.org"), "http://pi:8080", false),
-        (https, Some("no host"), "http://pi:8080", true),
+        (https, Some("no host"), "http://pi:8080", false),
     ] {
         let line = format!("Origin: {origin}\r\n");
         let external = ExternalOrigin { scheme, host };
@@ -292,7 +292,7 @@ fn the_forwarded_host_counts_instead_of_the_host() {
         ("evil.example", Some("example.org"), true),
         ("10.0.0.1:8080", Some("evil.example"), false),
         ("pi", Some("own.example:1"), true),
-        ("pi", Some("no host"), true),
+        ("pi", Some("no host"), false),
         ("evil.example", Some("no host"), false),
         ("evil.example", None, false),
         ("pi", None, true),
