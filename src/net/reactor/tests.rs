@@ -414,6 +414,7 @@ fn the_memory_of_many_sockets_is_freed_while_one_stays() {
     });
 }
 
+#[cfg(feature = "tls")]
 /// Polls a step of a handshake on each source until all are admitted. Returns the indices of those that were
 /// admitted in each turn. After the first turn, the source at `dropped` is dropped.
 async fn steps_by_turn(
@@ -443,12 +444,14 @@ async fn steps_by_turn(
     turns.into_iter().map(|(_, steps)| steps).collect()
 }
 
+#[cfg(feature = "tls")]
 #[test]
 fn two_steps_of_handshakes_are_admitted_a_turn_and_the_others_wait_in_their_order() {
     let turns = run(async |reactor| steps_by_turn(reactor, 7, None).await);
     assert_eq!(turns, [vec![0, 1], vec![2, 3], vec![4, 5], vec![6]]);
 }
 
+#[cfg(feature = "tls")]
 #[test]
 fn a_handshake_that_is_dropped_while_it_waits_takes_no_turn_of_another() {
     let turns = run(async |reactor| steps_by_turn(reactor, 7, Some(2)).await);
