@@ -125,7 +125,7 @@ fn measure() -> io::Result<Budgets> {
     Ok(budgets)
 }
 
-/// Measures the delay of an echo while a long history is replayed.
+/// Measures the delay of an echo while a long history is replayed, several times.
 fn replay(budgets: &mut Budgets) -> io::Result<()> {
     println!(
         "\nreplay: {} retained messages to {READERS} readers, while another client echoes",
@@ -158,11 +158,17 @@ fn replay(budgets: &mut Budgets) -> io::Result<()> {
         for canary in &mut connect(1, "/")? {
             // The last byte of a message is in no header of a frame or event.
             let mark = TEXT.as_bytes()[TEXT.len() - 1];
-            let mut replay = Replay::measure(canary, mark, RETAINED, || match readers {
-                "event streams" => event_streams(&server, READERS, &path),
-                _ => connect(READERS, &path),
-            })?;
-            let p99 = percentile(&mut replay.delays, 99);
+            let mut replays = Vec::new();
+            for _ in 0..REPLAYS {
+                let mut replay = Replay::measure(canary, mark, RETAINED, || match readers {
+                    "event streams" => event_streams(&server, READERS, &path),
+                    _ => connect(READERS, &path),
+                })?;
+                replays.push((percentile(&mut replay.delays, 99), replay));
+            }
+            // The one with the median, because a pause of the machine is not the server's.
+            replays.sort_by(|one, other| one.0.total_cmp(&other.0));
+            let (p99, mut replay) = replays.swap_remove(REPLAYS / 2);
             table.row([
                 readers.to_owned(),
                 format!("{:.2}", replay.duration.as_secs_f64()),
@@ -341,6 +347,8 @@ const SUBSCRIBERS: usize = 5000;
 /// Most system calls per subscriber and message, those for the publisher included.
 const CALLS_PER_SUBSCRIBER: f64 = 1.3;
 
+/// The number of replays to each kind of readers.
+const REPLAYS: usize = 3;
 /// Messages of a history, and the clients that read it at the same time.
 const RETAINED: usize = 100_000;
 const READERS: usize = 3;
