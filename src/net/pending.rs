@@ -277,7 +277,8 @@ const RELAPSE: Duration = Duration::from_secs(10);
 /// The number of holders that are evicted before other tasks run.
 const EVICTIONS_PER_TURN: usize = 64;
 
-#[cfg(all(test, feature = "full"))]
+#[cfg(test)]
+#[cfg(feature = "full")]
 mod tests {
     use super::*;
 
