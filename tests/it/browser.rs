@@ -118,7 +118,7 @@ fn markup_that_is_published_is_never_run() {
     // Even if the page inserted markup, the policy would keep it from running.
     let watch = "new Promise((resolve) => {
         document.addEventListener('securitypolicyviolation', ({ violatedDirective }) => resolve(violatedDirective));
-        document.body.insertAdjacentHTML('beforeend', '<svg onload=\"window.owned = 1\"></svg>');
+        document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.owned = 1\">');
     })";
     assert!(window.eval(&format!("await {watch}")).starts_with("script-src"));
     assert_eq!(window.eval("window.owned"), "undefined");

@@ -36,6 +36,7 @@ const OF_STD: &[&str] = &[
     "addr2line",
     "miniz_oxide",
     "backtrace_rs",
+    "builders",
     "rustc_demangle",
 ];
 
