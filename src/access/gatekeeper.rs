@@ -113,7 +113,12 @@ impl Access {
         let is_foreign = match checked {
             Ok(()) => false,
             Err(OriginCheckError::Origin) if may_load => true,
-            Err(error) => return Err(refused(error, head, address_place)),
+            Err(error) => {
+                let forwarded =
+                    external.host.filter(|_| matches!(hosts, AcceptedHosts::Local { .. }));
+                let host = forwarded.map_or(head.host(), |host| Some(host.as_bytes()));
+                return Err(refused(error, head, host, address_place));
+            }
         };
         let reach = if is_unknown { Reach::Network } else { address_place.reach(reach) };
         let permissions = OnceCell::new();
@@ -177,17 +182,18 @@ impl Access {
     }
 }
 
-/// Logs that a check of the origin refuses a request, and returns the refusal.
+/// Logs that a check of the origin refuses a request for `host`, and returns the refusal.
 #[cold]
 fn refused(
     error: OriginCheckError,
     head: &RequestHead<'_>,
+    host: Option<&[u8]>,
     address_place: &AddressPlace,
 ) -> Refused {
     log::info!(
         target: "falconet::access",
         address = address_place.client().to_string(),
-        origin = text_of(head.single("origin")), host = text_of(head.host());
+        origin = text_of(head.single("origin")), host = text_of(host);
         "refused: {error}"
     );
     Refused::new(error.refusal(), error.response())
@@ -213,7 +219,8 @@ impl<'r> Gatekeeper<'r> {
     /// [`Refused`], if the sender is not identified or may not do this.
     pub(crate) fn may(&self, action: Action<'_>) -> Result<(), Refused> {
         if self.is_foreign {
-            return Err(refused(OriginCheckError::Origin, self.head, self.address_place));
+            let head = self.head;
+            return Err(refused(OriginCheckError::Origin, head, head.host(), self.address_place));
         }
         self.permits(action)
     }

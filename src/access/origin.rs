@@ -245,7 +245,7 @@ impl fmt::Display for OriginCheckError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Host => {
-                "the Host header is not a name of this server (to allow it: --origin http://HOST)"
+                "the requested host is not a name of this server (to allow it: --origin SCHEME://HOST)"
             }
             Self::Origin => "pages of other origins may not do this (see --origin)",
             Self::Site => "pages of other origins may not do this",

@@ -409,7 +409,7 @@ fn a_foreign_host_name_that_resolves_to_loopback_is_refused() {
     }
     let friend = "GET / HTTP/1.1\r\nHost: friend.example:8080\r\nConnection: close\r\n\r\n";
     assert_eq!(status_of(&exchange(falconet.address(), friend)), 200);
-    falconet.wait_for_line("the Host header is not a name of this server");
+    falconet.wait_for_line("the requested host is not a name of this server");
 }
 
 #[cfg(feature = "full")]
@@ -432,7 +432,7 @@ fn the_host_of_an_absolute_target_wins_over_the_host_header() {
         let status = status_of(&exchange(falconet.address(), head));
         assert_eq!(status, wanted, "{target} {host} {origin}");
     }
-    let line = falconet.wait_for_line("the Host header is not a name of this server");
+    let line = falconet.wait_for_line("the requested host is not a name of this server");
     assert!(line.contains("host=rebound.example"), "{line}");
 }
 

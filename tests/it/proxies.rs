@@ -157,7 +157,7 @@ fn without_an_allowed_origin_a_public_name_that_the_proxy_passes_on_is_refused()
             let answer = fetch(proxy.address(), head);
             assert_eq!(answer.status(), status, "{language} {upstream} {}", answer.head);
             let text = answer.text();
-            assert_eq!(text.contains("--origin http://HOST"), status == 403, "{text}");
+            assert_eq!(text.contains("--origin SCHEME://HOST"), status == 403, "{text}");
         }
     }
 }

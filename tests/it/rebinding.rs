@@ -45,7 +45,7 @@ fn a_rebound_page_reads_nothing_and_publishes_nothing() {
         for host in [EVIL, &format!("{EVIL}:8080")] {
             let answer = exchange(falconet.address(), of_page_at(host, method, path, lines));
             assert_eq!(status_of(&answer), 403, "{method} {path} {host} {answer}");
-            assert!(body_of(&answer).contains("--origin http://HOST"), "{answer}");
+            assert!(body_of(&answer).contains("--origin SCHEME://HOST"), "{answer}");
         }
     }
     for path in ["/", "/topics/t"] {
