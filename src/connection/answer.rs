@@ -181,17 +181,16 @@ impl Future for Write<'_> {
 
     #[inline(never)] // Several futures poll it.
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<bool> {
-        if self.bytes.is_empty() {
-            return Poll::Ready(true);
+        while !self.bytes.is_empty() {
+            ready!(self.reader.transport().poll_turn(cx));
+            let Some(count) = ready!(self.poll_some(cx)) else { return Poll::Ready(false) };
+            self.bytes = &self.bytes[count..];
+            if !self.bytes.is_empty() {
+                // A peer that reads as fast as it is sent to must not take the thread.
+                self.reader.transport().defer();
+            }
         }
-        let Some(count) = ready!(self.poll_some(cx)) else { return Poll::Ready(false) };
-        self.bytes = &self.bytes[count..];
-        if self.bytes.is_empty() {
-            return Poll::Ready(true);
-        }
-        // A peer that reads as fast as it is sent to must not take the thread.
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        Poll::Ready(true)
     }
 }
 
@@ -199,7 +198,8 @@ impl Write<'_> {
     /// Writes some of the bytes. Returns their number, or `None` if an error occurs or the write deadline passes.
     fn poll_some(&mut self, cx: &mut TaskContext<'_>) -> Poll<Option<usize>> {
         let timer = self.reader.transport().timer();
-        let mut sent = self.reader.poll_send(cx, self.bytes, self.held);
+        let piece = &self.bytes[..self.bytes.len().min(BYTES_PER_TURN)];
+        let mut sent = self.reader.poll_send(cx, piece, self.held);
         if sent.is_pending() {
             let at = self.timeouts.write.and_then(|limit| self.since.checked_add(limit));
             let sleep = || at.map_or_else(|| timer.sleep(None), |at| timer.sleep_until(at));
@@ -207,7 +207,7 @@ impl Write<'_> {
             if Feature::Full.is_built_in() {
                 // The peer may have read less than the kernel reports.
                 self.reader.transport().assume_writable();
-                sent = self.reader.poll_send(cx, self.bytes, self.held);
+                sent = self.reader.poll_send(cx, piece, self.held);
             }
         }
         self.deadline = None;
@@ -226,5 +226,7 @@ pub(super) const EVICTED: &str = "too much unfinished input and output (see --ma
 const MIN_RETRY_MS: u32 = 2000;
 /// The number of different times, so that clients do not all reconnect at once: 2 s to 10 s.
 const RETRY_SPREAD_MS: u32 = 8001;
+/// The number of bytes after which a response waits for a later turn.
+const BYTES_PER_TURN: usize = 256 * 1024;
 /// The size of the pieces in which a file is read and sent.
 const FILE_PIECE_BYTES: usize = 16 * 1024;
