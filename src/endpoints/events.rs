@@ -111,8 +111,8 @@ impl EventStream {
     pub(crate) fn begin(mut self) -> Stage {
         Stage::last(async move {
             let end = poll_fn(|cx| self.poll_end(cx)).await;
-            if self.outlet.client().has_missed_deadline() {
-                // A deadline of the client has passed, so it would not read the remaining messages in time.
+            if self.outlet.client().is_aborted() {
+                // The client would not read the remaining messages in time, or they take too much memory.
                 self.outlet.transport().shut_down();
             } else if let SessionEnd::Evicted(_) = end {
                 // Boxed, so that the stream reserves no memory for this until then.
@@ -159,7 +159,11 @@ impl EventStream {
             return Poll::Ready(SessionEnd::TransportLost);
         }
         match ready!(self.poll_deliver(cx)) {
-            Err(end) => Poll::Ready(end),
+            // The outlet evicts a client whose unsent bytes take too much memory.
+            Err(end) => {
+                let eviction = self.outlet.client().eviction();
+                Poll::Ready(eviction.map_or(end, SessionEnd::Evicted))
+            }
             Ok(()) => Poll::Pending,
         }
     }

@@ -69,7 +69,7 @@ pub(crate) struct Client {
     joined_at: u32,
     pub(crate) kind: ClientKind,
     has_ended: Cell<bool>,
-    has_missed_deadline: Cell<bool>,
+    is_aborted: Cell<bool>,
     /// True if messages that the client requested when it joined are no longer kept, until the client is
     /// notified.
     has_gap: Cell<bool>,
@@ -121,7 +121,7 @@ impl Client {
             joined_at: watch.hundredths(now),
             kind,
             has_ended: Cell::new(false),
-            has_missed_deadline: Cell::new(false),
+            is_aborted: Cell::new(false),
             has_gap: Cell::new(has_gap),
             cursors,
             correlation,
@@ -310,11 +310,19 @@ impl Client {
         }
     }
 
-    /// Evicts the client because a deadline has passed. Its session does not wait for an answer to the Close.
+    /// Evicts the client because a deadline has passed.
     fn evict_for_deadline(&self, reason: CloseReason) {
         if self.eviction().is_none() {
-            self.has_missed_deadline.set(true);
             self.watch().counters.swept.add(1);
+            self.abort(reason);
+        }
+    }
+
+    /// Evicts the client without waiting for it: its session waits neither until it can send the Close nor for an
+    /// answer.
+    pub(crate) fn abort(&self, reason: CloseReason) {
+        if self.eviction().is_none() {
+            self.is_aborted.set(true);
             self.evict(reason);
         }
     }
@@ -327,9 +335,9 @@ impl Client {
         eviction
     }
 
-    /// Returns true if the client was evicted because a deadline has passed.
-    pub(crate) fn has_missed_deadline(&self) -> bool {
-        self.has_missed_deadline.get()
+    /// Returns true if the client's session ends without waiting for the client.
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.is_aborted.get()
     }
 
     /// Puts a frame into the mailbox. Returns false if the mailbox is full.

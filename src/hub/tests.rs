@@ -515,7 +515,7 @@ fn a_drain_evicts_current_and_later_clients_and_the_administrator_last() {
     let admin_after = admin(&mut hub);
     for client in [before, after, admin_before, admin_during, admin_after] {
         assert_eq!(client.eviction(), Some(REASON));
-        assert!(!client.has_missed_deadline());
+        assert!(!client.is_aborted());
     }
 }
 

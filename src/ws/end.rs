@@ -58,7 +58,8 @@ pub(super) enum Ending {
     /// The client violated the protocol or a limit, or reads too slowly. The server sends a Close and decodes
     /// nothing more.
     Refused(CloseReason),
-    /// The client has missed a deadline. The server sends a Close only if it can do so without waiting.
+    /// The client has missed a deadline, or its memory is needed. The server sends a Close only if it can do so
+    /// without waiting.
     Aborted(CloseReason),
     /// The connection broke without a Close.
     Lost,
@@ -68,11 +69,7 @@ impl Ending {
     /// Returns the ending for a client that the hub has evicted; `None` if the client is not evicted.
     pub(super) fn of_eviction(client: &Client) -> Option<Self> {
         let reason = client.eviction()?;
-        Some(if client.has_missed_deadline() {
-            Self::Aborted(reason)
-        } else {
-            Self::Evicted(reason)
-        })
+        Some(if client.is_aborted() { Self::Aborted(reason) } else { Self::Evicted(reason) })
     }
 
     /// Returns the public outcome of this ending.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use async_tungstenite::tungstenite::Bytes;
 
 use crate::features::Feature;
-use crate::frame::{Frame, Message};
+use crate::frame::{CloseReason, Frame, Message};
 use crate::hub::{Client, Membership};
 use crate::net::{Held, Transport};
 
@@ -77,6 +77,15 @@ impl Outlet {
     /// Returns the state that all sessions share.
     pub(crate) fn shared(&self) -> &SessionShared {
         &self.shared
+    }
+
+    /// Evicts the client if `held` was chosen to be given up, because the memory for unfinished input and output is
+    /// used up. Otherwise, that choice wakes the task of `cx`.
+    ///
+    /// # Errors
+    /// [`is_eviction`](crate::net::is_eviction).
+    pub(super) fn check_held(&self, held: &Held, cx: &mut Context<'_>) -> io::Result<()> {
+        held.check(cx).inspect_err(|_| self.client.abort(CloseReason::OVERLOADED))
     }
 
     /// Waits until the kernel has accepted everything sent so far, as [`drained`](Self::drained) does.
@@ -217,7 +226,7 @@ impl Outlet {
 
     /// Sends the kept bytes. While that is blocked, they are kept, and the client's progress is recorded.
     fn poll_drain(&self, mut unsent: Box<Unsent>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Err(error) = unsent.held.check(cx) {
+        if let Err(error) = self.check_held(&unsent.held, cx) {
             // Frees the memory. The next call fails, too: nothing can follow a part of a frame.
             unsent.unit = Unit::Own(Vec::new());
             self.hold(&unsent);
@@ -243,7 +252,7 @@ impl Outlet {
                         self.client().write_blocked(now);
                     }
                     self.hold(&unsent);
-                    let kept = unsent.held.check(cx);
+                    let kept = self.check_held(&unsent.held, cx);
                     self.unsent.set(Some(unsent));
                     return kept.map_or_else(|error| Poll::Ready(Err(error)), |()| Poll::Pending);
                 }
@@ -281,7 +290,8 @@ impl Outlet {
         share: &mut TurnShare,
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_share(cx, share));
-        let sent = ready!(self.transport.poll_send(cx, &[IoSlice::new(bytes)]))?;
+        let piece = &bytes[..bytes.len().min(BYTES_PER_TURN)];
+        let sent = ready!(self.transport.poll_send(cx, &[IoSlice::new(piece)]))?;
         share.bytes += sent;
         Poll::Ready(Ok(sent))
     }

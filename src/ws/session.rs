@@ -12,7 +12,7 @@ use crate::access::AddressPermit;
 use crate::config::SlowConsumer;
 use crate::frame::{CloseReason, Frame, Message, NO_CLOSE};
 use crate::hub::{Client, ClientId, CorrelationId, Delivery, HubHandle, Membership};
-use crate::net::{Peer, Timer, Transport};
+use crate::net::{Peer, Timer, Transport, is_eviction};
 
 use super::end::{Ending, SessionEnd};
 use super::outlet::{Outlet, TurnShare};
@@ -167,6 +167,7 @@ impl<S: Future<Output = SessionEnd>> Future for Served<S> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let Poll::Ready(end) = this.serving.poll(cx) else {
+            this.state.release_if_evicted(cx);
             this.state.outlet.push(cx);
             return Poll::Pending;
         };
@@ -198,6 +199,13 @@ impl State {
         self.socket.end()
     }
 
+    /// Frees the input if it was chosen to be given up. The endpoint may be waiting for anything.
+    fn release_if_evicted(&self, cx: &mut Context<'_>) {
+        if self.socket.check_held(cx, &self.outlet).is_err() {
+            self.socket.discard_input();
+        }
+    }
+
     fn poll_message(&self, cx: &mut Context<'_>) -> Poll<Result<Message, Ending>> {
         if let Some(ending) = Ending::of_eviction(self.client()) {
             return Poll::Ready(Err(ending));
@@ -219,7 +227,7 @@ impl State {
         if self.end().is_some() || self.client().eviction().is_some() {
             return Poll::Ready(false);
         }
-        let mut sent = self.socket.check_held(cx);
+        let mut sent = self.socket.check_held(cx, &self.outlet);
         if sent.is_ok() {
             sent = ready!(self.outlet.poll_unblocked(cx));
         }
@@ -234,7 +242,9 @@ impl State {
         }
         match sent {
             Ok(()) => self.client().count_sent(),
-            Err(error) => self.socket.set_end(Ending::from(error).session_end()),
+            // The client is evicted now.
+            Err(error) if is_eviction(&error) => return Poll::Ready(false),
+            Err(_) => self.socket.set_end(SessionEnd::TransportLost),
         }
         Poll::Ready(self.end().is_none())
     }
@@ -320,7 +330,9 @@ impl State {
         }
         let is_sent = matches!(future::poll_once(self.outlet.drained()).await, Some(Ok(())));
         // A client that was silent until its deadline sends nothing more, unless it is within a message.
-        let may_send = self.socket.discard_input() || !matches!(ending, Ending::Aborted(_));
+        let was_silent =
+            matches!(ending, Ending::Aborted(reason) if reason != CloseReason::OVERLOADED);
+        let may_send = self.socket.discard_input() || !was_silent;
         if is_sent && may_send {
             transport.close_gracefully(timeouts.linger).await;
         } else {

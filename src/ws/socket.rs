@@ -131,7 +131,7 @@ impl Socket {
     ) -> Poll<Result<Message, Ending>> {
         loop {
             // First, because the session may wait for something else below.
-            self.check_held(cx)?;
+            self.check_held(cx, outlet)?;
             ready!(outlet.poll_unblocked(cx))?;
             ready!(self.poll_read_budget(cx));
             ready!(self.poll_message_rate(cx, outlet));
@@ -140,7 +140,7 @@ impl Socket {
             } else {
                 // Corked replies must be sent before the session waits for input.
                 ready!(outlet.poll_drained(cx))?;
-                ready!(self.poll_allowance(cx))?;
+                ready!(self.poll_allowance(cx, outlet))?;
                 let Poll::Ready(received) = self.poll_receive(cx, outlet) else {
                     self.read_budget.set(READ_BUDGET_BYTES);
                     return Poll::Pending;
@@ -158,21 +158,28 @@ impl Socket {
         }
     }
 
-    /// Returns an error if the server has chosen to close this connection, because the memory for unfinished
-    /// messages is used up.
-    pub(super) fn check_held(&self, cx: &mut Context<'_>) -> io::Result<()> {
+    /// Evicts the client if its input was chosen to be given up, as [`Outlet::check_held`] does.
+    ///
+    /// # Errors
+    /// [`is_eviction`](crate::net::is_eviction).
+    pub(super) fn check_held(&self, cx: &mut Context<'_>, outlet: &Outlet) -> io::Result<()> {
         self.with_input(|input| match input {
-            Some(input) => input.held.check(cx),
+            Some(input) => outlet.check_held(&input.held, cx),
             None => Ok(()),
         })
     }
 
-    /// Waits until the server's budget for unfinished messages allows to read more.
-    fn poll_allowance(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.with_input(|input| match input {
+    /// Waits until the server's budget for unfinished messages allows to read more. Until then, the deadline of
+    /// an unfinished message does not run.
+    fn poll_allowance(&self, cx: &mut Context<'_>, outlet: &Outlet) -> Poll<io::Result<()>> {
+        let allowance = self.with_input(|input| match input {
             Some(input) => input.held.poll_more(cx),
             None => Poll::Ready(Ok(())),
-        })
+        });
+        if allowance.is_pending() {
+            outlet.client().message_ended();
+        }
+        allowance
     }
 
     /// Waits until the client's message rate allows the next message.

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
+use falconet::{CloseReason, Config, Echo, Endpoint, Session, SessionEnd};
 use rustix::net::sockopt;
 
 use crate::support::admin::{self, Metrics};
@@ -101,6 +102,26 @@ fn echoes_that_are_not_read_take_no_more_than_the_budget() {
     other.echo("after");
 }
 
+#[test]
+fn an_event_stream_that_is_given_up_is_logged_as_closed_for_its_memory() {
+    let budget = format!("{BUDGET_KIB}k");
+    let falconet = Falconet::start(&["--max-pending", &budget]);
+    let readers: Vec<Events> = (0..30)
+        .map(|topic| Events::connect(falconet.address(), &format!("/topics/{topic}"), ""))
+        .collect();
+    let mut publisher = Http::connect(falconet.address());
+    wait_until("an event stream that is not read is closed", || {
+        for topic in 0..readers.len() {
+            let answer = publisher.fetch(post(&format!("/topics/{topic}"), [b'x'; 60_000]));
+            assert_eq!(answer.status(), 202, "{}", answer.text());
+        }
+        falconet
+            .log_so_far()
+            .iter()
+            .any(|line| line.contains("kind=events") && line.contains("closed by us with 1013"))
+    });
+}
+
 /// A message that waits because of the rate limit does not keep the client from being closed.
 #[test]
 fn messages_that_wait_for_the_rate_limit_are_given_up() {
@@ -113,6 +134,47 @@ fn messages_that_wait_for_the_rate_limit_are_given_up() {
     }
     falconet.wait_for_line("closed by us with 1013");
     Client::connect(falconet.address()).echo("after");
+}
+
+/// An endpoint that takes a message and waits for a signal before it replies.
+struct Gated(async_channel::Receiver<()>);
+
+impl Endpoint for Gated {
+    async fn serve(&self, mut session: Session) -> SessionEnd {
+        while let Some(message) = session.next().await {
+            // An error means that the gate is open.
+            let _ = self.0.recv().await;
+            session.send(message).await;
+        }
+        session.close(CloseReason::NORMAL).await
+    }
+}
+
+#[test]
+fn input_is_given_up_while_the_endpoint_waits_for_something_else() {
+    let (gate, gated) = async_channel::bounded::<()>(1);
+    let server = Embedded::start(|server| {
+        let mut config = Config::default();
+        config.limits.pending_bytes = Some(BUDGET_KIB as usize * 1024);
+        server.config(config).endpoint("/", Echo).endpoint("/gated", Gated(gated))
+    });
+    let mut other = Client::connect(server.address);
+    // Together they hold more than twice the budget.
+    let input = [masked(true, TEXT, b"x"), masked(true, TEXT, &[b'x'; 30_000])].concat();
+    let mut holders: Vec<Client> =
+        (0..40).map(|_| Client::connect_to(server.address, "/gated")).collect();
+    for holder in &mut holders {
+        holder.stream.write_all(&input[..input.len() - 1]).unwrap();
+    }
+    other.echo("meanwhile");
+    // Until the memory is free again, this client is not read to the end of its message.
+    other.echo(&"y".repeat(20_000));
+    drop(gate);
+    let answers = holders.iter_mut().map(Client::read);
+    let closed = answers.filter(|answer| answer.opcode == CLOSE);
+    let codes: Vec<_> = closed.map(|close| close.payload[..2].to_owned()).collect();
+    assert!(codes.contains(&TRY_AGAIN_LATER[2..].to_owned()), "{codes:?}");
+    server.stop().unwrap().unwrap();
 }
 
 /// Starts a server with a small budget, sends `bytes` on many connections, and checks that the memory stays
