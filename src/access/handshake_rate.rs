@@ -1,24 +1,20 @@
 //! The rate limit for TLS handshakes.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::net::{AddressPrefix, Peer};
-use crate::rate::{Rate, RateState};
+use crate::net::Peer;
+use crate::rate::Rate;
 
-/// The limit on the rate of TLS handshakes of each remote address. Each prefix of an address has as many times the
-/// rate as it has [shares](AddressPrefix::shares). Clients on this host have no limit: a
+use super::prefix_rates::PrefixRates;
+
+/// The limit on the rate of TLS handshakes of each remote address. Clients on this host have no limit: a
 /// process on this host needs no handshakes to take processor time, and a proxy on this host that forwards
 /// connections makes them for many clients.
-pub(crate) struct HandshakeRate {
-    rate: Rate,
-    states: RefCell<HashMap<AddressPrefix, RateState>>,
-}
+pub(crate) struct HandshakeRate(PrefixRates);
 
 impl HandshakeRate {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self { rate, states: RefCell::default() }
+        Self(PrefixRates::new(rate))
     }
 
     /// Reserves the next handshake of `client`. Returns the time until it may begin. Returns `None` if this time
@@ -30,33 +26,9 @@ impl HandshakeRate {
         now: Instant,
     ) -> Option<Duration> {
         let Some(address) = client.limited_prefix() else { return Some(Duration::ZERO) };
-        let mut states = self.states.borrow_mut();
-        let is_full = states.len() == states.capacity() || states.len() >= MAX_ADDRESSES;
-        if is_full && !address.with_shorter().all(|prefix| states.contains_key(&prefix)) {
-            // Even a table that may grow is cleared first, because most addresses come once.
-            states.retain(|_, state| !self.rate.is_idle(*state, now));
-            if states.len() >= MAX_ADDRESSES {
-                // So many active addresses are probably an attack, and this address is part of it.
-                return None;
-            }
-        }
-        let reserve = |prefix: AddressPrefix, state: &mut RateState| {
-            self.rate.times(prefix.shares()).reserve(state, now, longest)
-        };
-        // A handshake that would wait too long for one prefix must not count for the others.
-        for prefix in address.with_shorter() {
-            reserve(prefix, &mut states.get(&prefix).copied().unwrap_or_default())?;
-        }
-        let waits = address
-            .with_shorter()
-            .map(|prefix| reserve(prefix, states.entry(prefix).or_default()).unwrap_or(longest));
-        waits.max()
+        self.0.reserve(address, longest, now).ok()
     }
 }
-
-/// The maximum number of addresses with recent or reserved handshakes. The handshakes of further ones are
-/// refused.
-const MAX_ADDRESSES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -64,6 +36,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::access::prefix_rates::MAX_PREFIXES;
 
     fn peer(number: u32) -> Peer {
         Peer::Ip(SocketAddr::new(Ipv4Addr::from_bits(0x0a00_0000 + number).into(), 1))
@@ -93,13 +66,13 @@ mod tests {
         let now = Instant::now();
         let limit = HandshakeRate::new(Rate::new(NonZeroU32::MIN, now));
         let second = Duration::from_secs(1);
-        for number in 0..2 * MAX_ADDRESSES as u32 {
+        for number in 0..2 * MAX_PREFIXES as u32 {
             limit.reserve(peer(number), second, now);
         }
-        assert_eq!(limit.states.borrow().len(), MAX_ADDRESSES);
+        assert_eq!(limit.0.len(), MAX_PREFIXES);
         assert_eq!(limit.reserve(peer(1 << 20), second, now), None);
         assert_eq!(limit.reserve(peer(1), second, now), Some(second), "it is in the table");
         assert_eq!(limit.reserve(peer(1 << 20), second, now + 2 * second), Some(Duration::ZERO));
-        assert_eq!(limit.states.borrow().len(), 1);
+        assert_eq!(limit.0.len(), 1);
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod fuzz;
 mod gatekeeper;
 mod handshake_rate;
 mod origin;
+mod prefix_rates;
 mod proxies;
 pub(crate) mod proxy_protocol;
 mod publish_rate;

@@ -1,23 +1,19 @@
 //! The rate limit for messages that are published over HTTP.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::net::{AddressPrefix, Peer};
+use crate::net::Peer;
 use crate::rate::{Rate, RateState};
 
+use super::prefix_rates::PrefixRates;
+
 /// The limit on the rate of published messages: per address for clients on other hosts, per
-/// connection for clients on this host. Each prefix of an address has as many times the rate as it has
-/// [shares](AddressPrefix::shares).
-pub(crate) struct PublishRate {
-    rate: Rate,
-    states: RefCell<HashMap<AddressPrefix, RateState>>,
-}
+/// connection for clients on this host.
+pub(crate) struct PublishRate(PrefixRates);
 
 impl PublishRate {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self { rate, states: RefCell::default() }
+        Self(PrefixRates::new(rate))
     }
 
     /// Admits one more message from `client`. `own` is the state of the client's connection. It is
@@ -31,32 +27,12 @@ impl PublishRate {
         own: &mut RateState,
         now: Instant,
     ) -> Result<(), Duration> {
-        let Some(longest) = client.limited_prefix() else { return self.rate.admit(own, now) };
-        let mut states = self.states.borrow_mut();
-        let is_known = longest.with_shorter().all(|prefix| states.contains_key(&prefix));
-        if states.len() >= MAX_PREFIXES && !is_known {
-            states.retain(|_, state| !self.rate.is_idle(*state, now));
-            if states.len() >= MAX_PREFIXES {
-                // So many active addresses are probably an attack, and this address is part of it.
-                return Err(Duration::from_secs(1));
-            }
+        match client.limited_prefix() {
+            Some(address) => self.0.reserve(address, Duration::ZERO, now).map(drop),
+            None => self.0.rate().admit(own, now),
         }
-        let admit = |prefix: AddressPrefix, state: &mut RateState| {
-            self.rate.times(prefix.shares()).admit(state, now)
-        };
-        // A message that one prefix does not admit must not count for the others.
-        for prefix in longest.with_shorter() {
-            admit(prefix, &mut states.get(&prefix).copied().unwrap_or_default())?;
-        }
-        longest
-            .with_shorter()
-            .try_for_each(|prefix| admit(prefix, states.entry(prefix).or_default()))
     }
 }
-
-/// The maximum number of prefixes of addresses that may publish within one second, and two more. Further
-/// addresses must wait.
-const MAX_PREFIXES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -64,6 +40,7 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
+    use crate::access::prefix_rates::MAX_PREFIXES;
 
     fn peer(number: u32) -> Peer {
         Peer::Ip(SocketAddr::new(Ipv4Addr::from_bits(0x0a00_0000 + number).into(), 1))
@@ -115,7 +92,7 @@ mod tests {
             limit.admit(Peer::Ip(address.parse().unwrap()), &mut own, now).is_ok()
         });
         assert_eq!(admitted.count(), 4);
-        assert!(limit.states.borrow().len() <= 4 * 3);
+        assert!(limit.0.len() <= 4 * 3);
     }
 
     #[test]
@@ -129,6 +106,6 @@ mod tests {
         assert!(limit.admit(peer(1 << 20), &mut own, now).is_err());
         let later = now + Duration::from_secs(1);
         assert!(limit.admit(peer(1 << 20), &mut own, later).is_ok());
-        assert_eq!(limit.states.borrow().len(), 1);
+        assert_eq!(limit.0.len(), 1);
     }
 }

@@ -40,7 +40,7 @@ pub(crate) const ORDER: Order = Order(&[
     ]),
     ("access", &[
         "address_place", "authorize", "tokens", "origin", "proxy_protocol", "proxies",
-        "publish_rate", "handshake_rate", "cors", "gatekeeper", "mod",
+        "prefix_rates", "publish_rate", "handshake_rate", "cors", "gatekeeper", "mod",
     ]),
     ("ws", &[
         "sha1", "handshake", "decode", "gate", "end", "shared", "outlet", "socket", "session", "mod",
