@@ -4,6 +4,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::net::Peer;
+
 /// A parsed header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProxyHeader {
@@ -23,6 +25,16 @@ pub(crate) enum ProxiedClient {
     /// A client that the proxy does not name, or that has no IP address (UNKNOWN, UNSPEC, UNIX). It
     /// may be on another host.
     Unknown,
+}
+
+impl ProxiedClient {
+    /// Returns the address that counts as the client's: `proxy` if the header names no address.
+    pub(crate) fn peer(self, proxy: Peer) -> Peer {
+        match self {
+            Self::At(address) => Peer::Ip(address),
+            Self::Proxy | Self::Unknown => proxy,
+        }
+    }
 }
 
 /// Parses the header in the first bytes of a connection. Returns `None` while the header is

@@ -3,7 +3,6 @@
 use crate::access::proxy_protocol::ProxiedClient;
 use crate::access::{AddressPlace, warn_no_room};
 use crate::counters::{Refusal, Rejection};
-use crate::net::Peer;
 
 use super::context::Context;
 use super::reader::{NoHeader, Reader};
@@ -22,10 +21,7 @@ pub(super) async fn read_proxy_header(
     let reading = context.stop.unless_requested(reader.proxy_header());
     let refusal = match timer.until(deadline, reading).await {
         Some(Some(Ok(named))) => {
-            let client = match named {
-                ProxiedClient::At(address) => Peer::Ip(address),
-                ProxiedClient::Proxy | ProxiedClient::Unknown => proxy,
-            };
+            let client = named.peer(proxy);
             reader.set_peer(client);
             let is_unknown = named == ProxiedClient::Unknown;
             address_place.note_proxy_header(is_unknown);

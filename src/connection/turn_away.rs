@@ -4,7 +4,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::access::proxy_protocol::ProxiedClient;
 use crate::features::Feature;
 use crate::http::{HeadError, Response, head};
 use crate::net::{Peer, Transport};
@@ -27,9 +26,7 @@ pub(crate) fn turn_away(transport: Transport, peer: Peer, context: Rc<Context>) 
                 let timer = reader.transport().timer();
                 let deadline = timer.sleep(Some(PATIENCE));
                 let named = timer.until(deadline, reader.proxy_header()).await?.ok()?;
-                if let ProxiedClient::At(address) = named {
-                    client = Peer::Ip(address);
-                }
+                client = named.peer(peer);
             }
             reader.set_peer(client);
             answer_unavailable(&mut reader, client, TOO_MANY, &context).await;
