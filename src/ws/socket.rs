@@ -67,13 +67,14 @@ struct Decoder {
     gate: Gate,
 }
 
-/// The result of decoding the admitted bytes, which are at most one frame.
+/// The result of decoding one frame, or the received part of it.
 struct Decoded {
-    message: Option<Message>,
-    /// The code of the client's Close, if it sent one.
-    closed: Option<Option<CloseCode>>,
+    /// The message that the frame completes, or the ending of the session.
+    result: Result<Option<Message>, Ending>,
     /// The frames that answer a Ping or a Close.
     answers: Vec<u8>,
+    /// The number of decoded bytes.
+    count: usize,
 }
 
 impl Socket {
@@ -262,30 +263,23 @@ impl Socket {
         let now = outlet.transport().timer().now();
         outlet.client().seen(now);
         let Some(input) = input else { return Ok(None) };
-        if input.decoder.is_none() {
-            let taken = outlet.shared().whole_message(input.backlog.unread());
-            if let Some((message, count)) = taken {
-                input.backlog.consume(count);
-                self.spend(count);
-                return Ok(Some(message));
-            }
-            let limit = outlet.shared().config.limits.message_bytes;
-            input.decoder = Some(Decoder::new(std::mem::take(&mut input.backlog), limit));
-        }
-        let Some(decoder) = &mut input.decoder else { return Ok(None) };
-        let count = decoder.admit(|| {
-            admit_event(&outlet.shared().control_rate, &self.control_rate_state, now).is_ok()
-        })?;
-        let polled = decoder.poll(outlet, cx, self.is_closing.get());
-        if decoder.gate.is_between_messages() {
-            outlet.client().message_ended();
-            input.backlog = std::mem::take(decoder.backlog_mut());
-            input.decoder = None;
-        } else {
-            outlet.client().message_began(now);
+        let shared = outlet.shared();
+        let Decoded { result, answers, count } = input.decode(
+            shared.config.limits.message_bytes,
+            |bytes| shared.whole_message(bytes),
+            || admit_event(&shared.control_rate, &self.control_rate_state, now).is_ok(),
+        )?;
+        let answered = match answers.is_empty() || self.is_closing.get() {
+            true => Ok(()),
+            false => outlet.send(cx, &answers, &[]),
+        };
+        match input.decoder {
+            Some(_) => outlet.client().message_began(now),
+            None => outlet.client().message_ended(),
         }
         self.spend(count);
-        polled
+        answered?;
+        result
     }
 
     /// Counts the received bytes against the server's budget for unfinished messages.
@@ -329,6 +323,37 @@ fn admit_event(rate: &Rate, state: &Cell<RateState>, now: Instant) -> Result<(),
 }
 
 impl InputState {
+    /// Decodes one frame of the backlog, or the received part of it. `whole_message` decodes a message of at most
+    /// `message_bytes` that is whole and in one frame. `allows_control` returns true if the rate limit allows a
+    /// control frame.
+    ///
+    /// # Errors
+    /// The ending of the session, if the gate refuses the frame.
+    fn decode(
+        &mut self,
+        message_bytes: usize,
+        whole_message: impl FnOnce(&[u8]) -> Option<(Message, usize)>,
+        allows_control: impl FnOnce() -> bool,
+    ) -> Result<Decoded, Ending> {
+        if self.decoder.is_none()
+            && let Some((message, count)) = whole_message(self.backlog.unread())
+        {
+            self.backlog.consume(count);
+            return Ok(Decoded { result: Ok(Some(message)), answers: Vec::new(), count });
+        }
+        let backlog = &mut self.backlog;
+        let decoder = self
+            .decoder
+            .get_or_insert_with(|| Decoder::new(std::mem::take(backlog), message_bytes));
+        let count = decoder.admit(allows_control)?;
+        let (result, answers) = decoder.decode();
+        if decoder.gate.is_between_messages() {
+            self.backlog = std::mem::take(decoder.backlog_mut());
+            self.decoder = None;
+        }
+        Ok(Decoded { result, answers, count })
+    }
+
     fn is_idle(&self) -> bool {
         self.decoder.is_none()
             && self.backlog.is_empty()
@@ -424,51 +449,39 @@ impl Decoder {
         Ok(count)
     }
 
-    /// Decodes the admitted bytes. Sends the answers to control frames, unless `is_closing`.
-    fn poll(
-        &mut self,
-        outlet: &Outlet,
-        cx: &mut Context<'_>,
-        is_closing: bool,
-    ) -> Result<Option<Message>, Ending> {
-        let Decoded { message, closed, answers } = self.decode()?;
-        if !answers.is_empty() && !is_closing {
-            outlet.send(cx, &answers, &[])?;
-        }
-        match closed {
-            Some(code) => Err(Ending::ClosedByPeer(code)),
-            None => Ok(message),
-        }
-    }
-
-    /// Decodes the admitted bytes.
-    fn decode(&mut self) -> Result<Decoded, Ending> {
-        let (mut message, mut closed) = (None, None);
+    /// Decodes the admitted bytes, which are at most one frame. Returns the message that the frame completes, or the
+    /// ending of the session, and the frames that answer a Ping or a Close.
+    fn decode(&mut self) -> (Result<Option<Message>, Ending>, Vec<u8>) {
+        let mut result = Ok(None);
         // The pipe needs no waker: each admission is followed by a call of this function.
         let noop = &mut Context::from_waker(Waker::noop());
         while let Poll::Ready(next) = Pin::new(&mut self.stream).poll_next(noop) {
             match next {
-                Some(Ok(tungstenite::Message::Text(text))) => message = Some(Message::Text(text)),
-                Some(Ok(tungstenite::Message::Binary(bytes))) => {
-                    message = Some(Message::Binary(bytes));
+                Some(Ok(tungstenite::Message::Text(text))) => {
+                    result = Ok(Some(Message::Text(text)));
                 }
-                Some(Ok(tungstenite::Message::Close(None))) => closed = Some(None),
+                Some(Ok(tungstenite::Message::Binary(bytes))) => {
+                    result = Ok(Some(Message::Binary(bytes)));
+                }
+                Some(Ok(tungstenite::Message::Close(None))) => {
+                    result = Err(Ending::ClosedByPeer(None));
+                }
                 Some(Ok(tungstenite::Message::Close(Some(_)))) => match self.gate.close_code() {
-                    None => return Err(Ending::Refused(PROTOCOL_ERROR)),
-                    code => closed = Some(code),
+                    None => return (Err(Ending::Refused(PROTOCOL_ERROR)), Vec::new()),
+                    code => result = Err(Ending::ClosedByPeer(code)),
                 },
                 Some(Ok(_)) => {}
                 // The stream ends after a Close.
                 Some(Err(Error::ConnectionClosed)) | None => break,
-                Some(Err(error)) => return Err(ending_for(&error)),
+                Some(Err(error)) => return (Err(ending_for(&error)), Vec::new()),
             }
         }
         let mut answers = std::mem::take(&mut self.stream.get_mut().outgoing);
-        if closed == Some(Some(CloseCode::BadGateway)) {
+        if matches!(result, Err(Ending::ClosedByPeer(Some(CloseCode::BadGateway)))) {
             // The library does not know this code, and would answer 1002.
             answers = Frame::close(&CloseReason::new(CloseCode::BadGateway, "")).to_vec();
         }
-        Ok(Decoded { message, closed, answers })
+        (result, answers)
     }
 }
 

@@ -38,39 +38,20 @@ fn read_in_pieces(bytes: &[u8], size: usize) -> Read {
     for piece in bytes.chunks(size.max(1)) {
         input.backlog_mut().bytes.extend_from_slice(piece);
         while read.end.is_none() && !input.backlog().is_empty() {
-            match decode_next(&mut input, &mut buffer) {
-                Ok(Decoded { message, closed, answers }) => {
-                    read.messages.extend(message);
-                    read.answers.extend(answers);
-                    read.end = closed.map(|code| format!("ClosedByPeer({code:?})"));
-                }
+            let whole_message = |bytes: &[u8]| whole_message(bytes, MAX_MESSAGE_BYTES, &mut buffer);
+            let decoded = input.decode(MAX_MESSAGE_BYTES, whole_message, || true);
+            let result = decoded.and_then(|Decoded { result, answers, count }| {
+                assert!(count > 0);
+                read.answers.extend(answers);
+                result
+            });
+            match result {
+                Ok(message) => read.messages.extend(message),
                 Err(ending) => read.end = Some(format!("{ending:?}")),
             }
         }
     }
     read
-}
-
-/// Decodes one frame, or the received part of it.
-fn decode_next(input: &mut InputState, buffer: &mut PayloadBuffer) -> Result<Decoded, Ending> {
-    if input.decoder.is_none() {
-        if let Some((message, count)) =
-            whole_message(input.backlog.unread(), MAX_MESSAGE_BYTES, buffer)
-        {
-            input.backlog.consume(count);
-            return Ok(Decoded { message: Some(message), closed: None, answers: Vec::new() });
-        }
-        let backlog = std::mem::take(&mut input.backlog);
-        input.decoder = Some(Decoder::new(backlog, MAX_MESSAGE_BYTES));
-    }
-    let decoder = input.decoder.as_mut().expect("it was created if there was none");
-    assert!(decoder.admit(|| true)? > 0);
-    let decoded = decoder.decode()?;
-    if decoder.gate.is_between_messages() {
-        input.backlog = std::mem::take(decoder.backlog_mut());
-        input.decoder = None;
-    }
-    Ok(decoded)
 }
 
 /// Decodes frames that are valid. Stops at a Close, and at a frame that is incomplete or not masked.
