@@ -125,7 +125,6 @@ const FIRST_ID: &str = "first:1";
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::panic::catch_unwind;
     use std::path::Path;
 
     use super::*;
@@ -133,19 +132,17 @@ mod tests {
     #[test]
     fn no_input_of_the_corpora_breaks_a_rule() {
         let corpora = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
-        let mut breaking = Vec::new();
         for (name, target) in TARGETS {
             let mut inputs = 0;
             for entry in fs::read_dir(corpora.join(name)).unwrap() {
                 let path = entry.unwrap().path();
                 let input = fs::read(&path).unwrap();
-                if catch_unwind(|| target(&input)).is_err() {
-                    breaking.push(path);
-                }
+                // The last path that a failed test prints is the input that breaks a rule.
+                println!("{}", path.display());
+                target(&input);
                 inputs += 1;
             }
             assert!(inputs > 5, "{name}: the inputs were not found");
         }
-        assert!(breaking.is_empty(), "see the panics above: {breaking:#?}");
     }
 }
