@@ -36,8 +36,8 @@ pub struct Timeouts {
     /// Time without received bytes after which a client is dropped. Default: 75 s, which is two and a half
     /// times `ping_every`.
     pub idle: Option<Duration>,
-    /// Longest time for which a peer may block a write by not reading. What the peer reads renews the deadline
-    /// at the rate [`min_rate`](Self::min_rate): a peer that reads faster than this is never cut off, however
+    /// Longest time for which a peer may block a write by not reading. Each byte that the peer reads renews the
+    /// deadline at the rate [`min_rate`](Self::min_rate): a peer that reads faster than this is never cut off, however
     /// long a frame or a response takes. Default: 10 s. After this time, a client is closed with 1008, and a
     /// connection that is sent a response is closed.
     pub write: Option<Duration>,

@@ -22,7 +22,7 @@ use rustix::fs::{Mode, OFlags};
 /// size and the times of a file: these may stay the same when the content changes, or when the file can be
 /// read again. Unlike the content, the hash is no second copy of a secret in memory.
 pub(crate) struct Reload {
-    /// What is made, in the plural, for the log.
+    /// The name of the value, in the plural, for the log.
     what: &'static str,
     every: Duration,
     /// The time of the next reading; `None` for the next use.

@@ -170,7 +170,7 @@ pub(super) struct Write<'a> {
     /// The size of the buffer that they are in.
     held: usize,
     timeouts: &'a Timeouts,
-    /// The time from which the write deadline counts. What the peer reads brings it forward.
+    /// The time from which the write deadline counts. It moves forward when the peer reads.
     since: Instant,
     /// Runs while a write is blocked.
     deadline: Option<Sleep>,

@@ -12,7 +12,7 @@ use super::reader::Reader;
 /// Reserves the TLS handshake of a new connection of `peer`, and lets the handshake wait until it may begin. Returns
 /// `None` if the connection must be closed, because `peer` has begun so many handshakes that this one would be late.
 ///
-/// So a crowd behind one address that reconnects at the same time gets in one after the other.
+/// Clients behind one address that reconnect at the same time are thus admitted one after the other.
 pub(super) fn admit_handshake(reader: &mut Reader, peer: Peer, context: &Context) -> Option<()> {
     // The rest of the deadline is for the handshake itself.
     let longest = context.config.timeouts.tls_head.map_or(Duration::MAX, |limit| limit / 4 * 3);

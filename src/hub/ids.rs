@@ -25,8 +25,8 @@ impl fmt::Display for ClientId {
 
 /// The id of a user or program, which identifies all its connections: those that sent the same id.
 ///
-/// The id authenticates nobody. Any client may send any id, and ids are in log lines and responses. What a
-/// client may do, and which messages it may read, must not depend on its id.
+/// The id authenticates nobody. Any client may send any id, and ids are in log lines and responses. The
+/// rights of a client, and the messages that it may read, must not depend on its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorrelationId(Correlation);
 

@@ -70,8 +70,8 @@ struct Source {
     turn: Turn,
 }
 
-/// What a task waits for until a later turn of the loop, besides the readiness of its source. One value instead of
-/// several flags, so that a source takes 24 bytes.
+/// The reason, besides the readiness of its source, why a task waits for a later turn of the loop. One value
+/// instead of several flags, so that a source takes 24 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     /// Nothing.

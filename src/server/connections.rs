@@ -220,7 +220,7 @@ const ADMIN_PER_ADDRESS: usize = ADMIN_CONNECTIONS / 2;
 const TURNED_AWAY: usize = 8;
 /// The largest number of connections from this host that are not counted against the limit of all.
 const LOCAL_CONNECTIONS: usize = 16;
-/// Where descriptors are few, this host has one of this many equal parts of them.
+/// If descriptors are few, connections from this host get one of this many equal parts of them.
 const LOCAL_SHARE: usize = 8;
 /// The number of descriptors reserved for everything that is neither an admitted connection nor a file that is
 /// sent over one.

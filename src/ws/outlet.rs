@@ -37,7 +37,7 @@ struct Unsent {
     held: Held,
 }
 
-/// What a client was sent in this turn of the reactor.
+/// The deliveries and the bytes that a client was sent in this turn of the reactor.
 #[derive(Default)]
 pub(crate) struct TurnShare {
     deliveries: usize,

@@ -1,5 +1,5 @@
-//! What a cache between client and server may do with a response: errors are not stored, and a response that
-//! depends on the header Accept is not given to a request with another one.
+//! The rules for a cache between client and server: it must not store errors, and must not answer a request with a
+//! response for another value of the header Accept.
 
 use crate::support::folder::Folder;
 use crate::support::*;

@@ -84,7 +84,7 @@ impl SlowServer {
     }
 }
 
-/// What a reader asks for.
+/// The kind of response that a reader requests.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     File,

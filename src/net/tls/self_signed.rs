@@ -30,7 +30,7 @@ pub(super) struct Names {
     left_out: Vec<String>,
 }
 
-/// What decides how long a certificate stays in use.
+/// The names and times of the certificate in use. They decide how long it stays in use.
 struct Current {
     /// The names and addresses in the certificate, in DER.
     names: Vec<u8>,
@@ -162,7 +162,7 @@ fn validity(now: Time) -> Validity {
     [begin, begin + DAYS * DAY - 1]
 }
 
-/// When this program was built, in seconds since 1970, as the build script says.
+/// The time at which this program was built, in seconds since 1970. The build script sets it.
 const BUILT: u64 = match u64::from_str_radix(env!("FALCONET_BUILT"), 10) {
     Ok(seconds) => seconds,
     Err(_) => 0,
@@ -170,12 +170,12 @@ const BUILT: u64 = match u64::from_str_radix(env!("FALCONET_BUILT"), 10) {
 
 /// Seconds.
 const DAY: u64 = 24 * 60 * 60;
-/// How long the certificate authority is valid: ten years.
+/// The number of days, from its creation, for which the certificate authority is valid: ten years.
 const CA_DAYS: u64 = 3652;
-/// How long a certificate is valid. Browsers refuse more than 398 days, Apple's systems even of one's own
-/// authority more than 825.
+/// The number of days for which a certificate is valid. Browsers refuse more than 398 days. Apple's systems refuse
+/// more than 825 days even if the user has installed the authority.
 const DAYS: u64 = 397;
-/// How long before its end a certificate is renewed.
+/// The number of days before its end at which a certificate is renewed.
 const DAYS_LEFT: u64 = 30;
 
 #[cfg(test)]

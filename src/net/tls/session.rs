@@ -44,7 +44,7 @@ pub(in crate::net) struct Session {
     /// The number of plaintext bytes that are encrypted in `outgoing` but not yet reported as sent by
     /// `poll_send`.
     unreported: usize,
-    /// What the handshake waits for before its first step, if it has to wait.
+    /// Runs until the first step of the handshake may begin, if that step has to wait.
     begin: Option<Box<Sleep>>,
 }
 

@@ -110,7 +110,7 @@ fn errors_in(folder: &Path) -> String {
     fs::read_to_string(folder.join("errors")).unwrap_or_default()
 }
 
-/// How often a proxy is started, each time with another port.
+/// The maximum number of times that a proxy is started, each time with another port.
 const ATTEMPTS: u32 = 3;
 
 // The configurations, before and after the directives of a test. FOLDER and PORT are replaced.
