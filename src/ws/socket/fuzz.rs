@@ -4,11 +4,13 @@ use super::*;
 use crate::frame::{BINARY, CLOSE, CONTINUATION, FINAL, MASKED, PING, PONG, TEXT};
 use crate::ws::decode::{PayloadBuffer, apply_mask, whole_message};
 
-/// Reads the frames of a client. The first byte is the size of the pieces in which they arrive.
+/// Reads the frames of a client. The first byte is the size of the pieces in which they arrive. If the size is even,
+/// the largest accepted message is so large that its length has 64 bits.
 pub(crate) fn frames(input: &[u8]) {
     let Some((size, bytes)) = input.split_first() else { return };
-    let read = read_in_pieces(bytes, bytes.len());
-    assert_eq!(read_in_pieces(bytes, (*size).into()), read);
+    let limit = if size % 2 == 0 { LARGE_MESSAGE_BYTES } else { SMALL_MESSAGE_BYTES };
+    let read = read_in_pieces(bytes, bytes.len(), limit);
+    assert_eq!(read_in_pieces(bytes, (*size).into(), limit), read);
     let expected = decode_plainly(bytes);
     if read.end.as_ref().is_some_and(|end| end.starts_with("Refused")) {
         // The plain decoder does not know the frames that are refused.
@@ -31,15 +33,15 @@ struct Read {
     end: Option<String>,
 }
 
-/// Reads frames as [`Socket::poll_next`] does, but without a connection.
-fn read_in_pieces(bytes: &[u8], size: usize) -> Read {
+/// Reads frames as [`Socket::poll_next`] does, but without a connection. A message has at most `limit` bytes.
+fn read_in_pieces(bytes: &[u8], size: usize, limit: usize) -> Read {
     let (mut input, mut buffer, mut read) =
         (InputState::default(), PayloadBuffer::new(), Read::default());
     for piece in bytes.chunks(size.max(1)) {
         input.backlog_mut().bytes.extend_from_slice(piece);
         while read.end.is_none() && !input.backlog().is_empty() {
-            let whole_message = |bytes: &[u8]| whole_message(bytes, MAX_MESSAGE_BYTES, &mut buffer);
-            let decoded = input.decode(MAX_MESSAGE_BYTES, whole_message, || true);
+            let whole_message = |bytes: &[u8]| whole_message(bytes, limit, &mut buffer);
+            let decoded = input.decode(limit, whole_message, || true);
             let result = decoded.and_then(|Decoded { result, answers, count }| {
                 assert!(count > 0);
                 read.answers.extend(answers);
@@ -101,5 +103,6 @@ fn split_frame(bytes: &[u8]) -> Option<(u8, Vec<u8>, &[u8])> {
     Some((*first, payload, rest))
 }
 
-/// The largest accepted message.
-const MAX_MESSAGE_BYTES: usize = 300;
+/// The largest accepted messages. A small input reaches the small limit.
+const SMALL_MESSAGE_BYTES: usize = 300;
+const LARGE_MESSAGE_BYTES: usize = 70_000;
