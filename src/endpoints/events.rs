@@ -1,6 +1,7 @@
 //! Event streams: sends the messages of a topic as server-sent events, which `curl -N` prints and a browser
 //! reads with EventSource.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
@@ -92,6 +93,8 @@ pub(crate) struct EventStream {
     is_chunked: bool,
     /// The number of bytes that the client has sent. They are ignored.
     ignored_bytes: u32,
+    /// True until the replay has ended and the client has been sent the id to resume from.
+    is_replaying: Cell<bool>,
 }
 
 impl EventStream {
@@ -104,7 +107,11 @@ impl EventStream {
         shared: Rc<SessionShared>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership, shared);
-        Self { outlet, _permit: permit, is_chunked, ignored_bytes: 0 }
+        let is_replaying = Cell::new(outlet.client().kind == ClientKind::Events);
+        if is_replaying.get() {
+            outlet.client().bell.ring();
+        }
+        Self { outlet, _permit: permit, is_chunked, ignored_bytes: 0, is_replaying }
     }
 
     /// Returns the stage that sends the messages, until the client closes the connection or is evicted.
@@ -191,11 +198,15 @@ impl EventStream {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.outlet.poll_share(cx, &share));
-            let Some(delivery) = self.outlet.client().next_delivery() else {
-                self.outlet.client().bell.clear();
-                continue;
+            let delivery = self.outlet.client().next_delivery();
+            let event = match &delivery {
+                Some(delivery) => self.event(delivery),
+                None if self.is_replaying.take() => self.id_to_resume_from(),
+                None => {
+                    self.outlet.client().bell.clear();
+                    continue;
+                }
             };
-            let event = self.event(&delivery);
             share.add(event.len());
             if self.send(cx, &event).is_err() {
                 return Poll::Ready(Err(SessionEnd::TransportLost));
@@ -204,7 +215,7 @@ impl EventStream {
             // read the events before this one. TCP closes the connection of a peer that acknowledges nothing.
             self.outlet.client().seen(self.outlet.transport().timer().now());
             let closes = self.outlet.shared().config.topics.slow_consumer == SlowConsumer::Close;
-            if closes && matches!(delivery, Delivery::Lagged(_)) {
+            if closes && matches!(delivery, Some(Delivery::Lagged(_))) {
                 return Poll::Ready(Err(SessionEnd::Evicted(CloseReason::SLOW_CONSUMER)));
             }
         }
@@ -218,6 +229,16 @@ impl EventStream {
         }
     }
 
+    /// Encodes the id from which the client would resume, if it has been sent all earlier messages. Without data,
+    /// the block is no event, but clients keep the id (HTML Standard, section 9.2.6). The comment shows that the
+    /// connection is alive.
+    fn id_to_resume_from(&self) -> Rc<[u8]> {
+        let client = self.outlet.client();
+        let id = client.caught_up().filter(|_| client.kind == ClientKind::Events);
+        let id = id.map_or_else(String::new, |id| format!("id: {id}\n"));
+        chunk::encode(format!(":\n{id}\n"))
+    }
+
     /// Encodes a delivery as an event in a chunk, and counts it.
     fn event(&self, delivery: &Delivery) -> Rc<[u8]> {
         let client = self.outlet.client();
@@ -226,7 +247,7 @@ impl EventStream {
                 client.count_sent();
                 publication.event().clone()
             }
-            Delivery::Mail(frame) if frame.is_ping() => chunk::encode(":\n\n".to_owned()),
+            Delivery::Mail(frame) if frame.is_ping() => self.id_to_resume_from(),
             Delivery::Mail(frame) => {
                 client.count_sent();
                 chunk::encode(encode_event(None, None, frame))

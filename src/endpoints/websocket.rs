@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use crate::features::Feature;
 use crate::hub::{ClientKind, Start, TopicName};
 use crate::resource::{Joining, Stage, Upgrade, Upgraded, Welcome};
 use crate::ws::handshake::{self, Acceptance};
@@ -30,7 +31,9 @@ impl Upgrade for WebSocketUpgrade {
     }
 
     fn response(&self, welcome: &Welcome<'_>) -> Vec<u8> {
-        handshake::response(&self.accept, welcome.correlation, welcome.request_id).into_bytes()
+        let Welcome { correlation, request_id, before, .. } = *welcome;
+        let before = (Feature::Full.is_built_in() && self.topic.is_some()).then_some(before);
+        handshake::response(&self.accept, correlation, request_id, before).into_bytes()
     }
 
     fn begin(self: Box<Self>, connection: Upgraded) -> Stage {

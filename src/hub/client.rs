@@ -11,7 +11,7 @@ use crate::frame::{CloseReason, Frame};
 use crate::net::{PackedPeer, Peer};
 
 use super::cursor::{Cursors, Step};
-use super::ids::{ClientId, CorrelationId};
+use super::ids::{ClientId, CorrelationId, EventId};
 use super::liveness::{Liveness, Watch};
 use super::notify::Bell;
 use super::publication::Publication;
@@ -170,6 +170,13 @@ impl Client {
             Step::Message(publication) => Delivery::Published(publication),
             Step::Lagged(lost) => Delivery::Lagged(lost),
         })
+    }
+
+    /// Returns the id from which the client would resume to get all later messages; `None` while the client has
+    /// not been sent all earlier ones.
+    pub(crate) fn caught_up(&self) -> Option<EventId> {
+        let is_caught_up = !self.has_gap.get() && self.behind() == 0;
+        is_caught_up.then(|| self.watch().newest.get())
     }
 
     /// Counts a message from the client.

@@ -177,13 +177,21 @@ impl HubHandle {
         self.ask(move |hub| hub.clear(&name))
     }
 
-    /// Returns the newest message of a topic, if the message is retained.
+    /// Returns the newest message of a topic, if the message is retained, and the id from which a client would
+    /// resume to get all later messages.
     pub(crate) fn last(
         &self,
         topic: &TopicName,
-    ) -> impl Future<Output = Result<Option<Rc<Publication>>, HubGone>> {
+    ) -> impl Future<Output = Result<(Option<Rc<Publication>>, EventId), HubGone>> {
         let name = topic.clone();
-        self.ask(move |hub| hub.last(&name))
+        self.ask(move |hub| (hub.last(&name), hub.newest()))
+    }
+
+    /// Returns all topics, sorted by name, and the id from which a client would resume to get all later messages.
+    pub(crate) fn topics_until(
+        &self,
+    ) -> impl Future<Output = Result<(Vec<TopicInfo>, EventId), HubGone>> {
+        self.ask(|hub| (hub.topics(), hub.newest()))
     }
 
     /// Returns the number of clients now, and of all clients so far.

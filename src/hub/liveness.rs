@@ -9,6 +9,7 @@ use crate::counters::Counters;
 use crate::features::Feature;
 use crate::frame::{CloseCode, CloseReason};
 
+use super::ids::{Epoch, EventId};
 use super::notify::Bell;
 
 /// The state that all clients of a hub share: the configured deadlines, the time of the next sweep, and the
@@ -19,6 +20,8 @@ pub(crate) struct Watch {
     timeouts: Timeouts,
     alarm: Alarm,
     pub(super) counters: Rc<Counters>,
+    /// The id of the message that was published last.
+    pub(super) newest: Cell<EventId>,
 }
 
 /// The time of the next sweep; `None` while there is no deadline.
@@ -234,7 +237,8 @@ impl Liveness {
 impl Watch {
     /// Creates the state. The alarm is not set.
     pub(super) fn new(timeouts: Timeouts, counters: Rc<Counters>) -> Self {
-        Self { opened: Instant::now(), timeouts, alarm: Alarm::default(), counters }
+        let newest = Cell::new(EventId { epoch: Epoch::random(), number: 0 });
+        Self { opened: Instant::now(), timeouts, alarm: Alarm::default(), counters, newest }
     }
 
     /// Returns the alarm.

@@ -48,6 +48,16 @@ pub(crate) enum Start {
     After(Option<EventId>),
 }
 
+impl Start {
+    /// Returns the id that the subscriber resumes from.
+    pub(super) fn id(self) -> Option<EventId> {
+        match self {
+            Self::After(id) => id,
+            Self::Live | Self::Last(_) => None,
+        }
+    }
+}
+
 /// The result of reading at a position.
 pub(super) enum Read {
     /// The message at the position.

@@ -32,7 +32,6 @@ use cursor::Cursor;
 pub(crate) use event::encode as encode_event;
 pub(crate) use handle::Membership;
 pub use handle::{HubGone, HubHandle, PublishError};
-use ids::Epoch;
 pub use ids::{ClientId, CorrelationId, EventId};
 use liveness::Watch;
 pub(crate) use log::Start;
@@ -50,8 +49,6 @@ pub(crate) struct Hub {
     /// The number of clients that ever joined.
     joins: u64,
     topics: TopicTable,
-    /// The id of the message published last.
-    counter: EventId,
     watch: Rc<Watch>,
     /// The drain in progress, if there is one.
     draining: Option<(CloseReason, DrainScope)>,
@@ -112,7 +109,6 @@ impl Hub {
             clients: Slab::new(),
             joins: 0,
             topics: TopicTable::new(limits),
-            counter: EventId { epoch: Epoch::random(), number: 0 },
             watch,
             draining: None,
             kinds: [0; 3],
@@ -120,8 +116,9 @@ impl Hub {
     }
 
     /// Adds a client that subscribes to `topics`, which must be different topics. During a drain, the client
-    /// is evicted at once. Returns the client, and the id before that of the first message that the client
-    /// will be sent.
+    /// is evicted at once. Returns the client, and the id from which the client would resume to get the same
+    /// messages: the one that it resumes from if it misses nothing, and otherwise the one before its first
+    /// message.
     ///
     /// # Errors
     /// [`TooManyTopics`], if a topic does not exist and the limit of topics is reached.
@@ -133,6 +130,7 @@ impl Hub {
     ) -> Result<(Rc<Client>, EventId), TooManyTopics> {
         let slot = self.clients.vacant_key() as u32;
         let has_replay = topics.iter().any(|(_, start)| *start != Start::Live);
+        let resumed = topics.iter().filter_map(|(_, start)| start.id()).map(|id| id.number).min();
         let (cursors, has_gap) = self.subscribe(slot, topics)?;
         self.joins += 1;
         let id = ClientId { slot, generation: self.joins };
@@ -151,9 +149,11 @@ impl Hub {
         if let Some(due) = client.due() {
             self.watch.alarm().set_at_latest(due);
         }
+        let newest = self.newest();
         let first = client.cursors.as_slice().iter().filter_map(Cursor::next_number).min();
-        let number = first.map_or(self.counter.number, |first| first.saturating_sub(1));
-        Ok((client, EventId { number, ..self.counter }))
+        let before = first.map_or(newest.number, |first| first.saturating_sub(1));
+        let before = resumed.filter(|_| !has_gap).map_or(before, |resumed| resumed.min(before));
+        Ok((client, EventId { number: before, ..newest }))
     }
 
     /// Removes a client. A stale id refers to no client.
@@ -179,11 +179,13 @@ impl Hub {
     ) -> Result<Published, TooManyTopics> {
         let subscribers = self.topics.get_or_insert(name)?.subscribers.len();
         let is_numbered = !name.is_internal();
-        self.counter.number += u64::from(is_numbered);
-        let id = is_numbered.then_some(self.counter);
+        let mut newest = self.newest();
+        newest.number += u64::from(is_numbered);
+        self.watch.newest.set(newest);
+        let id = is_numbered.then_some(newest);
         let publication = Publication::new(id, draft, self.topics.held().clone());
         self.topics.append(name, publication);
-        Ok(Published { id: self.counter, subscribers })
+        Ok(Published { id: newest, subscribers })
     }
 
     /// Rings the bells of up to `count` subscribers of a topic, beginning with the one at the index `from`.
@@ -195,6 +197,11 @@ impl Hub {
             self.clients[*slot as usize].bell.ring();
         }
         (end < subscribers.len()).then_some(end)
+    }
+
+    /// Returns the id of the message that was published last, in any topic.
+    pub(crate) fn newest(&self) -> EventId {
+        self.watch.newest.get()
     }
 
     /// Returns the newest message of a topic, if the message is retained.
@@ -314,7 +321,7 @@ impl Hub {
             };
             topic.subscribers.push(slot);
             let log = topic.log.clone();
-            let (position, lacks) = log.start(start, self.counter, self.topics.limits());
+            let (position, lacks) = log.start(start, self.newest(), self.topics.limits());
             has_gap |= lacks;
             cursors.push(Cursor::new(log, position));
         }

@@ -6,7 +6,7 @@ use base64ct::{Base64, Encoding};
 
 use super::sha1::sha1;
 use crate::http::{RequestHead, Response};
-use crate::hub::CorrelationId;
+use crate::hub::{CorrelationId, EventId};
 
 /// The outcome of a valid request to open a WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,20 +46,27 @@ pub(crate) fn accept(head: &RequestHead<'_>) -> Result<Acceptance, HandshakeErro
     Ok(Acceptance { value: accept_value(key), selects_protocol })
 }
 
-/// Returns the response that opens the WebSocket (RFC 6455 §4.2.2). The ids in the response are also in the
-/// log lines about the client and the request.
-pub(crate) fn response(accept: &Acceptance, client_id: &CorrelationId, request_id: &str) -> String {
+/// Returns the response that opens the WebSocket (RFC 6455 §4.2.2). The ids of the client and of the request are
+/// also in the log lines about them. `before` is the message id after which the client's messages begin, if they
+/// have ids.
+pub(crate) fn response(
+    accept: &Acceptance,
+    client_id: &CorrelationId,
+    request_id: &str,
+    before: Option<EventId>,
+) -> String {
     let Acceptance { value, selects_protocol } = accept;
     let selected = match selects_protocol {
         true => format!("Sec-WebSocket-Protocol: {PROTOCOL}\r\n"),
         false => String::new(),
     };
+    let before = before.map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
     format!(
         "HTTP/1.1 101 Switching Protocols\r\n\
          Upgrade: websocket\r\n\
          Connection: Upgrade\r\n\
          Sec-WebSocket-Accept: {value}\r\n\
-         {selected}\
+         {selected}{before}\
          X-Client-Id: {client_id}\r\n\
          X-Request-Id: {request_id}\r\n\r\n"
     )

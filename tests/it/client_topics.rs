@@ -496,7 +496,7 @@ fn a_subscriber_requests_the_last_messages_only_on_its_first_connection() {
     drop(socket);
     client.wait_for_stderr("lost: ");
     let (mut socket, target) = accept_websocket(&server);
-    assert_eq!(target, "/topics/home/attic?mode=out");
+    assert_eq!(target, "/topics/home/attic?mode=out&last=0");
     client.wait_for_stderr("reconnected to http://127.0.0.1:");
     socket.send(Message::text("three")).unwrap();
     assert_eq!(client.line(), "three\n");

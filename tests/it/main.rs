@@ -68,6 +68,8 @@ mod rebinding;
 mod refusals;
 mod reload;
 #[cfg(feature = "full")]
+mod resume;
+#[cfg(feature = "full")]
 mod stdin;
 mod support;
 #[cfg(feature = "full")]

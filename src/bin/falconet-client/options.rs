@@ -191,12 +191,10 @@ fn parse_subscription(mut parser: Parser) -> Result<Command, UsageError> {
         true => (path, '?'),
         false => (path + "?mode=out", '&'),
     };
-    let first_target = match last {
-        Some(last) => format!("{target}{separator}last={last}"),
-        None => target.clone(),
-    };
-    options.server.url.target = first_target;
-    options.next_target = Some(target);
+    let target_with = |last| format!("{target}{separator}last={last}");
+    options.server.url.target = last.map_or_else(|| target.clone(), target_with);
+    // An event stream is resumed by the id of its last event. A WebSocket has no ids.
+    options.next_target = Some(if is_sse { target } else { target_with(0) });
     if is_sse {
         return Ok(Command::Follow(options));
     }
@@ -426,6 +424,7 @@ Options of pub and sub:
 
 Options of sub, besides those above:
   --last N                 begin with up to N messages that the server retains
+                           [default: 1]
   --sse                    receive server-sent events, without Pings; after a
                            lost connection, continue where it broke
 
@@ -553,8 +552,8 @@ mod tests {
     #[test]
     fn a_subscription_requests_the_last_messages_only_on_its_first_connection() {
         for (arguments, first, next) in [
-            (&["sub", "a"][..], "/topics/a?mode=out", "/topics/a?mode=out"),
-            (&["sub", "a", "--last", "5"], "/topics/a?mode=out&last=5", "/topics/a?mode=out"),
+            (&["sub", "a"][..], "/topics/a?mode=out", "/topics/a?mode=out&last=0"),
+            (&["sub", "a", "--last", "5"], "/topics/a?mode=out&last=5", "/topics/a?mode=out&last=0"),
             (&["sub", "--sse", "a"], "/topics/a", "/topics/a"),
             (&["sub", "--sse", "--last=5", "a"], "/topics/a?last=5", "/topics/a"),
             (&["sub", "--sse", "--idle-timeout=9s", "a"], "/topics/a", "/topics/a"),

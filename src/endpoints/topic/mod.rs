@@ -64,7 +64,7 @@ impl Topics {
         }
         match head.method() {
             "GET" if asks_for_events(head) => {
-                let start = subscribe::event_start(head)?;
+                let start = subscribe::start(head)?;
                 gatekeeper.may(Action::Subscribe(topic.as_str()))?;
                 let shared = self.shared.clone();
                 Ok(Plan::Upgrade(Box::new(EventUpgrade::of_topic(head, topic, start, shared))))

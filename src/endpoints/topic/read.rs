@@ -38,7 +38,10 @@ impl List {
 
 impl Question for List {
     fn answer<'a>(self: Box<Self>, _: &'a [u8], _: Requester<'a>) -> Answering<'a> {
-        Box::pin(async move { Ok(list(&self.shared.hub.topics().await?, self.as_text)) })
+        Box::pin(async move {
+            let (topics, newest) = self.shared.hub.topics_until().await?;
+            Ok(list(&topics, self.as_text).with_header(RESUME_FROM, newest.to_string()))
+        })
     }
 }
 
@@ -74,10 +77,12 @@ impl Read {
 impl Question for Read {
     fn answer<'a>(self: Box<Self>, _: &'a [u8], _: Requester<'a>) -> Answering<'a> {
         Box::pin(async move {
-            Ok(match self.shared.hub.last(&self.topic).await? {
+            let (last, newest) = self.shared.hub.last(&self.topic).await?;
+            Ok(match last {
                 Some(last) => message(&last, &self.known),
                 None => Response::text(404, "this topic retains no message\n"),
             }
+            .with_header(RESUME_FROM, newest.to_string())
             .depending_on_accept())
         })
     }
@@ -138,3 +143,7 @@ fn message(publication: &Publication, known: &str) -> Response {
         .with_header("Last-Modified", http_date(publication.published()))
         .with_header("Cache-Control", "no-cache")
 }
+
+/// The header with the id from which a client resumes to get all messages that were published after the response
+/// was made.
+const RESUME_FROM: &str = "Last-Event-ID";

@@ -7,6 +7,7 @@ use crate::access::{Action, Gatekeeper, Refused};
 use crate::counters::Source;
 use crate::frame::{CloseCode, CloseReason, Frame, Message};
 use crate::http::RequestHead;
+use crate::http::percent::percent_decode;
 use crate::hub::{Draft, EventId, HubGone, HubHandle, Published, Start, TooManyTopics, TopicName};
 use crate::resource::{Plan, Stage};
 use crate::ws::handshake;
@@ -92,22 +93,29 @@ fn mode(head: &RequestHead<'_>) -> Result<Mode, TopicError> {
     }
 }
 
-/// Reads the parameter `last` of the query.
-fn start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
-    let Some(last) = head.query_value("last") else { return Ok(Start::Live) };
-    last.parse().map(Start::Last).map_err(|_| TopicError::Last(last.to_owned()))
+/// Returns the start of a subscription: after the message id that the client names, or else at the newest retained
+/// messages, one by default.
+///
+/// # Errors
+/// [`TopicError::Last`].
+pub(super) fn start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
+    let mut ids = head.values("last-event-id").filter(|id| !id.is_empty());
+    let queried = ["since", "lastEventId"].map(|name| head.query_value(name));
+    let queried = queried.into_iter().flatten().find(|id| !id.is_empty());
+    Ok(match (ids.next(), ids.next(), queried) {
+        (Some(id), None, _) => Start::After(parse_id(id)),
+        // Of two ids, none says what the client has received.
+        (Some(_), Some(_), _) => Start::After(None),
+        (None, _, Some(id)) => Start::After(percent_decode(id).and_then(|id| parse_id(&id))),
+        (None, _, None) => match head.query_value("last") {
+            Some(last) => last.parse().map(Start::Last).map_err(|_| TopicError::Last(last.to_owned()))?,
+            None => Start::Last(1),
+        },
+    })
 }
 
-/// Returns the start of an event stream. A client that reconnects sends the id of the last event that it
-/// received; a new client may ask for retained messages.
-pub(super) fn event_start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
-    let mut ids = head.values("last-event-id").filter(|id| !id.is_empty());
-    match (ids.next(), ids.next()) {
-        (None, _) => start(head),
-        (Some(id), None) => Ok(Start::After(str::from_utf8(id).ok().and_then(EventId::parse))),
-        // Of two ids, none says what the client has received.
-        (Some(_), Some(_)) => Ok(Start::After(None)),
-    }
+fn parse_id(id: &[u8]) -> Option<EventId> {
+    EventId::parse(str::from_utf8(id).ok()?)
 }
 
 const NO_PUBLISHING: CloseReason = CloseReason::new(CloseCode::Policy, "publishing is not allowed");
@@ -120,19 +128,30 @@ mod tests {
     use crate::http::head;
 
     #[test]
-    fn a_stream_resumes_after_any_last_event_id_and_never_fails_because_of_it() {
-        let known = Start::After(EventId::parse("k3f9x2ab:7"));
-        for (lines, expected) in [
-            ("", Start::Last(2)),
-            ("Last-Event-ID: \r\n", Start::Last(2)),
-            ("Last-Event-ID: k3f9x2ab:7\r\n", known),
-            ("Last-Event-ID: 7\r\n", Start::After(None)),
-            ("Last-Event-ID: \u{e9}\r\n", Start::After(None)),
-            ("Last-Event-ID: k3f9x2ab:7\r\nLast-Event-ID: k3f9x2ab:8\r\n", Start::After(None)),
+    fn a_subscription_resumes_after_any_id_and_never_fails_because_of_it() {
+        let after = |text| Start::After(EventId::parse(text));
+        let (header, two) = ("Last-Event-ID: k3f9x2ab:7\r\n", "Last-Event-ID: k3f9x2ab:8\r\n");
+        for (query, lines, expected) in [
+            ("", "", Start::Last(1)),
+            ("?last=0", "", Start::Last(0)),
+            ("?last=2", "Last-Event-ID: \r\n", Start::Last(2)),
+            ("?last=2", header, after("k3f9x2ab:7")),
+            ("?last=2", "Last-Event-ID: 7\r\n", Start::After(None)),
+            ("?last=2", "Last-Event-ID: \u{e9}\r\n", Start::After(None)),
+            ("?last=2", &[header, two].concat(), Start::After(None)),
+            ("?since=k3f9x2ab:9", header, after("k3f9x2ab:7")),
+            ("?last=2&since=k3f9x2ab:9", "", after("k3f9x2ab:9")),
+            ("?lastEventId=k3f9x2ab%3A9&last=2", "", after("k3f9x2ab:9")),
+            ("?since=9", "", Start::After(None)),
+            ("?since=%", "", Start::After(None)),
+            ("?since=%ff", "", Start::After(None)),
+            ("?since=&last=2", "", Start::Last(2)),
         ] {
-            let bytes = format!("GET /topics/t?last=2 HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+            let bytes = format!("GET /topics/t{query} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
             let head = head::parse(bytes.as_bytes(), &Limits::default()).expect(lines);
-            assert_eq!(event_start(&head), Ok(expected), "{lines:?}");
+            assert_eq!(start(&head), Ok(expected), "{query} {lines:?}");
         }
+        let head = head::parse(b"GET /topics/t?last=x HTTP/1.0\r\n\r\n", &Limits::default());
+        assert_eq!(start(&head.unwrap()), Err(TopicError::Last("x".to_owned())));
     }
 }

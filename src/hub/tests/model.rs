@@ -326,6 +326,13 @@ impl Model {
         Some(ModelDelivery::Published(message))
     }
 
+    /// Returns true if a client has been sent all messages of its topics.
+    fn is_caught_up(&self, id: ClientId) -> bool {
+        let client = &self.clients[&id];
+        let is_at_end = |cursor: &ModelCursor| cursor.next == self.topics[&cursor.topic].all.len();
+        !client.has_gap && client.cursors.iter().all(is_at_end)
+    }
+
     fn subscribers(&self, name: &TopicName) -> usize {
         self.clients.values().filter(|client| client.subscribes(name)).count()
     }
@@ -369,7 +376,7 @@ impl Walk {
         let hub = hub_with(limits.clone());
         Self {
             random,
-            model: Model::new(limits, hub.counter),
+            model: Model::new(limits, hub.newest()),
             hub,
             clients: Vec::new(),
             missing: Vec::new(),
@@ -438,7 +445,7 @@ impl Walk {
     }
 
     fn some_start(&mut self) -> Start {
-        let counter = self.hub.counter;
+        let counter = self.hub.newest();
         match self.random.u8(0..8) {
             0 | 1 => Start::Live,
             2 | 3 => Start::Last(self.random.usize(0..7)),
@@ -505,6 +512,8 @@ impl Walk {
         for _ in 0..count {
             let delivery = client.next_delivery().map(ModelDelivery::from);
             assert_eq!(delivery, self.model.read(id), "{context}");
+            let caught_up = self.model.is_caught_up(id).then(|| self.hub.newest());
+            assert_eq!(client.caught_up(), caught_up, "{context}");
             if delivery.is_none() {
                 return;
             }
@@ -519,7 +528,7 @@ impl Walk {
         let info = |(name, topic): (&TopicName, &ModelTopic)| TopicInfo {
             name: name.clone(),
             subscribers: model.subscribers(name),
-            last: topic.all.last().map(|last| EventId { number: last.number, ..hub.counter }),
+            last: topic.all.last().map(|last| EventId { number: last.number, ..hub.newest() }),
         };
         let expected: Vec<_> = model.topics.iter().map(info).collect();
         assert_eq!(hub.topics(), expected, "{context}");

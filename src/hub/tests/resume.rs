@@ -5,7 +5,7 @@ use super::*;
 
 /// Returns an id of this hub.
 fn id(hub: &Hub, number: u64) -> Option<EventId> {
-    Some(EventId { number, ..hub.counter })
+    Some(EventId { number, ..hub.newest() })
 }
 
 /// Returns the deliveries to a client that resumes a topic after a number of this hub.
@@ -122,6 +122,7 @@ fn a_client_learns_the_id_before_its_first_message() {
     for topic in ["t", "other", "t", "t", "other"] {
         publish(&mut hub, topic, "x").unwrap();
     }
+    let newest = hub.newest();
     let mut before = |start| {
         let topics = vec![(name("t"), start)];
         hub.join(new_client("test"), topics, Instant::now()).unwrap().1.number
@@ -130,6 +131,9 @@ fn a_client_learns_the_id_before_its_first_message() {
     assert_eq!(before(Start::Last(1)), 3);
     assert_eq!(before(Start::Last(9)), 2);
     assert_eq!(before(Start::After(None)), 0);
+    let [current, later] = [1, 6].map(|number| Start::After(Some(EventId { number, ..newest })));
+    assert_eq!(before(current), 1, "the id that the client has named");
+    assert_eq!(before(later), 0);
 }
 
 #[test]

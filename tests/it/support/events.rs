@@ -100,8 +100,25 @@ impl Events {
         self.try_read().expect("an event")
     }
 
-    /// Reads one event. Returns `None` if the stream ends before it.
+    /// Reads one event, and skips comments. Returns `None` if the stream ends before it.
     pub fn try_read(&mut self) -> Option<Event> {
+        loop {
+            let event = self.try_read_block()?;
+            if event.kind != "comment" {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Reads a comment, with or without an id.
+    pub fn read_comment(&mut self) -> Event {
+        let comment = self.try_read_block().expect("a comment");
+        assert_eq!(comment.kind, "comment", "{comment:?}");
+        comment
+    }
+
+    /// Reads one event or comment. Returns `None` if the stream ends before it.
+    fn try_read_block(&mut self) -> Option<Event> {
         let chunk = read_chunk(&mut self.reader)?;
         if chunk.is_empty() {
             self.has_ended = true;
