@@ -50,9 +50,6 @@ impl Stats {
         let frame = Frame::data(true, json.as_bytes());
         let draft = Draft { event_type: Some("stats"), ..Draft::new(frame) };
         let published = hub.publish_draft(topic, draft, Source::Admin).await??;
-        if published.subscribers == 0 {
-            hub.clear(topic).await?;
-        }
         Ok(published.subscribers > 0)
     }
 }

@@ -247,6 +247,7 @@ impl EventStream {
                 client.count_sent();
                 publication.event().clone()
             }
+            Delivery::Cleared(cleared) => cleared.event().clone(),
             Delivery::Mail(frame) if frame.is_ping() => self.id_to_resume_from(),
             Delivery::Mail(frame) => {
                 client.count_sent();

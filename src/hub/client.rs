@@ -96,6 +96,8 @@ pub(crate) enum Delivery {
     Mail(Frame),
     /// A message of a topic that the client subscribes to.
     Published(Rc<Publication>),
+    /// The notice that the messages of a topic were deleted, in place of those that were not sent yet.
+    Cleared(Rc<Publication>),
     /// This number of messages were dropped from a log before they were sent. The next message is the oldest
     /// one that the log keeps.
     Lagged(u64),
@@ -167,6 +169,7 @@ impl Client {
             return Some(Delivery::Gap);
         }
         Some(match self.cursors.next()? {
+            Step::Message(cleared) if cleared.is_cleared() => Delivery::Cleared(cleared),
             Step::Message(publication) => Delivery::Published(publication),
             Step::Lagged(lost) => Delivery::Lagged(lost),
         })

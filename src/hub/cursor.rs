@@ -56,9 +56,9 @@ impl Cursors {
     }
 
     /// Returns the number of messages that are still to be sent, including those that were dropped from a
-    /// log.
+    /// log, without those that were withdrawn.
     pub(super) fn behind(&self) -> u64 {
-        let behind = |cursor: &Cursor| cursor.log.end().saturating_sub(cursor.position.get());
+        let behind = |cursor: &Cursor| cursor.log.end().saturating_sub(cursor.position());
         self.as_slice().iter().map(behind).sum()
     }
 }
@@ -85,19 +85,24 @@ impl Cursor {
         self.log.topic()
     }
 
+    /// Returns the position of the next message.
+    fn position(&self) -> u64 {
+        self.position.get().max(self.log.cleared_at())
+    }
+
     /// Returns true if there is nothing to send.
     fn is_at_end(&self) -> bool {
-        self.position.get() == self.log.end()
+        self.position() == self.log.end()
     }
 
     /// Returns the number of the next message; `None` if the message is not kept or not published yet.
     pub(super) fn next_number(&self) -> Option<u64> {
-        self.log.number_at(self.position.get())
+        self.log.number_at(self.position())
     }
 
     /// Takes the next step. Returns `None` at the end of the log.
     pub(super) fn next(&self) -> Option<Step> {
-        let position = self.position.get();
+        let position = self.position();
         match self.log.read(position) {
             Read::Message(publication) => {
                 self.position.set(position + 1);

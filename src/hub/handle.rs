@@ -164,8 +164,8 @@ impl HubHandle {
         self.ask(|hub| hub.topics())
     }
 
-    /// Withdraws the messages that a topic retains: later subscribers do not get them. Subscribers that are
-    /// connected still get them.
+    /// Withdraws the messages of a topic: nobody is sent one of them afterwards. Event streams of the topic are
+    /// sent an event `cleared` in place of those that they have not been sent yet.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
@@ -173,8 +173,8 @@ impl HubHandle {
     /// # Cancel safety
     /// If the future is dropped early, the messages may be withdrawn all the same.
     pub fn clear(&self, topic: &TopicName) -> impl Future<Output = Result<(), HubGone>> {
-        let name = topic.clone();
-        self.ask(move |hub| hub.clear(&name))
+        let (reply, awaited) = reply();
+        self.answer(Command::Clear { topic: topic.clone(), reply }, awaited)
     }
 
     /// Returns the newest message of a topic, if the message is retained, and the id from which a client would

@@ -1,6 +1,6 @@
 //! A bounded log of the newest messages of a topic.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -19,6 +19,8 @@ pub(super) struct Log(Rc<Shared>);
 
 struct Shared {
     topic: TopicName,
+    /// The position of the last deletion; 0 before the first one. The messages before it were withdrawn.
+    cleared_at: Cell<u64>,
     entries: RefCell<Entries>,
 }
 
@@ -27,7 +29,7 @@ struct Entries {
     kept: VecDeque<Rc<Publication>>,
     /// The position of the oldest message kept.
     first: u64,
-    /// Messages before this position were withdrawn: later subscribers do not get them.
+    /// Entries before this position are not for later subscribers.
     retained_from: u64,
     /// The highest number of a message that was dropped or withdrawn.
     gone: u64,
@@ -76,7 +78,7 @@ impl Log {
     /// this name may have had.
     pub(super) fn new(topic: TopicName, gone: u64) -> Self {
         let entries = RefCell::new(Entries { gone, ..Entries::default() });
-        Self(Rc::new(Shared { topic, entries }))
+        Self(Rc::new(Shared { topic, cleared_at: Cell::new(0), entries }))
     }
 
     /// Returns the name of the topic.
@@ -101,12 +103,22 @@ impl Log {
         self.0.entries.borrow_mut().drop_oldest();
     }
 
-    /// Withdraws all messages: later subscribers do not get them. Subscribers that are connected still get
-    /// them.
-    pub(super) fn clear(&self) {
+    /// Withdraws all messages, and appends `cleared`, which only the current subscribers get.
+    pub(super) fn clear(&self, cleared: Rc<Publication>) {
         let mut entries = self.0.entries.borrow_mut();
+        entries.first = entries.end();
+        self.0.cleared_at.set(entries.first);
+        entries.gone = cleared.number();
+        entries.payload_bytes = cleared.payload_bytes();
+        entries.last = cleared.id();
+        entries.kept = VecDeque::from([cleared]);
         entries.retained_from = entries.end();
-        entries.gone = entries.highest();
+    }
+
+    /// Returns the position of the last deletion. Readers before it continue there, because the messages before it
+    /// were withdrawn.
+    pub(super) fn cleared_at(&self) -> u64 {
+        self.0.cleared_at.get()
     }
 
     /// Returns the number of messages kept.

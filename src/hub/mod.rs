@@ -179,13 +179,10 @@ impl Hub {
     ) -> Result<Published, TooManyTopics> {
         let subscribers = self.topics.get_or_insert(name)?.subscribers.len();
         let is_numbered = !name.is_internal();
-        let mut newest = self.newest();
-        newest.number += u64::from(is_numbered);
-        self.watch.newest.set(newest);
-        let id = is_numbered.then_some(newest);
+        let id = is_numbered.then(|| self.next_id());
         let publication = Publication::new(id, draft, self.topics.held().clone());
         self.topics.append(name, publication);
-        Ok(Published { id: newest, subscribers })
+        Ok(Published { id: self.newest(), subscribers })
     }
 
     /// Rings the bells of up to `count` subscribers of a topic, beginning with the one at the index `from`.
@@ -204,17 +201,31 @@ impl Hub {
         self.watch.newest.get()
     }
 
+    /// Returns the id of the next message.
+    fn next_id(&self) -> EventId {
+        let newest = self.newest();
+        let next = EventId { number: newest.number + 1, ..newest };
+        self.watch.newest.set(next);
+        next
+    }
+
     /// Returns the newest message of a topic, if the message is retained.
     pub(crate) fn last(&self, name: &TopicName) -> Option<Rc<Publication>> {
         self.topics.get(name)?.log.retained_last(self.topics.limits())
     }
 
-    /// Withdraws the messages that a topic retains: later subscribers do not get them.
+    /// Withdraws the messages of a topic: nobody is sent one of them afterwards. Subscribers are sent a notice in
+    /// place of those that they have not been sent yet. Call [`Self::ring`] to notify them.
     pub(crate) fn clear(&mut self, name: &TopicName) {
-        if let Some(topic) = self.topics.get(name) {
-            topic.log.clear();
-            self.topics.remove_if_unused(name);
+        if self.topics.get(name).is_none() {
+            return;
         }
+        let id = self.next_id();
+        let cleared = Publication::new(Some(id), Draft::cleared(name), self.topics.held().clone());
+        if let Some(topic) = self.topics.get(name) {
+            topic.log.clear(cleared);
+        }
+        self.topics.remove_if_unused(name);
     }
 
     /// Returns all topics but the server's own, sorted by name.

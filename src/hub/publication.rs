@@ -9,6 +9,7 @@ use crate::http::chunk;
 
 use super::event;
 use super::ids::EventId;
+use super::topic_name::TopicName;
 
 /// A message that the hub has not given an id yet.
 #[derive(Clone, Debug)]
@@ -28,6 +29,12 @@ impl Draft {
     /// Creates a draft that is published now, without a media type or an event type.
     pub(crate) fn new(frame: Frame) -> Self {
         Self { frame, media_type: None, published: SystemTime::now(), event_type: None }
+    }
+
+    /// Creates the notice that the messages of `topic` were deleted.
+    pub(super) fn cleared(topic: &TopicName) -> Self {
+        let frame = Frame::data(true, topic.as_str().as_bytes());
+        Self { event_type: Some(CLEARED), ..Self::new(frame) }
     }
 }
 
@@ -59,6 +66,11 @@ impl Publication {
     /// Returns the number of the id; 0 without an id.
     pub(super) fn number(&self) -> u64 {
         self.id.map_or(0, |id| id.number)
+    }
+
+    /// Returns true if this is no message, but the notice that the messages of the topic were deleted.
+    pub(super) fn is_cleared(&self) -> bool {
+        self.draft.event_type == Some(CLEARED)
     }
 
     /// Returns the media type of the payload, if the publisher sent one that topics keep.
@@ -124,6 +136,8 @@ impl HeldBytes {
     }
 }
 
+/// The type of the event that tells subscribers that the messages of a topic were deleted.
+const CLEARED: &str = "cleared";
 /// The memory of a message beside its encodings: the shared value with its two reference counts, the pointer to
 /// it in a log, and the head of the shared frame, which has two reference counts, too.
 pub(super) const RECORD_BYTES: usize =

@@ -11,10 +11,8 @@ use crate::counters::Counters;
 use super::command::{AwaitClients, Command, Publish};
 use super::handle::{HubHandle, log_refusal};
 use super::liveness::Watch;
-use super::publication::Draft;
 use super::topic_name::TopicName;
-use super::topics::TooManyTopics;
-use super::{Hub, Published};
+use super::Hub;
 
 /// Creates a hub, its inbox and its task. [`HubTask::run`] executes the commands in the inbox. Messages are
 /// counted in `counters`.
@@ -66,14 +64,19 @@ impl HubTask {
         match command {
             Command::Leave(id) => self.hub.leave(id),
             Command::Publish(Publish { topic, draft, source, reply }) => {
-                let published =
-                    publish(&mut self.hub, &topic, draft).await.inspect_err(log_refusal);
+                let published = self.hub.publish(&topic, draft).inspect_err(log_refusal);
+                ring_all(&self.hub, &topic).await;
                 if published.is_ok() && !topic.is_internal() {
                     self.hub.watch.counters.publish(source);
                 }
                 if let Some(reply) = reply {
                     reply.send(published);
                 }
+            }
+            Command::Clear { topic, reply } => {
+                self.hub.clear(&topic);
+                ring_all(&self.hub, &topic).await;
+                reply.send(());
             }
             Command::AwaitClients(waiting) => self.waiting.push(waiting),
             Command::Do(action) => action(&mut self.hub),
@@ -98,20 +101,13 @@ impl Drop for HubTask {
     }
 }
 
-/// Publishes a message and wakes the topic's subscribers. Yields to other tasks after each [`BELLS_PER_TURN`]
-/// subscribers.
-async fn publish(
-    hub: &mut Hub,
-    topic: &TopicName,
-    draft: Draft,
-) -> Result<Published, TooManyTopics> {
-    let published = hub.publish(topic, draft)?;
+/// Wakes the subscribers of a topic. Yields to other tasks after each [`BELLS_PER_TURN`] of them.
+async fn ring_all(hub: &Hub, topic: &TopicName) {
     let mut from = 0;
     while let Some(next) = hub.ring(topic, from, BELLS_PER_TURN) {
         from = next;
         future::yield_now().await;
     }
-    Ok(published)
 }
 
 /// The number of commands in the inbox. When it is full, senders wait.

@@ -142,11 +142,13 @@ impl TopicTable {
         }
     }
 
-    /// Removes a topic if it has no subscriber and retains no message. `broadcast` is never removed.
+    /// Removes a topic if it has no subscriber and retains no message. `broadcast` is never removed, and the
+    /// server's own topics retain nothing.
     pub(super) fn remove_if_unused(&mut self, name: &TopicName) {
         let Ok(index) = self.index_of(name) else { return };
         let topic = &self.topics[index];
-        let is_unused = topic.subscribers.is_empty() && !topic.log.is_retaining(&self.limits);
+        let is_retaining = !name.is_internal() && topic.log.is_retaining(&self.limits);
+        let is_unused = topic.subscribers.is_empty() && !is_retaining;
         if !is_unused || name.is_broadcast() {
             return;
         }

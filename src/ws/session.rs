@@ -281,8 +281,8 @@ impl State {
                     }
                     Ok(())
                 }
-                // No frame that announces a gap is defined for WebSocket clients of a topic.
-                Some(Delivery::Gap) => Ok(()),
+                // No frame that announces a gap or a deletion is defined for WebSocket clients of a topic.
+                Some(Delivery::Gap | Delivery::Cleared(_)) => Ok(()),
                 None => {
                     self.client().bell.clear();
                     Ok(())

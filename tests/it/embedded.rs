@@ -495,14 +495,14 @@ fn a_handle_publishes_lists_and_clears_topics() {
 
     assert_eq!(command_operator(&mut operator, "clear b/c"), "cleared");
     let mut late = Client::connect_to(server.address, "/topics/b/c?last=1");
-    assert_eq!(command_operator(&mut operator, "publish b/c three"), "4 2");
+    assert_eq!(command_operator(&mut operator, "publish b/c three"), "5 2");
     for client in [&mut late, &mut client] {
         assert_eq!(client.read().text(), "three");
     }
     // A topic without subscribers and retained messages is removed.
     assert_eq!(command_operator(&mut operator, "clear a"), "cleared");
-    assert_eq!(command_operator(&mut operator, "topics"), "b/c:2:4 broadcast:1:0");
-    assert_eq!(command_operator(&mut operator, "publish d x"), "5 0");
+    assert_eq!(command_operator(&mut operator, "topics"), "b/c:2:5 broadcast:1:0");
+    assert_eq!(command_operator(&mut operator, "publish d x"), "7 0");
     drop((client, late, operator));
     server.stop().unwrap().unwrap();
 }

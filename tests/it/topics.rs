@@ -594,7 +594,7 @@ fn a_body_is_a_text_message_if_its_type_and_its_bytes_are_text() {
 // Deleting.
 
 #[test]
-fn delete_clears_retained_messages() {
+fn delete_withdraws_all_messages_and_tells_event_streams() {
     let falconet = Falconet::start(&[NO_BROADCAST, &["--retain", "5"]].concat());
     let delete = || fetch(falconet.address(), request("DELETE", "/topics/a", "", ""));
     let cleared = delete();
@@ -603,22 +603,25 @@ fn delete_clears_retained_messages() {
         (204, 0, None)
     );
     let mut client = Client::connect_to(falconet.address(), "/topics/a");
+    let mut events = Events::connect(falconet.address(), "/topics/a", "");
     for number in ["1", "2", "3"] {
         publish(&falconet, "a", number);
+        assert_eq!([client.read().text(), &events.read().data], [number; 2]);
     }
     assert_eq!(delete().status(), 204);
+    let (kind, data) = ("cleared".to_owned(), "a".to_owned());
+    assert_eq!(events.read(), Event { id: Some(4), kind, data });
     assert_eq!(fetch(falconet.address(), get("/topics/a")).status(), 404);
     let mut late = Client::connect_to(falconet.address(), "/topics/a?last=5");
     let lines = format!("Last-Event-ID: {}\r\n", id_of(falconet.address(), 1));
     let mut resumed = Events::connect(falconet.address(), "/topics/a", &lines);
-    // Connected subscribers still receive all messages, and a resumed one is notified of the loss.
-    assert_eq!(with_numbers(publish(&falconet, "a", "4").text()), accepted("a", 4, 3));
+    // A subscriber that resumes from before the deletion is notified of the loss.
+    assert_eq!(with_numbers(publish(&falconet, "a", "5").text()), accepted("a", 5, 4));
     assert_eq!(resumed.read().kind, "lagged");
-    assert_eq!(["1", "2", "3", "4"].map(|_| client.read().text().to_owned()), ["1", "2", "3", "4"]);
-    assert_eq!(late.read().text(), "4");
-    assert_eq!(resumed.read().data, "4");
+    assert_eq!([client.read().text(), late.read().text()], ["5"; 2]);
+    assert_eq!([resumed.read().data, events.read().data], ["5"; 2]);
     let mut later = Client::connect_to(falconet.address(), "/topics/a?last=5");
-    assert_eq!(later.read().text(), "4");
+    assert_eq!(later.read().text(), "5");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use crate::hub::cursor::{Cursor, Step};
 use crate::hub::ids::Epoch;
-use crate::hub::publication::HeldBytes;
+use crate::hub::publication::{Draft, HeldBytes};
 use crate::hub::tests::draft;
 
 use super::*;
@@ -38,6 +38,12 @@ impl TestLog {
         }
     }
 
+    fn clear(&self) {
+        let id = EventId { number: self.log.highest() + 1, epoch: self.epoch };
+        let cleared = Draft::cleared(self.log.topic());
+        self.log.clear(Publication::new(Some(id), cleared, HeldBytes::default()));
+    }
+
     fn after(&self, number: u64) -> Start {
         Start::After(Some(EventId { number, epoch: self.epoch }))
     }
@@ -64,6 +70,7 @@ impl TestLog {
 /// Takes the next step of a cursor and returns it as text: `2 b` is the message b with the number 2.
 fn step(cursor: &Cursor) -> Option<String> {
     Some(match cursor.next()? {
+        Step::Message(cleared) if cleared.is_cleared() => format!("{} cleared", cleared.number()),
         Step::Message(publication) => {
             let text = str::from_utf8(publication.frame().payload()).unwrap();
             format!("{} {text}", publication.number())
@@ -208,7 +215,7 @@ fn the_newest_message_is_returned_while_it_is_retained() {
     log.append(&limits, &["a", "b"]);
     assert_eq!(last(&limits), Some(2));
     assert_eq!(last(&Topics { retain_messages: 0, ..limits.clone() }), None);
-    log.log.clear();
+    log.clear();
     assert_eq!(last(&limits), None);
 }
 
@@ -256,41 +263,67 @@ fn a_resume_after_a_number_not_assigned_yet_gets_everything_kept_after_a_gap() {
 }
 
 #[test]
-fn a_connected_subscriber_gets_messages_that_were_cleared() {
+fn a_connected_subscriber_gets_a_notice_in_place_of_messages_that_were_cleared() {
+    let log = log(&WIDE, &[]);
+    let [slow, fast] = [(); 2].map(|()| log.cursor(&WIDE, Start::Live));
+    log.append(&WIDE, &["a", "b"]);
+    assert_eq!(read(&fast), ["1 a", "2 b"]);
+    log.clear();
+    log.append(&WIDE, &["d"]);
+    assert_eq!(read(&slow), ["3 cleared", "4 d"]);
+    assert_eq!(read(&fast), ["3 cleared", "4 d"]);
+}
+
+#[test]
+fn two_deletions_are_one_notice_for_a_subscriber_that_has_got_neither() {
     let log = log(&WIDE, &[]);
     let slow = log.cursor(&WIDE, Start::Live);
-    log.append(&WIDE, &["a", "b"]);
-    log.log.clear();
+    log.append(&WIDE, &["a"]);
+    log.clear();
     log.append(&WIDE, &["c"]);
-    assert_eq!(read(&slow), ["1 a", "2 b", "3 c"]);
+    log.clear();
+    assert_eq!(read(&slow), ["4 cleared"]);
+}
+
+#[test]
+fn a_subscriber_that_lags_behind_a_deletion_has_not_lost_the_messages_before_it() {
+    let limits = Topics { log_messages: 2, retain_messages: 2, ..WIDE };
+    let log = log(&limits, &[]);
+    let slow = log.cursor(&limits, Start::Live);
+    log.append(&limits, &["a", "b"]);
+    log.clear();
+    log.append(&limits, &["d", "e", "f"]);
+    // The notice itself and the message after it.
+    assert_eq!(read(&slow), ["lagged 2", "5 e", "6 f"]);
 }
 
 #[test]
 fn a_later_subscriber_gets_no_message_that_was_cleared() {
     let log = log(&WIDE, &["a", "b"]);
-    log.log.clear();
+    log.clear();
     for (start, expected) in [
         (Start::Last(9), &[][..]),
         (log.after(0), &["gap"]),
         (log.after(1), &["gap"]),
-        (log.after(2), &[]),
+        (log.after(2), &["gap"]),
+        (log.after(3), &[]),
         (log.after(9), &["gap"]),
     ] {
         assert_eq!(log.replay(&WIDE, start), expected, "{start:?}");
     }
-    log.append(&WIDE, &["c", "d"]);
-    assert_eq!(log.replay(&WIDE, Start::Last(9)), ["3 c", "4 d"]);
-    assert_eq!(log.replay(&WIDE, log.after(1)), ["gap", "3 c", "4 d"]);
-    assert_eq!(log.replay(&WIDE, log.after(2)), ["3 c", "4 d"]);
+    log.append(&WIDE, &["d", "e"]);
+    assert_eq!(log.replay(&WIDE, Start::Last(9)), ["4 d", "5 e"]);
+    assert_eq!(log.replay(&WIDE, log.after(1)), ["gap", "4 d", "5 e"]);
+    assert_eq!(log.replay(&WIDE, log.after(3)), ["4 d", "5 e"]);
 }
 
 #[test]
 fn a_resume_has_one_gap_for_cleared_and_dropped_messages() {
     let limits = Topics { log_messages: 2, retain_messages: 2, ..WIDE };
     let log = log(&limits, &["a", "b"]);
-    log.log.clear();
-    log.append(&limits, &["c", "d", "e"]);
-    assert_eq!(log.replay(&limits, log.after(0)), ["gap", "4 d", "5 e"]);
+    log.clear();
+    log.append(&limits, &["d", "e", "f"]);
+    assert_eq!(log.replay(&limits, log.after(0)), ["gap", "5 e", "6 f"]);
 }
 
 #[test]

@@ -9,6 +9,8 @@ use super::*;
 struct ModelMessage {
     number: u64,
     text: String,
+    /// True for the notice that the messages before it were deleted.
+    is_cleared: bool,
 }
 
 impl ModelMessage {
@@ -25,7 +27,7 @@ struct ModelTopic {
     all: Vec<ModelMessage>,
     /// The number of the oldest messages that were dropped to limit the memory of all topics.
     displaced: usize,
-    /// The number of the oldest messages that were cleared.
+    /// The number of the oldest messages that were cleared, and the notice of that.
     cleared: usize,
     /// The highest number of an earlier topic with this name.
     inherited: u64,
@@ -112,6 +114,12 @@ impl From<Delivery> for ModelDelivery {
             Delivery::Published(publication) => Self::Published(ModelMessage {
                 number: publication.number(),
                 text: text(publication.frame()),
+                is_cleared: false,
+            }),
+            Delivery::Cleared(cleared) => Self::Published(ModelMessage {
+                number: cleared.number(),
+                text: text(cleared.frame()),
+                is_cleared: true,
             }),
             Delivery::Lagged(lost) => Self::Lagged(lost),
             Delivery::Gap => Self::Gap,
@@ -224,11 +232,9 @@ impl Model {
 
     fn publish(&mut self, name: &TopicName, text: String) -> Result<(u64, usize), TooManyTopics> {
         let number = self.counter.number + 1;
-        self.topic(name)?.all.push(ModelMessage { number, text });
+        self.topic(name)?.all.push(ModelMessage { number, text, is_cleared: false });
         self.counter.number = number;
-        for client in self.clients.values_mut() {
-            client.rung |= client.subscribes(name);
-        }
+        self.ring(name);
         self.remove_unused();
         while self.held() > self.limits.total_bytes && self.displace_one(name) {
             self.remove_unused();
@@ -270,10 +276,20 @@ impl Model {
     }
 
     fn clear(&mut self, name: &TopicName) {
-        if let Some(topic) = self.topics.get_mut(name) {
-            topic.cleared = topic.all.len();
-        }
+        let Some(topic) = self.topics.get_mut(name) else { return };
+        self.counter.number += 1;
+        topic.displaced = topic.all.len();
+        let (number, text) = (self.counter.number, name.to_string());
+        topic.all.push(ModelMessage { number, text, is_cleared: true });
+        topic.cleared = topic.all.len();
+        self.ring(name);
         self.remove_unused();
+    }
+
+    fn ring(&mut self, name: &TopicName) {
+        for client in self.clients.values_mut() {
+            client.rung |= client.subscribes(name);
+        }
     }
 
     fn leave(&mut self, id: ClientId) {
@@ -312,7 +328,9 @@ impl Model {
             return Some(ModelDelivery::Gap);
         }
         for cursor in &mut client.cursors {
-            let oldest = self.topics[&cursor.topic].oldest(&self.limits);
+            let topic = &self.topics[&cursor.topic];
+            let oldest = topic.oldest(&self.limits);
+            cursor.next = cursor.next.max(topic.cleared.saturating_sub(1));
             if cursor.next < oldest {
                 let lost = oldest - std::mem::replace(&mut cursor.next, oldest);
                 self.happened("lagged");
@@ -323,6 +341,9 @@ impl Model {
         let waiting = client.cursors.iter_mut().filter_map(|cursor| Some((next(cursor)?, cursor)));
         let (message, cursor) = waiting.min_by_key(|(message, _)| message.number)?;
         cursor.next += 1;
+        if message.is_cleared {
+            self.happened("cleared");
+        }
         Some(ModelDelivery::Published(message))
     }
 
@@ -400,6 +421,7 @@ impl Walk {
             12 => {
                 let name = self.some_topic();
                 self.hub.clear(&name);
+                self.ring(&name, context);
                 self.model.clear(&name);
             }
             13 | 14 => self.address_one(context),
@@ -478,14 +500,18 @@ impl Walk {
         let payload = "x".repeat(self.random.usize(size));
         let text = format!("{context} {payload}");
         let published = self.hub.publish(&name, draft(&text));
+        self.ring(&name, context);
+        let published = published.map(|published| numbers(Ok(published)));
+        assert_eq!(published, self.model.publish(&name, text), "{context}");
+    }
+
+    fn ring(&mut self, name: &TopicName, context: &str) {
         let bells = self.random.usize(1..4);
         let mut from = 0;
-        while let Some(next) = self.hub.ring(&name, from, bells) {
+        while let Some(next) = self.hub.ring(name, from, bells) {
             assert!(next > from, "{context}");
             from = next;
         }
-        let published = published.map(|published| numbers(Ok(published)));
-        assert_eq!(published, self.model.publish(&name, text), "{context}");
     }
 
     fn address_one(&mut self, context: &str) {
