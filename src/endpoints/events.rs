@@ -201,7 +201,7 @@ impl EventStream {
             let delivery = self.outlet.client().next_delivery();
             let event = match &delivery {
                 Some(delivery) => self.event(delivery),
-                None if self.is_replaying.take() => self.id_to_resume_from(),
+                None if self.is_replaying.take() => chunk::encode(self.id_to_resume_from() + "\n"),
                 None => {
                     self.outlet.client().bell.clear();
                     continue;
@@ -229,14 +229,12 @@ impl EventStream {
         }
     }
 
-    /// Encodes the id from which the client would resume, if it has been sent all earlier messages. Without data,
-    /// the block is no event, but clients keep the id (HTML Standard, section 9.2.6). The comment shows that the
-    /// connection is alive.
-    fn id_to_resume_from(&self) -> Rc<[u8]> {
+    /// Returns a field with the id from which the client would resume; no field if the client has not been sent all
+    /// earlier messages. A block without data is no event, but clients keep its id (HTML Standard, section 9.2.6).
+    fn id_to_resume_from(&self) -> String {
         let client = self.outlet.client();
         let id = client.caught_up().filter(|_| client.kind == ClientKind::Events);
-        let id = id.map_or_else(String::new, |id| format!("id: {id}\n"));
-        chunk::encode(format!(":\n{id}\n"))
+        id.map_or_else(String::new, |id| format!("id: {id}\n"))
     }
 
     /// Encodes a delivery as an event in a chunk, and counts it.
@@ -248,7 +246,9 @@ impl EventStream {
                 publication.event().clone()
             }
             Delivery::Cleared(cleared) => cleared.event().clone(),
-            Delivery::Mail(frame) if frame.is_ping() => self.id_to_resume_from(),
+            Delivery::Mail(frame) if frame.is_ping() => {
+                chunk::encode(format!(":\n{}\n", self.id_to_resume_from()))
+            }
             Delivery::Mail(frame) => {
                 client.count_sent();
                 chunk::encode(encode_event(None, None, frame))

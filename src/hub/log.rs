@@ -110,7 +110,6 @@ impl Log {
         self.0.cleared_at.set(entries.first);
         entries.gone = cleared.number();
         entries.payload_bytes = cleared.payload_bytes();
-        entries.last = cleared.id();
         entries.kept = VecDeque::from([cleared]);
         entries.retained_from = entries.end();
     }

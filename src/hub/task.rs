@@ -8,11 +8,11 @@ use futures_lite::future;
 use crate::config::{Timeouts, Topics};
 use crate::counters::Counters;
 
+use super::Hub;
 use super::command::{AwaitClients, Command, Publish};
 use super::handle::{HubHandle, log_refusal};
 use super::liveness::Watch;
 use super::topic_name::TopicName;
-use super::Hub;
 
 /// Creates a hub, its inbox and its task. [`HubTask::run`] executes the commands in the inbox. Messages are
 /// counted in `counters`.

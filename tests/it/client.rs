@@ -10,9 +10,9 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tungstenite::{Error, Message};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocket};
+use tungstenite::{Error, Message};
 
 use crate::support::client::*;
 use crate::support::*;

@@ -52,7 +52,8 @@ impl Listener {
                 }
             }
         }
-        (String::from_utf8(answer).unwrap(), wire)
+        // A WebSocket frame may follow the response.
+        (String::from_utf8_lossy(&answer).into_owned(), wire)
     }
 }
 

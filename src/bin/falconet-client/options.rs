@@ -553,7 +553,11 @@ mod tests {
     fn a_subscription_requests_the_last_messages_only_on_its_first_connection() {
         for (arguments, first, next) in [
             (&["sub", "a"][..], "/topics/a?mode=out", "/topics/a?mode=out&last=0"),
-            (&["sub", "a", "--last", "5"], "/topics/a?mode=out&last=5", "/topics/a?mode=out&last=0"),
+            (
+                &["sub", "a", "--last", "5"],
+                "/topics/a?mode=out&last=5",
+                "/topics/a?mode=out&last=0",
+            ),
             (&["sub", "--sse", "a"], "/topics/a", "/topics/a"),
             (&["sub", "--sse", "--last=5", "a"], "/topics/a?last=5", "/topics/a"),
             (&["sub", "--sse", "--idle-timeout=9s", "a"], "/topics/a", "/topics/a"),

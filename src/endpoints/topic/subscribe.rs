@@ -108,7 +108,9 @@ pub(super) fn start(head: &RequestHead<'_>) -> Result<Start, TopicError> {
         (Some(_), Some(_), _) => Start::After(None),
         (None, _, Some(id)) => Start::After(percent_decode(id).and_then(|id| parse_id(&id))),
         (None, _, None) => match head.query_value("last") {
-            Some(last) => last.parse().map(Start::Last).map_err(|_| TopicError::Last(last.to_owned()))?,
+            Some(last) => {
+                last.parse().map(Start::Last).map_err(|_| TopicError::Last(last.to_owned()))?
+            }
             None => Start::Last(1),
         },
     })

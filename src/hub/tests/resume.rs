@@ -67,7 +67,11 @@ fn a_resume_has_a_gap_for_messages_that_were_cleared() {
     hub.clear(&name("t"));
     publish(&mut hub, "t", "z").unwrap();
     assert_eq!(resume(&mut hub, "t", 1), ["gap", "4 z"]);
-    assert_eq!(resume(&mut hub, "t", 2), ["gap", "4 z"], "the client has not heard of the deletion");
+    assert_eq!(
+        resume(&mut hub, "t", 2),
+        ["gap", "4 z"],
+        "the client has not heard of the deletion"
+    );
     assert_eq!(resume(&mut hub, "t", 3), ["4 z"]);
 }
 

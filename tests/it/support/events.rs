@@ -14,7 +14,7 @@ pub const SSE: &str = "Accept: text/event-stream\r\n";
 pub struct Event {
     /// The number in the message id.
     pub id: Option<u64>,
-    /// The type: `message` if the event names none, `comment` for a comment.
+    /// The type: `message` if the event names none, `comment` for a comment, `id` for a block with nothing else.
     pub kind: String,
     pub data: String,
 }
@@ -32,7 +32,9 @@ impl Event {
                 _ => panic!("not a field: {line:?}"),
             }
         }
-        event.data.pop();
+        if event.data.pop().is_none() && event.kind == "message" {
+            event.kind = "id".to_owned();
+        }
         event
     }
 }
@@ -100,21 +102,28 @@ impl Events {
         self.try_read().expect("an event")
     }
 
-    /// Reads one event, and skips comments. Returns `None` if the stream ends before it.
+    /// Reads one event, and skips comments and blocks without data. Returns `None` if the stream ends before it.
     pub fn try_read(&mut self) -> Option<Event> {
         loop {
             let event = self.try_read_block()?;
-            if event.kind != "comment" {
+            if !["comment", "id"].contains(&&*event.kind) {
                 return Some(event);
             }
         }
     }
 
-    /// Reads a comment, with or without an id.
-    pub fn read_comment(&mut self) -> Event {
-        let comment = self.try_read_block().expect("a comment");
-        assert_eq!(comment.kind, "comment", "{comment:?}");
-        comment
+    /// Reads the block that ends the replay. Returns the number of its id.
+    pub fn read_end_of_replay(&mut self) -> u64 {
+        let end = self.try_read_block().expect("the end of the replay");
+        assert_eq!(end.kind, "id", "{end:?}");
+        end.id.unwrap()
+    }
+
+    /// Reads a heartbeat. Returns the number of its id, if it has one.
+    pub fn read_heartbeat(&mut self) -> Option<u64> {
+        let heartbeat = self.try_read_block().expect("a heartbeat");
+        assert_eq!(heartbeat.kind, "comment", "{heartbeat:?}");
+        heartbeat.id
     }
 
     /// Reads one event or comment. Returns `None` if the stream ends before it.
