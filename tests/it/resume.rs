@@ -123,3 +123,14 @@ fn every_response_to_a_get_has_the_id_to_follow_it_with() {
     let mut events = Events::connect(falconet.address(), &path, "");
     assert_eq!(events.read().id, Some(3));
 }
+
+#[test]
+fn a_heartbeat_has_the_id_to_resume_from() {
+    let flags = ["--ping-every", "1s"];
+    let falconet = Falconet::start(&[NO_BROADCAST, &flags].concat());
+    let mut events = Events::connect(falconet.address(), "/topics/a", "");
+    assert_eq!(events.read_end_of_replay(), 0);
+    // The client gets no message of this topic, but need not resume from before it.
+    fetch(falconet.address(), post("/topics/b", "1"));
+    assert_eq!(events.read_heartbeat(), Some(1));
+}
