@@ -121,6 +121,11 @@ pub struct Limits {
     /// addresses are counted as for `per_address`. After a second without messages, this number of messages may
     /// arrive at once. Default: `None`, no limit. Further messages are answered with 429.
     pub publish_rate: Option<NonZeroU32>,
+    /// Number of idempotency keys that are remembered for each publisher over HTTP, for 5 minutes. A publisher is
+    /// a token, or without one a remote address, or this host. Default: 1,024. A message whose key is remembered
+    /// is not published again. All publishers together have 8,192 keys; beyond these, the one with the most
+    /// loses its oldest. With 0 keys are ignored.
+    pub publish_keys: usize,
     /// Messages per second that are read from one WebSocket client. After a second without messages, this
     /// number of messages are read at once; further ones are read later. Default: `None`, no limit.
     pub message_rate: Option<NonZeroU32>,
@@ -146,6 +151,7 @@ impl Default for Limits {
             per_address: None,
             handshake_rate: NonZeroU32::new(20),
             publish_rate: None,
+            publish_keys: 1024,
             message_rate: None,
             pending_bytes: None,
             requests: 1_000,

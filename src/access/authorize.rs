@@ -56,6 +56,14 @@ pub trait Authorize {
     /// # Errors
     /// [`Denied`], if it may not. Its response is sent.
     fn may(&self, identity: &Self::Identity, action: Action<'_>) -> Result<(), Denied>;
+
+    /// Returns the name of an identity, such as a user or a token. Messages with the same `Idempotency-Key` from
+    /// identities with different names are different messages. The server keeps only a hash of the name, with a
+    /// random seed. Default: `None`; then the address of the client is compared instead.
+    fn name<'i>(&self, identity: &'i Self::Identity) -> Option<&'i [u8]> {
+        let _ = identity;
+        None
+    }
 }
 
 impl<F, I> Authorize for F
@@ -98,6 +106,7 @@ pub(crate) trait AnyAuthorizer {
 /// The actions that one identified sender may do.
 pub(crate) trait Permissions {
     fn may(&self, action: Action<'_>) -> Result<(), Denied>;
+    fn name(&self) -> Option<&[u8]>;
 }
 
 /// An identity, and the authorizer that has identified it.
@@ -116,6 +125,10 @@ impl<A: Authorize + 'static> AnyAuthorizer for A {
 impl<A: Authorize> Permissions for Identified<A> {
     fn may(&self, action: Action<'_>) -> Result<(), Denied> {
         self.authorizer.may(&self.identity, action)
+    }
+
+    fn name(&self) -> Option<&[u8]> {
+        self.authorizer.name(&self.identity)
     }
 }
 

@@ -7,13 +7,14 @@ use crate::counters::Refusal;
 use crate::features::Feature;
 use crate::http::response::METHODS;
 use crate::http::{RequestHead, Response};
-use crate::net::{OwnNames, Peer, Reach};
+use crate::net::{AddressPrefix, OwnNames, Peer, Reach};
 
 use super::address_place::{AddressPlace, FilePermit, warn_no_room};
 use super::authorize::{Action, AnyAuthorizer, Denied, Permissions};
 use super::cors;
 use super::origin::{self, AcceptedHosts, OriginCheckError, Origins};
 use super::proxies::{self, ForwardedClient, TrustedProxies};
+use super::publish_keys::Publisher;
 
 /// The access rules for the connections of a listener.
 pub(crate) struct Access {
@@ -234,6 +235,17 @@ impl<'r> Gatekeeper<'r> {
     /// [`Refused`], if the sender is not identified or may not do this.
     pub(crate) fn may_load(&self, path: &str) -> Result<(), Refused> {
         self.permits(Action::Read(path))
+    }
+
+    /// Returns the sender as a publisher, after the sender [may](Self::may) publish: the identity, if the
+    /// authorizer knows its name, or else the address. All clients on this host have the same address.
+    pub(crate) fn publisher(&self) -> Publisher<'_> {
+        let name = self.permissions.get().and_then(|permissions| permissions.name());
+        let address = || self.address_place.client().limited_prefix();
+        name.map_or_else(
+            || Publisher::At(address().unwrap_or(AddressPrefix::THIS_HOST)),
+            Publisher::Named,
+        )
     }
 
     /// Permits a file to be open while it is sent as the response.

@@ -11,6 +11,7 @@ mod origin;
 mod prefix_rates;
 mod proxies;
 pub(crate) mod proxy_protocol;
+mod publish_keys;
 mod publish_rate;
 mod tokens;
 
@@ -23,5 +24,6 @@ pub(crate) use gatekeeper::{Access, Gatekeeper, Refused};
 pub(crate) use handshake_rate::HandshakeRate;
 pub use origin::{OriginError, Origins};
 pub use proxies::{TrustedProxies, TrustedProxy, TrustedProxyError};
+pub(crate) use publish_keys::{MAX_PUBLISH_KEYS, PublishKey, PublishKeys};
 pub(crate) use publish_rate::PublishRate;
 pub use tokens::{TokenFile, TokenFileError};

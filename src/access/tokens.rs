@@ -120,6 +120,10 @@ impl Authorize for TokenFile {
             (false, false) => Err(Denied::Unauthenticated(CHALLENGE)),
         }
     }
+
+    fn name<'i>(&self, token: &'i Token) -> Option<&'i [u8]> {
+        Some(&token.0)
+    }
 }
 
 impl Token {

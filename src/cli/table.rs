@@ -7,7 +7,7 @@ use super::values::{
     parse_time, set_choice, set_count, set_optional, set_path, set_size, set_size_or_auto,
     set_time, show_choice, show_optional, show_path, show_size, show_size_or_auto, show_time,
 };
-use crate::access::TrustedProxyError;
+use crate::access::{MAX_PUBLISH_KEYS, TrustedProxyError};
 use crate::config::{Reject, SlowConsumer};
 use crate::features::{Feature, NotBuiltIn};
 use crate::hub::TopicName;
@@ -311,6 +311,14 @@ pub const OPTIONS: &[OptionSpec] = &[
         "messages per second that one remote address, or one local connection, may publish over HTTP; 0 = no limit",
         |options, text| set_optional(&mut options.config.limits.publish_rate, text),
         |options| show_optional(options.config.limits.publish_rate),
+    )
+    .only_with(Feature::Full),
+    OptionSpec::new(
+        "publish-keys",
+        "COUNT",
+        "how many idempotency keys of one publisher are remembered, for 5 minutes; 0 = none",
+        |options, text| set_count(&mut options.config.limits.publish_keys, text, 0..=MAX_PUBLISH_KEYS),
+        |options| options.config.limits.publish_keys.to_string(),
     )
     .only_with(Feature::Full),
     OptionSpec::new(

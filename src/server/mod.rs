@@ -24,7 +24,7 @@ use crate::admin::{AdminApi, AdminState, Stats};
 use crate::config::{Config, Reject};
 use crate::connection::{self, Context, IdGenerator};
 use crate::counters::{Counters, ProcessErrors};
-use crate::endpoints::topic::{PublishLimit, Topics};
+use crate::endpoints::topic::{PublishLimit, PublishOnce, Topics};
 use crate::endpoints::{Files, Page, StaticFiles};
 use crate::features::Feature;
 use crate::frame::CloseReason;
@@ -230,7 +230,13 @@ fn resources(
                 let rate = PublishRate::new(Rate::new(rate, Instant::now()));
                 Rc::new(PublishLimit { rate, counters: counters.clone() })
             });
-            resources.push(Box::new(Topics { shared: shared.clone(), publish_limit }));
+            let keys = shared.config.limits.publish_keys;
+            let publish_once = (keys > 0).then(|| Rc::new(PublishOnce::new(keys)));
+            resources.push(Box::new(Topics {
+                shared: shared.clone(),
+                publish_limit,
+                publish_once,
+            }));
         }
         if let Some(files) = files {
             resources.push(Box::new(StaticFiles(files)));

@@ -90,6 +90,7 @@ fn the_output_of_print_config_is_read_back_unchanged() {
         "--max-per-address=9",
         "--max-handshake-rate=6",
         "--max-publish-rate=5",
+        "--publish-keys=8",
         "--max-message-rate=7",
         "--max-topics=7",
         "--retain=0",
@@ -126,12 +127,13 @@ fn the_output_of_print_config_is_read_back_unchanged() {
 #[cfg(feature = "full")]
 #[test]
 fn a_bad_option_is_named_with_its_value_and_the_expected_form() {
-    let rows: [(&[&str], &[&str]); 17] = [
+    let rows: [(&[&str], &[&str]); 18] = [
         (&["--origin", "pi"], &["--origin", "`pi`", "SCHEME://HOST"]),
         (&["--trust-proxy", "proxy"], &["--trust-proxy", "`proxy`", "10.0.0.0/8"]),
         (&["--trust-proxy", "10.0.0.0/40"], &["--trust-proxy", "`10.0.0.0/40`", "unix"]),
         (&["--max-per-address", "-1"], &["--max-per-address", "`-1`", "0 to 4294967295"]),
         (&["--max-publish-rate", "5k"], &["--max-publish-rate", "`5k`", "0 to 4294967295"]),
+        (&["--publish-keys", "8193"], &["--publish-keys", "`8193`", "0 to 8192"]),
         (&["--ping-every", "5"], &["--ping-every", "`5`", "250ms"]),
         (&["--idle-timeout", "soon"], &["--idle-timeout", "`soon`", "25s"]),
         (&["--broadcast-every", "-1s"], &["--broadcast-every", "`-1s`", "25s"]),

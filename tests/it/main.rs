@@ -64,6 +64,8 @@ mod properties;
 #[cfg(feature = "full")]
 mod proxies;
 #[cfg(feature = "full")]
+mod publish_once;
+#[cfg(feature = "full")]
 mod rebinding;
 mod refusals;
 mod reload;

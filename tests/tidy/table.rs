@@ -40,7 +40,7 @@ pub(crate) const ORDER: Order = Order(&[
     ]),
     ("access", &[
         "address_place", "authorize", "tokens", "origin", "proxy_protocol", "proxies",
-        "prefix_rates", "publish_rate", "handshake_rate", "cors", "gatekeeper", "mod",
+        "prefix_rates", "publish_rate", "publish_keys", "handshake_rate", "cors", "gatekeeper", "mod",
     ]),
     ("ws", &[
         "sha1", "handshake", "decode", "gate", "end", "shared", "outlet", "socket", "session", "mod",
@@ -48,7 +48,7 @@ pub(crate) const ORDER: Order = Order(&[
     ("resource", &[]),
     ("endpoints", &[
         "endpoint", "echo", "websocket", "page", "files/directory", "files", "events",
-        "topic/error", "topic/read", "topic/publish", "topic/subscribe", "topic", "mod",
+        "topic/error", "topic/once", "topic/read", "topic/publish", "topic/subscribe", "topic", "mod",
     ]),
     ("services", &["stop", "service", "stdin", "supervision", "sweep", "timestamp", "mod"]),
     ("admin", &[

@@ -24,6 +24,12 @@ pub(super) enum TopicError {
     TooLarge { bytes: u64, limit: usize },
     /// The Expect header is not `100-continue`.
     Expectation,
+    /// There are several idempotency keys.
+    RepeatedKey,
+    /// The idempotency key is too long, empty, or has other characters than visible ASCII.
+    InvalidKey,
+    /// A message with other content was accepted with the same idempotency key.
+    UsedKey,
 }
 
 impl TopicError {
@@ -33,10 +39,13 @@ impl TopicError {
         match self {
             Self::Handshake(error) => error.response(),
             Self::Name(_) => Response::text(404, text),
-            Self::Mode(_) | Self::Last(_) => Response::text(400, text),
+            Self::Mode(_) | Self::Last(_) | Self::RepeatedKey | Self::InvalidKey => {
+                Response::text(400, text)
+            }
             Self::NoLength => Response::text(411, text),
             Self::TooLarge { .. } => Response::text(413, text),
             Self::Expectation => Response::text(417, text),
+            Self::UsedKey => Response::text(422, text),
         }
     }
 }
@@ -51,11 +60,21 @@ impl fmt::Display for TopicError {
             Self::NoLength => f.write_str("a message to publish needs a Content-Length or chunks"),
             Self::TooLarge { bytes, limit } => write!(f, "message is {bytes} bytes, limit {limit}"),
             Self::Expectation => f.write_str("the only supported Expect is 100-continue"),
+            Self::RepeatedKey => f.write_str("Idempotency-Key is given twice: expected one key"),
+            Self::InvalidKey => {
+                write!(f, "Idempotency-Key: expected 1 to {MAX_KEY_BYTES} visible ASCII characters")
+            }
+            Self::UsedKey => f.write_str(
+                "Idempotency-Key was used for another message: expected a new key for each message",
+            ),
         }
     }
 }
 
 impl std::error::Error for TopicError {}
+
+/// The maximum length of an idempotency key.
+pub(super) const MAX_KEY_BYTES: usize = 64;
 
 impl From<TopicError> for Response {
     fn from(error: TopicError) -> Self {

@@ -2,6 +2,7 @@
 //! an event stream.
 
 mod error;
+mod once;
 mod publish;
 mod read;
 pub(super) mod subscribe;
@@ -20,6 +21,8 @@ use crate::ws::SessionShared;
 use super::events::EventUpgrade;
 
 use error::TopicError;
+use once::Once;
+pub(crate) use once::PublishOnce;
 pub(crate) use publish::{Content, Publish, PublishLimit};
 use read::Clear;
 pub(crate) use read::{List, Read};
@@ -29,6 +32,8 @@ pub(crate) struct Topics {
     pub(crate) shared: Rc<SessionShared>,
     /// The limit on messages published over HTTP; `None` if there is none.
     pub(crate) publish_limit: Option<Rc<PublishLimit>>,
+    /// The messages with an idempotency key; `None` if keys are ignored.
+    pub(crate) publish_once: Option<Rc<PublishOnce>>,
 }
 
 impl Resource for Topics {
@@ -77,7 +82,11 @@ impl Topics {
                 let publish =
                     Publish::of(head, topic, Source::Http, &self.shared, &self.publish_limit)?;
                 gatekeeper.may(Action::Publish(publish.topic().as_str()))?;
-                Ok(Plan::Ask(Box::new(publish)))
+                let once = match &self.publish_once {
+                    Some(table) => Once::of(head, publish.topic(), gatekeeper, table)?,
+                    None => None,
+                };
+                Ok(Plan::Ask(Box::new(publish.once(once))))
             }
             "DELETE" => {
                 gatekeeper.may(Action::Publish(topic.as_str()))?;

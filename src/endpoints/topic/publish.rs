@@ -12,11 +12,12 @@ use crate::frame::Frame;
 use crate::http::body::Framing;
 use crate::http::response::JSON;
 use crate::http::{RequestHead, Response};
-use crate::hub::{Draft, TopicName};
+use crate::hub::{Draft, Published, TopicName};
 use crate::resource::{Answering, Question, Requester};
 use crate::ws::SessionShared;
 
 use super::error::TopicError;
+use super::once::{Once, Publishing};
 use super::read::entry;
 
 /// A request to publish its body to a topic.
@@ -26,6 +27,8 @@ pub(crate) struct Publish {
     source: Source,
     shared: Rc<SessionShared>,
     limit: Option<Rc<PublishLimit>>,
+    /// Set if the message has a key, so that it is published only once.
+    once: Option<Once>,
 }
 
 /// The limit on messages published over HTTP.
@@ -59,12 +62,34 @@ impl Publish {
         limit: &Option<Rc<PublishLimit>>,
     ) -> Result<Self, Response> {
         let content = Content::of(head, &shared.config.limits)?;
-        Ok(Self { topic, content, source, shared: shared.clone(), limit: limit.clone() })
+        let (shared, limit) = (shared.clone(), limit.clone());
+        Ok(Self { topic, content, source, shared, limit, once: None })
+    }
+
+    /// Publishes the message only once, if it has a key.
+    pub(super) fn once(self, once: Option<Once>) -> Self {
+        Self { once, ..self }
     }
 
     /// Returns the topic.
     pub(super) fn topic(&self) -> &TopicName {
         &self.topic
+    }
+
+    /// Publishes `body`, if the limit admits one more message.
+    async fn publish(&self, body: &[u8], requester: Requester<'_>) -> Publishing {
+        if let Some(limit) = &self.limit
+            && let Err(wait) = limit.rate.admit(requester.peer, requester.rate_state, requester.now)
+        {
+            limit.counters.refuse(Refusal::Rate);
+            return Ok(Err(too_fast(wait)));
+        }
+        let draft = Draft {
+            media_type: self.content.media_type,
+            ..Draft::new(self.content.frame(body).await)
+        };
+        let published = self.shared.hub.publish_draft(&self.topic, draft, self.source).await?;
+        Ok(published.map_err(|error| Response::text(503, format!("{error}\n"))))
     }
 }
 
@@ -79,24 +104,19 @@ impl Question for Publish {
 
     fn answer<'a>(self: Box<Self>, body: &'a [u8], requester: Requester<'a>) -> Answering<'a> {
         Box::pin(async move {
-            if let Some(limit) = &self.limit
-                && let Err(wait) =
-                    limit.rate.admit(requester.peer, requester.rate_state, requester.now)
-            {
-                limit.counters.refuse(Refusal::Rate);
-                return Ok(too_fast(wait));
-            }
-            let draft = Draft {
-                media_type: self.content.media_type,
-                ..Draft::new(self.content.frame(body).await)
+            let now = requester.now;
+            let publishing = self.publish(body, requester);
+            let published = match &self.once {
+                // The key comes before the limit on messages, because a repeat publishes nothing.
+                Some(once) => once.publish(body, now, publishing).await?,
+                None => publishing.await?,
             };
-            let publishing = self.shared.hub.publish_draft(&self.topic, draft, self.source);
-            Ok(match publishing.await? {
-                Ok(published) => {
-                    let body = entry(&self.topic, Some(published.id), published.subscribers) + "\n";
+            Ok(match published {
+                Ok(Published { id, subscribers }) => {
+                    let body = entry(&self.topic, Some(id), subscribers) + "\n";
                     Response::new(202, JSON, body.into_bytes())
                 }
-                Err(error) => Response::text(503, format!("{error}\n")),
+                Err(refusal) => refusal,
             })
         })
     }
