@@ -22,14 +22,19 @@ const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
 const EVENT_STREAM: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 
-/// Returns the exact request that `pub` sends.
-fn post(host: &str, topic: &str, kind: &str, body: &str) -> String {
+/// Returns the exact request that `pub` sends, with the key that it chose.
+fn post(host: &str, topic: &str, kind: &str, key: &str, body: &str) -> String {
     format!(
         "POST /topics/{topic} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\n\
-         Content-Length: {}\r\nUser-Agent: falconet-client/{}\r\n\r\n{body}",
+         Content-Length: {}\r\nIdempotency-Key: {key}\r\nUser-Agent: falconet-client/{}\r\n\r\n{body}",
         body.len(),
         env!("CARGO_PKG_VERSION")
     )
+}
+
+/// Returns the key of a request.
+fn key_of(request: &str) -> &str {
+    header_of(request, "idempotency-key").unwrap()
 }
 
 /// Returns the response to an accepted message, with more header `fields`.
@@ -47,11 +52,12 @@ fn read_request(stream: &mut impl Read) -> Vec<u8> {
     [head.as_bytes(), &body].concat()
 }
 
-/// Reads a request, checks its body, and sends `response`.
-fn answer(stream: &mut TcpStream, body: &str, response: &str) {
+/// Reads a request, checks its body, and sends `response`. Returns the key of the request.
+fn answer(stream: &mut TcpStream, body: &str, response: &str) -> String {
     let request = String::from_utf8(read_request(stream)).unwrap();
     assert_eq!(body_of(&request), body);
     stream.write_all(response.as_bytes()).unwrap();
+    key_of(&request).to_owned()
 }
 
 /// Accepts a connection over a Unix socket.
@@ -118,7 +124,7 @@ fn a_message_is_published_with_one_post() {
         let mut stream = server.accept_raw();
         let request = String::from_utf8(read_request(&mut stream)).unwrap();
         let host = server.address().to_string();
-        assert_eq!(request, post(&host, "home/backups", kind, message));
+        assert_eq!(request, post(&host, "home/backups", kind, key_of(&request), message));
         stream.write_all(accepted("").as_bytes()).unwrap();
         assert_eq!(client.finish(), (0, String::new(), String::new()));
     }
@@ -173,22 +179,48 @@ fn a_line_whose_answer_was_not_seen_is_sent_again_and_no_other() {
     let mut client = start("pub", &server, &["a"]);
     client.send("one\ntwo\nthree\n");
     let mut stream = server.accept_raw();
-    answer(&mut stream, "one", &accepted(""));
-    answer(&mut stream, "two", "");
+    let one = answer(&mut stream, "one", &accepted(""));
+    let two = answer(&mut stream, "two", "");
     drop(stream);
     // At once, because the kept connection may have been idle for too long.
-    answer(&mut server.accept_raw(), "two", "");
+    assert_eq!(answer(&mut server.accept_raw(), "two", ""), two);
     // After a delay.
-    answer(&mut server.accept_raw(), "two", "HTTP/1.1 2");
+    assert_eq!(answer(&mut server.accept_raw(), "two", "HTTP/1.1 2"), two);
     let mut stream = server.accept_raw();
-    answer(&mut stream, "two", &accepted(""));
-    answer(&mut stream, "three", &accepted(""));
+    assert_eq!(answer(&mut stream, "two", &accepted("")), two);
+    let three = answer(&mut stream, "three", &accepted(""));
+    assert!(one != two && two != three && three != one, "each line has a key of its own");
     let (code, stdout, stderr) = client.finish();
     let expected = "falconet-client: line 2: refused: the connection broke before the response: \
                     the server closed the connection; retrying\n\
                     falconet-client: line 2: accepted (retries: 2)\n";
     assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", expected));
     assert_no_other_connection(&server);
+}
+
+#[cfg(feature = "full")]
+#[test]
+fn a_line_whose_answer_is_lost_is_published_once() {
+    let falconet = Falconet::start(NO_BROADCAST);
+    let mut events = Events::connect(falconet.address(), "/topics/a", "");
+    let forwarder = FakeServer::start();
+    let mut client = start("pub", &forwarder, &["a"]);
+    client.send("one\ntwo\nthree\n");
+    let mut stream = forwarder.accept_raw();
+    for line in 1..=3 {
+        // The server accepts the line, and the client gets nothing but the end of the connection.
+        let first = fetch(falconet.address(), read_request(&mut stream));
+        assert_eq!(first.status(), 202, "line {line}");
+        drop(stream);
+        stream = forwarder.accept_raw();
+        let second = fetch(falconet.address(), read_request(&mut stream));
+        assert_eq!(second.text(), first.text(), "line {line}");
+        stream.write_all(&[second.head.as_bytes(), &second.body].concat()).unwrap();
+    }
+    assert_eq!(client.finish().0, 0);
+    fetch(falconet.address(), request("POST", "/topics/a", "", "the last"));
+    let received: Vec<String> = (0..4).map(|_| events.read().data).collect();
+    assert_eq!(received, ["one", "two", "three", "the last"]);
 }
 
 #[cfg(feature = "full")]
@@ -455,7 +487,7 @@ fn a_message_is_published_over_a_unix_socket() {
     let client = PipedClient::start(&["pub", "--server", &server, "a", "hello"]);
     let mut stream = accept_unix(&listener);
     let request = String::from_utf8(read_request(&mut stream)).unwrap();
-    assert_eq!(request, post("localhost", "a", TEXT_PLAIN, "hello"));
+    assert_eq!(request, post("localhost", "a", TEXT_PLAIN, key_of(&request), "hello"));
     stream.write_all(accepted("").as_bytes()).unwrap();
     assert_eq!(client.finish(), (0, String::new(), String::new()));
     std::fs::remove_file(&path).unwrap();

@@ -41,10 +41,12 @@
 //! stops at the first message that the server refuses permanently. After a lost connection or a temporary
 //! refusal, such as 429, 502 and 503, it sends the message again, after the same delays and at least that of
 //! Retry-After: a single message for 30 s, a line until the server has accepted it. An accepted message is
-//! neither lost nor sent again; one whose response was not received is sent again. `--retries N` limits the
-//! failures in a row, of `pub` as of all other commands. `sub` never reads stdin. Over a WebSocket,
-//! messages published while `sub` is disconnected are missed; with `--sse` it requests them when it has
-//! reconnected, which it does not before the time that the field `retry` of the stream asks for.
+//! neither lost nor sent again; one whose response was not received is sent again. Each message has a random
+//! `Idempotency-Key`, so a server that accepted it publishes it once, unless the server was restarted in between
+//! or five minutes have passed. `--retries N` limits the failures in a row, of `pub` as of all other commands.
+//! `sub` never reads stdin. Over a WebSocket, messages published while `sub` is disconnected are missed; with
+//! `--sse` it requests them when it has reconnected, which it does not before the time that the field `retry` of
+//! the stream asks for.
 
 #![forbid(unsafe_code)]
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::protocol::Message;
 use falconet::net::{Reactor, Timer};
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::backoff::Backoff;
 use crate::http::{HttpConnection, RequestError};
@@ -67,10 +68,11 @@ impl Publisher {
     /// Publishes `message`, and sends it again after a failure that may be temporary. `name` begins each line
     /// about the message: one about the first failure of several in a row, and one about the success after it.
     ///
-    /// A message whose response was not received is sent again, too: a server that accepted the message but
-    /// failed before it responded gets the message twice.
+    /// A message whose response was not received is sent again, too, with the same key. A server that accepted
+    /// the message and remembers its key does not publish the message again.
     async fn deliver(&mut self, message: &Message, name: &dyn fmt::Display) -> Result<(), String> {
-        while let Err(refusal) = self.publish(message).await {
+        let key = random_key();
+        while let Err(refusal) = self.publish(message, key.as_deref()).await {
             let is_first = self.backoff.retries() == 0;
             let Some(delay) = self.next_delay(&refusal) else {
                 return Err(match self.backoff.retries() {
@@ -109,17 +111,17 @@ impl Publisher {
     /// Publishes `message` by one request. If a kept connection ends without a byte of a response, the server
     /// most likely closed the idle connection while the request was in transit. Then the message is sent once
     /// more, over a new connection.
-    async fn publish(&mut self, message: &Message) -> Result<(), Refusal> {
+    async fn publish(&mut self, message: &Message, key: Option<&str>) -> Result<(), Refusal> {
         if let Some(mut kept) = self.kept.take()
             && kept.is_ready().await
         {
-            match self.post(&mut kept, message).await {
+            match self.post(&mut kept, message, key).await {
                 Err(RequestError::Unanswered(_)) => {}
                 answered => return self.finish_request(kept, answered?).await,
             }
         }
         let mut connection = HttpConnection::open(&self.server, &self.reactor).await?;
-        let response = self.post(&mut connection, message).await?;
+        let response = self.post(&mut connection, message, key).await?;
         self.finish_request(connection, response).await
     }
 
@@ -127,6 +129,7 @@ impl Publisher {
         &self,
         connection: &mut HttpConnection,
         message: &Message,
+        key: Option<&str>,
     ) -> Result<Response, RequestError> {
         let kind = match message {
             Message::Text(_) => "text/plain; charset=utf-8",
@@ -134,7 +137,8 @@ impl Publisher {
         };
         let body = message.clone().into_data();
         let length = body.len().to_string();
-        let fields = [("Content-Type", kind), ("Content-Length", &length)];
+        let mut fields = vec![("Content-Type", kind), ("Content-Length", &*length)];
+        fields.extend(key.map(|key| ("Idempotency-Key", key)));
         connection.request("POST", &self.server, &fields, &body).await
     }
 
@@ -151,6 +155,14 @@ impl Publisher {
         self.kept = Some(connection).filter(|_| response.may_be_followed(&body));
         Ok(())
     }
+}
+
+/// Returns a new key for one message. Returns `None` if the kernel has no random numbers, because two messages
+/// must not have the same key.
+fn random_key() -> Option<String> {
+    let mut random = [0; 16];
+    let count = getrandom(&mut random, GetRandomFlags::empty()).ok()?;
+    (count == random.len()).then(|| format!("{:032x}", u128::from_ne_bytes(random)))
 }
 
 /// Prints a line on stderr. Errors of stderr are ignored.
@@ -179,6 +191,14 @@ mod tests {
         let deadline = Some(timer.now() + left);
         let backoff = Backoff::new(None);
         Publisher { server, reactor, timer, kept: None, backoff, deadline }
+    }
+
+    #[test]
+    fn each_message_has_another_key_of_32_digits() {
+        let keys = [(); 2].map(|()| random_key().unwrap());
+        assert!(keys.iter().all(|key| key.len() == 32), "{keys:?}");
+        assert!(keys.concat().bytes().all(|byte| byte.is_ascii_hexdigit()), "{keys:?}");
+        assert_ne!(keys[0], keys[1]);
     }
 
     #[test]
