@@ -12,11 +12,6 @@ use super::{ClientId, Hub, Published};
 pub(super) enum Command {
     Leave(ClientId),
     Publish(Publish),
-    /// Withdraws the messages of a topic.
-    Clear {
-        topic: TopicName,
-        reply: Reply<()>,
-    },
     AwaitClients(AwaitClients),
     /// Any action of the hub that does not wait. A closure instead of one variant per action, so that actions
     /// that a build never uses are not compiled in.

@@ -173,8 +173,8 @@ impl HubHandle {
     /// # Cancel safety
     /// If the future is dropped early, the messages may be withdrawn all the same.
     pub fn clear(&self, topic: &TopicName) -> impl Future<Output = Result<(), HubGone>> {
-        let (reply, awaited) = reply();
-        self.answer(Command::Clear { topic: topic.clone(), reply }, awaited)
+        let name = topic.clone();
+        self.ask(move |hub| hub.clear(&name))
     }
 
     /// Returns the newest message of a topic, if the message is retained, and the id from which a client would

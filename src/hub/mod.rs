@@ -215,7 +215,7 @@ impl Hub {
     }
 
     /// Withdraws the messages of a topic: nobody is sent one of them afterwards. Subscribers are sent a notice in
-    /// place of those that they have not been sent yet. Call [`Self::ring`] to notify them.
+    /// place of those that they have not been sent yet.
     pub(crate) fn clear(&mut self, name: &TopicName) {
         if self.topics.get(name).is_none() {
             return;
@@ -225,6 +225,7 @@ impl Hub {
         if let Some(topic) = self.topics.get(name) {
             topic.log.clear(cleared);
         }
+        self.ring(name, 0, usize::MAX);
         self.topics.remove_if_unused(name);
     }
 

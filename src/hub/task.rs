@@ -73,11 +73,6 @@ impl HubTask {
                     reply.send(published);
                 }
             }
-            Command::Clear { topic, reply } => {
-                self.hub.clear(&topic);
-                ring_all(&self.hub, &topic).await;
-                reply.send(());
-            }
             Command::AwaitClients(waiting) => self.waiting.push(waiting),
             Command::Do(action) => action(&mut self.hub),
         }

@@ -427,7 +427,6 @@ impl Walk {
             12 => {
                 let name = self.some_topic();
                 self.hub.clear(&name);
-                self.ring(&name, context);
                 self.model.clear(&name);
             }
             13 | 14 => self.address_one(context),
