@@ -1,4 +1,4 @@
-//! Escaping of untrusted text for log lines and error messages.
+//! Escaping of untrusted text for log lines, error messages and JSON.
 
 use std::fmt::{self, Write};
 
@@ -14,5 +14,32 @@ impl fmt::Display for Escaped<'_> {
             ' '..='~' => f.write_char(character),
             _ => character.escape_default().fmt(f),
         })
+    }
+}
+
+/// A text as a JSON string (RFC 8259 §7): `Display` writes it in quotes, with all characters escaped that a JSON
+/// string can't contain.
+pub(crate) struct JsonString<'a>(pub(crate) &'a str);
+
+impl fmt::Display for JsonString<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        self.0.chars().try_for_each(|character| match character {
+            '"' | '\\' => write!(f, "\\{character}"),
+            '\0'..' ' => write!(f, "\\u{:04x}", u32::from(character)),
+            _ => f.write_char(character),
+        })?;
+        f.write_char('"')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_any_characters_becomes_a_json_string() {
+        let json = JsonString("/a\"b\\c\n\u{e9}").to_string();
+        assert_eq!(json, "\"/a\\\"b\\\\c\\u000a\u{e9}\"");
     }
 }

@@ -10,6 +10,7 @@ use crate::access::{Action, Gatekeeper, Refused};
 use crate::counters::Source;
 use crate::endpoints::events::EventUpgrade;
 use crate::endpoints::topic::{self, Content, List, Publish, Read};
+use crate::escaped::JsonString;
 use crate::frame::{CloseCode, CloseReason};
 use crate::http::response::JSON;
 use crate::http::{RequestHead, Response};
@@ -210,34 +211,21 @@ fn push_client(list: &mut String, client: &Client, now: Instant) {
     let [received, sent, lagged] = client.counts();
     let _ = write!(
         list,
-        r#"{{"id":{},"correlation":"{}","address":"{}","kind":"{}","topic":"{}","path":"#,
+        r#"{{"id":{},"correlation":"{}","address":"{}","kind":"{}","topic":{},"path":{},"#,
         client.id(),
         client.correlation,
         client.peer(),
         client.kind.as_str(),
-        client.topics().next().map_or("", TopicName::as_str),
+        JsonString(client.topics().next().map_or("", TopicName::as_str)),
+        JsonString(&client.path()),
     );
-    push_json(list, &client.path());
     let _ = write!(
         list,
-        r#","age_seconds":{},"last_seen_seconds":{},"received":{received},"sent":{sent},"lagged":{lagged},"behind":{}}}"#,
+        r#""age_seconds":{},"last_seen_seconds":{},"received":{received},"sent":{sent},"lagged":{lagged},"behind":{}}}"#,
         Seconds(client.age(now)),
         Seconds(client.silence(now)),
         client.behind(),
     );
-}
-
-/// Appends a text as a JSON string (RFC 8259 §7).
-fn push_json(json: &mut String, text: &str) {
-    json.push('"');
-    for character in text.chars() {
-        match character {
-            '"' | '\\' => json.extend(['\\', character]),
-            '\0'..' ' => _ = write!(json, "\\u{:04x}", u32::from(character)),
-            _ => json.push(character),
-        }
-    }
-    json.push('"');
 }
 
 fn evicted(count: usize) -> Response {
@@ -272,15 +260,3 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const EVICTED: CloseReason = CloseReason::new(CloseCode::Policy, "evicted by the administrator");
 /// The number of clients that are encoded before other tasks run.
 const CLIENTS_PER_TURN: usize = 256;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_of_any_characters_becomes_a_json_string() {
-        let mut json = String::new();
-        push_json(&mut json, "/a\"b\\c\n\u{e9}");
-        assert_eq!(json, "\"/a\\\"b\\\\c\\u000a\u{e9}\"");
-    }
-}
