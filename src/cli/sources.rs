@@ -1,6 +1,6 @@
 //! The sources of option values: command line, environment and configuration file.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -116,7 +116,9 @@ impl Flags {
                     let Some(option) = find(name) else { return Err(argument.unexpected().into()) };
                     let value = match option.value {
                         "" => "true".to_owned(),
-                        _ => parser.value()?.to_string_lossy().into_owned(),
+                        _ => parser.value()?.into_string().map_err(|value| {
+                            OptionsError::Usage(not_utf_8(&format!("--{}", option.name), &value))
+                        })?,
                     };
                     flags.settings.push(Setting { option, value, source: Source::Flag });
                 }
@@ -144,7 +146,8 @@ pub(super) fn read_environment(
     for option in OPTIONS {
         let name = format!("FALCONET_{}", option.name.to_ascii_uppercase().replace('-', "_"));
         let Some(value) = environment(&name) else { continue };
-        let value = value.to_string_lossy().into_owned();
+        let value =
+            value.into_string().map_err(|value| OptionsError::Config(not_utf_8(&name, &value)))?;
         // So a path with a space can be set only by a flag or in the file.
         let several = value.split_ascii_whitespace().filter(|_| REPEATED.contains(&option.name));
         let values: Vec<String> = several.map(str::to_owned).collect();
@@ -176,6 +179,12 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<Setting>, OptionsError> {
         settings.push(Setting { option, value, source });
     }
     Ok(settings)
+}
+
+/// Returns the error text for a value that is not UTF-8. With a replacement for the other bytes, it would be
+/// another path or topic.
+fn not_utf_8(name: &str, value: &OsStr) -> String {
+    format!("{name} `{}`: expected UTF-8", Escaped(&value.to_string_lossy()))
 }
 
 /// Returns the error text for a line without `=`. It quotes nothing of the line but the name of an option,
