@@ -71,8 +71,12 @@ fn check_head(head: &RequestHead<'_>) {
             assert!(first <= last && last < length, "{first} to {last} of {length}");
         }
     }
-    if let Some(Ok(topic)) = path.strip_prefix("/topics/").map(TopicName::new) {
-        assert_eq!(topic.path(), path);
+    if let Some(name) = encoded.strip_prefix("/topics/")
+        && let Some(topic) = TopicName::decode(name)
+    {
+        assert!(head.is_decoded());
+        assert_eq!(path.strip_prefix("/topics/"), Some(topic.as_str()));
+        assert_eq!(TopicName::decode(&topic.encoded()), Some(topic));
     }
     if let Some(id) = head.query_value("client").and_then(CorrelationId::new) {
         assert_eq!(Some(&*id.to_string()), head.query_value("client"));

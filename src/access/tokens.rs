@@ -18,8 +18,8 @@ use super::authorize::{Action, Authorize, Denied};
 /// An [`Authorize`] that checks requests against the tokens in a file.
 ///
 /// A line of the file is `TOKEN [subscribe|publish|admin|all] [TOPIC]`; `#` begins a comment. A token is
-/// 1 to 128 of `A–Z a–z 0–9 - . _ ~`. Without a right, the token has all rights. With a topic, it has the
-/// right for this topic and the topics below it. The rights of several lines with the same token add up.
+/// 1 to 128 of `A–Z a–z 0–9 - . _ ~`. Without a right, the token has all rights. With a topic, whose name is
+/// percent-encoded as in a URL, it has the right for this topic and the topics below it. The rights of several lines with the same token add up.
 ///
 /// The file is read again at most once per second, when a request arrives: no request is checked against lines
 /// that are older than a second. If the file cannot be read then, or if a line is invalid, an error is logged
@@ -241,8 +241,11 @@ fn parse_grant(token: &str, right: &str, topic: Option<&str>) -> Result<Grant, &
         "all" => Right::All,
         _ => return Err("expected second one of subscribe, publish, admin, all"),
     };
-    let topic = topic.map(|topic| TopicName::new(topic.strip_suffix('/').unwrap_or(topic)));
-    let topic = topic.transpose().map_err(|_| "expected third the name of a topic")?;
+    let topic = topic.map(|topic| {
+        let topic = TopicName::decode(topic.strip_suffix('/').unwrap_or(topic));
+        topic.ok_or("expected third the name of a topic, percent-encoded: `%20` for a space")
+    });
+    let topic = topic.transpose()?;
     Ok(Grant { token, right, topic })
 }
 

@@ -133,11 +133,15 @@ impl<'a> RequestHead<'a> {
     /// Returns the path: the target without scheme, authority and query, percent-decoded once. `%2F` becomes
     /// a slash.
     ///
-    /// A path that can't be decoded is returned as it was sent, with its percent signs, so that it names
-    /// nothing: if an escape is invalid, or if the result is not UTF-8, has a control character or has a
+    /// A path that can't be decoded is returned as it was sent, with its percent signs, and names nothing: if an escape is invalid, or if the result is not UTF-8, has a control character or has a
     /// segment `.` or `..`. The path is `*` in a request that is about the whole server: `OPTIONS *`.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Returns true if [`path`](Self::path) is decoded, and false if the path can't be decoded.
+    pub(crate) fn is_decoded(&self) -> bool {
+        matches!(self.path, Cow::Owned(_)) || !self.encoded_path.contains('%')
     }
 
     /// Returns the path as it was sent, not percent-decoded.

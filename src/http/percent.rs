@@ -1,6 +1,23 @@
 //! Percent-encoding (RFC 3986 §2.1).
 
 use std::borrow::Cow;
+use std::fmt::Write;
+
+/// Encodes a text for the path of a URL: all bytes but `A–Z a–z 0–9 - . _ ~` (RFC 3986 §2.3) and `/` become
+/// percent escapes.
+pub(crate) fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                encoded.push(char::from(byte));
+            }
+            // Writing to a String can't fail.
+            _ => _ = write!(encoded, "%{byte:02X}"),
+        }
+    }
+    encoded
+}
 
 /// Decodes percent escapes: `%41` becomes `A`. Returns `None` if a percent sign is not followed by two
 /// hexadecimal digits.

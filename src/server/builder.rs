@@ -63,8 +63,8 @@ impl ServerBuilder {
         self.needs(Feature::Full)
     }
 
-    /// Serves topics at the paths below `/topics/`; the rest of the path is the name of the topic. The list
-    /// of topics is at `/topics/`.
+    /// Serves topics at the paths below `/topics/`; the rest of the path is the name of the topic,
+    /// percent-encoded. The list of topics is at `/topics/`.
     pub fn topics(mut self) -> Self {
         self.parts.has_topics = true;
         self.needs(Feature::Full)

@@ -71,7 +71,7 @@ fn the_output_of_print_config_is_read_back_unchanged() {
         "--sandbox=off",
         "--tls-timeout=3s",
         "--admin=http://192.0.2.1:9090",
-        "--stdin=garden/temperature",
+        "--stdin=garden/Küche, \"50 %\"",
         "--stdin-separator=nul",
         "--exit-on-eof",
         &files,

@@ -81,4 +81,6 @@ mod tls_access;
 mod tls_authority;
 mod token_leaks;
 #[cfg(feature = "full")]
+mod topic_names;
+#[cfg(feature = "full")]
 mod topics;

@@ -16,8 +16,23 @@ use crate::support::*;
 #[test]
 fn valid_names_are_topics_and_others_are_404() {
     let falconet = Falconet::start(NO_BROADCAST);
-    let (longest, too_long) = ("x".repeat(128), "x".repeat(129));
-    for name in ["a", "garden/temperature", "A-z_0.9", "...", "a/.b/c..", "-", "0", &longest] {
+    let (longest, too_long) = ("x".repeat(256), "x".repeat(257));
+    for name in [
+        "a",
+        "garden/temperature",
+        "A-z_0.9",
+        "...",
+        "a/.b/c..",
+        "-",
+        "0",
+        "a~b",
+        "a:b",
+        "a;b",
+        "a@b=c",
+        "*",
+        "a'b",
+        &longest,
+    ] {
         assert_eq!(publish(&falconet, name, "x").status(), 202, "{name}");
         assert_eq!(
             fetch(falconet.address(), get(&format!("/topics/{name}"))).text(),
@@ -43,16 +58,10 @@ fn valid_names_are_topics_and_others_are_404() {
         "a%0",
         "a%00",
         "a%ff",
-        "a%252Fb",
         "a+b",
-        "a~b",
-        "a:b",
-        "a;b",
+        "a%2Bb",
+        "a%23",
         "a,b",
-        "a@b",
-        "a=b",
-        "*",
-        "a'b",
         &too_long,
     ] {
         let path = format!("/topics/{name}");
@@ -67,7 +76,7 @@ fn valid_names_are_topics_and_others_are_404() {
     for path in ["/topics", "/topic/a", "/Topics/a", "/topicsa", "/a/topics/a"] {
         assert_eq!(fetch(falconet.address(), post(path, "x")).status(), 404, "{path}");
     }
-    assert_eq!(topics(&falconet).len(), 8 + 1);
+    assert_eq!(topics(&falconet).len(), 14 + 1);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The part of an entry point for fuzzing that needs the private items of the token file.
 
 use super::*;
+use crate::http::percent::percent_decode;
 
 /// Parses a file of tokens, and looks for the token of a request.
 pub(in crate::access) fn tokens(file: &str, head: Option<&RequestHead<'_>>) {
@@ -36,6 +37,8 @@ fn lets_publish(line: &str, token: &str, topic: &str) -> bool {
         [first, right, root] if first == token => (right, root.trim_end_matches('/')),
         _ => return false,
     };
-    let is_below = root.is_empty() || topic == root || topic.starts_with(&format!("{root}/"));
+    let root = percent_decode(root).and_then(|root| String::from_utf8(root).ok());
+    let root = root.expect("the line is valid");
+    let is_below = root.is_empty() || *topic == root || topic.starts_with(&format!("{root}/"));
     matches!(right, "publish" | "all") && is_below
 }

@@ -1,7 +1,10 @@
 use std::fs;
 
+use tinyjson::JsonValue;
+
 use super::*;
 use crate::config::Limits;
+use crate::escaped::JsonString;
 use crate::http::head;
 
 use Denied::{Forbidden, Unauthenticated};
@@ -152,6 +155,10 @@ fn an_error_has_the_number_of_the_invalid_line_but_not_its_text() {
         ("secret Publish", "subscribe, publish, admin, all"),
         ("secret publish /a", "name of a topic"),
         ("secret publish a//b", "name of a topic"),
+        ("secret publish a,b", "name of a topic, percent-encoded"),
+        ("secret publish 50%", "name of a topic, percent-encoded"),
+        ("secret publish a%20b/%2e%2e", "name of a topic, percent-encoded"),
+        ("secret publish Living Room", "no more than"),
         ("secret publish a b", "no more than"),
     ] {
         let file = TempFile::new("lines", &format!("good\n# fine\n{line}\n"));
@@ -214,3 +221,36 @@ fn a_token_of_fewer_than_16_characters_is_short() {
         assert_eq!(Token::new(token.as_bytes()).unwrap().is_short(), is_short, "{token}");
     }
 }
+
+/// The names consist of characters that one of the forms reserves, and of others.
+#[test]
+fn each_name_is_the_same_after_its_url_the_token_file_and_json() {
+    let mut accepted = 0;
+    for seed in 0..5_000 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let reserved: Vec<char> = RESERVED.chars().collect();
+        let length = random.usize(1..=100);
+        let characters = std::iter::repeat_with(|| match random.u8(..4) {
+            0 => random.char(..),
+            1 => random.alphanumeric(),
+            _ => reserved[random.usize(..reserved.len())],
+        });
+        let name: String = characters.take(length).collect();
+        let Ok(topic) = TopicName::new(&name) else { continue };
+        accepted += 1;
+        let bytes = format!("GET {}?a=b HTTP/1.1\r\nHost: a\r\n\r\n", topic.path());
+        let head = head::parse(bytes.as_bytes(), &Limits::default()).expect(&bytes);
+        assert_eq!(head.path(), format!("/topics/{name}"), "seed {seed}");
+        assert!(head.is_decoded() && !head.encoded_path().contains(','), "seed {seed}");
+        let line = format!("secret publish {}\n", topic.encoded());
+        let grants = parse(Path::new("tokens"), line.as_bytes()).expect(&line);
+        assert_eq!(grants[0].topic.as_ref(), Some(&topic), "seed {seed}");
+        assert!(grants[0].covers(&name) && grants[0].covers(&format!("{name}/a")), "seed {seed}");
+        let json: JsonValue = JsonString(&name).to_string().parse().expect(&name);
+        assert_eq!(json.get(), Some(&name), "seed {seed}");
+    }
+    assert!(accepted > 1_000, "{accepted}");
+}
+
+const RESERVED: &str =
+    " %25,/?&=;:@!$'()*\"\\<>[]{}|^`~.-_äüß🦅\u{308}\u{a0}\u{2028}\u{feff}\u{202e}";

@@ -323,8 +323,10 @@ fn count(option: &str, parser: &mut Parser) -> Result<u32, UsageError> {
     })
 }
 
-fn topic_name(name: &OsStr) -> Result<TopicName, TopicNameError> {
-    TopicName::new(&name.to_string_lossy())
+fn topic_name(name: &OsStr) -> Result<TopicName, UsageError> {
+    let is_utf_8 =
+        |name: &OsStr| UsageError(format!("{name:?} is not a topic name: expected UTF-8"));
+    Ok(TopicName::new(name.to_str().ok_or_else(|| is_utf_8(name))?)?)
 }
 
 fn missing_topic() -> UsageError {
@@ -468,6 +470,7 @@ mod tests {
             (&["sub", "--token-file", "/nowhere/token", "a"], "--token-file /nowhere/token: "),
             (&["pub"], "expected NAME"),
             (&["pub", "a/../b"], "`a/../b` is not a topic name"),
+            (&["sub", "home/+"], "`home/+` is not a topic name: expected 1 to 256 bytes"),
             (&["pub", "--server", "http://pi/x", "a"], "without a path"),
             (&["pub", "a", "b", "c"], "unexpected argument"),
             (&["pub", "--retries", "ever", "a"], "--retries `ever`: expected a count"),
@@ -558,6 +561,12 @@ mod tests {
                 "/topics/a?mode=out&last=5",
                 "/topics/a?mode=out&last=0",
             ),
+            (
+                &["sub", "Living Room"],
+                "/topics/Living%20Room?mode=out",
+                "/topics/Living%20Room?mode=out&last=0",
+            ),
+            (&["sub", "--sse", "a,b?"], "/topics/a%2Cb%3F", "/topics/a%2Cb%3F"),
             (&["sub", "--sse", "a"], "/topics/a", "/topics/a"),
             (&["sub", "--sse", "--last=5", "a"], "/topics/a?last=5", "/topics/a"),
             (&["sub", "--sse", "--idle-timeout=9s", "a"], "/topics/a", "/topics/a"),

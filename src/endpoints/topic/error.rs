@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::access::Refused;
+use crate::escaped::Escaped;
 use crate::http::Response;
-use crate::hub::TopicNameError;
+use crate::hub::{TopicName, TopicNameError};
 use crate::ws::handshake::HandshakeError;
 
 /// The reason why a topic refuses a request.
@@ -12,6 +13,12 @@ use crate::ws::handshake::HandshakeError;
 pub(super) enum TopicError {
     /// The path does not name a topic.
     Name(TopicNameError),
+    /// The path, which has the name of a topic, can't be decoded.
+    Encoding(String),
+    /// The path has a comma that is not encoded. It is reserved for lists of topics.
+    Comma(String),
+    /// Clients may not publish to the topic.
+    Reserved(TopicName),
     /// The opening handshake is wrong.
     Handshake(HandshakeError),
     /// `?mode=` is neither `in` nor `out`.
@@ -38,7 +45,9 @@ impl TopicError {
         let text = format!("{self}\n");
         match self {
             Self::Handshake(error) => error.response(),
-            Self::Name(_) => Response::text(404, text),
+            Self::Name(_) | Self::Encoding(_) | Self::Comma(_) => Response::text(404, text),
+            // The name is valid, but no token helps.
+            Self::Reserved(_) => Response::text(403, text),
             Self::Mode(_) | Self::Last(_) | Self::RepeatedKey | Self::InvalidKey => {
                 Response::text(400, text)
             }
@@ -54,6 +63,19 @@ impl fmt::Display for TopicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(error) => error.fmt(f),
+            Self::Encoding(path) => write!(
+                f,
+                "`{path}` can't be decoded: expected UTF-8 without control characters and without segments `.` \
+                 and `..`, with `%25` for a percent sign"
+            ),
+            Self::Comma(path) => {
+                write!(f, "`{path}` is not one topic: expected `%2C` for a comma in its name")
+            }
+            Self::Reserved(topic) => write!(
+                f,
+                "`{}` begins with `$`: clients can subscribe to such a topic, but not publish to it",
+                Escaped(topic.as_str())
+            ),
             Self::Handshake(error) => error.fmt(f),
             Self::Mode(mode) => write!(f, "mode is `{mode}`: expected `in` or `out`"),
             Self::Last(last) => write!(f, "last is `{last}`: expected a number of messages"),

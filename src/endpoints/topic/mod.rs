@@ -23,8 +23,9 @@ use super::events::EventUpgrade;
 use error::TopicError;
 use once::Once;
 pub(crate) use once::PublishOnce;
+use publish::may_publish;
 pub(crate) use publish::{Content, Publish, PublishLimit};
-use read::Clear;
+use read::{Clear, named};
 pub(crate) use read::{List, Read};
 
 /// The topics, at the paths below `/topics/`, and the list of topics, at `/topics/`.
@@ -48,9 +49,7 @@ impl Resource for Topics {
                 gatekeeper.may(Action::Read(head.path()))?;
                 Plan::Ask(Box::new(List::of(head, &self.shared)?))
             }
-            _ => {
-                self.plan_topic(head, TopicName::new(name).map_err(TopicError::Name)?, gatekeeper)?
-            }
+            _ => self.plan_topic(head, named(head, name)?, gatekeeper)?,
         };
         Ok(Some(plan))
     }
@@ -81,7 +80,7 @@ impl Topics {
             "POST" | "PUT" => {
                 let publish =
                     Publish::of(head, topic, Source::Http, &self.shared, &self.publish_limit)?;
-                gatekeeper.may(Action::Publish(publish.topic().as_str()))?;
+                may_publish(publish.topic(), gatekeeper)?;
                 let once = match &self.publish_once {
                     Some(table) => Once::of(head, publish.topic(), gatekeeper, table)?,
                     None => None,
@@ -89,7 +88,7 @@ impl Topics {
                 Ok(Plan::Ask(Box::new(publish.once(once))))
             }
             "DELETE" => {
-                gatekeeper.may(Action::Publish(topic.as_str()))?;
+                may_publish(&topic, gatekeeper)?;
                 Ok(Plan::Ask(Box::new(Clear { topic, shared: self.shared.clone() })))
             }
             method => {

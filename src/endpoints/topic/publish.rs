@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_lite::future::yield_now;
 
-use crate::access::PublishRate;
+use crate::access::{Action, Gatekeeper, PublishRate, Refused};
 use crate::config::Limits;
 use crate::counters::{Counters, Refusal, Source};
 use crate::frame::Frame;
@@ -119,6 +119,15 @@ impl Question for Publish {
                 Err(refusal) => refusal,
             })
         })
+    }
+}
+
+/// Checks that the sender of a request may publish to a topic, or clear it.
+pub(super) fn may_publish(topic: &TopicName, gatekeeper: &Gatekeeper<'_>) -> Result<(), Refused> {
+    gatekeeper.may(Action::Publish(topic.as_str()))?;
+    match topic.is_reserved() {
+        true => Err(TopicError::Reserved(topic.clone()).into()),
+        false => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use crate::access::Refused;
+use crate::escaped::JsonString;
 use crate::http::accept::asks_for;
 use crate::http::date::http_date;
 use crate::http::entity_tag::is_listed;
@@ -61,16 +62,16 @@ impl Read {
         Self { topic, known, shared: shared.clone() }
     }
 
-    /// Reads the head of a request for the newest message of the topic `name`.
+    /// Reads the head of a request for the newest message of the topic [`named`] in its path.
     ///
     /// # Errors
-    /// [`Refused`], if `name` is not the name of a topic.
+    /// [`Refused`], if the path does not name a topic.
     pub(crate) fn named(
         head: &RequestHead<'_>,
         name: &str,
         shared: &Rc<SessionShared>,
     ) -> Result<Self, Refused> {
-        Ok(Self::of(head, TopicName::new(name).map_err(TopicError::Name)?, shared))
+        Ok(Self::of(head, named(head, name)?, shared))
     }
 }
 
@@ -86,6 +87,22 @@ impl Question for Read {
             .depending_on_accept())
         })
     }
+}
+
+/// Returns the topic that a path names; `name` is the decoded part of the path after `/topics/`.
+///
+/// # Errors
+/// [`TopicError`], if the part is not the name of a topic, or not encoded as the name of one topic. Only the
+/// encoded path distinguishes a comma, which is reserved, from `%2C`.
+pub(super) fn named(head: &RequestHead<'_>, name: &str) -> Result<TopicName, TopicError> {
+    let path = head.encoded_path();
+    if !head.is_decoded() {
+        return Err(TopicError::Encoding(path.to_owned()));
+    }
+    if path.contains(',') {
+        return Err(TopicError::Comma(path.to_owned()));
+    }
+    TopicName::new(name).map_err(TopicError::Name)
 }
 
 /// A request to clear a topic: later subscribers do not get the messages that it retains now.
@@ -106,8 +123,8 @@ impl Question for Clear {
 /// Returns the response with the list of topics.
 fn list(topics: &[TopicInfo], as_text: bool) -> Response {
     let line = |TopicInfo { name, subscribers, last }: &TopicInfo| match (as_text, last) {
-        (true, Some(id)) => format!("{name} {subscribers} {id}\n"),
-        (true, None) => format!("{name} {subscribers} -\n"),
+        (true, Some(id)) => format!("{} {subscribers} {id}\n", name.encoded()),
+        (true, None) => format!("{} {subscribers} -\n", name.encoded()),
         (false, last) => entry(name, *last, *subscribers),
     };
     let lines = topics.iter().map(line).collect::<Vec<_>>();
@@ -118,10 +135,11 @@ fn list(topics: &[TopicInfo], as_text: bool) -> Response {
     response.with_header("Cache-Control", "no-cache").depending_on_accept()
 }
 
-/// Encodes the properties of a topic as JSON. Names and ids need no escapes.
+/// Encodes the properties of a topic as JSON. Ids need no escapes.
 pub(super) fn entry(topic: &TopicName, id: Option<EventId>, subscribers: usize) -> String {
     let id = id.map_or("null".to_owned(), |id| format!("\"{id}\""));
-    format!(r#"{{"topic":"{topic}","id":{id},"subscribers":{subscribers}}}"#)
+    let name = JsonString(topic.as_str());
+    format!(r#"{{"topic":{name},"id":{id},"subscribers":{subscribers}}}"#)
 }
 
 /// Returns the response with a message, or with status 304 if the client has the message.

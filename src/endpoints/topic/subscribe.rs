@@ -15,6 +15,7 @@ use crate::ws::{Session, SessionShared};
 
 use super::super::websocket::WebSocketUpgrade;
 use super::error::TopicError;
+use super::publish::may_publish;
 
 /// The directions of messages between a WebSocket client and the topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub(super) fn websocket(
 ) -> Result<Plan, Refused> {
     let accept = handshake::accept(head).map_err(TopicError::Handshake)?;
     let (mode, start) = (mode(head)?, start(head)?);
-    let may_publish = || gatekeeper.may(Action::Publish(topic.as_str()));
+    let may_publish = || may_publish(&topic, gatekeeper);
     if mode.subscribes {
         gatekeeper.may(Action::Subscribe(topic.as_str()))?;
     } else {
