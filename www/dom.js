@@ -10,6 +10,9 @@ const grouped = (number) => number.toLocaleString('en');
 // relative URL if the page's URL contains a password.
 const urlOf = (path) => location.origin + location.pathname.replace(/[^/]*$/, path);
 
+// Encodes a topic's name for a URL. Its slashes are kept, because some proxies refuse encoded ones.
+const encodedTopic = (name) => name.split('/').map(encodeURIComponent).join('/');
+
 function oncePerFrame(draw) {
   let frame = 0;
   return () => {

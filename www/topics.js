@@ -5,7 +5,8 @@ import { SHOWN_CHARACTERS, baseAddress, connection, destination, isText, pageUrl
 const CHART_LIMIT = 4;
 const LINK_LIMIT = 24;
 const RETAINED_LIMIT = 64;
-const TOPIC_NAME = /^(?!.*(?:^|\/)\.{0,2}(?:\/|$))[\w.\/-]{1,128}$/;
+const NAME_BYTES = 256;
+const NOT_IN_NAMES = /[\p{Cc}+#]|(?:^|\/)\.{0,2}(?:\/|$)/u;
 
 // Returns [path, number] for each number in a JSON text; the path of a bare number is ''.
 function numbersIn(text) {
@@ -22,12 +23,23 @@ function numbersIn(text) {
   }
 }
 
+const isTopic = (name) => !NOT_IN_NAMES.test(name) && new TextEncoder().encode(name).length <= NAME_BYTES;
+
+// Returns the name in the fragment of a URL; undefined if the fragment can't be decoded.
+function nameIn(fragment) {
+  try {
+    return decodeURIComponent(fragment.slice(1));
+  } catch {
+    return undefined;
+  }
+}
+
 let topic = '';
 let isFirstConnection = true;
 let charts = new Map();
 
 Object.assign(destination, {
-  url: () => (topic ? urlOf(`topics/${topic}`) : pageUrl()),
+  url: () => (topic ? urlOf(`topics/${encodedTopic(topic)}`) : pageUrl()),
   // A reconnect requests only the newest message, because the page has received the other retained ones before.
   query: () => (topic && `last=${isFirstConnection ? RETAINED_LIMIT : 1}`),
   sourceLabel: () => (topic ? 'published' : 'broadcast'),
@@ -49,9 +61,9 @@ function draw(numbers) {
 
 // The topic is the fragment of the page's URL, so that it can be linked to.
 function readTopic() {
-  const name = location.hash.slice(1);
-  const isValid = !name || TOPIC_NAME.test(name);
-  byId('topic-problem').textContent = isValid ? '' : 'A topic name has 1 to 128 characters: A–Z a–z 0–9 . _ - and / between its parts.';
+  const name = nameIn(location.hash);
+  const isValid = name === '' || (name !== undefined && isTopic(name));
+  byId('topic-problem').textContent = isValid ? '' : 'A topic name has at most 256 bytes, without + and #, and no part between its slashes is empty, . or .. (in a link, %25 stands for %).';
   byId('topic').ariaInvalid = !isValid;
   if (!isValid) return;
   topic = name;
@@ -67,21 +79,21 @@ function readTopic() {
 
 function openTopic(event) {
   event.preventDefault();
-  location.hash = byId('topic').value.trim();
+  location.hash = encodedTopic(byId('topic').value.trim());
 }
 
 async function listTopics() {
   const response = await fetch(urlOf('topics/') + location.search).catch(() => undefined);
   const names = response?.ok ? (await response.json()).map((entry) => entry.topic) : [];
   byId('topics').replaceChildren(...names.map((name) => Object.assign(element('option', ''), { value: name })));
-  const links = names.slice(0, LINK_LIMIT).map((name) => Object.assign(element('a', name), { href: `#${name}` }));
+  const links = names.slice(0, LINK_LIMIT).map((name) => Object.assign(element('a', name), { href: `#${encodedTopic(name)}` }));
   const echo = Object.assign(element('a', 'echo'), { href: '#' });
   byId('places').replaceChildren(...(names.length > 0 || topic ? [echo, ...links] : []));
   markCurrentLink();
 }
 
 function markCurrentLink() {
-  for (const link of byId('places').children) link.ariaCurrent = link.hash.slice(1) === topic ? 'page' : null;
+  for (const link of byId('places').children) link.ariaCurrent = nameIn(link.hash) === topic ? 'page' : null;
 }
 
 document.querySelector('header').after(byId('place'));

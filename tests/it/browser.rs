@@ -97,6 +97,55 @@ fn a_topic_can_be_chosen_and_published_to_by_keyboard() {
 
 #[cfg(feature = "full")]
 #[test]
+fn a_topic_of_any_name_can_be_chosen_published_to_and_linked_to() {
+    let Some((mut window, falconet)) = open_page("") else { return };
+    let names = [
+        ("zigbee2mqtt/Living Room", "zigbee2mqtt/Living%20Room"),
+        ("home/küche", "home/k%C3%BCche"),
+        (r#"50% "a\b", <i>?&🦅"#, "50%25%20%22a%5Cb%22%2C%20%3Ci%3E%3F%26%F0%9F%A6%85"),
+    ];
+    let is_shown = |name: &str| {
+        let link =
+            "[...document.querySelectorAll('#places a')].find((a) => a.ariaCurrent === 'page')";
+        format!(
+            "{link}?.textContent === {name:?} && document.title === {title:?} && {IS_OPEN}",
+            title = format!("{name} – falconet")
+        )
+    };
+    for (name, encoded) in names {
+        window.eval("(document.getElementById('topic').value = '', document.getElementById('topic').focus())");
+        window.insert_text(name);
+        window.press("Enter");
+        window.wait_for(&row_contains("opened", &format!("/topics/{encoded}?last=64")));
+        send_message(&mut window, &format!("typed to {encoded}"));
+        window.wait_for(&row_contains("received text echo", &format!("typed to {encoded}")));
+        let path = format!("/topics/{encoded}");
+        assert_eq!(fetch(falconet.address(), get(&path)).text(), format!("typed to {encoded}"));
+        assert_eq!(
+            fetch(falconet.address(), post(&path, format!("sent to {encoded}"))).status(),
+            202
+        );
+        window.wait_for(&row_contains("received text published", &format!("sent to {encoded}")));
+        window.wait_for(&is_shown(name));
+    }
+    // A link may have all characters but a percent sign as they are.
+    for fragment in ["zigbee2mqtt/Living Room", "home/küche", names[2].1] {
+        window.visit(&format!("http://{}/#{fragment}", falconet.address()));
+        let (name, _) =
+            names.iter().find(|(name, form)| [*name, *form].contains(&fragment)).unwrap();
+        window.wait_for(&is_shown(name));
+    }
+    for fragment in ["50%", "a+b", "a%23", "a//b", "a%00", &"x".repeat(257)] {
+        window.eval(&format!("(document.getElementById('topic-problem').textContent = '', location.hash = {fragment:?})"));
+        window
+            .wait_for("document.getElementById('topic-problem').textContent.includes('256 bytes')");
+    }
+    window.wait_for(&is_shown(names[2].0));
+    assert_eq!(window.console_errors(), [""; 0]);
+}
+
+#[cfg(feature = "full")]
+#[test]
 fn markup_that_is_published_is_never_run() {
     let Some((mut window, falconet)) = open_page("#markup") else { return };
     let payloads = [

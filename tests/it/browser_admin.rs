@@ -96,16 +96,18 @@ fn the_dashboard_shows_the_last_messages_and_never_runs_them() {
     publish("long", "W".repeat(300).as_bytes(), "");
     publish("garden/gate", b"open", "");
     publish("garden/gate", b"shut", "");
+    publish("home/k%C3%BCche%2C%2050%25%3F", b"warm", "");
     for (topic, cells) in [
         ("markup", format!("markup|1|0|{markup}")),
         ("bytes", "bytes|2|0|3 bytes".to_owned()),
         ("long", format!("long|3|0|{}…", "W".repeat(256))),
         ("garden/gate", "garden/gate|5|0|shut".to_owned()),
+        ("home/", "home/küche, 50%?|6|0|warm".to_owned()),
     ] {
         window.wait_for(&format!("{} === {cells:?}", row_of("topics", topic)));
     }
     publish("garden/gate", b"ajar", "");
-    window.wait_for(&format!("{} === 'garden/gate|6|0|ajar'", row_of("topics", "garden/gate")));
+    window.wait_for(&format!("{} === 'garden/gate|7|0|ajar'", row_of("topics", "garden/gate")));
     assert_eq!(window.eval("document.querySelectorAll('#topics img').length"), "0");
     assert_eq!(window.eval("window.owned"), "undefined");
     assert_eq!(window.console_errors(), [""; 0]);
