@@ -179,6 +179,7 @@ fn check_example(language: &str, start: impl Fn(&str) -> Option<Proxy>) {
         let upstream = upstreams(&falconet)[listener];
         let Some(proxy) = start(&example(language, upstream)) else { return };
         check_proxy(&proxy, &falconet, admin);
+        check_comma(language, &proxy);
     }
 }
 
@@ -198,17 +199,29 @@ fn check_proxy(proxy: &Proxy, falconet: &Falconet, admin: SocketAddr) {
     assert_eq!(field(&clients[0], "address"), "\"127.0.0.2\"", "{clients:?}");
 
     let mut stream = connect_from([127, 0, 0, 3], proxy.address());
-    let head = format!("GET /live/topics/t HTTP/1.1\r\nAccept: text/event-stream\r\n{page}\r\n");
+    let head = format!("GET /live{TOPIC} HTTP/1.1\r\nAccept: text/event-stream\r\n{page}\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     let head = read_response_head(&mut stream);
     assert_eq!(status_of(&head), 200, "{head}");
     let mut lines = BufReader::new(stream).lines();
     for text in ["first", "second"] {
-        assert_eq!(fetch(falconet.address(), post("/topics/t", text)).status(), 202);
+        assert_eq!(fetch(falconet.address(), post(TOPIC, text)).status(), 202);
         let data = format!("data: {text}");
         assert!(lines.any(|line| line.unwrap() == data), "no {data}");
     }
 }
+
+/// Checks that a comma in the name of a topic passes the proxy, or is refused because the proxy decodes it.
+fn check_comma(language: &str, proxy: &Proxy) {
+    let decodes = matches!(language, "nginx" | "apache");
+    let head = "GET /live/topics/a%2Cb HTTP/1.1\r\nHost: example.org\r\n\r\n";
+    let answer = fetch(proxy.address(), head);
+    assert_eq!(answer.text().contains("is not one topic"), decodes, "{language}: {answer:?}");
+    assert_eq!(answer.text().contains("retains no message"), !decodes, "{language}: {answer:?}");
+}
+
+/// The path of a topic whose name has characters that a proxy may decode and must encode again.
+const TOPIC: &str = "/topics/50%25%20k%C3%BCche%3F%22%26";
 
 /// Returns the README's example whose code block has this language, for a server at `address`.
 fn example(language: &str, address: SocketAddr) -> String {
