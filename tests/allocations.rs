@@ -26,19 +26,23 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 fn a_message_to_a_thousand_websocket_subscribers_allocates_nothing_for_each() {
     let request = "GET /topics/t HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    measure(request, |_, _| [&[0x81, MESSAGE.len() as u8], MESSAGE.as_bytes()].concat());
+    measure(request, 0, |_, _| [&[0x81, MESSAGE.len() as u8], MESSAGE.as_bytes()].concat());
 }
 
 #[cfg(feature = "full")]
 #[test]
 fn a_message_to_a_thousand_sse_subscribers_allocates_nothing_for_each() {
     let request = "GET /topics/t HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n";
-    measure(request, |head, number| {
+    let end_of_replay = chunk("id: k3f9x2ab:0\n\n");
+    measure(request, end_of_replay.len(), |head, number| {
         let begin = head.split("Last-Event-ID: ").nth(1).unwrap();
         let epoch = begin.split(':').next().unwrap();
-        let event = format!("id: {epoch}:{number}\ndata: {MESSAGE}\n\n");
-        format!("{:x}\r\n{event}\r\n", event.len()).into_bytes()
+        chunk(&format!("id: {epoch}:{number}\ndata: {MESSAGE}\n\n"))
     });
+}
+
+fn chunk(data: &str) -> Vec<u8> {
+    format!("{:x}\r\n{data}\r\n", data.len()).into_bytes()
 }
 
 #[test]
@@ -102,7 +106,8 @@ fn unmasked_zeros(first: u8, size: usize) -> Vec<u8> {
 
 /// Publishes five messages to subscribers that connect with `request`, checks that each receives the bytes
 /// `expected(head, number)`, where `head` is the head of the response, and limits the allocations for a message.
-fn measure(request: &str, expected: impl Fn(&str, u64) -> Vec<u8>) {
+/// `replay_bytes` follow the head.
+fn measure(request: &str, replay_bytes: usize, expected: impl Fn(&str, u64) -> Vec<u8>) {
     let _guard = serial();
     let limit = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
@@ -113,6 +118,9 @@ fn measure(request: &str, expected: impl Fn(&str, u64) -> Vec<u8>) {
         start(|| Server::builder().topics().service(Publisher(publishing)));
     let connected = (0..count).map(|_| subscribe(address, request));
     let (mut subscribers, heads): (Vec<TcpStream>, Vec<String>) = connected.unzip();
+    for subscriber in &mut subscribers {
+        subscriber.read_exact(&mut vec![0; replay_bytes]).unwrap();
+    }
 
     let mut counts = [0; 5];
     for (index, allocations) in counts.iter_mut().enumerate() {
