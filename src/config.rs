@@ -165,6 +165,9 @@ pub struct Topics {
     /// Largest number of topics. Default: 1,024. A request that would create one more is answered with 503,
     /// or for an event stream with `retry:`.
     pub count: usize,
+    /// Largest number of different topic filters with a wildcard that have subscribers. Default: 1,024. A request
+    /// that would be one more is answered with 503, or for an event stream with `retry:`.
+    pub filters: usize,
     /// Number of messages that a topic retains for later subscribers. Default: 1, the current state, such as
     /// the last value of a sensor. With 0 nothing is retained.
     pub retain_messages: usize,
@@ -187,6 +190,7 @@ impl Default for Topics {
     fn default() -> Self {
         Self {
             count: 1024,
+            filters: 1024,
             retain_messages: 1,
             retain_bytes: 64 * 1024,
             log_messages: 64,

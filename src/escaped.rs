@@ -24,11 +24,17 @@ pub(crate) struct JsonString<'a>(pub(crate) &'a str);
 impl fmt::Display for JsonString<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
-        self.0.chars().try_for_each(|character| match character {
-            '"' | '\\' => write!(f, "\\{character}"),
-            '\0'..' ' => write!(f, "\\u{:04x}", u32::from(character)),
-            _ => f.write_char(character),
-        })?;
+        let mut rest = self.0;
+        while let Some(index) = rest.find(|one| matches!(one, '"' | '\\' | '\0'..' ')) {
+            let (plain, escaped) = rest.split_at(index);
+            f.write_str(plain)?;
+            match escaped.as_bytes()[0] {
+                byte @ (b'"' | b'\\') => write!(f, "\\{}", char::from(byte))?,
+                byte => write!(f, "\\u{byte:04x}")?,
+            }
+            rest = &escaped[1..];
+        }
+        f.write_str(rest)?;
         f.write_char('"')
     }
 }
@@ -41,5 +47,7 @@ mod tests {
     fn a_text_of_any_characters_becomes_a_json_string() {
         let json = JsonString("/a\"b\\c\n\u{e9}").to_string();
         assert_eq!(json, "\"/a\\\"b\\\\c\\u000a\u{e9}\"");
+        assert_eq!(JsonString("").to_string(), "\"\"");
+        assert_eq!(JsonString("\0\u{1f}").to_string(), "\"\\u0000\\u001f\"");
     }
 }

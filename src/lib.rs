@@ -34,10 +34,10 @@
 //! 9. The server always reads from a live session, except while the client does not read what it is sent or
 //!    exceeds its message rate, or while the endpoint does not wait for the next message.
 //! 10. There is no `unsafe` code.
-//! 11. A client with an event stream that missed messages of its topic is notified that it lagged, and no
+//! 11. A client with an event stream that missed messages of its topics is notified that it lagged, and no
 //!     client is sent a message twice. A WebSocket frame has no room for such a notice.
-//! 12. A published message is encoded at most once per form: once as a WebSocket frame, and once as a
-//!     server-sent event.
+//! 12. A published message is encoded at most once per form: once as a WebSocket frame, once as a server-sent
+//!     event, and once as an event in JSON for the streams of several topics.
 //!
 //! `tests/tidy` checks 5 and 6 in the source.
 

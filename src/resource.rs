@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use crate::access::{AddressPermit, FilePermit, Gatekeeper, Refused};
 use crate::http::response::Envelope;
 use crate::http::{RequestHead, Response};
-use crate::hub::{ClientKind, CorrelationId, EventId, HubGone, Membership, Start, TopicName};
+use crate::hub::{ClientKind, CorrelationId, EventId, HubGone, Membership, Subscription};
 use crate::net::{Peer, Transport};
 use crate::rate::RateState;
 
@@ -110,9 +110,9 @@ pub(crate) trait Upgrade {
 /// A client that is about to join the hub.
 pub(crate) struct Joining {
     pub(crate) kind: ClientKind,
-    /// The requested path. `None` stands for the path of the client's only topic.
+    /// The requested path. `None` stands for the path of the client's only filter.
     pub(crate) path: Option<Rc<String>>,
-    pub(crate) topics: Vec<(TopicName, Start)>,
+    pub(crate) subscription: Subscription,
 }
 
 /// The values that the response to an upgrade contains.

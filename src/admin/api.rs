@@ -14,7 +14,7 @@ use crate::escaped::JsonString;
 use crate::frame::{CloseCode, CloseReason};
 use crate::http::response::JSON;
 use crate::http::{RequestHead, Response};
-use crate::hub::{Client, ClientKind, CorrelationId, TOPICS_PATH, TopicName};
+use crate::hub::{Client, ClientKind, CorrelationId, Filter, TOPICS_PATH, TopicName};
 use crate::resource::{Answering, Plan, Question, Requester, Resource};
 use crate::ws::SessionShared;
 
@@ -57,7 +57,7 @@ impl Resource for AdminApi {
             _ => match path.strip_prefix(TOPICS_PATH) {
                 // Subscribing is possible on the public listeners only.
                 Some(_) if topic::subscribes(head) => return Err(Response::not_found().into()),
-                Some(name) => Plan::Ask(Box::new(Read::named(head, name, shared)?)),
+                Some(_) => Plan::Ask(Box::new(Read::named(head, shared)?)),
                 None => {
                     let (call, state) = (Call::of(head, shared)?, self.state.clone());
                     Plan::Ask(Box::new(AdminQuestion { call, state }))
@@ -216,7 +216,7 @@ fn push_client(list: &mut String, client: &Client, now: Instant) {
         client.correlation,
         client.peer(),
         client.kind.as_str(),
-        JsonString(client.topics().next().map_or("", TopicName::as_str)),
+        JsonString(&topics_of(client)),
         JsonString(&client.path()),
     );
     let _ = write!(
@@ -226,6 +226,16 @@ fn push_client(list: &mut String, client: &Client, now: Instant) {
         Seconds(client.silence(now)),
         client.behind(),
     );
+}
+
+/// Returns the filter of a client as text; several in the form that they have in a URL, in which only commas
+/// between them are not encoded.
+fn topics_of(client: &Client) -> String {
+    let filters: Vec<Filter> = client.filters().collect();
+    match &filters[..] {
+        [filter] => filter.as_str().to_owned(),
+        filters => filters.iter().map(Filter::encoded).collect::<Vec<_>>().join(","),
+    }
 }
 
 fn evicted(count: usize) -> Response {

@@ -338,6 +338,14 @@ pub const OPTIONS: &[OptionSpec] = &[
     )
     .only_with(Feature::Full),
     OptionSpec::new(
+        "max-filters",
+        "COUNT",
+        "how many different topic filters with a wildcard may have subscribers",
+        |options, text| set_count(&mut options.config.topics.filters, text, 0..=1_000_000),
+        |options| options.config.topics.filters.to_string(),
+    )
+    .only_with(Feature::Full),
+    OptionSpec::new(
         "retain",
         "COUNT",
         "how many messages a topic retains for later subscribers",

@@ -2,7 +2,7 @@
 
 use crate::access::AddressPlace;
 use crate::http::Response;
-use crate::hub::{NewClient, PublishError};
+use crate::hub::NewClient;
 use crate::resource::{Joining, Stage, Upgrade, Upgraded, Welcome};
 use crate::ws::SessionEnd;
 
@@ -13,7 +13,7 @@ use super::request::Request;
 
 /// Adds the client to the hub, sends the response that accepts the upgrade, and returns the next stage of
 /// the connection. The head of the request ends at `head_end`. Returns `None` if the connection ends
-/// instead: the topic cannot be created, the response cannot be sent, or the server has ended.
+/// instead: the client cannot subscribe, the response cannot be sent, or the server has ended.
 pub(super) async fn upgrade(
     upgrade: Box<dyn Upgrade>,
     mut reader: Reader,
@@ -24,14 +24,13 @@ pub(super) async fn upgrade(
 ) -> Option<Stage> {
     let correlation = request.correlation.clone();
     let correlation = correlation.unwrap_or_else(|| context.ids.generate());
-    let Joining { kind, path, topics } = upgrade.joining();
+    let Joining { kind, path, subscription } = upgrade.joining();
     let new_client = NewClient { correlation, peer: request.peer, kind, path };
     let now = reader.transport().timer().now();
     // The client joins before the response is sent, so that it misses no message published after that.
-    let membership = match context.hub.join(new_client, topics, now).await {
+    let membership = match context.hub.join(new_client, subscription, now).await.ok()? {
         Ok(membership) => membership,
-        Err(PublishError::HubGone) => return None,
-        Err(PublishError::TooManyTopics(error)) => {
+        Err(error) => {
             let response = Response::text(503, format!("{error}\n"));
             request.close = true;
             Box::pin(answer(&mut reader, response.into(), request, context)).await;

@@ -1,5 +1,5 @@
-//! Event streams: sends the messages of a topic as server-sent events, which `curl -N` prints and a browser
-//! reads with EventSource.
+//! Event streams: sends the messages of topics as server-sent events, which `curl -N` prints and a browser reads
+//! with EventSource. In a stream of more than one topic, the data of the events are JSON.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -11,7 +11,9 @@ use crate::access::AddressPermit;
 use crate::config::SlowConsumer;
 use crate::frame::CloseReason;
 use crate::http::{RequestHead, Response, chunk};
-use crate::hub::{ClientKind, Delivery, Membership, Start, TopicName, encode_event};
+use crate::hub::{
+    ClientKind, Delivery, Membership, Publication, Start, Subscription, TopicName, encode_event,
+};
 use crate::net::Transport;
 use crate::resource::{Joining, Stage, Upgrade, Upgraded, Welcome};
 use crate::ws::{Outlet, SessionEnd, SessionShared, TurnShare};
@@ -21,24 +23,40 @@ pub(crate) struct EventUpgrade {
     kind: ClientKind,
     /// The requested path; `None` stands for the path of the topic.
     path: Option<Rc<String>>,
-    topic: TopicName,
-    start: Start,
+    subscription: Subscription,
     /// The encoded events that the stream begins with.
     prologue: Rc<[u8]>,
-    is_chunked: bool,
+    format: Format,
     shared: Rc<SessionShared>,
 }
 
+/// The form of the events of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Format {
+    /// True if each event is sent in a chunk; false for a client of HTTP/1.0.
+    pub(crate) is_chunked: bool,
+    /// True if the data of the events are JSON, which names the topic.
+    pub(crate) is_json: bool,
+}
+
 impl EventUpgrade {
-    /// Creates an upgrade to a stream of a topic's messages.
-    pub(super) fn of_topic(
+    /// Creates an upgrade to a stream of the messages of topics.
+    pub(super) fn of_topics(
         head: &RequestHead<'_>,
-        topic: TopicName,
-        start: Start,
+        subscription: Subscription,
         shared: Rc<SessionShared>,
     ) -> Self {
-        let (kind, prologue, is_chunked) = (ClientKind::Events, Rc::default(), head.is_http_1_1());
-        Self { kind, path: None, topic, start, prologue, is_chunked, shared }
+        let is_json = subscription.topic().is_none();
+        let path = is_json.then(|| Rc::new(head.encoded_path().to_owned()));
+        let format = Format { is_chunked: head.is_http_1_1(), is_json };
+        Self {
+            kind: ClientKind::Events,
+            path,
+            subscription,
+            prologue: Rc::default(),
+            format,
+            shared,
+        }
     }
 
     /// Creates an upgrade to the stream of the administrator's events. The stream begins with the event
@@ -49,19 +67,20 @@ impl EventUpgrade {
         shared: Rc<SessionShared>,
     ) -> Self {
         let (kind, path) = (ClientKind::Admin, Some(Rc::new(head.path().to_owned())));
-        let (topic, start, is_chunked) = (TopicName::stats(), Start::Live, head.is_http_1_1());
-        let prologue = match is_chunked {
+        let subscription = Subscription::to(TopicName::stats(), Start::Live);
+        let format = Format { is_chunked: head.is_http_1_1(), is_json: false };
+        let prologue = match format.is_chunked {
             true => chunk::encode(prologue),
             false => prologue.into_bytes().into(),
         };
-        Self { kind, path, topic, start, prologue, is_chunked, shared }
+        Self { kind, path, subscription, prologue, format, shared }
     }
 }
 
 impl Upgrade for EventUpgrade {
     fn joining(&self) -> Joining {
-        let topics = vec![(self.topic.clone(), self.start)];
-        Joining { kind: self.kind, path: self.path.clone(), topics }
+        let subscription = self.subscription.clone();
+        Joining { kind: self.kind, path: self.path.clone(), subscription }
     }
 
     fn status(&self) -> u16 {
@@ -69,7 +88,7 @@ impl Upgrade for EventUpgrade {
     }
 
     fn response(&self, welcome: &Welcome<'_>) -> Vec<u8> {
-        let mut response = Response::events(self.is_chunked)
+        let mut response = Response::events(self.format.is_chunked)
             .with_header("X-Client-Id", welcome.correlation.to_string());
         if self.kind == ClientKind::Events {
             response = response.with_header("Last-Event-ID", welcome.before.to_string());
@@ -81,7 +100,7 @@ impl Upgrade for EventUpgrade {
 
     fn begin(self: Box<Self>, connection: Upgraded) -> Stage {
         let Upgraded { transport, membership, permit, .. } = connection;
-        EventStream::new(transport, permit, membership, self.is_chunked, self.shared).begin()
+        EventStream::new(transport, permit, membership, self.format, self.shared).begin()
     }
 }
 
@@ -89,8 +108,7 @@ impl Upgrade for EventUpgrade {
 pub(crate) struct EventStream {
     outlet: Outlet,
     _permit: Option<AddressPermit>,
-    /// True if each event is sent in a chunk; false for a client of HTTP/1.0.
-    is_chunked: bool,
+    format: Format,
     /// The number of bytes that the client has sent. They are ignored.
     ignored_bytes: u32,
     /// True until the replay has ended and the client has been sent the id to resume from.
@@ -103,7 +121,7 @@ impl EventStream {
         transport: Transport,
         permit: Option<AddressPermit>,
         membership: Membership,
-        is_chunked: bool,
+        format: Format,
         shared: Rc<SessionShared>,
     ) -> Self {
         let outlet = Outlet::new(transport, membership, shared);
@@ -111,7 +129,7 @@ impl EventStream {
         if is_replaying.get() {
             outlet.client().bell.ring();
         }
-        Self { outlet, _permit: permit, is_chunked, ignored_bytes: 0, is_replaying }
+        Self { outlet, _permit: permit, format, ignored_bytes: 0, is_replaying }
     }
 
     /// Returns the stage that sends the messages, until the client closes the connection or is evicted.
@@ -148,7 +166,7 @@ impl EventStream {
         {
             return;
         }
-        if self.outlet.drained().await.is_ok() && self.is_chunked {
+        if self.outlet.drained().await.is_ok() && self.format.is_chunked {
             let sent = poll_fn(|cx| Poll::Ready(self.outlet.send(cx, chunk::LAST, &[]))).await;
             if sent.is_ok() {
                 let _ = self.outlet.drained().await;
@@ -223,7 +241,7 @@ impl EventStream {
 
     /// Sends an event, given as a chunk.
     fn send(&self, cx: &mut Context<'_>, event: &Rc<[u8]>) -> io::Result<()> {
-        match self.is_chunked {
+        match self.format.is_chunked {
             true => self.outlet.send_event(cx, event),
             false => self.outlet.send(cx, chunk::data_of(event), &[]),
         }
@@ -243,9 +261,9 @@ impl EventStream {
         match delivery {
             Delivery::Published(publication) => {
                 client.count_sent();
-                publication.event().clone()
+                self.encoded(publication).clone()
             }
-            Delivery::Cleared(cleared) => cleared.event().clone(),
+            Delivery::Cleared(cleared) => self.encoded(cleared).clone(),
             Delivery::Mail(frame) if frame.is_ping() => {
                 chunk::encode(format!(":\n{}\n", self.id_to_resume_from()))
             }
@@ -255,12 +273,25 @@ impl EventStream {
             }
             Delivery::Lagged(lost) => {
                 client.count_lagged(*lost);
-                chunk::encode(format!("event: lagged\ndata: {lost}\n\n"))
+                lagged(*lost)
             }
-            // EventSource does not dispatch an event without data.
-            Delivery::Gap => chunk::encode("event: lagged\ndata: unknown\n\n".to_owned()),
+            Delivery::Gap => lagged(None),
         }
     }
+
+    /// Returns a publication as an event in a chunk, in the form of this stream.
+    fn encoded<'p>(&self, publication: &'p Publication) -> &'p Rc<[u8]> {
+        match self.format.is_json {
+            true => publication.json_event(),
+            false => publication.event(),
+        }
+    }
+}
+
+/// Encodes the notice that messages are missing, in a chunk. EventSource does not dispatch an event without data.
+fn lagged(messages: Option<u64>) -> Rc<[u8]> {
+    let count = messages.map_or("unknown".to_owned(), |messages| messages.to_string());
+    chunk::encode(format!("event: lagged\ndata: {count}\n\n"))
 }
 
 /// The number of bytes that are ignored from a client before it is disconnected.

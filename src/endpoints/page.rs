@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::access::{Action, Gatekeeper, Refused};
 use crate::http::accept::accepts;
 use crate::http::{Asset, RequestHead, Response};
-use crate::hub::{Start, TopicName};
+use crate::hub::{Start, Subscription, TopicName};
 use crate::resource::{Plan, Resource};
 use crate::ws::SessionShared;
 use crate::ws::handshake::{self, HandshakeError};
@@ -75,7 +75,7 @@ impl ServedPage {
         Ok(Plan::Upgrade(Box::new(WebSocketUpgrade {
             accept,
             path: Some(self.page.path.clone()),
-            topic: Some((TopicName::broadcast(), Start::Live)),
+            subscription: Some(Subscription::to(TopicName::broadcast(), Start::Live)),
             shared: self.shared.clone(),
             begin: Box::new(|session| endpoint.begin(session)),
         })))

@@ -11,7 +11,7 @@ use super::endpoint::AnyEndpoint;
 use super::*;
 use crate::config::Config;
 use crate::features::Feature;
-use crate::hub::{self, Membership, NewClient, Start, TopicName};
+use crate::hub::{self, Membership, NewClient, Start, Subscription, TopicName};
 use crate::net::{Reactor, Transport};
 use crate::ws::Session;
 use crate::ws::SessionShared;
@@ -20,9 +20,9 @@ use crate::ws::SessionShared;
 #[test]
 fn the_future_that_serves_a_client_is_within_its_budget() {
     let echo = Rc::new(Echo).begin(session());
-    let subscriber = topic::subscribe::serve(session(), TopicName::new("t").unwrap(), true);
+    let subscriber = topic::subscribe::serve(session(), TopicName::new("t").ok());
     let (transport, membership, shared) = parts();
-    let stream = events::EventStream::new(transport, None, membership, true, shared).begin();
+    let stream = events::EventStream::new(transport, None, membership, CHUNKED, shared).begin();
     let sizes = [echo, subscriber, stream].map(|stage| stage.size());
     let fits = sizes.iter().zip(BUDGETS_BYTES).all(|(size, budget)| *size <= budget);
     assert!(fits, "sizes {sizes:?}, budgets {BUDGETS_BYTES:?}");
@@ -66,16 +66,16 @@ fn replay(message_bytes: usize, is_websocket: bool) -> Vec<usize> {
         for _ in 0..REPLAYED {
             hub.publish(&topic, "x".repeat(message_bytes - 1) + "!").await.unwrap();
         }
-        let topics = vec![(topic.clone(), Start::Last(REPLAYED))];
+        let subscription = Subscription::to(topic.clone(), Start::Last(REPLAYED));
         let client = NewClient::local(1.into());
-        let membership = hub.join(client, topics, timer.now()).await.unwrap();
+        let membership = hub.join(client, subscription, timer.now()).await.unwrap().unwrap();
         let shared = Rc::new(SessionShared::new(config, hub));
         let mut stage = match is_websocket {
             true => {
                 let session = Session::begin(transport, Vec::new(), None, membership, shared);
-                topic::subscribe::serve(session, topic, true)
+                topic::subscribe::serve(session, Some(topic))
             }
-            false => events::EventStream::new(transport, None, membership, true, shared).begin(),
+            false => events::EventStream::new(transport, None, membership, CHUNKED, shared).begin(),
         };
         let (mut turns, mut buffer) = (Vec::new(), vec![0; 1 << 20]);
         while turns.iter().sum::<usize>() < REPLAYED && turns.len() < 10 * REPLAYED {
@@ -109,9 +109,10 @@ fn parts() -> (Transport, Membership, Rc<SessionShared>) {
     ours.set_nonblocking(true).unwrap();
     let transport = Transport::new(&reactor, ours.into()).unwrap();
     let (hub, hub_task) = hub::open(config.timeouts.clone(), config.topics.clone(), Rc::default());
-    let topic = (TopicName::new("t").unwrap(), Start::Live);
+    let subscription = Subscription::to(TopicName::new("t").unwrap(), Start::Live);
     let now = transport.timer().now();
-    let joining = async { hub.join(NewClient::local(1.into()), vec![topic], now).await.ok() };
+    let joining =
+        async { hub.join(NewClient::local(1.into()), subscription, now).await.ok()?.ok() };
     let running = async {
         hub_task.run().await;
         None
@@ -120,6 +121,7 @@ fn parts() -> (Transport, Membership, Rc<SessionShared>) {
     (transport, membership, Rc::new(SessionShared::new(config, hub)))
 }
 
+const CHUNKED: events::Format = events::Format { is_chunked: true, is_json: false };
 /// The number of messages of a replay: more than twice the messages of one turn.
 const REPLAYED: usize = 150;
 /// The largest sizes of the futures of an echo client, a subscriber of a topic and an event stream. They

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::features::Feature;
-use crate::hub::{ClientKind, Start, TopicName};
+use crate::hub::{ClientKind, Subscription};
 use crate::resource::{Joining, Stage, Upgrade, Upgraded, Welcome};
 use crate::ws::handshake::{self, Acceptance};
 use crate::ws::{Session, SessionShared};
@@ -11,10 +11,10 @@ use crate::ws::{Session, SessionShared};
 /// An upgrade to a WebSocket session.
 pub(super) struct WebSocketUpgrade {
     pub(super) accept: Acceptance,
-    /// The requested path; `None` stands for the path of the topic.
+    /// The requested path; `None` stands for the path of the only filter.
     pub(super) path: Option<Rc<String>>,
-    /// The topic that the client subscribes to.
-    pub(super) topic: Option<(TopicName, Start)>,
+    /// `None` for a client that only publishes.
+    pub(super) subscription: Option<Subscription>,
     pub(super) shared: Rc<SessionShared>,
     /// Returns the stage that serves the session.
     pub(super) begin: Box<dyn FnOnce(Session) -> Stage>,
@@ -22,8 +22,8 @@ pub(super) struct WebSocketUpgrade {
 
 impl Upgrade for WebSocketUpgrade {
     fn joining(&self) -> Joining {
-        let topics = self.topic.iter().cloned().collect();
-        Joining { kind: ClientKind::WebSocket, path: self.path.clone(), topics }
+        let subscription = self.subscription.clone().unwrap_or_else(Subscription::none);
+        Joining { kind: ClientKind::WebSocket, path: self.path.clone(), subscription }
     }
 
     fn status(&self) -> u16 {
@@ -32,7 +32,7 @@ impl Upgrade for WebSocketUpgrade {
 
     fn response(&self, welcome: &Welcome<'_>) -> Vec<u8> {
         let Welcome { correlation, request_id, before, .. } = *welcome;
-        let before = (Feature::Full.is_built_in() && self.topic.is_some()).then_some(before);
+        let before = (Feature::Full.is_built_in() && self.subscription.is_some()).then_some(before);
         handshake::response(&self.accept, correlation, request_id, before).into_bytes()
     }
 

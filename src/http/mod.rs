@@ -9,6 +9,7 @@ pub(crate) mod chunk;
 pub(crate) mod date;
 pub(crate) mod entity_tag;
 pub(crate) mod head;
+pub(crate) mod json;
 pub(crate) mod percent;
 pub(crate) mod range;
 pub(crate) mod response;

@@ -11,12 +11,13 @@ use crate::features::Feature;
 use crate::frame::{CloseReason, Frame};
 use crate::net::{PackedPeer, Peer};
 
-use super::cursor::{Cursors, Step};
+use super::cursor::Step;
+use super::cursors::Cursors;
+use super::filter::Filter;
 use super::ids::{ClientId, CorrelationId, EventId};
 use super::liveness::{Liveness, Watch};
 use super::notify::Bell;
 use super::publication::Publication;
-use super::topic_name::TopicName;
 
 /// The kind of connection that a client has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub(crate) struct NewClient {
     pub(crate) correlation: CorrelationId,
     pub(crate) peer: Peer,
     pub(crate) kind: ClientKind,
-    /// The requested path; `None` stands for the path of the topic that the client subscribes to. All clients
+    /// The requested path; `None` stands for the path of the filter that the client subscribes to. All clients
     /// of an endpoint share the text. In the record, an `Rc<String>` takes one word and an `Rc<str>` two.
     pub(crate) path: Option<Rc<String>>,
 }
@@ -99,9 +100,9 @@ pub(crate) enum Delivery {
     Published(Rc<Publication>),
     /// The notice that the messages of a topic were deleted, in place of those that were not sent yet.
     Cleared(Rc<Publication>),
-    /// This number of messages were dropped from a log before they were sent. The next message is the oldest
-    /// one that the log keeps.
-    Lagged(u64),
+    /// Messages were dropped before they were sent, because the client reads too slowly: this number of them, if
+    /// it is known.
+    Lagged(Option<u64>),
     /// An unknown number of messages after the id that the client resumed from are no longer kept.
     Gap,
 }
@@ -146,17 +147,18 @@ impl Client {
         self.peer.into()
     }
 
-    /// Returns the names of the topics that the client subscribes to.
-    pub(crate) fn topics(&self) -> impl Iterator<Item = &TopicName> {
-        self.cursors.as_slice().iter().map(|cursor| cursor.topic())
+    /// Returns the filters of the topics that the client subscribes to.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = Filter> {
+        self.cursors.filters()
     }
 
     /// Returns the requested path.
     pub(crate) fn path(&self) -> Cow<'_, str> {
-        match (&self.path, self.topics().next()) {
-            (Some(path), _) => Cow::Borrowed(path),
-            (None, Some(topic)) => Cow::Owned(topic.path()),
-            (None, None) => Cow::Borrowed(""),
+        match &self.path {
+            Some(path) => Cow::Borrowed(path),
+            None => {
+                Cow::Owned(self.filters().next().map_or_else(String::new, |filter| filter.path()))
+            }
         }
     }
 
@@ -175,13 +177,14 @@ impl Client {
             }
             Step::Message(publication) => Delivery::Published(publication),
             Step::Lagged(lost) => Delivery::Lagged(lost),
+            Step::Gap => Delivery::Gap,
         })
     }
 
     /// Returns the id from which the client would resume to get all later messages; `None` while the client has
     /// not been sent all earlier ones.
     pub(crate) fn caught_up(&self) -> Option<EventId> {
-        let is_caught_up = !self.has_gap.get() && self.behind() == 0;
+        let is_caught_up = !self.has_gap.get() && self.cursors.is_at_end();
         is_caught_up.then(|| self.watch().newest.get())
     }
 
@@ -199,9 +202,10 @@ impl Client {
         }
     }
 
-    /// Counts messages that the client missed because it reads too slowly. The server's count does not include
-    /// messages to the administrator.
-    pub(crate) fn count_lagged(&self, messages: u64) {
+    /// Counts messages that the client missed because it reads too slowly; one, if their number is unknown. The
+    /// server's count does not include messages to the administrator.
+    pub(crate) fn count_lagged(&self, messages: Option<u64>) {
+        let messages = messages.unwrap_or(1);
         add(&self.lagged, u32::try_from(messages).unwrap_or(u32::MAX));
         if self.kind != ClientKind::Admin {
             self.watch().counters.messages_lagged.add(messages);

@@ -11,14 +11,7 @@ use super::ids::EventId;
 /// Encodes a message as an event. A text becomes one `data` field per line. Binary data is encoded in base64,
 /// in an event of the type `binary`; `event_type` must be `None` then.
 pub(crate) fn encode(id: Option<EventId>, event_type: Option<&str>, frame: &Frame) -> String {
-    // Writing to a string never fails.
-    let mut event = String::with_capacity(FIELDS_BYTES + frame.len());
-    if let Some(id) = id {
-        let _ = writeln!(event, "id: {id}");
-    }
-    if let Some(event_type) = event_type {
-        let _ = writeln!(event, "event: {event_type}");
-    }
+    let mut event = begin(id, event_type, frame.len());
     match frame.is_text().then(|| str::from_utf8(frame.payload())) {
         Some(Ok(text)) => encode_text(&mut event, text),
         _ => {
@@ -28,6 +21,26 @@ pub(crate) fn encode(id: Option<EventId>, event_type: Option<&str>, frame: &Fram
         }
     }
     event.push('\n');
+    event
+}
+
+/// Encodes a text that is one line as an event.
+pub(super) fn encode_line(id: Option<EventId>, event_type: Option<&str>, line: &str) -> String {
+    let mut event = begin(id, event_type, line.len());
+    let _ = write!(event, "data: {line}\n\n");
+    event
+}
+
+/// Writes the fields before the data, which takes about `data_bytes`.
+fn begin(id: Option<EventId>, event_type: Option<&str>, data_bytes: usize) -> String {
+    // Writing to a string never fails.
+    let mut event = String::with_capacity(FIELDS_BYTES + data_bytes);
+    if let Some(id) = id {
+        let _ = writeln!(event, "id: {id}");
+    }
+    if let Some(event_type) = event_type {
+        let _ = writeln!(event, "event: {event_type}");
+    }
     event
 }
 
@@ -44,7 +57,7 @@ fn encode_text(event: &mut String, text: &str) {
 }
 
 /// Encodes in pieces, so that no second buffer is allocated.
-fn encode_base64(event: &mut String, bytes: &[u8]) {
+pub(super) fn encode_base64(event: &mut String, bytes: &[u8]) {
     let mut encoded = [0; 64];
     for piece in bytes.chunks(48) {
         let piece = Base64::encode(piece, &mut encoded);

@@ -14,13 +14,13 @@ use crate::frame::{CloseReason, Frame, Message, NO_CLOSE};
 
 use super::client::{Client, NewClient};
 use super::command::{AwaitClients, Command, Publish};
+use super::cursors::Subscription;
 use super::ids::{ClientId, CorrelationId, EventId};
 use super::liveness::{Alarm, Watch};
-use super::log::Start;
 use super::notify::{Arrival, AwaitedReply, reply};
 use super::publication::{Draft, Publication};
 use super::topic_name::TopicName;
-use super::topics::{TooManyTopics, TopicInfo};
+use super::topics::{SubscribeError, TooManyTopics, TopicInfo};
 use super::{ClientCounts, DrainScope, Hub, HubStats, Published};
 
 /// A handle that sends commands to the hub. Clients, topics and messages can only be changed through it.
@@ -235,7 +235,7 @@ impl HubHandle {
         self.ask(|hub| hub.stats())
     }
 
-    /// Waits until a topic has a subscriber.
+    /// Waits until a topic has a subscriber. One of a filter that matches the topic counts, too.
     ///
     /// # Errors
     /// [`HubGone`], when the server has ended.
@@ -275,24 +275,25 @@ impl HubHandle {
         self.watch.alarm()
     }
 
-    /// Adds a client that subscribes to `topics`. The client stays in the hub until the [`Membership`] is
-    /// dropped.
+    /// Adds a client with its subscription. The client stays in the hub until the [`Membership`] is dropped.
     ///
     /// # Errors
-    /// [`PublishError`], if the server has ended or a topic cannot be created.
+    /// [`HubGone`], if the server has ended, and [`SubscribeError`], if a topic or a filter would exceed a limit.
     ///
     /// # Cancel safety
     /// If the future is dropped early, the next sweep removes the client if it was added.
     pub(crate) async fn join(
         &self,
         new_client: NewClient,
-        topics: Vec<(TopicName, Start)>,
+        subscription: Subscription,
         now: Instant,
-    ) -> Result<Membership, PublishError> {
-        let joined =
-            self.ask(move |hub| hub.join(new_client, topics, now).inspect_err(log_refusal));
-        let (client, before) = joined.await??;
-        Ok(Membership { client: Some(client), before, hub: self.clone() })
+    ) -> Result<Result<Membership, SubscribeError>, HubGone> {
+        let joined = self.ask(move |hub| {
+            hub.join(new_client, subscription, now).inspect_err(|error| log_refusal(error))
+        });
+        let membership =
+            |(client, before)| Membership { client: Some(client), before, hub: self.clone() };
+        Ok(joined.await?.map(membership))
     }
 
     /// Removes a client after the end of its session.
@@ -380,8 +381,8 @@ impl<T: 'static> Future for Answer<'_, T> {
     }
 }
 
-/// Logs that a topic was refused.
-pub(super) fn log_refusal(error: &TooManyTopics) {
+/// Logs that a topic or a filter was refused.
+pub(super) fn log_refusal(error: &dyn fmt::Display) {
     log::warn!(target: "falconet::limit", "topic refused: {error}");
 }
 
@@ -431,7 +432,7 @@ impl fmt::Display for HubGone {
 
 impl std::error::Error for HubGone {}
 
-/// The reason why a message cannot be published, or why a client cannot subscribe to a topic.
+/// The reason why a message cannot be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishError {
     /// The server has ended.

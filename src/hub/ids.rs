@@ -94,6 +94,11 @@ impl EventId {
         (parsed.to_string() == number).then_some(Self { epoch, number: parsed })
     }
 
+    /// Returns true if this server has assigned the id, and `newest` is the last one that it has assigned.
+    pub(super) fn is_assigned(self, newest: Self) -> bool {
+        self.epoch == newest.epoch && self.number <= newest.number
+    }
+
     /// Returns the number of the message: 1 for the first one after the start of the server.
     pub fn number(&self) -> u64 {
         self.number

@@ -8,11 +8,15 @@
 mod client;
 mod command;
 mod cursor;
+mod cursors;
 mod event;
+mod feed;
+mod filter;
 mod handle;
 mod ids;
 mod liveness;
 mod log;
+mod merge;
 mod notify;
 mod publication;
 mod task;
@@ -28,18 +32,22 @@ use crate::config::Topics;
 use crate::frame::{CloseReason, Frame};
 
 pub(crate) use client::{Client, ClientKind, Delivery, NewClient};
-use cursor::Cursor;
+use cursors::Cursors;
+pub(crate) use cursors::Subscription;
 pub(crate) use event::encode as encode_event;
+pub(crate) use filter::{Filter, FilterError};
 pub(crate) use handle::Membership;
 pub use handle::{HubGone, HubHandle, PublishError};
 pub use ids::{ClientId, CorrelationId, EventId};
 use liveness::Watch;
 pub(crate) use log::Start;
+use merge::Source;
 pub(crate) use notify::Bell;
 pub(crate) use publication::{Draft, Publication};
 pub(crate) use task::open;
 pub(crate) use topic_name::TOPICS_PATH;
 pub use topic_name::{TopicName, TopicNameError};
+pub(crate) use topics::SubscribeError;
 use topics::TopicTable;
 pub use topics::{TooManyTopics, TopicInfo};
 
@@ -97,7 +105,7 @@ pub struct ClientCounts {
 pub struct Published {
     /// The id of the message.
     pub id: EventId,
-    /// The number of clients that subscribe to the topic.
+    /// The number of subscriptions to the topic. A client subscribes once for each of its filters that match.
     pub subscribers: usize,
 }
 
@@ -115,27 +123,26 @@ impl Hub {
         }
     }
 
-    /// Adds a client that subscribes to `topics`, which must be different topics. During a drain, the client
-    /// is evicted at once. Returns the client, and the id from which the client would resume to get the same
+    /// Adds a client with its subscription. During a drain, the client is evicted at once. Returns the client, and the id from which the client would resume to get the same
     /// messages: the one that it resumes from if it misses nothing, and otherwise the one before its first
     /// message.
     ///
     /// # Errors
-    /// [`TooManyTopics`], if a topic does not exist and the limit of topics is reached.
+    /// [`SubscribeError`], if a topic or a filter would exceed a limit.
     pub(crate) fn join(
         &mut self,
         new_client: NewClient,
-        topics: Vec<(TopicName, Start)>,
+        subscription: Subscription,
         now: Instant,
-    ) -> Result<(Rc<Client>, EventId), TooManyTopics> {
+    ) -> Result<(Rc<Client>, EventId), SubscribeError> {
         let slot = self.clients.vacant_key() as u32;
-        let has_replay = topics.iter().any(|(_, start)| *start != Start::Live);
-        let resumed = topics.iter().filter_map(|(_, start)| start.id()).map(|id| id.number).min();
-        let (cursors, has_gap) = self.subscribe(slot, topics)?;
+        let has_replay = subscription.start != Start::Live;
+        let resumed = subscription.start.id().map(|id| id.number);
+        let (cursors, has_gap) = self.subscribe(slot, subscription)?;
         self.joins += 1;
         let id = ClientId { slot, generation: self.joins };
         self.kinds[new_client.kind as usize] += 1;
-        let cursors = (cursors.into_iter().collect(), has_gap);
+        let cursors = (cursors, has_gap);
         let client = Rc::new(Client::new(id, new_client, cursors, now, self.watch.clone()));
         if has_replay {
             client.bell.ring();
@@ -150,7 +157,7 @@ impl Hub {
             self.watch.alarm().set_at_latest(due);
         }
         let newest = self.newest();
-        let first = client.cursors.as_slice().iter().filter_map(Cursor::next_number).min();
+        let first = client.cursors.next_number();
         let before = first.map_or(newest.number, |first| first.saturating_sub(1));
         let before = resumed.filter(|_| !has_gap).map_or(before, |resumed| resumed.min(before));
         Ok((client, EventId { number: before, ..newest }))
@@ -161,8 +168,8 @@ impl Hub {
         if self.client(id).is_some() {
             let client = self.clients.remove(id.slot as usize);
             self.kinds[client.kind as usize] -= 1;
-            for topic in client.topics() {
-                self.unsubscribe(id.slot, topic);
+            for filter in client.filters() {
+                self.topics.unsubscribe(&filter, id.slot);
             }
         }
         self.shrink_if_empty();
@@ -177,23 +184,26 @@ impl Hub {
         name: &TopicName,
         draft: Draft,
     ) -> Result<Published, TooManyTopics> {
-        let subscribers = self.topics.get_or_insert(name)?.subscribers.len();
+        let subscribers = self.topics.get_or_insert(name)?.subscriptions();
         let is_numbered = !name.is_internal();
         let id = is_numbered.then(|| self.next_id());
-        let publication = Publication::new(id, draft, self.topics.held().clone());
+        let publication = Publication::new(id, name, draft, self.topics.held().clone());
         self.topics.append(name, publication);
         Ok(Published { id: self.newest(), subscribers })
     }
 
-    /// Rings the bells of up to `count` subscribers of a topic, beginning with the one at the index `from`.
-    /// Returns the index of the next subscriber, if there are more.
+    /// Rings the bells of up to `count` subscribers of a topic and of the filters that match it, beginning with
+    /// the one at the index `from`. Returns the index of the next subscriber, if there are more.
     pub(crate) fn ring(&self, name: &TopicName, from: usize, count: usize) -> Option<usize> {
-        let subscribers = &self.topics.get(name)?.subscribers;
-        let end = from.saturating_add(count).min(subscribers.len());
-        for slot in &subscribers[from..end] {
-            self.clients[*slot as usize].bell.ring();
-        }
-        (end < subscribers.len()).then_some(end)
+        let (end, mut total) = (from.saturating_add(count), 0);
+        self.topics.visit_subscribers(name, &mut |subscribers| {
+            let index = |of_all: usize| of_all.saturating_sub(total).min(subscribers.len());
+            for slot in &subscribers[index(from)..index(end)] {
+                self.clients[*slot as usize].bell.ring();
+            }
+            total += subscribers.len();
+        });
+        (end < total).then_some(end)
     }
 
     /// Returns the id of the message that was published last, in any topic.
@@ -217,16 +227,12 @@ impl Hub {
     /// Withdraws the messages of a topic: nobody is sent one of them afterwards. Subscribers are sent a notice in
     /// place of those that they have not been sent yet.
     pub(crate) fn clear(&mut self, name: &TopicName) {
-        if self.topics.get(name).is_none() {
+        if !self.topics.holds(name) {
             return;
         }
-        let id = self.next_id();
-        let cleared = Publication::new(Some(id), Draft::cleared(name), self.topics.held().clone());
-        if let Some(topic) = self.topics.get(name) {
-            topic.log.clear(cleared);
-        }
+        let (id, held) = (self.next_id(), self.topics.held().clone());
+        self.topics.clear(name, &Publication::new(Some(id), name, Draft::cleared(name), held));
         self.ring(name, 0, usize::MAX);
-        self.topics.remove_if_unused(name);
     }
 
     /// Returns all topics but the server's own, sorted by name.
@@ -255,9 +261,11 @@ impl Hub {
         }
     }
 
-    /// Returns the number of clients that subscribe to a topic.
+    /// Returns the number of subscriptions to a topic, including those of filters that match it.
     pub(crate) fn subscribers(&self, name: &TopicName) -> usize {
-        self.topics.get(name).map_or(0, |topic| topic.subscribers.len())
+        let mut count = 0;
+        self.topics.visit_subscribers(name, &mut |subscribers| count += subscribers.len());
+        count
     }
 
     /// Puts a frame into one client's mailbox. Returns false if the client has left or its mailbox is
@@ -315,42 +323,27 @@ impl Hub {
         ClientCounts { clients: self.clients.len(), joins: self.joins }
     }
 
-    /// Adds the client in `slot` to the subscribers of each topic. Returns the client's cursors, and true if
+    /// Adds the client in `slot` to the subscribers of each filter. Returns the client's cursors, and true if
     /// messages that the client requests are no longer kept.
     fn subscribe(
         &mut self,
         slot: u32,
-        topics: Vec<(TopicName, Start)>,
-    ) -> Result<(Vec<Cursor>, bool), TooManyTopics> {
-        let (mut cursors, mut has_gap) = (Vec::<Cursor>::with_capacity(topics.len()), false);
-        for (name, start) in topics {
-            let topic = match self.topics.get_or_insert(&name) {
-                Ok(topic) => topic,
+        Subscription { filters, start }: Subscription,
+    ) -> Result<(Cursors, bool), SubscribeError> {
+        let newest = self.newest();
+        let mut sources: Vec<Source> = Vec::with_capacity(filters.len());
+        for filter in filters {
+            match self.topics.subscribe(&filter, slot, newest.number) {
+                Ok(source) => sources.push(source),
                 Err(error) => {
-                    cursors.iter().for_each(|cursor| self.unsubscribe(slot, cursor.topic()));
+                    for source in sources {
+                        self.topics.unsubscribe(&source.filter(), slot);
+                    }
                     return Err(error);
                 }
-            };
-            topic.subscribers.push(slot);
-            let log = topic.log.clone();
-            let (position, lacks) = log.start(start, self.newest(), self.topics.limits());
-            has_gap |= lacks;
-            cursors.push(Cursor::new(log, position));
+            }
         }
-        Ok((cursors, has_gap))
-    }
-
-    /// Removes the client in `slot` from the subscribers of a topic.
-    fn unsubscribe(&mut self, slot: u32, name: &TopicName) {
-        let Some(topic) = self.topics.get_mut(name) else { return };
-        // The search begins at the end, with the clients that joined last, because many of them leave soon.
-        if let Some(index) = topic.subscribers.iter().rposition(|subscriber| *subscriber == slot) {
-            topic.subscribers.swap_remove(index);
-        }
-        if topic.subscribers.is_empty() {
-            topic.subscribers = Vec::new();
-        }
-        self.topics.remove_if_unused(name);
+        Ok(Cursors::new(sources, start, newest, self.topics.limits()))
     }
 
     /// Frees the memory that many clients may have needed and clears the alarm, if there is no client.

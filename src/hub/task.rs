@@ -64,7 +64,8 @@ impl HubTask {
         match command {
             Command::Leave(id) => self.hub.leave(id),
             Command::Publish(Publish { topic, draft, source, reply }) => {
-                let published = self.hub.publish(&topic, draft).inspect_err(log_refusal);
+                let published =
+                    self.hub.publish(&topic, draft).inspect_err(|error| log_refusal(error));
                 ring_all(&self.hub, &topic).await;
                 if published.is_ok() && !topic.is_internal() {
                     self.hub.watch.counters.publish(source);

@@ -5,6 +5,8 @@ use crate::hub::publication::RECORD_BYTES;
 use super::*;
 
 mod deadlines;
+#[cfg(feature = "full")]
+mod filters;
 mod handle;
 mod ids;
 mod model;
@@ -41,14 +43,23 @@ fn subscribe(hub: &mut Hub, topic: &str) -> Rc<Client> {
     subscribe_from(hub, topic, Start::Live).unwrap()
 }
 
-fn subscribe_from(hub: &mut Hub, topic: &str, start: Start) -> Result<Rc<Client>, TooManyTopics> {
-    let topics = vec![(name(topic), start)];
-    hub.join(new_client("test"), topics, Instant::now()).map(|(client, _)| client)
+/// Adds a client that subscribes to `filters`, which are separated by commas.
+fn subscribe_from(
+    hub: &mut Hub,
+    filters: &str,
+    start: Start,
+) -> Result<Rc<Client>, SubscribeError> {
+    let subscription = subscription(filters, start);
+    hub.join(new_client("test"), subscription, Instant::now()).map(|(client, _)| client)
+}
+
+fn subscription(filters: &str, start: Start) -> Subscription {
+    Subscription { filters: Filter::parse_list(filters).unwrap(), start }
 }
 
 /// Adds a client that subscribes to nothing.
 fn join(hub: &mut Hub, now: Instant) -> Rc<Client> {
-    hub.join(new_client("test"), Vec::new(), now).unwrap().0
+    hub.join(new_client("test"), Subscription::none(), now).unwrap().0
 }
 
 fn leave(hub: &mut Hub, client: Rc<Client>) {
@@ -94,7 +105,8 @@ fn deliveries(client: &Client) -> Vec<String> {
             format!("{} {}", publication.number(), text(publication.frame()))
         }
         Delivery::Cleared(cleared) => format!("{} cleared", cleared.number()),
-        Delivery::Lagged(lost) => format!("lagged {lost}"),
+        Delivery::Lagged(Some(lost)) => format!("lagged {lost}"),
+        Delivery::Lagged(None) => "lagged".to_owned(),
         Delivery::Gap => "gap".to_owned(),
         Delivery::Mail(frame) if frame.is_ping() => "ping".to_owned(),
         Delivery::Mail(frame) => format!("mail {}", text(&frame)),
@@ -123,14 +135,21 @@ fn last(hub: &Hub, topic: &str) -> Option<(u64, String)> {
 /// Checks that the subscribers of the topics and the cursors of the clients match.
 fn assert_consistent(hub: &Hub, context: &str) {
     let mut subscribed = 0;
-    for topic in hub.topics.all() {
-        for slot in &topic.subscribers {
+    let mut check = |filter: Filter, subscribers: &[u32]| {
+        for slot in subscribers {
             let client = &hub.clients[*slot as usize];
-            assert!(client.topics().any(|subscribed| subscribed == topic.name()), "{context}");
+            assert!(client.filters().any(|subscribed| subscribed == filter), "{context}");
             subscribed += 1;
         }
+    };
+    for topic in hub.topics.all() {
+        check(topic.name().clone().into(), &topic.subscribers);
     }
-    let cursors: usize = hub.clients.iter().map(|(_, client)| client.topics().count()).sum();
+    for feed in hub.topics.feeds() {
+        assert!(!feed.subscribers().is_empty(), "{context}");
+        check(Filter::Pattern(feed.pattern().clone()), &feed.subscribers());
+    }
+    let cursors: usize = hub.clients.iter().map(|(_, client)| client.filters().count()).sum();
     assert_eq!(subscribed, cursors, "{context}");
 }
 
@@ -308,7 +327,7 @@ fn a_topic_beyond_the_limit_is_refused() {
     publish(&mut hub, "a", "x").unwrap();
     assert_eq!(publish(&mut hub, "b", "x"), Err(TooManyTopics { limit: 2 }));
     let refused = subscribe_from(&mut hub, "b", Start::Live);
-    assert_eq!(refused.err(), Some(TooManyTopics { limit: 2 }));
+    assert_eq!(refused.err(), Some(TooManyTopics { limit: 2 }.into()));
     assert_eq!(hub.client_counts(), ClientCounts { clients: 0, joins: 0 });
     assert_eq!(last(&hub, "b"), None);
     assert_consistent(&hub, "refused");
@@ -453,7 +472,7 @@ fn topics_are_listed_by_name_with_their_subscribers_and_newest_message() {
 fn clients_are_found_by_their_correlation_id() {
     let mut hub = hub();
     let now = Instant::now();
-    let mut joined = |id| hub.join(new_client(id), Vec::new(), now).unwrap().0;
+    let mut joined = |id| hub.join(new_client(id), Subscription::none(), now).unwrap().0;
     let (anna, bert, also_anna) = (joined("anna"), joined("bert"), joined("anna"));
     let ids = [anna.id(), also_anna.id()];
     assert_eq!(hub.correlated(&correlation("anna")), ids);
@@ -503,7 +522,9 @@ fn a_drain_evicts_current_and_later_clients_and_the_administrator_last() {
     let before = subscribe(&mut hub, "broadcast");
     let admin = |hub: &mut Hub| {
         let admin = NewClient { kind: ClientKind::Admin, ..new_client("admin") };
-        hub.join(admin, vec![(TopicName::stats(), Start::Live)], Instant::now()).unwrap().0
+        hub.join(admin, Subscription::to(TopicName::stats(), Start::Live), Instant::now())
+            .unwrap()
+            .0
     };
     let admin_before = admin(&mut hub);
     hub.drain(DrainScope::Public, REASON);
@@ -527,7 +548,7 @@ fn stats_count_clients_by_kind_and_topics() {
     let silent = join(&mut hub, Instant::now());
     let event_stream = NewClient { kind: ClientKind::Events, ..new_client("test") };
     let event_stream =
-        hub.join(event_stream, vec![(name("b"), Start::Live)], Instant::now()).unwrap().0;
+        hub.join(event_stream, Subscription::to(name("b"), Start::Live), Instant::now()).unwrap().0;
     publish(&mut hub, "a", "one").unwrap();
     let expected = HubStats { websocket: 2, events: 1, topics: 3, log_bytes: cost("one") };
     assert_eq!(hub.stats(), expected);
@@ -547,7 +568,7 @@ fn stats_count_clients_by_kind_and_topics() {
 #[test]
 fn the_servers_own_topic_is_not_shown_and_takes_no_numbers() {
     let mut hub = hub_with(Topics { count: 1, ..Topics::default() });
-    let stats = vec![(TopicName::stats(), Start::Live)];
+    let stats = Subscription::to(TopicName::stats(), Start::Live);
     let watcher = hub.join(new_client("test"), stats, Instant::now()).unwrap().0;
     assert_eq!((hub.stats().topics, hub.topics().len()), (1, 1));
     assert!(subscribe_from(&mut hub, "a", Start::Live).is_err());
@@ -579,8 +600,8 @@ fn a_subscriber_is_behind_by_the_messages_it_has_not_taken() {
 fn the_counts_of_a_client_stop_at_their_maximum() {
     let mut hub = hub();
     let client = join(&mut hub, Instant::now());
-    client.count_lagged(u64::from(u32::MAX) - 1);
-    client.count_lagged(u64::MAX / 2);
+    client.count_lagged(Some(u64::from(u32::MAX) - 1));
+    client.count_lagged(Some(u64::MAX / 2));
     client.count_received();
     assert_eq!(client.counts(), [1, 0, u32::MAX]);
 }
@@ -589,12 +610,13 @@ fn the_counts_of_a_client_stop_at_their_maximum() {
 fn the_servers_counts_do_not_include_messages_to_the_administrator() {
     let mut hub = hub();
     let dashboard = NewClient { kind: ClientKind::Admin, ..new_client("test") };
-    let dashboard = hub.join(dashboard, Vec::new(), Instant::now()).unwrap().0;
+    let dashboard = hub.join(dashboard, Subscription::none(), Instant::now()).unwrap().0;
     for client in [dashboard, join(&mut hub, Instant::now())] {
         client.count_sent();
-        client.count_lagged(2);
-        assert_eq!(client.counts(), [0, 1, 2]);
+        client.count_lagged(None);
+        client.count_lagged(Some(2));
+        assert_eq!(client.counts(), [0, 1, 3]);
     }
     let counters = &hub.watch.counters;
-    assert_eq!((counters.messages_sent.total(), counters.messages_lagged.total()), (1, 2));
+    assert_eq!((counters.messages_sent.total(), counters.messages_lagged.total()), (1, 3));
 }

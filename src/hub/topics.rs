@@ -1,13 +1,18 @@
-//! All topics of a hub: their logs, their subscribers, and the limits that they share.
+//! All topics of a hub: their logs, their subscribers, the feeds of the filters that match them, and the limits
+//! that they share.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
 use crate::config::Topics;
+use crate::features::Feature;
 
+use super::feed::Feed;
+use super::filter::{Filter, Pattern};
 use super::ids::EventId;
 use super::log::Log;
+use super::merge::Source;
 use super::publication::{HeldBytes, Publication};
 use super::topic_name::TopicName;
 
@@ -20,7 +25,9 @@ pub(super) struct TopicTable {
     removed: VecDeque<(TopicName, u64)>,
     /// The highest number of all topics that were removed before those in `removed`.
     floor: u64,
-    limits: Topics,
+    /// One for each pattern that has a subscriber, sorted by the patterns.
+    feeds: Vec<Rc<Feed>>,
+    limits: Rc<Topics>,
     /// The memory that all messages take.
     held: HeldBytes,
 }
@@ -30,6 +37,8 @@ pub(super) struct Topic {
     pub(super) log: Log,
     /// The slots of the subscribers, in no particular order.
     pub(super) subscribers: Vec<u32>,
+    /// The feeds whose patterns match, in no particular order.
+    feeds: Vec<Rc<Feed>>,
 }
 
 /// The properties of a topic.
@@ -37,7 +46,7 @@ pub(super) struct Topic {
 pub struct TopicInfo {
     /// The name.
     pub name: TopicName,
-    /// The number of clients that subscribe to the topic.
+    /// The number of subscriptions to the topic. A client subscribes once for each of its filters that match.
     pub subscribers: usize,
     /// The id of the newest message, even if the message is not kept; `None` before the first message.
     pub last: Option<EventId>,
@@ -56,6 +65,32 @@ impl fmt::Display for TooManyTopics {
     }
 }
 
+/// The reason why a client cannot subscribe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SubscribeError {
+    /// The topic does not exist, and the limit of topics is reached.
+    Topics(TooManyTopics),
+    /// The filter has no subscriber, and the limit of filters is reached.
+    Filters { limit: usize },
+}
+
+impl From<TooManyTopics> for SubscribeError {
+    fn from(error: TooManyTopics) -> Self {
+        Self::Topics(error)
+    }
+}
+
+impl fmt::Display for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topics(error) => error.fmt(f),
+            Self::Filters { limit } => {
+                write!(f, "too many different topic filters: the limit is {limit}")
+            }
+        }
+    }
+}
+
 impl TopicTable {
     /// Creates a table that contains the topic `broadcast`.
     pub(super) fn new(limits: Topics) -> Self {
@@ -63,7 +98,8 @@ impl TopicTable {
             topics: Vec::new(),
             removed: VecDeque::new(),
             floor: 0,
-            limits,
+            feeds: Vec::new(),
+            limits: Rc::new(limits),
             held: HeldBytes::default(),
         };
         table.insert(0, &TopicName::broadcast());
@@ -71,7 +107,7 @@ impl TopicTable {
     }
 
     /// Returns the limits of topics.
-    pub(super) fn limits(&self) -> &Topics {
+    pub(super) fn limits(&self) -> &Rc<Topics> {
         &self.limits
     }
 
@@ -86,14 +122,98 @@ impl TopicTable {
         &self.topics
     }
 
+    /// Returns all feeds.
+    #[cfg(test)]
+    pub(super) fn feeds(&self) -> &[Rc<Feed>] {
+        &self.feeds
+    }
+
     /// Returns a topic, if it exists.
     pub(super) fn get(&self, name: &TopicName) -> Option<&Topic> {
         self.index_of(name).ok().map(|index| &self.topics[index])
     }
 
-    /// Returns a topic, if it exists.
-    pub(super) fn get_mut(&mut self, name: &TopicName) -> Option<&mut Topic> {
-        self.index_of(name).ok().map(|index| &mut self.topics[index])
+    /// Adds the client in `slot` to the subscribers of a filter. `newest` is the number of the message that was
+    /// published last.
+    ///
+    /// # Errors
+    /// [`SubscribeError`], if a limit is reached.
+    pub(super) fn subscribe(
+        &mut self,
+        filter: &Filter,
+        slot: u32,
+        newest: u64,
+    ) -> Result<Source, SubscribeError> {
+        match filter {
+            Filter::Topic(name) => {
+                let topic = self.get_or_insert(name)?;
+                topic.subscribers.push(slot);
+                Ok(Source::Topic(topic.log.clone()))
+            }
+            Filter::Pattern(pattern) if Feature::Full.is_built_in() => {
+                let feed = self.open_feed(pattern, newest)?;
+                feed.subscribers_mut().push(slot);
+                Ok(Source::Feed(feed))
+            }
+            Filter::Pattern(_) => Err(SubscribeError::Filters { limit: 0 }),
+        }
+    }
+
+    /// Removes the client in `slot` from the subscribers of a filter.
+    pub(super) fn unsubscribe(&mut self, filter: &Filter, slot: u32) {
+        match filter {
+            Filter::Topic(name) => {
+                if let Ok(index) = self.index_of(name) {
+                    remove(&mut self.topics[index].subscribers, slot);
+                    self.remove_if_unused(name);
+                }
+            }
+            Filter::Pattern(pattern) if Feature::Full.is_built_in() => {
+                if let Ok(index) = self.index_of_feed(pattern) {
+                    remove(&mut self.feeds[index].subscribers_mut(), slot);
+                    self.close_if_unused(index);
+                }
+            }
+            Filter::Pattern(_) => {}
+        }
+    }
+
+    /// Calls `visit` with the subscribers of a topic, and with those of each pattern that matches the topic.
+    pub(super) fn visit_subscribers(&self, name: &TopicName, visit: &mut dyn FnMut(&[u32])) {
+        let topic = self.get(name);
+        if let Some(topic) = topic {
+            visit(&topic.subscribers);
+        }
+        if Feature::Full.is_built_in() {
+            match topic {
+                Some(topic) => topic.feeds.iter().for_each(|feed| visit(&feed.subscribers())),
+                None => self.feeds_of(name).for_each(|feed| visit(&feed.subscribers())),
+            }
+        }
+    }
+
+    /// Returns true if a topic exists, or if a feed has a message of it.
+    pub(super) fn holds(&self, name: &TopicName) -> bool {
+        self.get(name).is_some() || self.feeds_of(name).any(|feed| feed.has(name))
+    }
+
+    /// Withdraws the messages of a topic wherever they are, and appends `cleared`, the notice of that.
+    pub(super) fn clear(&mut self, name: &TopicName, cleared: &Rc<Publication>) {
+        let index = match self.index_of(name) {
+            Ok(index) => index,
+            Err(index) => {
+                // Only feeds have messages of the topic. It exists until the highest number is remembered.
+                self.insert(index, name);
+                index
+            }
+        };
+        let topic = &self.topics[index];
+        topic.log.clear(cleared.clone());
+        for feed in &topic.feeds {
+            feed.withdraw(name);
+            feed.append(cleared.clone(), &self.limits);
+        }
+        self.remove_if_unused(name);
     }
 
     /// Returns a topic, and creates it first if it does not exist.
@@ -121,11 +241,18 @@ impl TopicTable {
         self.topics[internal..].iter()
     }
 
-    /// Appends a message to a topic that exists. Then limits the memory of all topics: while it exceeds the
-    /// limit, the topic whose payloads and records are largest loses its oldest message. The new message is not
-    /// dropped for this.
+    /// Appends a message to a topic that exists, and to the feeds of the patterns that match it. Then limits the
+    /// memory of all messages: while it exceeds the limit, the topic whose payloads and records are largest loses
+    /// its oldest message; when no topic can lose one, the feeds do, which hold few messages that no topic holds.
+    /// The new message is not dropped for this.
     pub(super) fn append(&mut self, name: &TopicName, publication: Rc<Publication>) {
+        let number = publication.number();
         if let Some(topic) = self.get(name) {
+            if Feature::Full.is_built_in() {
+                for feed in &topic.feeds {
+                    feed.append(publication.clone(), &self.limits);
+                }
+            }
             topic.log.append(publication, &self.limits);
         }
         // Before the limit is applied, so that a message that is dropped at once displaces no other message.
@@ -134,12 +261,24 @@ impl TopicTable {
             let can_lose_one = |topic: &&Topic| topic.log.len() > usize::from(topic.name() == name);
             let losing = self.topics.iter().filter(can_lose_one);
             let Some(largest) = losing.max_by_key(|topic| topic.log.memory_bytes()) else {
+                if Feature::Full.is_built_in() && self.shrink_feeds(number) {
+                    continue;
+                }
                 return;
             };
             let largest = largest.log.clone();
             largest.drop_oldest();
             self.remove_if_unused(largest.topic());
         }
+    }
+
+    /// Drops the oldest message of each feed, but not the message `newest`. Returns false if there is none to drop.
+    fn shrink_feeds(&self, newest: u64) -> bool {
+        let can_lose_one = |feed: &&Rc<Feed>| {
+            feed.entries().kept().front().is_some_and(|oldest| oldest.number() != newest)
+        };
+        let losing = self.feeds.iter().filter(can_lose_one);
+        losing.map(|feed| feed.drop_oldest()).count() > 0
     }
 
     /// Removes a topic if it has no subscriber and retains no message. `broadcast` is never removed, and the
@@ -153,6 +292,9 @@ impl TopicTable {
             return;
         }
         let topic = self.topics.remove(index);
+        if Feature::Full.is_built_in() {
+            topic.feeds.iter().for_each(|feed| feed.remove(&topic.log));
+        }
         self.remember(topic.log.topic(), topic.log.highest());
         if self.topics.len() < self.topics.capacity() / 8 {
             // Frees the memory that many topics may have needed.
@@ -171,7 +313,55 @@ impl TopicTable {
         let known = known.and_then(|known| self.removed.remove(known));
         let gone = known.map_or(self.floor, |(_, highest)| highest);
         let log = Log::new(name.clone(), gone);
-        self.topics.insert(index, Topic { log, subscribers: Vec::new() });
+        let mut feeds = Vec::new();
+        if Feature::Full.is_built_in() {
+            feeds.extend(self.feeds_of(name).cloned());
+            feeds.iter().for_each(|feed: &Rc<Feed>| feed.add(log.clone()));
+        }
+        self.topics.insert(index, Topic { log, subscribers: Vec::new(), feeds });
+    }
+
+    /// Returns the feeds of the patterns that match a topic, which need not exist.
+    fn feeds_of(&self, name: &TopicName) -> impl Iterator<Item = &Rc<Feed>> {
+        self.feeds.iter().filter(|feed| feed.pattern().matches(name))
+    }
+
+    /// Returns the feed of a pattern, and creates it first if it does not exist.
+    fn open_feed(&mut self, pattern: &Pattern, newest: u64) -> Result<Rc<Feed>, SubscribeError> {
+        let index = match self.index_of_feed(pattern) {
+            Ok(index) => return Ok(self.feeds[index].clone()),
+            Err(index) => index,
+        };
+        let limit = self.limits.filters;
+        if self.feeds.len() >= limit {
+            return Err(SubscribeError::Filters { limit });
+        }
+        let removed = self.removed.iter().filter(|(name, _)| pattern.matches(name));
+        let removed = removed.map(|(_, highest)| *highest).fold(self.floor, u64::max);
+        let matching = self.topics.iter().filter(|topic| pattern.matches(topic.name()));
+        let logs = matching.map(|topic| topic.log.clone()).collect();
+        let feed = Rc::new(Feed::new(pattern.clone(), logs, removed, newest));
+        for topic in self.topics.iter_mut().filter(|topic| pattern.matches(topic.name())) {
+            topic.feeds.push(feed.clone());
+        }
+        self.feeds.insert(index, feed.clone());
+        Ok(feed)
+    }
+
+    /// Removes the feed at `index` if it has no subscriber.
+    fn close_if_unused(&mut self, index: usize) {
+        if !self.feeds[index].subscribers().is_empty() {
+            return;
+        }
+        let feed = self.feeds.remove(index);
+        for topic in &mut self.topics {
+            topic.feeds.retain(|other| !Rc::ptr_eq(other, &feed));
+        }
+    }
+
+    /// Returns the index of the feed of a pattern; if there is none, the index at which it would be inserted.
+    fn index_of_feed(&self, pattern: &Pattern) -> Result<usize, usize> {
+        self.feeds.binary_search_by(|feed| feed.pattern().cmp(pattern))
     }
 
     /// Remembers the highest number that a message of a removed topic has had.
@@ -194,13 +384,33 @@ impl Topic {
         self.log.topic()
     }
 
+    /// Returns the number of subscriptions, including those of patterns that match.
+    pub(super) fn subscriptions(&self) -> usize {
+        let mut count = self.subscribers.len();
+        if Feature::Full.is_built_in() {
+            count += self.feeds.iter().map(|feed| feed.subscribers().len()).sum::<usize>();
+        }
+        count
+    }
+
     /// Returns the properties that are shown to clients.
     pub(super) fn info(&self) -> TopicInfo {
         TopicInfo {
             name: self.name().clone(),
-            subscribers: self.subscribers.len(),
+            subscribers: self.subscriptions(),
             last: self.log.last(),
         }
+    }
+}
+
+/// Removes the client in `slot` from a list of subscribers.
+fn remove(subscribers: &mut Vec<u32>, slot: u32) {
+    // The search begins at the end, with the clients that joined last, because many of them leave soon.
+    if let Some(index) = subscribers.iter().rposition(|subscriber| *subscriber == slot) {
+        subscribers.swap_remove(index);
+    }
+    if subscribers.is_empty() {
+        *subscribers = Vec::new();
     }
 }
 

@@ -293,12 +293,13 @@ impl State {
     }
 
     #[inline(never)] // Cold path.
-    fn note_lagged(&self, messages: u64) {
+    fn note_lagged(&self, messages: Option<u64>) {
         self.client().count_lagged(messages);
         log::debug!(
             target: "falconet::client",
             client = self.client().id().to_string(),
-            correlation = self.client().correlation.to_string(), messages;
+            correlation = self.client().correlation.to_string(),
+            messages = messages.map_or("unknown".to_owned(), |messages| messages.to_string());
             "reads too slowly: messages lost"
         );
     }

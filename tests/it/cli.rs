@@ -93,6 +93,7 @@ fn the_output_of_print_config_is_read_back_unchanged() {
         "--publish-keys=8",
         "--max-message-rate=7",
         "--max-topics=7",
+        "--max-filters=8",
         "--retain=0",
         "--retain-bytes=1000",
         "--log-messages=5",

@@ -43,6 +43,8 @@ mod failfast;
 #[cfg(feature = "full")]
 mod files;
 #[cfg(feature = "full")]
+mod filters;
+#[cfg(feature = "full")]
 mod full_server;
 mod guarantees;
 mod handshake;

@@ -43,7 +43,6 @@ fn valid_names_are_topics_and_others_are_404() {
     for name in [
         "/",
         "/a",
-        "a/",
         "a//b",
         ".",
         "..",
@@ -61,7 +60,6 @@ fn valid_names_are_topics_and_others_are_404() {
         "a+b",
         "a%2Bb",
         "a%23",
-        "a,b",
         &too_long,
     ] {
         let path = format!("/topics/{name}");
@@ -1130,7 +1128,7 @@ fn with_reject_drop_refused_requests_for_topics_get_no_response() {
     for refused in [
         post("/topics/a//b", "x"),
         get("/topics/.."),
-        upgrade("/topics/a/"),
+        upgrade("/topics/a//"),
         upgrade("/topics/a?mode=no"),
         upgrade("/topics/a?last=no"),
         handshake("/topics/a").replace("Version: 13", "Version: 8").into_bytes(),

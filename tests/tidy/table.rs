@@ -32,11 +32,11 @@ pub(crate) const ORDER: Order = Order(&[
     ("signals", &[]),
     ("privileges", &["account", "sandbox", "mod"]),
     ("http", &[
-        "chunk", "date", "entity_tag", "range", "response", "asset", "body", "percent", "head", "accept", "mod",
+        "chunk", "date", "entity_tag", "range", "response", "asset", "body", "percent", "head", "accept", "json", "mod",
     ]),
     ("hub", &[
-        "ids", "topic_name", "event", "publication", "log", "cursor", "notify", "liveness",
-        "client", "topics", "mod", "command", "handle", "task",
+        "ids", "topic_name", "filter", "event", "publication", "log", "feed", "cursor", "merge", "cursors",
+        "notify", "liveness", "client", "topics", "mod", "command", "handle", "task",
     ]),
     ("access", &[
         "address_place", "authorize", "tokens", "origin", "proxy_protocol", "proxies",

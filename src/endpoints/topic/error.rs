@@ -5,18 +5,18 @@ use std::fmt;
 use crate::access::Refused;
 use crate::escaped::Escaped;
 use crate::http::Response;
-use crate::hub::{TopicName, TopicNameError};
+use crate::hub::{FilterError, TopicName};
 use crate::ws::handshake::HandshakeError;
 
 /// The reason why a topic refuses a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TopicError {
-    /// The path does not name a topic.
-    Name(TopicNameError),
-    /// The path, which has the name of a topic, can't be decoded.
-    Encoding(String),
-    /// The path has a comma that is not encoded. It is reserved for lists of topics.
-    Comma(String),
+    /// The path is not a list of topic filters.
+    Filter(FilterError),
+    /// The path stands for several topics, and the request is to one.
+    Several(String),
+    /// A client that only publishes names more than one topic.
+    PublishToMany,
     /// Clients may not publish to the topic.
     Reserved(TopicName),
     /// The opening handshake is wrong.
@@ -45,12 +45,15 @@ impl TopicError {
         let text = format!("{self}\n");
         match self {
             Self::Handshake(error) => error.response(),
-            Self::Name(_) | Self::Encoding(_) | Self::Comma(_) => Response::text(404, text),
+            Self::Filter(FilterError::TooMany { .. })
+            | Self::Mode(_)
+            | Self::Last(_)
+            | Self::PublishToMany
+            | Self::RepeatedKey
+            | Self::InvalidKey => Response::text(400, text),
+            Self::Filter(_) | Self::Several(_) => Response::text(404, text),
             // The name is valid, but no token helps.
             Self::Reserved(_) => Response::text(403, text),
-            Self::Mode(_) | Self::Last(_) | Self::RepeatedKey | Self::InvalidKey => {
-                Response::text(400, text)
-            }
             Self::NoLength => Response::text(411, text),
             Self::TooLarge { .. } => Response::text(413, text),
             Self::Expectation => Response::text(417, text),
@@ -62,15 +65,14 @@ impl TopicError {
 impl fmt::Display for TopicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Name(error) => error.fmt(f),
-            Self::Encoding(path) => write!(
+            Self::Filter(error) => error.fmt(f),
+            Self::Several(path) => write!(
                 f,
-                "`{path}` can't be decoded: expected UTF-8 without control characters and without segments `.` \
-                 and `..`, with `%25` for a percent sign"
+                "`{path}` is not one topic: expected the name of one, with `%2C` for a comma in it"
             ),
-            Self::Comma(path) => {
-                write!(f, "`{path}` is not one topic: expected `%2C` for a comma in its name")
-            }
+            Self::PublishToMany => f.write_str(
+                "mode is `in`: expected the name of one topic, with `%2C` for a comma in it",
+            ),
             Self::Reserved(topic) => write!(
                 f,
                 "`{}` begins with `$`: clients can subscribe to such a topic, but not publish to it",

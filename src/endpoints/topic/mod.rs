@@ -14,21 +14,21 @@ use crate::counters::Source;
 use crate::http::accept::asks_for_events;
 use crate::http::response::METHODS;
 use crate::http::{RequestHead, Response};
-use crate::hub::{TOPICS_PATH, TopicName};
+use crate::hub::{Filter, Subscription, TOPICS_PATH, TopicName};
 use crate::resource::{Plan, Resource};
 use crate::ws::SessionShared;
 
 use super::events::EventUpgrade;
 
-use error::TopicError;
 use once::Once;
 pub(crate) use once::PublishOnce;
 use publish::may_publish;
 pub(crate) use publish::{Content, Publish, PublishLimit};
-use read::{Clear, named};
+use read::{Clear, filters_of, named};
 pub(crate) use read::{List, Read};
 
-/// The topics, at the paths below `/topics/`, and the list of topics, at `/topics/`.
+/// The topics, at the paths below `/topics/`, where filters stand for several topics, and the list of topics, at
+/// `/topics/`.
 pub(crate) struct Topics {
     pub(crate) shared: Rc<SessionShared>,
     /// The limit on messages published over HTTP; `None` if there is none.
@@ -43,36 +43,46 @@ impl Resource for Topics {
         head: &RequestHead<'_>,
         gatekeeper: &Gatekeeper<'_>,
     ) -> Result<Option<Plan>, Refused> {
-        let Some(name) = head.path().strip_prefix(TOPICS_PATH) else { return Ok(None) };
-        let plan = match name {
+        let Some(list) = head.path().strip_prefix(TOPICS_PATH) else { return Ok(None) };
+        let plan = match list {
+            _ if subscribes(head) => {
+                self.plan_subscription(head, filters_of(head)?, gatekeeper)?
+            }
             "" => {
                 gatekeeper.may(Action::Read(head.path()))?;
                 Plan::Ask(Box::new(List::of(head, &self.shared)?))
             }
-            _ => self.plan_topic(head, named(head, name)?, gatekeeper)?,
+            _ => self.plan_topic(head, named(head)?, gatekeeper)?,
         };
         Ok(Some(plan))
     }
 }
 
 impl Topics {
-    /// Plans a request to one topic.
+    /// Plans a WebSocket session or an event stream.
+    fn plan_subscription(
+        &self,
+        head: &RequestHead<'_>,
+        filters: Vec<Filter>,
+        gatekeeper: &Gatekeeper<'_>,
+    ) -> Result<Plan, Refused> {
+        if head.wants_websocket() {
+            return subscribe::websocket(head, filters, gatekeeper, &self.shared);
+        }
+        let subscription = Subscription { filters, start: subscribe::start(head)? };
+        subscribe::may_subscribe(&subscription.filters, gatekeeper)?;
+        let upgrade = EventUpgrade::of_topics(head, subscription, self.shared.clone());
+        Ok(Plan::Upgrade(Box::new(upgrade)))
+    }
+
+    /// Plans a request to one topic that does not subscribe.
     fn plan_topic(
         &self,
         head: &RequestHead<'_>,
         topic: TopicName,
         gatekeeper: &Gatekeeper<'_>,
     ) -> Result<Plan, Refused> {
-        if head.wants_websocket() {
-            return subscribe::websocket(head, topic, gatekeeper, &self.shared);
-        }
         match head.method() {
-            "GET" if asks_for_events(head) => {
-                let start = subscribe::start(head)?;
-                gatekeeper.may(Action::Subscribe(topic.as_str()))?;
-                let shared = self.shared.clone();
-                Ok(Plan::Upgrade(Box::new(EventUpgrade::of_topic(head, topic, start, shared))))
-            }
             "GET" | "HEAD" => {
                 gatekeeper.may(Action::Subscribe(topic.as_str()))?;
                 Ok(Plan::Ask(Box::new(Read::of(head, topic, &self.shared))))

@@ -10,7 +10,9 @@ use crate::http::date::http_date;
 use crate::http::entity_tag::is_listed;
 use crate::http::response::{JSON, PLAIN_TEXT};
 use crate::http::{RequestHead, Response};
-use crate::hub::{EventId, Publication, TopicInfo, TopicName};
+use crate::hub::{
+    EventId, Filter, FilterError, Publication, TOPICS_PATH, TopicInfo, TopicName,
+};
 use crate::resource::{Answering, Question, Requester};
 use crate::ws::SessionShared;
 
@@ -65,13 +67,12 @@ impl Read {
     /// Reads the head of a request for the newest message of the topic [`named`] in its path.
     ///
     /// # Errors
-    /// [`Refused`], if the path does not name a topic.
+    /// [`Refused`], if the path does not name one topic.
     pub(crate) fn named(
         head: &RequestHead<'_>,
-        name: &str,
         shared: &Rc<SessionShared>,
     ) -> Result<Self, Refused> {
-        Ok(Self::of(head, named(head, name)?, shared))
+        Ok(Self::of(head, named(head)?, shared))
     }
 }
 
@@ -89,20 +90,37 @@ impl Question for Read {
     }
 }
 
-/// Returns the topic that a path names; `name` is the decoded part of the path after `/topics/`.
+/// Returns the topic that a path names.
 ///
 /// # Errors
-/// [`TopicError`], if the part is not the name of a topic, or not encoded as the name of one topic. Only the
-/// encoded path distinguishes a comma, which is reserved, from `%2C`.
-pub(super) fn named(head: &RequestHead<'_>, name: &str) -> Result<TopicName, TopicError> {
+/// [`TopicError`], if the path does not name one topic.
+pub(super) fn named(head: &RequestHead<'_>) -> Result<TopicName, TopicError> {
+    match &filters_of(head)?[..] {
+        [Filter::Topic(topic)] => Ok(topic.clone()),
+        _ => Err(TopicError::Several(head.encoded_path().to_owned())),
+    }
+}
+
+/// Returns the topic filters that a path below `/topics/` names. Only the encoded path distinguishes a comma between
+/// two filters from `%2C`, a comma of a name.
+///
+/// # Errors
+/// [`TopicError::Filter`], if the path can't be decoded or is not a list of filters.
+pub(super) fn filters_of(head: &RequestHead<'_>) -> Result<Vec<Filter>, TopicError> {
     let path = head.encoded_path();
-    if !head.is_decoded() {
-        return Err(TopicError::Encoding(path.to_owned()));
-    }
-    if path.contains(',') {
-        return Err(TopicError::Comma(path.to_owned()));
-    }
-    TopicName::new(name).map_err(TopicError::Name)
+    let filters = match head.is_decoded() {
+        true => Filter::parse_list(after_root(path)),
+        false => Err(FilterError::Encoding(path.to_owned())),
+    };
+    filters.map_err(TopicError::Filter)
+}
+
+/// Returns the part of an encoded path after `/topics/`, which may be encoded as well.
+fn after_root(path: &str) -> &str {
+    TOPICS_PATH.bytes().fold(path, |rest, _| {
+        let encoded_bytes = if rest.starts_with('%') { "%2F".len() } else { 1 };
+        rest.get(encoded_bytes..).unwrap_or_default()
+    })
 }
 
 /// A request to clear a topic: later subscribers do not get the messages that it retains now.

@@ -1,4 +1,4 @@
-//! Plans and serves subscriptions to a topic, by WebSocket or as an event stream.
+//! Plans and serves subscriptions to topics, by WebSocket or as an event stream.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -8,7 +8,10 @@ use crate::counters::Source;
 use crate::frame::{CloseCode, CloseReason, Frame, Message};
 use crate::http::RequestHead;
 use crate::http::percent::percent_decode;
-use crate::hub::{Draft, EventId, HubGone, HubHandle, Published, Start, TooManyTopics, TopicName};
+use crate::hub::{
+    Draft, EventId, Filter, HubGone, HubHandle, Published, Start, Subscription, TooManyTopics,
+    TopicName,
+};
 use crate::resource::{Plan, Stage};
 use crate::ws::handshake;
 use crate::ws::{Session, SessionShared};
@@ -24,42 +27,51 @@ struct Mode {
     publishes: bool,
 }
 
-/// Plans a WebSocket session with a topic.
+/// Plans a WebSocket session with topics. A client of more than one topic only receives.
 pub(super) fn websocket(
     head: &RequestHead<'_>,
-    topic: TopicName,
+    filters: Vec<Filter>,
     gatekeeper: &Gatekeeper<'_>,
     shared: &Rc<SessionShared>,
 ) -> Result<Plan, Refused> {
     let accept = handshake::accept(head).map_err(TopicError::Handshake)?;
     let (mode, start) = (mode(head)?, start(head)?);
-    let may_publish = || may_publish(&topic, gatekeeper);
+    let subscription = Subscription { filters, start };
+    let topic = subscription.topic().cloned();
+    let may_publish = |topic: &TopicName| may_publish(topic, gatekeeper);
     if mode.subscribes {
-        gatekeeper.may(Action::Subscribe(topic.as_str()))?;
+        may_subscribe(&subscription.filters, gatekeeper)?;
     } else {
-        may_publish()?;
+        may_publish(topic.as_ref().ok_or(TopicError::PublishToMany)?)?;
     }
-    let may_publish = mode.publishes && may_publish().is_ok();
+    let is_path_of_topic = mode.subscribes && topic.is_some();
+    let publishes_to = topic.filter(|topic| mode.publishes && may_publish(topic).is_ok());
     Ok(Plan::Upgrade(Box::new(WebSocketUpgrade {
         accept,
-        path: (!mode.subscribes).then(|| Rc::new(topic.path())),
-        topic: mode.subscribes.then(|| (topic.clone(), start)),
+        path: (!is_path_of_topic).then(|| Rc::new(head.encoded_path().to_owned())),
+        subscription: mode.subscribes.then_some(subscription),
         shared: shared.clone(),
-        begin: Box::new(move |session| serve(session, topic, may_publish)),
+        begin: Box::new(move |session| serve(session, publishes_to)),
     })))
 }
 
-/// Returns the stage that publishes the messages of a client. The session sends the client the messages of
-/// its topic at the same time.
-pub(crate) fn serve(session: Session, topic: TopicName, may_publish: bool) -> Stage {
+/// Checks that the sender of a request may subscribe to all topics that the filters match.
+pub(super) fn may_subscribe(
+    filters: &[Filter],
+    gatekeeper: &Gatekeeper<'_>,
+) -> Result<(), Refused> {
+    filters.iter().try_for_each(|filter| gatekeeper.may(Action::Subscribe(filter.as_str())))
+}
+
+/// Returns the stage that publishes the messages of a client to a topic, if the client may publish. The session
+/// sends the client the messages of its topics at the same time.
+pub(crate) fn serve(session: Session, publishes_to: Option<TopicName>) -> Stage {
     // A closure with an `async` block, because an `async fn` would reserve space for the session twice.
     let publish_all = move |mut session: Session| async move {
         let reason = loop {
             let Some(message) = session.next().await else { break CloseReason::NORMAL };
-            if !may_publish {
-                break NO_PUBLISHING;
-            }
-            match publish(session.hub(), &topic, message).await {
+            let Some(topic) = &publishes_to else { break NO_PUBLISHING };
+            match publish(session.hub(), topic, message).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => break TOO_MANY_TOPICS,
                 Err(HubGone) => break CloseReason::STOPPING,

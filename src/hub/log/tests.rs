@@ -8,6 +8,7 @@ use super::*;
 /// Limits that are so high that no message is dropped in these tests.
 const WIDE: Topics = Topics {
     count: 8,
+    filters: 8,
     retain_messages: 100,
     retain_bytes: usize::MAX,
     log_messages: 100,
@@ -33,15 +34,18 @@ impl TestLog {
     fn append(&self, limits: &Topics, messages: &[&str]) {
         for message in messages {
             let id = EventId { number: self.log.highest() + 1, epoch: self.epoch };
-            let publication = Publication::new(Some(id), draft(message), HeldBytes::default());
-            self.log.append(publication, limits);
+            self.log.append(self.publication(id, draft(message)), limits);
         }
     }
 
     fn clear(&self) {
         let id = EventId { number: self.log.highest() + 1, epoch: self.epoch };
         let cleared = Draft::cleared(self.log.topic());
-        self.log.clear(Publication::new(Some(id), cleared, HeldBytes::default()));
+        self.log.clear(self.publication(id, cleared));
+    }
+
+    fn publication(&self, id: EventId, draft: Draft) -> Rc<Publication> {
+        Publication::new(Some(id), self.log.topic(), draft, HeldBytes::default())
     }
 
     fn after(&self, number: u64) -> Start {
@@ -75,7 +79,8 @@ fn step(cursor: &Cursor) -> Option<String> {
             let text = str::from_utf8(publication.frame().payload()).unwrap();
             format!("{} {text}", publication.number())
         }
-        Step::Lagged(lost) => format!("lagged {lost}"),
+        Step::Lagged(lost) => format!("lagged {}", lost.expect("a position has the count")),
+        Step::Gap => unreachable!("a cursor begins after the gap"),
     })
 }
 

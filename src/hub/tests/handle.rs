@@ -23,12 +23,12 @@ fn a_subscriber_that_reads_after_each_turn_misses_no_large_message() {
     let limits = Topics { log_bytes: 4 * BYTES, ..Topics::default() };
     let (handle, task) = open(Timeouts::default(), limits, Rc::default());
     let mut running = pin!(task.run());
-    let topics = vec![(TopicName::broadcast(), Start::Live)];
-    let mut joining = pin!(handle.join(new_client("test"), topics, Instant::now()));
+    let subscription = Subscription::to(TopicName::broadcast(), Start::Live);
+    let mut joining = pin!(handle.join(new_client("test"), subscription, Instant::now()));
     let membership = block_on(async {
         assert!(poll_once(joining.as_mut()).await.is_none());
         assert!(poll_once(running.as_mut()).await.is_none());
-        joining.await.unwrap()
+        joining.await.unwrap().unwrap()
     });
     for _ in 0..COUNT {
         block_on(handle.broadcast(vec![0; BYTES])).unwrap();

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::*;
 use crate::hub::ids::Epoch;
+
+use super::*;
 
 /// A message and its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +110,7 @@ fn newest_within(all: &[ModelMessage], messages: usize, bytes: usize) -> usize {
 enum ModelDelivery {
     Mail(Frame),
     Published(ModelMessage),
-    Lagged(u64),
+    Lagged(Option<u64>),
     Gap,
 }
 
@@ -133,7 +134,7 @@ impl From<Delivery> for ModelDelivery {
     }
 }
 
-/// A subscription: the topic, and the index of the next message.
+/// A subscription to one topic: the topic, and the index of the next message.
 struct ModelCursor {
     topic: TopicName,
     next: usize,
@@ -142,7 +143,7 @@ struct ModelCursor {
 struct ModelClient {
     /// True if messages that the client requested are no longer kept, until the client is notified.
     has_gap: bool,
-    cursors: Vec<ModelCursor>,
+    cursor: Option<ModelCursor>,
     mail: VecDeque<Frame>,
     rung: bool,
     evicted: bool,
@@ -150,7 +151,7 @@ struct ModelClient {
 
 impl ModelClient {
     fn subscribes(&self, name: &TopicName) -> bool {
-        self.cursors.iter().any(|cursor| cursor.topic == *name)
+        self.cursor.as_ref().is_some_and(|cursor| cursor.topic == *name)
     }
 }
 
@@ -194,23 +195,12 @@ impl Model {
         Ok(self.topics.entry(name.clone()).or_insert_with(new))
     }
 
-    /// Creates the topics of a client that joins. If one is refused, those before it are removed again.
-    fn create_topics(&mut self, topics: &[(TopicName, Start)]) -> Result<(), TooManyTopics> {
-        for (name, _) in topics {
-            if let Err(error) = self.topic(name).map(drop) {
-                self.remove_unused();
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn join(&mut self, id: ClientId, topics: Vec<(TopicName, Start)>) {
-        let rung = topics.iter().any(|(_, start)| *start != Start::Live);
-        let (mut cursors, mut has_any_gap) = (Vec::new(), false);
-        for (name, start) in topics {
+    fn join(&mut self, id: ClientId, topic: Option<TopicName>, start: Start) {
+        let (mut cursor, mut has_gap) = (None, false);
+        if let Some(name) = topic {
             let topic = &self.topics[&name];
-            let (next, has_gap) = topic.begin(start, self.counter, &self.limits);
+            let next;
+            (next, has_gap) = topic.begin(start, self.counter, &self.limits);
             let event = match start {
                 Start::Live => "live",
                 Start::Last(_) if next < topic.all.len() => "replayed last",
@@ -220,20 +210,10 @@ impl Model {
                 _ => "nothing to replay",
             };
             self.happened(event);
-            has_any_gap |= has_gap;
-            cursors.push(ModelCursor { topic: name, next });
+            cursor = Some(ModelCursor { topic: name, next });
         }
-        if cursors.len() > 1 {
-            self.happened("several topics");
-        }
-        let client = ModelClient {
-            has_gap: has_any_gap,
-            cursors,
-            mail: VecDeque::new(),
-            rung,
-            evicted: false,
-        };
-        self.clients.insert(id, client);
+        let (mail, rung) = (VecDeque::new(), start != Start::Live);
+        self.clients.insert(id, ModelClient { has_gap, cursor, mail, rung, evicted: false });
     }
 
     fn publish(&mut self, name: &TopicName, text: String) -> Result<(u64, usize), TooManyTopics> {
@@ -333,19 +313,16 @@ impl Model {
         if std::mem::take(&mut client.has_gap) {
             return Some(ModelDelivery::Gap);
         }
-        for cursor in &mut client.cursors {
-            let topic = &self.topics[&cursor.topic];
-            let oldest = topic.oldest(&self.limits);
-            cursor.next = cursor.next.max(topic.cleared.saturating_sub(1));
-            if cursor.next < oldest {
-                let lost = oldest - std::mem::replace(&mut cursor.next, oldest);
-                self.happened("lagged");
-                return Some(ModelDelivery::Lagged(lost as u64));
-            }
+        let cursor = client.cursor.as_mut()?;
+        let topic = &self.topics[&cursor.topic];
+        let oldest = topic.oldest(&self.limits);
+        cursor.next = cursor.next.max(topic.cleared.saturating_sub(1));
+        if cursor.next < oldest {
+            let lost = oldest - std::mem::replace(&mut cursor.next, oldest);
+            self.happened("lagged");
+            return Some(ModelDelivery::Lagged(Some(lost as u64)));
         }
-        let next = |cursor: &ModelCursor| self.topics[&cursor.topic].all.get(cursor.next).cloned();
-        let waiting = client.cursors.iter_mut().filter_map(|cursor| Some((next(cursor)?, cursor)));
-        let (message, cursor) = waiting.min_by_key(|(message, _)| message.number)?;
+        let message = topic.all.get(cursor.next).cloned()?;
         cursor.next += 1;
         if message.is_cleared {
             self.happened("cleared");
@@ -357,7 +334,7 @@ impl Model {
     fn is_caught_up(&self, id: ClientId) -> bool {
         let client = &self.clients[&id];
         let is_at_end = |cursor: &ModelCursor| cursor.next == self.topics[&cursor.topic].all.len();
-        !client.has_gap && client.cursors.iter().all(is_at_end)
+        !client.has_gap && client.cursor.as_ref().is_none_or(is_at_end)
     }
 
     fn subscribers(&self, name: &TopicName) -> usize {
@@ -455,18 +432,16 @@ impl Walk {
     }
 
     fn join(&mut self, context: &str) {
-        let mut topics: Vec<(TopicName, Start)> = Vec::new();
-        for _ in 0..self.random.choice([0, 1, 1, 1, 1, 2, 3]).unwrap() {
-            let name = self.some_topic();
-            if topics.iter().all(|(other, _)| *other != name) {
-                topics.push((name, self.some_start()));
-            }
-        }
-        let created = self.model.create_topics(&topics);
-        let joined = self.hub.join(new_client("test"), topics.clone(), self.now);
-        assert_eq!(joined.as_ref().map(drop).map_err(|error| *error), created, "{context}");
+        let topic = (self.random.u8(0..6) > 0).then(|| self.some_topic());
+        let start = if topic.is_some() { self.some_start() } else { Start::Live };
+        let created = topic.as_ref().map_or(Ok(()), |name| self.model.topic(name).map(drop));
+        let subscribed = topic.clone().map(|topic| Subscription::to(topic, start));
+        let subscription = subscribed.unwrap_or_else(Subscription::none);
+        let joined = self.hub.join(new_client("test"), subscription, self.now);
+        let expected = created.map_err(SubscribeError::from);
+        assert_eq!(joined.as_ref().map(drop).map_err(|error| *error), expected, "{context}");
         if let Ok((client, _)) = joined {
-            self.model.join(client.id(), topics);
+            self.model.join(client.id(), topic, start);
             self.clients.push(client);
         }
     }
@@ -592,6 +567,6 @@ fn random_commands_do_what_the_naive_model_does() {
             *events.entry(event).or_default() += count;
         }
     }
-    assert_eq!(events.len(), 14, "{events:?}");
+    assert_eq!(events.len(), 13, "{events:?}");
     assert!(events.values().all(|count| *count >= 100), "{events:?}");
 }

@@ -129,8 +129,8 @@ fn a_client_learns_the_id_before_its_first_message() {
     }
     let newest = hub.newest();
     let mut before = |start| {
-        let topics = vec![(name("t"), start)];
-        hub.join(new_client("test"), topics, Instant::now()).unwrap().1.number
+        let subscription = subscription("t", start);
+        hub.join(new_client("test"), subscription, Instant::now()).unwrap().1.number
     };
     assert_eq!(before(Start::Live), 5);
     assert_eq!(before(Start::Last(1)), 3);
@@ -142,52 +142,10 @@ fn a_client_learns_the_id_before_its_first_message() {
 }
 
 #[test]
-fn a_client_of_several_topics_gets_their_messages_in_the_order_of_their_numbers() {
-    let mut hub = hub_with(Topics { retain_messages: 9, log_messages: 9, ..Topics::default() });
-    for topic in ["a", "b", "b", "a", "c"] {
-        publish(&mut hub, topic, topic).unwrap();
-    }
-    let topics = vec![
-        (name("c"), Start::Live),
-        (name("b"), Start::Last(9)),
-        (name("a"), Start::After(id(&hub, 0))),
-        (name("d"), Start::After(None)),
-    ];
-    let (client, before) = hub.join(new_client("test"), topics, Instant::now()).unwrap();
-    assert_eq!(before.number, 0);
-    assert_eq!(deliveries(&client), ["gap", "1 a", "2 b", "3 b", "4 a"]);
-    for topic in ["c", "a", "d", "b"] {
-        publish(&mut hub, topic, topic).unwrap();
-    }
-    assert_eq!(client.behind(), 4);
-    assert_eq!(deliveries(&client), ["6 c", "7 a", "8 d", "9 b"]);
-    assert_consistent(&hub, "joined");
-    leave(&mut hub, client);
-    assert_consistent(&hub, "left");
-    assert_eq!(topics_with_subscribers(&hub), 0);
-}
-
-#[test]
-fn a_client_of_several_topics_is_first_notified_that_it_lagged() {
-    let mut hub = hub_with(Topics { log_messages: 1, ..Topics::default() });
-    let topics = vec![(name("a"), Start::Live), (name("b"), Start::Live)];
-    let (client, _) = hub.join(new_client("test"), topics, Instant::now()).unwrap();
-    for topic in ["a", "b", "b"] {
-        publish(&mut hub, topic, topic).unwrap();
-    }
-    assert_eq!(deliveries(&client), ["lagged 1", "1 a", "3 b"]);
-}
-
-#[test]
 fn a_refused_topic_leaves_no_subscription_behind() {
     let mut hub = hub_with(Topics { count: 2, ..Topics::default() });
-    let topics = ["a", "b"].map(|topic| (name(topic), Start::Live)).to_vec();
-    let refused = hub.join(new_client("test"), topics, Instant::now());
-    assert_eq!(refused.err(), Some(TooManyTopics { limit: 2 }));
+    let refused = subscribe_from(&mut hub, "a,b", Start::Live);
+    assert_eq!(refused.err(), Some(TooManyTopics { limit: 2 }.into()));
     assert_eq!(self::topics(&hub), ["broadcast"]);
     assert_eq!(hub.client_counts(), ClientCounts::default());
-}
-
-fn topics_with_subscribers(hub: &Hub) -> usize {
-    hub.topics().iter().filter(|topic| topic.subscribers > 0).count()
 }

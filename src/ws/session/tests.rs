@@ -14,7 +14,7 @@ use smol::LocalExecutor;
 use super::*;
 use crate::config::Config;
 use crate::frame::{BINARY, CLOSE, CONTINUATION, CloseCode, FINAL, MASKED, PING, PONG, TEXT};
-use crate::hub::{self, NewClient, Start, TopicName};
+use crate::hub::{self, NewClient, Start, Subscription, TopicName};
 use crate::net::Reactor;
 use crate::ws::decode::apply_mask;
 
@@ -189,8 +189,9 @@ impl Outcome {
         let joined = executor.spawn({
             let (hub, topic, now) = (hub.clone(), topic.clone(), timer.now());
             async move {
-                let topics = vec![(topic, Start::Live)];
-                let membership = hub.join(NewClient::local(1.into()), topics, now).await.unwrap();
+                let subscription = Subscription::to(topic, Start::Live);
+                let joining = hub.join(NewClient::local(1.into()), subscription, now);
+                let membership = joining.await.unwrap().unwrap();
                 (membership, hub.clients().await.unwrap().remove(0))
             }
         });

@@ -1,0 +1,211 @@
+//! Topic filters: one connection for several topics, over each transport.
+
+use crate::support::*;
+
+fn publish(falconet: &Falconet, topic: &str, text: &str) {
+    let answer = fetch(falconet.address(), post(&format!("/topics/{topic}"), text));
+    assert_eq!(answer.status(), 202, "{topic}");
+}
+
+/// Publishes a body with a media type.
+fn publish_as(falconet: &Falconet, topic: &str, media_type: &str, body: &[u8]) {
+    let lines = format!("Content-Type: {media_type}\r\n");
+    let request = request("POST", &format!("/topics/{topic}"), &lines, body);
+    assert_eq!(fetch(falconet.address(), request).status(), 202, "{topic}");
+}
+
+/// Replaces the ids in a text by their numbers, and removes the times.
+fn without_times(text: &str) -> String {
+    let numbered = with_numbers(text);
+    let mut parts = numbered.split("\"time\":");
+    let mut rest = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (time, after) = part.split_once(',').unwrap();
+        let time: u64 = time.parse().unwrap();
+        assert!((1_700_000_000_000..10_000_000_000_000).contains(&time), "{text}");
+        rest += after;
+    }
+    rest
+}
+
+#[test]
+fn an_event_stream_of_a_filter_carries_json() {
+    let falconet = Falconet::start(NO_BROADCAST);
+    let mut events = Events::connect(falconet.address(), "/topics/garden/", "");
+    publish(&falconet, "garden/t", "21.5");
+    publish(&falconet, "house", "not matched");
+    publish_as(&falconet, "garden", "application/json", b"{\"a\":\n[1]}");
+    publish_as(&falconet, "garden/j", "application/json", b"{");
+    publish_as(&falconet, "garden/c", "text/csv", b"a\n\"b\"");
+    publish_as(&falconet, "garden/b", "image/png", &[0, 255]);
+    let deletion = request("DELETE", "/topics/garden/t", "", "");
+    assert_eq!(fetch(falconet.address(), deletion).status(), 204);
+    for (number, kind, data) in [
+        (1, "message", r#"{"topic":"garden/t","id":1,"data":"21.5"}"#),
+        (3, "message", r#"{"topic":"garden","id":3,"json":{"a": [1]}}"#),
+        (4, "message", r#"{"topic":"garden/j","id":4,"data":"{"}"#),
+        (5, "message", r#"{"topic":"garden/c","id":5,"type":"text/csv","data":"a\u000a\"b\""}"#),
+        (6, "message", r#"{"topic":"garden/b","id":6,"type":"image/png","base64":"AP8="}"#),
+        (7, "cleared", r#"{"topic":"garden/t","id":7,"cleared":true}"#),
+    ] {
+        let event = events.read();
+        assert_eq!((event.id, &*event.kind), (Some(number), kind), "{event:?}");
+        assert_eq!(without_times(&event.data), data);
+    }
+}
+
+#[test]
+fn every_form_of_a_filter_subscribes_over_each_transport() {
+    let falconet = Falconet::start(NO_BROADCAST);
+    let topics = ["a", "a/t", "a/t/x", "b/t", "broadcast"];
+    for (path, expected) in [
+        ("", &["a", "a/t", "a/t/x", "b/t"][..]),
+        ("%23", &["a", "a/t", "a/t/x", "b/t"]),
+        ("a/", &["a", "a/t", "a/t/x"]),
+        ("a/%23", &["a", "a/t", "a/t/x"]),
+        ("+/t", &["a/t", "b/t"]),
+        ("%2B", &["a"]),
+        ("a,b/t", &["a", "b/t"]),
+        ("a/,+/t,a/t", &["a", "a/t", "a/t/x", "b/t"]),
+        ("a,broadcast", &["a", "broadcast"]),
+    ] {
+        let path = format!("/topics/{path}?last=0");
+        let mut events = Events::connect(falconet.address(), &path, "");
+        let mut client = Client::connect_to(falconet.address(), &path);
+        for topic in topics {
+            publish(&falconet, topic, topic);
+        }
+        for topic in expected {
+            let event = events.read();
+            assert!(
+                event.data.starts_with(&format!("{{\"topic\":\"{topic}\",")),
+                "{path} {event:?}"
+            );
+            assert_eq!(client.read().text(), *topic, "{path}");
+        }
+    }
+}
+
+#[test]
+fn the_newest_messages_of_each_topic_come_first() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--retain", "2"]].concat());
+    for (topic, text) in [("b", "1"), ("a", "2"), ("b", "3"), ("b", "4"), ("c", "5")] {
+        publish(&falconet, topic, text);
+    }
+    for (query, expected) in
+        [("", &["2", "4", "5"][..]), ("?last=2", &["2", "3", "4", "5"]), ("?last=0", &[])]
+    {
+        let (mut client, head) =
+            Client::connect_with_headers(falconet.address(), &format!("/topics/+{query}"), "");
+        let before = number_of(header_of(&head, "Last-Event-ID").unwrap());
+        let first = expected.first().map_or(6, |first| first.parse().unwrap());
+        assert_eq!(before, first - 1, "{query}");
+        for text in expected {
+            assert_eq!(client.read().text(), *text, "{query}");
+        }
+        if query == "?last=0" {
+            publish(&falconet, "d", "live");
+            assert_eq!(client.read().text(), "live");
+        }
+    }
+}
+
+#[test]
+fn a_filter_resumes_from_an_id_and_says_if_messages_are_missing() {
+    let falconet = Falconet::start(NO_BROADCAST);
+    for number in 1..=100 {
+        publish(&falconet, ["a/x", "a/y"][number % 2], &number.to_string());
+    }
+    let id = |number| id_of(falconet.address(), number);
+    let read = |lines: &str| {
+        let mut events = Events::connect(falconet.address(), "/topics/a/+", lines);
+        let first = events.read();
+        let ids = if first.kind == "lagged" { vec![] } else { vec![first.id.unwrap()] };
+        let rest = std::iter::from_fn(|| events.read().id).take(100 - ids.len());
+        (first.data, ids.into_iter().chain(rest).collect::<Vec<_>>())
+    };
+    let mut events =
+        Events::connect(falconet.address(), &format!("/topics/a/+?since={}", id(90)), "");
+    for number in 91..=100 {
+        assert_eq!(events.read().id, Some(number));
+    }
+    assert_eq!(events.read_end_of_replay(), 100);
+    let (_, ids) = read(&format!("Last-Event-ID: {}\r\n", id(0)));
+    assert_eq!(ids, (1..=100).collect::<Vec<_>>());
+    let (notice, ids) = read("Last-Event-ID: aaaaaaaa:50\r\n");
+    assert_eq!((&*notice, ids.len()), ("unknown", 100));
+}
+
+#[test]
+fn a_websocket_of_a_filter_only_receives() {
+    let falconet = Falconet::start(NO_BROADCAST);
+    for path in ["/topics/a/", "/topics/a,b"] {
+        let mut client = Client::connect_to(falconet.address(), path);
+        client.send(true, TEXT, "x");
+        assert_eq!(client.read_to_close(), Some(1008), "{path}");
+        let answer = exchange(falconet.address(), handshake(&format!("{path}?mode=in")));
+        assert_eq!(status_of(&answer), 400, "{path}");
+        assert!(answer.contains("expected the name of one topic"), "{answer}");
+    }
+    let mut client = Client::connect_to(falconet.address(), "/topics/a,a");
+    client.send(true, TEXT, "x");
+    assert_eq!(client.read().text(), "x");
+}
+
+#[test]
+fn an_invalid_filter_is_refused_with_a_reason() {
+    let falconet = Falconet::start(NO_BROADCAST);
+    for filter in ["a+", "a/%23/b", "%23/a", "a%23", "a,,b", ",", "a//+", "../+"] {
+        let path = format!("/topics/{filter}");
+        let answer = fetch(falconet.address(), request("GET", &path, SSE, ""));
+        assert_eq!(answer.status(), 404, "{path}");
+        assert!(answer.text().contains("expected"), "{}", answer.text());
+        assert_eq!(status_of(&exchange(falconet.address(), handshake(&path))), 404, "{path}");
+    }
+    let many = format!("/topics/{}", ["a/"; 65].join(","));
+    let answer = fetch(falconet.address(), request("GET", &many, SSE, ""));
+    assert_eq!((answer.status(), answer.text()), (400, "65 topic filters, limit 64\n"));
+    let sixty_four: Vec<String> = (0..64).map(|number| format!("a{number}/")).collect();
+    let path = format!("/topics/{}", sixty_four.join(","));
+    let mut client = Client::connect_to(falconet.address(), &path);
+    publish(&falconet, "a63/x", "x");
+    assert_eq!(client.read().text(), "x");
+}
+
+#[test]
+fn at_most_max_filters_different_filters_have_subscribers() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--max-filters", "1"]].concat());
+    let _first = Client::connect_to(falconet.address(), "/topics/a/");
+    let _same = Client::connect_to(falconet.address(), "/topics/a/%23,t");
+    let refused = exchange(falconet.address(), handshake("/topics/b/"));
+    assert_eq!(status_of(&refused), 503);
+    assert!(refused.contains("too many different topic filters: the limit is 1"), "{refused}");
+    let stream = fetch(falconet.address(), request("GET", "/topics/b/", SSE, ""));
+    assert!(stream.text().contains("retry: "), "{}", stream.text());
+}
+
+#[test]
+fn a_slow_subscriber_of_a_filter_is_told_and_ends_with_the_newest_messages() {
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--max-message", "1m"]].concat());
+    let mut events = Events::connect(falconet.address(), "/topics/", "");
+    publish(&falconet, "quiet", "first");
+    assert!(events.read().data.contains("first"));
+    publish(&falconet, "quiet", "last");
+    // More than the kernel and the feed hold.
+    let large = "x".repeat(1 << 20);
+    for _ in 0..40 {
+        publish(&falconet, "busy", &large);
+    }
+    publish(&falconet, "busy", "end");
+    let (mut has_lagged, mut last_of_quiet) = (false, String::new());
+    loop {
+        let event = events.read();
+        has_lagged |= event.kind == "lagged";
+        if event.data.contains("\"topic\":\"quiet\"") {
+            last_of_quiet = event.data;
+        } else if event.data.contains("\"data\":\"end\"") {
+            break;
+        }
+    }
+    assert!(has_lagged && last_of_quiet.contains("\"data\":\"last\""), "{last_of_quiet}");
+}
