@@ -13,7 +13,11 @@ pub enum Action<'a> {
     Read(&'a str),
     /// Open a WebSocket session at a path.
     Connect(&'a str),
-    /// Subscribe to a topic, or read its retained messages.
+    /// Subscribe to a topic, or read its retained messages. The text is the name of the topic, or a filter of
+    /// topics: in it, the segment `+` stands for any one, and a last segment `#` for any number of them, also
+    /// for none. A filter must be denied unless the sender may subscribe to all topics that it matches:
+    /// `garden/#` to `garden` and everything below it, `#` to every topic. A request for several topics and
+    /// filters is one action for each of them.
     Subscribe(&'a str),
     /// Publish to a topic, or clear it.
     Publish(&'a str),

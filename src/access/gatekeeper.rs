@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::rc::Rc;
 
 use crate::counters::Refusal;
+use crate::escaped::Escaped;
 use crate::features::Feature;
 use crate::http::response::METHODS;
 use crate::http::{RequestHead, Response};
@@ -43,6 +44,17 @@ pub(crate) struct Refused {
 impl Refused {
     fn new(reason: Refusal, response: Response) -> Self {
         Self { reason: Some(reason), response }
+    }
+
+    /// Names the topics, as a filter, that the sender may not subscribe to, if the sender lacks a right.
+    pub(crate) fn naming(self, filter: &str) -> Self {
+        match self.reason {
+            Some(Refusal::Forbidden) => {
+                let text = format!("not allowed to subscribe to `{}`\n", Escaped(filter));
+                Self::new(Refusal::Forbidden, Response::text(403, text))
+            }
+            _ => self,
+        }
     }
 }
 

@@ -170,7 +170,8 @@ impl Grant {
         }
     }
 
-    /// Returns true if the grant is for all topics, for this topic, or for one above it.
+    /// Returns true if the grant is for all topics, for this topic, or for one above it; with a filter, if that
+    /// is so for all topics that the filter matches. A wildcard is no part of the name of a grant's topic.
     fn covers(&self, topic: &str) -> bool {
         self.topic.as_ref().is_none_or(|root| {
             let rest = topic.strip_prefix(root.as_str());

@@ -1,5 +1,6 @@
 //! Topic filters: one connection for several topics, over each transport.
 
+use crate::support::folder::Folder;
 use crate::support::*;
 
 fn publish(falconet: &Falconet, topic: &str, text: &str) {
@@ -208,4 +209,39 @@ fn a_slow_subscriber_of_a_filter_is_told_and_ends_with_the_newest_messages() {
         }
     }
     assert!(has_lagged && last_of_quiet.contains("\"data\":\"last\""), "{last_of_quiet}");
+}
+
+#[test]
+fn a_token_must_cover_the_whole_filter() {
+    let folder = Folder::new("filters");
+    let file =
+        folder.write("tokens", "garden-token-1234 subscribe garden\nreader-token-1234 subscribe\n");
+    let falconet = Falconet::start(&[NO_BROADCAST, &["--token-file", &file]].concat());
+    for (path, refused) in [
+        ("garden/", None),
+        ("garden/+/t,garden", None),
+        ("garden,house", Some("house")),
+        ("garden/,+/t", Some("+/t")),
+        ("", Some("#")),
+        ("gardener/", Some("gardener/#")),
+    ] {
+        let path = format!("/topics/{path}");
+        let lines = format!("{SSE}Authorization: Bearer garden-token-1234\r\n");
+        let head = head_of_stream(&falconet, &path, &lines);
+        assert_eq!(status_of(&head), if refused.is_some() { 403 } else { 200 }, "{path}");
+        if let Some(refused) = refused {
+            let answer = fetch(falconet.address(), request("GET", &path, &lines, ""));
+            assert_eq!(answer.text(), format!("not allowed to subscribe to `{refused}`\n"));
+        }
+        let lines = lines.replace("garden-token", "reader-token");
+        assert_eq!(status_of(&head_of_stream(&falconet, &path, &lines)), 200, "{path}");
+        assert_eq!(status_of(&head_of_stream(&falconet, &path, SSE)), 401, "{path}");
+    }
+}
+
+/// Returns the head of the response to a GET.
+fn head_of_stream(falconet: &Falconet, path: &str, lines: &str) -> String {
+    let mut http = Http::connect(falconet.address());
+    http.send(request("GET", path, lines, ""));
+    read_response_head(&mut http.into_client().stream)
 }

@@ -55,12 +55,19 @@ pub(super) fn websocket(
     })))
 }
 
-/// Checks that the sender of a request may subscribe to all topics that the filters match.
+/// Checks that the sender of a request may subscribe to all topics that the filters match. If one of several
+/// topics is not allowed, the refusal names it.
 pub(super) fn may_subscribe(
     filters: &[Filter],
     gatekeeper: &Gatekeeper<'_>,
 ) -> Result<(), Refused> {
-    filters.iter().try_for_each(|filter| gatekeeper.may(Action::Subscribe(filter.as_str())))
+    filters.iter().try_for_each(|filter| {
+        let may = gatekeeper.may(Action::Subscribe(filter.as_str()));
+        may.map_err(|refused| match filters {
+            [Filter::Topic(_)] => refused,
+            _ => refused.naming(filter.as_str()),
+        })
+    })
 }
 
 /// Returns the stage that publishes the messages of a client to a topic, if the client may publish. The session
