@@ -83,8 +83,10 @@ function openTopic(event) {
 }
 
 async function listTopics() {
-  const response = await fetch(urlOf('topics/') + location.search).catch(() => undefined);
-  const names = response?.ok ? (await response.json()).map((entry) => entry.topic) : [];
+  const headers = { Accept: 'text/plain' };
+  const response = await fetch(urlOf('topics/') + location.search, { headers }).catch(() => undefined);
+  const lines = response?.ok ? (await response.text()).split('\n').filter(Boolean) : [];
+  const names = lines.map((line) => decodeURIComponent(line.split(' ')[0]));
   byId('topics').replaceChildren(...names.map((name) => Object.assign(element('option', ''), { value: name })));
   const links = names.slice(0, LINK_LIMIT).map((name) => Object.assign(element('a', name), { href: `#${encodedTopic(name)}` }));
   const echo = Object.assign(element('a', 'echo'), { href: '#' });

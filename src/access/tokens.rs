@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use base64ct::{Base64, Encoding};
 
 use crate::http::RequestHead;
-use crate::hub::{TOPICS_PATH, TopicName};
+use crate::hub::TopicName;
 use crate::reload::{FileContent, Reload};
 
 use super::authorize::{Action, Authorize, Denied};
@@ -155,8 +155,6 @@ impl Grant {
     fn allows(&self, action: Action<'_>) -> bool {
         let subscribes = matches!(self.right, Right::Subscribe | Right::All);
         match action {
-            // The list of topics reveals all their names.
-            Action::Read(path) if path == TOPICS_PATH => subscribes && self.topic.is_none(),
             Action::Read(_) => true,
             // Every client of an endpoint subscribes to `broadcast`.
             Action::Connect(_) => subscribes && self.covers(TopicName::broadcast().as_str()),

@@ -73,7 +73,6 @@ impl Filter {
     }
 
     /// Returns true if the filter matches a topic.
-    #[cfg(test)]
     pub(super) fn matches(&self, topic: &TopicName) -> bool {
         match self {
             Self::Topic(name) => name == topic,

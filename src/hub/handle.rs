@@ -15,13 +15,14 @@ use crate::frame::{CloseReason, Frame, Message, NO_CLOSE};
 use super::client::{Client, NewClient};
 use super::command::{AwaitClients, Command, Publish};
 use super::cursors::Subscription;
+use super::filter::Filter;
 use super::ids::{ClientId, CorrelationId, EventId};
 use super::liveness::{Alarm, Watch};
 use super::notify::{Arrival, AwaitedReply, reply};
 use super::publication::{Draft, Publication};
 use super::topic_name::TopicName;
 use super::topics::{SubscribeError, TooManyTopics, TopicInfo};
-use super::{ClientCounts, DrainScope, Hub, HubStats, Published};
+use super::{ClientCounts, DrainScope, Hub, HubStats, NewestOfTopic, Published};
 
 /// A handle that sends commands to the hub. Clients, topics and messages can only be changed through it.
 ///
@@ -185,6 +186,15 @@ impl HubHandle {
     ) -> impl Future<Output = Result<(Option<Rc<Publication>>, EventId), HubGone>> {
         let name = topic.clone();
         self.ask(move |hub| (hub.last(&name), hub.newest()))
+    }
+
+    /// Returns the topics that any of the filters matches, sorted by name, each with its newest message, and the
+    /// id from which a client would resume to get all later messages.
+    pub(crate) fn newest_of(
+        &self,
+        filters: Vec<Filter>,
+    ) -> impl Future<Output = Result<(Vec<NewestOfTopic>, EventId), HubGone>> {
+        self.ask(move |hub| (hub.newest_of(&filters), hub.newest()))
     }
 
     /// Returns all topics, sorted by name, and the id from which a client would resume to get all later messages.

@@ -48,8 +48,8 @@ pub(crate) use task::open;
 pub(crate) use topic_name::TOPICS_PATH;
 pub use topic_name::{TopicName, TopicNameError};
 pub(crate) use topics::SubscribeError;
-use topics::TopicTable;
 pub use topics::{TooManyTopics, TopicInfo};
+use topics::{Topic, TopicTable};
 
 /// All connected clients and all topics.
 pub(crate) struct Hub {
@@ -108,6 +108,9 @@ pub struct Published {
     /// The number of subscriptions to the topic. A client subscribes once for each of its filters that match.
     pub subscribers: usize,
 }
+
+/// A topic and its newest message, if the message is retained.
+pub(crate) type NewestOfTopic = (TopicInfo, Option<Rc<Publication>>);
 
 impl Hub {
     /// Creates a hub without clients and with the topic `broadcast`. The alarm of `watch` has the time of the
@@ -222,6 +225,14 @@ impl Hub {
     /// Returns the newest message of a topic, if the message is retained.
     pub(crate) fn last(&self, name: &TopicName) -> Option<Rc<Publication>> {
         self.topics.get(name)?.log.retained_last(self.topics.limits())
+    }
+
+    /// Returns the topics that any of the filters matches, sorted by name, each with its newest message, if the
+    /// message is retained.
+    pub(crate) fn newest_of(&self, filters: &[Filter]) -> Vec<NewestOfTopic> {
+        let matches = |topic: &&Topic| filters.iter().any(|filter| filter.matches(topic.name()));
+        let newest = |topic: &Topic| (topic.info(), topic.log.retained_last(self.topics.limits()));
+        self.topics.public().filter(matches).map(newest).collect()
     }
 
     /// Withdraws the messages of a topic: nobody is sent one of them afterwards. Subscribers are sent a notice in

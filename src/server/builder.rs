@@ -64,7 +64,7 @@ impl ServerBuilder {
     }
 
     /// Serves topics at the paths below `/topics/`; the rest of the path is the name of the topic,
-    /// percent-encoded. The list of topics is at `/topics/`.
+    /// percent-encoded, or a list of names and filters. All topics are at `/topics/`.
     pub fn topics(mut self) -> Self {
         self.parts.has_topics = true;
         self.needs(Feature::Full)

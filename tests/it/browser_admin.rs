@@ -182,7 +182,7 @@ fn the_dashboard_and_the_page_work_with_a_token() {
     window.wait_for(IS_OPEN);
     send_message(&mut window, "by a browser");
     window.wait_for(&row_contains("received text echo", "by a browser"));
-    window.wait_for("document.querySelectorAll('#places a').length === 3");
+    window.wait_for("document.querySelectorAll('#places a').length === 2");
     assert_eq!(window.console_errors(), [""; 0]);
 }
 

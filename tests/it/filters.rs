@@ -245,3 +245,60 @@ fn head_of_stream(falconet: &Falconet, path: &str, lines: &str) -> String {
     http.send(request("GET", path, lines, ""));
     read_response_head(&mut http.into_client().stream)
 }
+
+#[test]
+fn a_get_of_a_filter_is_the_newest_message_of_each_topic() {
+    let falconet = Falconet::start(NO_BROADCAST);
+    let read = |path: &str| {
+        let answer = fetch(falconet.address(), get(path));
+        assert_eq!(
+            (answer.status(), answer.header("Content-Type")),
+            (200, Some("application/json"))
+        );
+        let id = number_of(answer.header("Last-Event-ID").unwrap());
+        (without_times(answer.text()), id)
+    };
+    assert_eq!(read("/topics/"), ("[]\n".to_owned(), 0));
+    publish(&falconet, "garden/t", "20");
+    publish_as(&falconet, "garden/t", "application/json", b"{\"c\":21.5}");
+    publish_as(&falconet, "garden", "application/octet-stream", &[0, 255]);
+    publish(&falconet, "house", "x");
+    let _client = Client::connect_to(falconet.address(), "/topics/garden/u");
+    let _stream = Events::connect(falconet.address(), "/topics/garden/+", "");
+    let expected = concat!(
+        "[{\"topic\":\"garden\",\"id\":3,\"base64\":\"AP8=\",\"subscribers\":0},\n ",
+        "{\"topic\":\"garden/t\",\"id\":2,\"json\":{\"c\":21.5},\"subscribers\":1},\n ",
+        "{\"topic\":\"garden/u\",\"subscribers\":2}]\n"
+    );
+    assert_eq!(read("/topics/garden/"), (expected.to_owned(), 4));
+    assert_eq!(
+        read("/topics/house,nothing").0,
+        "[{\"topic\":\"house\",\"id\":4,\"data\":\"x\",\"subscribers\":0}]\n"
+    );
+    let text = fetch(falconet.address(), request("GET", "/topics/+", "Accept: text/plain\r\n", ""));
+    let lines: Vec<_> = text.text().lines().map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("garden 0 ") && lines[1].starts_with("house 0 "), "{lines:?}");
+    for method in ["POST", "PUT", "DELETE"] {
+        for path in ["/topics/", "/topics/garden/", "/topics/a,b"] {
+            let answer = fetch(falconet.address(), request(method, path, "", ""));
+            assert_eq!(
+                (answer.status(), answer.header("Allow")),
+                (405, Some("GET, HEAD, OPTIONS"))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_page_that_reads_a_filter_and_then_follows_it_misses_nothing() {
+    let falconet = Falconet::start(NO_BROADCAST);
+    publish(&falconet, "a", "1");
+    let answer = fetch(falconet.address(), get("/topics/+"));
+    publish(&falconet, "b", "2");
+    let path = format!("/topics/+?since={}", answer.header("Last-Event-ID").unwrap());
+    let mut client = Client::connect_to(falconet.address(), &path);
+    publish(&falconet, "c", "3");
+    assert_eq!(client.read().text(), "2");
+    assert_eq!(client.read().text(), "3");
+}

@@ -65,10 +65,7 @@ fn pipelined_requests_are_answered_in_order() {
     assert_answers(&mut http, &requests, "in one write");
     writing.join().unwrap();
     // The next response is to the next request.
-    assert_eq!(
-        http.fetch(get("/topics/")).text(),
-        "[{\"topic\":\"broadcast\",\"id\":null,\"subscribers\":0}]\n"
-    );
+    assert_eq!(http.fetch(get("/topics/")).text(), "[]\n");
 }
 
 #[cfg(feature = "full")]
@@ -174,7 +171,8 @@ fn a_response_before_the_body_closes_the_connection() {
         ("DELETE", "/topics/a", "", 204),
         ("POST", "/", "", 405),
         ("POST", "/nothing", "", 404),
-        ("POST", "/topics/a/", "", 404),
+        ("POST", "/topics/a//", "", 404),
+        ("POST", "/topics/a/", "", 405),
         ("PATCH", "/topics/a", "", 405),
         ("POST", "/topics/a", "Expect: x\r\n", 417),
         ("POST", "/topics/a", "Upgrade: websocket\r\n", 405),

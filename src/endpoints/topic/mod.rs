@@ -20,15 +20,15 @@ use crate::ws::SessionShared;
 
 use super::events::EventUpgrade;
 
+use error::TopicError;
 use once::Once;
 pub(crate) use once::PublishOnce;
 use publish::may_publish;
 pub(crate) use publish::{Content, Publish, PublishLimit};
-use read::{Clear, filters_of, named};
+use read::{Clear, Newest, filters_of};
 pub(crate) use read::{List, Read};
 
-/// The topics, at the paths below `/topics/`, where filters stand for several topics, and the list of topics, at
-/// `/topics/`.
+/// The topics, at the paths below `/topics/`. Filters in a path stand for several topics, and `/topics/` for all.
 pub(crate) struct Topics {
     pub(crate) shared: Rc<SessionShared>,
     /// The limit on messages published over HTTP; `None` if there is none.
@@ -43,18 +43,16 @@ impl Resource for Topics {
         head: &RequestHead<'_>,
         gatekeeper: &Gatekeeper<'_>,
     ) -> Result<Option<Plan>, Refused> {
-        let Some(list) = head.path().strip_prefix(TOPICS_PATH) else { return Ok(None) };
-        let plan = match list {
-            _ if subscribes(head) => {
-                self.plan_subscription(head, filters_of(head)?, gatekeeper)?
-            }
-            "" => {
-                gatekeeper.may(Action::Read(head.path()))?;
-                Plan::Ask(Box::new(List::of(head, &self.shared)?))
-            }
-            _ => self.plan_topic(head, named(head)?, gatekeeper)?,
+        if !head.path().starts_with(TOPICS_PATH) {
+            return Ok(None);
+        }
+        let filters = filters_of(head)?;
+        let plan = match &filters[..] {
+            _ if subscribes(head) => self.plan_subscription(head, filters, gatekeeper),
+            [Filter::Topic(topic)] => self.plan_topic(head, topic.clone(), gatekeeper),
+            _ => self.plan_filters(head, filters, gatekeeper),
         };
-        Ok(Some(plan))
+        plan.map(Some)
     }
 }
 
@@ -73,6 +71,34 @@ impl Topics {
         subscribe::may_subscribe(&subscription.filters, gatekeeper)?;
         let upgrade = EventUpgrade::of_topics(head, subscription, self.shared.clone());
         Ok(Plan::Upgrade(Box::new(upgrade)))
+    }
+
+    /// Plans a request for the newest messages of several topics.
+    fn plan_filters(
+        &self,
+        head: &RequestHead<'_>,
+        filters: Vec<Filter>,
+        gatekeeper: &Gatekeeper<'_>,
+    ) -> Result<Plan, Refused> {
+        match head.method() {
+            "GET" | "HEAD" => {
+                subscribe::may_subscribe(&filters, gatekeeper)?;
+                Ok(Plan::Ask(Box::new(Newest::of(head, filters, &self.shared))))
+            }
+            method => {
+                gatekeeper.may(Action::Read(head.path()))?;
+                let response = match method {
+                    // Such a method is allowed for one topic, and the path may be one whose comma is not encoded.
+                    "POST" | "PUT" | "DELETE" => {
+                        let error = TopicError::Several(head.encoded_path().to_owned());
+                        Response::text(405, format!("{error}\n"))
+                            .with_header("Allow", "GET, HEAD, OPTIONS")
+                    }
+                    _ => Response::other_method(method, "GET, HEAD"),
+                };
+                Err(response.into())
+            }
+        }
     }
 
     /// Plans a request to one topic that does not subscribe.

@@ -1,7 +1,9 @@
-//! Answers requests for the list of topics and for the newest message of a topic, and requests that clear a
-//! topic.
+//! Answers requests for the newest messages of topics and for the list of topics, and requests that clear a topic.
 
+use std::fmt::Write;
 use std::rc::Rc;
+
+use futures_lite::future::yield_now;
 
 use crate::access::Refused;
 use crate::escaped::JsonString;
@@ -11,14 +13,45 @@ use crate::http::entity_tag::is_listed;
 use crate::http::response::{JSON, PLAIN_TEXT};
 use crate::http::{RequestHead, Response};
 use crate::hub::{
-    EventId, Filter, FilterError, Publication, TOPICS_PATH, TopicInfo, TopicName,
+    EventId, Filter, FilterError, NewestOfTopic, Publication, TOPICS_PATH, TopicInfo, TopicName,
 };
 use crate::resource::{Answering, Question, Requester};
 use crate::ws::SessionShared;
 
 use super::error::TopicError;
 
-/// A request for the list of topics.
+/// A request for the topics that filters match, with the newest message of each.
+pub(super) struct Newest {
+    filters: Vec<Filter>,
+    as_text: bool,
+    shared: Rc<SessionShared>,
+}
+
+impl Newest {
+    /// Reads the head of a request for the topics that `filters` match.
+    pub(super) fn of(
+        head: &RequestHead<'_>,
+        filters: Vec<Filter>,
+        shared: &Rc<SessionShared>,
+    ) -> Self {
+        Self { filters, as_text: asks_for(head, "text/plain"), shared: shared.clone() }
+    }
+}
+
+impl Question for Newest {
+    fn answer<'a>(self: Box<Self>, _: &'a [u8], _: Requester<'a>) -> Answering<'a> {
+        Box::pin(async move {
+            let (topics, newest) = self.shared.hub.newest_of(self.filters).await?;
+            let response = match self.as_text {
+                true => list(topics.iter().map(|(info, _)| info), true),
+                false => listed(JSON, array(&topics).await),
+            };
+            Ok(response.with_header(RESUME_FROM, newest.to_string()))
+        })
+    }
+}
+
+/// A request for the list of all topics, without their messages.
 pub(crate) struct List {
     as_text: bool,
     shared: Rc<SessionShared>,
@@ -43,7 +76,7 @@ impl Question for List {
     fn answer<'a>(self: Box<Self>, _: &'a [u8], _: Requester<'a>) -> Answering<'a> {
         Box::pin(async move {
             let (topics, newest) = self.shared.hub.topics_until().await?;
-            Ok(list(&topics, self.as_text).with_header(RESUME_FROM, newest.to_string()))
+            Ok(list(topics.iter(), self.as_text).with_header(RESUME_FROM, newest.to_string()))
         })
     }
 }
@@ -94,7 +127,7 @@ impl Question for Read {
 ///
 /// # Errors
 /// [`TopicError`], if the path does not name one topic.
-pub(super) fn named(head: &RequestHead<'_>) -> Result<TopicName, TopicError> {
+fn named(head: &RequestHead<'_>) -> Result<TopicName, TopicError> {
     match &filters_of(head)?[..] {
         [Filter::Topic(topic)] => Ok(topic.clone()),
         _ => Err(TopicError::Several(head.encoded_path().to_owned())),
@@ -138,19 +171,51 @@ impl Question for Clear {
     }
 }
 
-/// Returns the response with the list of topics.
-fn list(topics: &[TopicInfo], as_text: bool) -> Response {
+/// Returns the response with a list of topics.
+fn list<'t>(topics: impl Iterator<Item = &'t TopicInfo>, as_text: bool) -> Response {
     let line = |TopicInfo { name, subscribers, last }: &TopicInfo| match (as_text, last) {
         (true, Some(id)) => format!("{} {subscribers} {id}\n", name.encoded()),
         (true, None) => format!("{} {subscribers} -\n", name.encoded()),
         (false, last) => entry(name, *last, *subscribers),
     };
-    let lines = topics.iter().map(line).collect::<Vec<_>>();
-    let response = match as_text {
-        true => Response::text(200, lines.concat()),
-        false => Response::new(200, JSON, format!("[{}]\n", lines.join(",\n ")).into_bytes()),
-    };
+    let lines = topics.map(line).collect::<Vec<_>>();
+    match as_text {
+        true => listed(PLAIN_TEXT, lines.concat()),
+        false => listed(JSON, format!("[{}]\n", lines.join(",\n "))),
+    }
+}
+
+/// Returns the response with a list in a media type that the request accepts.
+fn listed(media_type: &'static str, list: String) -> Response {
+    let response = Response::new(200, media_type, list.into_bytes());
     response.with_header("Cache-Control", "no-cache").depending_on_accept()
+}
+
+/// Encodes topics as a JSON array, in which each has the fields of its newest message and the number of its
+/// subscribers. Other tasks run between the messages.
+async fn array(topics: &[NewestOfTopic]) -> String {
+    let (mut array, mut encoded) = ("[".to_owned(), 0);
+    for (index, (TopicInfo { name, subscribers, .. }, newest)) in topics.iter().enumerate() {
+        if index > 0 {
+            array.push_str(",\n ");
+        }
+        match newest {
+            Some(newest) => array.push_str(without_end(&newest.json())),
+            None => _ = write!(array, "{{\"topic\":{}", JsonString(name.as_str())),
+        }
+        // Writing to a string never fails.
+        let _ = write!(array, ",\"subscribers\":{subscribers}}}");
+        if array.len() - encoded > BYTES_PER_TURN {
+            encoded = array.len();
+            yield_now().await;
+        }
+    }
+    array + "]\n"
+}
+
+/// Returns a JSON object without the brace at its end.
+fn without_end(object: &str) -> &str {
+    object.strip_suffix('}').unwrap_or(object)
 }
 
 /// Encodes the properties of a topic as JSON. Ids need no escapes.
@@ -183,3 +248,5 @@ fn message(publication: &Publication, known: &str) -> Response {
 /// The header with the id from which a client resumes to get all messages that were published after the response
 /// was made.
 const RESUME_FROM: &str = "Last-Event-ID";
+/// The number of bytes of a list that are encoded before other tasks run.
+const BYTES_PER_TURN: usize = 64 * 1024;
