@@ -10,7 +10,7 @@ use crate::http::body::{BodyError, ChunkedBody, Framing};
 use crate::http::head::{self, HeadScan};
 use crate::http::range::Selection;
 use crate::http::{accept, percent};
-use crate::hub::{CorrelationId, TopicName};
+use crate::hub::{CorrelationId, Filter, TopicName};
 use crate::ws;
 
 /// An entry point, with the name of the folder that has its inputs.
@@ -77,6 +77,12 @@ fn check_head(head: &RequestHead<'_>) {
         assert!(head.is_decoded());
         assert_eq!(path.strip_prefix("/topics/"), Some(topic.as_str()));
         assert_eq!(TopicName::decode(&topic.encoded()), Some(topic));
+    }
+    if let Some(list) = encoded.strip_prefix("/topics/")
+        && let Ok(filters) = Filter::parse_list(list)
+    {
+        let encoded: Vec<String> = filters.iter().map(Filter::encoded).collect();
+        assert_eq!(Filter::parse_list(&encoded.join(",")), Ok(filters));
     }
     if let Some(id) = head.query_value("client").and_then(CorrelationId::new) {
         assert_eq!(Some(&*id.to_string()), head.query_value("client"));

@@ -91,21 +91,113 @@ fn a_name_of_more_than_256_bytes_is_refused() {
 #[test]
 fn a_comma_is_a_part_of_a_name_only_if_it_is_encoded() {
     let (falconet, admin) = admin::start(NO_BROADCAST);
-    for path in ["/topics/a,b", "/topics/a,b%2Cc", "/topics/,", "/topics/a,/b", "/%74opics/a,b"] {
-        for (method, lines) in
-            [("GET", ""), ("GET", SSE), ("HEAD", ""), ("POST", ""), ("PUT", ""), ("DELETE", "")]
-        {
-            let answer = fetch(falconet.address(), request(method, path, lines, ""));
-            assert_eq!(answer.status(), 404, "{method} {path}");
-            let expected = format!("`{path}` is not one topic: expected `%2C` for a comma");
-            assert!(method == "HEAD" || answer.text().starts_with(&expected), "{answer:?}");
-        }
-        assert_eq!(status_of(&exchange(falconet.address(), handshake(path))), 404, "{path}");
-    }
-    assert_eq!(fetch(falconet.address(), post("/topics/a%2Cb", "one topic")).status(), 202);
-    assert_eq!(fetch(falconet.address(), get("/topics/a%2cb?last=1,2")).text(), "one topic");
+    let address = falconet.address();
+    assert_eq!(fetch(address, post("/topics/a%2Cb", "one topic")).status(), 202);
+    assert_eq!(fetch(address, get("/topics/a%2cb?last=1,2")).text(), "one topic");
     assert_eq!(fetch(admin, get("/topics/a%2Cb")).text(), "one topic");
-    assert!(fetch(admin, get("/topics/a,b")).text().contains("is not one topic"));
+    for path in ["/topics/a,b", "/topics/a,b%2Cc", "/%74opics/a,b", "/topics%2Fa,b", "/topics/a,b/"]
+    {
+        assert_eq!(fetch(address, get(path)).text(), "[]\n", "{path}");
+        let expected = format!("`{path}` is not one topic: expected the name of one, with `%2C`");
+        for method in ["POST", "PUT", "DELETE"] {
+            let answer = fetch(address, request(method, path, "", "x"));
+            assert_eq!(answer.status(), 405, "{method} {path}");
+            assert!(answer.text().starts_with(&expected), "{answer:?}");
+        }
+        let refused = exchange(address, handshake(&format!("{path}?mode=in")));
+        assert_eq!(status_of(&refused), 400, "{path}");
+        assert!(refused.contains("expected the name of one topic, with `%2C`"), "{refused}");
+        let answer = fetch(admin, get(path));
+        assert_eq!((answer.status(), answer.text().starts_with(&expected)), (404, true), "{path}");
+    }
+    for path in ["/topics/,", "/topics/a,/b", "/topics/a,b,"] {
+        for method in ["GET", "POST", "DELETE"] {
+            let answer = fetch(address, request(method, path, "", ""));
+            assert_eq!(answer.status(), 404, "{method} {path}");
+            assert!(answer.text().contains("is not a topic"), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_list_has_topics_of_any_name() {
+    let (falconet, admin) = admin::start(NO_BROADCAST);
+    let address = falconet.address();
+    let encoded: Vec<String> = all_names().into_iter().map(|(_, encoded)| encoded).collect();
+    let path = format!("/topics/{}", encoded.join(","));
+    let mut client = Client::connect_to(address, &path);
+    let mut events = Events::connect(address, &path, "");
+    let clients = json_of(&fetch(admin, get("/clients")));
+    assert_eq!(topic_of(&clients[0]), encoded.join(","));
+    assert_eq!(clients[0]["path"].get::<String>(), Some(&path));
+    for (name, encoded) in all_names() {
+        let answer = fetch(address, post(&format!("/topics/{encoded}"), &*name));
+        assert_eq!(answer.status(), 202, "{name}");
+        assert_eq!(client.read().text(), name);
+        let event: JsonValue = events.read().data.parse().expect("JSON");
+        assert_eq!((topic_of(&event), event["data"].get::<String>()), (name.clone(), Some(&name)));
+    }
+    let list = json_of(&fetch(address, get(&path)));
+    let listed: &Vec<JsonValue> = list.get().expect("an array");
+    let mut names: Vec<String> = all_names().into_iter().map(|(name, _)| name).collect();
+    names.sort();
+    assert_eq!(listed.iter().map(topic_of).collect::<Vec<_>>(), names);
+}
+
+#[test]
+fn a_filter_has_segments_of_any_text() {
+    let (falconet, admin) = admin::start(NO_BROADCAST);
+    let address = falconet.address();
+    for (filter, shown, topic) in [
+        ("Living%20Room/+", "Living Room/+", "Living%20Room/a%2Cb"),
+        ("k%C3%BCche/", "küche/#", "k%C3%BCche/%2523"),
+        // An encoded wildcard is a wildcard, because no name contains these characters.
+        ("%2B/50%25/%23", "+/50%/#", "x/50%25"),
+        ("a%2Cb/%23", "a,b/#", "a%2Cb"),
+        ("%252B/+", "%2B/+", "%252B/x"),
+    ] {
+        let path = format!("/topics/{filter}");
+        let mut client = Client::connect_to(address, &path);
+        let list = json_of(&fetch(admin, get("/clients")));
+        assert_eq!(topic_of(&list[0]), shown);
+        assert_eq!(list[0]["path"].get::<String>(), Some(&path));
+        assert_eq!(fetch(address, post(&format!("/topics/{topic}"), filter)).status(), 202);
+        assert_eq!(client.read().text(), filter);
+        drop(client);
+        wait_until("the client is gone", || admin::clients(admin).is_empty());
+    }
+    for filter in ["a%2Bb", "a%2B/b", "%23/b", "a%23"] {
+        for method in ["GET", "POST", "DELETE"] {
+            let answer = fetch(address, request(method, &format!("/topics/{filter}"), "", ""));
+            assert_eq!(answer.status(), 404, "{method} {filter}");
+            assert!(answer.text().contains("is not a topic filter: expected"), "{answer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_filter_matches_names_with_a_dollar_sign_only_if_it_begins_with_one() {
+    let (reader, mut producer) = std::io::pipe().unwrap();
+    let flags = ["--listen", "http://127.0.0.1:0", "--stdin", "$SYS/load", "--broadcast-every=0"];
+    let falconet = Falconet::start_with_stdin(Falconet::command().args(flags), reader);
+    let address = falconet.address();
+    let mut matching = ["$SYS/", "%24SYS/+", "a,$SYS/load"]
+        .map(|filter| Client::connect_to(address, &format!("/topics/{filter}")));
+    let mut others = ["", "%23", "+/load", "%2B/%23"]
+        .map(|filter| Client::connect_to(address, &format!("/topics/{filter}")));
+    producer.write_all(b"0.25\n").unwrap();
+    for client in &mut matching {
+        assert_eq!(client.read().text(), "0.25");
+    }
+    assert_eq!(fetch(address, post("/topics/b/load", "matched")).status(), 202);
+    for client in &mut others {
+        assert_eq!(client.read().text(), "matched");
+    }
+    assert!(fetch(address, get("/topics/$SYS/")).text().contains("\"topic\":\"$SYS/load\""));
+    assert!(!fetch(address, get("/topics/")).text().contains("$SYS"));
+    for method in ["POST", "DELETE"] {
+        assert_eq!(fetch(address, request(method, "/topics/$SYS/", "", "")).status(), 405);
+    }
 }
 
 #[test]
@@ -164,9 +256,13 @@ fn a_topic_called_stats_is_not_the_administrators() {
     let _subscriber = Client::connect_to(address, "/topics/$stats");
     let mut watcher = Events::connect(admin, "/events", "");
     while watcher.read().kind != "stats" {}
-    for address in [address, admin] {
-        let list = fetch(address, request("GET", "/topics/", "Accept: text/plain\r\n", ""));
-        assert_eq!(list.text(), "%24stats 1 -\nbroadcast 0 -\n");
+    for (address, path, names) in [
+        (address, "/topics/", ""),
+        (address, "/topics/$stats,+", "%24stats 1 -\n"),
+        (admin, "/topics/", "%24stats 1 -\nbroadcast 0 -\n"),
+    ] {
+        let list = fetch(address, request("GET", path, "Accept: text/plain\r\n", ""));
+        assert_eq!(list.text(), names);
         assert!(fetch(address, get("/topics/%00stats")).text().contains("can't be decoded"));
     }
     assert_eq!(fetch(address, post("/topics/$stats", "forged")).status(), 403);
