@@ -59,7 +59,7 @@ fn a_repeat_gets_the_answer_of_the_first_and_is_not_published() {
     let mut events = Events::connect(address, "/topics/a", "");
     let first = publish(address, "a", "k1", "", "one");
     assert_eq!((first.status(), first.text().contains("\"subscribers\":1")), (202, true));
-    let mut client = Client::connect_to(address, "/topics/a");
+    let mut client = Client::connect_to(address, "/topics/a?last=0");
     let mut http = Http::connect(address);
     let lines = "Idempotency-Key: k1\r\nTransfer-Encoding: chunked\r\n";
     let chunked = format!("PUT /topics/a HTTP/1.1\r\nHost: a\r\n{lines}\r\n3\r\none\r\n0\r\n\r\n");
