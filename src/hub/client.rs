@@ -7,7 +7,6 @@ use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::features::Feature;
 use crate::frame::{CloseReason, Frame};
 use crate::net::{PackedPeer, Peer};
 
@@ -172,9 +171,7 @@ impl Client {
             return Some(Delivery::Gap);
         }
         Some(match self.cursors.next()? {
-            Step::Message(notice) if Feature::Full.is_built_in() && notice.is_cleared() => {
-                Delivery::Cleared(notice)
-            }
+            Step::Message(cleared) if cleared.is_cleared() => Delivery::Cleared(cleared),
             Step::Message(publication) => Delivery::Published(publication),
             Step::Lagged(lost) => Delivery::Lagged(lost),
             Step::Gap => Delivery::Gap,

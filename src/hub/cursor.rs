@@ -6,8 +6,6 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::features::Feature;
-
 use super::log::{Log, Read};
 use super::publication::Publication;
 use super::topic_name::TopicName;
@@ -41,9 +39,7 @@ impl Cursor {
 
     /// Returns the position of the next message.
     fn position(&self) -> u64 {
-        let position = self.position.get();
-        // Without topics, a build has no deletions.
-        if Feature::Full.is_built_in() { position.max(self.log.cleared_at()) } else { position }
+        self.position.get().max(self.log.cleared_at())
     }
 
     /// Returns the number of messages that are still to be sent, see [`Client::behind`](super::Client::behind).
