@@ -16,7 +16,7 @@ use crate::features::Feature;
 use crate::http::head::origin_in;
 use crate::http::response::Envelope;
 use crate::http::{HeadError, Response};
-use crate::net::{Peer, Sleep};
+use crate::net::{BYTES_PER_TURN, Peer, Sleep};
 use crate::resource::{Answer, BodyFile};
 
 use super::context::Context;
@@ -226,7 +226,5 @@ pub(super) const EVICTED: &str = "too much unfinished input and output (see --ma
 const MIN_RETRY_MS: u32 = 2000;
 /// The number of different times, so that clients do not all reconnect at once: 2 s to 10 s.
 const RETRY_SPREAD_MS: u32 = 8001;
-/// The number of bytes after which a response waits for a later turn.
-const BYTES_PER_TURN: usize = 256 * 1024;
 /// The size of the pieces in which a file is read and sent.
 const FILE_PIECE_BYTES: usize = 16 * 1024;

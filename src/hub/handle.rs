@@ -188,7 +188,7 @@ impl HubHandle {
     }
 
     /// Returns all topics, sorted by name, and the id from which a client would resume to get all later messages.
-    pub(crate) fn topics_until(
+    pub(crate) fn topics_and_newest(
         &self,
     ) -> impl Future<Output = Result<(Vec<TopicInfo>, EventId), HubGone>> {
         self.ask(|hub| (hub.topics(), hub.newest()))

@@ -24,5 +24,6 @@ pub(crate) use own_names::OwnNames;
 pub(crate) use pending::{Held, is_eviction};
 pub use reactor::{Reactor, Sleep, Timer};
 pub use tls::{Acceptor, Connector, TlsError, Trust};
+pub(crate) use transport::BYTES_PER_TURN;
 pub use transport::Transport;
 pub use watched::Watched;

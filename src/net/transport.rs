@@ -319,6 +319,8 @@ impl Tls {
     }
 }
 
+/// The number of bytes that may be sent to one peer in one turn of the reactor.
+pub(crate) const BYTES_PER_TURN: usize = 256 * 1024;
 /// The time without input after which a peer of a lingering connection is regarded as done.
 const SILENCE: Duration = Duration::from_secs(2);
 /// The time between two checks whether the server stops, and the longest time to linger if it does.

@@ -12,7 +12,7 @@ use async_tungstenite::tungstenite::Bytes;
 use crate::features::Feature;
 use crate::frame::{CloseReason, Frame, Message};
 use crate::hub::{Client, Membership};
-use crate::net::{Held, Transport};
+use crate::net::{BYTES_PER_TURN, Held, Transport};
 
 use super::shared::SessionShared;
 
@@ -373,8 +373,7 @@ fn join<'s>(space: &'s mut [u8], head: &'s [u8], tail: &[u8]) -> &'s [u8] {
 const LARGE_PAYLOAD_BYTES: usize = 64 * 1024;
 /// Frames up to this size are copied into one piece before they are sent.
 const SMALL_FRAME_BYTES: usize = 256;
-/// The number of messages of the hub, and of bytes, after which a client waits for a later turn.
+/// The number of messages of the hub after which a client waits for a later turn.
 const DELIVERIES_PER_TURN: usize = 64;
-const BYTES_PER_TURN: usize = 256 * 1024;
 /// Corked replies are sent once they reach this size.
 const CORKED_BYTES: usize = 16 * 1024;

@@ -39,7 +39,7 @@ impl List {
 impl Question for List {
     fn answer<'a>(self: Box<Self>, _: &'a [u8], _: Requester<'a>) -> Answering<'a> {
         Box::pin(async move {
-            let (topics, newest) = self.shared.hub.topics_until().await?;
+            let (topics, newest) = self.shared.hub.topics_and_newest().await?;
             Ok(list(&topics, self.as_text).with_header(RESUME_FROM, newest.to_string()))
         })
     }
